@@ -1,0 +1,62 @@
+# Every command of a checkout. Each target does its own set-up, and what has been done is not done again: the stamps
+# stand in .make/. To need another Python package, name it in pyproject.toml and run `make lock`.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+COVERAGE_MIN ?= 95 # the least share of lines and branches that the tests must reach, in percent
+
+BIN := .venv/bin
+# A stamp says nothing about what was deleted since: without its product a stamp is out of date.
+VENV_GONE := $(if $(wildcard $(BIN)/python),,gone)
+PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help serve test check format lock clean system gone
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@echo 'Variables: PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT)'
+
+serve: .make/runtime ## Serve on HOST and PORT, for development
+	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
+
+test: .make/dev .make/peers ## Run all the tests, under coverage
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
+
+check: .make/dev ## Check format, lint, types, the import rule and the installed versions
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest --quiet tests/test_imports.py
+	$(BIN)/python -m pip --disable-pip-version-check check
+
+format: .make/dev ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+lock: .make/runtime ## Pin the newest versions that pyproject.toml allows
+	$(BIN)/python scripts/lock.py
+
+clean: ## Remove everything that make made
+	rm -rf .make .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf tests/peers/node_modules
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+system: # Debian's packages; looks each time, as it costs nothing
+	@scripts/system-packages
+
+.make/runtime: pyproject.toml requirements/runtime.lock $(VENV_GONE)
+	@scripts/install runtime '$(PYTHON)'
+
+.make/dev: pyproject.toml requirements/runtime.lock requirements/dev.lock $(VENV_GONE)
+	@scripts/install dev '$(PYTHON)'
+
+.make/peers: tests/peers/package.json tests/peers/package-lock.json $(PEERS_GONE) | system
+	@rm -f $@ && mkdir -p $(@D)
+	npm ci --prefix tests/peers --silent
+	@touch $@

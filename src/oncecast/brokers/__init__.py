@@ -1,0 +1,1 @@
+"""The sources of order: one contract, one file for each."""

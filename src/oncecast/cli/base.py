@@ -1,0 +1,80 @@
+"""What the commands share: how a mistake becomes one line, and how settings and servers are found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from ..client.base import Broken, Refused
+from ..client.http import Server
+from ..errors import ConfigurationError, Refusal, UsageError
+from ..server import config
+
+__all__ = ["FAILED", "MISUSED", "Failure", "config_option", "escaped", "in_one_line", "load_settings", "server_option"]
+
+FAILED = 1  # it was asked for correctly, and did not work
+MISUSED = 2  # the call or a setting is wrong, as with click's own errors
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+
+
+class Failure(click.ClickException):
+    """The command ends with one line on standard error and this exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(escaped(message))
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance, and declares the class's
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """Turn the package's exceptions into a `Failure`."""
+    try:
+        yield
+    except (ConfigurationError, UsageError, Refusal) as error:
+        raise Failure(str(error), MISUSED) from None
+    except (Broken, Refused) as error:
+        raise Failure(str(error), FAILED) from None
+
+
+def escaped(text: str) -> str:
+    r"""Write control characters as \n or \x1b: what a peer sent stays on its line, and no terminal obeys it."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def load_settings(file: Path | None, flags: Mapping[str, object]) -> config.Loaded:
+    """Return the settings from flags, environment and file. Raises `Failure`."""
+    with in_one_line():
+        return config.load(file=file, environ=os.environ, flags=flags)
+
+
+def _parse_server(_context: click.Context, _parameter: click.Parameter, value: str) -> Server:
+    with in_one_line():
+        return Server.parse(value)
+
+
+config_option = click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The settings file.  [default: oncecast.toml, if it is there]",
+)
+
+server_option = click.option(
+    "--server",
+    metavar="URL",
+    envvar="ONCECAST_URL",
+    default=DEFAULT_SERVER,
+    show_default=True,
+    show_envvar=True,
+    callback=_parse_server,
+    help="The server.",
+)

@@ -1,0 +1,84 @@
+"""`oncecast config check|show|init`: the settings, before a server is started with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from ..server.config import DEFAULT_FILE, example_file, to_toml
+from .base import MISUSED, Failure, config_option, load_settings
+
+__all__ = ["config"]
+
+
+@click.group(short_help="Check, show or begin the settings.")
+def config() -> None:
+    """Check, show or begin the settings.
+
+    \b
+    Examples:
+      oncecast config init && $EDITOR oncecast.toml
+      oncecast config check
+    """
+
+
+@config.command()
+@config_option
+def check(file: Path | None) -> None:
+    """Check the settings file and the ONCECAST_ variables.
+
+    Says where the settings come from, or names the first mistake and exits with 2.
+
+    \b
+    Examples:
+      oncecast config check
+      oncecast config check --config /etc/oncecast.toml && systemctl restart oncecast
+    """
+    loaded = load_settings(file, {})
+    read = [] if loaded.file is None else [str(loaded.file)]
+    counted = Counter(source for source in loaded.sources.values() if source != "default")
+    variables = sorted(source for source in counted if source not in read)
+    parts = [f"{counted[name]} from {name}" for name in read] + [f"1 from {name}" for name in variables]
+    click.echo(f"The settings are valid: {', '.join([*parts, 'the rest are defaults'])}.")
+
+
+@config.command()
+@config_option
+def show(file: Path | None) -> None:
+    """Print every setting that holds, as TOML, and where each comes from.
+
+    \b
+    Examples:
+      oncecast config show
+      ONCECAST_PORT=9000 oncecast config show | grep -v default
+    """
+    loaded = load_settings(file, {})
+    click.echo(to_toml(loaded.settings, loaded.sources), nl=False)
+
+
+@config.command()
+@click.argument("path", default=DEFAULT_FILE, type=click.Path(path_type=Path, allow_dash=True), metavar="[FILE|-]")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def init(path: Path, force: bool) -> None:
+    """Write a settings file that explains every setting and changes none.
+
+    Without FILE it is oncecast.toml; - prints it.
+
+    \b
+    Examples:
+      oncecast config init
+      oncecast config init - | less
+    """
+    if str(path) == "-":
+        click.echo(example_file(), nl=False)
+        return
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(example_file())
+    except FileExistsError:
+        raise Failure(f"{path} is there already: give --force to replace it", MISUSED) from None
+    except OSError as error:
+        raise Failure(f"{path} can't be written: {error.strerror}", MISUSED) from None
+    click.echo(f"Wrote {path}. Uncomment what you want to change, then: oncecast config check")

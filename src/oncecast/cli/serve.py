@@ -1,0 +1,62 @@
+"""`oncecast serve`: the server, from flags, variables and the settings file."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+import click
+
+from .base import MISUSED, Failure, config_option, in_one_line, load_settings
+
+__all__ = ["serve"]
+
+
+@click.command(short_help="Run the server.")
+@click.option("--dev", is_flag=True, help="For development: any host is let through, logs are for people.")
+@click.option("--host", metavar="H", help="The address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, metavar="P", help="The port; 0 takes any free one.  [default: 8000]")
+@click.option("--workers", type=int, metavar="N", help="Processes that serve together.  [default: 1]")
+@click.option("--broker", metavar="URL", help="Where messages are ordered and kept.  [default: memory://]")
+@config_option
+@click.option("--tls-cert", metavar="FILE", help="The certificate chain, PEM; with --tls-key.")
+@click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")
+@click.option("--public", is_flag=True, help="Let other machines connect, and so publish.")
+@click.option(
+    "--origin", "origins", multiple=True, metavar="O", help="Another origin whose pages may connect; repeatable."
+)
+@click.pass_context
+def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None, **flags: object) -> None:
+    """Serve channels over HTTP and WebSocket until it is told to stop.
+
+    A flag wins over its variable (ONCECAST_PORT, ONCECAST_LIMITS__MESSAGE_BYTES), a variable over the settings
+    file, the file over the default. Everything that can be set: oncecast config init -
+
+    \b
+    Examples:
+      oncecast serve --dev
+      oncecast serve --host 0.0.0.0 --public --tls-cert cert.pem --tls-key key.pem
+      oncecast serve --origin https://app.example --config /etc/oncecast.toml
+    """
+    settings = load_settings(file, {**flags, "dev": dev or None, "public": public or None}).settings
+    from ..server.run import run  # here, so that the other commands start without a server's imports
+
+    try:
+        with in_one_line():
+            code = run(settings)
+    except OSError as error:
+        raise Failure(_cure(error, settings.host, settings.port), MISUSED) from None
+    context.exit(code)
+
+
+def _cure(error: OSError, host: str, port: int) -> str:
+    """Say what stands in the way of listening, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use: stop what listens there or choose another with --port"
+    if error.errno == errno.EACCES and error.filename is None:
+        return f"port {port} on {host} is not open to this user: choose one above 1023 with --port"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{host} is not an address of this machine: choose another with --host"
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"the server can't start: {where}{error.strerror or error}"

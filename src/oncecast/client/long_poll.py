@@ -1,0 +1,41 @@
+"""Long polling: ask, and let the server hold the answer until there is a message.
+
+The first request never waits: it fetches the cursor, without which a break before the first message would lose it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+from .base import Event, Start, Timing
+from .http import Connection, Server
+from .poll import Poll
+
+__all__ = ["LongPoll"]
+
+
+class LongPoll:
+    """The transport. A server that answers early with nothing new is asked again after `sleep`."""
+
+    def __init__(self, server: Server, *, timing: Timing, sleep: Callable[[float], Awaitable[object]]) -> None:
+        self._server = server
+        self._timing = timing
+        self._sleep = sleep
+
+    async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
+        """Yield events from `starts` on. Raises `Broken` or `Refused`."""
+        loop = asyncio.get_running_loop()
+        connection = Connection(self._server, timing=self._timing)
+        try:
+            poll = Poll(connection, starts)
+            wait = 0.0
+            while True:
+                asked, place = loop.time(), poll.start
+                for event in await poll.page(wait=wait):
+                    yield event
+                if wait and poll.start == place and loop.time() - asked < self._timing.interval:
+                    await self._sleep(self._timing.interval)  # a server, or a proxy, that won't wait
+                wait = 0.0 if poll.full else self._timing.wait
+        finally:
+            await connection.close()

@@ -1,0 +1,77 @@
+"""What short and long polling share: one request for a page of messages, and what the page says.
+
+Invariant: a page's cursor is moved to only after all of the page's messages, so a break between them repeats some
+rather than lose one; the subscription drops what it has seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from .base import Broken, CursorMoved, Event, Gap, Received, Start, common_start, parse_message, refusal
+from .http import Connection, retry_after
+
+__all__ = ["POLL_LIMIT", "Poll", "target"]
+
+POLL_LIMIT = 100  # messages in a page: with the largest, a page stays below what a client reads
+
+
+class _Page(msgspec.Struct):
+    messages: list[msgspec.Raw]
+    cursor: str
+    gap: Gap | None = None
+    gaps: list[Gap] = []
+
+
+class Poll:
+    """Asks for one page after another on one connection.
+
+    `start` is where the next page begins. `full` says whether the last one had as many messages as fit, so that
+    there is more to read at once.
+    """
+
+    def __init__(self, connection: Connection, starts: Mapping[str, Start]) -> None:
+        self.start = common_start(starts)
+        self.full = False
+        self._channels = sorted(starts)
+        self._connection = connection
+        self._etag: str | None = None
+
+    async def page(self, *, wait: float = 0.0) -> list[Event]:
+        """Ask once, letting the server wait up to `wait` seconds for a message. Raises `Broken` or `Refused`."""
+        query = f"&limit={POLL_LIMIT}" + (f"&wait={wait:g}" if wait else "")
+        headers = [("Accept", "application/json")]
+        if self._etag is not None and not wait:
+            headers.append(("If-None-Match", self._etag))  # only ever sent with the URL that it came with
+        path = target(self._channels, self.start) + query
+        answer = await self._connection.request("GET", path, headers, wait=wait)
+        self.full = False
+        if answer.status == 304:
+            return []
+        if answer.status != 200:
+            raise refusal(answer.status, answer.body, retry_after(answer.headers, time.time), opening=True)
+        try:
+            page = msgspec.json.decode(answer.body, type=_Page)
+        except msgspec.MsgspecError:
+            raise Broken("the server's answer is not a page of messages") from None
+        start = Start("after", page.cursor)
+        self._etag = answer.headers.get("etag") if start == self.start else None
+        self.start = start
+        self.full = len(page.messages) >= POLL_LIMIT
+        return list(_events(page))
+
+
+def target(channels: list[str], start: Start) -> str:
+    """Return the path and query of a subscription. Names, cursors and numbers need no escapes (RFC 3986 §3.3, §3.4)."""
+    return f"/v1/channels/{','.join(channels)}?{start.name}={start.value}"
+
+
+def _events(page: _Page) -> Iterator[Event]:
+    """Yield a page's gaps, which precede its messages, then these, then its cursor."""
+    yield from page.gaps or ([page.gap] if page.gap is not None else [])
+    for message in page.messages:
+        yield Received(parse_message(bytes(message)))
+    yield CursorMoved(page.cursor)

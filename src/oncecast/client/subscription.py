@@ -1,0 +1,200 @@
+"""A subscription that does not end: it reconnects and resumes from its cursors, whichever transport it has.
+
+Invariant: to whoever iterates, each channel's messages come once and in order, or a `Gap` says what is missing. A
+place moves only past what was handed out; what a server repeats is dropped; only a gap or a message changes the epoch.
+
+To add a transport, name it in `TRANSPORTS`, in the order in which `auto` tries them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import Refusal, UsageError
+from ..message import Cursor, check_channel
+from .base import (
+    Backoff,
+    Broken,
+    ClientMessage,
+    CursorMoved,
+    Event,
+    Gap,
+    Received,
+    RetryHint,
+    Start,
+    Timing,
+    Transport,
+    Unreachable,
+    Unsuited,
+)
+from .http import Server
+from .long_poll import LongPoll
+from .short_poll import ShortPoll
+from .sse import Sse
+from .websocket import WebSocket
+
+__all__ = ["TRANSPORTS", "Attached", "Lost", "Subscription", "subscribe"]
+
+TRANSPORTS: dict[str, Callable[..., Transport]] = {
+    "websocket": WebSocket,
+    "sse": Sse,
+    "long-poll": LongPoll,
+    "short-poll": ShortPoll,
+}
+PATIENCE = 2  # attempts that break before they attach, until `auto` turns to the next transport
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The subscription listens, over this transport."""
+
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection broke, or was not made; the next attempt follows in `seconds`."""
+
+    reason: str
+    seconds: float
+
+
+Notice = ClientMessage | Gap | Attached | Lost
+
+
+class Subscription:
+    """Channels, a place in each, and the transports to read them with, best first."""
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        transports: Mapping[str, Transport],
+        *,
+        start: Start,
+        backoff: Backoff,
+    ) -> None:
+        self._places = dict.fromkeys(channels, start)  # in the order in which they last moved
+        self._transports = tuple(transports.items())
+        self._backoff = backoff
+        self._chosen = 0
+
+    @property
+    def places(self) -> dict[str, Start]:
+        """Where each channel would be read from next."""
+        return dict(self._places)
+
+    async def notices(self) -> AsyncGenerator[Notice, None]:
+        """Yield messages and gaps, and between them what becomes of the connection, for ever.
+
+        Close the generator to leave. Raises `Refused` where no attempt can succeed.
+        """
+        early = 0  # breaks before attaching, one after another
+        while True:
+            name, transport = self._transports[self._chosen]
+            seen, hint = 0, None
+            try:
+                async with contextlib.aclosing(transport(self.places)) as events:
+                    async for event in events:
+                        if isinstance(event, RetryHint):
+                            hint = event.seconds
+                            continue
+                        seen += 1
+                        if seen == 1:
+                            early = 0
+                            yield Attached(name)
+                        # A server that lets go of everyone who has just attached is not asked again at once.
+                        if isinstance(event, Received) or seen > len(self._places):
+                            self._backoff.reset()
+                        if notice := self._take(event):
+                            yield notice
+            except Unsuited as error:
+                if self._chosen + 1 == len(self._transports):
+                    raise
+                self._chosen, early = self._chosen + 1, 0
+                yield Lost(f"{name} does not work here: {error}", 0.0)
+                continue
+            except Broken as error:
+                wait = hint if error.retry_after is None else error.retry_after
+                delay = self._backoff.next_delay(wait)
+                yield Lost(str(error), delay)
+                if not seen and wait is None and not isinstance(error, Unreachable):
+                    early += 1
+                if early == PATIENCE:
+                    self._chosen, early = (self._chosen + 1) % len(self._transports), 0
+                await self._backoff.sleep(delay)
+
+    def _take(self, event: Event) -> ClientMessage | Gap | None:
+        """Move the places by an event; return what of it is news."""
+        match event:
+            case Received(message) if self._is_new(message.channel, message.id):
+                self._move(message.channel, message.id)
+                return message
+            case Gap(channel=channel, cursor=cursor, reason=reason) if channel in self._places:
+                if reason != "unknown" and self._is_behind(channel, cursor):
+                    return None  # told already; "unknown" goes back behind the place on purpose
+                self._move(channel, cursor)
+                return event
+            case CursorMoved(cursor, channel):
+                for name in self._places if channel is None else [channel]:
+                    if self._may_skip_to(name, cursor):
+                        self._move(name, cursor)
+        return None
+
+    def _is_new(self, channel: str, cursor: str) -> bool:
+        """Say whether a message is of ours and not a repeat."""
+        place = self._places.get(channel)
+        if place is None or place == Start("after", cursor):
+            return False
+        here, there = place.cursor, _parse(cursor)
+        return here is None or there is None or here.epoch != there.epoch or here.seq < there.seq
+
+    def _is_behind(self, channel: str, cursor: str) -> bool:
+        here, there = self._places[channel].cursor, _parse(cursor)
+        return here is not None and there is not None and here.epoch == there.epoch and there.seq < here.seq
+
+    def _may_skip_to(self, channel: str, cursor: str) -> bool:
+        """Say whether a cursor without a message moves the place: never back, and never past the gap of a new epoch."""
+        here, there = self._places[channel].cursor, _parse(cursor)
+        return here is None or there is None or (here.epoch == there.epoch and here.seq < there.seq)
+
+    def _move(self, channel: str, cursor: str) -> None:
+        del self._places[channel]
+        self._places[channel] = Start("after", cursor)
+
+
+def subscribe(
+    server: Server,
+    channels: Sequence[str],
+    *,
+    transport: str = "auto",
+    start: Start,
+    timing: Timing,
+    rng: Callable[[], float] = random.random,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> Subscription:
+    """Return a subscription over one transport, or over all of them in turn (`auto`).
+
+    Raises `Refusal` for a channel name that is none, `UsageError` for a transport that is not known.
+    """
+    if not channels:
+        raise UsageError("a subscription needs a channel")
+    names = list(TRANSPORTS) if transport == "auto" else [transport]
+    if not set(names) <= set(TRANSPORTS):
+        raise UsageError(f"{transport!r} is not a transport: use auto, {', '.join(TRANSPORTS)}")
+    return Subscription(
+        [check_channel(channel) for channel in channels],
+        {name: TRANSPORTS[name](server, timing=timing, sleep=sleep) for name in names},
+        start=start,
+        backoff=Backoff(rng=rng, sleep=sleep),
+    )
+
+
+def _parse(cursor: str) -> Cursor | None:
+    try:
+        return Cursor.parse(cursor)
+    except Refusal:
+        return None

@@ -1,0 +1,1 @@
+"""Allow, or raise a coded error."""

@@ -1,0 +1,381 @@
+"""Who listens to what: the fan-out of each turn, and the catching up of whoever is behind.
+
+The message's way: `append` puts it into the log and into this turn; at the end of the turn `flush` makes one block of
+bytes per channel and format and hands it to every live subscription of it; then those that are behind read a page each.
+
+There are no queues per subscriber. A live subscription has everything up to `flushed` and needs no cursor of its own.
+One whose sink is full is BLOCKED: it is not written to and keeps its place in the log; when the sink drains it is
+CATCHING_UP from there until it meets the head. So attaching, resuming, replay and backpressure are the same code.
+
+Invariants
+* A subscription is in the audiences if and only if it is LIVE, and then it has been written everything <= `flushed`.
+* It becomes LIVE only inside `flush`, after the turn has been delivered: nothing lies between log and audience then.
+* A sink that fills up during a delivery is taken out after it, so that all its subscriptions stand at one place.
+
+No clock and no asyncio here: `schedule` runs a callable at the end of the loop's turn. `on_fault` is told of an
+exception that a sink raised, which is a defect of that sink.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .errors import Refusal
+from .log import Encoding, Entry, Log, Place
+from .message import Cursor, Gap, Message, Reason
+
+PAGE_MESSAGES = 256  # a page of backlog: enough to be written as one block,
+PAGE_BYTES = 32 << 10  # small enough that a stalled reader holds little more than this
+PAGES_PER_TURN = 64  # a backlog that many read at once may not hold up the live ones for longer than this
+
+
+class Lag(enum.StrEnum):
+    """What a channel does with a subscriber that reads too slowly."""
+
+    RESUME = "resume"  # read on from its place; past the retention, a gap
+    LATEST = "latest"  # skip to the newest message: for values of which only the last counts
+    DISCONNECT = "disconnect"  # close its connection
+
+
+class State(enum.Enum):
+    """Where a subscription stands."""
+
+    CATCHING_UP = "catching up"
+    LIVE = "live"
+    BLOCKED = "blocked"
+    CLOSED = "closed"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.CATCHING_UP: frozenset({State.LIVE, State.BLOCKED, State.CLOSED}),
+    State.LIVE: frozenset({State.BLOCKED, State.CLOSED}),
+    State.BLOCKED: frozenset({State.CATCHING_UP, State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+
+
+class Format(Encoding, Protocol):
+    """One wire format: how a message looks, and a block of them."""
+
+    def block(self, parts: list[bytes]) -> bytes:
+        """Join encoded messages to what goes out in one write."""
+        ...
+
+
+class Sink(Protocol):
+    """Where a subscription's bytes go. `write` never raises, and may call `Hub.block` before it returns."""
+
+    def write(self, block: bytes, /) -> None:
+        """Send the bytes; past what the sink can hold, keep them and block."""
+        ...
+
+    def gap(self, gap: Gap, /) -> None:
+        """Tell the subscriber what it has missed."""
+        ...
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        """Tell the subscriber why, and close."""
+        ...
+
+
+class Subscription:
+    """A set of channels that one sink listens to in one format, and its place in the log."""
+
+    __slots__ = ("channels", "format", "lag", "lagging", "place", "sink", "state")
+
+    def __init__(self, channels: tuple[str, ...], format: Format, sink: Sink, place: Place, lag: Lag) -> None:  # noqa: A002 - the word of the domain
+        self.channels = channels
+        self.format = format
+        self.sink = sink
+        self.place: Place | None = place  # None while LIVE: then the hub's `flushed` is its place
+        self.lag = lag
+        self.lagging = False  # it has been live before, so what it misses from now on it misses by being slow
+        self.state = State.CATCHING_UP
+
+    def behind(self) -> bool:
+        """Whether it is reading its backlog."""
+        return self.state is State.CATCHING_UP
+
+    def move(self, state: State) -> None:
+        """Go to a state that the table allows."""
+        if state not in MOVES[self.state]:
+            raise AssertionError(f"a subscription can't go from {self.state.value} to {state.value}")
+        self.state = state
+
+
+Write = Callable[[bytes], None]
+
+
+class _Audience:
+    """The live subscriptions of one channel: of it alone, by format, and of several channels."""
+
+    __slots__ = ("several", "single")
+
+    def __init__(self) -> None:
+        self.single: dict[Format, dict[Subscription, Write]] = {}
+        self.several: dict[Subscription, None] = {}
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the hub has done since it began."""
+
+    messages: int = 0
+    deliveries: int = 0
+    gaps: int = 0
+    blocked: int = 0
+
+
+class Hub:
+    """The subscriptions of one node."""
+
+    def __init__(
+        self,
+        log: Log,
+        schedule: Callable[[Callable[[], None]], object],
+        on_fault: Callable[[Exception], None],
+    ) -> None:
+        self.log = log
+        self.flushed = log.head
+        self.counters = Counters()
+        self.subscriptions = 0
+        self._schedule = schedule
+        self._on_fault = on_fault
+        self._scheduled = False
+        self._delivering = False
+        self._turn: list[Entry] = []
+        self._audiences: dict[str, _Audience] = {}
+        self._behind: deque[Subscription] = deque()
+        self._full: list[Subscription] = []
+        self._pages: dict[tuple[tuple[str, ...], Format, int], tuple[bytes, int, int, bool]] = {}
+
+    # -- what the node calls
+
+    def append(self, messages: Sequence[Message], now: float) -> None:
+        """Append messages to the log and to this turn."""
+        self._turn.extend(self.log.append(message, now) for message in messages)
+        self._wake()
+
+    def attach(self, subscription: Subscription) -> None:
+        """Begin to serve a subscription from its place."""
+        self.subscriptions += 1
+        self._behind.append(subscription)
+        self._wake()
+
+    # -- what the transports call
+
+    def detach(self, subscription: Subscription) -> None:
+        """End a subscription. Ending it twice is fine."""
+        if subscription.state is State.CLOSED:
+            return
+        if subscription.state is State.LIVE:
+            self._leave(subscription)
+        subscription.move(State.CLOSED)
+        subscription.place = None
+        self.subscriptions -= 1
+
+    def block(self, subscriptions: Iterable[Subscription]) -> None:
+        """Their sink is full: write nothing more to them until `unblock`."""
+        if self._delivering:
+            self._full.extend(subscriptions)
+        else:
+            for subscription in subscriptions:
+                self._block(subscription)
+
+    def unblock(self, subscriptions: Iterable[Subscription]) -> None:
+        """Their sink has drained: let them catch up."""
+        if self._delivering:  # it filled and drained inside one delivery
+            drained = set(subscriptions)
+            self._full = [subscription for subscription in self._full if subscription not in drained]
+            return
+        for subscription in subscriptions:
+            if subscription.state is State.BLOCKED:
+                subscription.move(State.CATCHING_UP)
+                if subscription.lag is Lag.LATEST:
+                    self._skip(subscription)
+                self._behind.append(subscription)
+                self._wake()
+
+    def heartbeat_cursor(self, subscriptions: Iterable[Subscription]) -> Cursor | None:
+        """Return the cursor that holds for all of these, or None while one of them is not live."""
+        if all(subscription.state is State.LIVE for subscription in subscriptions):
+            return self.log.cursor(self.flushed)
+        return None
+
+    # -- the end of the turn
+
+    def flush(self) -> None:
+        """Deliver this turn's messages to the live, then let the others catch up."""
+        self._scheduled = False
+        if self._turn:
+            turn, self._turn = self._turn, []
+            self._delivering = True
+            self._deliver(turn)
+            self._delivering = False
+            self.flushed = turn[-1].seq
+            self._pages.clear()
+            full, self._full = self._full, []
+            for subscription in full:
+                self._block(subscription)
+        self._catch_up()
+
+    def _deliver(self, turn: list[Entry]) -> None:
+        self.counters.messages += len(turn)
+        by_channel: dict[str, list[Entry]] = {}
+        for entry in turn:
+            by_channel.setdefault(entry.message.channel, []).append(entry)
+        several: dict[Subscription, list[str]] = {}
+        for channel, entries in by_channel.items():
+            audience = self._audiences.get(channel)
+            if audience is None:
+                continue
+            for format_, writes in list(audience.single.items()):  # a write may end a subscription
+                block = self._block_of(entries, format_)
+                self.counters.deliveries += len(writes) * len(entries)
+                self._write_all(list(writes.values()), block)
+            for subscription in audience.several:
+                several.setdefault(subscription, []).append(channel)
+        if several:
+            self._deliver_several(several, by_channel)
+
+    def _deliver_several(self, several: dict[Subscription, list[str]], by_channel: dict[str, list[Entry]]) -> None:
+        # A subscription of several channels has one cursor, so it gets them in the log's order, not by channel. Those
+        # that have the same channels in this turn share the block.
+        blocks: dict[tuple[Format, tuple[str, ...]], tuple[bytes, int]] = {}
+        for subscription, channels in several.items():
+            key = (subscription.format, tuple(channels))
+            made = blocks.get(key)
+            if made is None:
+                entries = sorted((e for c in channels for e in by_channel[c]), key=lambda entry: entry.seq)
+                made = blocks[key] = (self._block_of(entries, subscription.format), len(entries))
+            if subscription.state is State.LIVE:
+                self.counters.deliveries += made[1]
+                self._write_all((subscription.sink.write,), made[0])
+
+    def _write_all(self, writes: Sequence[Write], block: bytes) -> None:
+        rest = iter(writes)
+        while True:
+            try:
+                for write in rest:
+                    write(block)
+                return
+            except Exception as error:  # noqa: BLE001 - a fault in one sink may not keep the message from the others
+                self._on_fault(error)
+
+    def _block_of(self, entries: list[Entry], format_: Format) -> bytes:
+        encode = self.log.encode
+        return format_.block([encode(entry, format_) for entry in entries])
+
+    # -- catching up
+
+    def _catch_up(self) -> None:
+        for _ in range(min(PAGES_PER_TURN, len(self._behind))):
+            subscription = self._behind.popleft()
+            if subscription.behind():
+                self._turn_page(subscription)
+        if self._behind:
+            self._wake()
+        else:
+            self._pages.clear()
+
+    def _turn_page(self, subscription: Subscription) -> None:
+        place = subscription.place
+        assert place is not None
+        reason = Reason.SLOW if subscription.lagging else Reason.EXPIRED
+        for gap in self.log.gaps(subscription.channels, place, reason):
+            self._tell(subscription, gap)
+        if not subscription.behind():
+            return
+        block, seq, count, more = self._page(subscription.channels, subscription.format, place.seq)
+        if count:
+            place.seq = seq
+            self.counters.deliveries += count
+            self._write_all((subscription.sink.write,), block)
+        if not subscription.behind():  # that filled its sink, or ended it
+            return
+        if more:
+            self._behind.append(subscription)
+        else:
+            self._join(subscription)
+
+    def _page(self, channels: tuple[str, ...], format_: Format, seq: int) -> tuple[bytes, int, int, bool]:
+        # When a server's clients all come back at once, most of them read the same page.
+        key = (channels, format_, seq)
+        page = self._pages.get(key)
+        if page is None:
+            entries = self.log.read_after(channels, seq, PAGE_MESSAGES, PAGE_BYTES)
+            if not entries:
+                return b"", seq, 0, False
+            last = entries[-1].seq
+            page = (self._block_of(entries, format_), last, len(entries), last < self.log.newest(channels))
+            if len(self._pages) >= PAGES_PER_TURN:
+                self._pages.clear()
+            self._pages[key] = page
+        return page
+
+    def _tell(self, subscription: Subscription, gap: Gap) -> None:
+        self.counters.gaps += 1
+        subscription.sink.gap(gap)
+
+    # -- moves
+
+    def _join(self, subscription: Subscription) -> None:
+        subscription.move(State.LIVE)
+        subscription.place = None
+        subscription.lagging = True
+        for channel in subscription.channels:
+            audience = self._audiences.get(channel)
+            if audience is None:
+                audience = self._audiences[channel] = _Audience()
+            if len(subscription.channels) == 1:
+                audience.single.setdefault(subscription.format, {})[subscription] = subscription.sink.write
+            else:
+                audience.several[subscription] = None
+
+    def _leave(self, subscription: Subscription) -> None:
+        for channel in subscription.channels:
+            audience = self._audiences[channel]
+            if len(subscription.channels) == 1:
+                writes = audience.single[subscription.format]
+                del writes[subscription]
+                if not writes:
+                    del audience.single[subscription.format]
+            else:
+                del audience.several[subscription]
+            if not audience.single and not audience.several:
+                del self._audiences[channel]
+
+    def _block(self, subscription: Subscription) -> None:
+        if subscription.state is State.LIVE:
+            self._leave(subscription)
+            subscription.place = Place(self.flushed, self.log.cursor(self.flushed))
+        elif subscription.state is not State.CATCHING_UP:
+            return
+        subscription.move(State.BLOCKED)
+        self.counters.blocked += 1
+        if subscription.lag is Lag.DISCONNECT:
+            subscription.sink.refuse(Refusal("slow", "You read too slowly for this channel: resume from your cursor."))
+
+    def _skip(self, subscription: Subscription) -> None:
+        """Move a subscription that lagged to just before its newest value, with a gap where that skips any."""
+        place = subscription.place
+        assert place is not None
+        seq = min((n for c in subscription.channels if (n := self.log.newest((c,))) > place.seq), default=0) - 1
+        if seq <= place.seq:
+            return
+        for channel in subscription.channels:
+            skipped = self.log.read_after((channel,), place.seq, 1)
+            if skipped and skipped[0].seq <= seq:
+                first, last = self.log.cursor(skipped[0].seq), self.log.cursor(seq)
+                self._tell(subscription, Gap(channel, Reason.SLOW, first, last, last))
+        place.seq = seq
+        place.forgiven = dict.fromkeys(subscription.channels, seq)
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self.flush)

@@ -1,0 +1,362 @@
+"""The window of recent messages: append, read after a place, trim.
+
+Invariants
+* Entries stand in the order of their sequence numbers, within a channel and across the whole log.
+* For each channel the log knows the last `seq` that it trimmed. A reader behind that has missed a message, and only
+  then: this is what a gap is made of.
+* The bytes held, encodings included, stay under `max_bytes`: past it the oldest message of the whole log goes.
+
+Time is passed in: `now` is a monotonic clock's seconds, for retention by age; `Message.time` is the wall clock's, for
+`since`. To add a way to start reading, add it to `Start` and to `Log.resolve`.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Protocol
+
+from .message import Cursor, Gap, Message, Reason
+
+ENTRY_BYTES = 400  # what the objects around one message weigh, measured with tracemalloc; counted against max_bytes
+MARKS = 100_000  # channels with nothing left whose trimmed mark is kept apart; older ones share one mark
+SWEEP_CHANNELS = 2_000  # channels looked at in one sweep, so that a sweep stays well under a millisecond or two
+
+
+class Encoding(Protocol):
+    """One wire format of a message; also the key under which the log keeps the bytes."""
+
+    def message(self, message: Message, epoch: str) -> bytes:
+        """Return the message's bytes in this format."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a channel is kept: at most `messages`, none older than `seconds`."""
+
+    messages: int = 10_000
+    seconds: float = 3600.0
+
+
+class StartKind(enum.Enum):
+    """Where a subscriber begins to read."""
+
+    LATEST = "latest"
+    EARLIEST = "earliest"
+    CURSOR = "cursor"
+    LAST = "last"
+    SINCE = "since"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start: `cursor` with CURSOR, `number` with LAST (messages) and SINCE (Unix seconds)."""
+
+    kind: StartKind
+    cursor: Cursor | None = None
+    number: float = 0
+
+
+LATEST = Start(StartKind.LATEST)
+EARLIEST = Start(StartKind.EARLIEST)
+
+
+class Entry:
+    """A message in the window, with the bytes it has been encoded to so far."""
+
+    __slots__ = ("appended", "encoded", "message", "seq")
+
+    def __init__(self, message: Message, appended: float) -> None:
+        self.message = message
+        self.seq = message.seq
+        self.appended = appended
+        self.encoded: dict[Encoding, bytes] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What this entry weighs."""
+        held = sum(map(len, self.encoded.values())) if self.encoded else 0
+        return ENTRY_BYTES + len(self.message.data) + held
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The last message that was trimmed from a channel: its `seq` and its wall-clock `time`."""
+
+    seq: int = 0
+    time: float = 0.0
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a subscription stands: it has everything of its channels up to and including `seq`.
+
+    `told` is the cursor to announce before `gaps` are delivered: a holder that is cut off in between comes back with
+    it and hears of the gaps again. `forgiven` holds, per channel, the trimmed mark up to which it has been told of a
+    gap, or never asked.
+    """
+
+    seq: int
+    told: Cursor
+    gaps: list[Gap] = field(default_factory=list)
+    forgiven: dict[str, int] = field(default_factory=dict)
+
+
+_seq_of = attrgetter("seq")
+_time_of = attrgetter("message.time")
+
+
+class _Window:
+    """The retained entries of one channel. `first` counts entries at the front of the list that are already gone."""
+
+    __slots__ = ("entries", "first", "mark", "name", "retention", "seqs")
+
+    def __init__(self, name: str, retention: Retention, mark: Mark) -> None:
+        self.name = name
+        self.retention = retention
+        self.mark = mark
+        self.entries: list[Entry] = []
+        self.seqs: list[int] = []
+        self.first = 0
+
+    def __len__(self) -> int:
+        return len(self.entries) - self.first
+
+    def append(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.seqs.append(entry.seq)
+
+    def after(self, seq: int, limit: int) -> list[Entry]:
+        at = bisect_right(self.seqs, seq, self.first)
+        return self.entries[at : at + limit]
+
+    def newest(self, count: int) -> list[Entry]:
+        return self.entries[max(self.first, len(self.entries) - count) :]
+
+    def drop_oldest(self) -> Entry:
+        entry = self.entries[self.first]
+        self.first += 1
+        self.mark = Mark(entry.seq, entry.message.time)
+        # Give the front back once it is as long as what is left: amortised O(1), and at most twice the memory.
+        if self.first * 2 >= len(self.entries):
+            del self.entries[: self.first]
+            del self.seqs[: self.first]
+            self.first = 0
+        return entry
+
+
+class Log:
+    """The recent messages of every channel of one shard.
+
+    `retention` gives a channel's retention by its name. `head` is the last `seq` appended, `version` changes whenever
+    the answer to a read may have changed.
+    """
+
+    def __init__(self, epoch: str, retention: Callable[[str], Retention], *, max_bytes: int = 256 << 20) -> None:
+        self.epoch = epoch
+        self.head = 0
+        self.version = 0
+        self.bytes = 0
+        self.count = 0
+        self._retention = retention
+        self._max_bytes = max_bytes
+        self._windows: dict[str, _Window] = {}
+        self._order: deque[tuple[int, _Window]] = deque()  # each entry by age, those already trimmed included
+        self._marks: OrderedDict[str, Mark] = OrderedDict()
+        self._oldest_mark = Mark()  # stands for every channel forgotten beyond MARKS
+        self._sweep: deque[_Window] = deque()
+
+    # -- writing
+
+    def append(self, message: Message, now: float) -> Entry:
+        """Append a message; its `seq` must be above `head`. Returns the entry that readers share."""
+        if message.seq <= self.head:
+            raise ValueError(f"seq {message.seq} is not above the head {self.head}")
+        entry = Entry(message, now)
+        window = self._windows.get(message.channel)
+        if window is None:
+            window = self._open(message.channel)
+        window.append(entry)
+        self.head = message.seq
+        self.version += 1
+        self.count += 1
+        self.bytes += ENTRY_BYTES + len(message.data)
+        self._order.append((message.seq, window))
+        self._trim_window(window, now)
+        if self.bytes > self._max_bytes:
+            self._trim_bytes()
+        if len(self._order) > 2 * self.count + 1024:
+            self._order = deque((seq, w) for seq, w in self._order if seq > w.mark.seq)
+        return entry
+
+    def encode(self, entry: Entry, encoding: Encoding) -> bytes:
+        """Return the entry's bytes in a format: made once, kept as long as the entry."""
+        held = entry.encoded
+        if held is None:
+            held = entry.encoded = {}
+        data = held.get(encoding)
+        if data is None:
+            data = held[encoding] = encoding.message(entry.message, self.epoch)
+            if entry.seq > self.mark(entry.message.channel).seq:  # else it is gone from the window already
+                self.bytes += len(data)
+        return data
+
+    def trim(self, now: float) -> None:
+        """Trim by age, a slice of the channels at a time; call it about once a second."""
+        for _ in range(min(SWEEP_CHANNELS, len(self._sweep))):
+            window = self._sweep.popleft()
+            self._trim_window(window, now)
+            if len(window):
+                self._sweep.append(window)
+            else:
+                self._close(window)
+
+    # -- reading
+
+    def read_after(self, channels: Sequence[str], seq: int, limit: int, max_bytes: int = 1 << 62) -> list[Entry]:
+        """Return the next entries of the channels after `seq`, in order: at most `limit`, and only as many as fit in
+        `max_bytes` of data, but at least one. Fewer than there are only where a bound was met."""
+        if len(channels) == 1:
+            window = self._windows.get(channels[0])
+            entries = window.after(seq, limit) if window else []
+        else:
+            pages = [w.after(seq, limit) for name in channels if (w := self._windows.get(name))]
+            entries = list(heapq.merge(*pages, key=_seq_of))[:limit]
+        total = 0
+        for index, entry in enumerate(entries):
+            total += len(entry.message.data)
+            if total > max_bytes and index:
+                return entries[:index]
+        return entries
+
+    def mark(self, channel: str) -> Mark:
+        """Return the last message trimmed from a channel."""
+        window = self._windows.get(channel)
+        return window.mark if window else self._marks.get(channel, self._oldest_mark)
+
+    def newest(self, channels: Iterable[str]) -> int:
+        """Return the `seq` of the newest message held of the channels, or 0."""
+        return max((w.seqs[-1] for name in channels if (w := self._windows.get(name)) and len(w)), default=0)
+
+    def cursor(self, seq: int) -> Cursor:
+        """Return the cursor for a place in this log."""
+        return Cursor(self.epoch, seq)
+
+    def resolve(self, channels: Sequence[str], start: Start) -> Place:
+        """Turn a start into a place, with the gaps that it implies."""
+        match start.kind:
+            case StartKind.LATEST:
+                return Place(self.head, self.cursor(self.head))
+            case StartKind.CURSOR:
+                assert start.cursor is not None
+                return self._resume(channels, start.cursor)
+            case StartKind.EARLIEST:
+                seq = self._before_first(channels, 0)
+            case StartKind.LAST:
+                seq = self._before_last(channels, int(start.number))
+            case StartKind.SINCE:
+                return self._since(channels, start.number)
+        return Place(seq, self.cursor(seq), forgiven={name: self.mark(name).seq for name in channels})
+
+    def gaps(self, channels: Sequence[str], place: Place, reason: Reason) -> list[Gap]:
+        """Return what was trimmed ahead of a place and not told yet, and move the place past it."""
+        seq = place.seq
+        missed = [
+            (name, mark.seq)
+            for name in channels
+            if (mark := self.mark(name)).seq > seq and mark.seq > place.forgiven.get(name, 0)
+        ]
+        if not missed:
+            return []
+        # With several channels the others may still hold messages inside the range that this one has missed.
+        place.seq = self._before_first(channels, seq)
+        gaps = []
+        for name, last in missed:
+            first = max(seq, place.forgiven.get(name, 0)) + 1
+            place.forgiven[name] = last
+            gaps.append(Gap(name, reason, self.cursor(first), self.cursor(last), self.cursor(place.seq)))
+        return gaps
+
+    # -- helpers
+
+    def _resume(self, channels: Sequence[str], cursor: Cursor) -> Place:
+        if cursor.epoch != self.epoch:
+            seq = self._before_first(channels, 0)
+            missed_from = Cursor(cursor.epoch, cursor.seq + 1)
+            gaps = [Gap(name, Reason.EPOCH, missed_from, None, self.cursor(seq)) for name in channels]
+            return Place(seq, cursor, gaps, {name: self.mark(name).seq for name in channels})
+        if cursor.seq > self.head:
+            missed_from, here = self.cursor(self.head + 1), self.cursor(self.head)
+            return Place(self.head, cursor, [Gap(name, Reason.UNKNOWN, missed_from, cursor, here) for name in channels])
+        place = Place(cursor.seq, cursor)
+        place.gaps = self.gaps(channels, place, Reason.EXPIRED)
+        return place
+
+    def _since(self, channels: Sequence[str], time: float) -> Place:
+        seq = self.head
+        forgiven = {}
+        for name in channels:
+            if window := self._windows.get(name):
+                at = bisect_left(window.entries, time, window.first, key=_time_of)
+                if at < len(window.entries):
+                    seq = min(seq, window.seqs[at] - 1)
+            mark = self.mark(name)
+            if mark.seq and mark.time >= time:
+                seq = min(seq, mark.seq - 1)
+            else:
+                forgiven[name] = mark.seq  # what was trimmed is older than what is asked for
+        place = Place(seq, self.cursor(seq), forgiven=forgiven)
+        place.gaps = self.gaps(channels, place, Reason.EXPIRED)
+        return place
+
+    def _before_first(self, channels: Sequence[str], seq: int) -> int:
+        """Return the place just before the first entry held after `seq`; past all trimmed where there is none."""
+        firsts = [page[0].seq for n in channels if (w := self._windows.get(n)) and (page := w.after(seq, 1))]
+        if firsts:
+            return max(seq, min(firsts) - 1)
+        return max(seq, *(self.mark(name).seq for name in channels))
+
+    def _before_last(self, channels: Sequence[str], count: int) -> int:
+        if count <= 0:
+            return self.head
+        newest = [w.newest(count) for name in channels if (w := self._windows.get(name))]
+        held = list(heapq.merge(*newest, key=_seq_of))[-count:]
+        return held[0].seq - 1 if held else self.head
+
+    def _open(self, channel: str) -> _Window:
+        mark = self._marks.pop(channel, self._oldest_mark)
+        window = self._windows[channel] = _Window(channel, self._retention(channel), mark)
+        self._sweep.append(window)
+        return window
+
+    def _close(self, window: _Window) -> None:
+        del self._windows[window.name]
+        if window.mark.seq > self._oldest_mark.seq:
+            self._marks[window.name] = window.mark
+        if len(self._marks) > MARKS:
+            _, mark = self._marks.popitem(last=False)
+            self._oldest_mark = max(self._oldest_mark, mark, key=_seq_of)
+
+    def _drop(self, window: _Window) -> None:
+        entry = window.drop_oldest()
+        self.bytes -= entry.bytes
+        self.count -= 1
+        self.version += 1
+
+    def _trim_window(self, window: _Window, now: float) -> None:
+        retention = window.retention
+        oldest = now - retention.seconds
+        while len(window) > retention.messages or (len(window) and window.entries[window.first].appended < oldest):
+            self._drop(window)
+
+    def _trim_bytes(self) -> None:
+        while self.bytes > self._max_bytes and self.count > 1:
+            seq, window = self._order.popleft()
+            if seq > window.mark.seq:
+                self._drop(window)

@@ -1,0 +1,145 @@
+"""What is published, what is stored, the place in a log, and a hole in it: `Draft`, `Message`, `Cursor`, `Gap`.
+
+All frozen and slotted: they cross rooms and are shared by every subscriber. The grammar of channel names, event
+names and cursors stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from .errors import Refusal
+
+CHANNEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", re.ASCII)
+EVENT_CHARS = 128  # an event name is a label, not a payload
+EVENT_PATTERN = re.compile(rf"[^\r\n\0\ud800-\udfff]{{1,{EVENT_CHARS}}}")
+KEY_CHARS = 255  # what the draft on Idempotency-Key implementations commonly accept
+KEY_PATTERN = re.compile(rf"[^\ud800-\udfff]{{1,{KEY_CHARS}}}")
+CURSOR_PATTERN = re.compile(r"([A-Za-z0-9_]{1,32})-(0|[1-9][0-9]{0,18})", re.ASCII)
+MAX_SEQ = 2**63 - 1  # what SQLite and the brokers can number
+
+
+class Kind(enum.IntEnum):
+    """What a message's data is: JSON text, plain text (both UTF-8), or bytes."""
+
+    JSON = 0
+    TEXT = 1
+    BINARY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message that is not yet in the log. `key` makes a repeated publish land once."""
+
+    channel: str
+    data: bytes
+    kind: Kind = Kind.JSON
+    event: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in the log.
+
+    `seq` is its number in the shard, across channels. `data` is exactly what was published: UTF-8 for JSON and
+    text. `time` is when the broker appended it, in Unix seconds, and never decreases along a shard.
+    """
+
+    seq: int
+    channel: str
+    data: bytes
+    kind: Kind
+    event: str | None
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a log: everything up to and including `seq`, in the life of the log that `epoch` names.
+
+    Written `<epoch>-<seq>`, which stays inside `[A-Za-z0-9._-]`: a `Last-Event-ID` outside that makes a browser
+    preflight each cross-origin reconnect.
+    """
+
+    epoch: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read a cursor. Raises `Refusal` (`cursor_invalid`) where the text can't be one that was ever handed out."""
+        match = CURSOR_PATTERN.fullmatch(text)
+        if match is None or (seq := int(match[2])) > MAX_SEQ:
+            shown = text[:64].encode("ascii", "backslashreplace").decode()
+            raise Refusal("cursor_invalid", f"{shown!r} is not a cursor: send back an id exactly as you received it.")
+        return cls(match[1], seq)
+
+
+class Reason(enum.StrEnum):
+    """Why messages were missed."""
+
+    EXPIRED = "expired"  # retention had trimmed them before the subscriber came back
+    EPOCH = "epoch"  # the cursor is of another life of the log
+    SLOW = "slow"  # the subscriber read too slowly and its place was trimmed, or its channel skips to the newest
+    UNKNOWN = "unknown"  # the cursor is ahead of the log, which never handed it out
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages of `channel` that a subscriber has missed, and the cursor that its stream goes on from.
+
+    `missed_from` and `missed_to` are the ends of the missing range, both included; `missed_to` is None where the log
+    they were in is gone and its end is not known.
+    """
+
+    channel: str
+    reason: Reason
+    missed_from: Cursor
+    missed_to: Cursor | None
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a publish: the message's id, and how durable it is: `memory`, `broker` or `fsync`."""
+
+    epoch: str
+    seq: int
+    durability: str
+
+    @property
+    def id(self) -> str:
+        """The message's id: the cursor right after it."""
+        return f"{self.epoch}-{self.seq}"
+
+
+def check_channel(name: str) -> str:
+    """Return `name` if it is a channel name, else raise `Refusal` (`channel_invalid`)."""
+    if CHANNEL_PATTERN.fullmatch(name) is None:
+        shown = name[:140].encode("ascii", "backslashreplace").decode()
+        raise Refusal(
+            "channel_invalid",
+            f"{shown!r} is not a channel name: use 1 to 128 of A-Z a-z 0-9 . _ : @ - and start with a letter or digit.",
+        )
+    return name
+
+
+def check_event(name: str) -> str:
+    """Return `name` if it can be an SSE event name, else raise `Refusal` (`event_invalid`)."""
+    # A line break would end the field and inject another: HTML Living Standard §9.2.6. A surrogate has no UTF-8, so
+    # it would fail where the message is encoded, in front of every subscriber.
+    if EVENT_PATTERN.fullmatch(name) is None:
+        raise Refusal("event_invalid", f"An event name is 1 to {EVENT_CHARS} characters without CR, LF or NUL.")
+    return name
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it can be an idempotency key, else raise `Refusal` (`request_invalid`)."""
+    if KEY_PATTERN.fullmatch(key) is None:
+        raise Refusal("request_invalid", f"An Idempotency-Key is 1 to {KEY_CHARS} characters.")
+    return key

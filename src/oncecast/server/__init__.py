@@ -1,0 +1,1 @@
+"""Sockets, signals, processes and settings: the only room that has them."""

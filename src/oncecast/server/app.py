@@ -1,0 +1,135 @@
+"""What all connections of one server share: the node, the limits, the clock, the wheel, and who is connected."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..errors import Refusal
+from ..guard.origin import Origins
+from ..node import Node
+from ..transports.base import Settings as TransportSettings
+from ..wire import http1
+from .wheel import Item, Wheel
+
+logger = logging.getLogger("oncecast.server")
+
+REMIND_SECONDS = 60.0  # a server at its ceiling says so this often, not for each connection it turns away
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a connection may take, in seconds."""
+
+    head: float = 10.0
+    body: float = 30.0
+    keep_alive: float = 75.0
+    answer: float = 30.0  # for a client to take an answer that does not fit into its socket
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A file that is served as it is."""
+
+    content_type: str
+    body: bytes
+    etag: str
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the connections have done since the server began."""
+
+    connections: int = 0
+    requests: dict[int, int] = field(default_factory=dict)  # by status
+    publishes: int = 0
+    turned_away: int = 0
+
+
+class Peer(Item, Protocol):
+    """A connection, as the server as a whole sees it."""
+
+    def expired(self, now: float, /) -> None:
+        """Its deadline has come."""
+        ...
+
+    def drain(self) -> None:
+        """The server is stopping: end what is idle, say goodbye on a stream."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+class App:
+    """One server in one process. `scheme` is what its own pages are reached by: `http` or `https`."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        limits: http1.Limits,
+        deadlines: Deadlines,
+        settings: TransportSettings,
+        origins: Origins,
+        pages: Mapping[str, Page],
+        ceiling: int,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        scheme: str = "http",
+    ) -> None:
+        self.node = node
+        self.limits = limits
+        self.deadlines = deadlines
+        self.settings = settings
+        self.origins = origins
+        self.pages = pages
+        self.ceiling = ceiling
+        self.monotonic = monotonic
+        self.wall = wall
+        self.scheme = scheme
+        self.ready = True
+        self.counters = Counters()
+        self.wheel: Wheel[Peer] = Wheel(monotonic())
+        self.connections: set[Peer] = set()
+        self.when_empty: Callable[[], None] | None = None
+        self._reminded = -REMIND_SECONDS
+
+    @property
+    def date(self) -> bytes:
+        """The Date of an answer made now (RFC 9110 §6.6.1)."""
+        return http1.http_date(self.wall())
+
+    def admit(self, connection: Peer) -> Refusal | None:
+        """Count a new connection in, or say why it can't be."""
+        self.connections.add(connection)
+        self.counters.connections += 1
+        if len(self.connections) <= self.ceiling:
+            return None
+        self.counters.turned_away += 1
+        now = self.monotonic()
+        if now - self._reminded >= REMIND_SECONDS:
+            self._reminded = now
+            logger.warning(
+                "%d connections are open, the most that this process may hold: more are answered with 503. "
+                "Raise the limit of open files (ulimit -n) or limits.connections.",
+                self.ceiling,
+            )
+        return Refusal("unavailable", "The server holds as many connections as it can: try again soon.", retry_after=5)
+
+    def dismiss(self, connection: Peer) -> None:
+        """Count a connection out."""
+        self.wheel.clear(connection)
+        self.connections.discard(connection)
+        if not self.connections and self.when_empty is not None:
+            self.when_empty()
+
+    def tick(self) -> None:
+        """Wake every connection whose deadline has come. Call it every `wheel.RESOLUTION` seconds."""
+        now = self.monotonic()
+        for connection in self.wheel.expire(now):
+            connection.expired(now)

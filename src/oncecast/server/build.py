@@ -1,0 +1,71 @@
+"""From settings to a server's parts: the only place that knows the concrete brokers."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+
+from ..brokers.base import Broker
+from ..brokers.memory import MemoryBroker, new_epoch
+from ..errors import ConfigurationError
+from ..guard.origin import Origins
+from ..hub import Lag
+from ..log import Retention
+from ..node import ChannelPolicy, Node
+from ..transports.base import Settings as TransportSettings
+from ..wire.http1 import Limits
+from .app import App, Deadlines
+from .pages import load_pages
+from .settings import Settings, connection_ceiling, rule_for
+
+
+def build_broker(url: str) -> Broker:
+    """Return the broker that a URL names."""
+    if url == "memory://":
+        return MemoryBroker(new_epoch(os.urandom(8)), time.time)
+    raise ConfigurationError(f"broker: {url} is not one that this version knows: use memory://")
+
+
+def build_node(
+    settings: Settings,
+    broker: Broker,
+    *,
+    monotonic: Callable[[], float],
+    schedule: Callable[[Callable[[], None]], object],
+) -> Node:
+    """Return the node, with each channel's policy from the settings."""
+
+    def policy(channel: str) -> ChannelPolicy:
+        rule = rule_for(settings, channel)
+        assert rule.messages is not None
+        assert rule.seconds is not None
+        return ChannelPolicy(Retention(rule.messages, rule.seconds), Lag(rule.lag))
+
+    return Node(broker, policy=policy, max_bytes=settings.retention.bytes, monotonic=monotonic, schedule=schedule)
+
+
+def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float]) -> App:
+    """Return what the connections share."""
+    limits = settings.limits
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return App(
+        node,
+        limits=Limits(limits.header_bytes, limits.header_count, limits.url_bytes, limits.body_bytes),
+        deadlines=Deadlines(limits.head_seconds, limits.body_seconds, limits.keep_alive_seconds),
+        settings=TransportSettings(
+            wait_seconds=limits.wait_seconds,
+            heartbeat_seconds=limits.heartbeat_seconds,
+            message_bytes=limits.message_bytes,
+            channels_per_subscription=limits.channels_per_subscription,
+            poll_messages=limits.poll_messages,
+            frames_per_second=limits.frames_per_second,
+            publishes_per_second=limits.publishes_per_second,
+        ),
+        origins=Origins(frozenset(settings.origins), loopback=settings.dev),
+        pages=load_pages(),
+        ceiling=connection_ceiling(limits, open_files),
+        monotonic=monotonic,
+        scheme="https" if settings.tls_cert else "http",
+    )

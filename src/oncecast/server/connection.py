@@ -1,0 +1,312 @@
+"""One connection: requests in, answers out, until a transport takes it over or it closes.
+
+The phases and their legal moves stand in `MOVES`. While READING, the parser's requests are answered one by one, in
+order, so pipelining needs nothing more. A request that can't be answered at once makes it WAITING; a stream makes it
+STREAMING, and the parser is let go. LINGERING sends what is left and reads on to nowhere until the peer closes: closing
+at once would make the kernel reset the connection, and take an error's answer with it.
+
+Every phase has a deadline on the wheel, but a stream's is its transport's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from typing import cast
+
+from ..errors import Refusal
+from ..guard.limits import Bucket
+from ..transports.base import Listener, Reply
+from ..wire import http1
+from . import routes
+from .app import App
+from .replies import error_reply
+
+WRITE_HIGH, WRITE_LOW = 64 << 10, 16 << 10  # past so many unsent bytes a subscriber is BLOCKED, until so few are left
+PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
+LINGER_SECONDS = 2.0
+
+
+class Phase(enum.Enum):
+    """What a connection is doing."""
+
+    READING = "reading"
+    WAITING = "waiting"
+    STREAMING = "streaming"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+MOVES: dict[Phase, frozenset[Phase]] = {
+    Phase.READING: frozenset({Phase.WAITING, Phase.STREAMING, Phase.LINGERING, Phase.CLOSED}),
+    Phase.WAITING: frozenset({Phase.READING, Phase.LINGERING, Phase.CLOSED}),
+    Phase.STREAMING: frozenset({Phase.LINGERING, Phase.CLOSED}),
+    Phase.LINGERING: frozenset({Phase.CLOSED}),
+    Phase.CLOSED: frozenset(),
+}
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one socket, and the `Link` of the transport that takes it over."""
+
+    __slots__ = (
+        "_bucket",
+        "_full",
+        "_listener",
+        "_parser",
+        "_paused",
+        "_request",
+        "_stage",
+        "_transport",
+        "app",
+        "deadline",
+        "phase",
+        "tick",
+        "write",
+    )
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.phase = Phase.READING
+        self.deadline = 0.0
+        self.tick = 0
+        self.write: Callable[[bytes], None] = _nowhere
+        self._transport: asyncio.Transport | None = None
+        self._parser: http1.RequestParser | None = None
+        self._request: http1.Request | None = None
+        self._listener: Listener | None = None
+        self._bucket: Bucket | None = None
+        self._stage = http1.Stage.IDLE
+        self._full = False
+        self._paused = False
+
+    # -- what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to read, within the time for a head."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
+        self.write = self._transport.write
+        self._parser = http1.RequestParser(self.app.limits)
+        self.wake_at(self.now() + self.app.deadlines.head)
+        refusal = self.app.admit(self)
+        if refusal is not None:
+            self.fail(refusal)
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests, or hand the bytes to the transport."""
+        if self.phase is Phase.STREAMING:
+            assert self._listener is not None
+            self._listener.received(data)
+        elif self.phase is Phase.READING:
+            assert self._parser is not None
+            self._parser.feed(data)
+            self._read()
+        elif self.phase is Phase.WAITING:
+            assert self._parser is not None
+            self._parser.feed(data)
+            if self._parser.buffered > PIPELINE_BYTES:
+                self._pause_reading()
+
+    def eof_received(self) -> bool:
+        """A half-closed client still gets the answer it waits for; a stream to one ends."""
+        return self.phase is Phase.WAITING
+
+    def pause_writing(self) -> None:
+        """The socket is full: write no messages, and read no requests whose answers would not fit either."""
+        self._full = True
+        self._pause_reading()
+        if self._listener is not None:
+            self._listener.blocked()
+        elif self.phase is Phase.READING:
+            self.wake_at(self.now() + self.app.deadlines.answer)
+
+    def resume_writing(self) -> None:
+        """The socket takes bytes again."""
+        self._full = False
+        self._resume_reading()
+        if self._listener is not None:
+            self._listener.drained()
+        elif self.phase is Phase.READING:
+            self._stage = http1.Stage.IDLE
+            self._read()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget everything."""
+        listener = self._listener
+        self._move(Phase.CLOSED)
+        self.app.dismiss(self)
+        self._listener = self._transport = self._parser = self._request = None
+        self.write = _nowhere
+        if listener is not None:
+            listener.closed()
+
+    def expired(self, now: float) -> None:
+        """The deadline has come."""
+        if self._listener is not None:
+            self._listener.woken(now)
+        elif self.phase is Phase.READING and not self._full and self._stage is not http1.Stage.IDLE:
+            what = "head" if self._stage is http1.Stage.HEAD else "body"
+            self.fail(Refusal("timeout", f"The request's {what} did not come in time: send it faster."))
+        elif self.phase is Phase.READING and not self._full:
+            self.end()  # an idle keep-alive connection
+        else:
+            self.abort()
+
+    # -- the Link of a transport
+
+    def now(self) -> float:
+        """Return the monotonic clock's seconds."""
+        return self.app.monotonic()
+
+    def wake_at(self, when: float) -> None:
+        """Set the deadline."""
+        if self.phase is not Phase.CLOSED:
+            self.app.wheel.set(self, when)
+
+    def end(self) -> None:
+        """Send what is written, then close."""
+        if self.phase in (Phase.LINGERING, Phase.CLOSED):
+            return
+        transport = self._transport
+        assert transport is not None
+        self._move(Phase.LINGERING)
+        self._listener = self._parser = self._request = None
+        self._resume_reading()
+        self.write = _nowhere
+        unsent = transport.get_write_buffer_size() > 0
+        self.wake_at(self.now() + (self.app.deadlines.answer if unsent else LINGER_SECONDS))
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:  # TLS has its own goodbye
+            transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- what routes call
+
+    def reply(self, reply: Reply | Refusal) -> None:
+        """Answer the request that is being handled, and go on to the next."""
+        request = self._request
+        if request is None:  # the client is gone
+            return
+        self._request = self._listener = None
+        if isinstance(reply, Refusal):
+            reply = error_reply(reply)
+        self.write(routes.encode(self.app, request, reply, close=not self.app.ready))
+        waiting = self.phase is Phase.WAITING
+        if waiting:
+            self._move(Phase.READING)
+        if not (request.keep_alive and self.app.ready):
+            self.end()
+        elif waiting:
+            self._resume_reading()
+            self._read()
+
+    def fail(self, refusal: Refusal) -> None:
+        """Answer with an error and close, where it is not known where the next request begins."""
+        self.write(routes.encode(self.app, self._request, error_reply(refusal), close=True))
+        self.end()
+
+    def stream(self, make: Callable[[], Listener]) -> None:
+        """Give the connection to a transport. `make` may raise `Refusal`, before it has written anything."""
+        assert self._parser is not None
+        listener = make()
+        self._move(Phase.STREAMING)
+        self._listener = listener
+        rest = self._parser.take_rest()
+        self._parser = self._request = None
+        if self._full:
+            listener.blocked()
+        if rest:
+            listener.received(rest)
+
+    def wait(self, request: http1.Request, listener: Listener | None = None) -> None:
+        """Unless it has come already, the answer comes later, by `reply`. `listener` hears of the connection meanwhile.
+
+        Without a listener the answer has the time that `Deadlines.answer` gives it.
+        """
+        if self._request is not request:
+            return
+        self._move(Phase.WAITING)
+        self._listener = listener
+        if listener is None:
+            self.wake_at(self.now() + self.app.deadlines.answer)
+
+    def drain(self) -> None:
+        """The server is stopping: end what is idle, let a stream say goodbye, and close after the next answer."""
+        if self._listener is not None:
+            self._listener.drain()
+        elif self.phase is Phase.READING and self._stage is http1.Stage.IDLE:
+            self.end()
+
+    def spend_publishes(self, count: int) -> None:
+        """Count publishes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
+        now = self.now()
+        if self._bucket is None:
+            rate = self.app.settings.publishes_per_second
+            self._bucket = Bucket(rate, 2 * rate, now)
+        seconds = self._bucket.take(now, count)
+        if seconds:
+            raise Refusal(
+                "too_many_requests", f"Publish at most {self._bucket.rate:g} messages a second.", retry_after=seconds
+            )
+
+    # -- helpers
+
+    def _read(self) -> None:
+        """Answer the requests that have come, until one must wait or the answers fill the socket."""
+        parser = self._parser
+        while self.phase is Phase.READING and parser is not None and not self._full:
+            try:
+                request = parser.next()
+            except Refusal as refusal:
+                self.fail(refusal)
+                return
+            if request is None:
+                if parser.take_continue():
+                    self.write(http1.CONTINUE)
+                self._await(parser.stage)
+                return
+            self._stage = http1.Stage.IDLE
+            self._request = request
+            try:
+                routes.handle(self.app, self, request)
+            except Refusal as refusal:
+                self.reply(refusal)
+
+    def _await(self, stage: http1.Stage) -> None:
+        """Set the deadline for what is awaited; the bytes of a head or a body that dribble in do not move it."""
+        if stage is self._stage and stage is not http1.Stage.IDLE:
+            return
+        self._stage = stage
+        deadlines = self.app.deadlines
+        seconds = {
+            http1.Stage.IDLE: deadlines.keep_alive,
+            http1.Stage.HEAD: deadlines.head,
+            http1.Stage.BODY: deadlines.body,
+        }[stage]
+        self.wake_at(self.now() + seconds)
+
+    def _move(self, phase: Phase) -> None:
+        if phase not in MOVES[self.phase]:
+            raise AssertionError(f"a connection can't go from {self.phase.value} to {phase.value}")
+        self.phase = phase
+
+    def _pause_reading(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+
+def _nowhere(data: bytes) -> None:
+    """Drop what is written to a connection that is closed or closing."""

@@ -1,0 +1,75 @@
+"""The files of `oncecast/web`, read once at the start and served from memory."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from importlib import resources
+
+from ..errors import ERRORS
+from ..wire.envelope import DOCS_PATH
+from .app import Page
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+def load_pages() -> dict[str, Page]:
+    """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too."""
+    pages = {}
+    for file in resources.files("oncecast.web").iterdir():
+        content_type = TYPES.get("." + file.name.rpartition(".")[2])
+        if content_type is not None:
+            pages["/web/" + file.name] = _page(content_type, file.read_bytes())
+    if "/web/index.html" in pages:
+        pages["/"] = pages.pop("/web/index.html")
+    if "/web/favicon.svg" in pages:
+        pages["/favicon.ico"] = pages["/web/favicon.svg"]
+    pages[DOCS_PATH.rstrip("#")] = _page(TYPES[".html"], errors_html().encode())
+    return pages
+
+
+def errors_html() -> str:
+    """Return the page that every error's `docs` points to, made from the table of errors."""
+    rows = "\n".join(
+        f'<tr id="{row.code}"><th scope="row"><code>{row.code}</code></th><td>{row.status}</td><td>{row.close}</td>'
+        f"<td>{'yes' if row.retry else 'no'}</td><td>{html.escape(row.advice)}</td></tr>"
+        for row in ERRORS.values()
+    )
+    return _ERRORS.format(rows=rows)
+
+
+def _page(content_type: str, body: bytes) -> Page:
+    return Page(content_type, body, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+
+
+_ERRORS = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Errors · Oncecast</title>
+<link rel="icon" href="/web/favicon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/web/style.css">
+</head>
+<body class="document">
+<main>
+<p><a href="/">Oncecast</a></p>
+<h1>Errors</h1>
+<p>HTTP answers carry the code in <code>error.code</code>, with the status below. A WebSocket of
+<code>oncecast.v1</code> gets an <code>error</code> frame, or, where the connection can't go on, the close code.</p>
+<div class="scroll"><table>
+<thead><tr><th scope="col">code</th><th scope="col">HTTP</th><th scope="col">close</th>
+<th scope="col">retry helps</th><th scope="col">what to do</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table></div>
+</main>
+</body>
+</html>
+"""

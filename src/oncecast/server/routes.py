@@ -1,0 +1,295 @@
+"""Which path and method does what. To add a path, add it to `handle`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+from ..brokers.base import Outcome
+from ..errors import Refusal
+from ..guard.origin import preflight
+from ..message import Draft, Kind, check_channel, check_event, check_key
+from ..transports import short_poll
+from ..transports.base import Query, Reply, parse_channels, parse_query
+from ..transports.base import check_count as check_channel_count
+from ..transports.long_poll import LongPoll
+from ..transports.sse import HEADERS as SSE_HEADERS
+from ..transports.sse import SseStream
+from ..transports.websocket import PROTOCOL, RawSocket, V1Socket
+from ..wire import envelope, http1, ws_handshake
+from .app import App
+from .exchange import Exchange
+from .metrics import CONTENT_TYPE as METRICS_TYPE
+from .metrics import render
+from .replies import error_reply, text_reply
+
+CHANNELS = "/v1/channels/"
+PUBLISH = "/v1/publish"
+CONNECT = "/v1/connect"
+
+NDJSON_HEADERS = (("Content-Type", "application/x-ndjson"), ("Cache-Control", "no-store"))
+PAGE_HEADERS = (
+    ("Cache-Control", "no-cache"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+
+
+def handle(app: App, connection: Exchange, request: http1.Request) -> None:
+    """Answer a request, now or later. Raises `Refusal`."""
+    path = request.path
+    if not path.startswith("/v1/"):
+        connection.reply(_plain(app, request, path))
+        return
+    # Before anything is done: a page of another origin may neither read nor publish.
+    cors = app.origins.check(request.headers.get("origin"), request.headers.get("host"), app.scheme)
+    if path.startswith(CHANNELS):
+        allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
+        if request.method in ("GET", "HEAD"):
+            _listen(app, connection, request, parse_channels(path[len(CHANNELS) :]))
+            return
+        if request.method == "POST":
+            _publish(app, connection, request, check_channel(path[len(CHANNELS) :]))
+            return
+    elif path == PUBLISH:
+        allow = ("POST", "OPTIONS")
+        if request.method == "POST":
+            _publish_batch(app, connection, request)
+            return
+    elif path == CONNECT:
+        allow = ("GET", "OPTIONS")
+        if request.method == "GET":
+            _upgrade(app, connection, request, (), parse_query(request.query))
+            return
+    else:
+        raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME.")
+    if request.method != "OPTIONS":
+        raise Refusal("method_not_allowed", f"Use one of {', '.join(allow)} here.", allow=allow)
+    headers = preflight(()) if cors and "access-control-request-method" in request.headers else ()
+    connection.reply(Reply(204, (("Allow", ", ".join(allow)), *headers), b""))
+
+
+def encode(app: App, request: http1.Request | None, reply: Reply, *, close: bool = False) -> bytes:
+    """Return the bytes of an answer; `request` is None where it could not be read. `close` says that none follows."""
+    requests = app.counters.requests
+    requests[reply.status] = requests.get(reply.status, 0) + 1
+    if request is None:
+        return http1.response(reply.status, reply.headers, reply.body, keep_alive=False, date=app.date)
+    if reply.status == 426:  # its Upgrade has to be named in Connection (RFC 9110 §7.8)
+        framing = (("Connection", "Upgrade, close"), ("Content-Length", str(len(reply.body))))
+        return http1.response_head(426, (*reply.headers, *framing, *_cors(app, request)), date=app.date) + reply.body
+    return http1.response(
+        reply.status,
+        reply.headers + _cors(app, request),
+        reply.body,
+        keep_alive=request.keep_alive and not close,
+        version=request.version,
+        head_only=request.method == "HEAD",
+        date=app.date,
+    )
+
+
+# -- listening
+
+
+def _listen(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...]) -> None:
+    headers = request.headers
+    query = parse_query(request.query)
+    if "upgrade" in headers and ws_handshake.wants_upgrade(headers):
+        _upgrade(app, connection, request, channels, query)
+    elif _accepts_events(headers.get("accept", "")):
+        _stream(app, connection, request, channels, query)
+    elif query.wait and request.method == "GET":
+        _long_poll(app, connection, request, channels, query)
+    else:
+        connection.reply(short_poll.answer(app.node, app.settings, channels, query, headers.get("if-none-match")))
+
+
+def _long_poll(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
+    known = request.headers.get("if-none-match")
+    poll = LongPoll(app.node, app.settings, connection, channels, query, known, connection.reply)
+    connection.wait(request, poll)
+
+
+def _stream(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
+    if request.method == "HEAD":
+        check_channel_count(channels, app.settings.channels_per_subscription)
+        connection.reply(Reply(200, SSE_HEADERS, b""))
+        return
+    chunked = request.version >= (1, 1)  # RFC 9112 §6.1: HTTP/1.0 knows no chunks; there the stream ends by closing
+    framing = (
+        (("Transfer-Encoding", "chunked"), ("Connection", "keep-alive")) if chunked else (("Connection", "close"),)
+    )
+
+    def head(headers: tuple[tuple[str, str], ...]) -> bytes:
+        app.counters.requests[200] = app.counters.requests.get(200, 0) + 1
+        return http1.response_head(200, (*headers, *framing, *_cors(app, request)), date=app.date)
+
+    last_event_id = request.headers.get("last-event-id")
+    connection.stream(
+        lambda: SseStream(
+            app.node, app.settings, connection, channels, query, last_event_id, chunked=chunked, head=head
+        )
+    )
+
+
+def _upgrade(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
+    try:
+        upgrade = ws_handshake.parse_upgrade(request.method, request.version, request.headers)
+        if PROTOCOL in upgrade.protocols:
+            kind: type[V1Socket | RawSocket] = V1Socket
+            opening = ws_handshake.accept_response(upgrade, PROTOCOL)
+        elif upgrade.protocols or not channels:
+            raise Refusal("request_invalid", f"Offer the subprotocol {PROTOCOL}, or, to a channel's URL, none.")
+        else:
+            kind = RawSocket
+            opening = ws_handshake.accept_response(upgrade, None)
+        connection.stream(lambda: kind(app.node, app.settings, connection, channels, query, opening))
+    except Refusal as refusal:
+        connection.fail(refusal)  # frames may follow what was meant as a handshake: nothing after it is a request
+        return
+    app.counters.requests[101] = app.counters.requests.get(101, 0) + 1
+
+
+def _accepts_events(accept: str) -> bool:
+    return "text/event-stream" in accept and _names_events(accept)
+
+
+@lru_cache(maxsize=256)
+def _names_events(accept: str) -> bool:
+    """Return whether an Accept (RFC 9110 §12.5.1) names event streams, and not with a weight of nothing."""
+    for item in accept.split(","):
+        media, *parameters = (part.strip().lower() for part in item.split(";"))
+        if media == "text/event-stream":
+            return not any(p.startswith("q=") and p[2:].strip("0.") == "" for p in parameters)
+    return False
+
+
+# -- publishing
+
+
+def _publish(app: App, connection: Exchange, request: http1.Request, channel: str) -> None:
+    headers = request.headers
+    event, key = headers.get("oncecast-event"), headers.get("idempotency-key")
+    if event is not None:
+        check_event(event)
+    if key is not None:
+        check_key(key)
+    if len(request.body) > app.settings.message_bytes:
+        raise Refusal("body_too_large", f"A message is at most {app.settings.message_bytes} bytes.")
+    data, kind = _typed(request.body, headers.get("content-type", ""))
+    connection.spend_publishes(1)
+    app.counters.publishes += 1
+    app.node.publish((Draft(channel, data, kind, event, key),), partial(_published, connection))
+    connection.wait(request)
+
+
+def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:
+    (outcome,) = outcomes
+    if isinstance(outcome, Refusal):
+        connection.reply(outcome)
+    else:
+        connection.reply(Reply(201, _CREATED_HEADERS, envelope.receipt_json(outcome)))
+
+
+_CREATED_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+
+
+def _publish_batch(app: App, connection: Exchange, request: http1.Request) -> None:
+    lines = [line for line in request.body.split(b"\n") if line.strip()]
+    if not lines:
+        raise Refusal("request_invalid", 'Send JSON lines: {"channel": …, "data": …}, one for each message.')
+    connection.spend_publishes(len(lines))
+    results: list[Outcome | None] = []
+    drafts = []
+    for line in lines:
+        try:
+            drafts.append(_line(line, app.settings.message_bytes))
+            results.append(None)
+        except Refusal as refusal:
+            results.append(refusal)
+    app.counters.publishes += len(drafts)
+
+    def done(outcomes: Sequence[Outcome]) -> None:
+        published = iter(outcomes)
+        answers = [next(published) if result is None else result for result in results]
+        body = b"".join(
+            (envelope.error_json(a) if isinstance(a, Refusal) else envelope.receipt_json(a)) + b"\n" for a in answers
+        )
+        connection.reply(Reply(200, NDJSON_HEADERS, body))
+
+    app.node.publish(drafts, done)
+    connection.wait(request)
+
+
+def _line(line: bytes, message_bytes: int) -> Draft:
+    draft = envelope.parse_line(line)
+    if len(draft.data) > message_bytes:
+        raise Refusal("body_too_large", f"A message is at most {message_bytes} bytes.")
+    return draft
+
+
+def _typed(body: bytes, content_type: str) -> tuple[bytes, Kind]:
+    """Read a body by its Content-Type (RFC 9110 §8.3)."""
+    media, charset = _media_type(content_type)
+    if media == "application/json":
+        return envelope.json_data(body), Kind.JSON
+    if media.startswith("text/"):
+        if charset not in ("", "utf-8", "utf8", "us-ascii"):
+            raise Refusal("type_unsupported", f"Send text as UTF-8, not as {charset[:40]}.")
+        return envelope.text_data(body), Kind.TEXT
+    if media in ("", "application/x-www-form-urlencoded"):
+        # No type, or the one that curl and urllib put on any body: the data itself is asked (RFC 9110 §8.3).
+        return envelope.sniff(body)
+    return body, Kind.BINARY
+
+
+@lru_cache(maxsize=256)
+def _media_type(content_type: str) -> tuple[str, str]:
+    media, *parameters = content_type.split(";")
+    charset = ""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            charset = value.strip().strip('"').lower()
+    return media.strip().lower(), charset
+
+
+# -- everything else
+
+
+def _plain(app: App, request: http1.Request, path: str) -> Reply:
+    if request.method not in ("GET", "HEAD"):
+        if path in app.pages or path in ("/healthz", "/readyz", "/metrics"):
+            raise Refusal("method_not_allowed", "Use GET or HEAD here.", allow=("GET", "HEAD"))
+        raise Refusal("not_found", f"There is nothing here: publish to {CHANNELS}NAME.")
+    if path == "/healthz":
+        return text_reply(200, "ok")
+    if path == "/readyz":
+        if app.ready:
+            return text_reply(200, "ready")
+        return error_reply(Refusal("unavailable", "The server is stopping: use another.", retry_after=1))
+    if path == "/metrics":
+        return Reply(200, (("Content-Type", METRICS_TYPE), ("Cache-Control", "no-store")), render(app))
+    page = app.pages.get(path)
+    if page is None:
+        raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME, the start page at /.")
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if page.etag in tags:
+        return Reply(304, (("ETag", page.etag), *PAGE_HEADERS), b"")
+    return Reply(200, (("Content-Type", page.content_type), ("ETag", page.etag), *PAGE_HEADERS), page.body)
+
+
+def _cors(app: App, request: http1.Request) -> tuple[tuple[str, str], ...]:
+    origin = request.headers.get("origin")
+    if origin is None:
+        return ()
+    try:
+        return app.origins.check(origin, request.headers.get("host"), app.scheme)
+    except Refusal:
+        return (("Vary", "Origin"),)

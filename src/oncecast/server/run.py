@@ -1,0 +1,48 @@
+"""`oncecast serve`: one process, its loop, its signals, its log on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+from .server import Server
+from .settings import Settings
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status. Raises `OSError` where the address can't be had."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform: the same, slower
+        return asyncio.run(_serve(settings))
+    return uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    server = Server(settings)
+    await server.start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    print(_welcome(settings, server.port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
+    await stopping.wait()
+    await server.stop()
+    return 0
+
+
+def _welcome(settings: Settings, port: int) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"{'https' if settings.tls_cert else 'http'}://{host}:{port}"
+    lines = [f"Oncecast is listening on {url}"]
+    if settings.dev:
+        lines += [
+            f"  start page   {url}/",
+            f"  publish      curl -d '{{\"t\":1}}' {url}/v1/channels/news",
+            f"  listen       curl -N -H 'Accept: text/event-stream' {url}/v1/channels/news",
+            "  stop         Ctrl-C",
+        ]
+    return "\n".join(lines)

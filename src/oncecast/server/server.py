@@ -1,0 +1,131 @@
+"""A running server: the socket it listens on, and the few tasks it owns.
+
+`Server.start` binds, `Server.stop` drains: no new connections, each transport says goodbye, and whoever has not gone
+after that is cut off. Everything else happens in callbacks of the connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import msgspec
+
+from ..brokers.base import Broker
+from ..errors import ConfigurationError
+from ..message import Draft, Kind
+from .app import App
+from .build import build_app, build_broker, build_node
+from .connection import Connection
+from .machine import CHANNEL, SECONDS, Machine
+from .settings import Settings
+from .wheel import RESOLUTION
+
+logger = logging.getLogger("oncecast.server")
+
+BACKLOG = 4096  # connections that wait to be accepted: all clients come back at once after a restart
+TRIM_SECONDS = 1.0
+STOP_SECONDS = 3.0  # for the goodbyes to be heard
+
+
+class Server:
+    """One server in one process, on the running loop. `port` is known once it has started."""
+
+    def __init__(self, settings: Settings, *, broker: Broker | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.port = settings.port
+        self.node = build_node(
+            settings, broker or build_broker(settings.broker), monotonic=loop.time, schedule=loop.call_soon
+        )
+        self.app: App = build_app(settings, self.node, monotonic=loop.time)
+        self._loop = loop
+        self._server: asyncio.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Bind and serve. Raises `OSError` where the address is taken, `ConfigurationError` for a bad certificate."""
+        tls = _tls(self.settings)
+        sock = _bind(self.settings.host, self.settings.port)
+        self.port = sock.getsockname()[1]
+        self._server = await self._loop.create_server(lambda: Connection(self.app), sock=sock, ssl=tls, backlog=BACKLOG)
+        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._trim())]
+        if self.settings.dev:
+            self._tasks.append(asyncio.create_task(self._demo()))
+
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Stop: take no more connections, let the transports end, then cut off who is left. Ends its tasks."""
+        self.app.ready = False
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.app.connections):
+            connection.drain()
+        if self.app.connections:
+            empty = asyncio.Event()
+            self.app.when_empty = empty.set
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(empty.wait(), seconds)
+        for connection in list(self.app.connections):
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._server is not None:
+            await self._server.wait_closed()
+        self.node.broker.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(RESOLUTION)
+            self.app.tick()
+
+    async def _trim(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            self.node.trim()
+
+    async def _demo(self) -> None:
+        """Publish this machine's load for the start page."""
+        machine = Machine()
+        at = self._loop.time()
+        while True:
+            try:
+                sample = machine.sample(self._loop.time(), time.time())
+            except OSError as error:
+                logger.warning("no machine load for the start page: %s", error)
+                return
+            self.node.publish((Draft(CHANNEL, msgspec.json.encode(sample), Kind.JSON),), lambda outcomes: None)
+            at += SECONDS
+            await asyncio.sleep(max(0.0, at - self._loop.time()))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(Path(settings.tls_cert), Path(settings.tls_key))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"tls_cert, tls_key: {error}; give a PEM certificate and its key.") from None
+    return context

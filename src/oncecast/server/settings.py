@@ -1,0 +1,140 @@
+"""The settings of one server: every key once, with its default, its range and its one-line explanation.
+
+The declaration is the only one: the checks, the errors and the example file of `config.py` are made from it, so they
+cannot drift. To add a setting, add a field with its `Meta`; where it can contradict another, add a rule to
+`config._check_together`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+__all__ = ["ChannelRule", "Limits", "Retention", "Settings", "connection_ceiling", "rule_for"]
+
+RESERVED_FILES = 64  # descriptors that are not subscribers: listeners, the event loop, logs, a broker's files
+MIB = 1024 * 1024
+
+Lag = Literal["resume", "latest", "disconnect"]
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one peer may cost. Bytes, seconds and counts; each past its limit is refused with a coded error."""
+
+    header_bytes: Annotated[int, Meta(ge=1024, le=MIB, description="Bytes of a request's head; past that, 431.")] = (
+        16384
+    )
+    header_count: Annotated[int, Meta(ge=8, le=10_000, description="Header fields in a request; past that, 431.")] = 100
+    url_bytes: Annotated[int, Meta(ge=128, le=65536, description="Bytes of a request's target; past that, 414.")] = 8192
+    body_bytes: Annotated[int, Meta(ge=1, le=1024 * MIB, description="Bytes of a request's body; past that, 413.")] = (
+        MIB
+    )
+    message_bytes: Annotated[
+        int, Meta(ge=1, le=64 * MIB, description="Bytes of one message's data; past that, 413 or close 1009.")
+    ] = MIB
+    channels_per_subscription: Annotated[
+        int, Meta(ge=1, le=10_000, description="Channels that one connection may listen to.")
+    ] = 64
+    head_seconds: Annotated[
+        float, Meta(ge=0.1, le=600, description="Seconds for a request's head to arrive; past that, 408.")
+    ] = 10.0
+    body_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Seconds for a request's body to arrive; past that, 408.")
+    ] = 30.0
+    keep_alive_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds that an idle connection is kept for its next request.")
+    ] = 75.0
+    wait_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="Longest wait, in seconds, that a long poll may ask for.")
+    ] = 60.0
+    heartbeat_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Seconds between heartbeats; stay below your proxy's timeout.")
+    ] = 15.0
+    drain_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds that subscribers get to move on when a server stops.")
+    ] = 30.0
+    poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
+    connections: Annotated[
+        int,
+        Meta(ge=0, le=10_000_000, description="Open connections per worker; 0 is as many as open files allow."),
+    ] = 0
+    frames_per_second: Annotated[
+        float,
+        Meta(ge=1, le=1_000_000, description="Frames a second, publishes apart, that one WebSocket may go on sending."),
+    ] = 200.0
+    publishes_per_second: Annotated[
+        float, Meta(ge=1, le=10_000_000, description="Messages a second that one connection may go on publishing.")
+    ] = 5000.0
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """How much of a channel's log is kept for those who come back. Whichever bound is met first trims."""
+
+    messages: Annotated[int, Meta(ge=1, le=100_000_000, description="Messages kept per channel.")] = 10_000
+    seconds: Annotated[float, Meta(ge=1, le=315_360_000, description="Seconds that a message is kept.")] = 3600.0
+    bytes: Annotated[int, Meta(ge=65536, le=2**50, description="Bytes that the whole log may take in memory.")] = (
+        256 * MIB
+    )
+
+
+class ChannelRule(Struct, frozen=True, kw_only=True):
+    """What differs for the channels of one pattern. `None` means: as in `[retention]`."""
+
+    messages: Annotated[
+        int | None, Meta(ge=1, le=100_000_000, description="Messages kept per channel, instead of [retention]'s.")
+    ] = None
+    seconds: Annotated[
+        float | None,
+        Meta(ge=1, le=315_360_000, description="Seconds that a message is kept, instead of [retention]'s."),
+    ] = None
+    lag: Annotated[
+        Lag,
+        Meta(description="For readers that fall behind: resume (miss nothing), latest (skip ahead), disconnect."),
+    ] = "resume"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All settings of one server. `channels` maps a channel name, or a prefix and `*`, to its rule."""
+
+    host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes any free one.")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="Processes that serve together.")] = 1
+    broker: Annotated[str, Meta(min_length=1, description="Where messages are ordered and kept.")] = "memory://"
+    public: Annotated[bool, Meta(description="Whether other machines may connect, and so publish.")] = False
+    origins: Annotated[
+        tuple[str, ...], Meta(description='Other origins whose pages may connect: scheme://host[:port], or "*".')
+    ] = ()
+    tls_cert: Annotated[str | None, Meta(description="The certificate chain, a PEM file.", examples=["cert.pem"])] = (
+        None
+    )
+    tls_key: Annotated[
+        str | None, Meta(description="The certificate's private key, a PEM file.", examples=["key.pem"])
+    ] = None
+    dev: Annotated[bool, Meta(description="Development: any host, readable logs, no caching of pages.")] = False
+    limits: Limits = field(default_factory=Limits)
+    retention: Retention = field(default_factory=Retention)
+    channels: dict[str, ChannelRule] = field(default_factory=dict)
+
+
+def rule_for(settings: Settings, channel: str) -> ChannelRule:
+    """Return the rule of a channel with every `None` filled in from `[retention]`.
+
+    The exact name wins, then the longest prefix. Rules are not merged with each other.
+    """
+    rule = settings.channels.get(channel)
+    if rule is None:
+        prefixes = (p for p in settings.channels if p.endswith("*") and channel.startswith(p[:-1]))
+        rule = settings.channels.get(max(prefixes, key=len, default=""), ChannelRule())
+    kept = settings.retention
+    return ChannelRule(
+        messages=kept.messages if rule.messages is None else rule.messages,
+        seconds=kept.seconds if rule.seconds is None else rule.seconds,
+        lag=rule.lag,
+    )
+
+
+def connection_ceiling(limits: Limits, open_files: int) -> int:
+    """Return how many connections a worker accepts where the process may open `open_files` files."""
+    allowed = max(1, open_files - RESERVED_FILES)
+    return min(limits.connections, allowed) if limits.connections else allowed

@@ -1,0 +1,112 @@
+"""Long polling: read the log now, or wait up to `wait` seconds for the next message.
+
+While it waits it is a subscription whose blocks are empty: the hub's write is only the news that there is something
+to read. Invariant: it answers once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import Refusal
+from ..message import Gap, Message
+from ..node import Node
+from .base import Link, PollRequest, Query, Reply, Settings, after_cursor
+
+
+class _Nudge:
+    """The format of a subscriber that only wants to know that there is something."""
+
+    def message(self, message: Message, epoch: str) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def block(self, parts: list[bytes]) -> bytes:
+        """Return nothing."""
+        return b""
+
+
+_NUDGE = _Nudge()
+
+
+class LongPoll:
+    """One waiting request. `done` is called once, with the reply or the refusal, unless the link closes before."""
+
+    __slots__ = ("_done", "_link", "_node", "_request", "_subscription")
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        link: Link,
+        channels: tuple[str, ...],
+        query: Query,
+        if_none_match: str | None,
+        done: Callable[[Reply | Refusal], None],
+    ) -> None:
+        wait = query.wait or 0.0
+        if wait > settings.wait_seconds:
+            raise Refusal("request_invalid", f"wait is at most {settings.wait_seconds:g} seconds: ask again after it.")
+        self._node = node
+        self._link = link
+        self._done = done
+        self._request = PollRequest(node, settings, channels, query, if_none_match)
+        reply = self._request.answer(even_if_nothing=wait == 0)
+        if reply is not None:
+            self._subscription = None
+            done(reply)
+            return
+        here = after_cursor(node.log.cursor(node.log.head))
+        self._subscription, _ = node.subscribe(channels, here, self, _NUDGE)
+        link.wake_at(link.now() + wait)
+
+    # -- what the hub calls
+
+    def write(self, block: bytes, /) -> None:
+        """There is something to read."""
+        self._answer()
+
+    def gap(self, gap: Gap, /) -> None:
+        """The answer will have the gap."""
+        self._answer()
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        """Answer with an error."""
+        if self._leave():
+            self._done(refusal)
+
+    # -- what the link calls
+
+    def received(self, data: bytes, /) -> None:
+        """The link keeps what comes meanwhile for the next request."""
+
+    def blocked(self) -> None:
+        """An answer before this one fills the socket; this one will wait behind it."""
+
+    def drained(self) -> None:
+        """See `blocked`."""
+
+    def woken(self, now: float, /) -> None:
+        """The wait is over."""
+        self._answer()
+
+    def drain(self) -> None:
+        """Answer now: the next poll goes to another server."""
+        self._answer()
+
+    def closed(self) -> None:
+        """Nobody waits any more."""
+        self._leave()
+
+    def _answer(self) -> None:
+        if self._leave():
+            reply = self._request.answer()
+            assert reply is not None
+            self._done(reply)
+
+    def _leave(self) -> bool:
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return False
+        self._node.hub.detach(subscription)
+        return True

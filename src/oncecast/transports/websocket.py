@@ -1,0 +1,357 @@
+"""WebSocket: the subprotocol `oncecast.v1`, and the raw socket for whoever needs only the data.
+
+Both live on one codec, which exists only while something is half read: an idle subscriber has none. To add a frame to
+`oncecast.v1`, add it to `wire/envelope.py` and handle it in `V1Socket._frame`.
+
+A `V1Socket` has a subscription for each channel, so that each can start and resume at its own cursor. A `RawSocket` has
+one; its frames have no room for a cursor or a gap, so a gap closes it, with 4410 and the place to go on from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ..brokers.base import Outcome
+from ..errors import Refusal
+from ..guard.limits import Bucket
+from ..hub import Subscription
+from ..log import LATEST, Start
+from ..message import Cursor, Draft, Gap, Kind, Message, check_channel
+from ..node import Node
+from ..wire import envelope
+from ..wire.ws_connection import (
+    CloseReceived,
+    DataReceived,
+    Event,
+    PingReceived,
+    PongReceived,
+    ProtocolFailed,
+    Role,
+    State,
+    WebSocketConnection,
+)
+from ..wire.ws_frames import Opcode, encode_frame
+from .base import Link, Query, Settings, check_count, gap_text, parse_start
+
+PROTOCOL = "oncecast.v1"
+DRAIN_MS = 1000  # time enough for a successor to be ready
+CLOSE_SECONDS = 5.0  # how long a peer may take to answer a Close (RFC 6455 §7.1.1 leaves it to us)
+UNSUPPORTED, SERVICE_RESTART = 1003, 1012  # RFC 6455 §7.4.1, and IANA's registry
+
+
+class V1Format:
+    """Messages in frames of `oncecast.v1`."""
+
+    __slots__ = ()
+
+    def message(self, message: Message, epoch: str) -> bytes:
+        """Return one text frame."""
+        return encode_frame(Opcode.TEXT, envelope.message_frame(message, epoch))
+
+    def block(self, parts: list[bytes]) -> bytes:
+        """Join frames."""
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class RawFormat:
+    """Each frame is a message's data alone."""
+
+    __slots__ = ()
+
+    def message(self, message: Message, epoch: str) -> bytes:
+        """Return one text frame, or a binary one for binary data."""
+        opcode = Opcode.BINARY if message.kind is Kind.BINARY else Opcode.TEXT
+        return encode_frame(opcode, message.data)
+
+    def block(self, parts: list[bytes]) -> bytes:
+        """Join frames."""
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+PING = encode_frame(Opcode.PING, b"")
+V1 = V1Format()
+RAW = RawFormat()
+
+
+def cursor_frame(cursor: Cursor) -> bytes:
+    """Return a `cursor` frame: the heartbeat of `oncecast.v1`."""
+    return encode_frame(Opcode.TEXT, envelope.server_frame("cursor", cursor=str(cursor)))
+
+
+class _Socket:
+    """What both sockets share: the codec, liveness, the flood guard, and the close."""
+
+    __slots__ = ("_bucket", "_codec", "_full", "_heard", "_link", "_node", "_out", "_publishes", "_settings", "write")
+
+    def __init__(self, node: Node, settings: Settings, link: Link, opening: bytes) -> None:
+        self._node = node
+        self._settings = settings
+        self._link = link
+        self.write: Callable[[bytes], None] = link.write
+        self._codec: WebSocketConnection | None = None
+        self._bucket: Bucket | None = None
+        self._publishes: Bucket | None = None
+        self._heard = True
+        self._full = False
+        self._out: list[bytes] | None = [opening]
+        link.wake_at(link.now() + settings.heartbeat_seconds)
+
+    # -- for the two kinds
+
+    def _subscriptions(self) -> Sequence[Subscription]:
+        raise NotImplementedError
+
+    def _data(self, event: DataReceived) -> None:
+        raise NotImplementedError
+
+    def _heartbeat(self) -> bytes:
+        raise NotImplementedError
+
+    # -- what the link calls
+
+    def received(self, data: bytes, /) -> None:
+        """Read frames; what they are answered with goes out in one write."""
+        self._heard = True
+        codec = self._codec or WebSocketConnection(Role.SERVER, max_message_bytes=self._settings.message_bytes)
+        self._codec = codec
+        self._out = []
+        for event in codec.receive(data):
+            if codec.state is State.OPEN or isinstance(event, CloseReceived | ProtocolFailed):
+                self._event(event)
+        self._send(codec.data_to_send())
+        self._write_out()
+        if codec.idle:
+            self._codec = None
+        elif codec.state is State.CLOSED:
+            self._leave()
+            self._link.end()
+
+    def blocked(self) -> None:
+        """Stop writing messages; their places in the log are kept."""
+        self._full = True
+        self._node.hub.block(self._subscriptions())
+
+    def drained(self) -> None:
+        """Read on from those places."""
+        self._full = False
+        self._node.hub.unblock(self._subscriptions())
+
+    def woken(self, now: float, /) -> None:
+        """Send a heartbeat; end a peer that has not answered the last one, or not our Close."""
+        if self._closing() or not (self._heard or self._full):
+            self._link.abort()
+            return
+        self._heard = False
+        if not self._full:
+            self.write(self._heartbeat())
+        self._link.wake_at(now + self._settings.heartbeat_seconds)
+
+    def drain(self) -> None:
+        """Tell the client to come back, to this server's successor or to another."""
+        self._close(SERVICE_RESTART, "restarting: reconnect and resume")
+
+    def closed(self) -> None:
+        """The client is gone."""
+        self._leave()
+
+    # -- what the hub calls
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        """Close with the error's code."""
+        self._close(refusal.error.close, refusal.message)
+
+    # -- helpers
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, DataReceived):
+            self._data(event)
+        elif isinstance(event, PingReceived | PongReceived):
+            self._spend()
+
+    def _send(self, frame: bytes) -> None:
+        """Send a frame of our own: with the other answers of this read, or at once."""
+        if self._out is None:
+            self.write(frame)
+        else:
+            self._out.append(frame)
+
+    def _write_out(self) -> None:
+        out, self._out = self._out, None
+        if data := b"".join(out or ()):
+            self.write(data)
+
+    def _spend(self) -> bool:
+        """Count a frame against the flood guard; past it the socket is closed and False returned."""
+        now = self._link.now()
+        rate = self._settings.frames_per_second
+        if self._bucket is None:
+            self._bucket = Bucket(rate, 2 * rate, now)
+        return self._spent(self._bucket, now, "frames")
+
+    def _spend_publish(self) -> bool:
+        now = self._link.now()
+        rate = self._settings.publishes_per_second
+        if self._publishes is None:
+            self._publishes = Bucket(rate, 2 * rate, now)
+        return self._spent(self._publishes, now, "publishes")
+
+    def _spent(self, bucket: Bucket, now: float, what: str) -> bool:
+        if bucket.take(now) == 0:
+            return True
+        self.refuse(Refusal("too_many_requests", f"Send at most {bucket.rate:g} {what} a second."))
+        return False
+
+    def _publish(self, draft: Draft, ref: str | int | None) -> None:
+        if self._spend_publish():
+            self._node.publish((draft,), partial(self._published, ref))
+
+    def _published(self, ref: str | int | None, outcomes: Sequence[Outcome]) -> None:
+        """A publish has been answered."""
+
+    def _close(self, code: int, reason: str) -> None:
+        if self._closing():
+            return
+        codec = self._codec
+        if codec is None:
+            codec = self._codec = WebSocketConnection(Role.SERVER, max_message_bytes=self._settings.message_bytes)
+        self._leave()
+        self._send(codec.close(code, reason))
+        self._link.wake_at(self._link.now() + CLOSE_SECONDS)
+
+    def _closing(self) -> bool:
+        return self._codec is not None and self._codec.state is not State.OPEN
+
+    def _leave(self) -> None:
+        for subscription in self._subscriptions():
+            self._node.hub.detach(subscription)
+
+
+class V1Socket(_Socket):
+    """A connection of `oncecast.v1`. `channels` are subscribed at once, from the query's start."""
+
+    __slots__ = ("_by_channel",)
+
+    def __init__(
+        self, node: Node, settings: Settings, link: Link, channels: tuple[str, ...], query: Query, opening: bytes
+    ) -> None:
+        check_count(channels, settings.channels_per_subscription)
+        super().__init__(node, settings, link, opening)
+        self._by_channel: dict[str, Subscription] = {}
+        for channel in channels:
+            self._subscribe(channel, query.start or LATEST, None)
+        self._write_out()
+
+    def gap(self, gap: Gap, /) -> None:
+        """Send a `gap` frame."""
+        self._send(encode_frame(Opcode.TEXT, envelope.gap_frame(gap)))
+
+    def drain(self) -> None:
+        """Say when to come back, then close."""
+        self._say("drain", retry_after_ms=DRAIN_MS)
+        super().drain()
+
+    def _subscriptions(self) -> Sequence[Subscription]:
+        return tuple(self._by_channel.values())
+
+    def _heartbeat(self) -> bytes:
+        cursor = self._node.hub.heartbeat_cursor(self._subscriptions())
+        # The frame moves the cursor of every channel, so it waits until all are live. The ping asks for a pong.
+        return PING if cursor is None else PING + cursor_frame(cursor)
+
+    def _data(self, event: DataReceived) -> None:
+        if not event.is_text:
+            self._close(UNSUPPORTED, "oncecast.v1 takes JSON text frames")
+            return
+        ref = None
+        try:
+            frame = envelope.parse_frame(event.data)
+            ref = frame.ref
+            self._frame(frame)
+        except Refusal as refusal:
+            if self._spend():
+                self._send(encode_frame(Opcode.TEXT, envelope.error_frame(refusal, ref)))
+
+    def _frame(self, frame: envelope.ClientFrame) -> None:
+        match frame:
+            case envelope.Publish():
+                self._publish(frame.draft(), frame.ref)
+            case _ if not self._spend():
+                return
+            case envelope.Subscribe():
+                start = parse_start(frame.after, frame.last, frame.since) or LATEST
+                self._may_subscribe(frame.channel)
+                self._subscribe(frame.channel, start, frame.ref)
+            case envelope.Unsubscribe():
+                subscription = self._by_channel.pop(check_channel(frame.channel), None)
+                if subscription is not None:
+                    self._node.hub.detach(subscription)
+                self._say("unsubscribed", channel=frame.channel, ref=frame.ref)
+            case envelope.Auth():
+                raise Refusal("request_invalid", "This server has no access rules, so it takes no token: leave it out.")
+
+    def _may_subscribe(self, channel: str) -> None:
+        check_channel(channel)
+        if channel in self._by_channel:
+            raise Refusal("request_invalid", f"You are subscribed to {channel} already: unsubscribe first.")
+        check_count((*self._by_channel, channel), self._settings.channels_per_subscription)
+
+    def _subscribe(self, channel: str, start: Start, ref: str | int | None) -> None:
+        subscription, place = self._node.subscribe((channel,), start, self, V1)
+        self._by_channel[channel] = subscription
+        self._say("subscribed", channel=channel, cursor=str(place.told), ref=ref)
+        for gap in place.gaps:
+            self.gap(gap)
+        if self._full:
+            self._node.hub.block((subscription,))
+
+    def _published(self, ref: str | int | None, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Refusal):
+                data = envelope.error_frame(outcome, ref)
+            else:
+                data = envelope.published_frame(outcome, ref)
+            if not self._closing():
+                self._send(encode_frame(Opcode.TEXT, data))
+
+    def _say(self, kind: str, **fields: str | int | None) -> None:
+        self._send(encode_frame(Opcode.TEXT, envelope.server_frame(kind, **fields)))
+
+
+class RawSocket(_Socket):
+    """A socket without a subprotocol: data out, and what comes in is published to the one channel of the URL."""
+
+    __slots__ = ("_channels", "_subscription")
+
+    def __init__(
+        self, node: Node, settings: Settings, link: Link, channels: tuple[str, ...], query: Query, opening: bytes
+    ) -> None:
+        check_count(channels, settings.channels_per_subscription)
+        super().__init__(node, settings, link, opening)
+        self._channels = channels
+        self._subscription, place = node.subscribe(channels, query.start or LATEST, self, RAW)
+        if place.gaps:
+            self.gap(place.gaps[0])
+        self._write_out()
+
+    def gap(self, gap: Gap, /) -> None:
+        """Close: no frame of this socket could say it."""
+        self.refuse(Refusal("gap", gap_text(gap)))
+
+    def _subscriptions(self) -> Sequence[Subscription]:
+        return (self._subscription,)
+
+    def _heartbeat(self) -> bytes:
+        return PING
+
+    def _data(self, event: DataReceived) -> None:
+        if len(self._channels) > 1:
+            self.refuse(Refusal("request_invalid", "To publish, open the URL of one channel."))
+            return
+        kind = Kind.TEXT if event.is_text else Kind.BINARY
+        self._publish(Draft(self._channels[0], event.data, kind), None)
+
+    def _published(self, ref: str | int | None, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Refusal):
+                self.refuse(outcome)

@@ -1,0 +1,208 @@
+/**
+ * One publish, four arrivals: a table that shows for each message when each listener got it.
+ *
+ * A row is made by whoever knows of a message first, be it the acknowledgement or a listener; both only add to it.
+ */
+
+import * as format from "./format.js";
+
+/** Rows kept. The newest is on top. */
+const ROWS = 6;
+
+/** The bar under a delay is logarithmic, from this to this many milliseconds. */
+const FASTEST_MS = 0.1;
+const SLOWEST_MS = 10_000;
+
+const TEXT_CHARS = 200;
+
+const UNNAMED = "An EventSource hears a named event only if it listened for that name.";
+const LATE = "Published while this listener was away, and caught up on return.";
+
+/**
+ * @typedef {{cell: HTMLTableCellElement, done: boolean}} Arrival
+ *
+ * @typedef {object} Row
+ * @property {HTMLElement} body
+ * @property {HTMLElement} note
+ * @property {Map<string, Arrival>} cells by kind of listener
+ * @property {number} time Unix seconds, the server's clock; infinite while only the acknowledgement is known
+ */
+
+export class Arrivals {
+  /** @type {Map<string, Row>} */
+  #rows = new Map();
+
+  /** @type {Map<string, boolean>} whether each listener is cut */
+  #away = new Map();
+
+  /**
+   * @param {HTMLTableElement} table
+   * @param {readonly string[]} kinds of the listeners, in the order of the columns
+   */
+  constructor(table, kinds) {
+    this.table = table;
+    this.kinds = kinds;
+  }
+
+  /**
+   * The server has it.
+   * @param {string} id
+   * @param {unknown} data
+   */
+  published(id, data) {
+    const row = this.#row(id, data);
+    row.body.dataset.own = "";
+    this.#count(row);
+  }
+
+  /**
+   * A listener has it.
+   * @param {string} kind
+   * @param {import("./transports.js").Message} message
+   * @param {import("./panel.js").Delivery} delivery
+   * @param {boolean} history whether it is older than the page
+   */
+  arrived(kind, message, { delay, late }, history) {
+    const row = this.#row(message.id, message.data, message.event);
+    row.time = message.time;
+    const arrival = row.cells.get(kind);
+    if (!arrival || arrival.done) return;
+    arrival.done = true;
+    const { cell } = arrival;
+    cell.dataset.ms = String(Math.round(delay * 10) / 10);
+    cell.dataset.outcome = history ? "history" : late ? "late" : "live";
+    const text = history ? "earlier" : late ? `+${format.duration(delay)}` : format.duration(delay);
+    this.#fill(cell, text, history ? null : delay);
+    cell.title = late && !history ? LATE : "";
+    this.#count(row);
+  }
+
+  /**
+   * A listener has reached a time. What it has not heard from before that, it most likely never will: it fell into
+   * a gap, or it is a named event, which an `EventSource` hears only if it listened for that name. Should the message
+   * come after all, as it may while channels are caught up one after the other, then it is entered all the same.
+   * @param {string} kind
+   * @param {number} time Unix seconds, the server's clock
+   */
+  passed(kind, time) {
+    for (const row of this.#rows.values()) {
+      const arrival = row.cells.get(kind);
+      if (arrival.done || !(row.time < time)) continue;
+      const unnamed = kind === "sse" && row.note.dataset.event;
+      arrival.cell.dataset.outcome = "unheard";
+      arrival.cell.title = unnamed ? UNNAMED : "It expired while this listener was away, and a gap said so.";
+      this.#fill(arrival.cell, unnamed ? "unnamed" : "gap", null);
+    }
+  }
+
+  /**
+   * A listener went away, or came back.
+   * @param {string} kind
+   * @param {boolean} away
+   */
+  away(kind, away) {
+    this.#away.set(kind, away);
+    for (const { cells } of this.#rows.values()) {
+      const arrival = cells.get(kind);
+      if (!arrival.done) this.#wait(kind, arrival);
+    }
+  }
+
+  // Helpers
+
+  /**
+   * @param {string} id
+   * @param {unknown} data
+   * @param {string | null} [event]
+   */
+  #row(id, data, event = null) {
+    const known = this.#rows.get(id);
+    if (known) {
+      if (event) known.note.dataset.event = event;
+      return known;
+    }
+    const body = document.createElement("tbody");
+    body.dataset.messageId = id;
+    const top = body.insertRow();
+    const head = document.createElement("th");
+    head.scope = "rowgroup";
+    head.colSpan = this.kinds.length;
+    const note = element("span", "note", "");
+    if (event) note.dataset.event = event;
+    head.append(element("span", "said-id", id), element("span", "said", shown(data)), note);
+    top.append(head);
+
+    const cells = new Map();
+    const bottom = body.insertRow();
+    for (const kind of this.kinds) {
+      const cell = bottom.insertCell();
+      cell.dataset.arrival = kind;
+      const arrival = { cell, done: false };
+      cells.set(kind, arrival);
+      this.#wait(kind, arrival);
+    }
+    const row = { body, note, cells, time: Infinity };
+    this.#rows.set(id, row);
+    this.#place(row);
+    return row;
+  }
+
+  /** Newest first, and no more than there is room for. @param {Row} row */
+  #place({ body }) {
+    this.table.querySelector("[data-empty]")?.remove();
+    this.table.tHead.after(body);
+    if (this.#rows.size <= ROWS) return;
+    const [oldest, row] = this.#rows.entries().next().value;
+    this.#rows.delete(oldest);
+    row.body.remove();
+  }
+
+  /**
+   * @param {string} kind
+   * @param {Arrival} arrival
+   */
+  #wait(kind, { cell }) {
+    cell.dataset.outcome = this.#away.get(kind) ? "away" : "waiting";
+    this.#fill(cell, this.#away.get(kind) ? "cut" : "…", null);
+  }
+
+  /** @param {Row} row */
+  #count({ body, note, cells }) {
+    const done = [...cells.values()].filter((arrival) => arrival.done).length;
+    const event = note.dataset.event ? `event: ${note.dataset.event} · ` : "";
+    note.textContent = `${event}${done} of ${cells.size}`;
+    body.dataset.arrivals = String(done);
+  }
+
+  /**
+   * @param {HTMLTableCellElement} cell
+   * @param {string} text
+   * @param {number | null} delay
+   */
+  #fill(cell, text, delay) {
+    cell.replaceChildren(element("span", "when", text));
+    if (delay === null) return;
+    const bar = element("span", "bar", "");
+    const share = Math.log(Math.max(delay, FASTEST_MS) / FASTEST_MS) / Math.log(SLOWEST_MS / FASTEST_MS);
+    bar.style.setProperty("--share", String(Math.min(1, share)));
+    cell.append(bar);
+  }
+}
+
+/** @param {unknown} data */
+function shown(data) {
+  const text = typeof data === "string" ? data : (JSON.stringify(data) ?? "binary data");
+  return text.length > TEXT_CHARS ? `${text.slice(0, TEXT_CHARS)}…` : text;
+}
+
+/**
+ * @param {string} tag
+ * @param {string} className
+ * @param {string} text
+ */
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}

@@ -1,0 +1,64 @@
+/**
+ * Two clocks: the server's, which stamps a message when it is appended, and this browser's, which sees it arrive.
+ *
+ * A delay is the difference of the two, so it is only as true as the clocks agree. No request is needed to check
+ * that: a message can't arrive before it was published, and over a minute the fastest of hundreds of deliveries
+ * takes next to no time. So the smallest difference seen lately is (nearly) the difference of the clocks.
+ */
+
+/** A smallest difference up to this is believed to be the network; beyond it, or below 0, the clocks disagree. */
+const PLAUSIBLE_MS = 250;
+
+/** The minimum is taken over one to two spans of this length, so that a corrected clock is noticed. */
+const SPAN_MS = 60_000;
+
+/** This browser's time in milliseconds since 1970, finer than `Date.now()`. */
+export function now() {
+  return performance.timeOrigin + performance.now();
+}
+
+/** Before it has watched for this long, it may have seen nothing but old messages, which look like a slow clock. */
+const SETTLE_MS = 2_000;
+
+export class Clock {
+  #since = Infinity;
+  #spanStart = -Infinity;
+  #current = Infinity;
+  #previous = Infinity;
+
+  /**
+   * Learn from one delivery.
+   * @param {number} time the message's time: Unix seconds, the server's clock
+   * @param {number} arrival milliseconds, this browser's clock
+   */
+  observe(time, arrival) {
+    this.#since = Math.min(this.#since, arrival);
+    if (arrival - this.#spanStart > SPAN_MS) {
+      this.#previous = this.#current;
+      this.#current = Infinity;
+      this.#spanStart = arrival;
+    }
+    this.#current = Math.min(this.#current, arrival - time * 1000);
+  }
+
+  /** Milliseconds by which this browser's clock is ahead of the server's; 0 where they plausibly agree. */
+  get offset() {
+    const smallest = Math.min(this.#current, this.#previous);
+    const behind = smallest < 0;
+    const ahead = smallest > PLAUSIBLE_MS && now() - this.#since > SETTLE_MS;
+    return Number.isFinite(smallest) && (behind || ahead) ? smallest : 0;
+  }
+
+  /** The present on the server's clock, in milliseconds. What is drawn is placed by that clock. */
+  get serverNow() {
+    return now() - this.offset;
+  }
+
+  /**
+   * A message's time on this browser's clock, in milliseconds.
+   * @param {number} time Unix seconds, the server's clock
+   */
+  local(time) {
+    return time * 1000 + this.offset;
+  }
+}

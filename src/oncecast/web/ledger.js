@@ -1,0 +1,137 @@
+/**
+ * The books of one listener: was anything missed, repeated or out of order?
+ *
+ * The invariant it checks is the product's promise: every message once, in order, or a gap that says what is
+ * missing. Two witnesses: the ids, which must never come twice, and the counter `n` in the messages of one channel,
+ * which must go up by one each time. A jump of `n` is allowed exactly once after a gap was declared.
+ */
+
+/** Ids remembered to find repeats: several times the history that a listener starts with. */
+const MEMORY = 4_000;
+
+/** Gaps remembered, to be shown. */
+const GAPS = 20;
+
+/**
+ * @typedef {import("./transports.js").Message} Message
+ * @typedef {import("./transports.js").Gap} Gap
+ *
+ * @typedef {object} Resume the account of one reconnect
+ * @property {number} caughtUp
+ * @property {number} missed
+ * @property {number} repeated
+ * @property {Gap[]} gaps
+ * @property {boolean} settled whether it is live again
+ */
+
+export class Ledger {
+  /** Messages that were neither received nor declared missing. */
+  missed = 0;
+  repeated = 0;
+  disordered = 0;
+
+  /** Messages known to be missing because a gap said so. */
+  declared = 0;
+
+  /** @type {Gap[]} */
+  gaps = [];
+
+  /** @type {Resume | null} */
+  resume = null;
+
+  /** The newest value of the counter. @type {number | null} */
+  counter = null;
+
+  #ids = new Set();
+  #time = -Infinity;
+  #excused = false;
+
+  /** @param {string} channel the one whose data has a counter `n` */
+  constructor(channel) {
+    this.channel = channel;
+  }
+
+  /** A connection after an earlier one begins: open a new account. */
+  reopen() {
+    this.resume = { caughtUp: 0, missed: 0, repeated: 0, gaps: [], settled: false };
+  }
+
+  /** @param {Gap} gap */
+  gap(gap) {
+    this.gaps.push(gap);
+    if (this.gaps.length > GAPS) this.gaps.shift();
+    this.resume?.gaps.push(gap);
+    if (gap.channel !== this.channel) return;
+    this.#excused = true;
+    if (gap.reason === "epoch") this.counter = null; // another life of the log: its counter starts anew
+  }
+
+  /**
+   * Enter one message.
+   * @param {Message} message
+   * @param {boolean} late whether it was published before the present connection
+   * @returns {{fresh: boolean, afterGap: boolean}} `afterGap`: a declared gap ends with this message
+   */
+  take(message, late) {
+    const account = this.resume && !this.resume.settled ? this.resume : null;
+    if (this.#ids.has(message.id)) {
+      this.repeated += 1;
+      if (account) account.repeated += 1;
+      return { fresh: false, afterGap: false };
+    }
+    this.#remember(message.id);
+    if (account && late) account.caughtUp += 1;
+
+    const n = message.channel === this.channel ? message.data?.n : undefined;
+    if (!Number.isInteger(n)) return { fresh: true, afterGap: false };
+    const afterGap = this.#excused;
+    const missed = this.#count(n, message.time);
+    if (account) {
+      account.missed += missed;
+      account.settled = !late;
+    }
+    return { fresh: true, afterGap };
+  }
+
+  /** Whether a gap was declared where the counter stands. */
+  get torn() {
+    return this.gaps.some((gap) => gap.channel === this.channel);
+  }
+
+  /** Whether the promise was kept: a declared gap keeps it. */
+  get sound() {
+    return this.missed + this.repeated + this.disordered === 0;
+  }
+
+  /**
+   * Move the counter to `n`. Returns how many messages are missing without an excuse.
+   * @param {number} n
+   * @param {number} time
+   */
+  #count(n, time) {
+    const skipped = this.counter === null ? 0 : n - this.counter - 1;
+    const older = time < this.#time;
+    const excused = this.#excused;
+    this.#excused = false;
+    if (skipped < 0 && older) {
+      this.disordered += 1; // and the counter stays where it was
+      return 0;
+    }
+    // A smaller number in a later message: the publisher was restarted and counts from 1 again.
+    this.counter = n;
+    this.#time = time;
+    if (skipped <= 0) return 0;
+    if (excused) {
+      this.declared += skipped;
+      return 0;
+    }
+    this.missed += skipped;
+    return skipped;
+  }
+
+  /** @param {string} id */
+  #remember(id) {
+    this.#ids.add(id);
+    if (this.#ids.size > MEMORY) this.#ids.delete(this.#ids.values().next().value);
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * The page: four listeners to the same two channels, a form that publishes, and a clock that draws.
+ *
+ * Each listener takes both channels on one connection. A browser opens at most six connections to a host over
+ * HTTP/1.1, and a page that used one for each channel would soon have none left to publish with.
+ */
+
+import { Announcer } from "./announcer.js";
+import { Arrivals } from "./arrivals.js";
+import { Clock, now } from "./clock.js";
+import * as format from "./format.js";
+import { Panel } from "./panel.js";
+import { bringToLife } from "./publish.js";
+import { fill } from "./snippets.js";
+import { Tape } from "./tape.js";
+import { LongPoll, ServerSentEvents, ShortPoll, WebSockets } from "./transports.js";
+
+const MACHINE = "demo.machine";
+const CHAT = "demo.chat";
+
+const RENDER_MS = 250; // numbers that change faster than this can't be read
+const DRAW_MS = 50;
+const CALM_DRAW_MS = 1_000; // for those who asked for less motion
+
+/** @type {import("./panel.js").Setting[]} */
+const SETTINGS = [
+  {
+    kind: "short-poll",
+    title: "Short polling",
+    how: "GET ?after=C, each second",
+    bytesNote: "Bytes of the answers' bodies.",
+    Transport: ShortPoll,
+  },
+  {
+    kind: "long-poll",
+    title: "Long polling",
+    how: "GET ?after=C&wait=25",
+    bytesNote: "Bytes of the answers' bodies.",
+    Transport: LongPoll,
+  },
+  {
+    kind: "sse",
+    title: "Server-Sent Events",
+    how: "new EventSource(url)",
+    bytesNote: "Bytes of the events, computed from their fields; heartbeats are not seen.",
+    Transport: ServerSentEvents,
+  },
+  {
+    kind: "websocket",
+    title: "WebSocket",
+    how: "new WebSocket(url, …)",
+    bytesNote: "Bytes of the frames' payloads.",
+    Transport: WebSockets,
+  },
+];
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const opened = now();
+const clock = new Clock();
+const announcer = new Announcer(find("#announcer"));
+const arrivals = new Arrivals(
+  find("#arrivals"),
+  SETTINGS.map(({ kind }) => kind),
+);
+const tape = new Tape(find("#tape"));
+const toggleAll = find("[data-action=toggle-all]");
+
+const panels = SETTINGS.map(
+  (setting) =>
+    new Panel(setting, {
+      template: find("#panel-template").content,
+      channels: [MACHINE, CHAT],
+      clock,
+      announcer,
+      onDelivery: deliver,
+      onState: follow,
+    }),
+);
+
+/**
+ * @param {Panel} panel
+ * @param {import("./transports.js").Message} message
+ * @param {import("./panel.js").Delivery} delivery
+ */
+function deliver(panel, message, delivery) {
+  if (message.channel === CHAT) {
+    arrivals.arrived(panel.kind, message, delivery, clock.local(message.time) < opened);
+  }
+  arrivals.passed(panel.kind, message.time);
+  // Who hears every event tells the one who has to know their names.
+  if (message.event) hearEvent(message.event);
+}
+
+/** @param {Panel} panel */
+function follow(panel) {
+  arrivals.away(panel.kind, panel.isCut);
+  renderToggleAll();
+}
+
+/** @param {string} name */
+function hearEvent(name) {
+  for (const { transport } of panels) if (transport instanceof ServerSentEvents) transport.listenFor(name);
+}
+
+function renderToggleAll() {
+  const all = panels.every((panel) => panel.isCut);
+  toggleAll.textContent = all ? "Reconnect all" : "Cut all";
+}
+
+toggleAll.addEventListener("click", () => {
+  const all = panels.every((panel) => panel.isCut);
+  for (const panel of panels) {
+    if (all) panel.reconnect();
+    else if (!panel.isCut) panel.cut();
+  }
+});
+
+/** The number of messages a second, over the last ten: from the counter and the time of the messages themselves. */
+function rate(samples) {
+  const recent = samples.slice(-41);
+  if (recent.length < 2) return "–";
+  const seconds = (recent.at(-1).at - recent[0].at) / 1000;
+  return seconds > 0 ? `${((recent.length - 1) / seconds).toFixed(1)} / s` : "–";
+}
+
+/** What the stream says about the server, from whichever listener is furthest. */
+function renderFacts() {
+  const furthest = panels.reduce((best, panel) => (lastAt(panel) > lastAt(best) ? panel : best));
+  const data = furthest.machine;
+  if (!data) return;
+  const { cores = [], memory = {}, network = {}, load = [] } = data;
+  const facts = {
+    rate: rate(furthest.samples),
+    cpu: `${format.percent(data.cpu)} of ${format.plural(cores.length, "core")}`,
+    memory: `${format.bytes(memory.used)} of ${format.bytes(memory.total)}`,
+    load: load.map((value) => value.toFixed(2)).join("  "),
+    network: `↓ ${format.bytes(network.rx)}/s  ↑ ${format.bytes(network.tx)}/s`,
+    clock: clock.offset === 0 ? "agrees" : `${format.duration(Math.abs(clock.offset))} apart, corrected`,
+  };
+  for (const [name, text] of Object.entries(facts)) {
+    const field = find(`[data-fact=${name}]`);
+    if (field.textContent !== text) field.textContent = text;
+  }
+}
+
+function lastAt(panel) {
+  return panel.samples.at(-1)?.at ?? -Infinity;
+}
+
+let rendered = -Infinity;
+let drawn = -Infinity;
+
+/** Drawing stops while nobody looks, as the browser then asks for no frames. Listening does not. */
+function frame() {
+  requestAnimationFrame(frame);
+  const at = now();
+  if (at - rendered >= RENDER_MS) {
+    rendered = at;
+    const head = lastCounter();
+    for (const panel of panels) {
+      panel.render(head);
+      const behind = panel.behind(head);
+      const field = find(`[data-behind=${panel.kind}]`);
+      const text = panel.isCut || behind > 8 ? `${format.whole(behind)} behind` : "reading";
+      if (field.textContent !== text) field.textContent = text;
+    }
+    renderFacts();
+  }
+  if (at - drawn >= (calm.matches ? CALM_DRAW_MS : DRAW_MS)) {
+    drawn = at;
+    const edge = clock.serverNow;
+    for (const panel of panels) panel.draw(edge);
+    tape.draw(
+      panels.map(({ kind, samples, transport }) => ({
+        samples,
+        color: `--${kind}`,
+        live: transport.state === "live",
+      })),
+      edge,
+    );
+  }
+}
+
+/** The counter of the message published last, as far as any panel knows. */
+function lastCounter() {
+  const newest = panels.reduce((best, panel) => (lastAt(panel) > lastAt(best) ? panel : best));
+  return newest.samples.at(-1)?.n ?? 0;
+}
+
+/** @param {string} selector @returns {any} */
+function find(selector) {
+  const found = document.querySelector(selector);
+  if (!found) throw new Error(`the page has no ${selector}`);
+  return found;
+}
+
+find("#panels").append(...panels.map((panel) => panel.element));
+find("[data-fact=server]").textContent = location.host;
+find("[data-fact=protocol]").textContent =
+  performance.getEntriesByType("navigation")[0]?.nextHopProtocol || location.protocol.replace(":", "");
+fill(find("#snippets"), find("#snippet-template").content, (sentence) => announcer.say(sentence));
+bringToLife(find("#publish-form"), find("#publish-result"), {
+  heard: CHAT,
+  onBefore: hearEvent,
+  onPublished(id, data, channel) {
+    if (channel === CHAT) arrivals.published(id, data);
+  },
+});
+for (const panel of panels) panel.transport.start();
+requestAnimationFrame(frame);

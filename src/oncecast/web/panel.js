@@ -1,0 +1,290 @@
+/**
+ * One panel: a listener with its own transport, its books, its chart and its numbers.
+ *
+ * Messages are entered as they come; what is seen is brought up to date by `render` and `draw`, which the page calls
+ * a few times a second, so that a flood of messages costs a flood of arithmetic and not of layout.
+ */
+
+import { Chart, SPAN_MS } from "./chart.js";
+import { now } from "./clock.js";
+import * as format from "./format.js";
+import { Ledger } from "./ledger.js";
+
+/** The median is of this many deliveries. */
+const DELAYS = 40;
+
+/** The chart's text alternative changes no more often than this. */
+const DESCRIBE_MS = 15_000;
+
+const STATES = {
+  idle: "not started",
+  connecting: "connecting",
+  live: "live",
+  waiting: "reconnecting",
+  cut: "cut",
+};
+
+/**
+ * @typedef {import("./transports.js").Message} Message
+ * @typedef {import("./transports.js").Gap} Gap
+ * @typedef {import("./transports.js").State} State
+ *
+ * @typedef {object} Delivery
+ * @property {number} delay milliseconds from publish to arrival
+ * @property {boolean} late it was published before the connection began, and caught up
+ *
+ * @typedef {object} Setting
+ * @property {string} kind `short-poll`, `long-poll`, `sse` or `websocket`
+ * @property {string} title
+ * @property {string} how one line of code that says how it listens
+ * @property {string} bytesNote what the number of bytes counts
+ * @property {new (channels: readonly string[], listener: any) => import("./transports.js").Transport} Transport
+ */
+
+export class Panel {
+  /** @type {import("./chart.js").Sample[]} */
+  samples = [];
+
+  /** @type {Message | null} */
+  newest = null;
+
+  /** The newest data of the channel with the counter. @type {any} */
+  machine = null;
+
+  #delays = /** @type {number[]} */ ([]);
+  #latest = /** @type {number | null} */ (null);
+  #wasLive = false;
+  #trouble = "";
+  #announced = true;
+  #described = -Infinity;
+
+  /**
+   * @param {Setting} setting
+   * @param {object} page what the panels share
+   * @param {DocumentFragment} page.template
+   * @param {readonly string[]} page.channels the first is the one with the counter
+   * @param {import("./clock.js").Clock} page.clock
+   * @param {import("./announcer.js").Announcer} page.announcer
+   * @param {(panel: Panel, message: Message, delivery: Delivery) => void} page.onDelivery
+   * @param {(panel: Panel) => void} page.onState
+   */
+  constructor(setting, page) {
+    this.kind = setting.kind;
+    this.title = setting.title;
+    this.page = page;
+    this.ledger = new Ledger(page.channels[0]);
+    this.transport = new setting.Transport(page.channels, this);
+
+    const fragment = /** @type {DocumentFragment} */ (page.template.cloneNode(true));
+    this.element = /** @type {HTMLElement} */ (fragment.firstElementChild);
+    this.element.dataset.panel = this.kind;
+    this.fields = Object.fromEntries(
+      [...this.element.querySelectorAll("[data-field]")].map((field) => [field.dataset.field, field]),
+    );
+    this.fields.title.textContent = this.title;
+    this.fields.title.id = `title-${this.kind}`;
+    this.element.setAttribute("aria-labelledby", this.fields.title.id);
+    this.fields.how.textContent = setting.how;
+    this.fields.bytes.parentElement.title = setting.bytesNote;
+    this.toggle = this.element.querySelector("[data-action=toggle]");
+    this.toggle.addEventListener("click", () => (this.isCut ? this.reconnect() : this.cut()));
+    this.chart = new Chart(this.fields.chart);
+    this.#showState("idle", "");
+  }
+
+  get isCut() {
+    return this.transport.state === "cut";
+  }
+
+  reconnect() {
+    this.transport.start();
+  }
+
+  cut() {
+    this.transport.cut();
+    this.page.announcer.say(`${this.title} cut.`);
+  }
+
+  // The listener that a transport talks to
+
+  /** @param {Message} message */
+  localTime(message) {
+    return this.page.clock.local(message.time);
+  }
+
+  /** @param {Message[]} messages */
+  onMessages(messages) {
+    const arrival = now();
+    for (const message of messages) {
+      this.page.clock.observe(message.time, arrival);
+      const at = this.localTime(message);
+      const late = at <= this.transport.attachedAt;
+      const { fresh, afterGap } = this.ledger.take(message, late);
+      if (!fresh) continue;
+      this.newest = message;
+      if (!late) this.#time(arrival - at);
+      if (message.channel === this.page.channels[0]) this.#sample(message, late, afterGap);
+      this.page.onDelivery(this, message, { delay: arrival - at, late });
+    }
+    if (this.ledger.resume?.settled && !this.#announced) {
+      this.#announced = true;
+      this.page.announcer.say(`${this.title}: ${this.#resumed()}.`);
+    }
+  }
+
+  /** @param {Gap} gap */
+  onGap(gap) {
+    this.ledger.gap(gap);
+    if (this.#announced) this.page.announcer.say(`${this.title}: ${gapText(gap)}.`);
+  }
+
+  /**
+   * @param {State} state
+   * @param {string} [detail]
+   */
+  onState(state, detail = "") {
+    if (state === "live" && this.#wasLive) {
+      this.ledger.reopen();
+      this.#announced = false;
+    }
+    if (state === "live") this.#wasLive = true;
+    this.#trouble = detail;
+    this.#showState(state, detail);
+    this.page.onState(this);
+  }
+
+  /**
+   * @param {State} state
+   * @param {string} detail
+   */
+  #showState(state, detail) {
+    const action = state === "cut" ? "Reconnect" : "Cut";
+    this.element.dataset.state = state;
+    this.fields.state.textContent = STATES[state];
+    this.fields.state.title = detail;
+    this.toggle.textContent = action;
+    this.toggle.setAttribute("aria-label", `${action} ${this.title}`);
+    this.#described = -Infinity;
+  }
+
+  // What is seen
+
+  /** @param {number} head the newest counter that any panel has seen */
+  render(head) {
+    const { counters } = this.transport;
+    const { fields } = this;
+    const behind = this.behind(head);
+    const middle = format.median(this.#delays);
+    write(fields["newest-id"], this.newest?.id ?? "–");
+    write(fields.messages, format.whole(counters.messages));
+    write(fields.requests, format.whole(counters.requests));
+    write(fields.bytes, format.bytes(counters.bytes));
+    write(fields.delay, format.duration(middle));
+    write(fields.latest, format.duration(this.#latest));
+    write(fields.cpu, format.percent(this.samples.at(-1)?.cpu));
+    write(fields.memory, format.percent(this.samples.at(-1)?.memory));
+    write(fields.integrity, this.#integrity());
+    write(fields.resume, this.#story(behind));
+    const { missed, repeated, disordered, declared } = this.ledger;
+    Object.assign(fields.integrity.dataset, { missed, repeated, disordered, declared, sound: this.ledger.sound });
+    fields.resume.dataset.tone = this.#tone();
+  }
+
+  /** @param {number} at milliseconds, the server's clock: the right edge of the chart */
+  draw(at) {
+    this.chart.draw(this.samples, at);
+    if (at - this.#described < DESCRIBE_MS) return;
+    this.#described = at;
+    const newest = this.samples.at(-1);
+    const values = newest
+      ? `processor ${Math.round(newest.cpu)} percent, memory ${Math.round(newest.memory)} percent`
+      : "nothing received yet";
+    this.fields.chart.setAttribute("aria-label", `Last minute as heard by ${this.title}: ${values}.`);
+  }
+
+  /** How many counted messages others have and this panel has not. @param {number} head */
+  behind(head) {
+    return this.ledger.counter === null ? 0 : Math.max(0, head - this.ledger.counter);
+  }
+
+  #integrity() {
+    const { ledger } = this;
+    if (this.newest === null) return "waiting for the first message";
+    const parts = [ledger.disordered ? `${ledger.disordered} out of order` : "in order"];
+    const told = ledger.declared ? `${format.whole(ledger.declared)} in a gap` : ledger.torn ? "a gap declared" : "";
+    if (ledger.missed || !told) parts.push(ledger.missed ? `${ledger.missed} missed` : "none missed");
+    if (told) parts.push(told);
+    parts.push(ledger.repeated ? `${ledger.repeated} repeated` : "none repeated");
+    return parts.join(" · ");
+  }
+
+  /** @param {number} behind */
+  #story(behind) {
+    switch (this.transport.state) {
+      case "cut":
+        return `Cut. Messages go on without it: ${format.whole(behind)} behind.`;
+      case "waiting":
+        return `Lost: ${this.#trouble}. It will resume from its cursor.`;
+      case "connecting":
+        return this.#wasLive ? "Resuming from its cursor." : "Connecting.";
+    }
+    if (this.ledger.resume) return this.#resumed();
+    const gap = this.#chief(this.ledger.gaps);
+    return gap ? gapText(gap) : "Cut it, wait a little, reconnect: it misses nothing.";
+  }
+
+  #resumed() {
+    const { caughtUp, missed, repeated, gaps } = this.ledger.resume;
+    const sum = `Resumed: ${format.plural(caughtUp, "message")} caught up, ${missed} missed, ${repeated} repeated`;
+    const told = this.#chief(gaps);
+    return told ? `${sum}. ${gapText(told)}` : sum;
+  }
+
+  /** Of several gaps the one to show: the newest, of the channel with the counter if it has any. @param {Gap[]} gaps */
+  #chief(gaps) {
+    return gaps.findLast((gap) => gap.channel === this.ledger.channel) ?? gaps.at(-1);
+  }
+
+  #tone() {
+    if (this.transport.state !== "live") return "away";
+    const { resume, gaps } = this.ledger;
+    if (resume ? resume.gaps.length : gaps.length) return "gap";
+    return resume ? "resumed" : "hint";
+  }
+
+  /** @param {number} delay */
+  #time(delay) {
+    this.#latest = delay;
+    this.#delays.push(delay);
+    if (this.#delays.length > DELAYS) this.#delays.shift();
+  }
+
+  /**
+   * @param {Message} message
+   * @param {boolean} late
+   * @param {boolean} afterGap
+   */
+  #sample({ data, time }, late, afterGap) {
+    this.machine = data;
+    const at = time * 1000;
+    const resumed = this.ledger.resume !== null; // the history a page begins with is no catching up
+    this.samples.push({ at, n: data.n, cpu: data.cpu, memory: data.memory?.percent, late: late && resumed, afterGap });
+    // One sample beyond the edge stays, so that the line comes in from outside.
+    const edge = this.page.clock.serverNow - SPAN_MS;
+    while (this.samples.length > 2 && this.samples[1].at < edge) this.samples.shift();
+  }
+}
+
+/** @param {Gap} gap */
+function gapText({ channel, reason, missed_from, missed_to }) {
+  return `Gap on ${channel}: ${reason}, from ${missed_from ?? "?"} to ${missed_to ?? "?"}`;
+}
+
+/**
+ * Touch the document only where something changed.
+ * @param {HTMLElement} field
+ * @param {string} text
+ */
+function write(field, text) {
+  if (field.textContent !== text) field.textContent = text;
+}

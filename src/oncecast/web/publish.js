@@ -1,0 +1,135 @@
+/**
+ * Publishing: one POST, which is safe to repeat.
+ *
+ * The key makes it so. When the answer gets lost on its way, nobody knows whether the message is in the log; sent
+ * again with the same key, it is in there once.
+ */
+
+import { now } from "./clock.js";
+import * as format from "./format.js";
+import { backoff } from "./transports.js";
+
+const ATTEMPTS = 4;
+
+/** A refusal: the server's code and its advice. */
+class Refused extends Error {
+  /**
+   * @param {{code?: string, message?: string, docs?: string}} error
+   * @param {number} status
+   */
+  constructor({ code, message, docs }, status) {
+    super(message ?? `HTTP ${status}`);
+    this.code = code ?? `http_${status}`;
+    this.docs = docs;
+  }
+}
+
+/**
+ * Publish one message.
+ * @param {string} channel
+ * @param {string} text the data as it was typed
+ * @param {string} [event]
+ * @returns {Promise<{id: string, durability: string}>}
+ */
+export async function publish(channel, text, event = "") {
+  /** @type {Record<string, string>} */
+  const headers = { "Content-Type": contentType(text), "Idempotency-Key": key() };
+  if (event) headers["Oncecast-Event"] = event;
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const response = await fetch(`/v1/channels/${encodeURIComponent(channel)}`, {
+        method: "POST",
+        headers,
+        body: text,
+      });
+      const body = await response.json().catch(() => ({}));
+      if (!response.ok) throw new Refused(body.error ?? {}, response.status);
+      return body;
+    } catch (error) {
+      const unheard = error instanceof TypeError && navigator.onLine; // no answer came at all
+      if (!unheard || attempt + 1 === ATTEMPTS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, backoff(attempt)));
+    }
+  }
+}
+
+/** What the text will be kept as. @param {string} text */
+export function contentType(text) {
+  try {
+    JSON.parse(text);
+    return "application/json";
+  } catch {
+    return "text/plain; charset=utf-8";
+  }
+}
+
+/**
+ * Bring the form to life.
+ * @param {HTMLFormElement} form
+ * @param {HTMLElement} result a live region
+ * @param {object} page
+ * @param {string} page.heard the channel that the page's listeners hear
+ * @param {(event: string) => void} page.onBefore
+ * @param {(id: string, data: unknown, channel: string) => void} page.onPublished
+ */
+export function bringToLife(form, result, { heard, onBefore, onPublished }) {
+  const { channel, data, event } = form.elements;
+  const hint = form.querySelector("[data-field=content-type]");
+  const describe = () => {
+    hint.textContent = `sent as ${contentType(data.value).split(";")[0]}`;
+  };
+  data.addEventListener("input", describe);
+  describe();
+
+  data.addEventListener("keydown", (/** @type {KeyboardEvent} */ press) => {
+    if (press.key !== "Enter" || press.shiftKey || press.isComposing) return;
+    press.preventDefault();
+    form.requestSubmit();
+  });
+
+  form.addEventListener("submit", async (submit) => {
+    submit.preventDefault();
+    const name = channel.value.trim();
+    onBefore(event.value.trim());
+    const started = now();
+    try {
+      const { id, durability } = await publish(name, data.value, event.value.trim());
+      const took = format.duration(now() - started);
+      const unheard = name === heard ? "" : ` This page listens to ${heard} only.`;
+      show(result, "published", ["Published as ", strong(id), ` · durability ${durability} · answered in ${took}.${unheard}`]);
+      onPublished(id, parsed(data.value), name);
+    } catch (error) {
+      const code = error instanceof Refused ? error.code : "no_answer";
+      const message = error instanceof Refused ? error.message : "The server did not answer. Nothing is known to be lost; try again.";
+      show(result, "refused", ["Not published: ", strong(code), `. ${message}`]);
+    }
+  });
+}
+
+/** @param {string} text */
+function parsed(text) {
+  return contentType(text) === "application/json" ? JSON.parse(text) : text;
+}
+
+/**
+ * @param {HTMLElement} result
+ * @param {string} outcome
+ * @param {(string | Node)[]} content
+ */
+function show(result, outcome, content) {
+  result.dataset.outcome = outcome;
+  result.replaceChildren(...content);
+}
+
+/** @param {string} text */
+function strong(text) {
+  const made = document.createElement("strong");
+  made.textContent = text;
+  return made;
+}
+
+/** 128 random bits. `crypto.randomUUID` is missing where a page comes over plain HTTP from another machine. */
+function key() {
+  const bits = crypto.getRandomValues(new Uint8Array(16));
+  return [...bits].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

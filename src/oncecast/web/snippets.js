@@ -1,0 +1,81 @@
+/** Lines to copy, with this server's own address filled in. */
+
+/**
+ * @typedef {object} Snippet
+ * @property {string} title
+ * @property {string} [kind] the panel it belongs to, for its colour
+ * @property {string} code
+ */
+
+/**
+ * @param {string} origin `http://host:port`
+ * @returns {Snippet[]}
+ */
+export function snippets(origin) {
+  const socket = origin.replace(/^http/, "ws");
+  const machine = "/v1/channels/demo.machine";
+  return [
+    {
+      title: "Publish",
+      code: `curl ${origin}/v1/channels/demo.chat \\\n  -H 'Content-Type: application/json' -d '{"text": "hello"}'`,
+    },
+    { title: "Short poll", kind: "short-poll", code: `curl '${origin}${machine}?last=1'` },
+    { title: "Long poll", kind: "long-poll", code: `curl '${origin}${machine}?after=latest&wait=25'` },
+    { title: "SSE", kind: "sse", code: `curl -N -H 'Accept: text/event-stream' \\\n  ${origin}${machine}` },
+    {
+      title: "EventSource",
+      kind: "sse",
+      code: `new EventSource("${origin}${machine}")\n  .onmessage = ({ data }) => console.log(JSON.parse(data));`,
+    },
+    {
+      title: "WebSocket",
+      kind: "websocket",
+      code: `new WebSocket("${socket}${machine}", "oncecast.v1")\n  .onmessage = ({ data }) => console.log(JSON.parse(data));`,
+    },
+    { title: "oncecast sub", code: "oncecast sub demo.machine --last 10" },
+    { title: "oncecast pub", code: "oncecast pub demo.chat 'hello'" },
+  ];
+}
+
+/**
+ * Fill a list with snippets and their buttons.
+ * @param {HTMLElement} list
+ * @param {DocumentFragment} template of one entry
+ * @param {(sentence: string) => void} say
+ */
+export function fill(list, template, say) {
+  for (const { title, kind, code } of snippets(location.origin)) {
+    const entry = /** @type {DocumentFragment} */ (template.cloneNode(true));
+    const heading = entry.querySelector("h3");
+    const text = entry.querySelector("code");
+    const button = entry.querySelector("button");
+    heading.textContent = title;
+    if (kind) heading.dataset.pen = kind;
+    text.textContent = code;
+    button.setAttribute("aria-label", `Copy ${title}`);
+    button.addEventListener("click", async () => {
+      const copied = await copy(code, text);
+      button.textContent = copied ? "Copied" : "Selected";
+      say(copied ? `${title} copied.` : `${title} selected; press Control C to copy it.`);
+      setTimeout(() => (button.textContent = "Copy"), 1_600);
+    });
+    list.append(entry);
+  }
+}
+
+/**
+ * Copy a text. The clipboard is closed to pages that came over plain HTTP from another machine; there the text is
+ * selected, and the older command tried.
+ * @param {string} text
+ * @param {HTMLElement} source where the text stands
+ * @returns {Promise<boolean>} whether it is on the clipboard
+ */
+async function copy(text, source) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    getSelection()?.selectAllChildren(source);
+    return document.execCommand("copy");
+  }
+}

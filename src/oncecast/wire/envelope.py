@@ -1,0 +1,267 @@
+"""The JSON of the wire: a message, a gap, an error, a receipt; and the frames of `oncecast.v1`, in and out.
+
+The data of a JSON message goes out exactly as it came in (numbers keep their digits), binary data as base64 in
+`data64`. To add a frame type, add a struct and a name in `ClientFrame`, or an encoder below.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, TypeAlias
+
+import msgspec
+
+from ..errors import Refusal
+from ..message import Cursor, Draft, Gap, Kind, Message, Receipt, check_channel, check_event, check_key
+
+DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
+REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
+
+NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
+
+_encode = msgspec.json.encode
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+# -- data, in
+
+
+def json_data(data: bytes) -> bytes:
+    """Check that `data` is one JSON text in UTF-8 (RFC 8259) and return it on one line. Raises `data_invalid`."""
+    try:
+        data.decode()
+        _check_json(data)
+        if b"\n" in data or b"\r" in data:  # an envelope of it stays one line
+            return msgspec.json.format(data, indent=-1)
+    except UnicodeDecodeError as error:
+        raise Refusal("data_invalid", f"The data is not UTF-8: byte {error.start} is wrong.") from None
+    except msgspec.DecodeError as error:
+        raise Refusal("data_invalid", f"The data is not JSON: {error}. Send valid JSON, or text/plain.") from None
+    return data
+
+
+def text_data(data: bytes) -> bytes:
+    """Check that `data` is UTF-8 and return it. Raises `data_invalid`."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise Refusal("data_invalid", f"The text is not UTF-8: byte {error.start} is wrong.") from None
+    return data
+
+
+def base64_data(text: str) -> bytes:
+    """Decode the base64 (RFC 4648 §4) of a `data64` field. Raises `data_invalid`."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal("data_invalid", "data64 is not base64 (RFC 4648 §4, with padding).") from None
+
+
+def sniff(data: bytes) -> tuple[bytes, Kind]:
+    """Classify data whose sender named no type: JSON if it parses, else text if it is UTF-8, else binary."""
+    try:
+        return json_data(data), Kind.JSON
+    except Refusal:
+        pass
+    try:
+        return text_data(data), Kind.TEXT
+    except Refusal:
+        return data, Kind.BINARY
+
+
+# -- messages, out
+
+
+def message_json(message: Message, epoch: str) -> bytes:
+    """Return a message's JSON: `{"id", "channel", "data" | "data64", "event", "time"}`."""
+    data = message.data
+    if message.kind is Kind.JSON:
+        field = b'"data":' + data
+    elif message.kind is Kind.TEXT:
+        field = b'"data":' + _encode(data.decode())
+    else:
+        field = b'"data64":{"base64":"' + base64.b64encode(data) + b'"}'
+    event = b"null" if message.event is None else _encode(message.event)
+    return (
+        b'{"id":"%s-%d","channel":"%s",' % (epoch.encode(), message.seq, message.channel.encode())
+        + field
+        + b',"event":%s,"time":%s}' % (event, _encode(message.time))
+    )
+
+
+def gap_fields(gap: Gap) -> dict[str, str | None]:
+    """Return a gap's fields: channel, reason, missed_from, missed_to, cursor."""
+    return {
+        "channel": gap.channel,
+        "reason": gap.reason.value,
+        "missed_from": str(gap.missed_from),
+        "missed_to": None if gap.missed_to is None else str(gap.missed_to),
+        "cursor": str(gap.cursor),
+    }
+
+
+def gap_json(gap: Gap) -> bytes:
+    """Return a gap's JSON."""
+    return _encode(gap_fields(gap))
+
+
+def error_json(refusal: Refusal) -> bytes:
+    """Return an error's JSON: `{"error": {"code", "message", "docs"}}`."""
+    return _encode({"error": {"code": refusal.code, "message": refusal.message, "docs": DOCS_PATH + refusal.code}})
+
+
+def receipt_json(receipt: Receipt) -> bytes:
+    """Return the answer to a publish: `{"id", "durability"}`."""
+    return b'{"id":"%s","durability":"%s"}' % (receipt.id.encode(), receipt.durability.encode())
+
+
+def poll_json(messages: list[bytes], cursor: Cursor, gaps: list[Gap], *, several: bool) -> bytes:
+    """Return a poll's answer: `{"messages", "cursor", "gap"}`, and `gaps`, all of them, with several channels."""
+    fields = [gap_fields(gap) for gap in gaps]
+    tail = b',"gap":' + _encode(fields[0] if fields else None)
+    if several:
+        tail += b',"gaps":' + _encode(fields)
+    return b'{"messages":[' + b",".join(messages) + b'],"cursor":"' + str(cursor).encode() + b'"' + tail + b"}"
+
+
+# -- publishing in batches: JSON lines
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """One line of `POST /v1/publish`."""
+
+    channel: str
+    data: msgspec.Raw = NO_DATA
+    data64: str | msgspec.UnsetType | dict[str, str] = msgspec.UNSET
+    event: str | None = None
+    key: str | None = None
+
+    def draft(self) -> Draft:
+        """Return the checked draft. Raises `Refusal`."""
+        return _draft(self.channel, self.data, self.data64, self.event, self.key)
+
+
+_decode_line = msgspec.json.Decoder(Line).decode
+
+
+def parse_line(line: bytes) -> Draft:
+    """Read one JSON line of a batch. Raises `Refusal`."""
+    try:
+        return _decode_line(line).draft()
+    except msgspec.MsgspecError as error:
+        raise Refusal("data_invalid", f"This line is not a message: {error}.") from None
+
+
+# -- oncecast.v1: frames from the client
+
+
+class Subscribe(msgspec.Struct, tag="subscribe", tag_field="type", forbid_unknown_fields=True):
+    """Begin to listen to a channel. `after` is a cursor, `latest` or `earliest`; `last` or `since` instead of it."""
+
+    channel: str
+    after: str | None = None
+    last: int | None = None
+    since: float | None = None
+    ref: str | int | None = None
+
+
+class Unsubscribe(msgspec.Struct, tag="unsubscribe", tag_field="type", forbid_unknown_fields=True):
+    """Stop listening to a channel."""
+
+    channel: str
+    ref: str | int | None = None
+
+
+class Publish(msgspec.Struct, tag="publish", tag_field="type", forbid_unknown_fields=True):
+    """Publish a message."""
+
+    channel: str
+    data: msgspec.Raw = NO_DATA
+    data64: str | msgspec.UnsetType | dict[str, str] = msgspec.UNSET
+    event: str | None = None
+    key: str | None = None
+    ref: str | int | None = None
+
+    def draft(self) -> Draft:
+        """Return the checked draft. Raises `Refusal`."""
+        return _draft(self.channel, self.data, self.data64, self.event, self.key)
+
+
+class Auth(msgspec.Struct, tag="auth", tag_field="type", forbid_unknown_fields=True):
+    """Replace the connection's token."""
+
+    token: str
+    ref: str | int | None = None
+
+
+ClientFrame: TypeAlias = Subscribe | Unsubscribe | Publish | Auth
+_decode_frame = msgspec.json.Decoder(ClientFrame).decode
+
+
+def parse_frame(data: bytes) -> ClientFrame:
+    """Read a client's frame. Raises `Refusal` (`frame_invalid`)."""
+    try:
+        frame: ClientFrame = _decode_frame(data)
+    except msgspec.MsgspecError as error:
+        raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {error}.") from None
+    if isinstance(frame.ref, str) and len(frame.ref) > REF_CHARS:
+        raise Refusal("frame_invalid", f"A ref is at most {REF_CHARS} characters.")
+    return frame
+
+
+# -- oncecast.v1: frames from the server
+
+
+def message_frame(message: Message, epoch: str) -> bytes:
+    """Return `{"type": "message", …}` around a message's JSON."""
+    return b'{"type":"message",' + message_json(message, epoch)[1:]
+
+
+def server_frame(kind: str, /, **fields: Any) -> bytes:
+    """Return a frame of the server: its `type`, then the fields."""
+    return _encode({"type": kind, **fields})
+
+
+def gap_frame(gap: Gap) -> bytes:
+    """Return `{"type": "gap", …}`."""
+    return server_frame("gap", **gap_fields(gap))
+
+
+def published_frame(receipt: Receipt, ref: str | int | None) -> bytes:
+    """Return `{"type": "published", …}`: the acknowledgement of a publish."""
+    return server_frame("published", id=receipt.id, durability=receipt.durability, ref=ref)
+
+
+def error_frame(refusal: Refusal, ref: str | int | None) -> bytes:
+    """Return `{"type": "error", …}`."""
+    return server_frame("error", code=refusal.code, message=refusal.message, ref=ref)
+
+
+# -- helpers
+
+
+def _draft(
+    channel: str,
+    data: msgspec.Raw,
+    data64: str | msgspec.UnsetType | dict[str, str],
+    event: str | None,
+    key: str | None,
+) -> Draft:
+    check_channel(channel)
+    if event is not None:
+        check_event(event)
+    if key is not None:
+        check_key(key)
+    if not isinstance(data64, msgspec.UnsetType):
+        if bytes(data):
+            raise Refusal("data_invalid", "Send data or data64, not both.")
+        text = data64.get("base64", "") if isinstance(data64, dict) else data64
+        return Draft(channel, base64_data(text), Kind.BINARY, event, key)
+    raw = bytes(data)
+    if not raw:
+        raise Refusal("data_invalid", "The message has no data: send data (any JSON) or data64 (base64).")
+    raw = json_data(raw)
+    if raw[:1] == b'"':  # a JSON string is a text: every transport then shows it alike
+        return Draft(channel, msgspec.json.decode(raw, type=str).encode(), Kind.TEXT, event, key)
+    return Draft(channel, raw, Kind.JSON, event, key)

@@ -1,0 +1,243 @@
+"""HTTP/1.1 as a server reads and writes it: a connection's bytes to requests, and answers to bytes.
+
+Owns: the limits of a request, and when it is whole. `Request`, `parse_query` and the writing of answers stand in the
+files named below and are given out here, so that the server has one place to import from.
+Invariant: `RequestParser` gives the same requests, or a refusal, however the bytes were cut on their way; and it looks
+at each byte of an unfinished head once.
+To extend: a limit goes into `Limits`, a check of a whole head into `http1_head.parse_head`; what the client shares
+stands in `http1_base`, answers in `http1_response`.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from ..errors import Refusal
+from .http1_base import CHUNKED, LAST_CHUNK, ChunkReader, chunk
+from .http1_head import METHOD_BYTES, QUERY_FIELDS, Head, Request, parse_query, read_head
+from .http1_response import CONTINUE, http_date, response, response_head
+
+__all__ = [
+    "CONTINUE",
+    "EMPTY_LINES",
+    "LAST_CHUNK",
+    "METHOD_BYTES",
+    "QUERY_FIELDS",
+    "Limits",
+    "Request",
+    "RequestParser",
+    "Stage",
+    "chunk",
+    "http_date",
+    "parse_query",
+    "response",
+    "response_head",
+]
+
+EMPTY_LINES = 2  # RFC 9112 §2.2: at least one CRLF before a request line is to be ignored
+
+_END_OF_HEAD = b"\r\n\r\n"
+_VERSION_BYTES = len(" HTTP/1.1")
+# What no head may hold, wherever it stands. A CR at the end may still get its LF.
+_NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a request is read before it is refused.
+
+    `header_bytes` bounds the whole head, request line and last empty line included; `url_bytes` the request target.
+    """
+
+    header_bytes: int = 16384
+    header_count: int = 100
+    url_bytes: int = 8192
+    body_bytes: int = 1 << 20
+
+
+class Stage(enum.Enum):
+    """Where a connection is in its current request; each stage has its own deadline."""
+
+    IDLE = "idle"  # no byte of a request has come
+    HEAD = "head"
+    BODY = "body"
+
+
+class RequestParser:
+    """Reads the requests of one connection: `feed` bytes, then take requests with `next` until it returns None.
+
+    After a `Refusal` the parser is dead: where the next request would begin is unknown (RFC 9112 §9.3). It holds at
+    most a head, a body within the limits, and what the last `feed` brought beyond them.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_checked",
+        "_chunks",
+        "_empty_lines",
+        "_fault",
+        "_head",
+        "_limits",
+        "_lines",
+        "_wants_continue",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = bytearray()
+        self._head: Head | None = None  # set while its body is awaited
+        self._chunks: ChunkReader | None = None
+        self._fault: Refusal | None = None
+        self._wants_continue = False
+        self._checked = 0  # how far an unfinished head has been looked at,
+        self._lines = 0  # how many of its lines have ended,
+        self._empty_lines = 0  # and how many empty ones came before it
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes as they came. A dead parser drops them."""
+        if self._fault is None:
+            self._buffer += data
+
+    def next(self) -> Request | None:
+        """Return the next whole request, or None where more bytes are needed. Raises `Refusal`, then for ever."""
+        if self._fault is not None:
+            raise self._fault.with_traceback(None)
+        try:
+            head = self._head
+            if head is None:
+                head = self._read_head()
+                if head is None:
+                    return None
+                if head.length == 0:
+                    return head.request
+                self._start_body(head)
+            return self._read_body(head)
+        except Refusal as fault:
+            self._fault = fault
+            self._buffer.clear()
+            self._head = self._chunks = None
+            self._wants_continue = False
+            raise
+
+    @property
+    def wants_continue(self) -> bool:
+        """True while the client holds its body back until it is sent `CONTINUE` (RFC 9110 §10.1.1)."""
+        return self._wants_continue
+
+    def take_continue(self) -> bool:
+        """Return `wants_continue` and clear it: it is answered once."""
+        wanted = self._wants_continue
+        self._wants_continue = False
+        return wanted
+
+    @property
+    def stage(self) -> Stage:
+        """What is being waited for, as of the last call of `next`."""
+        if self._head is not None:
+            return Stage.BODY
+        return Stage.HEAD if self._buffer else Stage.IDLE
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes are held that no returned request accounts for."""
+        return len(self._buffer) + (len(self._chunks.data) if self._chunks is not None else 0)
+
+    def take_rest(self) -> bytes:
+        """Take the bytes that came after the last request, for whoever speaks another protocol from there on."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._checked = self._lines = 0
+        return rest
+
+    def _read_head(self) -> Head | None:
+        buffer, limits = self._buffer, self._limits
+        if not buffer:
+            return None
+        if buffer[0] == 0x0D:
+            self._skip_empty_lines()
+        end = buffer.find(_END_OF_HEAD, max(self._checked - 3, 0))
+        if end < 0 or end + 4 > limits.header_bytes:
+            self._check_unfinished(len(buffer) if end < 0 else end + 4)
+            return None
+        text = bytes(buffer[: end + 2])
+        if text.count(b"\n") - 1 > limits.header_count:
+            raise _too_many_headers(limits)
+        head = read_head(text)
+        if len(head.request.target) > limits.url_bytes:
+            raise _url_too_long(limits)
+        del buffer[: end + 4]
+        self._checked = self._lines = self._empty_lines = 0
+        return head
+
+    def _skip_empty_lines(self) -> None:
+        buffer = self._buffer
+        while buffer.startswith(b"\r\n"):
+            self._empty_lines += 1
+            if self._empty_lines > EMPTY_LINES:
+                raise Refusal("request_invalid", "There are too many empty lines before the request line.")
+            del buffer[:2]
+
+    def _check_unfinished(self, size: int) -> None:
+        """Refuse a head of which the first `size` bytes can't become a good one. Looks at each byte once."""
+        buffer, limits, start = self._buffer, self._limits, self._checked
+        if size == 0:
+            return
+        if _NEVER_IN_HEAD.search(buffer, start, size) is not None:
+            raise Refusal("request_invalid", "The head has a bare CR or LF or another control character.")
+        if self._lines == 0:
+            _check_request_line(buffer, start, size, limits)
+        self._lines += buffer.count(b"\n", start, size)
+        if self._lines - 1 > limits.header_count:
+            raise _too_many_headers(limits)
+        if size >= limits.header_bytes:
+            raise Refusal("headers_too_large", f"The head is over {limits.header_bytes} bytes.")
+        self._checked = size - 1 if buffer[size - 1] == 0x0D else size
+
+    def _start_body(self, head: Head) -> None:
+        limit = self._limits.body_bytes
+        if head.length > limit:
+            raise Refusal("body_too_large", f"The body is over {limit} bytes.")
+        if head.length == CHUNKED:
+            self._chunks = ChunkReader(limit)
+        self._head = head
+        self._wants_continue = head.expects_continue
+
+    def _read_body(self, head: Head) -> Request | None:
+        buffer = self._buffer
+        if buffer:
+            self._wants_continue = False  # it didn't wait
+        if self._chunks is None:
+            if len(buffer) < head.length:
+                return None
+            body = bytes(buffer[: head.length])
+            del buffer[: head.length]
+        else:
+            if not self._chunks.read(buffer):
+                return None
+            body = bytes(self._chunks.data)
+            self._chunks = None
+        self._head = None
+        self._wants_continue = False
+        return head.with_body(body)
+
+
+def _check_request_line(buffer: bytearray, start: int, size: int, limits: Limits) -> None:
+    """Refuse a request line that is too long already; `start` is before its end, if that has come."""
+    end = buffer.find(b"\n", start, size)
+    length = (size if end < 0 else end) - 1  # without a CR, which an unfinished line may have too
+    space = buffer.find(b" ", 0, METHOD_BYTES + 1)
+    if space < 0:
+        if length > METHOD_BYTES:
+            raise Refusal("request_invalid", "The request does not begin with a method.")
+    elif length - space - 1 - _VERSION_BYTES > limits.url_bytes:
+        raise _url_too_long(limits)
+
+
+def _too_many_headers(limits: Limits) -> Refusal:
+    return Refusal("headers_too_large", f"There are more than {limits.header_count} headers.")
+
+
+def _url_too_long(limits: Limits) -> Refusal:
+    return Refusal("url_too_long", f"The request target is over {limits.url_bytes} bytes.")

@@ -1,0 +1,176 @@
+"""The head of an HTTP/1.1 request: its bytes, whole, to a `Request`. RFC 9110, RFC 9112 §3.
+
+Owns: the request line, the forms of a target, what the fields of a request may say, and queries.
+Invariant: `parse_head` is a pure function of the head's bytes. Nothing that two readers could understand differently is
+let through.
+To extend: a new check of a head goes into `parse_head`; one that depends on `Limits` into `http1.RequestParser`.
+
+Keep-alive clients send the same head again and again, so `read_head` remembers: a repeated one costs a dictionary
+lookup, and its requests share what was parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from urllib.parse import unquote_to_bytes
+
+from ..errors import Refusal
+from .http1_base import CHUNKED, HOST_PATTERN, TOKEN, connection_options, message_length, parse_fields
+
+__all__ = ["METHOD_BYTES", "QUERY_FIELDS", "Head", "Request", "parse_head", "parse_query", "read_head"]
+
+METHOD_BYTES = 32  # the longest registered method has 17; a bound shows at once who doesn't speak HTTP
+QUERY_FIELDS = 64  # we know about ten; a bound keeps a query from costing more than its head
+MEMO_HEADS = 512  # with MEMO_BYTES: about 3 MiB at most, text and parsed form together
+MEMO_BYTES = 2048  # browsers' heads are 400 to 1,500 bytes
+
+_REQUEST_LINE = re.compile(rf"({TOKEN}{{1,{METHOD_BYTES}}}) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n".encode())
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A whole request. It may be shared between connections, so all of it is immutable.
+
+    `target` is as it was sent, `raw_path` its path, `path` the path percent-decoded (UTF-8); `query` is what follows
+    the first `?`, undecoded, for `parse_query`. `version` is (1, 0) or (1, 1). `headers` has names in lower case; for
+    a target in absolute form its `host` is the target's (RFC 9112 §3.2.2). `keep_alive`: may the connection carry
+    another request after this one?
+    """
+
+    method: str
+    target: str
+    path: str
+    query: str = ""
+    version: tuple[int, int] = (1, 1)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    keep_alive: bool = True
+    raw_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A parsed head: the request but for its body, and how long that is (`CHUNKED`, or bytes)."""
+
+    request: Request
+    length: int
+    expects_continue: bool
+
+    def with_body(self, body: bytes) -> Request:
+        """Return the whole request; the head's own stays as it is, for it may be shared."""
+        r = self.request
+        return Request(r.method, r.target, r.path, r.query, r.version, r.headers, body, r.keep_alive, r.raw_path)
+
+
+def parse_head(head: bytes) -> Head:
+    """Read a head that ends with its last line's CRLF. Raises `Refusal` at whatever is wrong with it."""
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise Refusal("request_invalid", "The first line is not `METHOD target HTTP/1.1`.")
+    if line[3] != b"1":
+        raise Refusal("request_invalid", "This is neither HTTP/1.1 nor HTTP/1.0, and no other version is spoken here.")
+    method, target = line[1].decode(), line[2].decode()
+    version = (1, 0) if line[4] == b"0" else (1, 1)  # RFC 9110 §2.5: 1.2 is read as the highest 1.x known
+    fields = parse_fields(head, line.end())
+    raw_path, query, authority = _split_target(method, target)
+    _check_host(fields, version, authority)
+    length = message_length(fields)
+    if length == CHUNKED and version == (1, 0):
+        # RFC 9112 §6.1: HTTP/1.0 has no chunks, so some readers on the way saw another length.
+        raise Refusal("request_invalid", "HTTP/1.0 has no Transfer-Encoding.")
+    expect = fields.get("expect")
+    if expect is not None and expect.lower() != "100-continue":
+        raise Refusal("request_invalid", "The only expectation that can be met is `100-continue`.")
+    if fields.get("content-encoding", "identity").lower() != "identity":
+        raise Refusal("type_unsupported", "Content-Encoding is not supported: send the body as it is.")
+    options = connection_options(fields)
+    keep_alive = "close" not in options and (version == (1, 1) or "keep-alive" in options)  # RFC 9112 §9.3
+    request = Request(
+        method=method,
+        target=target,
+        path=_unquote(raw_path, "path"),
+        query=query,
+        version=version,
+        headers=MappingProxyType(fields),
+        keep_alive=keep_alive,
+        raw_path=raw_path,
+    )
+    return Head(request, length or 0, expect is not None and version == (1, 1) and bool(length))
+
+
+@lru_cache(maxsize=MEMO_HEADS)
+def _recall(head: bytes) -> Head:
+    return parse_head(head)
+
+
+def read_head(head: bytes) -> Head:
+    """Do as `parse_head` does, from memory where the same head came lately and isn't large."""
+    return _recall(head) if len(head) <= MEMO_BYTES else parse_head(head)
+
+
+def _split_target(method: str, target: str) -> tuple[str, str, str | None]:
+    """Split a target (RFC 9112 §3.2) into path, query, and the authority of an absolute form."""
+    authority = None
+    if target == "*" and method == "OPTIONS":
+        return "*", "", None
+    if "#" in target:
+        raise Refusal("request_invalid", "The request target has a fragment (`#`): leave it out.")
+    rest = target
+    if target[0] != "/" and (absolute := _ABSOLUTE_FORM.fullmatch(target)) is not None:
+        authority, rest = absolute[1], absolute[2]
+        if not rest.startswith("/"):
+            rest = "/" + rest
+    if rest[0] != "/" or method == "CONNECT":
+        raise Refusal("request_invalid", "The request target is neither a path nor an http URL.")
+    path, _, query = rest.partition("?")
+    return path, query, authority
+
+
+def _check_host(fields: dict[str, str], version: tuple[int, int], authority: str | None) -> None:
+    host = fields.get("host")
+    if host is None:
+        if version == (1, 1):
+            raise Refusal("request_invalid", "There is no Host header: HTTP/1.1 requires one.")
+    elif HOST_PATTERN.fullmatch(host) is None:
+        raise Refusal("request_invalid", "The Host header is not a host name with an optional port.")
+    if authority is not None:
+        # A user name in it would be refused here too (RFC 9110 §4.2.4).
+        if HOST_PATTERN.fullmatch(authority) is None:
+            raise Refusal("request_invalid", "The URL's host is not a host name with an optional port.")
+        fields["host"] = authority  # RFC 9112 §3.2.2
+
+
+def parse_query(query: str, *, fields: int = QUERY_FIELDS) -> dict[str, list[str]]:
+    """Read a query as forms write it: `name=value`, joined by `&`, percent-encoded UTF-8 with `+` for a space.
+
+    A name without `=` has the value `""`. Raises `Refusal` (`request_invalid`) at a bad encoding or past `fields`.
+    """
+    found: dict[str, list[str]] = {}
+    if not query:
+        return found
+    pairs = query.split("&")
+    if len(pairs) > fields:
+        raise Refusal("request_invalid", f"The query has more than {fields} fields.")
+    for pair in pairs:
+        if pair:
+            name, _, value = pair.replace("+", " ").partition("=")
+            found.setdefault(_unquote(name, "query"), []).append(_unquote(value, "query"))
+    return found
+
+
+def _unquote(text: str, where: str) -> str:
+    """Decode percent-encoded UTF-8, strictly. NUL is refused: it ends strings in what may stand behind us."""
+    if "%" not in text:
+        return text
+    if _BAD_PERCENT.search(text) is not None or "%00" in text:
+        raise Refusal("request_invalid", f"The {where} has a bad percent-encoding.")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise Refusal("request_invalid", f"The {where} is not percent-encoded UTF-8.") from None

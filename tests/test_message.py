@@ -1,0 +1,221 @@
+"""The grammar of channels, events, keys and cursors, at its edges, and what a value promises to those who share it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from oncecast.errors import Refusal
+from oncecast.message import (
+    CHANNEL_PATTERN,
+    EVENT_CHARS,
+    KEY_CHARS,
+    MAX_SEQ,
+    Cursor,
+    Draft,
+    Gap,
+    Kind,
+    Message,
+    Reason,
+    Receipt,
+    check_channel,
+    check_event,
+    check_key,
+)
+
+EPOCHS = st.from_regex(r"[A-Za-z0-9_]{1,32}", fullmatch=True)
+SEQS = st.integers(0, MAX_SEQ)
+
+
+@given(EPOCHS, SEQS)
+@example("_", 0)
+@example("x" * 32, MAX_SEQ)
+def test_a_cursor_survives_being_written_and_read(epoch: str, seq: int) -> None:
+    """Reading what was written gives the same place."""
+    assert Cursor(epoch, seq) == Cursor.parse(str(Cursor(epoch, seq)))
+
+
+@given(EPOCHS, SEQS)
+def test_a_cursor_needs_no_preflight(epoch: str, seq: int) -> None:
+    """A written cursor stays within the bytes and the length that a browser sends across origins unasked."""
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", str(Cursor(epoch, seq)))
+
+
+@given(st.text(max_size=80) | st.from_regex(r"\w{0,34}-?[+-]?[0-9_]{0,20}\n?", fullmatch=True))
+@example("k3f9x2-42\n")
+@example("k3f9x2-\u0664\u0662")
+def test_a_cursor_has_one_spelling(text: str) -> None:
+    """Whatever is read as a cursor is written back exactly so; everything else is refused, and never raises more."""
+    try:
+        written = str(Cursor.parse(text))
+    except Refusal:
+        return
+    assert text == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-",
+        "k3f9x2",
+        "k3f9x2-",
+        "-42",
+        "k3f9x2--42",
+        "k3f9x2-+42",
+        "k3f9x2-042",
+        "k3f9x2-4_2",
+        "k3f9x2-4.2",
+        "k3f9x2-0x2a",
+        "k3f9x2-42 ",
+        " k3f9x2-42",
+        "k3f9x2-42\n",
+        "k3f9x2-42\0",
+        "k3.f9-42",
+        "k3f-9x2-42",
+        "é-42",
+        "k3f9x2-٤٢",
+        f"{'x' * 33}-42",
+        f"k3f9x2-{MAX_SEQ + 1}",
+        "k3f9x2-99999999999999999999",
+        "latest",
+        "\ud800-1",
+    ],
+)
+def test_what_was_never_handed_out_is_no_cursor(text: str) -> None:
+    """A near miss is refused with its code, not read as another place."""
+    with pytest.raises(Refusal) as caught:
+        Cursor.parse(text)
+    assert "cursor_invalid" == caught.value.code
+
+
+@given(st.text(min_size=1, max_size=100_000))
+@example("\ud800" * 70)
+@example("\r\nSet-Cookie: a=b")
+def test_a_refused_cursor_is_quoted_safely(text: str) -> None:
+    """What a peer sent comes back in the message as a short run of printable ASCII, so that it can inject nothing."""
+    with pytest.raises(Refusal) as caught:
+        Cursor.parse("?" + text)
+    assert re.fullmatch(r"[ -~]{1,800}", caught.value.message)
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", fullmatch=True))
+@example("a")
+@example("0")
+@example("x" * 128)
+@example("room:42@eu.west_1-b")
+def test_a_channel_name_is_returned_as_it_is(name: str) -> None:
+    """Every name of the grammar passes unchanged."""
+    assert name == check_channel(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x" * 129,
+        ".a",
+        "_a",
+        ":a",
+        "@a",
+        "-a",
+        "a b",
+        "a,b",
+        "a/b",
+        "a\n",
+        "a\r\nb",
+        "a\0",
+        "é",
+        "a\u0301",
+        "\u0661",
+    ],
+)
+def test_what_is_no_channel_name_is_refused(name: str) -> None:
+    """A name outside the grammar is refused, whether by its first character, another, or its length."""
+    with pytest.raises(Refusal) as caught:
+        check_channel(name)
+    assert "channel_invalid" == caught.value.code
+    assert re.fullmatch(r"[ -~]+", caught.value.message)
+
+
+@given(st.text(max_size=140))
+def test_a_channel_name_is_checked_as_the_pattern_says(name: str) -> None:
+    """The check and the pattern that others build on never disagree."""
+    accepted = CHANNEL_PATTERN.fullmatch(name) is not None
+    try:
+        check_channel(name)
+    except Refusal:
+        assert not accepted
+    else:
+        assert accepted
+
+
+@pytest.mark.parametrize("name", ["a", "x" * EVENT_CHARS, "user joined", "été", "\u2028", "\u0085", "\x0b"])
+def test_an_event_name_is_any_text_on_one_line(name: str) -> None:
+    """SSE ends a line at CR and LF only, so other separators are part of a name."""
+    assert name == check_event(name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * (EVENT_CHARS + 1), "a\nb", "a\rb", "a\r\ndata: b", "a\0b", "\n", "\ud800"])
+def test_an_event_name_can_break_no_stream(name: str) -> None:
+    """A name that would end its field, has no UTF-8, or is none, is refused."""
+    with pytest.raises(Refusal) as caught:
+        check_event(name)
+    assert "event_invalid" == caught.value.code
+
+
+@pytest.mark.parametrize("key", ["k", "x" * KEY_CHARS])
+def test_a_key_within_bounds_is_returned_as_it_is(key: str) -> None:
+    """The shortest and the longest key pass unchanged."""
+    assert key == check_key(key)
+
+
+@pytest.mark.parametrize("key", ["", "x" * (KEY_CHARS + 1), "k\udfff"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    """An empty key names every message, a long one costs memory, and a surrogate cannot be written down."""
+    with pytest.raises(Refusal) as caught:
+        check_key(key)
+    assert "request_invalid" == caught.value.code
+
+
+def test_a_draft_is_json_unless_it_says_otherwise() -> None:
+    """A channel and data make a draft: JSON, without an event and without a key."""
+    assert Draft("news", b"{}", Kind.JSON, None, None) == Draft("news", b"{}")
+
+
+def test_a_receipt_names_the_message_by_its_cursor() -> None:
+    """The id in the answer to a publish is where a reader of that message goes on from."""
+    assert str(Cursor("k3f9x2", 42)) == Receipt("k3f9x2", 42, "fsync").id
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Draft("news", b"1"),
+        Message(1, "news", b"1", Kind.JSON, None, 1764000000.123),
+        Cursor("k3f9x2", 1),
+        Gap("news", Reason.EXPIRED, Cursor("k3f9x2", 1), None, Cursor("k3f9x2", 9)),
+        Receipt("k3f9x2", 1, "memory"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_shared_can_be_neither_changed_nor_extended(value: object) -> None:
+    """Every subscriber holds the same objects, so they are frozen, and slotted to be small."""
+    assert not hasattr(value, "__dict__")
+    field = dataclasses.fields(value)[0].name  # type: ignore[arg-type]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, field, None)
+
+
+def test_the_kinds_keep_the_numbers_they_are_stored_under() -> None:
+    """Brokers store a kind as its number, so a number never changes its meaning."""
+    assert {"JSON": 0, "TEXT": 1, "BINARY": 2} == {kind.name: kind.value for kind in Kind}
+
+
+def test_the_reasons_for_a_gap_are_those_of_the_wire() -> None:
+    """Clients tell gaps apart by these words."""
+    assert {"expired", "epoch", "slow", "unknown"} == {reason.value for reason in Reason}

@@ -1,0 +1,121 @@
+"""What a person gets: the wheel holds all that the package needs and nothing else, and no file names our machines."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BUILD = "import sys, hatchling.build; hatchling.build.build_wheel(sys.argv[1])"
+
+# Written so that no pattern matches itself.
+HOME = re.compile(rb"(?<![\w.~-])/(?:(?:home|Users)/\w|[r]oot/)")
+CHECKOUT = re.compile(re.escape(bytes(ROOT)) + rb"(?![\w.-])")
+REGISTRY = re.compile(
+    rb"(?:pypi[.]org|pythonhosted[.]org|npmjs[.](?:org|com)|yarnpkg[.]com|debian[.]org|crates[.]io|golang[.]org)"
+)
+ADDRESS = re.compile(rb"[a-z]+:/[/]|^-(?:i|f)\b|--(?:extra-)?index-url|--find-links", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel, built from this tree by the backend that pyproject.toml names."""
+    place = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-c", BUILD, str(place)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60
+    )
+    (built,) = place.glob("*.whl")
+    with zipfile.ZipFile(built) as opened:
+        yield opened
+
+
+def tree() -> list[Path]:
+    """Every file of the tree that is tracked, or would be by `git add`."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        found = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("this tree is not a git checkout")
+    paths = [ROOT / name for name in found.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
+    """Each file under src/oncecast is in the wheel under the same name."""
+    package = ROOT / "src"
+    expected = {path.relative_to(package).as_posix() for path in tree() if path.is_relative_to(package)}
+    assert "oncecast/py.typed" in expected
+    assert set() == expected - set(wheel.namelist())
+
+
+def test_the_wheel_holds_the_pages(wheel: zipfile.ZipFile) -> None:
+    """The server can serve its pages from an installed package: markup, style and script are all there."""
+    kinds = {PurePosixPath(name).suffix for name in wheel.namelist() if name.startswith("oncecast/web/")}
+    assert {".html", ".css", ".js"} <= kinds
+
+
+def test_the_wheel_holds_nothing_but_the_package(wheel: zipfile.ZipFile) -> None:
+    """No tests, caches or other top-level names land in somebody's site-packages."""
+    names = [PurePosixPath(name) for name in wheel.namelist()]
+    assert {"oncecast"} == {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
+    assert [] == [str(name) for name in names if "tests" in name.parts or name.suffix in {".pyc", ".db"}]
+
+
+def test_the_wheel_carries_the_licence_and_the_command(wheel: zipfile.ZipFile) -> None:
+    """The licence's text comes along, the metadata names it, and the command is declared."""
+    contents = {name.partition(".dist-info/")[2]: wheel.read(name) for name in wheel.namelist()}
+    assert (ROOT / "LICENSE").read_bytes() == contents["licenses/LICENSE"]
+    assert b"License-Expression: Apache-2.0\n" in contents["METADATA"]
+    assert b"oncecast = oncecast.cli:main" in contents["entry_points.txt"]
+
+
+@pytest.mark.parametrize("pattern", [HOME, CHECKOUT, REGISTRY], ids=["home", "checkout", "registry"])
+def test_no_file_is_tied_to_a_machine_or_a_registry(pattern: re.Pattern[bytes]) -> None:
+    """No file in the tree names somebody's directories or one index of packages."""
+    found = {path.relative_to(ROOT).as_posix(): pattern.findall(path.read_bytes()) for path in tree()}
+    assert {} == {name: matches for name, matches in found.items() if matches}
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements/runtime.lock", "requirements/dev.lock", "tests/peers/package-lock.json"]
+)
+def test_a_lock_names_no_address(name: str) -> None:
+    """A lock says what the files are, by hash; where they come from is the installer's configuration."""
+    assert [] == ADDRESS.findall((ROOT / name).read_bytes())
+
+
+@pytest.mark.parametrize("name", ["runtime", "dev"])
+def test_a_lock_pins_and_hashes_every_line(name: str) -> None:
+    """Each package of a lock has one exact version and at least one hash."""
+    pins = (ROOT / "requirements" / f"{name}.lock").read_text("utf-8").replace("\\\n", "").splitlines()[1:]
+    assert [] == [
+        pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==\S+( ; [^#]+?)?( +--hash=sha256:[0-9a-f]{64})+", pin)
+    ]
+
+
+def test_the_locks_agree_and_hold_what_the_project_asks_for() -> None:
+    """What runs in the tests is what is served, and a dependency that was added without `make lock` is noticed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    pins = {name: locked(name) for name in ("runtime", "dev")}
+    assert pins["runtime"].items() <= pins["dev"].items()
+    assert set() == names(project["project"]["dependencies"]) - pins["runtime"].keys()
+    assert set() == names(project["dependency-groups"]["dev"]) - pins["dev"].keys()
+
+
+def locked(name: str) -> dict[str, str]:
+    """Name and version of each package in a lock."""
+    text = (ROOT / "requirements" / f"{name}.lock").read_text("utf-8")
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The packages that requirements name, spelt as the locks spell them."""
+    found = (re.match(r"[A-Za-z0-9._-]+", requirement) for requirement in requirements)
+    return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in found if match}
