@@ -9,7 +9,9 @@ CATCHING_UP from there until it meets the head. So attaching, resuming, replay a
 
 Invariants
 * A subscription is in the audiences if and only if it is LIVE, and then it has been written everything <= `flushed`.
-* It becomes LIVE only inside `flush`, after the turn has been delivered: nothing lies between log and audience then.
+* It becomes LIVE only inside `flush`, after the turn has been delivered, and only while no further message waits for
+  the next turn (a sink may publish from inside its `write`): nothing lies between log and audience then.
+* It stands in the catch-up queue at most once, whatever it does meanwhile.
 * A sink that fills up during a delivery is taken out after it, so that all its subscriptions stand at one place.
 
 No clock and no asyncio here: `schedule` runs a callable at the end of the loop's turn. `on_fault` is told of an
@@ -21,7 +23,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .errors import Refusal
@@ -85,7 +87,7 @@ class Sink(Protocol):
 class Subscription:
     """A set of channels that one sink listens to in one format, and its place in the log."""
 
-    __slots__ = ("channels", "format", "lag", "lagging", "place", "sink", "state")
+    __slots__ = ("channels", "format", "lag", "lagging", "place", "queued", "sink", "state")
 
     def __init__(self, channels: tuple[str, ...], format: Format, sink: Sink, place: Place, lag: Lag) -> None:  # noqa: A002 - the word of the domain
         self.channels = channels
@@ -93,7 +95,8 @@ class Subscription:
         self.sink = sink
         self.place: Place | None = place  # None while LIVE: then the hub's `flushed` is its place
         self.lag = lag
-        self.lagging = False  # it has been live before, so what it misses from now on it misses by being slow
+        self.lagging = False  # it was live or blocked before, so what it misses from now on it misses by being slow
+        self.queued = False  # it stands in the hub's catch-up queue
         self.state = State.CATCHING_UP
 
     def behind(self) -> bool:
@@ -152,19 +155,19 @@ class Hub:
         self._behind: deque[Subscription] = deque()
         self._full: list[Subscription] = []
         self._pages: dict[tuple[tuple[str, ...], Format, int], tuple[bytes, int, int, bool]] = {}
+        self._pages_version = log.version
 
     # -- what the node calls
 
     def append(self, messages: Sequence[Message], now: float) -> None:
         """Append messages to the log and to this turn."""
+        self._wake()  # first: should one of them be refused, those before it are in the log and must go out
         self._turn.extend(self.log.append(message, now) for message in messages)
-        self._wake()
 
     def attach(self, subscription: Subscription) -> None:
         """Begin to serve a subscription from its place."""
         self.subscriptions += 1
-        self._behind.append(subscription)
-        self._wake()
+        self._queue(subscription)
 
     # -- what the transports call
 
@@ -191,14 +194,12 @@ class Hub:
         if self._delivering:  # it filled and drained inside one delivery
             drained = set(subscriptions)
             self._full = [subscription for subscription in self._full if subscription not in drained]
-            return
         for subscription in subscriptions:
             if subscription.state is State.BLOCKED:
                 subscription.move(State.CATCHING_UP)
                 if subscription.lag is Lag.LATEST:
                     self._skip(subscription)
-                self._behind.append(subscription)
-                self._wake()
+                self._queue(subscription)
 
     def heartbeat_cursor(self, subscriptions: Iterable[Subscription]) -> Cursor | None:
         """Return the cursor that holds for all of these, or None while one of them is not live."""
@@ -217,7 +218,6 @@ class Hub:
             self._deliver(turn)
             self._delivering = False
             self.flushed = turn[-1].seq
-            self._pages.clear()
             full, self._full = self._full, []
             for subscription in full:
                 self._block(subscription)
@@ -268,13 +268,20 @@ class Hub:
 
     def _block_of(self, entries: list[Entry], format_: Format) -> bytes:
         encode = self.log.encode
-        return format_.block([encode(entry, format_) for entry in entries])
+        try:
+            return format_.block([encode(entry, format_) for entry in entries])
+        except Exception as error:  # noqa: BLE001 - one damaged message may not keep the others from anybody
+            if len(entries) == 1:
+                self._on_fault(error)
+                return b""
+        return b"".join(self._block_of([entry], format_) for entry in entries)
 
     # -- catching up
 
     def _catch_up(self) -> None:
         for _ in range(min(PAGES_PER_TURN, len(self._behind))):
             subscription = self._behind.popleft()
+            subscription.queued = False
             if subscription.behind():
                 self._turn_page(subscription)
         if self._behind:
@@ -297,13 +304,16 @@ class Hub:
             self._write_all((subscription.sink.write,), block)
         if not subscription.behind():  # that filled its sink, or ended it
             return
-        if more:
-            self._behind.append(subscription)
+        if more or self._turn:  # what has come since the turn began is in the log already, and will be delivered again
+            self._queue(subscription)
         else:
             self._join(subscription)
 
     def _page(self, channels: tuple[str, ...], format_: Format, seq: int) -> tuple[bytes, int, int, bool]:
         # When a server's clients all come back at once, most of them read the same page.
+        if self._pages_version != self.log.version:  # some of it may have been trimmed, and told as a gap
+            self._pages_version = self.log.version
+            self._pages.clear()
         key = (channels, format_, seq)
         page = self._pages.get(key)
         if page is None:
@@ -319,9 +329,18 @@ class Hub:
 
     def _tell(self, subscription: Subscription, gap: Gap) -> None:
         self.counters.gaps += 1
-        subscription.sink.gap(gap)
+        try:
+            subscription.sink.gap(gap)
+        except Exception as error:  # noqa: BLE001 - as in `_write_all`
+            self._on_fault(error)
 
     # -- moves
+
+    def _queue(self, subscription: Subscription) -> None:
+        if not subscription.queued:
+            subscription.queued = True
+            self._behind.append(subscription)
+            self._wake()
 
     def _join(self, subscription: Subscription) -> None:
         subscription.move(State.LIVE)
@@ -356,24 +375,34 @@ class Hub:
         elif subscription.state is not State.CATCHING_UP:
             return
         subscription.move(State.BLOCKED)
+        subscription.lagging = True
         self.counters.blocked += 1
         if subscription.lag is Lag.DISCONNECT:
-            subscription.sink.refuse(Refusal("slow", "You read too slowly for this channel: resume from your cursor."))
+            refusal = Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
+            try:
+                subscription.sink.refuse(refusal)
+            except Exception as error:  # noqa: BLE001 - as in `_write_all`
+                self._on_fault(error)
 
     def _skip(self, subscription: Subscription) -> None:
-        """Move a subscription that lagged to just before its newest value, with a gap where that skips any."""
+        """Move a subscription that lagged to just before its newest value, with a gap where that skips any.
+
+        Several channels have one place, so it moves to before the oldest of their newest values.
+        """
         place = subscription.place
         assert place is not None
-        seq = min((n for c in subscription.channels if (n := self.log.newest((c,))) > place.seq), default=0) - 1
-        if seq <= place.seq:
-            return
+        trimmed = {gap.channel: gap for gap in self.log.gaps(subscription.channels, place, Reason.SLOW)}
+        newest = min((n for c in subscription.channels if (n := self.log.newest((c,))) > place.seq), default=0)
+        before, place.seq = place.seq, max(place.seq, newest - 1)
+        here = self.log.cursor(place.seq)
         for channel in subscription.channels:
-            skipped = self.log.read_after((channel,), place.seq, 1)
-            if skipped and skipped[0].seq <= seq:
-                first, last = self.log.cursor(skipped[0].seq), self.log.cursor(seq)
-                self._tell(subscription, Gap(channel, Reason.SLOW, first, last, last))
-        place.seq = seq
-        place.forgiven = dict.fromkeys(subscription.channels, seq)
+            gap = trimmed.get(channel)
+            skipped = self.log.read_after((channel,), before, 1)
+            if skipped and skipped[0].seq <= place.seq:
+                first = gap.missed_from if gap else self.log.cursor(skipped[0].seq)
+                self._tell(subscription, Gap(channel, Reason.SLOW, first, here, here))
+            elif gap:
+                self._tell(subscription, replace(gap, cursor=here))
 
     def _wake(self) -> None:
         if not self._scheduled:

@@ -189,8 +189,7 @@ class Log:
         self.bytes += ENTRY_BYTES + len(message.data)
         self._order.append((message.seq, window))
         self._trim_window(window, now)
-        if self.bytes > self._max_bytes:
-            self._trim_bytes()
+        self._trim_bytes()
         if len(self._order) > 2 * self.count + 1024:
             self._order = deque((seq, w) for seq, w in self._order if seq > w.mark.seq)
         return entry
@@ -208,7 +207,7 @@ class Log:
         return data
 
     def trim(self, now: float) -> None:
-        """Trim by age, a slice of the channels at a time; call it about once a second."""
+        """Trim by age, a slice of the channels at a time, and by bytes; call it about once a second."""
         for _ in range(min(SWEEP_CHANNELS, len(self._sweep))):
             window = self._sweep.popleft()
             self._trim_window(window, now)
@@ -216,6 +215,7 @@ class Log:
                 self._sweep.append(window)
             else:
                 self._close(window)
+        self._trim_bytes()  # encodings were made since the last append
 
     # -- reading
 

@@ -492,11 +492,18 @@ def test_take_rest() -> None:
     assert parser.next() is not None
     assert b"\x81\x00" == parser.take_rest()
     assert b"" == parser.take_rest()
-    parser.feed(b"GET / HT")
+    unfinished = GET + b"A: " + b"b" * len(NEXT)
+    parser.feed(unfinished)
     assert parser.next() is None
-    assert b"GET / HT" == parser.take_rest()
+    assert unfinished == parser.take_rest()
     parser.feed(NEXT)
     assert parser.next() is not None
+
+
+def test_empty_lines_are_counted_for_each_request() -> None:
+    """Each request may have empty lines before it, as some clients end a body with one."""
+    requests, refusal = run([b"\r\n\r\n" + NEXT] * 3)
+    assert (3, None) == (len(requests), refusal)
 
 
 EXPECT = POST + b"Expect: 100-continue\r\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import h11
 import pytest
@@ -26,6 +26,8 @@ from oncecast.wire.http1_client import (
     ResponseParser,
     request,
 )
+
+Call: TypeAlias = Callable[[], list[ResponseEvent]]
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -218,7 +220,8 @@ def test_head_limit() -> None:
 def test_stays_failed() -> None:
     """A parser that failed says the same for ever, at the connection's end too."""
     parser = ResponseParser("GET")
-    for call in (lambda: parser.receive(b"?\r\n\r\n"), lambda: parser.receive(OK), parser.receive_eof):
+    calls: list[Call] = [lambda: parser.receive(b"?\r\n\r\n"), lambda: parser.receive(OK), parser.receive_eof]
+    for call in calls:
         with pytest.raises(ResponseFailed, match=r"^malformed response: its first line") as failed:
             call()
         assert not failed.value.truncated

@@ -229,8 +229,7 @@ class Connection:
         try:
             while not self._events:
                 data = await self.read(seconds)
-                if self._parser is None:
-                    raise Broken("the connection is closed")
+                assert self._parser is not None  # an answer is being read
                 if data is None:
                     raise Broken(f"the server sent nothing for {seconds:g} s")
                 self._events.extend(self._parser.receive(data) if data else self._parser.receive_eof())

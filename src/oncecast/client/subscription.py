@@ -139,7 +139,7 @@ class Subscription:
                 self._move(channel, cursor)
                 return event
             case CursorMoved(cursor, channel):
-                for name in self._places if channel is None else [channel]:
+                for name in list(self._places) if channel is None else [channel]:
                     if self._may_skip_to(name, cursor):
                         self._move(name, cursor)
         return None

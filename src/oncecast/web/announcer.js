@@ -1,8 +1,9 @@
 /**
- * What is said aloud to those who use a screen reader: what somebody did and what came of it, never each message.
+ * What is said aloud to those who use a screen reader: what somebody did and what came of it, never each
+ * message.
  *
- * What is said within a moment is said in one piece, so that "cut all" is one announcement, not four that cut each
- * other off.
+ * What is said within a moment is said in one piece, so that "cut all" is one announcement, not four that cut
+ * each other off.
  */
 
 const GATHER_MS = 300;

@@ -1,9 +1,11 @@
 /**
  * One publish, four arrivals: a table that shows for each message when each listener got it.
  *
- * A row is made by whoever knows of a message first, be it the acknowledgement or a listener; both only add to it.
+ * A row is made by whoever knows of a message first, be it the acknowledgement or a listener; both only add
+ * to it.
  */
 
+import { element } from "./dom.js";
 import * as format from "./format.js";
 
 /** Rows kept. The newest is on top. */
@@ -58,7 +60,7 @@ export class Arrivals {
   /**
    * A listener has it.
    * @param {string} kind
-   * @param {import("./transports.js").Message} message
+   * @param {import("./transport.js").Message} message
    * @param {import("./panel.js").Delivery} delivery
    * @param {boolean} history whether it is older than the page
    */
@@ -78,16 +80,17 @@ export class Arrivals {
   }
 
   /**
-   * A listener has reached a time. What it has not heard from before that, it most likely never will: it fell into
-   * a gap, or it is a named event, which an `EventSource` hears only if it listened for that name. Should the message
-   * come after all, as it may while channels are caught up one after the other, then it is entered all the same.
+   * A listener has reached a time. What it has not heard from before that, it most likely never will: it fell
+   * into a gap, or it is a named event, which an `EventSource` hears only if it listened for that name.
+   * Should the message come after all, as it may while channels are caught up one after the other, then it is
+   * entered all the same.
    * @param {string} kind
    * @param {number} time Unix seconds, the server's clock
    */
   passed(kind, time) {
     for (const row of this.#rows.values()) {
       const arrival = row.cells.get(kind);
-      if (arrival.done || !(row.time < time)) continue;
+      if (!arrival || arrival.done || row.time >= time) continue;
       const unnamed = kind === "sse" && row.note.dataset.event;
       arrival.cell.dataset.outcome = "unheard";
       arrival.cell.title = unnamed ? UNNAMED : "It expired while this listener was away, and a gap said so.";
@@ -104,7 +107,7 @@ export class Arrivals {
     this.#away.set(kind, away);
     for (const { cells } of this.#rows.values()) {
       const arrival = cells.get(kind);
-      if (!arrival.done) this.#wait(kind, arrival);
+      if (arrival && !arrival.done) this.#wait(kind, arrival);
     }
   }
 
@@ -127,9 +130,9 @@ export class Arrivals {
     const head = document.createElement("th");
     head.scope = "rowgroup";
     head.colSpan = this.kinds.length;
-    const note = element("span", "note", "");
+    const note = element("span", "", "note");
     if (event) note.dataset.event = event;
-    head.append(element("span", "said-id", id), element("span", "said", shown(data)), note);
+    head.append(element("span", id, "said-id"), element("span", shown(data), "said"), note);
     top.append(head);
 
     const cells = new Map();
@@ -150,11 +153,12 @@ export class Arrivals {
   /** Newest first, and no more than there is room for. @param {Row} row */
   #place({ body }) {
     this.table.querySelector("[data-empty]")?.remove();
-    this.table.tHead.after(body);
-    if (this.#rows.size <= ROWS) return;
-    const [oldest, row] = this.#rows.entries().next().value;
-    this.#rows.delete(oldest);
-    row.body.remove();
+    this.table.tHead?.after(body);
+    for (const [id, row] of this.#rows) {
+      if (this.#rows.size <= ROWS) return;
+      this.#rows.delete(id); // a Map is in order of insertion: the oldest first
+      row.body.remove();
+    }
   }
 
   /**
@@ -180,9 +184,9 @@ export class Arrivals {
    * @param {number | null} delay
    */
   #fill(cell, text, delay) {
-    cell.replaceChildren(element("span", "when", text));
+    cell.replaceChildren(element("span", text, "when"));
     if (delay === null) return;
-    const bar = element("span", "bar", "");
+    const bar = element("span", "", "bar");
     const share = Math.log(Math.max(delay, FASTEST_MS) / FASTEST_MS) / Math.log(SLOWEST_MS / FASTEST_MS);
     bar.style.setProperty("--share", String(Math.min(1, share)));
     cell.append(bar);
@@ -193,16 +197,4 @@ export class Arrivals {
 function shown(data) {
   const text = typeof data === "string" ? data : (JSON.stringify(data) ?? "binary data");
   return text.length > TEXT_CHARS ? `${text.slice(0, TEXT_CHARS)}…` : text;
-}
-
-/**
- * @param {string} tag
- * @param {string} className
- * @param {string} text
- */
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
 }

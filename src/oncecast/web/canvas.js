@@ -1,8 +1,9 @@
 /**
- * What both drawings share: a canvas that is as sharp as its screen, and colours that come from the style sheet.
+ * What both drawings share: a canvas that is as sharp as its screen, and colours that come from the style
+ * sheet.
  *
- * Colours are read from custom properties, so that light and dark are decided in one place; they are read again
- * when the scheme changes, not for each frame.
+ * Colours are read from custom properties, so that light and dark are decided in one place; they are read
+ * again when the scheme changes, not for each frame.
  */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -17,7 +18,7 @@ export class Surface {
   /** @param {HTMLCanvasElement} canvas sized by the style sheet */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d");
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     new ResizeObserver(() => this.#fit()).observe(canvas);
     dark.addEventListener("change", () => this.#colors.clear());
   }

@@ -1,8 +1,9 @@
 /**
  * A strip chart of the last minute: processor as a solid line, memory as a dashed one.
  *
- * Time runs by the messages' own time, so what arrives late is drawn where it belongs. What was caught up after a
- * reconnect has another tint; what a gap declared missing is hatched; what has not arrived yet is left empty.
+ * Time runs by the messages' own time, so what arrives late is drawn where it belongs. What was caught up
+ * after a reconnect has another tint; what a gap declared missing is hatched; what has not arrived yet is
+ * left empty.
  */
 
 import { Surface } from "./canvas.js";
@@ -59,8 +60,9 @@ export class Chart {
 
     for (const run of runs(shown)) {
       const path = line(run, x, (sample) => y(sample.cpu));
-      const ends = [x(run[0].at), x(run.at(-1).at)];
-      const late = run.at(-1).late;
+      const end = run[run.length - 1];
+      const ends = [x(run[0].at), x(end.at)];
+      const { late } = end;
       if (late) {
         context.fillStyle = surface.color("--late-wash");
         context.fillRect(ends[0], HEAD, ends[1] - ends[0], bottom - HEAD);
@@ -130,17 +132,23 @@ export class Chart {
 }
 
 /**
- * Stretches to be drawn in one tint. Neighbours share a sample, so that the line is unbroken, except at a gap.
+ * Stretches to be drawn in one tint. Neighbours share a sample, so that the line is unbroken, except at a
+ * gap.
  * @param {readonly Sample[]} samples
  */
 function runs(samples) {
   /** @type {Sample[][]} */
   const result = [];
+  /** @type {Sample[]} */
+  let run = [];
   for (const [index, sample] of samples.entries()) {
     const before = samples[index - 1];
-    if (!before || sample.afterGap) result.push([sample]);
-    else if (sample.late !== before.late && result.at(-1).length > 0) result.push([before, sample]);
-    else result.at(-1).push(sample);
+    if (before && !sample.afterGap && sample.late === before.late) {
+      run.push(sample);
+      continue;
+    }
+    run = before && !sample.afterGap ? [before, sample] : [sample];
+    result.push(run);
   }
   return result;
 }

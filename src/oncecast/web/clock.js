@@ -1,12 +1,16 @@
 /**
- * Two clocks: the server's, which stamps a message when it is appended, and this browser's, which sees it arrive.
+ * Two clocks: the server's, which stamps a message when it is appended, and this browser's, which sees it
+ * arrive.
  *
- * A delay is the difference of the two, so it is only as true as the clocks agree. No request is needed to check
- * that: a message can't arrive before it was published, and over a minute the fastest of hundreds of deliveries
- * takes next to no time. So the smallest difference seen lately is (nearly) the difference of the clocks.
+ * A delay is the difference of the two, so it is only as true as the clocks agree. No request is needed to
+ * check that: a message can't arrive before it was published, and over a minute the fastest of hundreds of
+ * deliveries takes next to no time. So the smallest difference seen lately is (nearly) the difference of the
+ * clocks.
  */
 
-/** A smallest difference up to this is believed to be the network; beyond it, or below 0, the clocks disagree. */
+/**
+ * A smallest difference up to this is believed to be the network; beyond it, or below 0, the clocks disagree.
+ */
 const PLAUSIBLE_MS = 250;
 
 /** The minimum is taken over one to two spans of this length, so that a corrected clock is noticed. */
@@ -17,7 +21,10 @@ export function now() {
   return performance.timeOrigin + performance.now();
 }
 
-/** Before it has watched for this long, it may have seen nothing but old messages, which look like a slow clock. */
+/**
+ * Before it has watched for this long, it may have seen nothing but old messages, which look like a slow
+ * clock.
+ */
 const SETTLE_MS = 2_000;
 
 export class Clock {

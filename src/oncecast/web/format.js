@@ -14,7 +14,7 @@ export function whole(count) {
  * @param {number | null | undefined} count
  */
 export function bytes(count) {
-  if (!Number.isFinite(count)) return NONE;
+  if (!known(count)) return NONE;
   let value = count;
   let unit = 0;
   while (value >= 999.5 && unit < UNITS.length - 1) {
@@ -29,7 +29,7 @@ export function bytes(count) {
  * @param {number | null | undefined} milliseconds
  */
 export function duration(milliseconds) {
-  if (!Number.isFinite(milliseconds)) return NONE;
+  if (!known(milliseconds)) return NONE;
   const value = Math.max(0, milliseconds);
   if (value < 9.95) return `${value.toFixed(1)} ms`;
   if (value < 999.5) return `${Math.round(value)} ms`;
@@ -39,7 +39,7 @@ export function duration(milliseconds) {
 
 /** @param {number | null | undefined} value 0 to 100 */
 export function percent(value) {
-  return Number.isFinite(value) ? `${value.toFixed(1)} %` : NONE;
+  return known(value) ? `${value.toFixed(1)} %` : NONE;
 }
 
 /**
@@ -60,4 +60,12 @@ export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/**
+ * @param {number | null | undefined} value
+ * @returns {value is number}
+ */
+function known(value) {
+  return Number.isFinite(value);
 }

@@ -2,8 +2,8 @@
  * The books of one listener: was anything missed, repeated or out of order?
  *
  * The invariant it checks is the product's promise: every message once, in order, or a gap that says what is
- * missing. Two witnesses: the ids, which must never come twice, and the counter `n` in the messages of one channel,
- * which must go up by one each time. A jump of `n` is allowed exactly once after a gap was declared.
+ * missing. Two witnesses: the ids, which must never come twice, and the counter `n` in the messages of one
+ * channel, which must go up by one each time. A jump of `n` is allowed exactly once after a gap was declared.
  */
 
 /** Ids remembered to find repeats: several times the history that a listener starts with. */
@@ -13,8 +13,8 @@ const MEMORY = 4_000;
 const GAPS = 20;
 
 /**
- * @typedef {import("./transports.js").Message} Message
- * @typedef {import("./transports.js").Gap} Gap
+ * @typedef {import("./transport.js").Message} Message
+ * @typedef {import("./transport.js").Gap} Gap
  *
  * @typedef {object} Resume the account of one reconnect
  * @property {number} caughtUp

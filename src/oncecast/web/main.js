@@ -8,6 +8,7 @@
 import { Announcer } from "./announcer.js";
 import { Arrivals } from "./arrivals.js";
 import { Clock, now } from "./clock.js";
+import { find, write } from "./dom.js";
 import * as format from "./format.js";
 import { Panel } from "./panel.js";
 import { bringToLife } from "./publish.js";
@@ -19,6 +20,7 @@ const MACHINE = "demo.machine";
 const CHAT = "demo.chat";
 
 const RENDER_MS = 250; // numbers that change faster than this can't be read
+const NOTABLE = 8; // two seconds' worth: a poll is always a little behind
 const DRAW_MS = 50;
 const CALM_DRAW_MS = 1_000; // for those who asked for less motion
 
@@ -79,7 +81,7 @@ const panels = SETTINGS.map(
 
 /**
  * @param {Panel} panel
- * @param {import("./transports.js").Message} message
+ * @param {import("./transport.js").Message} message
  * @param {import("./panel.js").Delivery} delivery
  */
 function deliver(panel, message, delivery) {
@@ -115,34 +117,34 @@ toggleAll.addEventListener("click", () => {
   }
 });
 
-/** The number of messages a second, over the last ten: from the counter and the time of the messages themselves. */
+/**
+ * Messages a second, by the time that the last ten seconds' messages carry.
+ * @param {readonly import("./chart.js").Sample[]} samples
+ */
 function rate(samples) {
   const recent = samples.slice(-41);
   if (recent.length < 2) return "–";
-  const seconds = (recent.at(-1).at - recent[0].at) / 1000;
+  const seconds = (recent[recent.length - 1].at - recent[0].at) / 1000;
   return seconds > 0 ? `${((recent.length - 1) / seconds).toFixed(1)} / s` : "–";
 }
 
 /** What the stream says about the server, from whichever listener is furthest. */
 function renderFacts() {
-  const furthest = panels.reduce((best, panel) => (lastAt(panel) > lastAt(best) ? panel : best));
-  const data = furthest.machine;
+  const { machine: data, samples } = furthest();
   if (!data) return;
   const { cores = [], memory = {}, network = {}, load = [] } = data;
   const facts = {
-    rate: rate(furthest.samples),
+    rate: rate(samples),
     cpu: `${format.percent(data.cpu)} of ${format.plural(cores.length, "core")}`,
     memory: `${format.bytes(memory.used)} of ${format.bytes(memory.total)}`,
-    load: load.map((value) => value.toFixed(2)).join("  "),
+    load: load.map((/** @type {number} */ value) => value.toFixed(2)).join("  "),
     network: `↓ ${format.bytes(network.rx)}/s  ↑ ${format.bytes(network.tx)}/s`,
     clock: clock.offset === 0 ? "agrees" : `${format.duration(Math.abs(clock.offset))} apart, corrected`,
   };
-  for (const [name, text] of Object.entries(facts)) {
-    const field = find(`[data-fact=${name}]`);
-    if (field.textContent !== text) field.textContent = text;
-  }
+  for (const [name, text] of Object.entries(facts)) write(find(`[data-fact=${name}]`), text);
 }
 
+/** When the newest message that a panel has was published. @param {Panel} panel */
 function lastAt(panel) {
   return panel.samples.at(-1)?.at ?? -Infinity;
 }
@@ -156,13 +158,12 @@ function frame() {
   const at = now();
   if (at - rendered >= RENDER_MS) {
     rendered = at;
-    const head = lastCounter();
+    const head = furthest().samples.at(-1)?.n ?? 0;
     for (const panel of panels) {
       panel.render(head);
       const behind = panel.behind(head);
-      const field = find(`[data-behind=${panel.kind}]`);
-      const text = panel.isCut || behind > 8 ? `${format.whole(behind)} behind` : "reading";
-      if (field.textContent !== text) field.textContent = text;
+      const away = panel.isCut || behind > NOTABLE;
+      write(find(`[data-behind=${panel.kind}]`), away ? `${format.whole(behind)} behind` : "reading");
     }
     renderFacts();
   }
@@ -181,23 +182,15 @@ function frame() {
   }
 }
 
-/** The counter of the message published last, as far as any panel knows. */
-function lastCounter() {
-  const newest = panels.reduce((best, panel) => (lastAt(panel) > lastAt(best) ? panel : best));
-  return newest.samples.at(-1)?.n ?? 0;
-}
-
-/** @param {string} selector @returns {any} */
-function find(selector) {
-  const found = document.querySelector(selector);
-  if (!found) throw new Error(`the page has no ${selector}`);
-  return found;
+/** The panel that has the message published last. */
+function furthest() {
+  return panels.reduce((best, panel) => (lastAt(panel) > lastAt(best) ? panel : best));
 }
 
 find("#panels").append(...panels.map((panel) => panel.element));
 find("[data-fact=server]").textContent = location.host;
-find("[data-fact=protocol]").textContent =
-  performance.getEntriesByType("navigation")[0]?.nextHopProtocol || location.protocol.replace(":", "");
+const [visit] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
+find("[data-fact=protocol]").textContent = visit?.nextHopProtocol || location.protocol.replace(":", "");
 fill(find("#snippets"), find("#snippet-template").content, (sentence) => announcer.say(sentence));
 bringToLife(find("#publish-form"), find("#publish-result"), {
   heard: CHAT,

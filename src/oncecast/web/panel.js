@@ -1,12 +1,13 @@
 /**
  * One panel: a listener with its own transport, its books, its chart and its numbers.
  *
- * Messages are entered as they come; what is seen is brought up to date by `render` and `draw`, which the page calls
- * a few times a second, so that a flood of messages costs a flood of arithmetic and not of layout.
+ * Messages are entered as they come; what is seen is brought up to date by `render` and `draw`, which the
+ * page calls a few times a second, so that a flood of messages costs a flood of arithmetic and not of layout.
  */
 
 import { Chart, SPAN_MS } from "./chart.js";
 import { now } from "./clock.js";
+import { find, write } from "./dom.js";
 import * as format from "./format.js";
 import { Ledger } from "./ledger.js";
 
@@ -25,9 +26,9 @@ const STATES = {
 };
 
 /**
- * @typedef {import("./transports.js").Message} Message
- * @typedef {import("./transports.js").Gap} Gap
- * @typedef {import("./transports.js").State} State
+ * @typedef {import("./transport.js").Message} Message
+ * @typedef {import("./transport.js").Gap} Gap
+ * @typedef {import("./transport.js").State} State
  *
  * @typedef {object} Delivery
  * @property {number} delay milliseconds from publish to arrival
@@ -38,7 +39,7 @@ const STATES = {
  * @property {string} title
  * @property {string} how one line of code that says how it listens
  * @property {string} bytesNote what the number of bytes counts
- * @property {new (channels: readonly string[], listener: any) => import("./transports.js").Transport} Transport
+ * @property {new (channels: readonly string[], listener: any) => import("./transport.js").Transport} Transport
  */
 
 export class Panel {
@@ -78,15 +79,17 @@ export class Panel {
     const fragment = /** @type {DocumentFragment} */ (page.template.cloneNode(true));
     this.element = /** @type {HTMLElement} */ (fragment.firstElementChild);
     this.element.dataset.panel = this.kind;
-    this.fields = Object.fromEntries(
-      [...this.element.querySelectorAll("[data-field]")].map((field) => [field.dataset.field, field]),
-    );
+    /** @type {Record<string, any>} */
+    this.fields = {};
+    for (const field of this.element.querySelectorAll("[data-field]")) {
+      this.fields[field.getAttribute("data-field") ?? ""] = field;
+    }
     this.fields.title.textContent = this.title;
     this.fields.title.id = `title-${this.kind}`;
     this.element.setAttribute("aria-labelledby", this.fields.title.id);
     this.fields.how.textContent = setting.how;
     this.fields.bytes.parentElement.title = setting.bytesNote;
-    this.toggle = this.element.querySelector("[data-action=toggle]");
+    this.toggle = find("[data-action=toggle]", this.element);
     this.toggle.addEventListener("click", () => (this.isCut ? this.reconnect() : this.cut()));
     this.chart = new Chart(this.fields.chart);
     this.#showState("idle", "");
@@ -126,9 +129,10 @@ export class Panel {
       if (message.channel === this.page.channels[0]) this.#sample(message, late, afterGap);
       this.page.onDelivery(this, message, { delay: arrival - at, late });
     }
-    if (this.ledger.resume?.settled && !this.#announced) {
+    const { resume } = this.ledger;
+    if (resume?.settled && !this.#announced) {
       this.#announced = true;
-      this.page.announcer.say(`${this.title}: ${this.#resumed()}.`);
+      this.page.announcer.say(`${this.title}: ${this.#resumed(resume)}.`);
     }
   }
 
@@ -148,6 +152,9 @@ export class Panel {
       this.#announced = false;
     }
     if (state === "live") this.#wasLive = true;
+    if (state === "waiting" && this.element.dataset.state === "live") {
+      this.page.announcer.say(`${this.title} lost its connection, and will resume.`);
+    }
     this.#trouble = detail;
     this.#showState(state, detail);
     this.page.onState(this);
@@ -186,7 +193,13 @@ export class Panel {
     write(fields.integrity, this.#integrity());
     write(fields.resume, this.#story(behind));
     const { missed, repeated, disordered, declared } = this.ledger;
-    Object.assign(fields.integrity.dataset, { missed, repeated, disordered, declared, sound: this.ledger.sound });
+    Object.assign(fields.integrity.dataset, {
+      missed,
+      repeated,
+      disordered,
+      declared,
+      sound: this.ledger.sound,
+    });
     fields.resume.dataset.tone = this.#tone();
   }
 
@@ -211,7 +224,11 @@ export class Panel {
     const { ledger } = this;
     if (this.newest === null) return "waiting for the first message";
     const parts = [ledger.disordered ? `${ledger.disordered} out of order` : "in order"];
-    const told = ledger.declared ? `${format.whole(ledger.declared)} in a gap` : ledger.torn ? "a gap declared" : "";
+    const told = ledger.declared
+      ? `${format.whole(ledger.declared)} in a gap`
+      : ledger.torn
+        ? "a gap declared"
+        : "";
     if (ledger.missed || !told) parts.push(ledger.missed ? `${ledger.missed} missed` : "none missed");
     if (told) parts.push(told);
     parts.push(ledger.repeated ? `${ledger.repeated} repeated` : "none repeated");
@@ -228,19 +245,23 @@ export class Panel {
       case "connecting":
         return this.#wasLive ? "Resuming from its cursor." : "Connecting.";
     }
-    if (this.ledger.resume) return this.#resumed();
+    if (this.ledger.resume) return this.#resumed(this.ledger.resume);
     const gap = this.#chief(this.ledger.gaps);
     return gap ? gapText(gap) : "Cut it, wait a little, reconnect: it misses nothing.";
   }
 
-  #resumed() {
-    const { caughtUp, missed, repeated, gaps } = this.ledger.resume;
-    const sum = `Resumed: ${format.plural(caughtUp, "message")} caught up, ${missed} missed, ${repeated} repeated`;
+  /** @param {import("./ledger.js").Resume} account */
+  #resumed({ caughtUp, missed, repeated, gaps }) {
+    const messages = format.plural(caughtUp, "message");
+    const sum = `Resumed: ${messages} caught up, ${missed} missed, ${repeated} repeated`;
     const told = this.#chief(gaps);
     return told ? `${sum}. ${gapText(told)}` : sum;
   }
 
-  /** Of several gaps the one to show: the newest, of the channel with the counter if it has any. @param {Gap[]} gaps */
+  /**
+   * Of several gaps the one to show: the newest, of the channel with the counter if it has any.
+   * @param {Gap[]} gaps
+   */
   #chief(gaps) {
     return gaps.findLast((gap) => gap.channel === this.ledger.channel) ?? gaps.at(-1);
   }
@@ -268,7 +289,14 @@ export class Panel {
     this.machine = data;
     const at = time * 1000;
     const resumed = this.ledger.resume !== null; // the history a page begins with is no catching up
-    this.samples.push({ at, n: data.n, cpu: data.cpu, memory: data.memory?.percent, late: late && resumed, afterGap });
+    this.samples.push({
+      at,
+      n: data.n,
+      cpu: data.cpu,
+      memory: data.memory?.percent,
+      late: late && resumed,
+      afterGap,
+    });
     // One sample beyond the edge stays, so that the line comes in from outside.
     const edge = this.page.clock.serverNow - SPAN_MS;
     while (this.samples.length > 2 && this.samples[1].at < edge) this.samples.shift();
@@ -277,14 +305,6 @@ export class Panel {
 
 /** @param {Gap} gap */
 function gapText({ channel, reason, missed_from, missed_to }) {
-  return `Gap on ${channel}: ${reason}, from ${missed_from ?? "?"} to ${missed_to ?? "?"}`;
-}
-
-/**
- * Touch the document only where something changed.
- * @param {HTMLElement} field
- * @param {string} text
- */
-function write(field, text) {
-  if (field.textContent !== text) field.textContent = text;
+  const end = missed_to ? `to ${missed_to}` : "on";
+  return `Gap on ${channel}: ${reason}, from ${missed_from ?? "the start"} ${end}`;
 }

@@ -1,15 +1,19 @@
 /**
  * Publishing: one POST, which is safe to repeat.
  *
- * The key makes it so. When the answer gets lost on its way, nobody knows whether the message is in the log; sent
- * again with the same key, it is in there once.
+ * The key makes it so. When the answer gets lost on its way, nobody knows whether the message is in the log;
+ * sent again with the same key, it is in there once.
  */
 
 import { now } from "./clock.js";
+import { element, find } from "./dom.js";
 import * as format from "./format.js";
-import { backoff } from "./transports.js";
+import { backoff } from "./transport.js";
 
 const ATTEMPTS = 4;
+
+/** What is said when there is no answer, which says nothing about the message: it may be in the log. */
+const UNHEARD = { code: "no_answer", message: "The server could not be reached. Try again in a while." };
 
 /** A refusal: the server's code and its advice. */
 class Refused extends Error {
@@ -73,19 +77,13 @@ export function contentType(text) {
  * @param {(id: string, data: unknown, channel: string) => void} page.onPublished
  */
 export function bringToLife(form, result, { heard, onBefore, onPublished }) {
-  const { channel, data, event } = form.elements;
-  const hint = form.querySelector("[data-field=content-type]");
+  const { channel, data, event } = /** @type {any} */ (form.elements);
+  const hint = find("[data-field=content-type]", form);
   const describe = () => {
     hint.textContent = `sent as ${contentType(data.value).split(";")[0]}`;
   };
   data.addEventListener("input", describe);
   describe();
-
-  data.addEventListener("keydown", (/** @type {KeyboardEvent} */ press) => {
-    if (press.key !== "Enter" || press.shiftKey || press.isComposing) return;
-    press.preventDefault();
-    form.requestSubmit();
-  });
 
   form.addEventListener("submit", async (submit) => {
     submit.preventDefault();
@@ -96,12 +94,12 @@ export function bringToLife(form, result, { heard, onBefore, onPublished }) {
       const { id, durability } = await publish(name, data.value, event.value.trim());
       const took = format.duration(now() - started);
       const unheard = name === heard ? "" : ` This page listens to ${heard} only.`;
-      show(result, "published", ["Published as ", strong(id), ` · durability ${durability} · answered in ${took}.${unheard}`]);
+      const rest = ` · durability ${durability} · answered in ${took}.${unheard}`;
+      show(result, "published", ["Published as ", element("strong", id), rest]);
       onPublished(id, parsed(data.value), name);
     } catch (error) {
-      const code = error instanceof Refused ? error.code : "no_answer";
-      const message = error instanceof Refused ? error.message : "The server did not answer. Nothing is known to be lost; try again.";
-      show(result, "refused", ["Not published: ", strong(code), `. ${message}`]);
+      const { code, message } = error instanceof Refused ? error : UNHEARD;
+      show(result, "refused", ["Not published: ", element("strong", code), `. ${message}`]);
     }
   });
 }
@@ -121,14 +119,9 @@ function show(result, outcome, content) {
   result.replaceChildren(...content);
 }
 
-/** @param {string} text */
-function strong(text) {
-  const made = document.createElement("strong");
-  made.textContent = text;
-  return made;
-}
-
-/** 128 random bits. `crypto.randomUUID` is missing where a page comes over plain HTTP from another machine. */
+/**
+ * 128 random bits. `crypto.randomUUID` is missing where a page comes over plain HTTP from another machine.
+ */
 function key() {
   const bits = crypto.getRandomValues(new Uint8Array(16));
   return [...bits].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,5 +1,7 @@
 /** Lines to copy, with this server's own address filled in. */
 
+import { find } from "./dom.js";
+
 /**
  * @typedef {object} Snippet
  * @property {string} title
@@ -14,10 +16,12 @@
 export function snippets(origin) {
   const socket = origin.replace(/^http/, "ws");
   const machine = "/v1/channels/demo.machine";
+  const print = "  .onmessage = ({ data }) => console.log(JSON.parse(data));";
+  const chat = "/v1/channels/demo.chat";
   return [
     {
       title: "Publish",
-      code: `curl ${origin}/v1/channels/demo.chat \\\n  -H 'Content-Type: application/json' -d '{"text": "hello"}'`,
+      code: `curl ${origin}${chat} \\\n  -H 'Content-Type: application/json' -d '{"text": "hello"}'`,
     },
     { title: "Short poll", kind: "short-poll", code: `curl '${origin}${machine}?last=1'` },
     { title: "Long poll", kind: "long-poll", code: `curl '${origin}${machine}?after=latest&wait=25'` },
@@ -25,12 +29,12 @@ export function snippets(origin) {
     {
       title: "EventSource",
       kind: "sse",
-      code: `new EventSource("${origin}${machine}")\n  .onmessage = ({ data }) => console.log(JSON.parse(data));`,
+      code: `new EventSource("${origin}${machine}")\n${print}`,
     },
     {
       title: "WebSocket",
       kind: "websocket",
-      code: `new WebSocket("${socket}${machine}", "oncecast.v1")\n  .onmessage = ({ data }) => console.log(JSON.parse(data));`,
+      code: `new WebSocket("${socket}${machine}", "oncecast.v1")\n${print}`,
     },
     { title: "oncecast sub", code: "oncecast sub demo.machine --last 10" },
     { title: "oncecast pub", code: "oncecast pub demo.chat 'hello'" },
@@ -46,9 +50,9 @@ export function snippets(origin) {
 export function fill(list, template, say) {
   for (const { title, kind, code } of snippets(location.origin)) {
     const entry = /** @type {DocumentFragment} */ (template.cloneNode(true));
-    const heading = entry.querySelector("h3");
-    const text = entry.querySelector("code");
-    const button = entry.querySelector("button");
+    const heading = find("h3", entry);
+    const text = find("code", entry);
+    const button = find("button", entry);
     heading.textContent = title;
     if (kind) heading.dataset.pen = kind;
     text.textContent = code;
@@ -64,8 +68,8 @@ export function fill(list, template, say) {
 }
 
 /**
- * Copy a text. The clipboard is closed to pages that came over plain HTTP from another machine; there the text is
- * selected, and the older command tried.
+ * Copy a text. The clipboard is closed to pages that came over plain HTTP from another machine; there the
+ * text is selected, and the older command tried.
  * @param {string} text
  * @param {HTMLElement} source where the text stands
  * @returns {Promise<boolean>} whether it is on the clipboard

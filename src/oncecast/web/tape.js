@@ -1,8 +1,9 @@
 /**
  * The log itself, as a tape: one tick for each message, and below it four readers with a cursor each.
  *
- * It shows what the product is made of. The tape runs on whoever reads it; a cursor that is cut off stays where it
- * is; on reconnecting, a reader fills in what it has not read. The top row has every message that any reader knows.
+ * It shows what the product is made of. The tape runs on whoever reads it; a cursor that is cut off stays
+ * where it is; on reconnecting, a reader fills in what it has not read. The top row has every message that
+ * any reader knows.
  */
 
 import { Surface } from "./canvas.js";

@@ -191,7 +191,6 @@ class ResponseParser:
             events.append(Body(data))
         if self._part is _Part.ENDED:
             events.append(End(self._keep_alive, data))
-            self._buffer.clear()
         return events
 
     def _read_head(self) -> ResponseHead | None:
@@ -226,7 +225,6 @@ class ResponseParser:
         if length == CHUNKED:
             return _Part.CHUNKS
         if length is None:
-            self._keep_alive = False
             return _Part.UNTIL_EOF
         self._left = length
         return _Part.LENGTH

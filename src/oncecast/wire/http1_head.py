@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A parsed head: the request but for its body, and how long that is (`CHUNKED`, or bytes)."""
+    """The request but for its body, how long that is (`CHUNKED`, or bytes), and whether it waits for 100."""
 
     request: Request
     length: int
@@ -101,7 +101,7 @@ def parse_head(head: bytes) -> Head:
         keep_alive=keep_alive,
         raw_path=raw_path,
     )
-    return Head(request, length or 0, expect is not None and version == (1, 1) and bool(length))
+    return Head(request, length or 0, expect is not None and version == (1, 1))
 
 
 @lru_cache(maxsize=MEMO_HEADS)

@@ -1,0 +1,220 @@
+"""Write the reference pages, and the tables in other pages, from the declarations in the code.
+
+Usage: scripts/reference.py [--check]
+
+Owns `docs/reference/` whole, and in other files what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. With
+`--check` nothing is written: the stale files are named, and the exit status is 1. To add a page or a table, add it to
+`pages` or `parts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from oncecast import hub
+from oncecast.errors import ERRORS
+from oncecast.server import connection
+from oncecast.server.metrics import render
+from oncecast.server.server import Server
+from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.wire import ws_connection
+
+ROOT = Path(__file__).parent.parent
+NOTICE = "<!-- Made by scripts/reference.py from {}: edit that, and run the script. -->\n\n"
+
+Row = tuple[str, ...]
+
+
+def pages() -> dict[str, str]:
+    """Return each page that is made whole, by its path."""
+    return {
+        "docs/reference/settings.md": settings_page(),
+        "docs/reference/errors.md": errors_page(),
+        "docs/reference/metrics.md": metrics_page(),
+    }
+
+
+def parts() -> dict[str, dict[str, str]]:
+    """Return the parts that are made of other pages, by path and name."""
+    return {
+        "spec/wire.md": {"errors": errors_table()},
+        "ARCHITECTURE.md": {
+            "subscription": moves(hub.MOVES),
+            "connection": moves(connection.MOVES),
+            "websocket": moves(ws_connection.MOVES),
+        },
+    }
+
+
+def rendered() -> dict[str, str]:
+    """Return what every file with something made in it should hold, by path."""
+    files = pages()
+    for path, made in parts().items():
+        text = (ROOT / path).read_text("utf-8")
+        for name, part in made.items():
+            begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+            before, found, rest = text.partition(begin)
+            _, closed, after = rest.partition(end)
+            if not (found and closed):
+                raise ValueError(f"{path} has no {begin.strip()} and {end}")
+            text = before + begin + part + end + after
+        files[path] = text
+    return files
+
+
+def stale() -> list[str]:
+    """Return the paths whose content is not what the code says."""
+    return [
+        path
+        for path, text in rendered().items()
+        if not (ROOT / path).is_file() or (ROOT / path).read_text("utf-8") != text
+    ]
+
+
+# Settings --------------------------------------------------------------------------------------------------------
+
+
+def settings_page() -> str:
+    """Return the page of all settings."""
+    text = "# Settings\n\n" + NOTICE.format("src/oncecast/server/settings.py")
+    text += (
+        "How to give them: [configure](../how-to/configure.md). Where a key has a flag of its own, `oncecast serve "
+        "--help` shows it.\n"
+    )
+    for table, struct, heading in (
+        ("", Settings, "Server"),
+        ("limits", Limits, "`[limits]`"),
+        ("retention", Retention, "`[retention]`"),
+        ("channels", ChannelRule, '`[channels."NAME"]` and `[channels."PREFIX*"]`'),
+    ):
+        text += f"\n## {heading}\n\n"
+        if table:
+            text += f"{(struct.__doc__ or '').strip()}\n\n"
+        text += markdown(("key", "default", "allowed", "meaning", "variable"), setting_rows(table, struct))
+    return text
+
+
+def setting_rows(table: str, struct: type[msgspec.Struct]) -> list[Row]:
+    """Return a row for each setting of a struct."""
+    rows: list[Row] = []
+    for info in msgspec.structs.fields(struct):
+        if get_origin(info.type) is not Annotated:  # a table inside it
+            continue
+        base, meta = get_args(info.type)
+        default = "–" if info.default is None else f"`{json.dumps(info.default)}`"
+        name = f"ONCECAST_{table.upper()}__{info.name.upper()}" if table else f"ONCECAST_{info.name.upper()}"
+        variable = "–" if table == "channels" else f"`{name}`"  # a pattern can't stand in a variable's name
+        rows.append((f"`{info.name}`", default, allowed(base, meta), meta.description or "", variable))
+    return rows
+
+
+def allowed(base: Any, meta: msgspec.Meta) -> str:
+    """Say which values a setting may have."""
+    kind = next(arg for arg in (*get_args(base), base) if arg is not type(None))
+    if isinstance(kind, str):
+        return ", ".join(f"`{choice}`" for choice in get_args(base))
+    if get_origin(base) is tuple:
+        return "a list of texts"
+    if kind is bool:
+        return "`true`, `false`"
+    if kind is str:
+        return "a text"
+    return f"{meta.ge} to {meta.le}" + (", whole" if kind is int else "")
+
+
+# Errors ----------------------------------------------------------------------------------------------------------
+
+
+def errors_page() -> str:
+    """Return the page of all errors."""
+    return (
+        "# Errors\n\n"
+        + NOTICE.format("src/oncecast/errors.py")
+        + "Where they appear, and in what form: [the wire, Errors](../../spec/wire.md#errors). A running server has this\n"
+        "table at `/docs/errors`.\n\n" + errors_table()
+    )
+
+
+def errors_table() -> str:
+    """Return the table of all errors."""
+    return markdown(
+        ("code", "HTTP", "close", "retry helps", "what to do"),
+        [(f"`{e.code}`", str(e.status), str(e.close), "yes" if e.retry else "no", e.advice) for e in ERRORS.values()],
+    )
+
+
+# Metrics ---------------------------------------------------------------------------------------------------------
+
+
+def metrics_page() -> str:
+    """Return the page of all metrics, from what a server that has not started yet answers."""
+    text = asyncio.run(_exposition())
+    rows = [
+        (
+            f"`{family.name}_total`" if family.type == "counter" else f"`{family.name}`",
+            family.type,
+            ", ".join(f"`{label}`" for label in sorted({name for s in family.samples for name in s.labels})) or "–",
+            family.documentation,
+        )
+        for family in text_string_to_metric_families(text)
+    ]
+    return (
+        "# Metrics\n\n"
+        + NOTICE.format("src/oncecast/server/metrics.py")
+        + "`GET /metrics`, in Prometheus's text format. Counters begin at 0 when the process starts.\n\n"
+        + markdown(("name", "type", "labels", "meaning"), rows)
+    )
+
+
+async def _exposition() -> str:
+    app = Server(Settings(port=0)).app
+    app.counters.requests[200] = 1  # so that the family shows its labels
+    return render(app).decode()
+
+
+# States ----------------------------------------------------------------------------------------------------------
+
+
+def moves(table: Mapping[Any, frozenset[Any]]) -> str:
+    """Draw a table of legal moves, a line for each state, in the order of its enum."""
+    width = max(len(state.name) for state in table)
+    lines = [f"{state.name:<{width}} → {_names(table[state])}" for state in table]
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def _names(states: frozenset[enum.Enum]) -> str:
+    order = list(type(next(iter(states)))) if states else []
+    return ", ".join(state.name for state in order if state in states) or "(the end)"
+
+
+# Helpers ---------------------------------------------------------------------------------------------------------
+
+
+def markdown(head: Row, rows: list[Row]) -> str:
+    """Return a table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Write what is stale, or with `--check` only name it; returns the exit status."""
+    found = stale()
+    for path in found:
+        sys.stderr.write(f"{path} is stale\n" if arguments == ["--check"] else f"wrote {path}\n")
+        if arguments != ["--check"]:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(rendered()[path], "utf-8")
+    return int(bool(found) and arguments == ["--check"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,274 @@
+"""A faulty pipe: a TCP proxy on loopback that cuts, stalls, slows and swallows, at a byte that is given or drawn.
+
+Owns two tasks for each connection, one for each direction, and ends them all in `close`. Invariant: what it passes on
+is what came in, in order, up to the byte that a fault stands at, and nothing after a cut.
+
+All that is random comes from `FaultyPipe.random`, which `seed` determines: print the seed with a failure, and give it
+back to see the same draws. To add a fault, give `Faults` a field and obey it in `_Way.run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+__all__ = ["NO_FAULTS", "FaultyPipe", "Faults", "Plan"]
+
+READ_BYTES = 64 << 10  # at a time; a fault still stands at its exact byte
+BUFFER_BYTES = 16 << 10  # held in each direction besides the kernel's own buffers, so that backpressure goes through
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """What one direction of one connection suffers. Counts are of this direction's bytes; None: never.
+
+    `cut_after` closes both ends once so many bytes have been passed on; `reset` closes them with RST, which may cost
+    the receiver the last bytes as well. `half_close_after` passes on a FIN and no more bytes; the other direction
+    lives. `stall_after` reads no further, as a peer that hangs, until `FaultyPipe.resume`. `swallow_after` reads on,
+    but passes nothing on; `swallow_bytes` is how many it swallows, None for all. `piece_bytes` is the most that is
+    written at once, and `delay` the seconds before each piece.
+    """
+
+    cut_after: int | None = None
+    reset: bool = False
+    half_close_after: int | None = None
+    stall_after: int | None = None
+    swallow_after: int | None = None
+    swallow_bytes: int | None = None
+    piece_bytes: int = READ_BYTES
+    delay: float = 0.0
+
+
+NO_FAULTS = Faults()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The faults of one connection: `up` to the server, `down` to the client."""
+
+    up: Faults = NO_FAULTS
+    down: Faults = NO_FAULTS
+
+
+NO_PLAN = Plan()
+
+
+class FaultyPipe:
+    """Listens on `port` of 127.0.0.1 and connects each client to `target` (host and port).
+
+    `plan` is asked for each connection's faults, with its number, from 0, and the pipe's `random`. `connections`
+    counts the connections, `cuts` those that the pipe has cut; `up_bytes` and `down_bytes` what it has passed on.
+    """
+
+    def __init__(
+        self,
+        target: tuple[str, int],
+        plan: Callable[[int, random.Random], Plan] = lambda number, rng: NO_PLAN,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        self.seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
+        self.random = random.Random(self.seed)  # noqa: S311 - faults have to be repeatable, not secret
+        self.plan = plan
+        self.port = 0
+        self.connections = 0
+        self.cuts = 0
+        self.up_bytes = 0
+        self.down_bytes = 0
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._joints: set[_Joint] = set()
+
+    async def start(self) -> None:
+        """Begin to listen; `port` is known from then on."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=BUFFER_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Cut every connection, end every task, and stop listening. Closing twice is fine."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        joints, self._joints = self._joints, set()
+        for joint in joints:
+            joint.cut(reset=False)
+        for joint in joints:
+            await joint.ended()
+        if server is not None:
+            await server.wait_closed()
+
+    def cut(self, *, reset: bool = False) -> int:
+        """Cut every connection now; return how many that were."""
+        living = [joint for joint in self._joints if joint.cut(reset=reset)]
+        self.cuts += len(living)
+        return len(living)
+
+    def resume(self) -> None:
+        """Let every stalled direction go on, past its `stall_after` for good."""
+        for joint in self._joints:
+            joint.going.set()
+
+    async def __aenter__(self) -> FaultyPipe:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"FaultyPipe(port={self.port}, seed={self.seed}, connections={self.connections}, cuts={self.cuts})"
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        plan = self.plan(self.connections, self.random)
+        self.connections += 1
+        joint = _Joint(self, plan, reader, writer)
+        self._joints.add(joint)
+        try:
+            await joint.run(self._target)
+        finally:
+            self._joints.discard(joint)
+
+
+class _Joint:
+    """One connection: the client's socket, the server's, and the two ways between them."""
+
+    __slots__ = ("_client", "_over", "_pipe", "_plan", "_task", "_writers", "going")
+
+    def __init__(
+        self, pipe: FaultyPipe, plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.going = asyncio.Event()  # set: a stall is over
+        self._pipe = pipe
+        self._plan = plan
+        self._client = reader
+        self._writers = [writer]
+        self._over = False
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+
+    async def run(self, target: tuple[str, int]) -> None:
+        """Pass on in both directions until both have ended or one is cut."""
+        client = self._writers[0]
+        ways: list[asyncio.Task[bool]] = []
+        try:
+            server_reader, server = await asyncio.open_connection(*target, limit=BUFFER_BYTES)
+            self._writers.append(server)
+            ways = [
+                asyncio.create_task(_Way(self._plan.up, self.going, self._count_up).run(self._client, server)),
+                asyncio.create_task(_Way(self._plan.down, self.going, self._count_down).run(server_reader, client)),
+            ]
+            for way in asyncio.as_completed(ways):
+                if await way:
+                    break
+            else:
+                self._end()
+                return
+            if self._end(self._plan.up.reset or self._plan.down.reset):
+                self._pipe.cuts += 1
+        except (OSError, asyncio.CancelledError):  # the target refuses, or the pipe is closed: cancelled by `cut`
+            self._end(reset=True)
+        finally:
+            for task in ways:
+                task.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+    def cut(self, *, reset: bool) -> bool:
+        """Close both ends; say whether that was news."""
+        fresh = self._end(reset)
+        self._task.cancel()
+        return fresh
+
+    async def ended(self) -> None:
+        """Wait until both ways have ended."""
+        await asyncio.wait([self._task])
+
+    def _end(self, reset: bool = False) -> bool:
+        if self._over:
+            return False
+        self._over = True
+        for writer in self._writers:
+            if reset:
+                _linger_not(writer)
+                writer.transport.abort()
+            else:
+                writer.close()
+                if not writer.transport.get_write_buffer_size():
+                    writer.transport.abort()  # nothing is left to send: no reason to wait for the peer to read it
+        return True
+
+    def _count_up(self, count: int) -> None:
+        self._pipe.up_bytes += count
+
+    def _count_down(self, count: int) -> None:
+        self._pipe.down_bytes += count
+
+
+class _Way:
+    """One direction of one connection."""
+
+    __slots__ = ("_count", "_faults", "_going", "_passed")
+
+    def __init__(self, faults: Faults, going: asyncio.Event, count: Callable[[int], None]) -> None:
+        self._faults = faults
+        self._going = going
+        self._count = count
+        self._passed = 0  # swallowed bytes included
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Pass bytes on; return True where both ends are to be closed now, False where this direction has ended."""
+        faults = self._faults
+        try:
+            while True:
+                if self._passed == faults.cut_after:
+                    return True
+                if self._passed == faults.half_close_after:
+                    break
+                if self._passed == faults.stall_after:
+                    await self._going.wait()
+                data = await reader.read(self._room())
+                if not data:
+                    break
+                if faults.delay:
+                    await asyncio.sleep(faults.delay)
+                if not self._swallows():
+                    writer.write(data)
+                    await writer.drain()
+                    self._count(len(data))
+                self._passed += len(data)
+                if faults.piece_bytes < READ_BYTES:
+                    await asyncio.sleep(0)  # the receiver's turn: pieces should not meet in its buffer
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.write_eof()
+        except ConnectionError:
+            return True
+        return False
+
+    def _room(self) -> int:
+        """How many bytes may come at once without passing over the place of a fault."""
+        faults = self._faults
+        places = [faults.cut_after, faults.half_close_after, faults.stall_after, faults.swallow_after]
+        if faults.swallow_after is not None and faults.swallow_bytes is not None:
+            places.append(faults.swallow_after + faults.swallow_bytes)
+        ahead = [place - self._passed for place in places if place is not None and place > self._passed]
+        return min(faults.piece_bytes, *ahead, READ_BYTES)
+
+    def _swallows(self) -> bool:
+        first, count = self._faults.swallow_after, self._faults.swallow_bytes
+        return first is not None and self._passed >= first and (count is None or self._passed < first + count)
+
+
+def _linger_not(writer: asyncio.StreamWriter) -> None:
+    """Let the close send RST at once."""
+    sock = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,34 @@
+/** The little that the page needs of the document. */
+
+/**
+ * The one element that matches. A page without it is a mistake of ours, so this throws.
+ * @param {string} selector
+ * @param {ParentNode} [root]
+ * @returns {any} an element of whatever type its caller knows it to be
+ */
+export function find(selector, root = document) {
+  const found = root.querySelector(selector);
+  if (!found) throw new Error(`the page has no ${selector}`);
+  return found;
+}
+
+/**
+ * @param {string} tag
+ * @param {string} text
+ * @param {string} [className]
+ */
+export function element(tag, text, className = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+/**
+ * Set an element's text, touching the document only if it changed.
+ * @param {Element} field
+ * @param {string} text
+ */
+export function write(field, text) {
+  if (field.textContent !== text) field.textContent = text;
+}

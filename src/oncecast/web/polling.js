@@ -1,0 +1,134 @@
+/**
+ * Polling, short and long: the same request and the same answer. The one rests after it, the other lets the
+ * server wait before it.
+ *
+ * Nothing is lost between two requests: each asks from the cursor that the last answer gave.
+ */
+
+import { now } from "./clock.js";
+import { Transport } from "./transport.js";
+
+/** @typedef {import("./transport.js").Gap} Gap */
+/** @typedef {import("./transport.js").Message} Message */
+
+const SHORT_POLL_MS = 1_000;
+const LONG_POLL_SECONDS = 25;
+
+/** A poll that has not answered this long after it should have is given up. */
+const GRACE_MS = 10_000;
+
+/** Both kinds of polling: ask, take the answer, rest, ask again from the answer's cursor. */
+class Poll extends Transport {
+  /** @type {AbortController | null} */
+  #abort = null;
+
+  /** What it asks besides its place. @type {Record<string, string | number>} */
+  query = {};
+
+  /** Milliseconds within which an answer must have come. */
+  patience = GRACE_MS;
+
+  /**
+   * Milliseconds to rest before the next request.
+   * @param {Message[]} messages those of the last answer
+   * @param {number} asked when it was asked for
+   * @returns {number}
+   */
+  rest(messages, asked) {
+    return 0;
+  }
+
+  async open() {
+    const abort = new AbortController();
+    this.#abort = abort;
+    try {
+      while (this.#abort === abort) {
+        const asked = now();
+        const answer = await this.#ask(abort);
+        if (this.#abort !== abort) return;
+        if (this.state !== "live") this.opened(asked);
+        // Gaps first: a gap stands before the messages that follow it.
+        for (const gap of gapsOf(answer)) this.listener.onGap(gap);
+        if (answer.cursor) this.cursor = answer.cursor;
+        this.received(answer.messages);
+        await sleep(this.rest(answer.messages, asked));
+      }
+    } catch (error) {
+      if (this.#abort !== abort) return;
+      const { message, retryAfter } = /** @type {Error & {retryAfter?: number}} */ (error);
+      const unheard = error instanceof TypeError; // how fetch says that there was no answer
+      this.lost(unheard ? "no connection" : message, retryAfter);
+    }
+  }
+
+  close() {
+    const abort = this.#abort;
+    this.#abort = null;
+    abort?.abort();
+  }
+
+  /** @param {AbortController} abort */
+  async #ask(abort) {
+    const deadline = setTimeout(() => abort.abort(new Error("no answer in time")), this.patience);
+    this.counters.requests += 1;
+    try {
+      const response = await fetch(this.url(this.query), { signal: abort.signal, cache: "no-store" });
+      const body = await response.arrayBuffer();
+      this.counters.bytes += body.byteLength;
+      if (response.status === 304) return { messages: [], cursor: null };
+      if (!response.ok) throw refusal(response, body);
+      return JSON.parse(new TextDecoder().decode(body));
+    } finally {
+      clearTimeout(deadline);
+    }
+  }
+}
+
+/** Reads the log now, and again a second later. */
+export class ShortPoll extends Poll {
+  /**
+   * @param {Message[]} messages
+   * @param {number} asked
+   */
+  rest(messages, asked) {
+    // An answer holds a bounded number of messages. If its newest is old, there are more: don't dawdle.
+    const newest = messages.at(-1);
+    const behind = newest !== undefined && asked - this.listener.localTime(newest) > 2 * SHORT_POLL_MS;
+    return behind ? 0 : Math.max(0, SHORT_POLL_MS - (now() - asked));
+  }
+}
+
+/** Reads the log now, or waits for the next message. */
+export class LongPoll extends Poll {
+  query = { wait: LONG_POLL_SECONDS };
+  patience = LONG_POLL_SECONDS * 1000 + GRACE_MS;
+}
+
+/** @param {{gap?: Gap | null, gaps?: Gap[]}} answer @returns {Gap[]} */
+function gapsOf({ gap, gaps }) {
+  if (gaps?.length) return gaps;
+  return gap ? [gap] : [];
+}
+
+/**
+ * What a refused request says, as an error that knows how long to wait.
+ * @param {Response} response
+ * @param {ArrayBuffer} body
+ */
+function refusal(response, body) {
+  let said = `HTTP ${response.status}`;
+  try {
+    const { code, message } = JSON.parse(new TextDecoder().decode(body)).error;
+    said = `${code}: ${message}`;
+  } catch {
+    // Not our JSON, perhaps a proxy's page: the status has to do.
+  }
+  return Object.assign(new Error(said), {
+    retryAfter: 1000 * Number(response.headers.get("Retry-After") ?? 0) || 0,
+  });
+}
+
+/** @param {number} milliseconds */
+function sleep(milliseconds) {
+  return milliseconds > 0 ? new Promise((resolve) => setTimeout(resolve, milliseconds)) : Promise.resolve();
+}

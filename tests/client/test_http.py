@@ -1,0 +1,330 @@
+"""The HTTP connection: URLs, reuse, time limits, and every way in which a network lets one down."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from oncecast.client import http
+from oncecast.client.base import Broken, Refused, Timing, Unreachable
+from oncecast.client.http import Connection, Response, Server, retry_after
+from oncecast.errors import UsageError
+
+if TYPE_CHECKING:
+    from tests.client.conftest import Peer, Talk
+
+QUICK = Timing(connect=5, answer=5, idle=5)
+HASTY = Timing(connect=5, answer=0.02, idle=0.02)
+
+
+@pytest.mark.parametrize(
+    "url, expected, authority",
+    [
+        ("http://127.0.0.1:8000", Server("http", "127.0.0.1", 8000, ""), "127.0.0.1:8000"),
+        ("https://a.example", Server("https", "a.example", 443, ""), "a.example"),
+        ("http://A.example:80/x/", Server("http", "a.example", 80, "/x"), "a.example"),
+        ("http://[::1]:9", Server("http", "::1", 9, ""), "[::1]:9"),
+    ],
+)
+def test_server(url: str, expected: Server, authority: str) -> None:
+    """A URL gives the address, the prefix and the Host header."""
+    server = Server.parse(url)
+    assert (expected, authority) == (server, server.authority)
+    assert expected == Server.parse(str(server))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "a",
+        "ftp://a",
+        "http://",
+        "http://a:x",
+        "http://a:99999",
+        "http://a?b",
+        "http://a#b",
+        "http://u@a",
+        "http://[",
+        "http://a/b c",
+    ],
+)
+def test_server_refuses(url: str) -> None:
+    """What is no server's URL is named, with a good one to follow."""
+    with pytest.raises(UsageError, match="write http://host:port"):
+        Server.parse(url)
+
+
+async def test_keep_alive(peer: Peer) -> None:
+    """Requests go one after another on one connection, with the prefix in front of their paths."""
+    seen = []
+
+    async def script(talk: Talk) -> None:
+        for n in range(2):
+            seen.append(await talk.request())
+            await talk.answer(200, b"%d" % n, X_N=str(n))
+        await talk.hold()
+
+    peer.scripts = [script]
+    server = Server("http", "127.0.0.1", peer.port, "/p")
+    connection = Connection(server, timing=QUICK)
+    first = await connection.request("GET", "/a", [("X", "y")])
+    second = await connection.request("POST", "/b", body=b"data")
+    await connection.close()
+    assert (Response(200, first.headers, b"0"), b"1", "1") == (first, second.body, second.headers["x-n"])
+    assert ["GET /p/a", "POST /p/b"] == [request[0] for request in seen]
+    assert ("y", server.authority, b"data") == (seen[0][1]["x"], seen[0][1]["host"], seen[1][2])
+
+
+async def test_connection_close_is_obeyed(peer: Peer) -> None:
+    """After `Connection: close` the next request opens a connection of its own."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(200, b"", Connection="close")
+
+    peer.scripts = [script, script]
+    connection = Connection(peer.server, timing=QUICK)
+    assert [200, 200] == [(await connection.request("GET", "/")).status for _ in range(2)]
+    assert [] == peer.scripts
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_stale_connection_is_replaced(peer: Peer, late: bool) -> None:
+    """A server that closed the idle connection, before or just as the next request is sent, costs no failure."""
+    closed = asyncio.Event()
+
+    async def leaves(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(200, b"")
+        if late:
+            await talk.request()
+        else:
+            talk.writer.close()
+            await talk.writer.wait_closed()
+        closed.set()
+
+    async def stays(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(200, b"new")
+        await talk.hold()
+
+    peer.scripts = [leaves, stays]
+    connection = Connection(peer.server, timing=QUICK)
+    await connection.request("GET", "/")
+    if not late:
+        await closed.wait()
+    assert b"new" == (await connection.request("GET", "/")).body
+    await connection.close()
+
+
+async def test_an_unread_answer_is_abandoned(peer: Peer) -> None:
+    """A connection whose answer was not read to its end is not used again."""
+
+    async def endless(talk: Talk) -> None:
+        await talk.request()
+        await talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123")
+        await talk.hold()
+
+    async def next_one(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(204, b"")
+
+    peer.scripts = [endless, next_one]
+    connection = Connection(peer.server, timing=QUICK)
+    assert 200 == (await connection.stream("GET", "/")).status
+    assert 204 == (await connection.request("GET", "/")).status
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "sent, expected",
+    [
+        (b"", "the server closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "the server closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123", "the server closed the connection"),
+        (b"SSH-2.0-x\r\n\r\n", "malformed response: its first line is not `HTTP/1.1 status reason`"),
+    ],
+)
+async def test_a_broken_answer(peer: Peer, sent: bytes, expected: str) -> None:
+    """An answer that is cut or is none breaks the connection, and never passes for a whole one."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.send(sent)
+
+    peer.scripts = [script]
+    connection = Connection(peer.server, timing=QUICK)
+    with pytest.raises(Broken) as caught:
+        await connection.request("GET", "/")
+    assert expected == str(caught.value)
+
+
+async def test_a_silent_server(peer: Peer) -> None:
+    """A server that never answers is given up after its time."""
+
+    async def script(talk: Talk) -> None:
+        await talk.hold()
+
+    peer.scripts = [script]
+    connection = Connection(peer.server, timing=HASTY)
+    with pytest.raises(Broken, match=r"the server sent nothing for 0\.02 s"):
+        await connection.request("GET", "/")
+
+
+async def test_a_reset(peer: Peer) -> None:
+    """A reset is told as one."""
+
+    async def script(talk: Talk) -> None:
+        await talk.reader.read(1)
+        talk.writer.transport.abort()
+
+    peer.scripts = [script]
+    connection = Connection(peer.server, timing=QUICK)
+    with pytest.raises(Broken, match=r"the connection broke: connection reset|the server closed the connection"):
+        await connection.request("POST", "/", body=bytes(1 << 20))
+
+
+async def test_a_server_that_does_not_read(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that can't be sent is given up after its time, and does not hold up the close."""
+    monkeypatch.setattr(http, "CLOSE_SECONDS", 0.02)
+    release = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        talk.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await release.wait()
+
+    peer.scripts = [script]
+    connection = Connection(peer.server, timing=HASTY)
+    with pytest.raises(Broken, match="the connection broke: it took too long"):
+        await connection.request("POST", "/", body=bytes(64 << 20))
+    release.set()
+
+
+async def test_an_answer_too_large(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer past the bound is not kept in memory."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(200, bytes(11))
+        await talk.hold()
+
+    monkeypatch.setattr(http, "ANSWER_BYTES", 10)
+    peer.scripts = [script]
+    with pytest.raises(Broken, match="larger than 10 bytes"):
+        await Connection(peer.server, timing=QUICK).request("GET", "/")
+
+
+async def test_unreachable() -> None:
+    """A port where nobody listens is told from a connection that breaks."""
+    listener = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    listener.close()
+    await listener.wait_closed()
+    connection = Connection(Server("http", "127.0.0.1", port, ""), timing=QUICK)
+    with pytest.raises(Unreachable) as caught:
+        await connection.request("GET", "/")
+    assert f"no server answers at http://127.0.0.1:{port}: connection refused" == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (TimeoutError(), "it took too long"),
+        (OSError(113, "No route to host"), "No route to host"),
+        (OSError("odd"), "odd"),
+    ],
+)
+async def test_why_it_is_unreachable(monkeypatch: pytest.MonkeyPatch, error: OSError, expected: str) -> None:
+    """The reason is said in words."""
+
+    async def fail(*_args: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(asyncio, "open_connection", fail)
+    with pytest.raises(Unreachable, match=f": {expected}$"):
+        await Connection(Server("http", "a.example", 80, ""), timing=QUICK).request("GET", "/")
+
+
+async def test_read_and_write_need_a_connection() -> None:
+    """Nothing is read from or written to what is closed."""
+    connection = Connection(Server("http", "a.example", 80, ""), timing=QUICK)
+    with pytest.raises(Broken, match="closed"):
+        await connection.read(1)
+    with pytest.raises(Broken, match="closed"):
+        await connection.write(b"x")
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("5", 5.0),
+        ("Thu, 01 Jan 1970 00:00:20 GMT", 8.0),
+        ("Thu, 01 Jan 1970 00:00:02 GMT", 0.0),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after(value: str, expected: float | None) -> None:
+    """Retry-After is a number of seconds or a date; what is neither asks for nothing."""
+    assert expected == retry_after({"retry-after": value}, lambda: 12.0)
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a self-signed certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = directory / "cert.pem", directory / "key.pem"
+    cert_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_file, key_file
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_tls(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
+    """Over https a trusted certificate lets the request through; another is refused for good, by name."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(200, b"safe")
+        await talk.hold()
+
+    cert, key = certificate(tmp_path)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    peer.scripts = [script]
+    server = await asyncio.start_server(peer.talk, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    connection = Connection(Server("https", "127.0.0.1", port, ""), timing=QUICK)
+    if trusted:
+        assert b"safe" == (await connection.request("GET", "/")).body
+    else:
+        with pytest.raises(Refused, match=f"the certificate of https://127.0.0.1:{port} is not trusted: self-signed"):
+            await connection.request("GET", "/")
+    await connection.close()
+    server.close()

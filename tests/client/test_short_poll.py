@@ -1,0 +1,39 @@
+"""Short polling: when it asks again at once, and when it waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncecast.client import poll
+from oncecast.client.base import Broken, CursorMoved, Received, Start, Timing
+from oncecast.client.short_poll import ShortPoll
+
+if TYPE_CHECKING:
+    from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
+
+
+async def test_pages_and_pauses(
+    peer: Peer,
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    delays: list[float],
+    sleep: Sleep,
+    drain: Drain,
+) -> None:
+    """A full page is followed at once by the next, any other by a pause; the peer's close ends it."""
+
+    async def script(talk: Talk) -> None:
+        for start in ("latest", "e-3"):
+            assert f"after={start}&" in (await talk.request())[0]
+            await talk.send(log.page(start))
+
+    monkeypatch.setattr(poll, "POLL_LIMIT", 3)
+    peer.scripts = [script]
+    transport = ShortPoll(peer.server, timing=Timing(interval=7), sleep=sleep)
+    events, end = await drain(transport, {"c": Start("after", "latest")})
+    assert Broken is type(end)
+    assert ["e-1", "e-2", "e-3"] == [event.message.id for event in events if isinstance(event, Received)]
+    assert [CursorMoved("e-3")] * 2 == [event for event in events if isinstance(event, CursorMoved)]
+    assert [7] == delays

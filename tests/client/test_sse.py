@@ -1,0 +1,107 @@
+"""The SSE transport: what is asked, what each event means, and what ends a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncecast.client import sse
+from oncecast.client.base import (
+    Broken,
+    CursorMoved,
+    Event,
+    Gap,
+    Received,
+    Refused,
+    RetryHint,
+    Start,
+    Timing,
+    Unsuited,
+)
+from oncecast.client.sse import Sse
+from oncecast.errors import OncecastError
+
+if TYPE_CHECKING:
+    from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n"
+STARTS = {"d": Start("after", "latest"), "c": Start("after", "latest")}
+GAP = 'id: e-9\nevent: gap\ndata: {"channel": "c", "reason": "epoch", "cursor": "e-9"}\n\n'
+
+
+Play = Callable[..., Awaitable[tuple[list[Event], OncecastError, str]]]
+
+
+@pytest.fixture
+def play(peer: Peer, sleep: Sleep, drain: Drain) -> Play:
+    """Let the peer send pieces; return the events, how it ended, and the request's first line."""
+
+    async def run(*pieces: bytes) -> tuple[list[Event], OncecastError, str]:
+        asked = []
+
+        async def script(talk: Talk) -> None:
+            asked.append((await talk.request())[0])
+            for piece in pieces:
+                await talk.send(piece)
+
+        peer.scripts = [script]
+        events, end = await drain(Sse(peer.server, timing=Timing(), sleep=sleep), STARTS)
+        return events, end, asked[0]
+
+    return run
+
+
+async def test_events(play: Play, log: Log) -> None:
+    """Messages, also of an event that is called gap, cursors and the server's wish for a delay are yielded."""
+    events, end, asked = await play(log.stream("latest").replace(b"retry: 0", b"retry: 9"))
+    assert "GET /v1/channels/c,d?after=latest&envelope=1" == asked
+    assert RetryHint(0.009) == events[0]
+    assert ["1é", "2é", "3é"] == [event.message.data for event in events if isinstance(event, Received)]
+    assert CursorMoved("e-3") == events[-1]
+    assert "the server closed the connection" == str(end)
+
+
+async def test_gap(play: Play) -> None:
+    """A gap is told with its cursor, and the end of a stream that its length tells is an end like any other."""
+    events, end, _ = await play(HEAD + GAP.encode())
+    assert [Gap(channel="c", reason="epoch", cursor="e-9"), CursorMoved("e-9")] == events
+    assert (Broken, "the server ended the stream") == (type(end), str(end))
+
+
+async def test_a_cut_id_does_not_move_the_cursor(play: Play) -> None:
+    """An id whose event was cut off is not a place that was reached."""
+    events, _, _ = await play(HEAD + b"id: e-1\n\nid: e-2\ndata: {}\n")
+    assert [CursorMoved("e-1")] == events
+
+
+@pytest.mark.parametrize(
+    "piece, expected",
+    [
+        (b"data: x\n\n", "the server sent a message that is malformed"),
+        (b"event: gap\ndata: x\n\n", "the server sent a gap that is malformed"),
+        (b"data: " + bytes(200), "an event of the stream is over 100 bytes"),
+    ],
+)
+async def test_malformed(play: Play, monkeypatch: pytest.MonkeyPatch, piece: bytes, expected: str) -> None:
+    """What is no event of ours breaks the stream."""
+    monkeypatch.setattr(sse, "MESSAGE_BYTES", 100)
+    _, end, _ = await play(HEAD + piece)
+    assert (Broken, expected) == (type(end), str(end))
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n", Unsuited),
+        (b"HTTP/1.1 406 X\r\nContent-Length: 0\r\n\r\n", Unsuited),
+        (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\nRetry-After: 4\r\n\r\n", Broken),
+        (b'HTTP/1.1 401 X\r\nContent-Length: 48\r\n\r\n{"error":{"code":"unauthorized","message":"no"}}', Refused),
+    ],
+)
+async def test_another_answer(play: Play, answer: bytes, expected: type[Exception]) -> None:
+    """What is no event stream is a refusal of ours, or the failing of this transport."""
+    _, end, _ = await play(answer)
+    assert expected is type(end)
+    assert (4.0 if expected is Broken else None) == getattr(end, "retry_after", None)

@@ -1,0 +1,228 @@
+"""The WebSocket transport: the handshake, each frame, each close code, and silence."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oncecast.client.base import (
+    Broken,
+    CursorMoved,
+    Event,
+    Gap,
+    Received,
+    Refused,
+    RetryHint,
+    Start,
+    Timing,
+    Unsuited,
+)
+from oncecast.client.websocket import WebSocket
+from oncecast.errors import OncecastError
+from oncecast.wire.ws_connection import CloseReceived, PingReceived
+
+if TYPE_CHECKING:
+    from tests.client.conftest import Drain, Peer, Script, Sleep, Talk
+
+
+Run = Callable[..., Awaitable[tuple[list[Event], OncecastError]]]
+
+
+@pytest.fixture
+def run(peer: Peer, sleep: Sleep, drain: Drain) -> Run:
+    """Play a script; return the events and how the transport ended, once both ends are done."""
+
+    async def run(
+        script: Script, starts: dict[str, Start] | None = None, timing: Timing | None = None
+    ) -> tuple[list[Event], OncecastError]:
+        peer.scripts = [script]
+        transport = WebSocket(peer.server, timing=timing or Timing(), sleep=sleep)
+        ended = await drain(transport, starts or {"c": Start("after", "latest")})
+        await peer.finish()
+        return ended
+
+    return run
+
+
+async def test_subscribes(run: Run) -> None:
+    """Each channel is subscribed from its own start, numbers as numbers."""
+    frames = []
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        frames.extend([await talk.frame() for _ in range(3)])
+
+    starts = {"a": Start("after", "e-1"), "b": Start("last", "5"), "c": Start("since", "1.500")}
+    await run(script, starts)
+    assert [
+        {"type": "subscribe", "channel": "a", "after": "e-1", "ref": "a"},
+        {"type": "subscribe", "channel": "b", "last": 5, "ref": "b"},
+        {"type": "subscribe", "channel": "c", "since": 1.5, "ref": "c"},
+    ] == frames
+
+
+async def test_frames(run: Run) -> None:
+    """Messages, gaps and cursors are yielded; a heartbeat's cursor counts for the attached channels only."""
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.say(type="subscribed", channel="c", cursor="e-1", ref="c")
+        await talk.say(type="message", id="e-2", channel="c", data={"a": 1}, event=None, time=2)
+        await talk.say(type="gap", channel="c", reason="slow", missed_from="e-3", missed_to="e-4", cursor="e-4")
+        await talk.say(type="novelty", of="a later version")
+        await talk.send(talk.codec.binary(b"not ours"))
+        await talk.say(type="cursor", cursor="e-9")
+
+    events, end = await run(script, {"c": Start("after", "e-0"), "d": Start("after", "e-0")})
+    assert [CursorMoved("e-1", "c"), CursorMoved("e-9", "c")] == [e for e in events if isinstance(e, CursorMoved)]
+    assert [{"a": 1}] == [event.message.data for event in events if isinstance(event, Received)]
+    gap = Gap(channel="c", reason="slow", missed_from="e-3", missed_to="e-4", cursor="e-4")
+    assert [gap] == [event for event in events if isinstance(event, Gap)]
+    assert "the server closed the connection" == str(end)
+
+
+async def test_drain(run: Run) -> None:
+    """A drain is obeyed: the client says goodbye, and is told when to come back."""
+    goodbye = []
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        await talk.say(type="drain", retry_after_ms=1500)
+        goodbye.extend(talk.codec.receive(await talk.reader.read(100)))
+
+    events, end = await run(script)
+    assert ([RetryHint(1.5)], Broken) == (events, type(end))
+    assert [CloseReceived(1000, "")] == goodbye
+
+
+@pytest.mark.parametrize(
+    "fields, expected, text",
+    [
+        ({"type": "error", "code": "forbidden", "message": "not you", "ref": "c"}, Refused, "not you"),
+        ({"type": "error", "code": "unavailable", "message": "later", "ref": "c"}, Broken, "later"),
+        ({"type": "error", "code": "novelty", "message": "what", "ref": None}, Refused, "what"),
+        ({"type": "unsubscribed", "channel": "c"}, Broken, "the server ended the subscription"),
+        ({"type": "subscribed"}, Broken, "the server sent a frame that is malformed"),
+        ({"type": "gap"}, Broken, "the server sent a gap that is malformed"),
+        ({"type": "message"}, Broken, "the server sent a message that is malformed"),
+        ({}, Broken, "the server sent a frame that is malformed"),
+    ],
+)
+async def test_ends(run: Run, fields: dict[str, Any], expected: type[Exception], text: str) -> None:
+    """An error frame ends the subscription as its code says; a malformed frame breaks the connection."""
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        await talk.say(**fields)
+        await talk.hold()
+
+    _, end = await run(script)
+    assert (expected, text) == (type(end), str(end))
+
+
+@pytest.mark.parametrize(
+    "code, expected",
+    [
+        *[(code, Refused) for code in (4400, 4401, 4403, 4404, 4499)],
+        *[(code, Broken) for code in (4408, 4409, 4429, 4500, 1000, 1001, 1011, 1012, 1013)],
+    ],
+)
+async def test_close_codes(run: Run, code: int, expected: type[Exception]) -> None:
+    """Our codes say whether to come back; RFC 6455's own never forbid it."""
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        await talk.send(talk.codec.close(code, "because"))
+        await talk.hold()
+
+    _, end = await run(script)
+    assert (expected, f"the server closed the connection: {code} because") == (type(end), str(end))
+
+
+async def test_a_broken_frame(run: Run) -> None:
+    """A server that breaks the protocol is told so, and left."""
+    answers = []
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        await talk.send(b"\xff\x00")
+        answers.extend(talk.codec.receive(await talk.reader.read(100)))
+
+    _, end = await run(script)
+    assert str(end).startswith("the server broke the WebSocket protocol: ")
+    assert [1002] == [answer.code for answer in answers if isinstance(answer, CloseReceived)]
+
+
+async def test_a_ping_is_answered(run: Run) -> None:
+    """The codec's pong is sent at once."""
+    answer = bytearray()
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        await talk.send(talk.codec.ping(b"there?"))
+        answer.extend(await talk.reader.readexactly(12))
+
+    await run(script)
+    assert 0x8A == answer[0]
+
+
+@pytest.mark.parametrize("attached, pings", [(True, [PingReceived(b"")]), (False, [])])
+async def test_silence(run: Run, attached: bool, pings: list[PingReceived]) -> None:
+    """A silent server is pinged once if it had attached us, then given up."""
+    heard = []
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        if attached:
+            await talk.say(type="subscribed", channel="c", cursor="e-1")
+        while data := await talk.reader.read(100):
+            heard.extend(talk.codec.receive(data))
+
+    timing = Timing(answer=0.05, idle=0.05) if attached else Timing(answer=0.2, idle=0.05)
+    _, end = await run(script, timing=timing)
+    assert "the server has gone silent" == str(end)
+    assert pings == [event for event in heard if isinstance(event, PingReceived)]
+
+
+async def test_no_protocol(run: Run) -> None:
+    """A WebSocket that does not speak our protocol is of no use."""
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade(protocol=None)
+
+    _, end = await run(script)
+    assert Unsuited is type(end)
+
+
+async def test_a_wrong_answer(run: Run) -> None:
+    """A 101 that does not prove that it read our key is no WebSocket."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.send(b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+
+    _, end = await run(script)
+    assert Unsuited is type(end)
+
+
+@pytest.mark.parametrize(
+    "status, code, expected",
+    [(403, "origin_refused", Refused), (400, "", Unsuited), (426, "", Unsuited), (502, "", Broken)],
+)
+async def test_another_answer(run: Run, status: int, code: str, expected: type[Exception]) -> None:
+    """An answer of ours is final; a proxy's is this transport's failing, or passes."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(status, {"error": {"code": code, "message": "no"}})
+
+    _, end = await run(script)
+    assert expected is type(end)
