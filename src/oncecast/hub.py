@@ -328,6 +328,8 @@ class Hub:
         return page
 
     def _tell(self, subscription: Subscription, gap: Gap) -> None:
+        if subscription.state is State.CLOSED:  # by an earlier gap of several
+            return
         self.counters.gaps += 1
         try:
             subscription.sink.gap(gap)

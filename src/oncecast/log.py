@@ -17,11 +17,13 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
 
-from .message import Cursor, Gap, Message, Reason
+import msgspec
+
+from .message import MAX_SEQ, Cursor, Gap, Message, Reason
 
 ENTRY_BYTES = 400  # what the objects around one message weigh, measured with tracemalloc; counted against max_bytes
 MARKS = 100_000  # channels with nothing left whose trimmed mark is kept apart; older ones share one mark
@@ -85,16 +87,14 @@ class Entry:
         return ENTRY_BYTES + len(self.message.data) + held
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """The last message that was trimmed from a channel: its `seq` and its wall-clock `time`."""
 
     seq: int = 0
     time: float = 0.0
 
 
-@dataclass(slots=True)
-class Place:
+class Place(msgspec.Struct):
     """Where a subscription stands: it has everything of its channels up to and including `seq`.
 
     `told` is the cursor to announce before `gaps` are delivered: a holder that is cut off in between comes back with
@@ -104,8 +104,8 @@ class Place:
 
     seq: int
     told: Cursor
-    gaps: list[Gap] = field(default_factory=list)
-    forgiven: dict[str, int] = field(default_factory=dict)
+    gaps: list[Gap] = msgspec.field(default_factory=list)
+    forgiven: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 _seq_of = attrgetter("seq")
@@ -238,7 +238,9 @@ class Log:
     def mark(self, channel: str) -> Mark:
         """Return the last message trimmed from a channel."""
         window = self._windows.get(channel)
-        return window.mark if window else self._marks.get(channel, self._oldest_mark)
+        if window is None:  # not `if window`: an empty one is false, and its mark is the one that counts
+            return self._marks.get(channel, self._oldest_mark)
+        return window.mark
 
     def newest(self, channels: Iterable[str]) -> int:
         """Return the `seq` of the newest message held of the channels, or 0."""
@@ -288,7 +290,7 @@ class Log:
     def _resume(self, channels: Sequence[str], cursor: Cursor) -> Place:
         if cursor.epoch != self.epoch:
             seq = self._before_first(channels, 0)
-            missed_from = Cursor(cursor.epoch, cursor.seq + 1)
+            missed_from = Cursor(cursor.epoch, min(cursor.seq + 1, MAX_SEQ))
             gaps = [Gap(name, Reason.EPOCH, missed_from, None, self.cursor(seq)) for name in channels]
             return Place(seq, cursor, gaps, {name: self.mark(name).seq for name in channels})
         if cursor.seq > self.head:

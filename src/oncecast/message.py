@@ -1,6 +1,7 @@
 """What is published, what is stored, the place in a log, and a hole in it: `Draft`, `Message`, `Cursor`, `Gap`.
 
-All frozen and slotted: they cross rooms and are shared by every subscriber. The grammar of channel names, event
+All frozen: they cross rooms and are shared by every subscriber. As structs they are made in a third of the time that a
+frozen dataclass takes, and cost the garbage collector nothing. The grammar of channel names, event
 names and cursors stands here and nowhere else.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from .errors import Refusal
 
@@ -29,8 +31,7 @@ class Kind(enum.IntEnum):
     BINARY = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """A message that is not yet in the log. `key` makes a repeated publish land once."""
 
     channel: str
@@ -40,8 +41,7 @@ class Draft:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A message in the log.
 
     `seq` is its number in the shard, across channels. `data` is exactly what was published: UTF-8 for JSON and
@@ -56,8 +56,7 @@ class Message:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True, gc=False):
     """A place in a log: everything up to and including `seq`, in the life of the log that `epoch` names.
 
     Written `<epoch>-<seq>`, which stays inside `[A-Za-z0-9._-]`: a `Last-Event-ID` outside that makes a browser
@@ -89,8 +88,7 @@ class Reason(enum.StrEnum):
     UNKNOWN = "unknown"  # the cursor is ahead of the log, which never handed it out
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(msgspec.Struct, frozen=True, gc=False):
     """Messages of `channel` that a subscriber has missed, and the cursor that its stream goes on from.
 
     `missed_from` and `missed_to` are the ends of the missing range, both included; `missed_to` is None where the log
@@ -104,8 +102,7 @@ class Gap:
     cursor: Cursor
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The answer to a publish: the message's id, and how durable it is: `memory`, `broker` or `fsync`."""
 
     epoch: str

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from .brokers.base import Broker, Done
 from .hub import Format, Hub, Lag, Sink, Subscription
 from .log import Encoding, Entry, Log, Place, Retention, Start
@@ -28,8 +30,7 @@ class ChannelPolicy:
     lag: Lag = Lag.RESUME
 
 
-@dataclass(frozen=True, slots=True)
-class Poll:
+class Poll(msgspec.Struct, frozen=True):
     """What a poll found: `entries`, the cursor after them, and the gaps before them."""
 
     entries: list[Entry]

@@ -101,7 +101,7 @@ async def test_unreachable(sleep: Sleep, reached: bool) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(
-            b'HTTP/1.1 201 X\r\nConnection: close\r\nContent-Length: 33\r\n\r\n{"id":"e-1","durability":"memory"}'
+            b'HTTP/1.1 201 X\r\nConnection: close\r\nContent-Length: 34\r\n\r\n{"id":"e-1","durability":"memory"}'
         )
         writer.close()
         await writer.wait_closed()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import click
 
 from .. import __version__
-from .config import config
-from .pub import pub
-from .serve import serve
-from .sub import sub
+from .listener import sub
+from .publisher import pub
+from .server import serve
+from .settings import config
 
 __all__ = ["main"]
 

@@ -6,12 +6,16 @@ STREAMING, and the parser is let go. LINGERING sends what is left and reads on t
 at once would make the kernel reset the connection, and take an error's answer with it.
 
 Every phase has a deadline on the wheel, but a stream's is its transport's own.
+
+No connection may hold up the others: of each, at most `app.READ_BYTES` are read in a turn of the loop, and requests
+that have come together are answered for `TURN_SECONDS`, then the rest waits for the next turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -24,6 +28,9 @@ from . import routes
 from .app import App
 from .replies import error_reply
 
+logger = logging.getLogger("oncecast.server")
+
+TURN_SECONDS = 0.01
 TLS_HIGH, TLS_LOW = 64 << 10, 16 << 10  # unsent bytes: what a TLS record and its buffers hold anyway
 PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
 LINGER_SECONDS = 2.0
@@ -48,11 +55,12 @@ MOVES: dict[Phase, frozenset[Phase]] = {
 }
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The protocol object of one socket, and the `Link` of the transport that takes it over."""
 
     __slots__ = (
         "_bucket",
+        "_eof",
         "_full",
         "_listener",
         "_parser",
@@ -81,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._bucket: Bucket | None = None
         self._stage = http1.Stage.IDLE
         self._send: Callable[[bytes], int] | None = None
+        self._eof = False
         self._full = False
         self._paused = False
 
@@ -101,6 +110,17 @@ class Connection(asyncio.Protocol):
         if refusal is not None:
             self.fail(refusal)
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Read into one buffer for all connections: what has come is taken from it before the loop reads again."""
+        return self.app.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has come. After a full buffer there is more: it waits for the next turn, for the others' sake."""
+        self.data_received(bytes(self.app.read_buffer[:nbytes]))
+        if nbytes == len(self.app.read_buffer):
+            self._pause_reading()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
     def data_received(self, data: bytes) -> None:
         """Read requests, or hand the bytes to the transport."""
         if self.phase is Phase.STREAMING:
@@ -117,8 +137,18 @@ class Connection(asyncio.Protocol):
                 self._pause_reading()
 
     def eof_received(self) -> bool:
-        """A half-closed client still gets the answer it waits for; a stream to one ends."""
-        return self.phase is Phase.WAITING
+        """A half-closed client still gets the answers it waits for; a stream to one ends.
+
+        A long poll is answered at once: such a client looks the same as one that has gone.
+        """
+        assert self._transport is not None
+        answers_due = self.phase is Phase.WAITING or (self.phase is Phase.READING and self._full)
+        if not answers_due or not self._transport.can_write_eof():  # TLS can't be half closed
+            return False
+        self._eof = True
+        if self._listener is not None:
+            self._listener.drain()
+        return self.phase in (Phase.READING, Phase.WAITING)
 
     def pause_writing(self) -> None:
         """The socket is full: write no messages, and read no requests whose answers would not fit either."""
@@ -181,14 +211,18 @@ class Connection(asyncio.Protocol):
         assert transport is not None
         self._move(Phase.LINGERING)
         self._listener = self._parser = self._request = None
+        self._full = False
         self._resume_reading()
         self.write = _nowhere
         unsent = transport.get_write_buffer_size() > 0
         self.wake_at(self.now() + (self.app.deadlines.answer if unsent else LINGER_SECONDS))
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:  # TLS has its own goodbye
+        if self._eof or not transport.can_write_eof():  # TLS has its own goodbye
             transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has reset the connection, and the loop has not noticed yet
+            transport.abort()
 
     def abort(self) -> None:
         """Close at once."""
@@ -202,15 +236,23 @@ class Connection(asyncio.Protocol):
         request = self._request
         if request is None:  # the client is gone
             return
-        self._request = self._listener = None
         if isinstance(reply, Refusal):
             reply = error_reply(reply)
-        self.write(routes.encode(self.app, request, reply, close=not self.app.ready))
+        self.send(routes.encode(self.app, request, reply, close=not self.app.ready))
+
+    def send(self, answer: bytes) -> None:
+        """Do as `reply` does, with an answer that is bytes already."""
+        request = self._request
+        assert request is not None
+        self._request = self._listener = None
+        self.write(answer)
         waiting = self.phase is Phase.WAITING
         if waiting:
             self._move(Phase.READING)
         if not (request.keep_alive and self.app.ready):
             self.end()
+        elif waiting and self._full:
+            self.wake_at(self.now() + self.app.deadlines.answer)
         elif waiting:
             self._resume_reading()
             self._read()
@@ -224,7 +266,11 @@ class Connection(asyncio.Protocol):
         """Give the connection to a transport. `make` may raise `Refusal`, before it has written anything."""
         assert self._parser is not None
         self._take_hold()
-        listener = make()
+        try:
+            listener = make()
+        except BaseException:
+            self._let_go()
+            raise
         self._move(Phase.STREAMING)
         self._listener = listener
         rest = self._parser.take_rest()
@@ -240,6 +286,9 @@ class Connection(asyncio.Protocol):
         Without a listener the answer has the time that `Deadlines.answer` gives it.
         """
         if self._request is not request:
+            return
+        if self._eof and listener is not None:
+            listener.drain()  # see `eof_received`
             return
         self._move(Phase.WAITING)
         self._listener = listener
@@ -270,7 +319,13 @@ class Connection(asyncio.Protocol):
     def _read(self) -> None:
         """Answer the requests that have come, until one must wait or the answers fill the socket."""
         parser = self._parser
+        began = self.now()
         while self.phase is Phase.READING and parser is not None and not self._full:
+            if self.now() - began > TURN_SECONDS:
+                self._move(Phase.WAITING)
+                self.wake_at(self.now() + self.app.deadlines.answer)
+                asyncio.get_running_loop().call_soon(self._next_turn)
+                return
             try:
                 request = parser.next()
             except Refusal as refusal:
@@ -287,18 +342,37 @@ class Connection(asyncio.Protocol):
                 routes.handle(self.app, self, request)
             except Refusal as refusal:
                 self.reply(refusal)
+            except Exception:  # a defect of ours: the log gets all of it, the client little
+                logger.exception("a request could not be handled: %s %s", request.method, request.path)
+                self._fail_internally(request)
+
+    def _fail_internally(self, request: http1.Request) -> None:
+        if self._request is request:
+            self.fail(Refusal("internal", "The server failed at this request: its log has the cause."))
+        else:  # part of an answer may have gone out
+            self.abort()
+
+    def _next_turn(self) -> None:
+        """Go on with what the last turn of the loop left."""
+        if self.phase is Phase.WAITING and self._request is None:
+            self._move(Phase.READING)
+            self._read()
+        if self._parser is None or self._parser.buffered <= PIPELINE_BYTES:
+            self._resume_reading()
 
     def _await(self, stage: http1.Stage) -> None:
         """Set the deadline for what is awaited; the bytes of a head or a body that dribble in do not move it."""
+        if self._eof:
+            self.end()  # what is missing will never come
+            return
         if stage is self._stage and stage is not http1.Stage.IDLE:
             return
         self._stage = stage
         deadlines = self.app.deadlines
-        seconds = {
-            http1.Stage.IDLE: deadlines.keep_alive,
-            http1.Stage.HEAD: deadlines.head,
-            http1.Stage.BODY: deadlines.body,
-        }[stage]
+        if stage is http1.Stage.IDLE:
+            seconds = deadlines.keep_alive
+        else:
+            seconds = deadlines.head if stage is http1.Stage.HEAD else deadlines.body
         self.wake_at(self.now() + seconds)
 
     def _move(self, phase: Phase) -> None:
@@ -316,6 +390,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None or not self._is_plain():
             return
         shared = self._transport.get_extra_info("socket")
+        if shared is None:  # a transport without one: what is written goes its way
+            return
         self._send = socket.socket(shared.family, shared.type, shared.proto, fileno=shared.fileno()).send
         self.write = self._write_straight
 
@@ -324,11 +400,15 @@ class Connection(asyncio.Protocol):
         if self._send is not None:
             self._send.__self__.detach()  # type: ignore[attr-defined]  # a bound method of the socket
             self._send = None
+            self.write = _nowhere if self._transport is None else self._transport.write
 
     def _write_straight(self, data: bytes) -> None:
+        send = self._send
+        if send is None:  # kept by a transport that has ended
+            return
         if not self._full:  # else the transport holds bytes that come before these
             try:
-                sent = self._send(data)  # type: ignore[misc]  # set for as long as this method is `write`
+                sent = send(data)
             except OSError:  # full, or broken: the transport finds out which
                 sent = 0
             if sent == len(data):
@@ -342,7 +422,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._paused and self._transport is not None:
+        if self._paused and self._transport is not None and not self._full:
             self._paused = False
             self._transport.resume_reading()
 

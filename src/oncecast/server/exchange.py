@@ -17,6 +17,10 @@ class Exchange(Link, Protocol):
         """Answer the request, and go on to the next."""
         ...
 
+    def send(self, answer: bytes, /) -> None:
+        """Do as `reply` does, with an answer that is bytes already."""
+        ...
+
     def fail(self, refusal: Refusal, /) -> None:
         """Answer with an error and close, where it is not known where the next request begins."""
         ...

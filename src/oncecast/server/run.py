@@ -24,10 +24,10 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    server = Server(settings)
-    await server.start()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    server = Server(settings)
+    await server.start()
     print(_welcome(settings, server.port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
     await stopping.wait()
     await server.stop()

@@ -53,7 +53,13 @@ class Server:
         tls = _tls(self.settings)
         sock = _bind(self.settings.host, self.settings.port)
         self.port = sock.getsockname()[1]
-        self._server = await self._loop.create_server(lambda: Connection(self.app), sock=sock, ssl=tls, backlog=BACKLOG)
+        self._server = await self._loop.create_server(
+            lambda: Connection(self.app),
+            sock=sock,
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=None if tls is None else self.settings.limits.head_seconds,
+        )
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._trim())]
         if self.settings.dev:
             self._tasks.append(asyncio.create_task(self._demo()))
@@ -74,9 +80,9 @@ class Server:
             connection.abort()
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                logger.error("a task of the server had failed", exc_info=ended)
         if self._server is not None:
             await self._server.wait_closed()
         self.node.broker.close()

@@ -111,7 +111,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_key: Annotated[
         str | None, Meta(description="The certificate's private key, a PEM file.", examples=["key.pem"])
     ] = None
-    dev: Annotated[bool, Meta(description="Development: any host, readable logs, no caching of pages.")] = False
+    dev: Annotated[bool, Meta(description="Development: any host, pages from this machine, a demo, first steps.")] = (
+        False
+    )
     limits: Limits = field(default_factory=Limits)
     retention: Retention = field(default_factory=Retention)
     channels: dict[str, ChannelRule] = field(default_factory=dict)

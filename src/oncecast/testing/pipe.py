@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import os
 import random
 import socket
@@ -19,9 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-__all__ = ["NO_FAULTS", "FaultyPipe", "Faults", "Plan"]
+__all__ = ["NO_FAULTS", "Faults", "FaultyPipe", "Plan"]
 
 READ_BYTES = 64 << 10  # at a time; a fault still stands at its exact byte
+CONNECT_SECONDS = 5.0
 BUFFER_BYTES = 16 << 10  # held in each direction besides the kernel's own buffers, so that backpressure goes through
 
 
@@ -96,9 +98,9 @@ class FaultyPipe:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        joints, self._joints = self._joints, set()
+        joints = list(self._joints)
         for joint in joints:
-            joint.cut(reset=False)
+            joint.abort()
         for joint in joints:
             await joint.ended()
         if server is not None:
@@ -128,6 +130,9 @@ class FaultyPipe:
         return f"FaultyPipe(port={self.port}, seed={self.seed}, connections={self.connections}, cuts={self.cuts})"
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it came in while the pipe was being closed
+            writer.transport.abort()
+            return
         plan = self.plan(self.connections, self.random)
         self.connections += 1
         joint = _Joint(self, plan, reader, writer)
@@ -138,10 +143,18 @@ class FaultyPipe:
             self._joints.discard(joint)
 
 
+class _Outcome(enum.Enum):
+    """How a direction came to its end."""
+
+    EOF = "its sender has no more"
+    CUT = "a fault says so"
+    BROKEN = "one of the peers is gone"
+
+
 class _Joint:
     """One connection: the client's socket, the server's, and the two ways between them."""
 
-    __slots__ = ("_client", "_over", "_pipe", "_plan", "_task", "_writers", "going")
+    __slots__ = ("_over", "_pipe", "_plan", "_reader", "_task", "_ways", "_writers", "going")
 
     def __init__(
         self, pipe: FaultyPipe, plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -149,8 +162,9 @@ class _Joint:
         self.going = asyncio.Event()  # set: a stall is over
         self._pipe = pipe
         self._plan = plan
-        self._client = reader
+        self._reader = reader
         self._writers = [writer]
+        self._ways: set[asyncio.Task[_Outcome]] = set()
         self._over = False
         task = asyncio.current_task()
         assert task is not None
@@ -158,41 +172,55 @@ class _Joint:
 
     async def run(self, target: tuple[str, int]) -> None:
         """Pass on in both directions until both have ended or one is cut."""
-        client = self._writers[0]
-        ways: list[asyncio.Task[bool]] = []
         try:
-            server_reader, server = await asyncio.open_connection(*target, limit=BUFFER_BYTES)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                reader, server = await asyncio.open_connection(*target, limit=BUFFER_BYTES)
+        except OSError:
+            self._end(reset=True)  # as the target would have refused the client
+        else:
+            client = self._writers[0]
             self._writers.append(server)
-            ways = [
-                asyncio.create_task(_Way(self._plan.up, self.going, self._count_up).run(self._client, server)),
-                asyncio.create_task(_Way(self._plan.down, self.going, self._count_down).run(server_reader, client)),
-            ]
-            for way in asyncio.as_completed(ways):
-                if await way:
-                    break
+            if self._over:
+                server.close()
             else:
-                self._end()
-                return
-            if self._end(self._plan.up.reset or self._plan.down.reset):
-                self._pipe.cuts += 1
-        except (OSError, asyncio.CancelledError):  # the target refuses, or the pipe is closed: cancelled by `cut`
-            self._end(reset=True)
-        finally:
-            for task in ways:
-                task.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+                up = _Way(self._plan.up, self.going, self._count_up).run(self._reader, server)
+                down = _Way(self._plan.down, self.going, self._count_down).run(reader, client)
+                self._ways = {asyncio.create_task(up), asyncio.create_task(down)}
+                await self._last()
+        for writer in self._writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     def cut(self, *, reset: bool) -> bool:
         """Close both ends; say whether that was news."""
         fresh = self._end(reset)
-        self._task.cancel()
+        for way in self._ways:
+            way.cancel()
         return fresh
+
+    def abort(self) -> None:
+        """Close both ends, whatever they have not taken yet."""
+        self.cut(reset=False)
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def ended(self) -> None:
         """Wait until both ways have ended."""
         await asyncio.wait([self._task])
 
-    def _end(self, reset: bool = False) -> bool:
+    async def _last(self) -> None:
+        """Wait for the end of both ways; a cut, or a peer that is gone, is the end of both."""
+        pending = self._ways
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            outcomes = [way.result() for way in done if not way.cancelled()]
+            if _Outcome.CUT in outcomes and self.cut(reset=self._plan.up.reset or self._plan.down.reset):
+                self._pipe.cuts += 1
+            elif _Outcome.BROKEN in outcomes:
+                self.cut(reset=True)
+        self._end(reset=False)
+
+    def _end(self, reset: bool) -> bool:
         if self._over:
             return False
         self._over = True
@@ -201,9 +229,7 @@ class _Joint:
                 _linger_not(writer)
                 writer.transport.abort()
             else:
-                writer.close()
-                if not writer.transport.get_write_buffer_size():
-                    writer.transport.abort()  # nothing is left to send: no reason to wait for the peer to read it
+                writer.close()  # what has been passed on still gets there
         return True
 
     def _count_up(self, count: int) -> None:
@@ -224,13 +250,13 @@ class _Way:
         self._count = count
         self._passed = 0  # swallowed bytes included
 
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Pass bytes on; return True where both ends are to be closed now, False where this direction has ended."""
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Outcome:
+        """Pass bytes on until a fault or an end; an end is passed on as well."""
         faults = self._faults
         try:
             while True:
                 if self._passed == faults.cut_after:
-                    return True
+                    return _Outcome.CUT
                 if self._passed == faults.half_close_after:
                     break
                 if self._passed == faults.stall_after:
@@ -240,18 +266,20 @@ class _Way:
                     break
                 if faults.delay:
                     await asyncio.sleep(faults.delay)
-                if not self._swallows():
-                    writer.write(data)
-                    await writer.drain()
-                    self._count(len(data))
-                self._passed += len(data)
-                if faults.piece_bytes < READ_BYTES:
-                    await asyncio.sleep(0)  # the receiver's turn: pieces should not meet in its buffer
-            with contextlib.suppress(OSError, RuntimeError):
-                writer.write_eof()
-        except ConnectionError:
-            return True
-        return False
+                await self._take(data, writer)
+            writer.write_eof()
+        except OSError:
+            return _Outcome.BROKEN
+        return _Outcome.EOF
+
+    async def _take(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        if not self._swallows():
+            writer.write(data)
+            await writer.drain()
+            self._count(len(data))
+        self._passed += len(data)
+        if self._faults.piece_bytes < READ_BYTES:
+            await asyncio.sleep(0)  # the receiver's turn: pieces should not meet in its buffer
 
     def _room(self) -> int:
         """How many bytes may come at once without passing over the place of a fault."""
@@ -270,5 +298,5 @@ class _Way:
 def _linger_not(writer: asyncio.StreamWriter) -> None:
     """Let the close send RST at once."""
     sock = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError):  # it is closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -15,6 +15,8 @@ from math import isfinite
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from ..errors import Refusal
 from ..log import EARLIEST, LATEST, Entry, Start, StartKind
 from ..message import Cursor, Gap, Message, check_channel
@@ -90,8 +92,7 @@ class Settings:
     publishes_per_second: float = 5000.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """An answer to a request that is not a stream."""
 
     status: int

@@ -11,6 +11,9 @@
 /**
  * A smallest difference up to this is believed to be the network; beyond it, or below 0, the clocks disagree.
  */
+/** A message's time may be rounded to a whole millisecond, so a delay may seem to be a little below 0. */
+const ROUNDING_MS = 2;
+
 const PLAUSIBLE_MS = 250;
 
 /** The minimum is taken over one to two spans of this length, so that a corrected clock is noticed. */
@@ -51,7 +54,7 @@ export class Clock {
   /** Milliseconds by which this browser's clock is ahead of the server's; 0 where they plausibly agree. */
   get offset() {
     const smallest = Math.min(this.#current, this.#previous);
-    const behind = smallest < 0;
+    const behind = smallest < -ROUNDING_MS;
     const ahead = smallest > PLAUSIBLE_MS && now() - this.#since > SETTLE_MS;
     return Number.isFinite(smallest) && (behind || ahead) ? smallest : 0;
   }

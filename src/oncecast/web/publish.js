@@ -13,7 +13,11 @@ import { backoff } from "./transport.js";
 const ATTEMPTS = 4;
 
 /** What is said when there is no answer, which says nothing about the message: it may be in the log. */
-const UNHEARD = { code: "no_answer", message: "The server could not be reached. Try again in a while." };
+const UNHEARD = {
+  code: "no_answer",
+  message: "The server could not be reached. Try again in a while.",
+  docs: undefined,
+};
 
 /** A refusal: the server's code and its advice. */
 class Refused extends Error {
@@ -98,8 +102,8 @@ export function bringToLife(form, result, { heard, onBefore, onPublished }) {
       show(result, "published", ["Published as ", element("strong", id), rest]);
       onPublished(id, parsed(data.value), name);
     } catch (error) {
-      const { code, message } = error instanceof Refused ? error : UNHEARD;
-      show(result, "refused", ["Not published: ", element("strong", code), `. ${message}`]);
+      const { code, message, docs } = error instanceof Refused ? error : UNHEARD;
+      show(result, "refused", ["Not published: ", element("strong", code), `. ${message} `, ...link(docs)]);
     }
   });
 }
@@ -117,6 +121,17 @@ function parsed(text) {
 function show(result, outcome, content) {
   result.dataset.outcome = outcome;
   result.replaceChildren(...content);
+}
+
+/**
+ * A link to where an error is explained, if the server names a place of its own.
+ * @param {string | undefined} docs
+ */
+function link(docs) {
+  if (!docs || new URL(docs, location.href).origin !== location.origin) return [];
+  const anchor = /** @type {HTMLAnchorElement} */ (element("a", "About this error"));
+  anchor.href = docs;
+  return [anchor];
 }
 
 /**

@@ -21,7 +21,7 @@ export function snippets(origin) {
   return [
     {
       title: "Publish",
-      code: `curl ${origin}${chat} \\\n  -H 'Content-Type: application/json' -d '{"text": "hello"}'`,
+      code: `curl ${origin}${chat} \\\n  -H 'Content-Type: application/json' \\\n  -d '{"text": "hello"}'`,
     },
     { title: "Short poll", kind: "short-poll", code: `curl '${origin}${machine}?last=1'` },
     { title: "Long poll", kind: "long-poll", code: `curl '${origin}${machine}?after=latest&wait=25'` },
@@ -36,8 +36,8 @@ export function snippets(origin) {
       kind: "websocket",
       code: `new WebSocket("${socket}${machine}", "oncecast.v1")\n${print}`,
     },
-    { title: "oncecast sub", code: "oncecast sub demo.machine --last 10" },
-    { title: "oncecast pub", code: "oncecast pub demo.chat 'hello'" },
+    { title: "oncecast sub", code: `oncecast sub --server ${origin} demo.machine --last 10` },
+    { title: "oncecast pub", code: `oncecast pub --server ${origin} demo.chat hello` },
   ];
 }
 

@@ -21,6 +21,7 @@ REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
 
 _encode = msgspec.json.encode
+TOO_DEEP = "The JSON is nested too deeply: no reader should have to follow it that far."  # msgspec stops before C does
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -38,6 +39,8 @@ def json_data(data: bytes) -> bytes:
         raise Refusal("data_invalid", f"The data is not UTF-8: byte {error.start} is wrong.") from None
     except msgspec.DecodeError as error:
         raise Refusal("data_invalid", f"The data is not JSON: {error}. Send valid JSON, or text/plain.") from None
+    except RecursionError:
+        raise Refusal("data_invalid", TOO_DEEP) from None
     return data
 
 
@@ -151,6 +154,8 @@ def parse_line(line: bytes) -> Draft:
         return _decode_line(line).draft()
     except msgspec.MsgspecError as error:
         raise Refusal("data_invalid", f"This line is not a message: {error}.") from None
+    except RecursionError:
+        raise Refusal("data_invalid", TOO_DEEP) from None
 
 
 # -- oncecast.v1: frames from the client
@@ -205,6 +210,8 @@ def parse_frame(data: bytes) -> ClientFrame:
         frame: ClientFrame = _decode_frame(data)
     except msgspec.MsgspecError as error:
         raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {error}.") from None
+    except RecursionError:
+        raise Refusal("frame_invalid", TOO_DEEP) from None
     if isinstance(frame.ref, str) and len(frame.ref) > REF_CHARS:
         raise Refusal("frame_invalid", f"A ref is at most {REF_CHARS} characters.")
     return frame

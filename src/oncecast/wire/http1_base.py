@@ -134,8 +134,15 @@ def encode_fields(fields: Iterable[tuple[str, str]], *, reserved: frozenset[str]
     """Write field lines, each ended by CRLF.
 
     Raises `UsageError` at what would not be one field (CR, LF, NUL and other controls, a name that is no token), and
-    at a name in `reserved` (lower case), which the caller writes itself.
+    at a name in `reserved` (lower case), which the caller writes itself. Fields given as a tuple are remembered: most
+    of a server's answers have the same ones.
     """
+    if isinstance(fields, tuple):
+        return _remembered_fields(fields, reserved)
+    return _fields(fields, reserved)
+
+
+def _fields(fields: Iterable[tuple[str, str]], reserved: frozenset[str]) -> bytes:
     lines = []
     for name, value in fields:
         if _FIELD_VALUE.fullmatch(value) is None:
@@ -145,6 +152,11 @@ def encode_fields(fields: Iterable[tuple[str, str]], *, reserved: frozenset[str]
             raise UsageError(f"header {name!r} is written by the codec itself: leave it out")
         lines.append(f"{prefix}{value}\r\n")
     return "".join(lines).encode("latin-1")
+
+
+@lru_cache(maxsize=256)
+def _remembered_fields(fields: tuple[tuple[str, str], ...], reserved: frozenset[str]) -> bytes:
+    return _fields(fields, reserved)
 
 
 @lru_cache(maxsize=256)  # a program's header names are few; the bound is for one that makes them up

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from ..errors import Refusal
 from .http1_base import CHUNKED, HOST_PATTERN, TOKEN, connection_options, message_length, parse_fields
@@ -33,8 +34,7 @@ _ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A whole request. It may be shared between connections, so all of it is immutable.
 
     `target` is as it was sent, `raw_path` its path, `path` the path percent-decoded (UTF-8); `query` is what follows
@@ -48,14 +48,13 @@ class Request:
     path: str
     query: str = ""
     version: tuple[int, int] = (1, 1)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     keep_alive: bool = True
     raw_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The request but for its body, how long that is (`CHUNKED`, or bytes), and whether it waits for 100."""
 
     request: Request

@@ -79,6 +79,7 @@ async def _print(subscription: Subscription, count: int | None, as_json: bool) -
     """Print what the subscription yields until `count` messages have come, or nobody reads any more."""
     channels = list(subscription.places)
     listened = False
+    told = ""  # why it was lost: once is enough, however many attempts fail alike
     async with contextlib.aclosing(subscription.notices()) as notices:
         async for notice in notices:
             match notice:
@@ -94,9 +95,10 @@ async def _print(subscription: Subscription, count: int | None, as_json: bool) -
                 case Attached(transport):
                     what = "listening again" if listened else f"listening to {', '.join(channels)}"
                     click.echo(f"{what} over {transport}", err=True)
-                    listened = True
-                case Lost(reason, seconds):
-                    click.echo(f"{escaped(reason)}; trying again in {seconds:.1f} s", err=True)
+                    listened, told = True, ""
+                case Lost(reason, seconds) if reason != told:
+                    told = reason
+                    click.echo(f"{escaped(reason.rstrip('.'))}; trying again in {seconds:.1f} s", err=True)
 
 
 def _start(after: str | None, last: int | None, since: str | None) -> Start:

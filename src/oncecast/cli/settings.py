@@ -41,7 +41,8 @@ def check(file: Path | None) -> None:
     counted = Counter(source for source in loaded.sources.values() if source != "default")
     variables = sorted(source for source in counted if source not in read)
     parts = [f"{counted[name]} from {name}" for name in read] + [f"1 from {name}" for name in variables]
-    click.echo(f"The settings are valid: {', '.join([*parts, 'the rest are defaults'])}.")
+    parts.append("the rest are defaults" if parts else "all are defaults")
+    click.echo(f"The settings are valid: {', '.join(parts)}.")
 
 
 @config.command()

@@ -14,7 +14,7 @@ __all__ = ["serve"]
 
 
 @click.command(short_help="Run the server.")
-@click.option("--dev", is_flag=True, help="For development: any host is let through, logs are for people.")
+@click.option("--dev", is_flag=True, help="For development: any --host, pages from this machine, a demo, first steps.")
 @click.option("--host", metavar="H", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, metavar="P", help="The port; 0 takes any free one.  [default: 8000]")
 @click.option("--workers", type=int, metavar="N", help="Processes that serve together.  [default: 1]")

@@ -22,6 +22,7 @@ from .base import FAILED, Failure, in_one_line, server_option
 __all__ = ["pub"]
 
 INTERRUPTED = 130  # as a shell says it of a command that Ctrl-C ended: not all was published
+READ_BYTES = 65536
 LINE_BYTES = 64 * 1024 * 1024  # the largest message that a server may be set to take
 PATIENCE = 60.0  # seconds: longer than a restart takes
 CONTENT_TYPES = {
@@ -116,14 +117,14 @@ async def _lines() -> AsyncIterator[bytes]:
             if line := whole.rstrip(b"\r\n"):
                 yield line
         return
-    rest = b""
+    rest: list[bytes] = []  # pieces of the line that has not ended, joined once
     while True:
         await _readable(fd)
-        piece = os.read(fd, 65536)
-        *lines, rest = (rest + piece).split(b"\n")
-        if not piece and rest:
-            lines, rest = [rest], b""
-        if len(rest) > LINE_BYTES:
+        piece = os.read(fd, READ_BYTES)
+        head, end, tail = piece.rpartition(b"\n")
+        lines = b"".join([*rest, head]).split(b"\n") if end or not piece else []
+        rest = [tail] if end else [*rest, piece]
+        if len(rest) * READ_BYTES > LINE_BYTES and sum(map(len, rest)) > LINE_BYTES:
             raise Failure(
                 f"a line of standard input is longer than {LINE_BYTES} bytes, more than a server takes", FAILED
             )

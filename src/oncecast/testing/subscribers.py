@@ -1,0 +1,345 @@
+"""The test subscribers of our own transports: short poll, long poll, SSE in two ways, and WebSocket in two.
+
+Each is all that a client needs to keep the promise, and no more. To add one, see `subscriber.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, ClassVar
+
+import msgspec
+
+from ..message import Draft, Kind
+from ..wire import http1_client, sse, ws_handshake
+from ..wire.ws_connection import CloseReceived, DataReceived, ProtocolFailed, Role, WebSocketConnection
+from .subscriber import (
+    CursorSeen,
+    Cut,
+    GapSeen,
+    MessageSeen,
+    Refused,
+    Seen,
+    Subscriber,
+    message_of,
+    refused,
+    shown_in_json,
+)
+
+__all__ = [
+    "SUBSCRIBERS",
+    "LongPollSubscriber",
+    "RawSubscriber",
+    "ShortPollSubscriber",
+    "SseEnvelopeSubscriber",
+    "SseSubscriber",
+    "V1Subscriber",
+]
+
+MAX_MESSAGE_BYTES = 64 << 20  # a judge takes whatever the server may send
+POLL_WAIT = 5.0  # seconds of a long poll: longer than any check waits for a message that is on its way
+
+
+class ShortPollSubscriber(Subscriber):
+    """Asks again and again, on one connection; each answer without a message is a `CursorSeen`."""
+
+    name = "short_poll"
+    streams = False
+    polls = True
+
+    def shows(self, draft: Draft) -> object:
+        """Return the data of the message's JSON."""
+        return shown_in_json(draft)
+
+    async def connect(self) -> None:
+        """Open the connection; nothing is asked yet."""
+        await self.open()
+
+    async def receive(self) -> list[Seen]:
+        """Ask once."""
+        self.send(self.get(self.query()))
+        parser = http1_client.ResponseParser("GET")
+        body = bytearray()
+        status = 0
+        while True:
+            for event in parser.receive(await self.read()):
+                match event:
+                    case http1_client.ResponseHead():
+                        status = event.status
+                    case http1_client.Body():
+                        body += event.data
+                    case http1_client.End():
+                        if not event.keep_alive:
+                            self.cut()
+                        return self._answer(status, bytes(body))
+
+    def _answer(self, status: int, body: bytes) -> list[Seen]:
+        if status != 200:
+            raise refused(status, body)
+        answer = msgspec.json.decode(body)
+        gaps = answer["gaps"] if "gaps" in answer else list(filter(None, [answer["gap"]]))
+        seen: list[Seen] = [GapSeen(**gap) for gap in gaps]
+        seen += map(message_of, answer["messages"])
+        self.seek(answer["cursor"])
+        return seen or [CursorSeen(answer["cursor"])]
+
+
+class LongPollSubscriber(ShortPollSubscriber):
+    """Asks at once where it stands, then again and again for what is next, and waits for it."""
+
+    name = "long_poll"
+    waits = True
+
+    def query(self) -> str:
+        """Return where to begin, and how long to wait."""
+        return super().query() if self.cursor is None else f"{super().query()}&wait={POLL_WAIT:g}"
+
+
+class SseSubscriber(Subscriber):
+    """An `EventSource`: of one channel it sees the data alone, of several the message's JSON."""
+
+    name = "sse"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._response = http1_client.ResponseParser("GET")
+        self._events = sse.EventParser()
+        self._status = 0
+        self._error = bytearray()
+
+    def shows(self, draft: Draft) -> object:
+        """Return the data as a stream of text shows it."""
+        if self._enveloped:
+            return shown_in_json(draft)
+        if draft.kind is Kind.BINARY:
+            return base64.b64encode(draft.data).decode()
+        return draft.data.decode().replace("\r\n", "\n").replace("\r", "\n")  # HTML Living Standard §9.2.6
+
+    async def connect(self) -> None:
+        """Connect as a browser does: the URL stays as it first was, `Last-Event-ID` has the cursor."""
+        await self.open()
+        last = (("Last-Event-ID", self.cursor),) if self.cursor else ()
+        self.send(self.get(self.start, ("Accept", "text/event-stream"), *last))
+        self._response = http1_client.ResponseParser("GET")
+        self._events = sse.EventParser(last_event_id=self.cursor or "", max_event_bytes=MAX_MESSAGE_BYTES)
+
+    async def receive(self) -> list[Seen]:
+        """Return the events that have come."""
+        seen: list[Seen] = []
+        while not seen:
+            try:
+                parts = self._response.receive(await self.read())
+            except http1_client.ResponseFailed:
+                self.cut()
+                raise Cut from None
+            for part in parts:
+                match part:
+                    case http1_client.ResponseHead():
+                        self._status = part.status
+                        self._error.clear()
+                    case http1_client.Body() if self._status == 200:
+                        seen += map(self._event, self._events.receive(part.data))
+                    case http1_client.Body():
+                        self._error += part.data
+                    case http1_client.End():
+                        self.cut()
+                        if self._status != 200:
+                            raise refused(self._status, bytes(self._error))
+            last = self._events.last_event_id
+            if last and last != self.cursor:
+                if not seen or self._id_of(seen[-1]) != last:
+                    seen.append(CursorSeen(last))
+                self.seek(last)
+            if self._writer is None and not seen:
+                raise Cut
+        return seen
+
+    def _event(self, event: sse.Event) -> Seen:
+        name = None if event.event == "message" else event.event
+        if name == "gap":
+            fields = msgspec.json.decode(event.data)
+            if isinstance(fields, dict) and "missed_from" in fields:
+                return GapSeen(**fields)
+        if self._enveloped:
+            message = message_of(msgspec.json.decode(event.data))
+            assert message.id == event.id, "the event's id and its message's id differ"
+            return message
+        return MessageSeen(event.id, self.channels[0], event.data, name)
+
+    @property
+    def _enveloped(self) -> bool:
+        return len(self.channels) > 1 or "envelope=1" in self.extra
+
+    @staticmethod
+    def _id_of(seen: Seen) -> str | None:
+        return seen.id if isinstance(seen, MessageSeen) else seen.cursor
+
+
+class SseEnvelopeSubscriber(SseSubscriber):
+    """SSE that shows the message's JSON with one channel too."""
+
+    name = "sse_envelope"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.extra = "&".join(filter(None, (self.extra, "envelope=1")))
+
+
+class _SocketSubscriber(Subscriber):
+    """What the two kinds of WebSocket share: the handshake, the codec, the close."""
+
+    writes = True
+    protocols: ClassVar[tuple[str, ...]] = ()
+    codec: WebSocketConnection
+
+    def shows(self, draft: Draft) -> object:
+        """Return the data of the message's JSON."""
+        return shown_in_json(draft)
+
+    async def handshake(self, target: str) -> bytes:
+        """Open the WebSocket; return the bytes that came after the server's answer."""
+        await self.open()
+        self.codec = WebSocketConnection(Role.CLIENT, max_message_bytes=MAX_MESSAGE_BYTES)
+        key = ws_handshake.new_key()
+        self.send(ws_handshake.request_bytes(f"127.0.0.1:{self.port}", target, key, protocols=self.protocols))
+        parser = http1_client.ResponseParser("GET")
+        status, body = 0, bytearray()
+        while True:
+            for event in parser.receive(await self.read()):
+                match event:
+                    case http1_client.ResponseHead():
+                        status = event.status
+                        if status == 101:
+                            ws_handshake.check_response(status, event.headers, key, self.protocols)
+                    case http1_client.Body():
+                        body += event.data
+                    case http1_client.End():
+                        if status != 101:
+                            self.cut()
+                            raise refused(status, bytes(body))
+                        return event.rest
+
+    def write(self, data: bytes) -> None:
+        """Send a text frame."""
+        self.send(self.codec.text(data))
+
+    def frames(self, data: bytes) -> list[DataReceived]:
+        """Return the messages in these bytes, and answer what is to be answered. Raises `Cut` at a Close."""
+        messages: list[DataReceived] = []
+        for event in self.codec.receive(data):
+            match event:
+                case DataReceived():
+                    messages.append(event)
+                case CloseReceived() if messages:
+                    self._closed = Cut(event.code, event.reason)
+                case CloseReceived():
+                    self.send(self.codec.data_to_send())
+                    raise Cut(event.code, event.reason)
+                case ProtocolFailed():
+                    raise AssertionError(f"the server broke the protocol: {event.code} {event.reason}")
+                case _:
+                    pass
+        self.send(self.codec.data_to_send())
+        return messages
+
+    _closed: Cut | None = None
+    _rest = b""
+
+    async def next_frames(self) -> list[DataReceived]:
+        """Return the next messages, none where only control frames came. Raises `Cut`."""
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            raise closed
+        rest, self._rest = self._rest, b""
+        return self.frames(rest or await self.read())
+
+
+class V1Subscriber(_SocketSubscriber):
+    """`oncecast.v1` from `/v1/connect`: subscribes to each channel at its own cursor."""
+
+    name = "websocket_v1"
+    protocols = ("oncecast.v1",)
+    one_cursor = False
+
+    async def connect(self) -> None:
+        """Open the WebSocket and subscribe."""
+        self._closed = None
+        self._rest = await self.handshake(f"/v1/connect?{self.extra}".rstrip("?"))
+        for channel in self.channels:
+            self.say({"type": "subscribe", "channel": channel, "ref": channel, **self._where(channel)})
+
+    def say(self, frame: dict[str, object]) -> None:
+        """Send a frame."""
+        self.write(msgspec.json.encode(frame))
+
+    async def receive(self) -> list[Seen]:
+        """Return what the next frames say."""
+        seen: list[Seen] = []
+        while not seen:
+            for frame in await self.next_frames():
+                seen += self._frame(msgspec.json.decode(frame.data))
+        return seen
+
+    def _frame(self, frame: dict[str, Any]) -> list[Seen]:
+        match frame["type"]:
+            case "message":
+                self.cursors[frame["channel"]] = frame["id"]
+                return [message_of(frame)]
+            case "gap":
+                del frame["type"]
+                self.cursors[frame["channel"]] = frame["cursor"]
+                return [GapSeen(**frame)]
+            case "subscribed":
+                self.cursors[frame["channel"]] = frame["cursor"]
+                return [CursorSeen(frame["cursor"])]
+            case "cursor":
+                self.seek(frame["cursor"])
+                return [CursorSeen(frame["cursor"])]
+            case "error":
+                raise Refused(0, frame["code"], frame["message"])
+            case "drain":
+                return []
+            case other:
+                raise AssertionError(f"a frame that nobody asked for: {other}")
+
+    def _where(self, channel: str) -> dict[str, object]:
+        if channel in self.cursors:
+            return {"after": self.cursors[channel]}
+        name, _, value = self.start.partition("=")
+        return {name: value if name == "after" else msgspec.json.decode(value)}
+
+
+class RawSubscriber(_SocketSubscriber):
+    """A WebSocket without a subprotocol: it sees the data alone, has no cursor, and a gap closes it."""
+
+    name = "websocket_raw"
+    resumes = False
+
+    def shows(self, draft: Draft) -> object:
+        """Return the data itself: text, or bytes."""
+        return draft.data if draft.kind is Kind.BINARY else draft.data.decode()
+
+    async def connect(self) -> None:
+        """Open the WebSocket."""
+        self._closed = None
+        self._rest = await self.handshake(self.path(self.query()))
+
+    async def receive(self) -> list[Seen]:
+        """Return the messages that have come."""
+        seen: list[Seen] = []
+        while not seen:
+            for frame in await self.next_frames():
+                data: object = frame.data.decode() if frame.is_text else frame.data
+                seen.append(MessageSeen(None, self.channels[0] if len(self.channels) == 1 else None, data, None))
+        return seen
+
+
+SUBSCRIBERS: tuple[type[Subscriber], ...] = (
+    ShortPollSubscriber,
+    LongPollSubscriber,
+    SseSubscriber,
+    SseEnvelopeSubscriber,
+    V1Subscriber,
+    RawSubscriber,
+)
+"""One for each way to listen that the server has."""

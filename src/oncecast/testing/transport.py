@@ -1,0 +1,44 @@
+"""The contract that every transport must keep, as checks that anybody can run over their own: `check_transport`.
+
+A transport is given as its test subscriber (`subscriber.py`), the smallest client that keeps its cursor. `CHECKS` holds
+the clauses by name, so that pytest can show each as a test of its own:
+
+    @pytest.mark.parametrize("name", CHECKS)
+    async def test_contract(name): await check_transport(MySubscriber, name)
+
+To add a clause, write a check in `transport_reading.py` or `transport_faults.py`. The checks need no plugin; a failed one
+raises `TransportFailed`, whose text is the clause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import transport_faults, transport_reading
+from .subscriber import Subscriber
+from .transport_bench import Bench, Serve, TransportFailed, serve
+from .transport_reading import Check
+
+__all__ = ["CHECKS", "Check", "TransportFailed", "check_transport"]
+
+SECONDS = 60.0  # for one check: a transport that says nothing fails, and does not hang
+
+CHECKS: dict[str, Check] = {**transport_reading.CHECKS, **transport_faults.CHECKS}
+
+
+async def check_transport(kind: type[Subscriber], name: str | None = None, *, start: Serve = serve) -> None:
+    """Hold a transport to the contract, or to the one clause of it that `name` says. Raises `TransportFailed`.
+
+    `kind` makes its subscribers. `start` runs a server that has the transport, on a broker that the check gives it; a
+    check starts and stops its own.
+    """
+    for check in CHECKS.values() if name is None else (CHECKS[name],):
+        bench = Bench(kind, start)
+        try:
+            async with asyncio.timeout(SECONDS):
+                await check(bench)
+        except TimeoutError:
+            clause = (check.__doc__ or "").strip()
+            raise TransportFailed(f"{clause}\n  actual   nothing came for {SECONDS:g} seconds") from None
+        finally:
+            await bench.close()

@@ -1,0 +1,191 @@
+"""What a check of a transport stands on: a server of its own, and ways to publish to it and to listen by one transport.
+
+Owns the server, its time and every subscriber that it made, and ends them in `close`. Invariant: the log's messages are
+numbered from 1 and `bench.at(n)` is the cursor right after the n-th, so that a check says exactly what it expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..brokers.base import Outcome
+from ..brokers.memory import MemoryBroker
+from ..errors import OncecastError
+from ..message import Draft, Kind
+from ..node import Node
+from ..server.server import Server
+from ..server.settings import Settings
+from .subscriber import CursorSeen, Cut, GapSeen, MessageSeen, Subscriber
+
+__all__ = ["EPOCH", "Bench", "Heard", "Serve", "Served", "TransportFailed", "expect", "serve"]
+
+EPOCH = "life1"
+BEGAN = 1_764_000_000.0  # Unix seconds of the first message; `since` is asked for around it
+
+
+class TransportFailed(OncecastError):
+    """A transport breaks its contract. The text is the clause, and what was seen instead."""
+
+
+class Served(Protocol):
+    """A running server."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        ...
+
+    @property
+    def node(self) -> Node:
+        """What to publish to."""
+        ...
+
+    async def stop(self, seconds: float, /) -> None:
+        """Stop, within so many seconds."""
+        ...
+
+
+Serve = Callable[[Settings, MemoryBroker], Awaitable[Served]]
+
+
+async def serve(settings: Settings, broker: MemoryBroker) -> Served:
+    """Start our own server."""
+    server = Server(settings, broker=broker)
+    await server.start()
+    return server
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a subscriber was told, in order, by kind."""
+
+    messages: list[MessageSeen] = field(default_factory=list)
+    gaps: list[GapSeen] = field(default_factory=list)
+    cursors: list[str] = field(default_factory=list)
+    cuts: int = 0
+
+    @property
+    def data(self) -> list[object]:
+        """The messages' data."""
+        return [message.data for message in self.messages]
+
+
+class Bench:
+    """One server and the subscribers of one kind."""
+
+    def __init__(self, kind: type[Subscriber], start: Serve = serve) -> None:
+        self.kind = kind
+        self.wall = BEGAN
+        self.published: list[Draft] = []
+        self._start = start
+        self._served: Served | None = None
+        self._subscribers: list[Subscriber] = []
+
+    async def serve(self, settings: Settings | None = None) -> None:
+        """Start the server. `host` and `port` of the settings are the bench's."""
+        self._served = await self._start(settings or Settings(port=0), MemoryBroker(EPOCH, lambda: self.wall))
+
+    async def close(self) -> None:
+        """Stop everything."""
+        for subscriber in self._subscribers:
+            subscriber.cut()
+        if self._served is not None:
+            await self._served.stop(0.1)
+
+    @property
+    def served(self) -> Served:
+        """The server."""
+        assert self._served is not None
+        return self._served
+
+    @staticmethod
+    def at(seq: int) -> str:
+        """Return the cursor right after message number `seq`."""
+        return f"{EPOCH}-{seq}"
+
+    def publish(self, *drafts: Draft) -> None:
+        """Publish the drafts in one batch."""
+
+        def done(outcomes: Sequence[Outcome]) -> None:
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+
+        self.published.extend(drafts)
+        self.served.node.publish(drafts, done)
+
+    def publish_numbers(self, count: int, channel: str = "c") -> None:
+        """Publish so many messages whose data is their number."""
+        first = len(self.published) + 1
+        self.publish(*(Draft(channel, str(n).encode(), Kind.JSON) for n in range(first, first + count)))
+
+    def subscriber(
+        self,
+        *channels: str,
+        start: str = "after=earliest",
+        extra: str = "",
+        port: int | None = None,
+        receive_buffer: int | None = None,
+    ) -> Subscriber:
+        """Return a subscriber, not connected yet, of channel `c` unless others are named."""
+        made = self.kind(
+            port or self.served.port,
+            channels or ("c",),
+            start=start,
+            extra=extra,
+            receive_buffer=receive_buffer,
+        )
+        self._subscribers.append(made)
+        return made
+
+    def shown(self, subscriber: Subscriber, first: int, last: int | None = None) -> list[object]:
+        """Return the data of what was published, from number `first` to `last`, as this subscriber shows it."""
+        return [subscriber.shows(draft) for draft in self.published[first - 1 : last]]
+
+    async def listen(
+        self, subscriber: Subscriber, messages: int = 0, *, gaps: int = 0, cursors: int = 0, resume: bool = False
+    ) -> Heard:
+        """Receive until so many messages, gaps and cursors have come. With `resume`, connect again after each cut."""
+        heard = Heard()
+        while len(heard.messages) < messages or len(heard.gaps) < gaps or len(heard.cursors) < cursors:
+            try:
+                if not subscriber.connected:
+                    await subscriber.connect()
+                await self.hear(subscriber, heard)
+            except Cut:
+                if not resume:
+                    raise
+                heard.cuts += 1
+        return heard
+
+    @staticmethod
+    async def hear(subscriber: Subscriber, heard: Heard) -> None:
+        """Receive once, and add what came."""
+        for seen in await subscriber.receive():
+            match seen:
+                case MessageSeen():
+                    heard.messages.append(seen)
+                case GapSeen():
+                    heard.gaps.append(seen)
+                case CursorSeen():
+                    heard.cursors.append(seen.cursor)
+
+    async def attach(self, subscriber: Subscriber) -> None:
+        """Connect, and wait until the subscriber knows where it stands, so that nothing after this is missed."""
+        await subscriber.connect()
+        if subscriber.resumes:
+            while any(channel not in subscriber.cursors for channel in subscriber.channels):
+                await subscriber.receive()
+
+
+def expect(expected: object, actual: object, clause: str) -> None:
+    """Raise `TransportFailed` unless they are equal."""
+    if expected != actual:
+        raise TransportFailed(f"{clause}\n  expected {_short(expected)}\n  actual   {_short(actual)}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 600 else f"{text[:400]} … {text[-200:]}"

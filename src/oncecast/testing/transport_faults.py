@@ -1,0 +1,3 @@
+from .transport_reading import Check
+
+CHECKS: dict[str, Check] = {}

@@ -1,0 +1,746 @@
+"""One connection on a transport that is not there: phases, pipelining, deadlines, pausing, and every way to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncecast.errors import Refusal
+from oncecast.message import Draft
+from oncecast.server import connection as module
+from oncecast.server import routes
+from oncecast.server.connection import LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
+from oncecast.transports.base import Reply
+from oncecast.wire.ws_frames import Opcode, encode_frame
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Answer, Bench, FakeTransport
+
+    Parse = Callable[..., Answer]
+    ParseAll = Callable[[bytes], list[Answer]]
+
+GET = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+LONG = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n"
+SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n42"
+
+
+def post(body: bytes) -> bytes:
+    """Return a publish."""
+    return b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+# -- phases
+
+
+def test_each_phase_has_its_row() -> None:
+    """The table has every phase, nothing follows CLOSED, and from everywhere a connection can be lost."""
+    assert set(Phase) == set(MOVES)
+    assert frozenset() == MOVES[Phase.CLOSED]
+    assert all(Phase.CLOSED in moves for phase, moves in MOVES.items() if phase is not Phase.CLOSED)
+
+
+def test_an_illegal_move_is_a_defect(bench: Bench) -> None:
+    """A connection is lost once; what is not in the table raises."""
+    connection, _ = bench.connect()
+    connection.connection_lost(None)
+    with pytest.raises(AssertionError, match="can't go from closed to closed"):
+        connection.connection_lost(None)
+
+
+# -- requests
+
+
+def test_keep_alive_answers_one_after_another(bench: Bench, parse: Parse) -> None:
+    """HTTP/1.1 keeps the connection, without saying so."""
+    connection, transport = bench.connect()
+    for _ in range(3):
+        connection.data_received(HEALTH)
+        answer = parse(transport.take())
+        assert (200, b"ok\n", None) == (answer.status, answer.body, answer.headers.get("connection"))
+    assert Phase.READING is connection.phase
+
+
+def test_connection_close_is_obeyed(bench: Bench, parse: Parse) -> None:
+    """A client that says close gets its answer, and the end."""
+    connection, transport = bench.connect()
+    connection.data_received(HEALTH[:-2] + b"Connection: close\r\n\r\n" + HEALTH)
+    answer = parse(transport.take())
+    assert (200, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
+    assert (True, Phase.LINGERING) == (transport.eof_written, connection.phase)
+
+
+def test_http_1_0(bench: Bench, parse: Parse) -> None:
+    """HTTP/1.0 closes unless the client asks to keep the connection, and then it is told so."""
+    connection, transport = bench.connect()
+    connection.data_received(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert "keep-alive" == parse(transport.take()).headers["connection"]
+    assert Phase.READING is connection.phase
+    connection.data_received(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert "close" == parse(transport.take()).headers["connection"]
+    assert Phase.LINGERING is connection.phase
+
+
+def test_head_has_no_body(bench: Bench, parse: Parse) -> None:
+    """HEAD is answered with the length that GET would have, and nothing after it."""
+    answer = parse(bench.ask(b"HEAD /healthz HTTP/1.1\r\nHost: t\r\n\r\n"), head_only=True)
+    assert (200, "3", b"") == (answer.status, answer.headers["content-length"], answer.rest)
+
+
+def test_pipelined_requests_are_answered_in_order(bench: Bench, parse_all: ParseAll) -> None:
+    """Requests of one packet get their answers in the order in which they came."""
+    answers = parse_all(bench.ask(HEALTH + post(b"1") + GET + b"GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n" + HEALTH))
+    assert [200, 201, 200, 404, 200] == [answer.status for answer in answers]
+    assert [1] == [message["data"] for message in answers[2].json["messages"]]
+
+
+def test_a_request_byte_by_byte(bench: Bench, parse_all: ParseAll) -> None:
+    """However a request is cut, it is answered once, when its last byte is there."""
+    connection, transport = bench.connect()
+    for byte in POST + HEALTH:
+        connection.data_received(bytes([byte]))
+    assert [201, 200] == [answer.status for answer in parse_all(transport.take())]
+
+
+def test_expect_continue_is_answered_once_before_the_body(bench: Bench, parse: Parse) -> None:
+    """A client that waits for 100 gets it, then its answer (RFC 9110 §10.1.1)."""
+    connection, transport = bench.connect()
+    connection.data_received(
+        b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    )
+    assert b"HTTP/1.1 100 Continue\r\n\r\n" == transport.take()
+    connection.data_received(b"4")
+    assert b"" == transport.take()
+    connection.data_received(b"2")
+    assert 201 == parse(transport.take()).status
+
+
+def test_a_body_over_the_limit_is_refused_instead_of_continued(bench: Bench, parse: Parse) -> None:
+    """No 100 goes to a body that would be refused."""
+    answer = parse(
+        bench.ask(
+            b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+        )
+    )
+    assert (413, "close") == (answer.status, answer.headers["connection"])
+
+
+def test_after_a_malformed_request_nothing_is_read(bench: Bench, parse: Parse) -> None:
+    """Where the next request would begin is unknown, so an error ends the connection."""
+    connection, transport = bench.connect()
+    connection.data_received(b"GET / HTTP/1.1\r\nHost : t\r\n\r\n" + HEALTH)
+    answer = parse(transport.take())
+    assert (400, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
+    connection.data_received(HEALTH)
+    assert b"" == transport.take()
+
+
+# -- waiting
+
+
+def test_a_request_behind_a_long_poll_waits_for_it(bench: Bench, parse_all: ParseAll) -> None:
+    """The long poll's answer comes first, then the one that was pipelined behind it."""
+    connection, transport = bench.connect()
+    connection.data_received(LONG + HEALTH)
+    connection.data_received(HEALTH)
+    assert (Phase.WAITING, b"") == (connection.phase, transport.take())
+    bench.turn()
+    bench.publish("a", b"1")
+    first, *others = parse_all(transport.take())
+    assert [1] == [message["data"] for message in first.json["messages"]]
+    assert [b"ok\n", b"ok\n"] == [answer.body for answer in others]
+    assert Phase.READING is connection.phase
+
+
+def test_a_client_that_sends_ahead_too_far_is_not_read(bench: Bench, parse_all: ParseAll) -> None:
+    """While an answer is due, a bounded number of bytes is taken; the rest stays in the socket until then."""
+    connection, transport = bench.connect()
+    connection.data_received(LONG)
+    connection.data_received(HEALTH * (PIPELINE_BYTES // len(HEALTH)))
+    assert transport.reading
+    connection.data_received(HEALTH)
+    connection.data_received(HEALTH)
+    assert not transport.reading
+    bench.pass_time(20)
+    assert PIPELINE_BYTES // len(HEALTH) + 3 == len(parse_all(transport.take()))
+    assert transport.reading
+
+
+def test_a_publish_that_takes_time(bench: Bench, parse_all: ParseAll) -> None:
+    """An answer that the broker gives later comes before those of the requests behind it."""
+    bench.broker.slow = True
+    connection, transport = bench.connect()
+    connection.data_received(POST + HEALTH)
+    assert b"" == transport.take()
+    bench.broker.answer()
+    assert [201, 200] == [answer.status for answer in parse_all(transport.take())]
+
+
+def test_a_broker_that_never_answers(bench: Bench) -> None:
+    """A publish without an answer holds its connection for a bounded time."""
+    bench.broker.slow = True
+    connection, transport = bench.connect()
+    connection.data_received(POST)
+    bench.pass_time(29)
+    assert not transport.aborted
+    bench.pass_time(1)
+    assert transport.aborted
+    connection.connection_lost(None)
+    bench.broker.answer()
+    assert b"" == transport.take()
+
+
+def test_an_answer_after_the_request_failed_is_dropped(bench: Bench, parse: Parse) -> None:
+    """A late answer finds its request gone and writes nothing."""
+    bench.broker.slow = True
+    connection, transport = bench.connect()
+    connection.data_received(POST)
+    connection.fail(Refusal("unavailable", "Gone."))
+    assert 503 == parse(transport.take()).status
+    bench.broker.answer()
+    assert b"" == transport.take()
+
+
+# -- streaming
+
+
+def test_what_is_pipelined_behind_a_stream_is_not_answered(bench: Bench) -> None:
+    """An event stream never ends, so a request behind it is read and dropped."""
+    connection, transport = bench.connect()
+    connection.data_received(SSE + HEALTH)
+    assert Phase.STREAMING is connection.phase
+    assert b"ok\n" not in transport.take()
+    connection.data_received(HEALTH)
+    assert b"" == transport.take()
+
+
+def test_frames_behind_a_handshake_are_read(bench: Bench, upgrade: Callable[..., bytes]) -> None:
+    """Frames that came in the handshake's packet are the WebSocket's first."""
+    connection, transport = bench.connect()
+    ping = encode_frame(Opcode.PING, b"hello", mask=b"mask")
+    connection.data_received(upgrade("/v1/channels/a") + ping)
+    assert transport.take().endswith(encode_frame(Opcode.PONG, b"hello"))
+    connection.data_received(ping)
+    assert encode_frame(Opcode.PONG, b"hello") == transport.take()
+
+
+def test_a_refused_stream_leaves_the_connection_as_it_was(bench: Bench, parse_all: ParseAll) -> None:
+    """A stream that can't begin is answered with its error, again and again, and requests go on."""
+    bad = SSE.replace(b"Accept", b"Last-Event-ID: nonsense\r\nAccept")
+    connection, transport = bench.connect()
+    connection.data_received(bad + bad + HEALTH)
+    assert [400, 400, 200] == [answer.status for answer in parse_all(transport.take())]
+    assert Phase.READING is connection.phase
+
+
+def test_a_full_stream_is_not_written_to_and_catches_up(bench: Bench) -> None:
+    """While the socket is full messages stay in the log; when it drains they come, each once."""
+    connection, transport = bench.connect()
+    connection.data_received(SSE)
+    bench.turn()
+    transport.take()
+    transport.room = 10
+    bench.publish("a", b"1")
+    assert (10, False) == (len(transport.sent), transport.reading)
+    held = len(transport.unsent)
+    bench.publish("a", b"2")
+    assert held == len(transport.unsent)
+    transport.drain()
+    bench.turn()
+    sent = transport.take()
+    assert [1, 1] == [sent.count(b"data: 1\n"), sent.count(b"data: 2\n")]
+    assert transport.reading
+    assert Phase.STREAMING is connection.phase
+
+
+def test_a_stream_whose_beginning_does_not_fit(bench: Bench) -> None:
+    """A stream that fills the socket with its head is blocked from the start."""
+    connection, transport = bench.connect(room=5)
+    connection.data_received(SSE)
+    bench.publish("a", b"1")
+    assert b"data: 1" not in bytes(transport.unsent)
+    transport.drain()
+    bench.turn()
+    assert b"data: 1\n" in transport.take()
+    assert Phase.STREAMING is connection.phase
+
+
+def test_a_stream_wakes_itself(bench: Bench) -> None:
+    """A stream's deadline is its transport's: a heartbeat, and the next."""
+    connection, transport = bench.connect()
+    connection.data_received(SSE)
+    bench.turn()
+    transport.take()
+    for _ in range(2):
+        bench.pass_time(15)
+        assert b": keep-alive" in transport.take()
+    assert Phase.STREAMING is connection.phase
+
+
+# -- deadlines
+
+
+def test_a_head_must_come_in_time(bench: Bench, parse: Parse) -> None:
+    """A head that dribbles in is cut at its deadline, which no byte moves."""
+    connection, transport = bench.connect()
+    for byte in HEALTH[:9]:
+        connection.data_received(bytes([byte]))
+        bench.pass_time(0.8)
+    assert b"" == transport.take()
+    connection.data_received(b"x")
+    bench.pass_time(1.2)
+    answer = parse(transport.take())
+    assert (408, "timeout", "close") == (answer.status, answer.code, answer.headers["connection"])
+    assert "head" in answer.json["error"]["message"]
+
+
+def test_a_body_must_come_in_time(bench: Bench, parse: Parse) -> None:
+    """A body has its own deadline, from the end of its head."""
+    connection, transport = bench.connect()
+    connection.data_received(POST[:-2])
+    bench.pass_time(29)
+    connection.data_received(b"4")
+    assert b"" == transport.take()
+    bench.pass_time(1)
+    answer = parse(transport.take())
+    assert (408, "timeout") == (answer.status, answer.code)
+    assert "body" in answer.json["error"]["message"]
+
+
+def test_a_connection_that_says_nothing_is_closed(bench: Bench) -> None:
+    """A client that connects and sends nothing has the time of a head, and gets no answer to no request."""
+    connection, transport = bench.connect()
+    bench.pass_time(9)
+    assert Phase.READING is connection.phase
+    bench.pass_time(1)
+    assert (b"", True) == (transport.take(), transport.eof_written)
+
+
+def test_an_idle_connection_is_kept_for_its_time(bench: Bench) -> None:
+    """Each answer begins the time that an idle connection is kept."""
+    connection, transport = bench.connect()
+    for _ in range(3):
+        connection.data_received(HEALTH)
+        bench.pass_time(60)
+        assert not transport.eof_written
+    bench.pass_time(15)
+    assert transport.eof_written
+
+
+def test_an_answer_that_is_not_read(bench: Bench) -> None:
+    """A client that does not take its answer is cut off, and read no further meanwhile."""
+    connection, transport = bench.connect(room=10)
+    connection.data_received(HEALTH + HEALTH)
+    assert not transport.reading
+    assert 10 == len(transport.take())
+    bench.pass_time(29)
+    assert not transport.aborted
+    bench.pass_time(1)
+    assert transport.aborted
+
+
+def test_an_answer_that_is_read_in_time(bench: Bench, parse_all: ParseAll) -> None:
+    """When the answers have been taken, the requests behind them are handled, under deadlines of their own."""
+    connection, transport = bench.connect(room=10)
+    connection.data_received(HEALTH + GET + POST[:-1])
+    transport.drain()
+    assert [200, 200] == [answer.status for answer in parse_all(transport.take())]
+    assert transport.reading
+    bench.pass_time(31)
+    assert b"HTTP/1.1 408 " in transport.take()
+
+
+def test_a_late_answer_that_is_not_read(bench: Bench) -> None:
+    """A long poll whose answer is not taken is cut off too, and read no further meanwhile."""
+    connection, transport = bench.connect()
+    connection.data_received(LONG)
+    connection.data_received(HEALTH * (2 + PIPELINE_BYTES // len(HEALTH)))
+    transport.room = 10
+    bench.pass_time(20)
+    assert (Phase.READING, False) == (connection.phase, transport.reading)
+    bench.pass_time(30)
+    assert transport.aborted
+
+
+def test_lingering_ends(bench: Bench) -> None:
+    """After the end is written, the peer has a moment to close; then it is cut off."""
+    connection, transport = bench.connect()
+    connection.data_received(b"nonsense\r\n\r\n")
+    assert Phase.LINGERING is connection.phase
+    bench.pass_time(LINGER_SECONDS - 0.5)
+    assert not transport.aborted
+    bench.pass_time(0.5)
+    assert transport.aborted
+
+
+def test_a_last_answer_has_the_time_of_an_answer(bench: Bench) -> None:
+    """An error that does not fit into the socket is not cut off with the linger."""
+    connection, transport = bench.connect(room=10)
+    connection.data_received(b"nonsense\r\n\r\n")
+    assert transport.reading
+    bench.pass_time(LINGER_SECONDS + 1)
+    assert not transport.aborted
+    bench.pass_time(30)
+    assert transport.aborted
+    assert Phase.LINGERING is connection.phase
+
+
+# -- the end of input
+
+
+def test_eof_while_reading_closes(bench: Bench) -> None:
+    """A client that half-closes between requests, or inside one, has nothing more to get."""
+    for data in (b"", HEALTH, POST[:-1]):
+        connection, _ = bench.connect()
+        connection.data_received(data)
+        assert not connection.eof_received()
+
+
+def test_eof_while_a_publish_waits(bench: Bench, parse_all: ParseAll) -> None:
+    """A half-closed client gets the answers that it waits for, and no keep-alive after them."""
+    bench.broker.slow = True
+    connection, transport = bench.connect()
+    connection.data_received(POST + HEALTH + POST[:-1])
+    assert connection.eof_received()
+    bench.broker.answer()
+    assert [201, 200] == [answer.status for answer in parse_all(transport.take())]
+    assert (Phase.LINGERING, True) == (connection.phase, transport.closing)
+
+
+def test_eof_while_a_long_poll_waits(bench: Bench, parse_all: ParseAll) -> None:
+    """A client that has gone can't be told from a half-closed one: both are answered at once, and forgotten."""
+    connection, transport = bench.connect()
+    connection.data_received(LONG + LONG + HEALTH)
+    assert not connection.eof_received()
+    answers = parse_all(transport.take())
+    assert [[], []] == [answer.json["messages"] for answer in answers[:2]]
+    assert b"ok\n" == answers[2].body
+    assert (Phase.LINGERING, 0) == (connection.phase, bench.app.node.hub.subscriptions)
+
+
+def test_eof_while_answers_do_not_fit(bench: Bench, parse_all: ParseAll) -> None:
+    """Requests that came before the end are answered once the socket takes their answers."""
+    connection, transport = bench.connect(room=10)
+    connection.data_received(HEALTH + HEALTH + LONG)
+    assert connection.eof_received()
+    transport.drain()
+    assert 3 == len(parse_all(transport.take()))
+    assert transport.closing
+    assert Phase.LINGERING is connection.phase
+
+
+def test_eof_on_a_stream_ends_it(bench: Bench) -> None:
+    """A stream to a client that has closed its side ends."""
+    connection, _ = bench.connect()
+    connection.data_received(SSE)
+    assert not connection.eof_received()
+
+
+def test_eof_while_lingering_closes(bench: Bench) -> None:
+    """The peer has answered our end with its own."""
+    connection, _ = bench.connect()
+    connection.data_received(b"nonsense\r\n\r\n")
+    assert not connection.eof_received()
+
+
+def test_tls_is_never_half_closed(bench: Bench) -> None:
+    """The loop ignores a wish to keep a half-closed TLS connection, with a warning, so it is not uttered."""
+    bench.broker.slow = True
+    connection, _ = bench.connect(tls=True)
+    connection.data_received(POST)
+    assert not connection.eof_received()
+
+
+def test_tls_says_its_own_goodbye(bench: Bench) -> None:
+    """TLS can't send an end of its own direction alone: the transport is closed once it has sent all."""
+    connection, transport = bench.connect(tls=True)
+    connection.data_received(b"nonsense\r\n\r\n")
+    assert (True, False) == (transport.closing, transport.eof_written)
+    assert (module.TLS_HIGH, module.TLS_LOW) == transport.limits
+    assert Phase.LINGERING is connection.phase
+
+
+# -- a lost connection
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", HEALTH, POST[:-1], LONG, SSE, b"nonsense\r\n\r\n", POST],
+    ids=["new", "idle", "in a body", "in a long poll", "streaming", "lingering", "in a publish"],
+)
+def test_lost_in_each_phase(bench: Bench, data: bytes) -> None:
+    """A lost connection leaves nothing: no subscription, no deadline, no place among the connections."""
+    bench.broker.slow = data == POST
+    connection, transport = bench.connect()
+    connection.data_received(data)
+    transport.take()
+    connection.connection_lost(ConnectionResetError())
+    bench.publish("a", b"1")
+    if bench.broker.slow:
+        bench.broker.answer()
+    connection.write(b"late")
+    connection.end()
+    connection.abort()
+    connection.wake_at(bench.now() + 1)
+    bench.pass_time(100)
+    assert (b"", Phase.CLOSED, 0.0) == (transport.take(), connection.phase, connection.deadline)
+    assert (set(), 0) == (bench.app.connections, bench.app.node.hub.subscriptions)
+    assert not transport.aborted
+
+
+def test_a_peer_that_has_reset_unnoticed(bench: Bench) -> None:
+    """Where the end can't be sent because the peer is gone already, the connection is cut off."""
+    connection, transport = bench.connect()
+    transport.shutdown_error = OSError(107, "Transport endpoint is not connected")
+    bench.pass_time(11)
+    assert transport.aborted
+    assert Phase.LINGERING is connection.phase
+
+
+def test_a_write_after_the_end_is_dropped(bench: Bench) -> None:
+    """Whoever kept the stream's `write` writes to nowhere after the end."""
+    connection, transport = bench.connect()
+    connection.data_received(SSE)
+    connection.drain()
+    transport.take()
+    connection.write(b"late")
+    assert b"" == transport.take()
+
+
+# -- the ceiling
+
+
+def test_a_server_at_its_ceiling_answers_503(bench: Bench, parse: Parse, caplog: pytest.LogCaptureFixture) -> None:
+    """Connections past the ceiling are answered and closed, with one line in the log a minute."""
+    bench.app.ceiling = 1
+    bench.connect()
+    with caplog.at_level(logging.WARNING, "oncecast.server"):
+        for _ in range(3):
+            connection, transport = bench.connect()
+            answer = parse(transport.take())
+            assert (503, "5", "close") == (answer.status, answer.headers["retry-after"], answer.headers["connection"])
+            assert transport.eof_written
+            connection.data_received(HEALTH)
+            assert b"" == transport.take()
+            connection.connection_lost(None)
+        assert 1 == len(caplog.records)
+        bench.seconds += 61
+        bench.connect()
+        assert 2 == len(caplog.records)
+    assert 4 == bench.app.counters.turned_away
+
+
+# -- draining
+
+
+def test_drain_ends_an_idle_connection(bench: Bench) -> None:
+    """A connection between two requests is ended, a new one too."""
+    for data in (b"", HEALTH):
+        connection, transport = bench.connect()
+        connection.data_received(data)
+        bench.app.ready = False
+        connection.drain()
+        assert transport.eof_written
+        bench.app.ready = True
+
+
+def test_drain_lets_a_request_come_and_closes_after_it(bench: Bench, parse: Parse) -> None:
+    """A request that is on its way is answered, and told that it was the last."""
+    connection, transport = bench.connect()
+    connection.data_received(POST[:-1])
+    bench.app.ready = False
+    connection.drain()
+    assert not transport.eof_written
+    connection.data_received(b"2" + HEALTH)
+    answer = parse(transport.take())
+    assert (201, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
+    assert transport.eof_written
+
+
+def test_drain_answers_a_long_poll(bench: Bench, parse: Parse) -> None:
+    """A long poll is answered at once, with a cursor to go on from elsewhere."""
+    connection, transport = bench.connect()
+    connection.data_received(LONG)
+    bench.app.ready = False
+    connection.drain()
+    answer = parse(transport.take())
+    assert (200, "e0-0", "close") == (answer.status, answer.json["cursor"], answer.headers["connection"])
+    assert transport.eof_written
+
+
+def test_drain_waits_for_a_publish(bench: Bench, parse: Parse) -> None:
+    """A publish that the broker has is answered before the connection closes."""
+    bench.broker.slow = True
+    connection, transport = bench.connect()
+    connection.data_received(POST)
+    bench.app.ready = False
+    connection.drain()
+    assert b"" == transport.take()
+    bench.broker.answer()
+    answer = parse(transport.take())
+    assert (201, "close") == (answer.status, answer.headers["connection"])
+
+
+def test_drain_says_goodbye_on_a_stream(bench: Bench) -> None:
+    """A stream ends as one that is whole: with the last chunk."""
+    connection, transport = bench.connect()
+    connection.data_received(SSE)
+    connection.drain()
+    assert transport.take().endswith(b"\r\n0\r\n\r\n")
+    assert transport.eof_written
+
+
+def test_drain_of_a_connection_that_ends_anyway(bench: Bench) -> None:
+    """Draining what lingers or is closed changes nothing."""
+    connection, transport = bench.connect()
+    connection.data_received(b"nonsense\r\n\r\n")
+    sent = transport.take()
+    connection.drain()
+    connection.connection_lost(None)
+    connection.drain()
+    assert sent
+    assert b"" == transport.take()
+
+
+# -- the others' sake
+
+
+async def test_a_pile_of_requests_is_answered_over_several_turns(bench: Bench, parse_all: ParseAll) -> None:
+    """Who sends many requests at once gets the answers in order, but does not hold up the loop for them."""
+    bench.step = module.TURN_SECONDS / 10
+    connection, transport = bench.connect()
+    connection.data_received(HEALTH * 50)
+    first = len(parse_all(bytes(transport.sent)))
+    assert 0 < first < 50
+    assert Phase.WAITING is connection.phase
+    connection.data_received(GET)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert [b"ok\n"] * 50 == [answer.body for answer in parse_all(transport.take())[:50]]
+    assert Phase.READING is connection.phase
+
+
+async def test_a_full_read_lets_the_others_have_a_turn(bench: Bench, parse: Parse) -> None:
+    """After a whole buffer nothing more is read from a connection in this turn of the loop."""
+    connection, transport = bench.connect()
+    size = len(connection.get_buffer(-1))
+    data = post(b"x" * (2 * size))
+    assert len(bench.app.read_buffer) == size
+    for start, reading in ((0, False), (size, False), (2 * size, True)):
+        piece = data[start : start + size]
+        connection.get_buffer(-1)[: len(piece)] = piece
+        connection.buffer_updated(len(piece))
+        assert reading == transport.reading
+        await asyncio.sleep(0)
+        assert transport.reading
+    assert 201 == parse(transport.take()).status
+
+
+async def test_a_turn_does_not_read_on_past_what_may_be_sent_ahead(bench: Bench) -> None:
+    """A full buffer behind a long poll waits for its answer, not for the next turn."""
+    connection, transport = bench.connect()
+    connection.data_received(LONG)
+    connection.data_received(HEALTH * (PIPELINE_BYTES // len(HEALTH)))
+    buffer = connection.get_buffer(-1)
+    buffer[:] = (HEALTH * 2000)[: len(buffer)]
+    connection.buffer_updated(len(buffer))
+    await asyncio.sleep(0)
+    assert not transport.reading
+
+
+async def test_the_next_turn_of_a_connection_that_is_gone(bench: Bench) -> None:
+    """A connection that is lost before its next turn is left alone."""
+    bench.step = module.TURN_SECONDS / 10
+    connection, transport = bench.connect()
+    connection.data_received(HEALTH * 50)
+    transport.take()
+    connection.connection_lost(None)
+    await asyncio.sleep(0)
+    assert b"" == transport.take()
+
+
+def test_a_defect_is_answered_and_logged(
+    bench: Bench, parse: Parse, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that is none of the peer's doing gives 500 and says nothing of its cause."""
+
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(routes, "handle", fail)
+    connection, transport = bench.connect()
+    connection.data_received(HEALTH)
+    answer = parse(transport.take())
+    assert (500, "internal", "close") == (answer.status, answer.code, answer.headers["connection"])
+    assert b"secret" not in answer.body
+    assert "a secret" in caplog.text
+    assert Phase.LINGERING is connection.phase
+
+
+def test_a_defect_after_an_answer_cuts_the_connection(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an answer has gone out already, a second one would be taken for another request's."""
+
+    def fail(app: object, connection: Connection, request: object) -> None:
+        connection.reply(Reply(200, (), b""))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(routes, "handle", fail)
+    connection, transport = bench.connect()
+    connection.data_received(HEALTH)
+    assert 1 == transport.take().count(b"HTTP/1.1")
+    assert transport.aborted
+    assert Phase.READING is connection.phase
+
+
+def test_a_fault_at_one_deadline_does_not_cost_the_others_theirs(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever raises at its deadline is cut off and logged; the rest are woken."""
+
+    class Broken(Connection):
+        def expired(self, now: float) -> None:
+            raise ZeroDivisionError
+
+    from_conftest = bench.connect()[1]
+    kind: type[FakeTransport] = type(from_conftest)
+    broken = Broken(bench.app)
+    transport = kind(broken)
+    broken.connection_made(transport)
+    _, after = bench.connect()
+    bench.pass_time(11)
+    assert transport.aborted
+    assert (True, True) == (from_conftest.eof_written, after.eof_written)
+    assert "failed at its deadline" in caplog.text
+
+
+def test_publishes_are_counted_against_the_flood_guard(bench: Bench, parse_all: ParseAll) -> None:
+    """One connection may publish so much and no more; it is told when to go on, and then may."""
+    connection, transport = bench.connect()
+    connection.spend_publishes(2 * 5000 - 1)
+    connection.data_received(POST + POST + POST)
+    answers = parse_all(transport.take())
+    assert [201, 429, 429] == [answer.status for answer in answers]
+    assert ("1", "too_many_requests") == (answers[1].headers["retry-after"], answers[1].code)
+    bench.seconds += 1
+    connection.data_received(POST)
+    assert [201] == [answer.status for answer in parse_all(transport.take())]
+
+
+def test_the_wait_for_an_answer_that_has_come_is_none(bench: Bench) -> None:
+    """A broker that answers at once leaves the connection reading."""
+    connection, _ = bench.connect()
+    connection.data_received(POST)
+    assert Phase.READING is connection.phase
+
+
+def test_drafts_reach_the_log_once(bench: Bench) -> None:
+    """What was published on a connection stands in the log."""
+    bench.ask(POST)
+    seen: list[object] = []
+    bench.broker.publish((Draft("a", b"1"),), seen.extend)
+    assert (2, 1) == (bench.app.node.log.head, len(seen))

@@ -1,0 +1,559 @@
+"""The command line: what each command prints and exits with, in process, and as a process with signals and pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from oncecast import __version__
+from oncecast.cli import main, publisher
+from oncecast.client.subscription import Attached, Lost, Subscription
+from oncecast.errors import ConfigurationError
+from oncecast.server.config import Settings, example_file
+
+COMMANDS = [[], ["serve"], ["pub"], ["sub"], ["config"], ["config", "check"], ["config", "show"], ["config", "init"]]
+SECONDS = 20  # for a process to do what it is about to do anyway
+
+
+class Fake(ThreadingHTTPServer):
+    """A server that acknowledges what is posted, and answers each GET with the next of `streams`, then holds it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), FakeHandler)
+        self.posted: list[tuple[str, dict[str, str], bytes]] = []
+        self.streams: list[bytes] = []
+        self.asked: list[str] = []
+        self.status = 201
+        self.over = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class FakeHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Fake
+
+    def do_POST(self) -> None:
+        """Acknowledge with ids e-1, e-2 …, or refuse with the status."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posted.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        ok = {"id": f"e-{len(self.server.posted)}", "durability": "memory"}
+        bad = {"error": {"code": "forbidden", "message": "not\x1b you"}}
+        answer = json.dumps(ok if self.server.status == 201 else bad).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_GET(self) -> None:
+        """Send a stream and hold it until the test is over, unless another is to follow."""
+        self.server.asked.append(self.path)
+        self.close_connection = True
+        if not self.server.streams:
+            self.send_error(403)
+            return
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + self.server.streams.pop(0))
+        if not self.server.streams:
+            self.server.over.wait(SECONDS)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    """A fake server that runs."""
+    with Fake() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty directory, without variables of ours."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("ONCECAST_"):
+            monkeypatch.delenv(name)
+
+
+def call(*arguments: str, stdin: bytes | None = None, **environ: str) -> Result:
+    """Call the command in this process."""
+    return CliRunner().invoke(main, arguments, input=stdin, env=environ, prog_name="oncecast")
+
+
+def complaint(result: Result, code: int) -> str:
+    """Return the one line of standard error of a command that failed with `code`."""
+    assert (code, "", 1) == (result.exit_code, result.stdout, len(result.stderr.splitlines())), result.stderr
+    return result.stderr.removeprefix("Error: ").rstrip("\n")
+
+
+def event(seq: int, **fields: object) -> bytes:
+    """Return a message as an event of a stream."""
+    message = {"id": f"e-{seq}", "channel": "c", "event": None, "time": 1.5, **fields}
+    return f"id: e-{seq}\ndata: {json.dumps(message)}\n\n".encode()
+
+
+def port_of_nobody() -> int:
+    """Return a port where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# Help ------------------------------------------------------------------------------------------------------------
+
+
+def test_version() -> None:
+    """The version is the package's."""
+    assert f"oncecast {__version__}\n" == call("--version").stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_teaches(command: list[str]) -> None:
+    """Each help fits a terminal, shows examples, and every example is a call that parses."""
+    result = call(*command, "--help")
+    assert (0, []) == (result.exit_code, [line for line in result.stdout.splitlines() if len(line) > 100])
+    examples = re.findall(r"^ {4}.*?oncecast ([^|&\n]+)", result.stdout, re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = re.findall(r"""'[^']*'|"[^"]*"|\S+""", example)
+        arguments = [word.strip("'\"") for word in words]
+        group: click.Command = main
+        with click.Context(group) as context:
+            while isinstance(group, click.Group):
+                _, found, arguments = group.resolve_command(context, arguments)
+                assert found is not None
+                group = found
+            group.make_context("oncecast", arguments)
+
+
+def test_commands_stand_in_the_order_of_need() -> None:
+    """The list of commands begins with the server and ends with its settings."""
+    names = re.findall(r"^  (\w+)  ", call("--help").stdout.partition("Commands:")[2], re.MULTILINE)
+    assert ["serve", "pub", "sub", "config"] == names
+
+
+# serve -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Replace the server by one that notes its settings, and raises or returns the list's first item."""
+    notes: list[Any] = []
+
+    def fake_run(settings: Settings) -> int:
+        outcome = notes.pop(0) if notes else 0
+        notes.append(settings)
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert isinstance(outcome, int)
+        return outcome
+
+    module = types.ModuleType("oncecast.server.run")
+    monkeypatch.setattr(module, "run", fake_run, raising=False)
+    monkeypatch.setitem(sys.modules, "oncecast.server.run", module)
+    return notes
+
+
+def test_serve_hands_over_the_settings(run: list[Any]) -> None:
+    """Flags, variables and file are merged; the server's exit code is the command's."""
+    run.append(3)
+    Path("s.toml").write_text("port = 1\nworkers = 1\n[limits]\nhead_seconds = 2")
+    flags = ["--port", "0", "--host", "0.0.0.0", "--public", "--dev", "--broker", "memory://", "--config", "s.toml"]
+    flags += ["--origin", "https://a", "--origin", "https://b", "--tls-cert", "c", "--tls-key", "k"]
+    result = call("serve", *flags, ONCECAST_LIMITS__URL_BYTES="999")
+    (settings,) = run
+    assert (3, "") == (result.exit_code, result.stderr)
+    assert (0, "0.0.0.0", True, True) == (settings.port, settings.host, settings.public, settings.dev)
+    assert (("https://a", "https://b"), "c", "k") == (settings.origins, settings.tls_cert, settings.tls_key)
+    assert (2.0, 999) == (settings.limits.head_seconds, settings.limits.url_bytes)
+
+
+def test_serve_defaults(run: list[Any]) -> None:
+    """Without a flag the default settings hold."""
+    assert 0 == call("serve").exit_code
+    assert [Settings()] == run
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (
+            OSError(errno.EADDRINUSE, "in use"),
+            "port 8000 on 127.0.0.1 is in use: stop what listens there or choose another with --port",
+        ),
+        (
+            OSError(errno.EACCES, "denied"),
+            "port 8000 on 127.0.0.1 is not open to this user: choose one above 1023 with --port",
+        ),
+        (
+            OSError(errno.EADDRNOTAVAIL, "no"),
+            "127.0.0.1 is not an address of this machine: choose another with --host",
+        ),
+        (socket.gaierror(-2, "no"), "127.0.0.1 is not an address of this machine: choose another with --host"),
+        (OSError(errno.ENOENT, "No such file", "c.pem"), "the server can't start: c.pem: No such file"),
+        (OSError("odd"), "the server can't start: odd"),
+        (ConfigurationError("c.pem: is no certificate"), "c.pem: is no certificate"),
+    ],
+)
+def test_serve_that_can_not_start(run: list[Any], error: Exception, expected: str) -> None:
+    """What keeps the server from its port is one line that says what to do."""
+    run.append(error)
+    assert expected == complaint(call("serve"), 2)
+
+
+@pytest.mark.parametrize(
+    "flags, toml, expected",
+    [
+        ([], "prot = 1", "oncecast.toml: prot is not a setting; did you mean port?"),
+        (["--broker", "redis://h"], "", "--broker: redis:// is not in this version; use memory://"),
+        (["--config", "absent"], "", "absent: cannot be read: No such file or directory"),
+    ],
+)
+def test_serve_with_wrong_settings(run: list[Any], flags: list[str], toml: str, expected: str) -> None:
+    """A mistake in the settings is one line, and no server is started."""
+    Path("oncecast.toml").write_text(toml)
+    assert expected == complaint(call("serve", *flags), 2)
+    assert [] == run
+
+
+# config ----------------------------------------------------------------------------------------------------------
+
+
+def test_config_init() -> None:
+    """It writes the example, never over a file unless told to, and - prints it."""
+    assert "Wrote oncecast.toml. Uncomment what you want to change" in call("config", "init").stdout
+    assert example_file() == Path("oncecast.toml").read_text() == call("config", "init", "-").stdout
+    Path("oncecast.toml").write_text("port = 1")
+    expected = "oncecast.toml is there already: give --force to replace it"
+    assert expected == complaint(call("config", "init"), 2)
+    assert 0 == call("config", "init", "--force").exit_code
+    assert example_file() == Path("oncecast.toml").read_text()
+    assert "no/x.toml can't be written: No such file or directory" == complaint(call("config", "init", "no/x.toml"), 2)
+
+
+def test_config_check() -> None:
+    """It says where settings come from, or names the mistake."""
+    assert "The settings are valid: all are defaults.\n" == call("config", "check").stdout
+    Path("oncecast.toml").write_text("port = 1\ndev = true")
+    result = call("config", "check", ONCECAST_HOST="localhost")
+    expected = "The settings are valid: 2 from oncecast.toml, 1 from ONCECAST_HOST, the rest are defaults.\n"
+    assert expected == result.stdout
+    expected = "environment: ONCECAST_HOTS is not a setting; did you mean ONCECAST_HOST?"
+    assert expected == complaint(call("config", "check", ONCECAST_HOTS="x"), 2)
+
+
+def test_config_show() -> None:
+    """It prints what holds, as TOML, with the source of each."""
+    Path("oncecast.toml").write_text('[channels."a.*"]\nmessages = 1\n')
+    lines = call("config", "show", ONCECAST_PORT="9").stdout.splitlines()
+    assert 'host = "127.0.0.1"  # default' in lines
+    assert "port = 9  # ONCECAST_PORT" in lines
+    assert ['[channels."a.*"]', "messages = 1  # oncecast.toml", 'lag = "resume"  # default'] == lines[-3:]
+
+
+# pub -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data, kind, expected, content_type",
+    [
+        ('{"a": 1}', "auto", b'{"a": 1}', "application/json"),
+        ("hello", "auto", b"hello", "text/plain; charset=utf-8"),
+        ("1", "text", b"1", "text/plain; charset=utf-8"),
+        ("1", "json", b"1", "application/json"),
+        ("é", "binary", "é".encode(), "application/octet-stream"),
+        ("", "auto", b"", "text/plain; charset=utf-8"),
+    ],
+)
+def test_pub(fake: Fake, data: str, kind: str, expected: bytes, content_type: str) -> None:
+    """An argument is published as what it is, or is said to be; its id is printed."""
+    result = call("pub", "news", data, "--type", kind, "--event", "x", "--key", "k", "--server", fake.url)
+    assert ("e-1\n", "", 0) == (result.stdout, result.stderr, result.exit_code)
+    ((path, headers, body),) = fake.posted
+    assert ("/v1/channels/news", expected, content_type) == (path, body, headers["content-type"])
+    assert ("x", "k") == (headers["oncecast-event"], headers["idempotency-key"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_pub_lines(fake: Fake, arguments: list[str]) -> None:
+    """Each line of standard input is a message of its own; --json prints the acknowledgements."""
+    stdin = b"one\r\n\n{}\nla\xffst"
+    result = call("pub", "c", *arguments, "--json", stdin=stdin, ONCECAST_URL=fake.url)
+    assert [f"e-{n}" for n in (1, 2, 3)] == [json.loads(line)["id"] for line in result.stdout.splitlines()]
+    assert [b"one", b"{}", b"la\xffst"] == [body for _, _, body in fake.posted]
+    assert 3 == len({headers["idempotency-key"] for _, headers, _ in fake.posted})
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_pub_reads_descriptors(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lines are read from a pipe and from a file, whatever pieces they come in, with and without a last line end."""
+    text = b"a\nb\r\n\nc"
+    if kind == "pipe":
+        fd, write = os.pipe()
+        os.write(write, text)
+        os.close(write)
+    else:
+        (tmp_path / "lines").write_bytes(text)
+        fd = os.open(tmp_path / "lines", os.O_RDONLY)
+
+    async def read() -> list[bytes]:
+        return [line async for line in publisher._lines()]
+
+    with open(fd) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert [b"a", b"b", b"c"] == asyncio.run(read())
+
+
+def test_pub_bounds_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line that no server would take is not kept in memory."""
+    monkeypatch.setattr(publisher, "LINE_BYTES", 10)
+    (tmp_path / "lines").write_bytes(bytes(11))
+
+    async def read() -> list[bytes]:
+        return [line async for line in publisher._lines()]
+
+    with (tmp_path / "lines").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(click.ClickException, match="longer than 10 bytes"):
+            asyncio.run(read())
+
+
+def test_pub_explains_itself_at_a_terminal(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who would type the lines is told how to end."""
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _self: True, raising=False)
+    result = call("pub", "c", stdin=b"x\n", ONCECAST_URL=fake.url)
+    assert "Each line you type is published; end with Ctrl-D.\n" == result.stderr
+
+
+def test_pub_without_a_server() -> None:
+    """Where no server is, it says how to start one."""
+    url = f"http://127.0.0.1:{port_of_nobody()}"
+    expected = f"no server answers at {url}: start one with `oncecast serve --dev`, or give --server"
+    assert expected == complaint(call("pub", "c", "x", "--server", url), 1)
+
+
+def test_pub_refused(fake: Fake) -> None:
+    """A refusal is one line, and nothing in it reaches the terminal as a command."""
+    fake.status = 403
+    assert "not\\x1b you" == complaint(call("pub", "c", "x", ONCECAST_URL=fake.url), 1)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["a b", "x"], "'a b' is not a channel name"),
+        (["c", "{", "--type", "json"], "The data is not JSON"),
+        (["c", "-", "--key", "k"], "--key is one message's"),
+        (["c", "x", "--event", "a\nb"], "An event name is"),
+        (["c", "x", "--server", "ftp://h"], "'ftp://h' is not a server's URL: write http://host:port"),
+    ],
+)
+def test_pub_called_wrongly(arguments: list[str], expected: str) -> None:
+    """A wrong call exits with 2 before anything is sent."""
+    assert complaint(call("pub", *arguments), 2).startswith(expected)
+
+
+# sub -------------------------------------------------------------------------------------------------------------
+
+
+def listen(fake: Fake, *arguments: str) -> Result:
+    """Call `sub` on the fake server over SSE."""
+    return call("sub", "--transport", "sse", "--server", fake.url, *arguments)
+
+
+def test_sub_prints_data(fake: Fake) -> None:
+    """A line is the data: text without what a terminal would obey, JSON on one line, binary in base64."""
+    fake.streams = [
+        b"id: e-0\n\n"
+        + event(1, data="hé\tllo")
+        + event(2, data="a\nb\x1b[31m\u0085\u2028")
+        + event(3, data={"a": [1, None]})
+        + event(4, data64={"base64": "/wA="})
+    ]
+    result = listen(fake, "c", "--count", "4")
+    assert ["hé\tllo", r"a\nb\x1b[31m\x85\u2028", '{"a":[1,null]}', "/wA=", ""] == result.stdout.split("\n")
+    assert ("listening to c over sse\n", 0) == (result.stderr, result.exit_code)
+    assert ["/v1/channels/c?after=latest&envelope=1"] == fake.asked
+
+
+def test_sub_names_the_channel_among_several(fake: Fake) -> None:
+    """With several channels each line begins with its channel."""
+    fake.streams = [event(1, data="x") + event(2, data="y", channel="d")]
+    assert "c: x\nd: y\n" == listen(fake, "c", "d", "--count", "2").stdout
+
+
+def test_sub_json(fake: Fake) -> None:
+    """With --json a line is the whole message."""
+    fake.streams = [event(1, data="x", event="tick") + event(2, data64={"base64": "/wA="})]
+    assert [
+        {"id": "e-1", "channel": "c", "data": "x", "event": "tick", "time": 1.5},
+        {"id": "e-2", "channel": "c", "data64": {"base64": "/wA="}, "event": None, "time": 1.5},
+    ] == [json.loads(line) for line in listen(fake, "c", "--json", "--count", "2").stdout.splitlines()]
+
+
+def test_sub_tells_of_gaps_and_breaks(fake: Fake) -> None:
+    """Gaps and reconnects are a line each on standard error, and the messages go on."""
+    gap = b'event: gap\ndata: {"channel": "c", "reason": "expired", "missed_from": "e-1", "missed_to": null, '
+    gap += b'"cursor": "e-4"}\n\n'
+    fake.streams = [gap + event(5, data="x"), event(5, data="x") + event(6, data="y")]
+    result = listen(fake, "c", "--count", "2", "--after", "e-0")
+    assert "x\ny\n" == result.stdout
+    gap_line, first, lost, again = sorted(result.stderr.splitlines())
+    assert "gap in c: missed e-1 to an unknown end (expired)" == gap_line
+    assert ("listening again over sse", "listening to c over sse") == (first, lost)
+    assert re.fullmatch(r"the server ended the stream; trying again in 0\.[0-5] s", again)
+    assert ["after=e-0", "after=e-5"] == [re.findall("after=[^&]*", path)[0] for path in fake.asked]
+
+
+def test_sub_tells_a_reason_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts that fail alike are one line, until it listens again."""
+    told = []
+
+    async def notices(_self: object) -> AsyncIterator[object]:
+        for notice in (Lost("down.", 1.0), Lost("down.", 2.0), Attached("sse"), Lost("down.", 1.0), Lost("up", 0.5)):
+            yield notice
+        told.append(True)
+
+    monkeypatch.setattr(Subscription, "notices", notices)
+    result = listen(fake, "c")
+    expected = ["down; trying again in 1.0 s", "listening to c over sse", "down; trying again in 1.0 s"]
+    assert [*expected, "up; trying again in 0.5 s"] == result.stderr.splitlines()
+    assert [True] == told
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--last", "3"], r"last=3&"),
+        (["--since", "1700000000.5"], r"since=1700000000\.500&"),
+        (["--since", "2h"], r"since=1\d{9}\.\d{3}&"),
+        (["--after", "earliest"], r"after=earliest&"),
+    ],
+)
+def test_sub_starts(fake: Fake, arguments: list[str], expected: str) -> None:
+    """Where to begin is passed on, an age as a moment."""
+    fake.streams = [event(1, data="x")]
+    listen(fake, "c", "--count", "1", *arguments)
+    assert re.search(expected, fake.asked[0])
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--last", "1", "--after", "e-1"], "give one of --after, --last and --since"),
+        (["--after", "a b"], "'a b' is not a cursor: give a message's id, or latest, or earliest"),
+        (["--since", "soon"], "'soon' is not a time: give Unix seconds, or an age such as 90s, 10m, 2h or 1d"),
+    ],
+)
+def test_sub_called_wrongly(fake: Fake, arguments: list[str], expected: str) -> None:
+    """A start that is none is refused before anything is asked."""
+    assert expected == complaint(listen(fake, "c", *arguments), 2)
+
+
+def test_sub_refused(fake: Fake) -> None:
+    """A refusal ends it with one line."""
+    assert "the server answers 403" == complaint(listen(fake, "c"), 1)
+
+
+def test_sub_is_left_by_its_reader(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nobody reads standard output any more it ends quietly, and the interpreter's last flush does no harm."""
+    replaced: list[int] = []
+
+    def echo(message: object = None, *, err: bool = False) -> None:
+        if not err:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(click, "echo", echo)
+    monkeypatch.setattr(os, "dup2", lambda _new, old: replaced.append(old))
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.fileno", lambda _self: 1, raising=False)
+    fake.streams = [event(1, data="x")]
+    assert (0, [1]) == (listen(fake, "c").exit_code, replaced)
+
+
+# Processes -------------------------------------------------------------------------------------------------------
+
+
+def start(fake: Fake, *arguments: str, module: str = "oncecast") -> subprocess.Popen[bytes]:
+    """Start the command as a process with pipes."""
+    pipe = subprocess.PIPE
+    environ = {**os.environ, "ONCECAST_URL": fake.url, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environ)
+
+
+def pipe_of(stream: IO[bytes] | None) -> IO[bytes]:
+    """Return a pipe of a process, which `start` has always given it."""
+    assert stream is not None
+    return stream
+
+
+@pytest.mark.parametrize("module", ["oncecast", "oncecast.cli"])
+def test_pub_process_publishes_each_line_as_it_comes(fake: Fake, module: str) -> None:
+    """A line is acknowledged while standard input is still open."""
+    with start(fake, "pub", "c", module=module) as process:
+        for n in (1, 2):
+            pipe_of(process.stdin).write(b"line\n")
+            pipe_of(process.stdin).flush()
+            assert f"e-{n}\n".encode() == pipe_of(process.stdout).readline()
+        out, err = process.communicate(timeout=SECONDS)
+    assert (b"", b"", 0) == (out, err, process.returncode)
+
+
+def test_pub_process_is_interrupted(fake: Fake) -> None:
+    """Ctrl-C while it waits for a line ends it at once, with the shell's code for it and no traceback."""
+    with start(fake, "pub", "c") as process:
+        pipe_of(process.stdin).write(b"line\n")
+        pipe_of(process.stdin).flush()
+        pipe_of(process.stdout).readline()
+        process.send_signal(signal.SIGINT)
+        assert 130 == process.wait(SECONDS)
+        assert b"" == pipe_of(process.stderr).read()
+
+
+def test_sub_process_is_interrupted(fake: Fake) -> None:
+    """A message is printed at once, and Ctrl-C ends it cleanly."""
+    fake.streams = [event(1, data="x")]
+    with start(fake, "sub", "c", "--transport", "sse") as process:
+        assert b"x\n" == pipe_of(process.stdout).readline()
+        process.send_signal(signal.SIGINT)
+        assert 0 == process.wait(SECONDS)
+        assert b"listening to c over sse\n" == pipe_of(process.stderr).read()
+
+
+def test_sub_process_is_left_by_its_reader(fake: Fake) -> None:
+    """Standard output that is closed, as by head, ends it cleanly."""
+    fake.streams = [event(1, data="x"), b"".join(event(n, data="y") for n in range(2, 200))]
+    with start(fake, "sub", "c", "--transport", "sse") as process:
+        assert b"x\n" == pipe_of(process.stdout).readline()
+        pipe_of(process.stdout).close()
+        assert 0 == process.wait(SECONDS)
+        assert b"Error" not in pipe_of(process.stderr).read()

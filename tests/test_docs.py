@@ -1,0 +1,245 @@
+"""The written side: pages made from the code are fresh, links lead somewhere, and what the examples show is true.
+
+Owns the marks that make an example a test, HTML comments on the line above a block:
+
+* `run`: the shell block is run, in order within its file, against a server that the file has for itself; `run stream`
+  is stopped when it has printed what is expected, or its first line.
+* `prints`, after one of these: the block is what it prints. Blank lines aside; the epoch and times are made alike.
+* `socket PATH [PROTOCOL]`: lines with → are sent and lines with ← expected on that WebSocket.
+* `page`: a page that only a browser could run. `begin NAME`: made by `scripts/reference.py`.
+
+To have another kind of block checked, add a test that goes through `blocks`.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+
+from oncecast.server import config
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+SKIPPED = {".venv", "node_modules", ".pytest_cache", ".git", "build", "dist"}
+SECONDS = 20.0  # for one example; the slowest waits for a fraction of a second
+SERVER = "127.0.0.1:8000"  # what the examples call it
+EPOCH, TIME = "k3f9x2", "1764000000.123"  # what their ids and times look like
+
+_BLOCK = re.compile(r"(?:^<!-- ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<!!)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: the mark above it, its language, its content, and the first line it stands on."""
+
+    mark: str
+    language: str
+    text: str
+    line: int
+
+
+def pages() -> list[Path]:
+    """Every page of the tree."""
+    return sorted(path for path in ROOT.rglob("*.md") if not SKIPPED & set(path.relative_to(ROOT).parts))
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    text = page.read_text("utf-8")
+    return [
+        Block(found[1] or "", found[2], found[3], text.count("\n", 0, found.start()) + 1)
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+def name(page: Path) -> str:
+    """A page's path in the tree."""
+    return page.relative_to(ROOT).as_posix()
+
+
+each_page = pytest.mark.parametrize("page", pages(), ids=name)
+
+
+# Pages made from the code ----------------------------------------------------------------------------------------
+
+
+def reference() -> ModuleType:
+    """The script that makes them."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_what_is_made_from_the_code_is_fresh() -> None:
+    """The reference pages, the table of errors and the tables of states say what the code says."""
+    made = await asyncio.to_thread(reference().stale)  # it has a loop of its own
+    assert [] == made, "run scripts/reference.py"
+
+
+def test_the_check_for_freshness_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that differs from the code by one character is stale."""
+    script = reference()
+    fresh = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
+    monkeypatch.setattr(script, "rendered", lambda: {"docs/reference/errors.md": fresh + "x"})
+    assert ["docs/reference/errors.md"] == script.stale()
+
+
+# Links -----------------------------------------------------------------------------------------------------------
+
+
+@each_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    """Each link to a file finds it, and each to a part of one finds its heading."""
+    broken = []
+    for link in _LINK.findall(_BLOCK.sub("", page.read_text("utf-8"))):
+        url = urlsplit(link)
+        if url.scheme or url.netloc:
+            continue
+        target = (page.parent / url.path).resolve() if url.path else page
+        if not target.exists() or (url.fragment and url.fragment not in anchors(target)):
+            broken.append(link)
+    assert [] == broken
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings: lower case, punctuation dropped, hyphens for spaces."""
+    text = _BLOCK.sub("", page.read_text("utf-8"))
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text))
+    return {heading.strip().replace(" ", "-") for heading in words}
+
+
+# Blocks that are read --------------------------------------------------------------------------------------------
+
+
+@each_page
+def test_code_blocks_are_well_formed(page: Path, tmp_path: Path) -> None:
+    """Python compiles, JSON parses, and TOML is a settings file that the server takes."""
+    for block in blocks(page):
+        where = f"{name(page)}:{block.line}"
+        if block.language == "python":
+            compile(block.text, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        elif block.language == "json":
+            json.loads(block.text)
+        elif block.language == "toml":
+            file = tmp_path / "oncecast.toml"
+            file.write_text(block.text, "utf-8")
+            config.load(file=file, environ={}, flags={})
+
+
+@each_page
+def test_marks_are_known(page: Path) -> None:
+    """A misspelt mark fails instead of switching its test off."""
+    marks = [block.mark for block in blocks(page) if block.mark]
+    assert [] == [mark for mark in marks if not re.fullmatch(r"run( stream)?|prints|page|socket \S+( \S+)?|begin \w+", mark)]
+    assert [] == [b.line for a, b in zip([None, *marks], blocks(page), strict=False) if b.mark == "prints" and a is None]
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/tutorial.md", "spec/wire.md"])
+def test_the_pages_that_are_tried_first_have_examples_that_run(path: str) -> None:
+    """The pages that people copy from can't lose their marks unnoticed."""
+    assert any(block.mark.startswith("run") for block in blocks(ROOT / path))
+
+
+# Blocks that are run ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples use curl")
+@pytest.mark.parametrize("page", [p for p in pages() if any(b.mark for b in blocks(p))], ids=name)
+async def test_examples_do_what_they_show(page: Path, tmp_path: Path) -> None:
+    """Each marked block of a page works against a live server, and prints what the page says it prints."""
+    server = Server(Settings(port=0))
+    await server.start()
+    try:
+        found = blocks(page)
+        for block, following in zip(found, [*found[1:], None], strict=True):
+            expected = None
+            if following is not None and following.mark == "prints":
+                expected = [line for line in following.text.splitlines() if line]
+            where = f"{name(page)}:{block.line}"
+            async with asyncio.timeout(SECONDS):
+                if block.mark.startswith("run"):
+                    shown = await run(block, server, tmp_path, expected)
+                    if expected is not None:
+                        assert expected == shown, where
+                elif block.mark.startswith("socket"):
+                    await talk(block, server, where)
+    finally:
+        await server.stop()
+
+
+async def run(block: Block, server: Server, home: Path, expected: list[str] | None) -> list[str]:
+    """Run a shell block; return the lines it printed that are not blank. Without `expected`, a 4xx or 5xx fails."""
+    (home / ".curlrc").write_text('silent\nshow-error\nwrite-out = "\\n"\n' + ("" if expected else "fail-with-body\n"))
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-euo",
+        "pipefail",
+        "-c",
+        block.text.replace(SERVER, f"127.0.0.1:{server.port}"),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=home,
+        env={"PATH": os.environ["PATH"], "CURL_HOME": str(home), "HOME": str(home)},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    streams = block.mark == "run stream"
+    try:
+        while line := await process.stdout.readline():
+            if text := alike(line.decode().rstrip("\n"), server):
+                lines.append(text)
+            if streams and len(lines) == len(expected or ("",)):
+                return lines
+        assert 0 == await process.wait(), block.text
+        return lines
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def talk(block: Block, server: Server, where: str) -> None:
+    """Play a socket's transcript."""
+    _, path, *protocols = block.mark.split()
+    url = f"ws://127.0.0.1:{server.port}{path}"
+    async with connect(url, subprotocols=[websockets.Subprotocol(p) for p in protocols] or None) as socket:
+        for line in block.text.splitlines():
+            arrow, _, text = line.partition(" ")
+            if arrow == "→":
+                await socket.send(text)
+            else:
+                assert ("←", text) == (arrow, alike(str(await socket.recv()), server)), where
+
+
+def alike(text: str, server: Server) -> str:
+    """Put the epoch and the times of the examples into a server's output."""
+    text = text.replace(server.node.log.epoch, EPOCH)
+    return re.sub(r'"time":[0-9.]+', f'"time":{TIME}', text)
+
+
+def test_the_examples_parts_are_seen() -> None:
+    """A block is found with its mark, its language and its place."""
+    page = ROOT / "spec" / "wire.md"
+    found: list[Any] = [block for block in blocks(page) if block.mark == "run"]
+    assert ("sh", True) == (found[0].language, found[0].text.startswith("curl"))
