@@ -97,7 +97,9 @@ def settings_page() -> str:
         ("channels", ChannelRule, '`[channels."NAME"]` and `[channels."PREFIX*"]`'),
     ):
         text += f"\n## {heading}\n\n"
-        if table:
+        if struct is ChannelRule:
+            text += "What differs for some channels. What is left out is as in `[retention]`.\n\n"
+        elif table:
             text += f"{(struct.__doc__ or '').strip()}\n\n"
         text += markdown(("key", "default", "allowed", "meaning", "variable"), setting_rows(table, struct))
     return text
@@ -139,8 +141,8 @@ def errors_page() -> str:
     return (
         "# Errors\n\n"
         + NOTICE.format("src/oncecast/errors.py")
-        + "Where they appear, and in what form: [the wire, Errors](../../spec/wire.md#errors). A running server has this\n"
-        "table at `/docs/errors`.\n\n" + errors_table()
+        + "Where they appear, and in what form: [the wire, Errors](../../spec/wire.md#errors). A running server has\n"
+        "this table at `/docs/errors`.\n\n" + errors_table()
     )
 
 
@@ -158,7 +160,7 @@ def errors_table() -> str:
 def metrics_page() -> str:
     """Return the page of all metrics, from what a server that has not started yet answers."""
     text = asyncio.run(_exposition())
-    rows = [
+    rows: list[Row] = [
         (
             f"`{family.name}_total`" if family.type == "counter" else f"`{family.name}`",
             family.type,

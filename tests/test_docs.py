@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -129,6 +130,13 @@ def anchors(page: Path) -> set[str]:
     return {heading.strip().replace(" ", "-") for heading in words}
 
 
+@each_page
+def test_named_files_exist(page: Path) -> None:
+    """A path of this tree that a page names is there."""
+    named = re.findall(r"`((?:src|tests|spec|docs|scripts)/[\w./-]+)`", page.read_text("utf-8"))
+    assert [] == [path for path in named if not (ROOT / path).exists()]
+
+
 # Blocks that are read --------------------------------------------------------------------------------------------
 
 
@@ -150,9 +158,17 @@ def test_code_blocks_are_well_formed(page: Path, tmp_path: Path) -> None:
 @each_page
 def test_marks_are_known(page: Path) -> None:
     """A misspelt mark fails instead of switching its test off."""
-    marks = [block.mark for block in blocks(page) if block.mark]
-    assert [] == [mark for mark in marks if not re.fullmatch(r"run( stream)?|prints|page|socket \S+( \S+)?|begin \w+", mark)]
-    assert [] == [b.line for a, b in zip([None, *marks], blocks(page), strict=False) if b.mark == "prints" and a is None]
+    known = re.compile(r"run( stream)?|prints|page|socket \S+( \S+)?|begin \w+")
+    assert [] == [block.mark for block in blocks(page) if block.mark and not known.fullmatch(block.mark)]
+
+
+@each_page
+def test_what_is_printed_is_printed_by_something(page: Path) -> None:
+    """A `prints` stands right after the block that is run, or nothing would compare it."""
+    found = blocks(page)
+    after = {block.line: before.mark for before, block in itertools.pairwise(found)}
+    prints = [block for block in found if block.mark == "prints"]
+    assert [] == [block.line for block in prints if not after.get(block.line, "").startswith("run")]
 
 
 @pytest.mark.parametrize("path", ["README.md", "docs/tutorial.md", "spec/wire.md"])

@@ -53,6 +53,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 OPEN_ROOMS = frozenset({"server", "client", "cli", "testing", "web"})
 SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.ws_connection", "wire.ws_frames"): "a connection is a sequence of frames",
+    ("wire.ws_deflate", "wire.ws_frames"): "what it can't inflate is a frame's fault",
+    ("wire.ws_deflate", "wire.ws_handshake"): "an extension is negotiated in the handshake",
     ("wire.http1", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_head", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_response", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",

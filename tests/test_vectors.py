@@ -393,7 +393,9 @@ def test_a_message_is_read_back_from_each_format(case: MessageCase) -> None:
     """The JSON says the same on every transport, and a stream's reader has the cursor and the event's name."""
     epoch, m = load(Messages).epoch, case.message
     whole = msgspec.json.decode(case.json)
-    assert (f"{epoch}-{m.seq}", m.channel, m.event, m.time) == tuple(whole[k] for k in ("id", "channel", "event", "time"))
+    assert (f"{epoch}-{m.seq}", m.channel, m.event, m.time) == tuple(
+        whole[k] for k in ("id", "channel", "event", "time")
+    )
     assert {"type": "message", **whole} == msgspec.json.decode(raw(case.v1.payload))
     (event,) = EventParser().receive(raw(case.sse_envelope))
     assert Event(case.json, m.event or "message", whole["id"]) == event
@@ -535,7 +537,9 @@ def cut(data: bytes, step: int | None) -> list[bytes]:
 async def post(port: int, content_type: str | None, body: bytes) -> tuple[int, Any]:
     """Post a body to the channel `vectors`; return the status and the answer's JSON."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/channels/vectors HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        f"POST /v1/channels/vectors HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    )
     if content_type is not None:
         head += f"Content-Type: {content_type}\r\n"
     writer.write(head.encode() + b"\r\n" + body)

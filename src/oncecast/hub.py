@@ -23,11 +23,13 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from .errors import Refusal
-from .log import Encoding, Entry, Log, Place
+from .log import Encoding, Entry, Log, Place, hold_until_last
 from .message import Cursor, Gap, Message, Reason
 
 PAGE_MESSAGES = 256  # a page of backlog: enough to be written as one block,
@@ -293,7 +295,8 @@ class Hub:
         place = subscription.place
         assert place is not None
         reason = Reason.SLOW if subscription.lagging else Reason.EXPIRED
-        for gap in self.log.gaps(subscription.channels, place, reason):
+        here = self.log.cursor(place.seq)
+        for gap in hold_until_last(self.log.gaps(subscription.channels, place, reason), here):
             self._tell(subscription, gap)
         if not subscription.behind():
             return
@@ -397,14 +400,17 @@ class Hub:
         newest = min((n for c in subscription.channels if (n := self.log.newest((c,))) > place.seq), default=0)
         before, place.seq = place.seq, max(place.seq, newest - 1)
         here = self.log.cursor(place.seq)
+        gaps = []
         for channel in subscription.channels:
             gap = trimmed.get(channel)
             skipped = self.log.read_after((channel,), before, 1)
             if skipped and skipped[0].seq <= place.seq:
                 first = gap.missed_from if gap else self.log.cursor(skipped[0].seq)
-                self._tell(subscription, Gap(channel, Reason.SLOW, first, here, here))
+                gaps.append(Gap(channel, Reason.SLOW, first, here, here))
             elif gap:
-                self._tell(subscription, replace(gap, cursor=here))
+                gaps.append(msgspec.structs.replace(gap, cursor=here))
+        for gap in hold_until_last(gaps, self.log.cursor(before)):
+            self._tell(subscription, gap)
 
     def _wake(self) -> None:
         if not self._scheduled:

@@ -108,6 +108,15 @@ class Place(msgspec.Struct):
     forgiven: dict[str, int] = msgspec.field(default_factory=dict)
 
 
+def hold_until_last(gaps: list[Gap], here: Cursor) -> list[Gap]:
+    """Let only the last of several gaps move its holder on from `here`.
+
+    They stand one after the other in a stream that has one cursor: who is cut off in between comes back with `here` and
+    hears of all of them, where a cursor past the first would leave the others unsaid.
+    """
+    return [msgspec.structs.replace(gap, cursor=here) for gap in gaps[:-1]] + gaps[-1:]
+
+
 _seq_of = attrgetter("seq")
 _time_of = attrgetter("message.time")
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,8 +43,10 @@ WALL = 1_764_000_000.0
 class FakeTransport(asyncio.Transport):
     """Keeps what is written. `room` is how many bytes the socket takes before the rest is unsent."""
 
-    def __init__(self, protocol: Connection, *, room: int | None = None, tls: bool = False) -> None:
-        super().__init__({"sslcontext": object()} if tls else {})
+    def __init__(
+        self, protocol: Connection, *, room: int | None = None, tls: bool = False, sock: socket.socket | None = None
+    ) -> None:
+        super().__init__({"sslcontext": object() if tls else None, "socket": sock})
         self.protocol = protocol
         self.sent = bytearray()
         self.unsent = bytearray()
@@ -171,10 +174,12 @@ class Bench:
         self.seconds += self.step
         return self.seconds
 
-    def connect(self, *, room: int | None = None, tls: bool = False) -> tuple[Connection, FakeTransport]:
-        """Return a new connection and its transport."""
+    def connect(
+        self, *, room: int | None = None, tls: bool = False, sock: socket.socket | None = None
+    ) -> tuple[Connection, FakeTransport]:
+        """Return a new connection and its transport; `sock` is what streams write to past the transport."""
         connection = Connection(self.app)
-        transport = FakeTransport(connection, room=room, tls=tls)
+        transport = FakeTransport(connection, room=room, tls=tls, sock=sock)
         connection.connection_made(transport)
         return connection, transport
 
@@ -405,3 +410,9 @@ async def open_site() -> AsyncIterator[Open]:
 def upgrade() -> Callable[..., bytes]:
     """Make a request for a WebSocket."""
     return handshake
+
+
+@pytest.fixture
+def make_site() -> Callable[[Server, ssl.SSLContext | None], Site]:
+    """Wrap a server that the test itself runs, on another loop than pytest's."""
+    return Site

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -282,6 +285,80 @@ def test_a_stream_wakes_itself(bench: Bench) -> None:
     assert Phase.STREAMING is connection.phase
 
 
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection that take what they can at once."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_a_stream_writes_straight_to_its_socket(bench: Bench, pair: tuple[socket.socket, socket.socket]) -> None:
+    """A stream's bytes pass the transport by, and the descriptor stays the transport's to close."""
+    connection, transport = bench.connect(sock=pair[0])
+    connection.data_received(HEALTH + SSE)
+    assert transport.take().endswith(b"ok\n")
+    assert pair[1].recv(10_000).startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream")
+    bench.publish("a", b"1")
+    assert b"data: 1\n" in pair[1].recv(10_000)
+    connection.connection_lost(None)
+    assert pair[0].send(b"still open")
+    assert b"" == transport.take()
+
+
+def test_what_the_socket_does_not_take_goes_to_the_transport(
+    bench: Bench, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """What was taken is not sent again; the rest is the transport's, and nothing overtakes it."""
+    connection, transport = bench.connect(sock=pair[0], room=0)
+    connection.data_received(SSE)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            pair[0].send(b"#" * 65536)
+    connection.write(b"one")
+    assert (b"one", True) == (bytes(transport.unsent), transport.paused)
+    with contextlib.suppress(BlockingIOError):
+        while pair[1].recv(65536):
+            pass
+    connection.write(b"two")
+    assert b"onetwo" == bytes(transport.unsent)
+    transport.drain()
+    connection.write(b"three")
+    assert (b"onetwo", b"three") == (transport.take(), pair[1].recv(100))
+
+
+def test_a_kept_write_of_a_stream_that_has_ended(bench: Bench, pair: tuple[socket.socket, socket.socket]) -> None:
+    """Whoever kept the stream's `write` writes to nowhere after its end."""
+    connection, transport = bench.connect(sock=pair[0])
+    connection.data_received(SSE)
+    kept = connection.write
+    connection.drain()
+    assert pair[1].recv(10_000).endswith(b"0\r\n\r\n")
+    for _ in range(2):
+        kept(b"late")
+        with pytest.raises(BlockingIOError):
+            pair[1].recv(100)
+        if connection.phase is not Phase.CLOSED:
+            connection.connection_lost(None)
+    assert b"" == transport.take()
+
+
+def test_a_stream_that_could_not_begin_keeps_no_descriptor(
+    bench: Bench, parse_all: ParseAll, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """After each refusal the socket is let go of: a forgotten holder would close it under the transport."""
+    bad = SSE.replace(b"Accept", b"Last-Event-ID: nonsense\r\nAccept")
+    connection, transport = bench.connect(sock=pair[0])
+    connection.data_received(bad + bad + HEALTH)
+    gc.collect()
+    assert [400, 400, 200] == [answer.status for answer in parse_all(transport.take())]
+    assert pair[0].send(b"still open")
+    assert Phase.READING is connection.phase
+
+
 # -- deadlines
 
 
@@ -387,6 +464,7 @@ def test_a_last_answer_has_the_time_of_an_answer(bench: Bench) -> None:
     assert not transport.aborted
     bench.pass_time(30)
     assert transport.aborted
+    transport.drain()
     assert Phase.LINGERING is connection.phase
 
 

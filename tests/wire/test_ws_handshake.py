@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -16,10 +18,12 @@ from websockets.uri import parse_uri
 from oncecast.errors import Refusal, UsageError
 from oncecast.wire import ws_handshake
 from oncecast.wire.ws_handshake import (
+    Extensions,
     HandshakeFailed,
     Upgrade,
     accept_key,
     accept_response,
+    answered_extensions,
     check_response,
     new_key,
     parse_upgrade,
@@ -96,11 +100,11 @@ def test_wants_upgrade(upgrade: str | None, wanted: bool) -> None:
 
 def test_upgrade_of_the_least_request() -> None:
     """A request with nothing optional is read."""
-    assert Upgrade(KEY, (), "", None) == parse_upgrade("GET", (1, 1), ASKING)
+    assert Upgrade(KEY, (), (), None) == parse_upgrade("GET", (1, 1), ASKING)
 
 
 def test_upgrade_of_a_full_request() -> None:
-    """The subprotocols keep their order and case, and extensions and origin come as they were sent."""
+    """The subprotocols keep their order and case, the extensions are read, and the origin comes as it was sent."""
     headers = changed(
         ASKING,
         connection="keep-alive, UPGRADE",
@@ -109,7 +113,8 @@ def test_upgrade_of_a_full_request() -> None:
         sec_websocket_extensions="permessage-deflate; client_max_window_bits",
         origin="https://example.com",
     )
-    upgrade = Upgrade(KEY, ("oncecast.v1", "Chat"), "permessage-deflate; client_max_window_bits", "https://example.com")
+    extensions = (("permessage-deflate", (("client_max_window_bits", None),)),)
+    upgrade = Upgrade(KEY, ("oncecast.v1", "Chat"), extensions, "https://example.com")
     assert upgrade == parse_upgrade("GET", (1, 1), headers)
 
 
@@ -142,6 +147,7 @@ def test_upgrade_of_a_full_request() -> None:
         ("request_invalid", 400, "as a token", {"sec_websocket_protocol": "a b"}),
         ("request_invalid", 400, "as a token", {"sec_websocket_protocol": "chat/1"}),
         ("request_invalid", 400, "as a token", {"sec_websocket_protocol": "é"}),
+        ("request_invalid", 400, "Sec-WebSocket-Extensions", {"sec_websocket_extensions": "a; b="}),
     ],
 )
 def test_bad_requests(code: str, status: int, text: str, changes: dict[str, str | None]) -> None:
@@ -149,6 +155,64 @@ def test_bad_requests(code: str, status: int, text: str, changes: dict[str, str 
     with pytest.raises(Refusal, match=re.escape(text)) as caught:
         parse_upgrade("GET", (1, 1), changed(ASKING, **changes))
     assert (code, status) == (caught.value.code, caught.value.error.status)
+
+
+@pytest.mark.parametrize(
+    "header, extensions",
+    [
+        ("", ()),
+        (" ,\t, ", ()),
+        ("a", (("a", ()),)),
+        ("a, b,,c ,", (("a", ()), ("b", ()), ("c", ()))),
+        ("a, a", (("a", ()), ("a", ()))),
+        ("a;b", (("a", (("b", None),)),)),
+        ("A;B=C", (("A", (("B", "C"),)),)),
+        ("a ; b = c\t;d, e; f", (("a", (("b", "c"), ("d", None))), ("e", (("f", None),)))),
+        ('a; b="c"; d', (("a", (("b", "c"), ("d", None))),)),
+        ('a; b="\\1\\5"', (("a", (("b", "15"),)),)),
+        ("a; b; b=1", (("a", (("b", None), ("b", "1"))),)),
+        ("x-webkit.deflate!", (("x-webkit.deflate!", ()),)),
+        ("a b", None),
+        ("a;", None),
+        ("a; b=", None),
+        ("a; =b", None),
+        ("a=b", None),
+        (";a", None),
+        ("a;;b", None),
+        ("a; b=c=d", None),
+        ("a; b c", None),
+        ('"a"', None),
+        ('a; b=""', None),
+        ('a; b="c', None),
+        ('a; b="c d"', None),
+        ('a; b="c,d"', None),
+        ('a; b="c\\', None),
+        ('a; b="\\\\"', None),
+        ('a; b="c"d', None),
+        ("a; b=é", None),
+        ("a/b", None),
+        ("a, b; c=, d", None),
+    ],
+)
+def test_extensions(header: str, extensions: Extensions | None) -> None:
+    """Offers and answers follow RFC 6455 §9.1; a header that does not is refused by the server and by the client."""
+    if extensions is None:
+        with pytest.raises(Refusal, match="Sec-WebSocket-Extensions"):
+            parse_upgrade("GET", (1, 1), changed(ASKING, sec_websocket_extensions=header))
+        with pytest.raises(HandshakeFailed, match="malformed"):
+            answered_extensions({"sec-websocket-extensions": header})
+    else:
+        upgrade = parse_upgrade("GET", (1, 1), changed(ASKING, sec_websocket_extensions=header))
+        assert extensions == upgrade.extensions == answered_extensions({"sec-websocket-extensions": header})
+
+
+def test_reading_extensions_is_linear() -> None:
+    """A long header that ends wrong is refused at once."""
+    started = time.process_time()
+    for unit in ("a;b,", "a; b=1; ", "a \t", "; a =  ", 'a;b="\\a', ", ", " "):
+        with contextlib.suppress(HandshakeFailed):
+            answered_extensions({"sec-websocket-extensions": unit * 16_384 + "("})
+    assert time.process_time() - started < 1  # some 0.1 s
 
 
 @pytest.mark.parametrize(
@@ -168,12 +232,12 @@ def test_accept_response_is_whole() -> None:
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
     )
-    assert expected.encode() == accept_response(Upgrade(KEY, ("chat",), "", None), None)
+    assert expected.encode() == accept_response(Upgrade(KEY, ("chat",), (), None), None)
 
 
 def test_accept_response_with_everything() -> None:
     """A subprotocol and extra headers follow, in order."""
-    upgrade = Upgrade(KEY, ("chat", "oncecast.v1"), "", None)
+    upgrade = Upgrade(KEY, ("chat", "oncecast.v1"), (), None)
     head = accept_response(upgrade, "oncecast.v1", [("Server", "é"), ("X-A", "")])
     assert head.endswith(b"Sec-WebSocket-Protocol: oncecast.v1\r\nServer: \xe9\r\nX-A: \r\n\r\n")
 
@@ -181,7 +245,7 @@ def test_accept_response_with_everything() -> None:
 def test_accept_response_takes_an_offered_protocol() -> None:
     """A subprotocol that was not offered is our misuse, its case counts."""
     with pytest.raises(UsageError, match="did not offer the subprotocol 'Chat'"):
-        accept_response(Upgrade(KEY, ("chat",), "", None), "Chat")
+        accept_response(Upgrade(KEY, ("chat",), (), None), "Chat")
 
 
 BAD_HEADERS = [("X", "a\r\nY: b"), ("X", "a\nb"), ("X", "a\0"), ("X", "€"), ("X: Y", "a"), ("", "a"), ("X\r\n", "a")]
@@ -191,7 +255,7 @@ BAD_HEADERS = [("X", "a\r\nY: b"), ("X", "a\nb"), ("X", "a\0"), ("X", "€"), ("
 def test_headers_cannot_inject_lines(header: tuple[str, str]) -> None:
     """A header that could begin another line is our misuse, at both ends."""
     with pytest.raises(UsageError, match="malformed"):
-        accept_response(Upgrade(KEY, (), "", None), None, [header])
+        accept_response(Upgrade(KEY, (), (), None), None, [header])
     with pytest.raises(UsageError, match="malformed"):
         request_bytes("a", "/", KEY, headers=[header])
 
@@ -265,6 +329,8 @@ def test_good_answers(changes: dict[str, str], protocols: Sequence[str], protoco
         (101, {"sec_websocket_accept": None}, (), "Accept"),
         (101, {"sec_websocket_accept": ACCEPT.lower()}, (), "Accept"),
         (101, {"sec_websocket_extensions": "permessage-deflate"}, (), "extension"),
+        (101, {"sec_websocket_extensions": "x; y=z, permessage-deflate"}, (), "extension"),
+        (101, {"sec_websocket_extensions": "x;"}, (), "malformed"),
         (101, {"sec_websocket_protocol": "chat"}, (), "'chat'"),
         (101, {"sec_websocket_protocol": "Chat"}, ("chat",), "'Chat'"),
         (101, {"sec_websocket_protocol": "a, b"}, ("a", "b"), "'a, b'"),
@@ -278,6 +344,14 @@ def test_bad_answers(status: int, changes: dict[str, str | None], protocols: Seq
     assert status == caught.value.status
 
 
+def test_an_extension_that_was_offered() -> None:
+    """An answer may use the extensions that were offered, and no others beside them."""
+    answer = changed(ANSWER, sec_websocket_extensions="b; c=1")
+    assert None is check_response(101, answer, KEY, (), extensions=("a", "b"))
+    with pytest.raises(HandshakeFailed, match="not offered"):
+        check_response(101, changed(ANSWER, sec_websocket_extensions="b, c"), KEY, (), extensions=("a", "b"))
+
+
 # -- against ourselves and another implementation
 
 
@@ -286,7 +360,7 @@ def test_our_client_and_our_server_agree() -> None:
     key = new_key()
     line, headers = split_head(request_bytes("a", "/x", key, protocols=["v1", "v2"], headers=[("Origin", "http://a")]))
     upgrade = parse_upgrade(line.split()[0], (1, 1), headers)
-    assert ("GET /x HTTP/1.1", Upgrade(key, ("v1", "v2"), "", "http://a")) == (line, upgrade)
+    assert ("GET /x HTTP/1.1", Upgrade(key, ("v1", "v2"), (), "http://a")) == (line, upgrade)
     line, headers = split_head(accept_response(upgrade, "v2"))
     assert "v2" == check_response(int(line.split()[1]), headers, key, ["v1", "v2"])
 

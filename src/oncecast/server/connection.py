@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import socket
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from ..errors import Refusal
@@ -213,6 +214,7 @@ class Connection(asyncio.BufferedProtocol):
         self._listener = self._parser = self._request = None
         self._full = False
         self._resume_reading()
+        self._let_go()  # whoever kept the stream's `write` writes to nowhere from here on
         self.write = _nowhere
         unsent = transport.get_write_buffer_size() > 0
         self.wake_at(self.now() + (self.app.deadlines.answer if unsent else LINGER_SECONDS))
@@ -357,7 +359,8 @@ class Connection(asyncio.BufferedProtocol):
         if self.phase is Phase.WAITING and self._request is None:
             self._move(Phase.READING)
             self._read()
-        if self._parser is None or self._parser.buffered <= PIPELINE_BYTES:
+        ahead = self.phase is Phase.WAITING and self._parser is not None and self._parser.buffered > PIPELINE_BYTES
+        if not (ahead or self._full):
             self._resume_reading()
 
     def _await(self, stage: http1.Stage) -> None:
@@ -392,13 +395,13 @@ class Connection(asyncio.BufferedProtocol):
         shared = self._transport.get_extra_info("socket")
         if shared is None:  # a transport without one: what is written goes its way
             return
-        self._send = socket.socket(shared.family, shared.type, shared.proto, fileno=shared.fileno()).send
+        # Not a second socket object: that would close the descriptor under the transport whenever it is collected.
+        self._send = partial(os.write, shared.fileno())
         self.write = self._write_straight
 
     def _let_go(self) -> None:
         """Forget the descriptor, which is the transport's to close."""
         if self._send is not None:
-            self._send.__self__.detach()  # type: ignore[attr-defined]  # a bound method of the socket
             self._send = None
             self.write = _nowhere if self._transport is None else self._transport.write
 

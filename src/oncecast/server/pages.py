@@ -21,7 +21,7 @@ TYPES = {
 def load_pages() -> dict[str, Page]:
     """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too."""
     pages = {}
-    for file in resources.files("oncecast.web").iterdir():
+    for file in (resources.files("oncecast") / "web").iterdir():
         content_type = TYPES.get("." + file.name.rpartition(".")[2])
         if content_type is not None:
             pages["/web/" + file.name] = _page(content_type, file.read_bytes())

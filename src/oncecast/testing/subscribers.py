@@ -234,6 +234,7 @@ class _SocketSubscriber(Subscriber):
                     self._closed = Cut(event.code, event.reason)
                 case CloseReceived():
                     self.send(self.codec.data_to_send())
+                    self.cut()
                     raise Cut(event.code, event.reason)
                 case ProtocolFailed():
                     raise AssertionError(f"the server broke the protocol: {event.code} {event.reason}")
@@ -249,6 +250,7 @@ class _SocketSubscriber(Subscriber):
         """Return the next messages, none where only control frames came. Raises `Cut`."""
         closed, self._closed = self._closed, None
         if closed is not None:
+            self.cut()
             raise closed
         rest, self._rest = self._rest, b""
         return self.frames(rest or await self.read())
@@ -265,8 +267,8 @@ class V1Subscriber(_SocketSubscriber):
         """Open the WebSocket and subscribe."""
         self._closed = None
         self._rest = await self.handshake(f"/v1/connect?{self.extra}".rstrip("?"))
-        for channel in self.channels:
-            self.say({"type": "subscribe", "channel": channel, "ref": channel, **self._where(channel)})
+        for number, channel in enumerate(self.channels):
+            self.say({"type": "subscribe", "channel": channel, "ref": number, **self._where(channel)})
 
     def say(self, frame: dict[str, object]) -> None:
         """Send a frame."""

@@ -6,8 +6,8 @@ the clauses by name, so that pytest can show each as a test of its own:
     @pytest.mark.parametrize("name", CHECKS)
     async def test_contract(name): await check_transport(MySubscriber, name)
 
-To add a clause, write a check in `transport_reading.py` or `transport_faults.py`. The checks need no plugin; a failed one
-raises `TransportFailed`, whose text is the clause.
+To add a clause, write a check in `transport_reading.py` or `transport_faults.py`. The checks need no plugin; a failed
+one raises `TransportFailed`, whose text is the clause.
 """
 
 from __future__ import annotations

@@ -1,3 +1,307 @@
+"""Clauses of a transport's contract: gaps, bursts, cuts at every byte, pieces of one byte, and readers that stall.
+
+Each check is a coroutine of one `Bench` and names its clause where it fails. To add one, add it to `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from ..message import Draft, Kind
+from ..server.settings import ChannelRule, Retention, Settings
+from .pipe import Faults, FaultyPipe, Plan
+from .subscriber import Cut, GapSeen, Subscriber
+from .transport_bench import Bench, Heard, TransportFailed, expect
 from .transport_reading import Check
 
-CHECKS: dict[str, Check] = {}
+__all__ = ["CHECKS"]
+
+LOG = 30
+KEPT = 10  # of them, where the check is about what has expired
+GAP_CLOSE, SLOW_CLOSE = 4410, 4409  # errors.py: `gap`, `slow`
+BIG = 16 << 10  # bytes of a message that soon fills a socket
+MOST_BIG = 4000  # 64 MB: more than any kernel lets one socket hold
+SMALL_BUFFER = 4096  # SO_RCVBUF of a subscriber that stalls
+
+
+async def gap_of_what_expired(bench: Bench) -> None:
+    """Past the retention there is one gap, exactly of what was missed, and then everything that is kept."""
+    await bench.serve(Settings(port=0, retention=Retention(messages=KEPT)))
+    bench.publish_numbers(LOG)
+    last = LOG - KEPT
+    for position in (0, 1, 7, last - 1):
+        gap = GapSeen("c", "expired", bench.at(position + 1), bench.at(last), bench.at(last))
+        await gap_then(bench, bench.at(position), gap, last + 1)
+    subscriber = bench.subscriber(start=f"after={bench.at(last)}")
+    heard = await bench.listen(subscriber, KEPT)
+    expect([], heard.gaps, "nothing was missed, so there is no gap")
+    expect(bench.shown(subscriber, last + 1), heard.data, "all that is kept comes")
+
+
+async def gap_of_another_epoch(bench: Bench) -> None:
+    """A cursor of another life of the log is answered with a gap, then with all that this life has."""
+    await bench.serve()
+    bench.publish_numbers(LOG)
+    await gap_then(bench, "earlier-7", GapSeen("c", "epoch", "earlier-8", None, bench.at(0)), 1)
+
+
+async def gap_of_the_unknown(bench: Bench) -> None:
+    """A cursor ahead of the log is answered with a gap, and the stream goes on from the head."""
+    await bench.serve()
+    bench.publish_numbers(LOG)
+    await gap_then(
+        bench, bench.at(99), GapSeen("c", "unknown", bench.at(LOG + 1), bench.at(99), bench.at(LOG)), LOG + 1
+    )
+
+
+async def gaps_of_several_channels(bench: Bench) -> None:
+    """Each channel has its own gap, and a connection lost after any byte of them loses none of them."""
+    await bench.serve(Settings(port=0, retention=Retention(messages=1)))
+    if not bench.kind.resumes:
+        return
+    for n in range(6):
+        bench.publish(Draft("ab"[n % 2], str(n).encode()))
+    wanted = {("a", bench.at(3)), ("b", bench.at(4))}
+    for start, step in ((f"after={bench.at(0)}", 1), ("after=earlier-7", 9)):
+        at = 0
+        while True:
+            subscriber = bench.subscriber("a", "b", start=start)
+            subscriber.seek(start.removeprefix("after="))
+            heard, cut = await cut_at(bench, subscriber, at, 2)
+            what = f"{start}, cut at byte {at} of the answer"
+            expect({"a", "b"}, {gap.channel for gap in heard.gaps}, f"every channel's gap is told: {what}")
+            if "earlier" not in start:
+                expect(wanted, {(gap.channel, gap.missed_to) for gap in heard.gaps}, f"with its end: {what}")
+            expect({4, 5}, set(heard.data), f"then comes what is kept: {what}")
+            expect(2, len(heard.data), f"once: {what}")
+            if not cut:
+                break
+            at += step
+
+
+async def attach_during_a_burst(bench: Bench) -> None:
+    """Whoever attaches, or comes back, while messages pour in misses none and gets none twice."""
+    rng = random.Random(7)  # noqa: S311 - a schedule has to be repeatable, not secret
+    total = 3000
+    await bench.serve()
+
+    async def publish() -> None:
+        while len(bench.published) < total:
+            bench.publish_numbers(min(rng.randrange(1, 20), total - len(bench.published)))
+            await asyncio.sleep(0)
+
+    async def follow(cut_after: int) -> None:
+        first = len(bench.published)
+        subscriber = bench.subscriber(start=f"after={bench.at(first)}")
+        heard = Heard()
+        while len(heard.messages) < total - first:
+            part = await bench.listen(subscriber, 1)
+            heard.messages += part.messages
+            expect([], part.gaps, "nothing has expired, so there is no gap")
+            if subscriber.resumes and len(heard.messages) >= cut_after:
+                subscriber.cut()
+                cut_after *= 2
+        expect(bench.shown(subscriber, first + 1), heard.data, f"all that was published after message {first}, once")
+
+    followers: list[asyncio.Task[None]] = []
+    publisher = asyncio.create_task(publish())
+    try:
+        while len(bench.published) < total // 2:
+            if len(followers) < 12:
+                followers.append(asyncio.create_task(follow(rng.randrange(1, 200))))
+            await asyncio.sleep(0)
+        await asyncio.gather(publisher, *followers)
+    finally:
+        for task in (publisher, *followers):
+            task.cancel()
+
+
+async def cut_at_every_byte(bench: Bench) -> None:
+    """A connection that is lost at any byte of the answer resumes: all, once, in order."""
+    await bench.serve()
+    if not bench.kind.resumes:
+        return
+    bench.publish(
+        Draft("c", b"1"),
+        Draft("c", "é\nü".encode(), Kind.TEXT, event="tick"),
+        Draft("c", b"\0\xff", Kind.BINARY),
+        Draft("c", b'{"n":4}'),
+    )
+    at = 0
+    while True:
+        subscriber = bench.subscriber()
+        heard, cut = await cut_at(bench, subscriber, at, len(bench.published))
+        expect(bench.shown(subscriber, 1), heard.data, f"cut at byte {at} of the answer")
+        expect([], heard.gaps, "a cut is no gap")
+        if not cut:
+            break
+        at += 1
+    expect(True, at > len(b"HTTP/1.1 200 OK"), "the answer was cut at more than its first bytes")
+
+
+async def byte_by_byte(bench: Bench) -> None:
+    """Requests and answers that come a byte at a time say the same."""
+    await bench.serve()
+    bench.publish_numbers(LOG)
+    plan = Plan(Faults(piece_bytes=1), Faults(piece_bytes=1))
+    async with FaultyPipe(("127.0.0.1", bench.served.port), lambda number, rng: plan) as pipe:
+        subscriber = bench.subscriber(port=pipe.port)
+        heard = await bench.listen(subscriber, LOG)
+        expect(bench.shown(subscriber, 1), heard.data, "byte by byte")
+        subscriber.cut()
+
+
+async def stalled_reader(bench: Bench) -> None:
+    """A reader that stalls delays nobody, and when it reads again it has all, once, in order."""
+    await bench.serve(Settings(port=0))
+    if not bench.kind.streams:
+        return
+    slow = await stall(bench, "c")
+    heard = await bench.listen(slow, len(bench.published))
+    expect(bench.shown(slow, 1), heard.data, "after a stall come all, once, in order")
+    expect([], heard.gaps, "nothing has expired, so there is no gap")
+
+
+async def stalled_past_the_retention(bench: Bench) -> None:
+    """A reader that stalls for longer than the retention gets a gap, exactly of what it missed."""
+    await bench.serve(Settings(port=0, retention=Retention(messages=KEPT)))
+    if bench.kind.streams:
+        await expect_skip(bench, await stall(bench, "c"))
+
+
+async def lag_policy_latest(bench: Bench) -> None:
+    """Where a channel skips to the newest, a reader that stalls gets a gap and then the newest message."""
+    await bench.serve(Settings(port=0, channels={"tick*": ChannelRule(lag="latest")}))
+    if bench.kind.streams:
+        slow = await stall(bench, "ticks")
+        await expect_skip(bench, slow)
+
+
+async def lag_policy_disconnect(bench: Bench) -> None:
+    """Where a channel does not wait, a reader that stalls is disconnected, and resumes with all, once, in order."""
+    await bench.serve(Settings(port=0, channels={"strict": ChannelRule(lag="disconnect")}))
+    if not bench.kind.streams:
+        return
+    slow = await stall(bench, "strict")
+    heard = Heard()
+    try:
+        while len(heard.messages) < len(bench.published):
+            await bench.hear(slow, heard)
+    except Cut as cut:
+        if bench.kind.writes:  # a WebSocket
+            expect(SLOW_CLOSE, cut.code, "the close says why")
+    else:
+        raise TransportFailed("a reader that lags is disconnected\n  actual   it was served to the end")
+    if slow.resumes:
+        rest = await bench.listen(slow, len(bench.published) - len(heard.messages))
+        heard.messages += rest.messages
+    expect(bench.shown(slow, 1, len(heard.messages)), heard.data, "all, once, in order")
+
+
+# -- helpers
+
+
+async def gap_then(bench: Bench, cursor: str, gap: GapSeen, first: int) -> None:
+    """Expect the gap after this cursor, and then the messages from number `first`; or that the gap closes."""
+    subscriber = bench.subscriber(start=f"after={cursor}")
+    if not subscriber.resumes:
+        await expect_gap_close(bench, subscriber, gap.reason)
+        return
+    count = len(bench.published) + 1 - first
+    heard = await bench.listen(subscriber, count, gaps=1)
+    expect([gap], heard.gaps, f"after {cursor} there is one gap, exactly of what was missed")
+    expect(bench.shown(subscriber, first)[:count], heard.data, "then the stream goes on")
+    if subscriber.streams:
+        expect({"c": heard.messages[-1].id if heard.messages else gap.cursor}, subscriber.cursors, "with its cursor")
+
+
+async def expect_gap_close(bench: Bench, subscriber: Subscriber, reason: str) -> Heard:
+    """Expect that a gap closes this subscriber, as it has no way to say it."""
+    heard = Heard()
+    try:
+        if not subscriber.connected:
+            await subscriber.connect()
+        while True:
+            await bench.hear(subscriber, heard)
+    except Cut as cut:
+        expect(GAP_CLOSE, cut.code, "a gap that can't be said closes")
+        expect(True, reason in cut.reason, f"the close names the reason, {reason}: {cut.reason}")
+    return heard
+
+
+async def cut_at(bench: Bench, subscriber: Subscriber, at: int, count: int) -> tuple[Heard, bool]:
+    """Listen for `count` messages on a connection that is cut at byte `at` of what comes down, then on a whole one."""
+
+    def plan(number: int, rng: random.Random) -> Plan:
+        return Plan(down=Faults(cut_after=at if number == 0 else None))
+
+    async with FaultyPipe(("127.0.0.1", bench.served.port), plan) as pipe:
+        subscriber.port = pipe.port
+        heard = await bench.listen(subscriber, count, resume=True)
+        if not heard.cuts and subscriber.connected and pipe.down_bytes == at:
+            try:  # the cut stands right after the last byte
+                await bench.hear(subscriber, heard)
+            except Cut:
+                heard.cuts += 1
+        subscriber.cut()
+    return heard, heard.cuts > 0
+
+
+async def stall(bench: Bench, channel: str) -> Subscriber:
+    """Let one subscriber stall while the channel goes on, and another read all of it meanwhile, on time."""
+    hub = bench.served.node.hub
+    slow = bench.subscriber(channel, start="after=latest", receive_buffer=SMALL_BUFFER)
+    quick = bench.subscriber(channel, start="after=latest")
+    await bench.attach(slow)
+    await bench.attach(quick)
+    blocked = hub.counters.blocked
+    after = 0
+    while after < 3 * KEPT:  # go on for a while after its socket is full
+        number = len(bench.published)
+        if number > MOST_BIG:
+            raise TransportFailed("a reader that does not read blocks its subscription\n  actual   it never did")
+        after += hub.counters.blocked > blocked
+        bench.publish(Draft(channel, f"{number + 1:0{BIG}}".encode(), Kind.TEXT))
+        heard = await bench.listen(quick, 1)
+        expect(bench.shown(quick, number + 1), heard.data, "a reader that stalls delays nobody")
+    quick.cut()
+    return slow
+
+
+async def expect_skip(bench: Bench, slow: Subscriber) -> None:
+    """Expect the messages up to a gap of reason `slow`, and those after it to the newest: together all of them."""
+    if not slow.resumes:
+        heard = await expect_gap_close(bench, slow, "slow")
+        expect(bench.shown(slow, 1, len(heard.messages)), heard.data, "what came before the gap is whole")
+        return
+    heard = Heard()
+    newest = bench.at(len(bench.published))
+    while slow.cursors[slow.channels[0]] != newest:
+        await bench.hear(slow, heard)
+    expect(1, len(heard.gaps), "there is one gap")
+    (gap,) = heard.gaps
+    expect("slow", gap.reason, "of reason slow")
+    first, last = (int((text or "").rpartition("-")[2]) for text in (gap.missed_from, gap.missed_to))
+    expect(gap.missed_to, gap.cursor, "the stream goes on right after what was missed")
+    wanted = bench.shown(slow, 1, first - 1) + bench.shown(slow, last + 1)
+    expect(wanted, heard.data, f"all but what the gap names, {first} to {last}")
+    expect(True, last < len(bench.published), "the newest is not missed")
+
+
+CHECKS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        gap_of_what_expired,
+        gap_of_another_epoch,
+        gap_of_the_unknown,
+        gaps_of_several_channels,
+        attach_during_a_burst,
+        cut_at_every_byte,
+        byte_by_byte,
+        stalled_reader,
+        stalled_past_the_retention,
+        lag_policy_latest,
+        lag_policy_disconnect,
+    )
+}

@@ -22,6 +22,7 @@ from ..log import EARLIEST, LATEST, Entry, Start, StartKind
 from ..message import Cursor, Gap, Message, check_channel
 from ..node import Node
 from ..wire import envelope
+from ..wire.ws_frames import REASON_BYTES
 
 QUERY_FIELDS = 32  # a URL of 8 KiB could hold thousands of empty ones
 
@@ -208,12 +209,13 @@ class PollRequest:
     def answer(self, *, even_if_nothing: bool = True) -> Reply | None:
         """Read the log now. With nothing new the answer is 304 to whoever has it, or None if that is asked for."""
         poll = self.node.poll(self.channels, self.start, self.limit)
-        if not poll.gaps and self._has(poll.entries, poll.cursor.epoch):
-            if even_if_nothing:
-                return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")
-            return None
+        known = not poll.gaps and self._has(poll.entries, poll.cursor.epoch)
         if not (poll.entries or poll.gaps or even_if_nothing):
             self.start = after_cursor(poll.cursor)  # `latest` must not move on while this waits
+            return None
+        if known and even_if_nothing:
+            return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")
+        if known:
             return None
         messages = [self.node.encode(entry, MESSAGE_JSON) for entry in poll.entries]
         body = envelope.poll_json(messages, poll.cursor, poll.gaps, several=len(self.channels) > 1)
@@ -239,8 +241,10 @@ def _etag_cursors(header: str | None) -> tuple[Cursor, ...]:
 
 
 def gap_text(gap: Gap) -> str:
-    """Say a gap in one short line, for a close frame's reason."""
-    return f"gap ({gap.reason.value}) on {gap.channel}; go on from {gap.cursor}"
+    """Say a gap in one short line, for a close frame's reason: what would not fit is taken from the channel's name."""
+    before, after = f"gap ({gap.reason.value}) on ", f"; go on from {gap.cursor}"
+    room = REASON_BYTES - len(before) - len(after)
+    return before + (gap.channel if len(gap.channel) <= room else f"{gap.channel[: room - 3]}...") + after
 
 
 def _whole(name: str, text: str | None, least: int) -> int | None:

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Callable
 
 from ..errors import Refusal
-from ..log import LATEST, Start
+from ..log import LATEST, Start, hold_until_last
 from ..message import Cursor, Gap, Kind, Message
 from ..node import Node
 from ..wire import envelope, http1, sse
@@ -99,7 +99,8 @@ class SseStream:
         self._format = sse_format(enveloped=query.envelope or len(channels) > 1, chunked=chunked)
         self.write: Callable[[bytes], None] = link.write
         self._subscription, place = node.subscribe(channels, start, self, self._format)
-        opening = self._format.opening(place.told) + b"".join(map(self._format.gap, place.gaps))
+        gaps = map(self._format.gap, hold_until_last(place.gaps, place.told))
+        opening = self._format.opening(place.told) + b"".join(gaps)
         link.write(head(HEADERS) + opening)
         link.wake_at(link.now() + self._heartbeat)
 

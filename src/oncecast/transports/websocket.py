@@ -9,8 +9,12 @@ one; its frames have no room for a cursor or a gap, so a gap closes it, with 441
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import assert_never
+
+import msgspec
 
 from ..brokers.base import Outcome
 from ..errors import Refusal
@@ -21,12 +25,10 @@ from ..message import Cursor, Draft, Gap, Kind, Message, check_channel
 from ..node import Node
 from ..wire import envelope
 from ..wire.ws_connection import (
-    CloseReceived,
     DataReceived,
     Event,
     PingReceived,
     PongReceived,
-    ProtocolFailed,
     Role,
     State,
     WebSocketConnection,
@@ -80,7 +82,7 @@ def cursor_frame(cursor: Cursor) -> bytes:
     return encode_frame(Opcode.TEXT, envelope.server_frame("cursor", cursor=str(cursor)))
 
 
-class _Socket:
+class _Socket(ABC):
     """What both sockets share: the codec, liveness, the flood guard, and the close."""
 
     __slots__ = ("_bucket", "_codec", "_full", "_heard", "_link", "_node", "_out", "_publishes", "_settings", "write")
@@ -100,14 +102,14 @@ class _Socket:
 
     # -- for the two kinds
 
-    def _subscriptions(self) -> Sequence[Subscription]:
-        raise NotImplementedError
+    @abstractmethod
+    def _subscriptions(self) -> Sequence[Subscription]: ...
 
-    def _data(self, event: DataReceived) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _data(self, event: DataReceived) -> None: ...
 
-    def _heartbeat(self) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _heartbeat(self) -> bytes: ...
 
     # -- what the link calls
 
@@ -117,10 +119,12 @@ class _Socket:
         codec = self._codec or WebSocketConnection(Role.SERVER, max_message_bytes=self._settings.message_bytes)
         self._codec = codec
         self._out = []
+        opened = codec.state is State.OPEN
         read = 0
         while read < len(data) and (read == 0 or codec.state is State.OPEN):
             for event in codec.receive(data[read : read + READ_BYTES]):
-                if codec.state is State.OPEN or isinstance(event, CloseReceived | ProtocolFailed):
+                # What came before the peer's Close or fault still counts; what came after our own Close does not.
+                if opened and codec.state is not State.CLOSING:
                     self._event(event)
             read += READ_BYTES
         self._send(codec.data_to_send())
@@ -252,7 +256,8 @@ class V1Socket(_Socket):
 
     def drain(self) -> None:
         """Say when to come back, then close."""
-        self._say("drain", retry_after_ms=DRAIN_MS)
+        if not self._closing():  # RFC 6455 §5.5.1: nothing after a Close
+            self._say("drain", retry_after_ms=DRAIN_MS)
         super().drain()
 
     def _subscriptions(self) -> Sequence[Subscription]:
@@ -293,6 +298,8 @@ class V1Socket(_Socket):
                 self._say("unsubscribed", channel=frame.channel, ref=frame.ref)
             case envelope.Auth():
                 raise Refusal("request_invalid", "This server has no access rules, so it takes no token: leave it out.")
+            case other:
+                assert_never(other)
 
     def _may_subscribe(self, channel: str) -> None:
         check_channel(channel)
@@ -315,7 +322,7 @@ class V1Socket(_Socket):
                 data = envelope.error_frame(outcome, ref)
             else:
                 data = envelope.published_frame(outcome, ref)
-            if not self._closing():
+            if self._out is not None or not self._closing():  # of this read, it goes out before our Close
                 self._send(encode_frame(Opcode.TEXT, data))
 
     def _say(self, kind: str, **fields: str | int | None) -> None:
@@ -340,7 +347,10 @@ class RawSocket(_Socket):
 
     def gap(self, gap: Gap, /) -> None:
         """Close: no frame of this socket could say it."""
-        self.refuse(Refusal("gap", gap_text(gap)))
+        place = self._subscription.place
+        assert place is not None  # it is catching up
+        here = self._node.log.cursor(place.seq)  # past the gaps of all its channels, of which this may be the first
+        self.refuse(Refusal("gap", gap_text(msgspec.structs.replace(gap, cursor=here))))
 
     def _subscriptions(self) -> Sequence[Subscription]:
         return (self._subscription,)

@@ -111,7 +111,7 @@ export class Arrivals {
     }
   }
 
-  // Helpers
+  // What it is made of
 
   /**
    * @param {string} id

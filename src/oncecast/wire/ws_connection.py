@@ -5,8 +5,8 @@ to be sent. Invariants: `receive` never raises on anything that a peer sends, an
 shows a fault, however the bytes were cut; memory stays within `max_message_bytes`, `MAX_FRAGMENTS` and `MAX_ANSWERS`;
 nothing is read after a Close or a fault.
 
-To add a state, add its row to `MOVES`. To add an extension that transforms payloads, give `_legal_first` its first
-bytes, and turn the bytes of a marked message in `_take_data`, before they are checked as UTF-8.
+To add a state, add its row to `MOVES`. An extension that compresses messages is any object that meets `Extension`: RSV1
+marks its messages, and `_take_data` has it turn their bytes back before they are counted and checked as UTF-8.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -21,6 +22,7 @@ from ..errors import UsageError
 from .ws_frames import (
     CONTROL_BYTES,
     FIRST_BETWEEN,
+    FIRST_COMPRESSED,
     FIRST_INSIDE,
     FrameFault,
     Opcode,
@@ -41,6 +43,7 @@ __all__ = [
     "CloseReceived",
     "DataReceived",
     "Event",
+    "Extension",
     "PingReceived",
     "PongReceived",
     "ProtocolFailed",
@@ -74,6 +77,27 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
 }
 """The legal moves. To CLOSED leads the peer's Close (RFC 6455 §7.1.4) or its fault (§7.1.7)."""
+
+
+class Extension(Protocol):
+    """What compresses the messages of one connection; RSV1 marks those that are (RFC 7692 §6)."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether a new object could take over from this one."""
+        ...
+
+    def wire_bytes(self, message_bytes: int) -> int:
+        """Return how many bytes a message of `message_bytes` may take on the wire."""
+        ...
+
+    def deflate(self, data: bytes) -> bytes | None:
+        """Return the payload that a message is sent as, None to send it as it is."""
+        ...
+
+    def inflate(self, piece: bytes, *, last: bool) -> Iterator[bytes]:
+        """Yield what a piece of a payload says, in slices of bounded size. Raises `FrameFault`."""
+        ...
 
 
 class DataReceived(msgspec.Struct, frozen=True, gc=False):
@@ -119,12 +143,15 @@ Event = DataReceived | PingReceived | PongReceived | CloseReceived | ProtocolFai
 class WebSocketConnection:
     """The codec of one connection, for either `role`.
 
-    `max_message_bytes` bounds a message, the sum of its fragments; more is answered with 1009. `mask_key` gives a
-    client's masking keys, 4 bytes that a third party can't predict (RFC 6455 §10.3).
+    `max_message_bytes` bounds a message, the sum of its fragments, inflated; more is answered with 1009. `mask_key`
+    gives a client's masking keys, 4 bytes that a third party can't predict (RFC 6455 §10.3). `extension` is what the
+    handshake agreed on.
     """
 
     __slots__ = (
+        "_compressed",
         "_control",
+        "_extension",
         "_first",
         "_fragments",
         "_head",
@@ -150,6 +177,7 @@ class WebSocketConnection:
         *,
         max_message_bytes: int = 1 << 20,
         mask_key: Callable[[], bytes] = lambda: os.urandom(4),
+        extension: Extension | None = None,
     ) -> None:
         self.close_code: int | None = None
         """What the connection ended with: the peer's code, or ours where the peer failed; `None` until then."""
@@ -158,6 +186,7 @@ class WebSocketConnection:
         self._mask_key = mask_key if role is Role.CLIENT else None
         self._mask_bit = 0x80 if role is Role.SERVER else 0  # what the peer must send, RFC 6455 §5.1
         self._max = max_message_bytes
+        self._extension = extension
         self._outbox: list[bytes] = []
         self._sending = False  # between the first and the last of our own fragments
         # The frame being read.
@@ -169,6 +198,7 @@ class WebSocketConnection:
         # The message being read.
         self._message: bytearray | None = None  # not a list of pieces: a piece of one byte costs forty
         self._is_text = False
+        self._compressed = False
         self._tail = b""  # the incomplete UTF-8 sequence that the message so far ends with
         self._size = 0  # as the heads of its frames announced it
         self._fragments = 0
@@ -188,6 +218,7 @@ class WebSocketConnection:
             and self._message is None
             and not self._outbox
             and not self._sending
+            and (self._extension is None or self._extension.idle)
         )
 
     # -- out
@@ -195,12 +226,12 @@ class WebSocketConnection:
     def text(self, data: bytes) -> bytes:
         """Return a text message in one frame. `data` must be UTF-8; it is not checked."""
         self._may_begin()
-        return self._frame(Opcode.TEXT, data)
+        return self._whole(Opcode.TEXT, data)
 
     def binary(self, data: bytes) -> bytes:
         """Return a binary message in one frame."""
         self._may_begin()
-        return self._frame(Opcode.BINARY, data)
+        return self._whole(Opcode.BINARY, data)
 
     def fragments(self, data: bytes, is_text: bool, size: int) -> Iterator[bytes]:
         """Yield a message in frames of at most `size` payload bytes.
@@ -232,16 +263,24 @@ class WebSocketConnection:
         self._outbox.clear()
         return data
 
+    def _whole(self, opcode: Opcode, data: bytes) -> bytes:
+        if self._extension is not None and (payload := self._extension.deflate(data)) is not None:
+            return self._frame(opcode, payload, rsv1=True)
+        return self._frame(opcode, data)
+
     def _fragments_of(self, data: bytes, opcode: Opcode, size: int) -> Iterator[bytes]:
         self._may_begin()
         self._sending = True
+        rsv1 = False  # RFC 7692 §6.1: on the first frame only
+        if self._extension is not None and (payload := self._extension.deflate(data)) is not None:
+            data, rsv1 = payload, True
         last = max(0, len(data) - 1) // size * size
         for start in range(0, last, size):
-            yield self._frame(opcode, data[start : start + size], fin=False)
+            yield self._frame(opcode, data[start : start + size], fin=False, rsv1=rsv1)
             self._must_be_open()
-            opcode = Opcode.CONTINUATION
+            opcode, rsv1 = Opcode.CONTINUATION, False
         self._sending = False
-        yield self._frame(opcode, data[last:])
+        yield self._frame(opcode, data[last:], rsv1=rsv1)
 
     def _must_be_open(self) -> None:
         if self._state is not State.OPEN:
@@ -252,9 +291,9 @@ class WebSocketConnection:
         if self._sending:
             raise UsageError("Finish the fragmented message before another one begins.")
 
-    def _frame(self, opcode: Opcode, payload: bytes, *, fin: bool = True) -> bytes:
+    def _frame(self, opcode: Opcode, payload: bytes, *, fin: bool = True, rsv1: bool = False) -> bytes:
         mask = None if self._mask_key is None else self._mask_key()
-        return encode_frame(opcode, payload, fin=fin, mask=mask)
+        return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, mask=mask)
 
     # -- in
 
@@ -308,9 +347,9 @@ class WebSocketConnection:
                 raise FrameFault(1002, "a close payload of 1 byte")  # RFC 6455 §5.5.1
         elif second & 0x7F > 125:
             width = 2 if length == 126 else 8
-            length = read_length(data[at : at + width], width, self._max - self._size)
+            length = read_length(data[at : at + width], width, self._room(first))
             at += width
-        elif second & 0x7F > self._max - self._size:
+        elif second & 0x7F > self._room(first):
             raise too_big()
         if length is None:
             return None
@@ -324,12 +363,22 @@ class WebSocketConnection:
         if not is_control:
             if self._message is None:
                 self._is_text = first & 0x0F == Opcode.TEXT
+                self._compressed = bool(first & 0x40)
             self._size += length
             self._fragments += 1
         return at
 
     def _legal_first(self) -> frozenset[int]:
-        return FIRST_BETWEEN if self._message is None else FIRST_INSIDE
+        if self._message is not None:
+            return FIRST_INSIDE
+        return FIRST_BETWEEN if self._extension is None else FIRST_COMPRESSED
+
+    def _room(self, first: int) -> int:
+        """Return how many payload bytes the message may still have; `first` begins its next frame."""
+        limit = self._max
+        if self._extension is not None and (first & 0x40 if self._message is None else self._compressed):
+            limit = self._extension.wire_bytes(limit)
+        return limit - self._size
 
     def _read_payload(self, data: bytes, at: int, events: list[Event]) -> int:
         """Read what `data` has, from `at` on, of the frame's payload; return where to go on."""
@@ -347,9 +396,13 @@ class WebSocketConnection:
         return len(data) if self._state is State.CLOSED else at + length
 
     def _take_data(self, piece: bytes, events: list[Event]) -> None:
-        if self._is_text and (self._tail or not piece.isascii()):
-            self._tail = utf8_tail(self._tail + piece)
-        if self._left or not self._first & 0x80:
+        ends = not self._left and bool(self._first & 0x80)
+        if self._compressed:
+            self._inflate(piece, ends)
+            piece = b""
+        else:
+            self._check_text(piece)
+        if not ends:
             if self._message is None:
                 self._message = bytearray(piece)
             else:
@@ -363,6 +416,22 @@ class WebSocketConnection:
             self._message = None
         self._size = self._fragments = 0
         events.append(DataReceived(piece, self._is_text))
+
+    def _inflate(self, piece: bytes, ends: bool) -> None:
+        """Add to the message what a compressed piece says, as long as it stays within the limit."""
+        assert self._extension is not None
+        if self._message is None:
+            self._message = bytearray()
+        for part in self._extension.inflate(piece, last=ends):
+            room = self._max - len(self._message)
+            self._check_text(part[:room])
+            if len(part) > room:
+                raise too_big()
+            self._message += part
+
+    def _check_text(self, piece: bytes) -> None:
+        if self._is_text and (self._tail or not piece.isascii()):
+            self._tail = utf8_tail(self._tail + piece)
 
     def _take_control(self, piece: bytes, events: list[Event]) -> None:
         self._control += piece
@@ -394,6 +463,7 @@ class WebSocketConnection:
         self.close_code, self.close_reason = code, reason
         self._head = self._control = self._tail = b""
         self._message = None
+        self._extension = None
         self._left = 0
 
     def _move(self, state: State) -> None:

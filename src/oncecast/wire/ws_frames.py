@@ -4,8 +4,7 @@ Owns everything about a frame that needs no memory of the frames before it. Inva
 is legal and as short as it can be, and a rule on the reading side gives the same verdict on a prefix as on the
 whole, as soon as the prefix shows it. What lasts longer than a frame is in `ws_connection.py`.
 
-To admit an extension's reserved bit on the reading side, add its first bytes to a set like `FIRST_BETWEEN`
-(RFC 7692 §6: RSV1 stands only on a message's first frame); `encode_frame` can write RSV1 already.
+To admit another extension's reserved bit on the reading side, add its first bytes to a set like `FIRST_COMPRESSED`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from ..errors import OncecastError, UsageError
 __all__ = [
     "CONTROL_BYTES",
     "FIRST_BETWEEN",
+    "FIRST_COMPRESSED",
     "FIRST_INSIDE",
     "REASON_BYTES",
     "FrameFault",
@@ -65,13 +65,16 @@ _OPENING = frozenset(fin | opcode for fin in (0, 0x80) for opcode in (Opcode.TEX
 FIRST_BETWEEN = _CONTROL | _OPENING
 """The legal first bytes of a frame where no message is open and no extension was negotiated."""
 
+FIRST_COMPRESSED = FIRST_BETWEEN | {0x40 | first for first in _OPENING}
+"""The same where permessage-deflate was negotiated: RSV1 stands only on a message's first frame (RFC 7692 §6)."""
+
 FIRST_INSIDE = _CONTROL | {0x00, 0x80}
 """The legal first bytes of a frame inside a fragmented message (RFC 6455 §5.4)."""
 
 # The two bytes that begin a short unmasked frame, by first byte and payload length.
 _HEADS = {
     first: tuple(bytes((first, length)) for length in range(CONTROL_BYTES + 1))
-    for first in FIRST_BETWEEN | FIRST_INSIDE | {0x40 | first for first in _OPENING}
+    for first in FIRST_COMPRESSED | FIRST_INSIDE
 }
 
 

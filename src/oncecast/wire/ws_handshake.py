@@ -2,8 +2,9 @@
 
 Owns the meaning of the handshake's headers, not their parsing: `headers` maps lower-case names to values, repeated
 headers joined with ", ". Invariant: what is accepted here is accepted by the letter of §4.2.1 and §4.1, and nothing
-that a caller passes in can put another line into a head. To negotiate an extension, read `Upgrade.extensions`, give
-the answer's header to `accept_response` as an extra one, and let `check_response` pass what was asked for.
+that a caller passes in can put another line into a head. To negotiate an extension, read `Upgrade.extensions` and give
+the answer's header to `accept_response` as an extra one; a client names what it offered to `check_response`, and reads
+`answered_extensions`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import OncecastError, Refusal, UsageError
@@ -20,10 +21,12 @@ from ..errors import OncecastError, Refusal, UsageError
 __all__ = [
     "GUID",
     "VERSION",
+    "Extensions",
     "HandshakeFailed",
     "Upgrade",
     "accept_key",
     "accept_response",
+    "answered_extensions",
     "check_response",
     "new_key",
     "parse_upgrade",
@@ -35,9 +38,17 @@ GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 VERSION = "13"  # RFC 6455 §4.1
 
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==", re.ASCII)  # base64 of 16 bytes
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 §5.6.2
+_TCHAR = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 §5.6.2
+_TOKEN = re.compile(rf"{_TCHAR}+", re.ASCII)
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 §5.5: neither CR, LF nor NUL
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+# RFC 6455 §9.1, in the grammar of RFC 2616 §2.1, where spaces may stand between any two words. What a quoted string
+# says must be a token.
+_PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TCHAR}+)(?:[ \t]*=[ \t]*(?:({_TCHAR}+)|"((?:\\?{_TCHAR})+)"))?', re.ASCII)
+_BETWEEN = re.compile(r"[ \t]*(?:,[ \t,]*|$)")  # an element that is empty does not count
+
+Extensions = tuple[tuple[str, tuple[tuple[str, str | None], ...]], ...]
+"""The extensions of a header, in order: each one's name, and its parameters with their values, None without one."""
 
 
 class HandshakeFailed(OncecastError):
@@ -52,13 +63,13 @@ class HandshakeFailed(OncecastError):
 class Upgrade:
     """A valid request for a WebSocket.
 
-    `protocols` are the subprotocols in the client's order of preference; `extensions` is the raw header, empty if
-    there is none; `origin` is the page that asks, where a browser does.
+    `protocols` are the subprotocols and `extensions` the offered extensions, each in the client's order of preference;
+    `origin` is the page that asks, where a browser does.
     """
 
     key: str
     protocols: tuple[str, ...]
-    extensions: str
+    extensions: Extensions
     origin: str | None
 
 
@@ -110,7 +121,10 @@ def parse_upgrade(method: str, version: tuple[int, int], headers: Mapping[str, s
     protocols = _items(headers.get("sec-websocket-protocol", ""))
     if len(set(protocols)) != len(protocols) or not all(map(_TOKEN.fullmatch, protocols)):
         raise _invalid("Send each subprotocol once, as a token.")  # RFC 6455 §4.1, 10
-    return Upgrade(key, protocols, headers.get("sec-websocket-extensions", ""), headers.get("origin"))
+    extensions = _extensions(headers)
+    if extensions is None:
+        raise _invalid("Send Sec-WebSocket-Extensions as a list of name; parameter=value.")
+    return Upgrade(key, protocols, extensions, headers.get("origin"))
 
 
 def accept_response(upgrade: Upgrade, protocol: str | None, extra: Sequence[tuple[str, str]] = ()) -> bytes:
@@ -166,10 +180,13 @@ def request_bytes(
     return _head(f"GET {target} HTTP/1.1", [*lines, *headers])
 
 
-def check_response(status: int, headers: Mapping[str, str], key: str, protocols: Sequence[str]) -> str | None:
+def check_response(
+    status: int, headers: Mapping[str, str], key: str, protocols: Sequence[str], *, extensions: Collection[str] = ()
+) -> str | None:
     """Check the answer to `request_bytes` and return the subprotocol, `None` if the server chose none.
 
-    Raises `HandshakeFailed` (RFC 6455 §4.1, the client's last six steps).
+    `extensions` are the names of those that were offered. Raises `HandshakeFailed` (RFC 6455 §4.1, the client's last
+    six steps).
     """
     if status != 101:
         raise HandshakeFailed(status, f"The server answered {status} instead of opening a WebSocket.")
@@ -181,7 +198,7 @@ def check_response(status: int, headers: Mapping[str, str], key: str, protocols:
         raise HandshakeFailed(
             status, "Sec-WebSocket-Accept does not answer the key: something on the way is no WebSocket."
         )
-    if _items(headers.get("sec-websocket-extensions", "")):
+    if not {name for name, _ in answered_extensions(headers)} <= {*extensions}:
         raise HandshakeFailed(status, "The server uses an extension that was not offered.")
     protocol = headers.get("sec-websocket-protocol")
     if protocol is not None and protocol not in protocols:
@@ -189,7 +206,38 @@ def check_response(status: int, headers: Mapping[str, str], key: str, protocols:
     return protocol
 
 
+def answered_extensions(headers: Mapping[str, str]) -> Extensions:
+    """Return the extensions of a 101 answer. Raises `HandshakeFailed` if they are malformed."""
+    extensions = _extensions(headers)
+    if extensions is None:
+        raise HandshakeFailed(101, "The answer's Sec-WebSocket-Extensions is malformed.")
+    return extensions
+
+
 # -- helpers
+
+
+def _extensions(headers: Mapping[str, str]) -> Extensions | None:
+    """Read Sec-WebSocket-Extensions (RFC 6455 §9.1); None if it is malformed."""
+    value = headers.get("sec-websocket-extensions", "").strip(" \t,")
+    found = []
+    at = 0
+    while at < len(value):
+        name = _TOKEN.match(value, at)
+        if name is None:
+            return None
+        at = name.end()
+        parameters: list[tuple[str, str | None]] = []
+        while parameter := _PARAMETER.match(value, at):
+            at = parameter.end()
+            quoted = parameter[3]
+            parameters.append((parameter[1], parameter[2] if quoted is None else quoted.replace("\\", "")))
+        between = _BETWEEN.match(value, at)
+        if between is None:
+            return None
+        at = between.end()
+        found.append((name[0], tuple(parameters)))
+    return tuple(found)
 
 
 def _items(value: str) -> tuple[str, ...]:

@@ -1,0 +1,144 @@
+"""A server and its floor, each with subscribers and a publisher of its own, to be measured in turns.
+
+The floor sends the bytes that the server sends: as many per send, and a shape that the same subscribers read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..wire.ws_frames import Opcode, encode_frame
+from .base import Bench, Program, ServerProcess, number, numbers
+
+__all__ = ["Arena", "Rounds", "payload", "publisher_request", "subscriber_request"]
+
+CHANNEL = "bench@@@@@"  # `sink` writes a number over the marks
+KEY = "b25jZWNhc3QgaXMgb25jZQ=="  # any 16 bytes, RFC 6455 §4.1
+MARKED = b"^00000000"
+GREETING = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What some rounds took. `micros` holds, per round, the time from the publish until the last subscriber had it."""
+
+    deliveries: int
+    bytes: int
+    micros: list[float]
+    seconds: float
+
+
+class Arena:
+    """A server, and subscribers of it. `mode` is how `sink` reads: websocket (oncecast.v1), sse, or frames (raw)."""
+
+    def __init__(self, bench: Bench, server: ServerProcess, mode: str, *, data_bytes: int = 60) -> None:
+        self._bench = bench
+        self.server = server
+        self.mode = mode
+        self.sink = bench.sink(server.port, mode)
+        self.count = 0
+        self._data_bytes = data_bytes
+        self._floor: Program | None = None
+        self._floor_sink: Program | None = None
+
+    def subscribe(
+        self, count: int, *, channels: int = 1, headers: str = "", buffer: int = 0, stalled: bool = False
+    ) -> dict[str, object]:
+        """Add subscribers, spread over so many channels."""
+        request = self._bench.file(subscriber_request(self.mode, headers=headers))
+        answer = self.sink.command(f"subscribe {count} {request} {channels} {buffer} {int(stalled)}")
+        self.count += count
+        return answer
+
+    def publisher(self) -> None:
+        """Connect the one who publishes, on a WebSocket of its own."""
+        request = self._bench.file(publisher_request())
+        self.sink.command(f"publisher {request} {self._bench.file(payload(self._data_bytes))}")
+
+    def rounds(self, count: int, *, batch: int = 1, channels: int = 1) -> Rounds:
+        """Publish so many times `batch` messages, each time when all subscribers have those before."""
+        return _rounds(self.sink.command(f"rounds {count} {batch} {channels} 0"))
+
+    def cost(self, rounds: int, *, batch: int = 1, channels: int = 1) -> float:
+        """Return the server's CPU microseconds for one delivery, the publishes included."""
+        before = self.server.cpu_ns()
+        done = self.rounds(rounds, batch=batch, channels=channels)
+        return (self.server.cpu_ns() - before) / done.deliveries / 1000
+
+    def floor(self, *, batch: int = 1) -> None:
+        """Start the floor, with as many subscribers and the bytes of the server's sends."""
+        probe = self.rounds(2, batch=batch)
+        block = floor_block(self.mode, round(probe.bytes / probe.deliveries)) * batch
+        self._floor = self._bench.floor(self.count)
+        port = int(number(self._floor.answer(), "port"))
+        self._floor.command(f"greeting {self._bench.file(GREETING)}")
+        self._floor.command(f"block {self._bench.file(block)}")
+        self._floor_sink = self._bench.sink(port, self.mode)
+        request = self._bench.file(GREETING)  # it answers to anything
+        self._floor_sink.command(f"subscribe {self.count} {request} 1 0 0")
+        self._floor_sink.command(f"publisher {request} -")
+
+    def floor_rounds(self, count: int, *, batch: int = 1) -> Rounds:
+        """Let the floor do the same."""
+        assert self._floor_sink is not None
+        return _rounds(self._floor_sink.command(f"rounds {count} {batch} 1 0"))
+
+    def floor_cost(self, rounds: int, *, batch: int = 1) -> float:
+        """Return the CPU microseconds of one send() in the bare loop, by the message."""
+        assert self._floor is not None
+        before = self._floor.command("cpu")
+        self.floor_rounds(rounds, batch=batch)
+        after = self._floor.command("cpu")
+        sends = number(after, "sends") - number(before, "sends")
+        return (number(after, "loop_ns") - number(before, "loop_ns")) / sends / batch / 1000
+
+
+# -- bytes
+
+
+def subscriber_request(mode: str, *, query: str = "", headers: str = "") -> bytes:
+    """Return the request of a subscriber."""
+    return _request(f"/v1/channels/{CHANNEL}{query}", mode, headers)
+
+
+def publisher_request() -> bytes:
+    """Return the request of the publisher: a connection without a channel."""
+    return _request("/v1/connect", "websocket", "")
+
+
+def payload(data_bytes: int) -> bytes:
+    """Return the frame that publishes JSON of so many bytes: the mark, the number, and words enough."""
+    head, tail = b'{"n":"^########","text":"', b'"}'
+    words = b"the quick brown fox jumps over the lazy dog and runs "
+    rest = max(0, data_bytes - len(head) - len(tail))
+    data = head + (words * (rest // len(words) + 1))[:rest] + tail
+    return b'{"type":"publish","channel":"' + CHANNEL.encode() + b'","data":' + data + b"}"
+
+
+def floor_block(mode: str, size: int) -> bytes:
+    """Return bytes of this size that `sink` reads as one message."""
+    if mode == "sse":
+        return b"data: " + MARKED + b"x" * (size - 17) + b"\n\n"
+    head = 2 if size < 128 else 4
+    body = MARKED if mode == "websocket" else b""
+    return encode_frame(Opcode.TEXT, (b'{"type":"message",' + body).ljust(size - head, b"x")[: size - head])
+
+
+def _request(target: str, mode: str, headers: str) -> bytes:
+    lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1"]
+    if mode == "sse":
+        lines.append("Accept: text/event-stream")
+    else:
+        lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}"]
+    if mode == "websocket":
+        lines.append("Sec-WebSocket-Protocol: oncecast.v1")
+    return "\r\n".join([*lines, *([headers] if headers else []), "", ""]).encode()
+
+
+def _rounds(answer: dict[str, object]) -> Rounds:
+    return Rounds(
+        int(number(answer, "deliveries")),
+        int(number(answer, "bytes")),
+        numbers(answer, "micros"),
+        number(answer, "seconds"),
+    )

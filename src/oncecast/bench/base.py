@@ -1,0 +1,379 @@
+"""What every benchmark stands on: processes with a core each, their CPU time and memory, and the rows of the result.
+
+CPU time is the scheduler's own count of nanoseconds, user and system together, of every thread of a process. The one
+under test has a core to itself and the load has the other, so what is counted is its work and not its waiting.
+
+Invariant: a `Bench` ends every process that it has started, whatever happens inside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeVar
+
+import msgspec
+
+import oncecast
+
+__all__ = ["Bench", "BenchError", "Measured", "Plan", "Process", "Program", "Row", "ServerProcess", "alternate"]
+
+START_SECONDS = 20.0
+STOP_SECONDS = 5.0  # then it is killed: nothing that it still has to do is of use
+ANSWER_SECONDS = 900.0  # for one command of a program, which gives up by itself long before
+
+Transport = Literal["websocket", "sse"]
+P = TypeVar("P", bound="Process")
+
+
+class BenchError(Exception):
+    """A benchmark can't be run here, or broke; the message says why and what to do."""
+
+
+# -- what is asked, and the answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was asked for. `subscribers` None and `transport` None: each benchmark's own."""
+
+    subscribers: int | None = None
+    transport: Transport | None = None
+    quick: bool = False
+
+    def count(self, usual: int) -> int:
+        """Return how many subscribers, where the benchmark would have `usual`."""
+        return self.subscribers or usual
+
+    def rounds(self, usual: int) -> int:
+        """Return how often, where a full run would do it `usual` times."""
+        return max(2, usual // 20) if self.quick else usual
+
+    @property
+    def pairs(self) -> int:
+        """How often the server and its floor are measured, in turns."""
+        return 3 if self.quick else 5
+
+    def transports(self) -> tuple[Transport, ...]:
+        """Return the streaming transports that are asked for."""
+        return (self.transport,) if self.transport else ("websocket", "sse")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure. `judged` names the field that the target is for; without a target or a value, `met` is None."""
+
+    name: str
+    unit: str
+    figure: float
+    floor: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    judged: Literal["figure", "ratio"] = "ratio"
+    target: float | None = None
+    met: bool | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        value = self.figure if self.judged == "figure" else self.ratio
+        if self.met is None and self.target is not None and value is not None:
+            msgspec.structs.force_setattr(self, "met", value <= self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure and its floor, measured in turns: the medians, and the median and the extremes of the pairs' ratios."""
+
+    figure: float
+    floor: float
+    ratio: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[float, float]]) -> Measured:
+        """Summarize pairs of (figure, floor)."""
+        ratios = [figure / floor for figure, floor in pairs]
+        figures, floors = zip(*pairs, strict=True)
+        return cls(
+            statistics.median(figures), statistics.median(floors), statistics.median(ratios), min(ratios), max(ratios)
+        )
+
+
+def alternate(one: Callable[[], float], other: Callable[[], float], pairs: int) -> Measured:
+    """Measure in turns: what the rest of the machine does meanwhile then hits both."""
+    one()
+    other()  # not counted: code, caches and socket buffers are warm from here on
+    return Measured.of([(one(), other()) for _ in range(pairs)])
+
+
+# -- processes
+
+
+class Process:
+    """A child process on a core of its own. `log` takes what it says on standard error."""
+
+    def __init__(
+        self, argv: Sequence[str], *, core: int, directory: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.log = Path(tempfile.mkstemp(suffix=".log", dir=directory)[1])
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})  # children inherit it, and theirs
+        try:
+            with self.log.open("wb") as log:
+                self.child = subprocess.Popen(  # noqa: S603 - our own programs, and no shell
+                    argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=directory, env=env
+                )
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def cpu_ns(self) -> int:
+        """Return the nanoseconds of CPU time that it and its children have had."""
+        return sum(_cpu_ns(pid) for pid in self._pids())
+
+    def resident(self) -> int:
+        """Return the bytes of memory that are resident."""
+        for line in Path(f"/proc/{self.child.pid}/status").read_text("ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise BenchError(f"process {self.child.pid} has no resident memory")
+
+    def stop(self) -> None:
+        """End it."""
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self.child.terminate()
+        try:
+            self.child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+    def _pids(self) -> list[int]:
+        pid = self.child.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+        return [pid, *map(int, children)]
+
+
+class Program(Process):
+    """One of the C programs: a line in, a line of JSON out."""
+
+    def command(self, line: str) -> dict[str, object]:
+        """Send a command and return its answer. Raises `BenchError`."""
+        self.begin(line)
+        return self.answer()
+
+    def begin(self, line: str) -> None:
+        """Send a command whose answer `answer` will take."""
+        assert self.child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its last words are in its output
+            self.child.stdin.write(f"{line}\n".encode())
+            self.child.stdin.flush()
+
+    def answer(self) -> dict[str, object]:
+        """Take the answer to a command. Raises `BenchError`."""
+        stdout = self.child.stdout
+        assert stdout is not None
+        if not select.select([stdout], [], [], ANSWER_SECONDS)[0]:
+            raise BenchError(f"{self.child.args!s} did not answer in {ANSWER_SECONDS:.0f} seconds")
+        line = stdout.readline()
+        if not line:
+            raise BenchError(f"the load program ended: {self.log.read_text('utf-8', 'replace')[-300:]}")
+        answer: dict[str, object] = msgspec.json.decode(line)
+        if "error" in answer:
+            raise BenchError(str(answer["error"]))
+        return answer
+
+
+class ServerProcess(Process):
+    """Something that listens on `port`."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        port: int,
+        *,
+        path: str,
+        core: int,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(argv, core=core, directory=directory, env=env)
+        self.port = port
+        try:
+            self._until_it_answers(path)
+        except BaseException:
+            self.stop()
+            raise
+
+    def request(self, method: str, target: str, body: bytes | None = None) -> dict[str, object]:
+        """Send one request and return the JSON of the answer. Raises `BenchError`."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
+        try:
+            connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
+            with connection.getresponse() as response:
+                text = response.read()
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise BenchError(f"{method} {target}: {response.status} {text[:200]!r}")
+        answer: dict[str, object] = msgspec.json.decode(text)
+        return answer
+
+    def _until_it_answers(self, path: str) -> None:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=1)
+            try:
+                connection.request("GET", path)
+                connection.getresponse().read()
+                return
+            except OSError:
+                if self.child.poll() is not None or time.monotonic() > end:
+                    said = self.log.read_text("utf-8", "replace").strip()[-300:]
+                    raise BenchError(f"{Path(self.child.args[0]).name} does not start: {said}") from None  # type: ignore[index]
+                time.sleep(0.02)  # there is nothing to wait on: it is another process's socket
+            finally:
+                connection.close()
+
+
+# -- all of it
+
+
+@dataclass(slots=True)
+class Bench:
+    """The processes of a run and the folder for their files. Use it as a context manager."""
+
+    programs: Path
+    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="oncecast-bench-")))
+    _started: list[Process] = field(default_factory=list)
+    _files: int = 0
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_all()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def stop_all(self) -> None:
+        """End what runs, the load first: then a server has nobody to wait for."""
+        started, self._started = self._started, []
+        for process in reversed(started):
+            process.stop()
+
+    @property
+    def cores(self) -> tuple[int, int]:
+        """The core of the server under test, and that of the load."""
+        allowed = sorted(os.sched_getaffinity(0))
+        return allowed[0], allowed[-1]
+
+    def file(self, data: bytes) -> Path:
+        """Write bytes to a file that lasts as long as the run."""
+        self._files += 1
+        path = self.directory / f"{self._files}.bin"
+        path.write_bytes(data)
+        return path
+
+    def server(self, **settings: object) -> ServerProcess:
+        """Start `oncecast serve` with limits that a benchmark won't meet, and these settings on top."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
+        package = Path(oncecast.__file__).parent.parent
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), environ.get("PYTHONPATH")]))
+        raised = {
+            "limits__publishes_per_second": 10_000_000,
+            "limits__frames_per_second": 1_000_000,
+            "limits__heartbeat_seconds": 3600,
+        }
+        for name, value in {**raised, **settings}.items():
+            environ[f"ONCECAST_{name.upper()}"] = str(value)
+        port = free_port()
+        argv = [sys.executable, "-m", "oncecast", "serve", "--port", str(port)]
+        return self._keep(
+            ServerProcess(
+                argv, port, path="/healthz", core=self.cores[0], directory=self.directory, env=environ
+            )
+        )
+
+    def other_server(self, argv: Sequence[str], port: int) -> ServerProcess:
+        """Start another server, on the core of the server under test."""
+        return self._keep(ServerProcess(argv, port, path="/", core=self.cores[0], directory=self.directory))
+
+    def sink(self, port: int, mode: str) -> Program:
+        """Start `sink`: subscribers and a publisher."""
+        return self._program("sink", str(port), mode)
+
+    def load(self, port: int, connections: int, request: bytes) -> Program:
+        """Start `load`: requests on connections that are kept alive."""
+        return self._program("load", str(port), str(connections), str(self.file(request)))
+
+    def floor(self, subscribers: int) -> Program:
+        """Start `floor`, on the core of the server under test."""
+        return self._program("floor", str(subscribers), core=self.cores[0])
+
+    def _program(self, name: str, *arguments: str, core: int | None = None) -> Program:
+        argv = [str(self.programs / name), *arguments]
+        return self._keep(Program(argv, core=self.cores[1] if core is None else core, directory=self.directory))
+
+    def _keep(self, process: P) -> P:
+        self._started.append(process)
+        return process
+
+
+# -- helpers
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def number(answer: Mapping[str, object], name: str) -> float:
+    """Return a number of a program's answer."""
+    value = answer[name]
+    assert isinstance(value, int | float)
+    return value
+
+
+def numbers(answer: Mapping[str, object], name: str) -> list[float]:
+    """Return a list of numbers of a program's answer."""
+    return msgspec.convert(answer[name], list[float])
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that so many percent of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
+
+
+def _cpu_ns(pid: int) -> int:
+    total = 0
+    for path in _tasks(pid):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            total += int((path / "schedstat").read_text("ascii").split()[0])
+    return total
+
+
+def _tasks(pid: int) -> Iterator[Path]:
+    return Path(f"/proc/{pid}/task").iterdir()

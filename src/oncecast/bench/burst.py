@@ -1,0 +1,37 @@
+"""A burst: the CPU time of one delivery where 50 publishes come in one piece, their parsing included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .arena import Arena
+from .base import Bench, Plan, Row, alternate
+
+SUBSCRIBERS = 1000
+BATCH = 50
+ROUNDS = 60
+TARGET = 0.6
+
+
+def run(bench: Bench, plan: Plan) -> Iterator[Row]:
+    """Yield one row: the floor is a C loop that sends the 50 messages as one block."""
+    arena = Arena(bench, bench.server(), plan.transport or "websocket")
+    arena.subscribe(plan.count(SUBSCRIBERS))
+    arena.publisher()
+    arena.floor(batch=BATCH)
+    rounds = plan.rounds(ROUNDS)
+    measured = alternate(
+        lambda: arena.cost(rounds, batch=BATCH), lambda: arena.floor_cost(rounds, batch=BATCH), plan.pairs
+    )
+    yield Row(
+        name=f"burst of {BATCH}",
+        unit="µs CPU per delivery",
+        figure=measured.figure,
+        floor=measured.floor,
+        ratio=measured.ratio,
+        low=measured.low,
+        high=measured.high,
+        judged="figure",
+        target=TARGET,
+        note=f"{arena.count} subscribers; floor: one send() in C of all {BATCH}, by the message",
+    )

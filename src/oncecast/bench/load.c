@@ -1,0 +1,70 @@
+/* Requests on connections that are kept alive, the next one on each when the last is answered: for polls and publishes.
+ *
+ *   load PORT CONNECTIONS REQUEST_FILE       and then, for each line `run N`, that many requests
+ *
+ * Answers {"requests": N, "seconds": S, "status": 200}; an answer with another status than the first is a failure. */
+#include "common.h"
+
+#define ANSWER_BYTES 65536
+
+struct client {
+    int fd;
+    size_t have;
+    char answer[ANSWER_BYTES];
+};
+
+static int status;
+
+/* Whether an answer is whole; checks its status. */
+static int whole(struct client *c) {
+    c->answer[c->have] = 0;
+    char *end = strstr(c->answer, "\r\n\r\n");
+    if (!end) return 0;
+    int found = atoi(c->answer + 9);
+    if (!status) status = found;
+    if (found != status || found >= 400) fail("%.200s", c->answer);
+    char *field = strcasestr(c->answer, "\r\nContent-Length:");
+    size_t body = field && field < end ? strtoul(field + 17, 0, 10) : 0;
+    return c->have >= (size_t)(end + 4 - c->answer) + body;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 4) return fprintf(stderr, "load PORT CONNECTIONS REQUEST_FILE\n"), 2;
+    int port = atoi(argv[1]), connections = atoi(argv[2]), poller = epoll_create1(0);
+    size_t length;
+    char line[256], *request = load(argv[3], &length);
+    struct client *clients = calloc(connections, sizeof *clients);
+    for (int i = 0; i < connections; i++) {
+        clients[i].fd = dial(port, i, 0);
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = &clients[i]};
+        epoll_ctl(poller, EPOLL_CTL_ADD, clients[i].fd, &event);
+    }
+    while (fgets(line, sizeof line, stdin)) {
+        long wanted = 0, begun = 0, done = 0;
+        if (sscanf(line, "run %ld", &wanted) != 1) fail("what is %s", line);
+        double began = now();
+        for (; begun < connections && begun < wanted; begun++) {
+            struct pollfd made = {.fd = clients[begun].fd, .events = POLLOUT};
+            poll(&made, 1, 10000);
+            write_all(clients[begun].fd, request, length);
+        }
+        while (done < wanted) {
+            struct epoll_event events[64];
+            int n = epoll_wait(poller, events, 64, (int)(PATIENCE * 1000));
+            if (n <= 0) fail("no answer in %.0f seconds", PATIENCE);
+            for (int i = 0; i < n; i++) {
+                struct client *c = events[i].data.ptr;
+                ssize_t got = read(c->fd, c->answer + c->have, ANSWER_BYTES - 1 - c->have);
+                if (got < 0 && errno == EAGAIN) continue;
+                if (got <= 0) fail("the server closed after %ld requests: %.200s", done, c->answer);
+                c->have += got;
+                if (!whole(c)) continue;
+                c->have = 0, done++;
+                if (begun < wanted) begun++, write_all(c->fd, request, length);
+            }
+        }
+        printf("{\"requests\": %ld, \"seconds\": %.6f, \"status\": %d}\n", done, now() - began, status);
+        fflush(stdout);
+    }
+    return 0;
+}

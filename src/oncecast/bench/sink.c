@@ -1,0 +1,327 @@
+/* Subscribers that cost almost nothing, and the publisher that waits for them, in one process: so it knows without
+ * asking when everybody has a message.
+ *
+ *   sink PORT websocket|frames|sse
+ *
+ * `websocket` reads the frames of oncecast.v1, `sse` events; both know a message by MARK and the eight digits behind it.
+ * `frames` counts data frames, whatever is in them (they may be compressed). Commands, each answered with JSON:
+ *
+ *   subscribe N FILE CHANNELS BUFFER STALLED  connect N more; FILE is the request, @@@@@ in it the channel's number.
+ *                                      BUFFER is SO_RCVBUF (0: the kernel's); STALLED 1: read nothing until `resume`
+ *   publisher FILE PAYLOAD             connect the publisher. PAYLOAD is what it publishes, with @@@@@ and ######## (the
+ *                                      message's number) in it, a masked text frame each; `-` sends one byte a round
+ *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, wait until everybody has them; at
+ *                                      least MICROS between the starts. A line of input ends it early
+ *   await SECONDS                      read until all have the newest message, for at most so long
+ *   resume                             let the stalled read
+ *   check                              what all have had so far
+ */
+#include "common.h"
+
+#define MARK '^'
+#define DIGITS 8
+#define IN_FLIGHT 64 /* connections being made at once, unless all are to come at once */
+
+enum mode { WEBSOCKET, FRAMES, SSE };
+enum stage { CONNECTING, HEAD, STREAM, CLOSED };
+
+struct peer {
+    int fd;
+    enum stage stage;
+    uint64_t left, offset;     /* of the payload of the frame that is being read */
+    uint8_t head[14], have;    /* its header */
+    uint8_t opcode, kind;      /* the letter that its "type" begins with */
+    uint8_t ends, digits;      /* how much of CRLFCRLF, and of a number, has been read */
+    uint8_t stalled, excused;  /* a gap has been told since the last message */
+    long number, last;         /* the number being read; the last one read */
+    long messages, gaps, holes;
+    int channel;
+};
+
+static enum mode mode;
+static int port, poller, count, channels = 1, streaming, closed, publisher_plain;
+static struct peer *peers, publisher = {.fd = -1};
+static long deliveries, acknowledged, bytes, reads, published, next_number;
+static char *payload, buffer[1 << 18], first_answer[1024];
+static size_t payload_length;
+static double last_arrival;
+
+static void say(const char *text) { printf("%s\n", text), fflush(stdout); }
+
+static void replace(char *text, size_t length, const char *what, long value) {
+    char digits[32], *place = memmem(text, length, what, strlen(what));
+    if (!place) return;
+    snprintf(digits, sizeof digits, "%0*ld", (int)strlen(what), value);
+    memcpy(place, digits, strlen(what));
+}
+
+/* One message has been read whole. */
+static void message(struct peer *p) {
+    p->messages++, deliveries++;
+    if (mode == FRAMES) return;
+    if (channels == 1 && p->number != p->last + 1 && !(p->number > p->last && p->excused)) p->holes++;
+    p->last = p->number, p->excused = 0;
+}
+
+/* Looks for marks, and the number behind each, in bytes that may end anywhere. */
+static void scan(struct peer *p, const char *data, size_t length) {
+    const char *end = data + length;
+    while (data < end) {
+        if (!p->digits) {
+            data = memchr(data, MARK, end - data);
+            if (!data) return;
+            data++, p->digits = DIGITS, p->number = 0;
+        }
+        while (p->digits && data < end) p->number = p->number * 10 + (*data++ - '0'), p->digits--;
+        if (!p->digits) message(p);
+    }
+}
+
+static void frame_ended(struct peer *p) {
+    static const char pong[6] = {(char)0x8a, (char)0x80};
+    if (p->opcode == 9) write_all(p->fd, pong, sizeof pong);
+    if (p->opcode != 1 && p->opcode != 2) return;
+    if (mode == FRAMES && p != &publisher) {
+        message(p);
+        return; /* what is inside means nothing here */
+    }
+    if (p->kind == 'p') acknowledged++;
+    if (p->kind == 'g') p->gaps++, p->excused = 1;
+    if (p->kind == 'e') fail("the server answered a publish with an error");
+}
+
+/* RFC 6455 §5.2, as a server sends it: not masked, not fragmented. */
+static void frames(struct peer *p, const char *data, size_t length) {
+    while (length) {
+        if (p->left) {
+            size_t take = length < p->left ? length : p->left;
+            if (p->opcode == 1 || p->opcode == 2) {
+                if (p->offset <= 9 && 9 < p->offset + take) p->kind = data[9 - p->offset]; /* {"type":"? */
+                if (mode == WEBSOCKET && p != &publisher) scan(p, data, take);
+            }
+            data += take, length -= take, p->offset += take, p->left -= take;
+            if (!p->left) frame_ended(p);
+            continue;
+        }
+        p->head[p->have++] = *data++, length--;
+        if (p->have < 2) continue;
+        int size = p->head[1] & 127, extra = size == 127 ? 8 : size == 126 ? 2 : 0;
+        if (p->have < 2 + extra) continue;
+        p->left = extra ? 0 : size;
+        for (int i = 0; i < extra; i++) p->left = p->left << 8 | p->head[2 + i];
+        p->opcode = p->head[0] & 15, p->have = 0, p->offset = 0, p->kind = 0;
+        if (!p->left) frame_ended(p);
+    }
+}
+
+/* The answer's head, up to the empty line; the rest is the stream's. */
+static void answer(struct peer *p, const char *data, size_t length) {
+    static const char end[] = "\r\n\r\n";
+    if (!first_answer[0]) memcpy(first_answer, data, length < 1000 ? length : 1000);
+    if (!p->ends && length > 12 && memcmp(data + 9, "101", 3) && memcmp(data + 9, "200", 3))
+        fail("refused: %.*s", (int)(length < 300 ? length : 300), data);
+    while (length && p->ends < 4) p->ends = *data == end[p->ends] ? p->ends + 1 : *data == '\r', data++, length--;
+    if (p->ends < 4) return;
+    p->stage = STREAM, streaming++;
+    if (mode == SSE && p != &publisher) scan(p, data, length);
+    else frames(p, data, length);
+}
+
+static void arrived(struct peer *p) {
+    ssize_t n = read(p->fd, buffer, sizeof buffer);
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) {
+        if (p->stage != STREAM || p == &publisher) fail("the server closed connection %ld", (long)(p - peers));
+        epoll_ctl(poller, EPOLL_CTL_DEL, p->fd, 0);
+        close(p->fd), p->stage = CLOSED, closed++;
+        return;
+    }
+    if (p != &publisher) bytes += n, reads++, last_arrival = now();
+    if (p->stage == HEAD) answer(p, buffer, n);
+    else if (mode == SSE && p != &publisher) scan(p, buffer, n);
+    else frames(p, buffer, n);
+}
+
+static void watch(struct peer *p, int how, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.ptr = p};
+    epoll_ctl(poller, how, p->fd, &event);
+}
+
+static char *requests;
+static size_t request_length;
+
+/* Reads whatever has come, for at most so long; false where nothing came. */
+static int turn(double seconds) {
+    static struct epoll_event events[1024];
+    int n = epoll_wait(poller, events, 1024, seconds <= 0 ? 0 : (int)(seconds * 1000) + 1);
+    for (int i = 0; i < n; i++) {
+        struct peer *p = events[i].data.ptr;
+        if (p->stage == CONNECTING) {
+            int error = 0;
+            socklen_t size = sizeof error;
+            getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+            if (error) fail("connection %ld: %s", (long)(p - peers), strerror(error));
+            replace(memcpy(buffer, requests, request_length), request_length, "@@@@@", p->channel);
+            write_all(p->fd, buffer, request_length);
+            p->stage = HEAD;
+            watch(p, EPOLL_CTL_MOD, EPOLLIN);
+        } else if (p->stage != CLOSED) {
+            int was = p->stage;
+            arrived(p);
+            if (was == HEAD && p->stage == STREAM && p->stalled) epoll_ctl(poller, EPOLL_CTL_DEL, p->fd, 0);
+        }
+    }
+    return n > 0;
+}
+
+static void begin(struct peer *p, int number, int receive_bytes) {
+    p->fd = dial(port, number, receive_bytes), p->stage = CONNECTING, p->last = next_number - 1;
+    watch(p, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+static void subscribe(int n, int spread, int receive_bytes, int stalled, int at_once, long behind) {
+    double began = now(), until = began + PATIENCE;
+    int first = count, goal = streaming + n, begun = 0;
+    channels = spread;
+    memset(peers + count, 0, n * sizeof *peers);
+    for (count += n; streaming < goal;) {
+        while (begun < n && (at_once || begun - (streaming - goal + n) < IN_FLIGHT)) {
+            struct peer *p = &peers[first + begun];
+            p->stalled = stalled, p->channel = (first + begun) % channels;
+            begin(p, first + begun, receive_bytes), begun++;
+            p->last -= behind;
+            if (at_once && begun % IN_FLIGHT == 0) turn(0);
+        }
+        turn(1);
+        if (now() > until) fail("%d of %d were subscribed in %.0f seconds", streaming - (goal - n), n, PATIENCE);
+    }
+    printf("{\"subscribed\": %d, \"seconds\": %.6f, \"deflate\": %s}\n", n, now() - began,
+           strcasestr(first_answer, "permessage-deflate") ? "true" : "false");
+    fflush(stdout);
+}
+
+static void connect_publisher(void) {
+    double until = now() + PATIENCE;
+    int before = streaming;
+    begin(&publisher, 30 * SOURCE_PORTS, 0); /* a source address of its own */
+    while (streaming == before && now() < until) turn(1);
+    if (streaming-- == before) fail("the publisher was not let in");
+    say("{\"publisher\": true}");
+}
+
+/* One frame that publishes message `number`, masked (RFC 6455 §5.3), to `out`; returns its length. */
+static size_t publish_frame(char *out, long number, long channel) {
+    static const char key[4] = {0x37, 0x1a, 0x52, 0x6d};
+    size_t head = payload_length < 126 ? 2 : 4;
+    out[0] = (char)0x81;
+    if (head == 2) out[1] = (char)(0x80 | payload_length);
+    else out[1] = (char)(0x80 | 126), out[2] = (char)(payload_length >> 8), out[3] = (char)payload_length;
+    memcpy(out + head, key, 4);
+    char *body = memcpy(out + head + 4, payload, payload_length);
+    replace(body, payload_length, "########", number);
+    replace(body, payload_length, "@@@@@", channel);
+    for (size_t i = 0; i < payload_length; i++) body[i] ^= key[i & 3];
+    return head + 4 + payload_length;
+}
+
+static int interrupted(void) {
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    return poll(&input, 1, 0) > 0;
+}
+
+static int listeners(void) {
+    int n = 0;
+    for (int i = 0; i < count; i++) n += peers[i].stage == STREAM && !peers[i].stalled;
+    return n;
+}
+
+static void rounds(long wanted, int batch, int micros) {
+    char *out = malloc((size_t)batch * (payload_length + 16) + 1);
+    double *took = malloc(wanted * sizeof *took), start = now(), due = start;
+    long done = 0, before_bytes = bytes, before_reads = reads, each = (long)batch * listeners() / channels;
+    long before = deliveries, acks = acknowledged;
+    for (; done < wanted; done++) {
+        while (micros && now() < due) turn(due - now() > 0.0015 ? due - now() - 0.001 : 0);
+        if (micros && interrupted()) break;
+        size_t length = 0;
+        for (int i = 0; i < batch && !publisher_plain; i++, published++)
+            length += publish_frame(out + length, next_number++, published % channels);
+        if (publisher_plain) out[0] = '.', length = 1;
+        double sent = micros ? due : now(), until = now() + PATIENCE; /* what starts late was late from when it was due */
+        write_all(publisher.fd, out, length);
+        last_arrival = sent;
+        before += each, acks += publisher_plain ? 0 : batch;
+        while (deliveries < before || acknowledged < acks) {
+            turn(1);
+            if (now() > until)
+                fail("round %ld: %ld of %ld deliveries, %ld of %ld acknowledgements in %.0f seconds", done,
+                     deliveries - before + each, each, acknowledged - acks + batch, (long)batch, PATIENCE);
+        }
+        took[done] = last_arrival - sent, due += micros * 1e-6;
+    }
+    printf("{\"rounds\": %ld, \"deliveries\": %ld, \"bytes\": %ld, \"reads\": %ld, \"seconds\": %.6f, \"micros\": [",
+           done, each * done, bytes - before_bytes, reads - before_reads, now() - start);
+    for (long i = 0; i < done; i++) printf("%s%.1f", i ? ", " : "", took[i] * 1e6);
+    say("]}");
+    free(out), free(took);
+}
+
+static int behind(void) {
+    int n = 0;
+    for (int i = 0; i < count; i++) n += peers[i].stage != STREAM || peers[i].last != next_number - 1;
+    return n;
+}
+
+static void check(double seconds) {
+    long gaps = 0, holes = 0, told = 0;
+    for (int i = 0; i < count; i++)
+        gaps += peers[i].gaps, told += peers[i].gaps > 0, holes += peers[i].holes;
+    printf("{\"seconds\": %.6f, \"peers\": %d, \"behind\": %d, \"gaps\": %ld, \"told\": %ld, \"holes\": %ld, "
+           "\"closed\": %d, \"deliveries\": %ld, \"bytes\": %ld}\n",
+           seconds, count, behind(), gaps, told, holes, closed, deliveries, bytes);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+    static char line[16384], file[4096], other[4096];
+    if (argc != 3) return fprintf(stderr, "sink PORT websocket|frames|sse\n"), 2;
+    port = atoi(argv[1]), mode = argv[2][0] == 'w' ? WEBSOCKET : argv[2][0] == 'f' ? FRAMES : SSE;
+    poller = epoll_create1(0), peers = calloc(1 << 16, sizeof *peers), payload = calloc(1, 1);
+    setvbuf(stdin, 0, _IONBF, 0); /* poll() sees what stdio has not taken */
+    for (;;) {
+        struct pollfd input = {.fd = 0, .events = POLLIN};
+        struct pollfd either[2] = {input, {.fd = poller, .events = POLLIN}};
+        poll(either, 2, -1); /* pings are answered between the commands too */
+        if (either[1].revents) turn(0);
+        if (!either[0].revents) continue;
+        if (!fgets(line, sizeof line, stdin)) return 0;
+        long n, number;
+        int batch, spread, micros, receive_bytes, stalled;
+        double began = now(), seconds;
+        if (sscanf(line, "subscribe %ld %4095s %d %d %d", &n, file, &spread, &receive_bytes, &stalled) == 5) {
+            if (count + n > 1 << 16) fail("at most %d subscribers", 1 << 16);
+            requests = load(file, &request_length);
+            subscribe(n, spread, receive_bytes, stalled, 0, 0);
+        } else if (sscanf(line, "storm %ld %4095s %ld", &n, file, &number) == 3) {
+            requests = load(file, &request_length), next_number = number;
+            subscribe(n, 1, 0, 0, 1, number);
+        } else if (sscanf(line, "publisher %4095s %4095s", file, other) == 2) {
+            requests = load(file, &request_length), publisher_plain = !strcmp(other, "-");
+            if (!publisher_plain) payload = load(other, &payload_length);
+            connect_publisher();
+        } else if (sscanf(line, "rounds %ld %d %d %d", &n, &batch, &spread, &micros) == 4) {
+            channels = spread;
+            rounds(n, batch, micros);
+        } else if (sscanf(line, "await %lf", &seconds) == 1) {
+            while (behind() && now() < began + seconds) turn(0.1);
+            check(last_arrival - began);
+        } else if (!strncmp(line, "resume", 6)) {
+            for (int i = 0; i < count; i++)
+                if (peers[i].stalled) peers[i].stalled = 0, watch(&peers[i], EPOLL_CTL_ADD, EPOLLIN);
+            check(0);
+        } else if (!strncmp(line, "check", 5))
+            check(0);
+        else if (strncmp(line, "stop", 4))
+            fail("what is %s", line);
+    }
+}

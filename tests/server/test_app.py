@@ -1,0 +1,51 @@
+"""What all connections share: who is counted in and out, and the clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Bench
+
+
+def test_connections_are_counted_in_and_out(bench: Bench) -> None:
+    """Each connection stands among the open ones from its first moment to its last."""
+    first, _ = bench.connect()
+    second, _ = bench.connect()
+    assert {first, second} == bench.app.connections
+    first.connection_lost(None)
+    assert {second} == bench.app.connections
+    assert 2 == bench.app.counters.connections
+
+
+def test_whoever_waits_for_the_end_hears_of_it_once_nobody_is_left(bench: Bench) -> None:
+    """`when_empty` is called when the last connection goes, and not before."""
+    calls: list[int] = []
+    first, _ = bench.connect()
+    second, _ = bench.connect()
+    bench.app.when_empty = lambda: calls.append(1)
+    first.connection_lost(None)
+    assert [] == calls
+    second.connection_lost(None)
+    assert [1] == calls
+
+
+def test_the_last_to_go_needs_no_listener(bench: Bench) -> None:
+    """A server that is not stopping has nobody to tell."""
+    connection, _ = bench.connect()
+    connection.connection_lost(None)
+    assert set() == bench.app.connections
+
+
+def test_the_ceiling_counts_what_is_open(bench: Bench) -> None:
+    """A place that has been given up is free again."""
+    bench.app.ceiling = 1
+    first, _ = bench.connect()
+    first.connection_lost(None)
+    bench.connect()
+    assert 0 == bench.app.counters.turned_away
+
+
+def test_the_date_is_the_wall_clocks(bench: Bench) -> None:
+    """Answers carry the time of day, whatever the monotonic clock says."""
+    assert b"Mon, 24 Nov 2025 16:00:00 GMT" == bench.app.date

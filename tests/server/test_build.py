@@ -1,0 +1,94 @@
+"""From settings to parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from oncecast.brokers.memory import MemoryBroker
+from oncecast.errors import ConfigurationError
+from oncecast.hub import Lag
+from oncecast.log import LATEST
+from oncecast.message import Draft
+from oncecast.node import Node
+from oncecast.server.build import build_app, build_broker, build_node
+from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.transports.sse import sse_format
+from oncecast.wire.http1 import Limits as HttpLimits
+
+
+class Nobody:
+    """A subscriber that does not listen."""
+
+    def write(self, block: bytes, /) -> None:
+        """Drop it."""
+
+    def gap(self, gap: object, /) -> None:
+        """Drop it."""
+
+    def refuse(self, refusal: object, /) -> None:
+        """Drop it."""
+
+
+def node_of(settings: Settings, schedule: Callable[[Callable[[], None]], object]) -> Node:
+    """Return a node for these settings."""
+    return build_node(settings, build_broker(settings.broker), monotonic=time.monotonic, schedule=schedule)
+
+
+def test_the_memory_broker_has_a_new_epoch_each_time() -> None:
+    """A restart is another life of the log: the cursors of the last one may not be taken for this one's."""
+    first, second = build_broker("memory://"), build_broker("memory://")
+    assert isinstance(first, MemoryBroker)
+    assert first.epoch != second.epoch
+
+
+def test_an_unknown_broker_is_a_mistake_in_the_settings() -> None:
+    """The error names the setting and what would do."""
+    with pytest.raises(ConfigurationError, match=r"broker: kafka://h .* use memory://"):
+        build_broker("kafka://h")
+
+
+def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:
+    """Retention and lag are those of the channel's rule."""
+    settings = Settings(
+        retention=Retention(messages=3),
+        channels={"t.*": ChannelRule(messages=1, lag="latest"), "d": ChannelRule(lag="disconnect")},
+    )
+    node = node_of(settings, lambda callback: None)
+    node.publish([Draft(name, b"1") for name in ("a", "t.x") for _ in range(5)], lambda outcomes: None)
+    held = [len(node.log.read_after((name,), 0, 10)) for name in ("a", "t.x")]
+    assert [3, 1] == held
+    form = sse_format(enveloped=False, chunked=True)
+    lags = [node.subscribe((name,), LATEST, Nobody(), form)[0].lag for name in ("a", "t.x", "d")]
+    assert [Lag.RESUME, Lag.LATEST, Lag.DISCONNECT] == lags
+
+
+def test_the_limits_reach_what_holds_them() -> None:
+    """Each limit of the settings arrives where it is kept."""
+    limits = Limits(
+        header_bytes=2000, header_count=9, url_bytes=200, body_bytes=300, message_bytes=250, head_seconds=1, body_seconds=2,
+        keep_alive_seconds=3, wait_seconds=4, heartbeat_seconds=5, channels_per_subscription=6, poll_messages=7, connections=8,
+        frames_per_second=90, publishes_per_second=91,
+    )  # fmt: skip
+    settings = Settings(limits=limits, origins=("https://a.example",), dev=True, tls_cert="c", tls_key="k")
+    app = build_app(settings, node_of(settings, lambda callback: None), monotonic=time.monotonic)
+    assert HttpLimits(2000, 9, 200, 300) == app.limits
+    assert (1, 2, 3) == (app.deadlines.head, app.deadlines.body, app.deadlines.keep_alive)
+    assert (4, 5, 250, 6, 7, 90, 91) == (
+        app.settings.wait_seconds, app.settings.heartbeat_seconds, app.settings.message_bytes,
+        app.settings.channels_per_subscription, app.settings.poll_messages, app.settings.frames_per_second,
+        app.settings.publishes_per_second,
+    )  # fmt: skip
+    assert (8, "https", True) == (app.ceiling, app.scheme, app.origins.loopback)
+    assert frozenset({"https://a.example"}) == app.origins.allowed
+    assert "/docs/errors" in app.pages
+
+
+def test_without_tls_pages_are_reached_by_http() -> None:
+    """The scheme follows from the certificate; the loopback is let in only for development."""
+    settings = Settings()
+    app = build_app(settings, node_of(settings, lambda callback: None), monotonic=time.monotonic)
+    assert ("http", False) == (app.scheme, app.origins.loopback)
+    assert app.ceiling > 0

@@ -1,0 +1,50 @@
+"""Answers that are given again."""
+
+from __future__ import annotations
+
+from oncecast.server.memo import ANSWER_BYTES, ANSWERS, Memo
+from oncecast.wire.http1 import Request
+
+
+def poll() -> Request:
+    """Return a request that equals every other of these."""
+    return Request("GET", "/", "/", "")
+
+
+def test_the_same_request_gets_the_same_answer() -> None:
+    """An answer is for the request object that it was made for; an equal one may be of another connection's head."""
+    memo, request = Memo(), poll()
+    assert memo.get(request, 1, 1) is None
+    memo.put(request, b"answer")
+    assert b"answer" == memo.get(request, 1, 1)
+    assert memo.get(poll(), 1, 1) is None
+
+
+def test_another_version_or_second_forgets_all() -> None:
+    """What is new in the log, or the next second's Date, makes every answer a new one."""
+    memo, request = Memo(), poll()
+    for version, second in ((2, 1), (2, 2), (1, 2)):
+        assert memo.get(request, version, second) is None
+        memo.put(request, b"answer")
+        assert b"answer" == memo.get(request, version, second)
+
+
+def test_long_answers_are_not_kept() -> None:
+    """The memory is bounded by the length of an answer,"""
+    memo, request = Memo(), poll()
+    memo.get(request, 1, 1)
+    memo.put(request, b"x" * (ANSWER_BYTES + 1))
+    assert memo.get(request, 1, 1) is None
+    memo.put(request, b"x" * ANSWER_BYTES)
+    assert memo.get(request, 1, 1) is not None
+
+
+def test_answers_are_bounded() -> None:
+    """and by their number."""
+    memo = Memo()
+    requests = [poll() for _ in range(ANSWERS + 1)]
+    memo.get(requests[0], 1, 1)
+    for request in requests:
+        memo.put(request, b"answer")
+    assert memo.get(requests[0], 1, 1) is None
+    assert b"answer" == memo.get(requests[-1], 1, 1)

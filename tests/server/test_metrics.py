@@ -1,0 +1,64 @@
+"""`/metrics`, as a Prometheus would read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from oncecast.server.metrics import render
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Bench
+
+SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n42"
+
+
+def read(bench: Bench) -> dict[tuple[str, str], float]:
+    """Return every value by its name and status."""
+    families = text_string_to_metric_families(render(bench.app).decode())
+    return {
+        (sample.name, sample.labels.get("status", "")): sample.value for family in families for sample in family.samples
+    }
+
+
+def test_a_server_that_has_done_nothing(bench: Bench) -> None:
+    """All metrics are there from the start, at zero."""
+    values = read(bench)
+    assert {0} == set(values.values())
+    assert ("oncecast_connections", "") in values
+    assert ("oncecast_deliveries_total", "") in values
+
+
+def test_what_was_done_is_counted(bench: Bench) -> None:
+    """Connections, requests by status, publishes and deliveries are those that happened."""
+    bench.connect()[0].data_received(SSE)
+    bench.turn()
+    bench.ask(POST + POST)
+    bench.ask(b"GET /v1/nowhere HTTP/1.1\r\nHost: t\r\n\r\n")
+    bench.ask(b"nonsense\r\n\r\n")
+    values = read(bench)
+    counted = {
+        "connections": 4,
+        "connections_opened_total": 4,
+        "connections_turned_away_total": 0,
+        "subscriptions": 1,
+        "publishes_total": 2,
+        "messages_total": 2,
+        "deliveries_total": 2,
+        "gaps_total": 0,
+        "blocked_total": 0,
+        "log_messages": 2,
+        "log_head": 2,
+    }
+    assert counted == {name: values["oncecast_" + name, ""] for name in counted}
+    assert (1, 2, 1, 1) == tuple(values["oncecast_requests_total", status] for status in ("200", "201", "400", "404"))
+    assert values["oncecast_log_bytes", ""] > 0
+
+
+def test_every_metric_says_what_it_is(bench: Bench) -> None:
+    """Each family has a type and a help text that is a sentence."""
+    for family in text_string_to_metric_families(render(bench.app).decode()):
+        assert family.type in ("counter", "gauge")
+        assert family.documentation.endswith(".")

@@ -1,0 +1,66 @@
+"""The pages that are served from memory."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from oncecast.errors import ERRORS
+from oncecast.server import pages as module
+from oncecast.server.pages import errors_html, load_pages
+
+
+class Rows(HTMLParser):
+    """Collects the ids of table rows, and the tags that are open at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str | None] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr" and dict(attrs).get("id"):
+            self.ids.append(dict(attrs)["id"])
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert tag == self.open.pop()
+
+
+def test_every_error_has_its_row() -> None:
+    """The page that errors point to has a target for each code, and well-formed HTML."""
+    rows = Rows()
+    rows.feed(errors_html())
+    assert list(ERRORS) == rows.ids
+    assert [] == rows.open
+
+
+def test_pages_have_types_and_strong_tags() -> None:
+    """Each page has a Content-Type that a browser takes, and a quoted tag of its contents."""
+    pages = load_pages()
+    assert pages["/docs/errors"].body == errors_html().encode()
+    for page in pages.values():
+        assert page.content_type in module.TYPES.values()
+        assert page.etag.startswith('"')
+        assert page.etag.endswith('"')
+    assert len({page.body for page in pages.values()}) == len({page.etag for page in pages.values()})
+
+
+def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`index.html` stands at the root, the icon where browsers look too; what is no page is not served."""
+    for name in ("index.html", "favicon.svg", "a.js", "b.css", "__init__.py", "secret.txt", "noextension"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    pages = load_pages()
+    assert {"/", "/favicon.ico", "/web/favicon.svg", "/web/a.js", "/web/b.css", "/docs/errors"} == set(pages)
+    assert (b"index.html", "text/javascript; charset=utf-8") == (pages["/"].body, pages["/web/a.js"].content_type)
+
+
+def test_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any file the page of errors is still there."""
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    assert {"/docs/errors"} == set(load_pages())

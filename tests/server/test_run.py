@@ -1,0 +1,199 @@
+"""The process: it says where it listens, ends at a signal, and leaves nobody without a goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import oncecast
+from oncecast.server import run as module
+from oncecast.server.run import run
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+from oncecast.wire.ws_connection import CloseReceived, Role, WebSocketConnection
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Answer
+
+SECONDS = 30  # a process that takes longer has failed
+PROGRAM = (
+    "import sys; from oncecast.server.run import run; from oncecast.server.settings import Settings; "
+    "sys.exit(run(Settings(port=0)))"
+)
+WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; " + PROGRAM
+
+Start = Callable[[str], tuple["subprocess.Popen[str]", int]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a server's process, and end it whatever happens."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(program: str) -> tuple[subprocess.Popen[str], int]:
+        source = os.path.dirname(os.path.dirname(oncecast.__file__))
+        environment = {**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "error"}
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=environment)
+        running.append(process)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        match = re.fullmatch(r"Oncecast is listening on http://127\.0\.0\.1:(\d+)\n", line)
+        if match is None:
+            process.kill()
+            pytest.fail(line + process.stderr.read())
+        return process, int(match[1])
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait(SECONDS)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def connect(port: int, data: bytes, *, until: bytes) -> tuple[socket.socket, bytes]:
+    """Send bytes on a new connection and read up to a mark; returns what came after it too."""
+    peer = socket.create_connection(("127.0.0.1", port), SECONDS)
+    peer.sendall(data)
+    got = b""
+    while until not in got:
+        piece = peer.recv(65536)
+        assert piece, got
+        got += piece
+    return peer, got.partition(until)[2]
+
+
+def rest(peer: socket.socket, got: bytes = b"") -> bytes:
+    """Read until the server closes."""
+    while piece := peer.recv(65536):
+        got += piece
+    return got
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("program", [PROGRAM, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
+def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
+    start: Start, parse: Callable[[bytes], Answer], upgrade: Callable[..., bytes], number: signal.Signals, program: str
+) -> None:
+    """Exit status 0 and nothing on standard error; a stream ends whole, a WebSocket and a long poll are answered."""
+    process, port = start(program)
+    with contextlib.ExitStack() as stack:
+        end = b"retry: 2000\n\n\r\n"
+        sse, _ = connect(
+            port, b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n", until=end
+        )
+        v1, first = connect(port, upgrade("/v1/channels/a"), until=b"\r\n\r\n")
+        raw, second = connect(port, upgrade("/v1/channels/a", protocol=None), until=b"\r\n\r\n")
+        # The answer before it shows that the long poll behind it has been read.
+        poll = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\nGET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n"
+        long, third = connect(port, poll, until=b"ok\n")
+        for peer in (sse, v1, raw, long):
+            stack.enter_context(peer)
+        process.send_signal(number)
+        assert b"0\r\n\r\n" == rest(sse)
+        answer = parse(rest(long, third))
+        assert (200, [], "close") == (answer.status, answer.json["messages"], answer.headers["connection"])
+        for peer, got, types in ((v1, first, ["subscribed", "drain"]), (raw, second, [])):
+            codec = WebSocketConnection(Role.CLIENT)
+            events: list[Any] = codec.receive(got)
+            while not (events and isinstance(events[-1], CloseReceived)):
+                events += codec.receive(peer.recv(65536))
+            assert types == [re.findall(rb'"type":"(\w+)"', event.data)[0].decode() for event in events[:-1]]
+            assert 1012 == events[-1].code
+            peer.sendall(codec.data_to_send())
+            assert b"" == rest(peer)
+    assert 0 == process.wait(SECONDS)
+    assert process.stderr is not None
+    assert "" == process.stderr.read()
+
+
+def test_a_second_signal_while_it_stops_is_no_harm(start: Start) -> None:
+    """An impatient second Ctrl-C does not make a clean end a dirty one."""
+    process, port = start(PROGRAM)
+    peer, _ = connect(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n", until=b"ok\n")
+    with peer:
+        process.send_signal(signal.SIGINT)
+        assert b"" == rest(peer)
+        process.send_signal(signal.SIGINT)
+    assert 0 == process.wait(SECONDS)
+    assert process.stderr is not None
+    assert "" == process.stderr.read()
+
+
+# -- in this process
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: None)
+
+
+@pytest.fixture
+def stop_at_once(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Signal the process as soon as its server has started; lists the loops that ran."""
+    loops: list[Any] = []
+    begin = Server.start
+
+    async def start_and_signal(self: Server) -> None:
+        await begin(self)
+        loops.append(asyncio.get_running_loop())
+        loops[-1].call_soon(os.kill, os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Server, "start", start_and_signal)
+    return loops
+
+
+def test_it_runs_on_uvloop(stop_at_once: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Where uvloop is installed it is used; the address goes to standard error, and nothing to standard output."""
+    assert 0 == run(Settings(port=0))
+    assert type(stop_at_once[0]).__module__.startswith("uvloop")
+    shown = capsys.readouterr()
+    assert ("", 1) == (shown.out, shown.err.count("\n"))
+    assert "listening on http://127.0.0.1:" in shown.err
+
+
+def test_it_runs_without_uvloop(stop_at_once: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no uvloop, asyncio's own loop does."""
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert 0 == run(Settings(port=0))
+    assert type(stop_at_once[0]).__module__.startswith("asyncio")
+
+
+def test_development_shows_the_first_steps(stop_at_once: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """With `dev` a person sees what to type next, with the address in it."""
+    assert 0 == run(Settings(port=0, dev=True))
+    shown = capsys.readouterr().err
+    assert 1 == len(stop_at_once)
+    assert 4 == len(re.findall(r"http://127\.0\.0\.1:\d+", shown))
+    assert "curl -N" in shown
+    assert "Ctrl-C" in shown
+
+
+def test_addresses_are_written_as_a_browser_takes_them() -> None:
+    """IPv6 stands in brackets, and TLS is https."""
+    welcome = module._welcome
+    assert "Oncecast is listening on http://[::1]:80" == welcome(Settings(host="::1"), 80)
+    assert "Oncecast is listening on https://h:443" == welcome(Settings(host="h", tls_cert="c", tls_key="k"), 443)
+
+
+def test_a_port_in_use_is_the_systems_error() -> None:
+    """Where the address can't be had, `run` raises what the system says."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError, match=r".") as raised:
+            run(Settings(port=taken.getsockname()[1]))
+    assert errno.EADDRINUSE == raised.value.errno

@@ -1,0 +1,347 @@
+"""The start page against a real server, in a real browser: what it shows, and that it keeps its word when cut off."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oncecast.testing.pipe import FaultyPipe
+
+if TYPE_CHECKING:
+    from tests.web.conftest import ServerProcess, Visit, Visiting
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+KINDS = ("short-poll", "long-poll", "sse", "websocket")
+OTHERS_GO_ON = 8  # messages while one listener is cut: two seconds' worth, so that the short poll lags visibly too
+UNREACHABLE = (r"^Failed to load resource: net::ERR_", r"^WebSocket connection to .* failed")
+WIDTHS = (320, 360, 768, 1440)  # the narrowest is what WCAG 2.2 §1.4.10 asks for
+SOUND = {"missed": "0", "repeated": "0", "disordered": "0"}
+
+# What the panels show now, by kind. `messages` and `requests` are read from text such as "1,234".
+PANELS = """() => Object.fromEntries([...document.querySelectorAll("[data-panel]")].map((panel) => {
+  const field = (name) => panel.querySelector(`[data-field=${name}]`);
+  const number = (name) => Number(field(name).textContent.replaceAll(",", ""));
+  const { missed, repeated, disordered } = field("integrity").dataset;
+  return [panel.dataset.panel, {
+    state: panel.dataset.state, messages: number("messages"), requests: number("requests"),
+    books: { missed, repeated, disordered }, integrity: field("integrity").textContent,
+    resume: field("resume").textContent, id: field("newest-id").textContent, latest: field("latest").textContent,
+    bytes: field("bytes").textContent,
+  }];
+}))"""
+
+# Whether each of `kinds` is in `state` and has `more` messages than in `before`.
+MOVED = f"""({{ kinds, state, more, before }}) => {{
+  const panels = ({PANELS})();
+  return kinds.every((kind) => (!state || panels[kind].state === state)
+    && panels[kind].messages >= (before[kind]?.messages ?? 0) + more);
+}}"""
+
+
+async def panels(visit: Visit) -> dict[str, Any]:
+    """Return what each panel shows, by kind."""
+    shown: dict[str, Any] = await visit.page.evaluate(PANELS)
+    return shown
+
+
+async def moved(visit: Visit, *kinds: str, more: int = 1, state: str | None = "live") -> dict[str, Any]:
+    """Wait until each of these panels has so many more messages than now, and return what all show then."""
+    before = await panels(visit)
+    await visit.until(MOVED, {"kinds": list(kinds), "state": state, "more": more, "before": before})
+    return await panels(visit)
+
+
+async def toggle(visit: Visit, kind: str) -> None:
+    """Press a panel's button."""
+    await visit.page.click(f"[data-panel={kind}] [data-action=toggle]")
+
+
+async def in_state(visit: Visit, state: str, *kinds: str) -> None:
+    """Wait until each of these panels is in a state."""
+    for kind in kinds:
+        await visit.page.wait_for_selector(f"[data-panel={kind}][data-state={state}]")
+
+
+async def resumed(visit: Visit, kind: str) -> int:
+    """Wait until a panel is live again and tells a whole account of its resume; return how many it caught up."""
+    await in_state(visit, "live", kind)
+    told = f"""(kind) => {{
+      const found = /^Resumed: (\\d+) messages? caught up, 0 missed, 0 repeated$/.exec(({PANELS})()[kind].resume);
+      return found && Number(found[1]) >= {OTHERS_GO_ON} && found[1];
+    }}"""
+    caught_up = await visit.page.wait_for_function(told, arg=kind)
+    return int(await caught_up.json_value())
+
+
+# -- listening
+
+
+async def test_all_four_listen(server: ServerProcess, visit: Visiting) -> None:
+    """Every listener is live, gets messages, and finds them in order, none missed and none repeated."""
+    page = await visit(server.url)
+    await moved(page, *KINDS)  # the history that a listener begins with has no delays
+    shown = await moved(page, *KINDS, more=4)
+    assert list(KINDS) == list(shown)
+    for panel in shown.values():
+        assert SOUND == panel["books"]
+        assert "in order · none missed · none repeated" == panel["integrity"]
+        assert re.fullmatch(r"[A-Za-z0-9_]+-\d+", panel["id"])
+        assert re.search(r"\d m?s$", panel["latest"])
+        assert re.search(r"\d [kM]?B$", panel["bytes"])
+    # Streams ask once; a long poll asks for each message, give or take those that came together.
+    assert (1, 1) == (shown["sse"]["requests"], shown["websocket"]["requests"])
+    assert shown["long-poll"]["requests"] > shown["short-poll"]["requests"] > 1
+
+
+async def test_facts_of_the_server(server: ServerProcess, visit: Visiting) -> None:
+    """The head of the page says which server this is, and what its machine does."""
+    page = await visit(server.url)
+    await page.until("() => /^[34]\\.\\d \\/ s$/.test(document.querySelector('[data-fact=rate]').textContent)")
+    assert f"127.0.0.1:{server.port}" == await page.page.text_content("[data-fact=server]")
+    assert "http/1.1" == await page.page.text_content("[data-fact=protocol]")
+    assert "agrees" == await page.page.text_content("[data-fact=clock]")
+
+
+async def test_the_canvases_are_drawn(server: ServerProcess, visit: Visiting) -> None:
+    """Each chart and the tape show something."""
+    page = await visit(server.url)
+    await moved(page, *KINDS)
+    drawn = """() => [...document.querySelectorAll("canvas")].every((canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return data.some((value, index) => index % 4 === 3 && value > 0);
+    })"""
+    await page.until(drawn)
+    assert 5 == await page.page.locator("canvas").count()
+
+
+# -- publishing
+
+
+async def test_one_publish_arrives_four_times(server: ServerProcess, visit: Visiting) -> None:
+    """A publish is acknowledged, and the table shows it at each listener: text, JSON, and a named event too."""
+    page = await visit(server.url)
+    await moved(page, *KINDS)
+    for data, event in (("Hello, all four", ""), ('{"t":1}', ""), ("named", "greeting")):
+        await page.page.fill("#publish-form [name=data]", data)
+        await page.page.fill("#publish-form [name=event]", event)
+        await page.page.press("#publish-form [name=data]", "Enter")
+        row = page.page.locator("#arrivals tbody[data-own][data-arrivals='4']", has_text=data)
+        await row.wait_for()
+        identity = await row.get_attribute("data-message-id")
+        result = await page.page.text_content("#publish-result[data-outcome=published]") or ""
+        assert re.match(rf"Published as {identity} · durability memory · answered in [\d.]+ m?s\.$", result), result
+        assert data == await row.locator(".said").text_content()
+        live = [await cell.get_attribute("data-outcome") for cell in await row.locator("[data-arrival]").all()]
+        assert ["live"] * 4 == live
+
+
+async def test_a_refused_publish_is_explained(server: ServerProcess, visit: Visiting) -> None:
+    """A refusal is shown with its code, and its link leads to the place that explains it."""
+    page = await visit(server.url)
+    page.expect_problems(r"^Failed to load resource: the server responded with a status of 400")
+    await page.page.fill("#publish-form [name=channel]", "no spaces")
+    await page.page.click("#publish-form button")
+    await page.page.wait_for_selector("#publish-result[data-outcome=refused]")
+    assert "Not published: channel_invalid. " in (await page.page.text_content("#publish-result") or "")
+    await page.page.click("#publish-result a")
+    await page.page.wait_for_url("**/docs/errors#channel_invalid")
+    assert await page.page.locator("#channel_invalid").is_visible()
+
+
+# -- being cut off
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cut_listener_catches_up(server: ServerProcess, visit: Visiting, kind: str) -> None:
+    """Who was cut while the others went on gets each message that it lacked, once, and says how many."""
+    page = await visit(server.url)
+    others = [other for other in KINDS if other != kind]
+    await moved(page, *KINDS)
+    await toggle(page, kind)
+    await in_state(page, "cut", kind)
+    still = (await moved(page, *others))[kind]["messages"]  # what came just before the cut is shown by now
+    shown = await moved(page, *others, more=OTHERS_GO_ON)
+    assert still == shown[kind]["messages"]
+    assert re.match(r"Cut\. Messages go on without it: \d+ behind\.$", shown[kind]["resume"])
+    await toggle(page, kind)
+    caught_up = await resumed(page, kind)
+    shown = await moved(page, *KINDS)
+    assert [SOUND] * 4 == [panel["books"] for panel in shown.values()]
+    assert shown[kind]["messages"] >= still + caught_up
+
+
+async def test_all_are_cut_and_reconnected(server: ServerProcess, visit: Visiting) -> None:
+    """One button cuts all and brings all back; what was published in between comes late to each."""
+    page = await visit(server.url)
+    await moved(page, *KINDS)
+    button = page.page.locator("[data-action=toggle-all]")
+    assert "Cut all" == await button.text_content()
+    await button.click()
+    await in_state(page, "cut", *KINDS)
+    assert "Reconnect all" == await button.text_content()
+    await page.page.fill("#publish-form [name=data]", "into the dark")
+    await page.page.click("#publish-form button")
+    row = "#arrivals tbody[data-own][data-arrivals='{}']"
+    await page.page.wait_for_selector(row.format(0))
+    await button.click()
+    await page.page.wait_for_selector(row.format(4))
+    late = await page.page.locator(f"{row.format(4)} [data-outcome=late]").count()
+    assert 4 == late
+    shown = await moved(page, *KINDS)
+    assert [SOUND] * 4 == [panel["books"] for panel in shown.values()]
+    for panel in shown.values():
+        assert re.match(r"Resumed: \d+ messages? caught up, 0 missed, 0 repeated$", panel["resume"])
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_connection_that_breaks_is_resumed(server: ServerProcess, visit: Visiting, reset: bool) -> None:
+    """Where the network fails and the server lives, nothing is missed, and nothing repeated by the URL's `last`."""
+    async with FaultyPipe(("127.0.0.1", server.port)) as pipe:
+        page = await visit(f"http://127.0.0.1:{pipe.port}/")
+        page.expect_problems(*UNREACHABLE)
+        before = await moved(page, *KINDS, more=3)
+        assert pipe.cut(reset=reset) > 0
+        await page.until(f"(old) => ({PANELS})().sse.requests > old", before["sse"]["requests"])
+        await page.until(f"() => /^Resumed/.test(({PANELS})().sse.resume)")
+        shown = await moved(page, *KINDS, more=3)
+        assert [SOUND] * 4 == [panel["books"] for panel in shown.values()]
+        assert "0 missed, 0 repeated" in shown["sse"]["resume"]
+        assert 1 == shown["sse"]["requests"] - before["sse"]["requests"]
+
+
+async def test_a_new_life_of_the_log_is_a_gap(own_server: ServerProcess, visit: Visiting) -> None:
+    """A server that was killed and restarted has lost its log: each listener is told so, and goes on."""
+    page = await visit(own_server.url)
+    page.expect_problems(*UNREACHABLE)
+    await moved(page, *KINDS, more=2)
+    old = (await panels(page))["sse"]["id"].split("-")[0]
+    await own_server.kill()
+    await in_state(page, "waiting", *KINDS)
+    await own_server.start()
+    await page.until(f"() => Object.values(({PANELS})()).every(({{ resume }}) => /Gap on .*: epoch/.test(resume))")
+    shown = await moved(page, *KINDS, more=4)
+    for panel in shown.values():
+        assert SOUND == panel["books"]
+        assert "in order · a gap declared · none repeated" == panel["integrity"]
+        assert re.search(rf"Gap on demo\.machine: epoch, from {old}-\d+ on", panel["resume"])
+        assert not panel["id"].startswith(f"{old}-")
+
+
+# -- looks, keys and names
+
+
+# The controls in the order of the document; FOCUS says which one has the focus, and whether that can be seen.
+CONTROLS = """() => {
+  const all = document.querySelectorAll("a[href], button, input, summary");
+  globalThis.controls = [...all].filter((control) => control.checkVisibility());
+  return globalThis.controls.length;
+}"""
+
+FOCUS = """() => {
+  const { activeElement: focused } = document;
+  const { outlineStyle, outlineWidth } = getComputedStyle(focused);
+  return [globalThis.controls.indexOf(focused), outlineStyle !== "none" && outlineWidth !== "0px"];
+}"""
+
+
+async def test_every_control_is_reached_by_tab(server: ServerProcess, visit: Visiting) -> None:
+    """Tab goes through all links, buttons and fields, in their order, and each shows that it has the focus."""
+    page = await visit(server.url, reduced_motion="reduce")
+    controls = await page.page.evaluate(CONTROLS)
+    assert controls > 20
+    reached = []
+    for _ in range(controls):
+        await page.page.keyboard.press("Tab")
+        reached.append(await page.page.evaluate(FOCUS))
+    assert [[index, True] for index in range(controls)] == reached
+
+
+async def test_a_panel_is_worked_by_keys(server: ServerProcess, visit: Visiting) -> None:
+    """Space cuts and reconnects, the focus stays on the button, and its new name says what it does next."""
+    page = await visit(server.url)
+    await in_state(page, "live", "sse")
+    button = page.page.locator("[data-panel=sse] [data-action=toggle]")
+    await button.focus()
+    await page.page.keyboard.press("Space")
+    await in_state(page, "cut", "sse")
+    assert "Reconnect Server-Sent Events" == await button.get_attribute("aria-label")
+    await page.page.wait_for_selector("#announcer:has-text('Server-Sent Events cut.')", state="attached")
+    await page.page.keyboard.press("Space")
+    await in_state(page, "live", "sse")
+
+
+async def test_names_in_the_accessibility_tree(server: ServerProcess, visit: Visiting) -> None:
+    """Each button, link, field and picture has a name, and no two buttons the same."""
+    page = await visit(server.url)
+    await moved(page, *KINDS)
+    session = await page.page.context.new_cdp_session(page.page)
+    tree = await session.send("Accessibility.getFullAXTree")
+    names: dict[str, list[str]] = {}
+    for node in tree["nodes"]:
+        if not node["ignored"]:
+            names.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value", ""))
+    for role in ("button", "link", "textbox", "heading", "image", "article"):
+        assert names[role]
+        assert "" not in names[role], f"a {role} has no name"
+    assert len(names["button"]) == len(set(names["button"]))
+    assert {"Cut Short polling", "Cut Long polling", "Cut Server-Sent Events", "Cut WebSocket", "Cut all"} <= set(
+        names["button"]
+    )
+    assert ["Text or JSON", "Channel", "Event"] == [
+        re.split(r" sent as| optional", name)[0].strip() for name in names["textbox"]
+    ]
+
+
+async def test_lines_are_copied(server: ServerProcess, visit: Visiting) -> None:
+    """Each Copy button puts its line on the clipboard, as it stands there, with this server's address."""
+    page = await visit(server.url, permissions=["clipboard-read", "clipboard-write"])
+    snippets = await page.page.locator("#snippets .snippet").all()
+    assert len(snippets) >= 6
+    for snippet in snippets:
+        button = snippet.locator("button")
+        await button.click()
+        await page.page.wait_for_function("(button) => button.textContent === 'Copied'", arg=await button.element_handle())
+        copied = await page.page.evaluate("() => navigator.clipboard.readText()")
+        assert await snippet.locator("code").text_content() == copied
+        assert f"127.0.0.1:{server.port}" in copied
+
+
+async def test_nothing_is_wider_than_the_window(server: ServerProcess, visit: Visiting) -> None:
+    """There is nothing to scroll sideways, with long data in the table, a listener cut, and the notes open."""
+    page = await visit(server.url, viewport={"width": WIDTHS[0], "height": 740})
+    await moved(page, *KINDS)
+    await page.page.fill("#publish-form [name=data]", "unbroken" * 40)
+    await page.page.click("#publish-form button")
+    await page.page.wait_for_selector("#arrivals tbody[data-own][data-arrivals='4']")
+    await page.page.click("summary")
+    await toggle(page, "websocket")
+    await in_state(page, "cut", "websocket")
+    needed = []
+    for width in WIDTHS:
+        await page.page.set_viewport_size({"width": width, "height": 740})
+        needed.append(await page.page.evaluate("() => document.documentElement.scrollWidth"))
+    assert WIDTHS == tuple(needed)
+
+
+CONTRAST = """() => {
+  const style = getComputedStyle(document.body);
+  const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map(Number)
+    .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, index) => sum + v * [0.2126, 0.7152, 0.0722][index], 0);
+  const [ink, root] = [light(style.color), getComputedStyle(document.documentElement).backgroundColor];
+  const paper = light(style.backgroundColor === "rgba(0, 0, 0, 0)" ? root : style.backgroundColor);
+  return { ink, paper, ratio: (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05) };
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_light_and_dark(server: ServerProcess, visit: Visiting, scheme: str) -> None:
+    """The page follows the system's choice, with text that can be read on its ground (WCAG 2.2 §1.4.6)."""
+    page = await visit(server.url, color_scheme=scheme)
+    await moved(page, *KINDS)
+    seen = await page.page.evaluate(CONTRAST)
+    assert ("dark" if seen["paper"] < seen["ink"] else "light") == scheme
+    assert seen["ratio"] >= 7
