@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +136,15 @@ def test_named_files_exist(page: Path) -> None:
     assert [] == [path for path in named if not (ROOT / path).exists()]
 
 
+def test_the_architecture_names_every_room() -> None:
+    """A room or module at the top of the package has its place in the text."""
+    package = ROOT / "src" / "oncecast"
+    rooms = [f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    rooms += [path.name for path in package.glob("*.py") if not path.name.startswith("__")]
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    assert [] == [room for room in sorted(rooms) if f"`{room}`" not in text]
+
+
 # Blocks that are read --------------------------------------------------------------------------------------------
 
 
@@ -180,7 +188,6 @@ def test_the_pages_that_are_tried_first_have_examples_that_run(path: str) -> Non
 # Blocks that are run ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples use curl")
 @pytest.mark.parametrize("page", [p for p in pages() if any(b.mark for b in blocks(p))], ids=name)
 async def test_examples_do_what_they_show(page: Path, tmp_path: Path) -> None:
     """Each marked block of a page works against a live server, and prints what the page says it prints."""

@@ -1,8 +1,8 @@
 """A hundred thousand numbered messages to one subscriber of each transport, over a connection that is cut 200 times.
 
 All arrive, once, in order. The cuts are at random bytes, in either direction, made by a seeded pipe: with a failure
-stands the seed, and `ONCECAST_SEED` runs it again. While the subscriber reads, the messages are published in batches, so
-that it catches up, is live and falls behind by turns.
+stands the seed, and `ONCECAST_SEED` runs it again. While the subscriber reads, the messages are published in batches,
+so that it catches up, is live and falls behind by turns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SECONDS = 100.0
 
 # Random cuts lie up to so many bytes after the last: less than all that comes down divided by the cuts, times two, so
 # that all cuts are made; more than one poll's answer, so that each connection brings it forward.
-KINDS = [
+KINDS: list[tuple[type[Subscriber], str, int]] = [
     (ShortPollSubscriber, "limit=100", 60_000),
     (LongPollSubscriber, "limit=100", 60_000),
     (SseSubscriber, "", 25_000),
@@ -118,7 +118,7 @@ async def hundred_thousand(kind: type[Subscriber], extra: str, reach: int, seed:
 def test_hundred_thousand_messages_over_two_hundred_cuts(kind: type[Subscriber], extra: str, reach: int) -> None:
     """All, once, in order, although the connection is cut 200 times at random bytes."""
     seed = int(os.environ.get("ONCECAST_SEED") or int.from_bytes(os.urandom(4), "big"))
-    print(f"ONCECAST_SEED={seed}")  # pytest shows it with a failure
+    print(f"ONCECAST_SEED={seed}")  # noqa: T201 - pytest shows it with a failure
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         pipe = runner.run(hundred_thousand(kind, extra, reach, seed))
     assert CUTS == pipe.cuts, pipe

@@ -17,6 +17,7 @@ from .errors import Refusal
 CHANNEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", re.ASCII)
 EVENT_CHARS = 128  # an event name is a label, not a payload
 EVENT_PATTERN = re.compile(rf"[^\r\n\0\ud800-\udfff]{{1,{EVENT_CHARS}}}")
+GAP_EVENT = "gap"  # how an SSE stream says that messages were missed
 KEY_CHARS = 255  # what the draft on Idempotency-Key implementations commonly accept
 KEY_PATTERN = re.compile(rf"[^\ud800-\udfff]{{1,{KEY_CHARS}}}")
 CURSOR_PATTERN = re.compile(r"([A-Za-z0-9_]{1,32})-(0|[1-9][0-9]{0,18})", re.ASCII)
@@ -132,6 +133,8 @@ def check_event(name: str) -> str:
     # it would fail where the message is encoded, in front of every subscriber.
     if EVENT_PATTERN.fullmatch(name) is None:
         raise Refusal("event_invalid", f"An event name is 1 to {EVENT_CHARS} characters without CR, LF or NUL.")
+    if name == GAP_EVENT:  # an EventSource could not tell it from a gap of its own stream
+        raise Refusal("event_invalid", f"The event name {GAP_EVENT} is the stream's own: choose another.")
     return name
 
 

@@ -376,6 +376,14 @@ class Site:
         assert (await peer.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
         return peer
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so; for at most 20 seconds."""
+        for _ in range(2000):
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it never came to that")
+
     def publish(self, channel: str, data: bytes, kind: Kind = Kind.TEXT) -> None:
         """Publish on the node."""
         self.server.node.publish((Draft(channel, data, kind),), lambda outcomes: None)

@@ -68,10 +68,22 @@ def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:
 def test_the_limits_reach_what_holds_them() -> None:
     """Each limit of the settings arrives where it is kept."""
     limits = Limits(
-        header_bytes=2000, header_count=9, url_bytes=200, body_bytes=300, message_bytes=250, head_seconds=1, body_seconds=2,
-        keep_alive_seconds=3, wait_seconds=4, heartbeat_seconds=5, channels_per_subscription=6, poll_messages=7, connections=8,
-        frames_per_second=90, publishes_per_second=91,
-    )  # fmt: skip
+        header_bytes=2000,
+        header_count=9,
+        url_bytes=200,
+        body_bytes=300,
+        message_bytes=250,
+        head_seconds=1,
+        body_seconds=2,
+        keep_alive_seconds=3,
+        wait_seconds=4,
+        heartbeat_seconds=5,
+        channels_per_subscription=6,
+        poll_messages=7,
+        connections=8,
+        frames_per_second=90,
+        publishes_per_second=91,
+    )
     settings = Settings(limits=limits, origins=("https://a.example",), dev=True, tls_cert="c", tls_key="k")
     app = build_app(settings, node_of(settings, lambda callback: None), monotonic=time.monotonic)
     assert HttpLimits(2000, 9, 200, 300) == app.limits

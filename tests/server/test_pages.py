@@ -52,8 +52,10 @@ def test_pages_have_types_and_strong_tags() -> None:
 
 def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`index.html` stands at the root, the icon where browsers look too; what is no page is not served."""
+    folder = tmp_path / "web"
+    folder.mkdir()
     for name in ("index.html", "favicon.svg", "a.js", "b.css", "__init__.py", "secret.txt", "noextension"):
-        (tmp_path / name).write_text(name)
+        (folder / name).write_text(name)
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     pages = load_pages()
     assert {"/", "/favicon.ico", "/web/favicon.svg", "/web/a.js", "/web/b.css", "/docs/errors"} == set(pages)
@@ -62,5 +64,6 @@ def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any file the page of errors is still there."""
+    (tmp_path / "web").mkdir()
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     assert {"/docs/errors"} == set(load_pages())

@@ -98,8 +98,8 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
         v1, first = connect(port, upgrade("/v1/channels/a"), until=b"\r\n\r\n")
         raw, second = connect(port, upgrade("/v1/channels/a", protocol=None), until=b"\r\n\r\n")
         # The answer before it shows that the long poll behind it has been read.
-        poll = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\nGET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n"
-        long, third = connect(port, poll, until=b"ok\n")
+        poll = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n"
+        long, third = connect(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n" + poll, until=b"ok\n")
         for peer in (sse, v1, raw, long):
             stack.enter_context(peer)
         process.send_signal(number)

@@ -39,8 +39,7 @@ async def smoke(site: Site) -> None:
     socket_ = await site.websocket("/v1/channels/a")
     raw = await site.websocket("/v1/channels/a", protocol=None)
     assert "subscribed" == (await socket_.frame())["type"]
-    while site.server.node.hub.subscriptions < 4:
-        await asyncio.sleep(0.01)
+    await site.until(lambda: site.server.node.hub.subscriptions == 4)
     publisher = await site.connect(
         b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
     )
@@ -127,8 +126,7 @@ async def goodbyes(site: Site) -> None:
     long = await site.connect(b"GET /v1/channels/b?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n")
     idle = await site.connect(HEALTH)
     await idle.answer()
-    while len([c for c in site.server.app.connections if getattr(c, "phase", None) is Phase.WAITING]) < 1:
-        await asyncio.sleep(0.01)
+    await site.until(lambda: any(getattr(c, "phase", None) is Phase.WAITING for c in site.server.app.connections))
     stopping = asyncio.create_task(site.server.stop())
     answer = await long.answer()
     assert (200, [], "close") == (answer.status, answer.json["messages"], answer.headers["connection"])
@@ -182,12 +180,12 @@ async def test_a_host_that_is_none() -> None:
 
 
 async def test_a_bad_certificate(tmp_path: Path, certificate: tuple[str, str]) -> None:
-    """A certificate that can't be read, or is none, is a mistake in the settings: one line, before anything is bound."""
+    """A certificate that can't be read, or is none, is a mistake in the settings, told before anything is bound."""
     bad = tmp_path / "bad.pem"
     bad.write_text("nonsense")
     for cert in (str(tmp_path / "missing.pem"), str(bad)):
         server = Server(Settings(port=0, tls_cert=cert, tls_key=certificate[1]))
-        with pytest.raises(ConfigurationError, match="tls_cert, tls_key: .* PEM"):
+        with pytest.raises(ConfigurationError, match=r"tls_cert, tls_key: .* PEM"):
             await server.start()
         assert 0 == server.port
 
@@ -206,8 +204,7 @@ async def test_stopping_cuts_off_who_does_not_go(open_site: Open) -> None:
     """Whoever has not gone when the time is over is cut off, whatever it was doing."""
     site = await open_site()
     peer = await site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n")
-    while not site.server.app.connections:
-        await asyncio.sleep(0.01)
+    await site.until(lambda: bool(site.server.app.connections))
     await asyncio.wait_for(site.server.stop(0.05), SECONDS)
     assert b"" == await peer.all()
 
@@ -315,8 +312,7 @@ async def test_a_slow_reader_gets_everything_in_order(open_site: Open) -> None:
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     slow.connect(("127.0.0.1", site.server.port))
     slow.sendall(b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n")
-    while not site.server.node.hub.subscriptions:
-        await asyncio.sleep(0.01)
+    await site.until(lambda: site.server.node.hub.subscriptions == 1)
     count, size = 300, 20_000
     for number in range(count):
         site.publish("a", b"%06d" % number + b"x" * size)
@@ -349,6 +345,5 @@ async def test_resets_of_every_kind(open_site: Open) -> None:
             await asyncio.sleep(0.01)
         site.publish("a", b"x")
         await asyncio.sleep(0)
-    while site.server.app.connections:
-        await asyncio.sleep(0.01)
+    await site.until(lambda: not site.server.app.connections)
     assert 0 == site.server.node.hub.subscriptions

@@ -222,12 +222,34 @@ async def test_close_ends_every_task_and_twice_is_fine(echo: Echo, stalled: bool
 async def test_a_connection_that_comes_while_the_pipe_closes_is_turned_away(echo: Echo) -> None:
     """A client that was accepted and not yet served is closed, not forgotten."""
     pipe = FaultyPipe(("127.0.0.1", echo.port))
-    await pipe.start()
-    reader, writer = await asyncio.open_connection("127.0.0.1", pipe.port)
-    await pipe.close()
-    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await reader.readexactly(1)
-    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", echo.port)
+    await pipe._accept(reader, writer)
+    assert b"" == await reader.read(1)
+    assert (0, True) == (pipe.connections, writer.is_closing())
+
+
+async def test_a_cut_while_the_target_is_being_connected(echo: Echo) -> None:
+    """A cut that comes before the server's end is there holds for that end too."""
+
+    def plan(number: int, rng: random.Random) -> Plan:
+        asyncio.get_running_loop().call_soon(pipe.cut)
+        return Plan()
+
+    async with FaultyPipe(("127.0.0.1", echo.port), plan) as pipe:
+        assert b"" == (await exchange(pipe)).removesuffix(b"<reset>")
+        assert 1 == pipe.cuts
+
+
+async def test_a_resumed_stall_and_a_way_that_ends_let_the_other_go_on(echo: Echo) -> None:
+    """Nothing is lost where one direction ends long before the other."""
+    async with pipe_to(echo, down=Faults(stall_after=0)) as pipe:
+        reader, writer = await asyncio.open_connection("127.0.0.1", pipe.port)
+        writer.write(DATA)
+        writer.write_eof()
+        await echo.gone.wait()
+        pipe.resume()
+        assert DATA + b"bye" == await reader.read(-1)
+        writer.close()
 
 
 async def test_the_seed_determines_every_draw_and_is_shown(echo: Echo) -> None:

@@ -149,7 +149,9 @@ async def visit(browser: Browser) -> AsyncIterator[Visiting]:
             await context.add_init_script(VIOLATIONS)
             visit = Visit(await context.new_page())
             visits.append(visit)
-            visit.page.on("console", lambda m: visit.problems.append(m.text) if m.type in ("error", "warning") else None)
+            visit.page.on(
+                "console", lambda m: visit.problems.append(m.text) if m.type in ("error", "warning") else None
+            )
             visit.page.on("pageerror", lambda error: visit.problems.append(str(error)))
             await visit.page.goto(url)
             return visit

@@ -303,7 +303,9 @@ async def test_lines_are_copied(server: ServerProcess, visit: Visiting) -> None:
     for snippet in snippets:
         button = snippet.locator("button")
         await button.click()
-        await page.page.wait_for_function("(button) => button.textContent === 'Copied'", arg=await button.element_handle())
+        await page.page.wait_for_function(
+            "(button) => button.textContent === 'Copied'", arg=await button.element_handle()
+        )
         copied = await page.page.evaluate("() => navigator.clipboard.readText()")
         assert await snippet.locator("code").text_content() == copied
         assert f"127.0.0.1:{server.port}" in copied

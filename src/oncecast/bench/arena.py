@@ -31,29 +31,35 @@ class Rounds:
 class Arena:
     """A server, and subscribers of it. `mode` is how `sink` reads: websocket (oncecast.v1), sse, or frames (raw)."""
 
-    def __init__(self, bench: Bench, server: ServerProcess, mode: str, *, data_bytes: int = 60) -> None:
+    def __init__(
+        self, bench: Bench, server: ServerProcess, mode: str, *, data_bytes: int = 60, channel: str = CHANNEL
+    ) -> None:
         self._bench = bench
         self.server = server
         self.mode = mode
         self.sink = bench.sink(server.port, mode)
         self.count = 0
+        self.channel = channel
         self._data_bytes = data_bytes
         self._floor: Program | None = None
         self._floor_sink: Program | None = None
 
-    def subscribe(
-        self, count: int, *, channels: int = 1, headers: str = "", buffer: int = 0, stalled: bool = False
-    ) -> dict[str, object]:
+    def subscribe(self, count: int, *, channels: int = 1, headers: str = "") -> dict[str, object]:
         """Add subscribers, spread over so many channels."""
-        request = self._bench.file(subscriber_request(self.mode, headers=headers))
-        answer = self.sink.command(f"subscribe {count} {request} {channels} {buffer} {int(stalled)}")
+        request = self._bench.file(subscriber_request(self.mode, self.channel, headers=headers))
+        answer = self.sink.command(f"subscribe {count} {request} {channels} 0 0")
         self.count += count
         return answer
+
+    def stalled(self, count: int, buffer: int) -> None:
+        """Add subscribers with a small receive buffer, who read nothing until `resume`."""
+        request = self._bench.file(subscriber_request(self.mode, self.channel))
+        self.sink.command(f"subscribe {count} {request} 1 {buffer} 1")
 
     def publisher(self) -> None:
         """Connect the one who publishes, on a WebSocket of its own."""
         request = self._bench.file(publisher_request())
-        self.sink.command(f"publisher {request} {self._bench.file(payload(self._data_bytes))}")
+        self.sink.command(f"publisher {request} {self._bench.file(payload(self._data_bytes, self.channel))}")
 
     def rounds(self, count: int, *, batch: int = 1, channels: int = 1) -> Rounds:
         """Publish so many times `batch` messages, each time when all subscribers have those before."""
@@ -64,6 +70,12 @@ class Arena:
         before = self.server.cpu_ns()
         done = self.rounds(rounds, batch=batch, channels=channels)
         return (self.server.cpu_ns() - before) / done.deliveries / 1000
+
+    def publish_cost(self, rounds: int, *, batch: int = 1) -> float:
+        """Return the server's CPU microseconds for one publish, where nobody listens."""
+        before = self.server.cpu_ns()
+        self.rounds(rounds, batch=batch)
+        return (self.server.cpu_ns() - before) / rounds / batch / 1000
 
     def floor(self, *, batch: int = 1) -> None:
         """Start the floor, with as many subscribers and the bytes of the server's sends."""
@@ -96,9 +108,9 @@ class Arena:
 # -- bytes
 
 
-def subscriber_request(mode: str, *, query: str = "", headers: str = "") -> bytes:
+def subscriber_request(mode: str, channel: str = CHANNEL, *, query: str = "", headers: str = "") -> bytes:
     """Return the request of a subscriber."""
-    return _request(f"/v1/channels/{CHANNEL}{query}", mode, headers)
+    return _request(f"/v1/channels/{channel}{query}", mode, headers)
 
 
 def publisher_request() -> bytes:
@@ -106,13 +118,13 @@ def publisher_request() -> bytes:
     return _request("/v1/connect", "websocket", "")
 
 
-def payload(data_bytes: int) -> bytes:
+def payload(data_bytes: int, channel: str = CHANNEL) -> bytes:
     """Return the frame that publishes JSON of so many bytes: the mark, the number, and words enough."""
     head, tail = b'{"n":"^########","text":"', b'"}'
     words = b"the quick brown fox jumps over the lazy dog and runs "
     rest = max(0, data_bytes - len(head) - len(tail))
     data = head + (words * (rest // len(words) + 1))[:rest] + tail
-    return b'{"type":"publish","channel":"' + CHANNEL.encode() + b'","data":' + data + b"}"
+    return b'{"type":"publish","channel":"' + channel.encode() + b'","data":' + data + b"}"
 
 
 def floor_block(mode: str, size: int) -> bytes:

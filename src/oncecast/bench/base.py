@@ -19,16 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
 
 import msgspec
-
-import oncecast
 
 __all__ = ["Bench", "BenchError", "Measured", "Plan", "Process", "Program", "Row", "ServerProcess", "alternate"]
 
@@ -61,7 +59,7 @@ class Plan:
 
     def rounds(self, usual: int) -> int:
         """Return how often, where a full run would do it `usual` times."""
-        return max(2, usual // 20) if self.quick else usual
+        return max(2, usual // 6) if self.quick else usual
 
     @property
     def pairs(self) -> int:
@@ -142,8 +140,12 @@ class Process:
             os.sched_setaffinity(0, before)
 
     def cpu_ns(self) -> int:
-        """Return the nanoseconds of CPU time that it and its children have had."""
-        return sum(_cpu_ns(pid) for pid in self._pids())
+        """Return the nanoseconds of CPU time that its threads have had, in the kernel and outside."""
+        total = 0
+        for task in Path(f"/proc/{self.child.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                total += int((task / "schedstat").read_text("ascii").split()[0])
+        return total
 
     def resident(self) -> int:
         """Return the bytes of memory that are resident."""
@@ -164,11 +166,6 @@ class Process:
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
-
-    def _pids(self) -> list[int]:
-        pid = self.child.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-        return [pid, *map(int, children)]
 
 
 class Program(Process):
@@ -222,6 +219,14 @@ class ServerProcess(Process):
             self.stop()
             raise
 
+    def body(self, request: bytes) -> bytes:
+        """Return the body of the answer to the bytes of a request."""
+        with socket.create_connection(("127.0.0.1", self.port), START_SECONDS) as connection:
+            connection.sendall(request)
+            response = HTTPResponse(connection)
+            response.begin()
+            return response.read()
+
     def request(self, method: str, target: str, body: bytes | None = None) -> dict[str, object]:
         """Send one request and return the JSON of the answer. Raises `BenchError`."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
@@ -247,7 +252,7 @@ class ServerProcess(Process):
             except OSError:
                 if self.child.poll() is not None or time.monotonic() > end:
                     said = self.log.read_text("utf-8", "replace").strip()[-300:]
-                    raise BenchError(f"{Path(self.child.args[0]).name} does not start: {said}") from None  # type: ignore[index]
+                    raise BenchError(f"the server on port {self.port} does not start: {said}") from None
                 time.sleep(0.02)  # there is nothing to wait on: it is another process's socket
             finally:
                 connection.close()
@@ -295,9 +300,7 @@ class Bench:
 
     def server(self, **settings: object) -> ServerProcess:
         """Start `oncecast serve` with limits that a benchmark won't meet, and these settings on top."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
-        package = Path(oncecast.__file__).parent.parent
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), environ.get("PYTHONPATH")]))
+        environ = _environ()
         raised = {
             "limits__publishes_per_second": 10_000_000,
             "limits__frames_per_second": 1_000_000,
@@ -308,14 +311,13 @@ class Bench:
         port = free_port()
         argv = [sys.executable, "-m", "oncecast", "serve", "--port", str(port)]
         return self._keep(
-            ServerProcess(
-                argv, port, path="/healthz", core=self.cores[0], directory=self.directory, env=environ
-            )
+            ServerProcess(argv, port, path="/healthz", core=self.cores[0], directory=self.directory, env=environ)
         )
 
     def other_server(self, argv: Sequence[str], port: int) -> ServerProcess:
         """Start another server, on the core of the server under test."""
-        return self._keep(ServerProcess(argv, port, path="/", core=self.cores[0], directory=self.directory))
+        core, directory = self.cores[0], self.directory
+        return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=_environ()))
 
     def sink(self, port: int, mode: str) -> Program:
         """Start `sink`: subscribers and a publisher."""
@@ -339,6 +341,13 @@ class Bench:
 
 
 # -- helpers
+
+
+def _environ() -> dict[str, str]:
+    """Return the environment without settings of ours, so that all have the same, and with the way to this package."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
+    ways = [str(Path(__file__).parents[2]), environ.get("PYTHONPATH")]
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, ways))}
 
 
 def free_port() -> int:
@@ -365,15 +374,3 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that so many percent of all do not exceed."""
     ordered = sorted(values)
     return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
-
-
-def _cpu_ns(pid: int) -> int:
-    total = 0
-    for path in _tasks(pid):
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            total += int((path / "schedstat").read_text("ascii").split()[0])
-    return total
-
-
-def _tasks(pid: int) -> Iterator[Path]:
-    return Path(f"/proc/{pid}/task").iterdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .bench import bench
 from .listener import sub
 from .publisher import pub
 from .server import serve
@@ -44,5 +45,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, pub, sub, config):
+for _command in (serve, pub, sub, config, bench):
     main.add_command(_command)

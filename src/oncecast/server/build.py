@@ -62,6 +62,7 @@ def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float])
             poll_messages=limits.poll_messages,
             frames_per_second=limits.frames_per_second,
             publishes_per_second=limits.publishes_per_second,
+            deflate=settings.deflate,
         ),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
         pages=load_pages(),

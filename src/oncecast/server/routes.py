@@ -15,7 +15,7 @@ from ..transports.base import check_count as check_channel_count
 from ..transports.long_poll import LongPoll
 from ..transports.sse import HEADERS as SSE_HEADERS
 from ..transports.sse import SseStream
-from ..transports.websocket import PROTOCOL, RawSocket, V1Socket
+from ..transports.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
 from ..wire import envelope, http1, ws_handshake
 from .app import App
 from .exchange import Exchange
@@ -152,15 +152,17 @@ def _stream(app: App, connection: Exchange, request: http1.Request, channels: tu
 def _upgrade(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
     try:
         upgrade = ws_handshake.parse_upgrade(request.method, request.version, request.headers)
+        deflate = DEFLATE.accept(upgrade.extensions) if app.settings.deflate else None
+        extra = () if deflate is None else (("Sec-WebSocket-Extensions", str(deflate)),)
         if PROTOCOL in upgrade.protocols:
             kind: type[V1Socket | RawSocket] = V1Socket
-            opening = ws_handshake.accept_response(upgrade, PROTOCOL)
+            opening = ws_handshake.accept_response(upgrade, PROTOCOL, extra)
         elif upgrade.protocols or not channels:
             raise Refusal("request_invalid", f"Offer the subprotocol {PROTOCOL}, or, to a channel's URL, none.")
         else:
             kind = RawSocket
-            opening = ws_handshake.accept_response(upgrade, None)
-        connection.stream(lambda: kind(app.node, app.settings, connection, channels, query, opening))
+            opening = ws_handshake.accept_response(upgrade, None, extra)
+        connection.stream(lambda: kind(app.node, app.settings, connection, channels, query, opening, deflate))
     except Refusal as refusal:
         connection.fail(refusal)  # frames may follow what was meant as a handshake: nothing after it is a request
         return
@@ -188,7 +190,7 @@ def _publish(app: App, connection: Exchange, request: http1.Request, channel: st
     headers = request.headers
     event, key = headers.get("oncecast-event"), headers.get("idempotency-key")
     if event is not None:
-        check_event(event)
+        event = check_event(_utf8(event))
     if key is not None:
         check_key(key)
     if len(request.body) > app.settings.message_bytes:
@@ -198,6 +200,14 @@ def _publish(app: App, connection: Exchange, request: http1.Request, channel: st
     app.counters.publishes += 1
     app.node.publish((Draft(channel, data, kind, event, key),), partial(_published, connection))
     connection.wait(request)
+
+
+def _utf8(value: str) -> str:
+    """Read a header's value as UTF-8; the codec gave it as Latin-1, which keeps its bytes (RFC 9110 §5.5)."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise Refusal("event_invalid", "The event name is not UTF-8.") from None
 
 
 def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:

@@ -30,7 +30,15 @@ async def _serve(settings: Settings) -> int:
     await server.start()
     print(_welcome(settings, server.port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
     await stopping.wait()
-    await server.stop()
+    stopping.clear()
+    # The subscribers get their time to leave; a second signal takes it from them.
+    drained = asyncio.create_task(server.stop(settings.limits.drain_seconds))
+    again = asyncio.create_task(stopping.wait())
+    await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if not drained.done():
+        server.cut_off()
+    await drained
     return 0
 
 

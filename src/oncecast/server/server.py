@@ -76,8 +76,7 @@ class Server:
             self.app.when_empty = empty.set
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(empty.wait(), seconds)
-        for connection in list(self.app.connections):
-            connection.abort()
+        self.cut_off()
         for task in self._tasks:
             task.cancel()
         for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
@@ -86,6 +85,11 @@ class Server:
         if self._server is not None:
             await self._server.wait_closed()
         self.node.broker.close()
+
+    def cut_off(self) -> None:
+        """Close every connection at once."""
+        for connection in list(self.app.connections):
+            connection.abort()
 
     async def _tick(self) -> None:
         while True:

@@ -111,6 +111,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_key: Annotated[
         str | None, Meta(description="The certificate's private key, a PEM file.", examples=["key.pem"])
     ] = None
+    deflate: Annotated[
+        bool, Meta(description="Compress messages for the WebSocket clients that offer it (permessage-deflate).")
+    ] = False
     dev: Annotated[bool, Meta(description="Development: any host, pages from this machine, a demo, first steps.")] = (
         False
     )

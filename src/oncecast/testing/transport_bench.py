@@ -17,7 +17,8 @@ from ..message import Draft, Kind
 from ..node import Node
 from ..server.server import Server
 from ..server.settings import Settings
-from .subscriber import CursorSeen, Cut, GapSeen, MessageSeen, Subscriber
+from .pipe import FaultyPipe
+from .subscriber import CursorSeen, GapSeen, MessageSeen, Subscriber
 
 __all__ = ["EPOCH", "Bench", "Heard", "Serve", "Served", "TransportFailed", "expect", "serve"]
 
@@ -64,7 +65,6 @@ class Heard:
     messages: list[MessageSeen] = field(default_factory=list)
     gaps: list[GapSeen] = field(default_factory=list)
     cursors: list[str] = field(default_factory=list)
-    cuts: int = 0
 
     @property
     def data(self) -> list[object]:
@@ -140,24 +140,21 @@ class Bench:
         self._subscribers.append(made)
         return made
 
+    def pipe(self) -> FaultyPipe:
+        """Return a pipe to the server, to be used as a context, without faults until it is given a `plan`."""
+        return FaultyPipe(("127.0.0.1", self.served.port))
+
     def shown(self, subscriber: Subscriber, first: int, last: int | None = None) -> list[object]:
         """Return the data of what was published, from number `first` to `last`, as this subscriber shows it."""
         return [subscriber.shows(draft) for draft in self.published[first - 1 : last]]
 
-    async def listen(
-        self, subscriber: Subscriber, messages: int = 0, *, gaps: int = 0, cursors: int = 0, resume: bool = False
-    ) -> Heard:
-        """Receive until so many messages, gaps and cursors have come. With `resume`, connect again after each cut."""
+    async def listen(self, subscriber: Subscriber, messages: int = 0, *, gaps: int = 0, cursors: int = 0) -> Heard:
+        """Receive until so many messages, gaps and cursors have come; connect before, if need be."""
         heard = Heard()
         while len(heard.messages) < messages or len(heard.gaps) < gaps or len(heard.cursors) < cursors:
-            try:
-                if not subscriber.connected:
-                    await subscriber.connect()
-                await self.hear(subscriber, heard)
-            except Cut:
-                if not resume:
-                    raise
-                heard.cuts += 1
+            if not subscriber.connected:
+                await subscriber.connect()
+            await self.hear(subscriber, heard)
         return heard
 
     @staticmethod

@@ -91,6 +91,7 @@ class Settings:
     poll_messages: int = 1000
     frames_per_second: float = 200.0
     publishes_per_second: float = 5000.0
+    deflate: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -165,6 +166,8 @@ def parse_start(after: str | None, last: int | None, since: float | None) -> Sta
             raise Refusal("request_invalid", "last is a number of messages, 0 or more.")
         return Start(StartKind.LAST, number=last)
     if since is not None:
+        if since < 0:
+            raise Refusal("request_invalid", "since is a number of seconds, 0 or more.")
         return Start(StartKind.SINCE, number=since)
     match after:
         case None:

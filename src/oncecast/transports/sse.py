@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ..errors import Refusal
 from ..log import LATEST, Start, hold_until_last
-from ..message import Cursor, Gap, Kind, Message
+from ..message import GAP_EVENT, Cursor, Gap, Kind, Message
 from ..node import Node
 from ..wire import envelope, http1, sse
 from .base import Link, Query, Settings, after_cursor, check_count
@@ -51,7 +51,7 @@ class SseFormat:
 
     def gap(self, gap: Gap) -> bytes:
         """Return `event: gap`."""
-        return self.block([sse.encode(envelope.gap_json(gap), id=str(gap.cursor), event="gap")])
+        return self.block([sse.encode(envelope.gap_json(gap), id=str(gap.cursor), event=GAP_EVENT)])
 
     def heartbeat(self, cursor: Cursor) -> bytes:
         """Return a comment, for proxies that cut quiet connections, and an id without data, which fires no event."""

@@ -5,13 +5,15 @@ Both live on one codec, which exists only while something is half read: an idle 
 
 A `V1Socket` has a subscription for each channel, so that each can start and resume at its own cursor. A `RawSocket` has
 one; its frames have no room for a cursor or a gap, so a gap closes it, with 4410 and the place to go on from.
+
+With permessage-deflate a message is compressed once for all whose window allows it, as no message refers to another.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import assert_never
 
 import msgspec
@@ -33,6 +35,7 @@ from ..wire.ws_connection import (
     State,
     WebSocketConnection,
 )
+from ..wire.ws_deflate import Deflate, Parameters
 from ..wire.ws_frames import Opcode, encode_frame
 from .base import Link, Query, Settings, check_count, gap_text, parse_start
 
@@ -40,24 +43,42 @@ PROTOCOL = "oncecast.v1"
 DRAIN_MS = 1000  # time enough for a successor to be ready
 CLOSE_SECONDS = 5.0  # how long a peer may take to answer a Close (RFC 6455 §7.1.1 leaves it to us)
 READ_BYTES = 64 << 10  # read at once: so much of empty frames takes 15 ms, and what comes after a flood is not read
+DEFLATED_READ_BYTES = 1 << 10  # the same where the peer may compress: deflate makes at most 1,032 bytes out of one
+INFLATED_BYTES = 16 << 20  # the most that one read may inflate to, in 35 ms; 64 KiB could be 64 MiB
+DEFLATE = Deflate()  # no context is taken over: messages are shared, and an idle subscriber needs no inflater
+SHARED_BITS = (15, 12, 9)  # the windows that messages are compressed for; a larger one allows what a smaller one does
 UNSUPPORTED, SERVICE_RESTART = 1003, 1012  # RFC 6455 §7.4.1, and IANA's registry
 
 
-class V1Format:
+class _Frames:
+    """Frames, joined; compressed where `deflate` says what for."""
+
+    __slots__ = ("_deflate",)
+
+    def __init__(self, deflate: Parameters | None = None) -> None:
+        self._deflate = None if deflate is None else deflate.server_codec().deflate
+
+    def block(self, parts: list[bytes]) -> bytes:
+        """Join frames."""
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _frame(self, opcode: Opcode, data: bytes) -> bytes:
+        if self._deflate is not None and (payload := self._deflate(data)) is not None:
+            return encode_frame(opcode, payload, rsv1=True)
+        return encode_frame(opcode, data)
+
+
+class V1Format(_Frames):
     """Messages in frames of `oncecast.v1`."""
 
     __slots__ = ()
 
     def message(self, message: Message, epoch: str) -> bytes:
         """Return one text frame."""
-        return encode_frame(Opcode.TEXT, envelope.message_frame(message, epoch))
-
-    def block(self, parts: list[bytes]) -> bytes:
-        """Join frames."""
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._frame(Opcode.TEXT, envelope.message_frame(message, epoch))
 
 
-class RawFormat:
+class RawFormat(_Frames):
     """Each frame is a message's data alone."""
 
     __slots__ = ()
@@ -65,16 +86,26 @@ class RawFormat:
     def message(self, message: Message, epoch: str) -> bytes:
         """Return one text frame, or a binary one for binary data."""
         opcode = Opcode.BINARY if message.kind is Kind.BINARY else Opcode.TEXT
-        return encode_frame(opcode, message.data)
-
-    def block(self, parts: list[bytes]) -> bytes:
-        """Join frames."""
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._frame(opcode, message.data)
 
 
 PING = encode_frame(Opcode.PING, b"")
 V1 = V1Format()
 RAW = RawFormat()
+
+
+def formats(deflate: Parameters | None) -> tuple[V1Format, RawFormat]:
+    """Return the formats for a socket that has negotiated `deflate`: the same for all who can share their bytes."""
+    if deflate is None:
+        return V1, RAW
+    window_bits = deflate.server_max_window_bits or SHARED_BITS[0]
+    return _deflated(next(bits for bits in SHARED_BITS if bits <= window_bits))
+
+
+@lru_cache(maxsize=len(SHARED_BITS))
+def _deflated(window_bits: int) -> tuple[V1Format, RawFormat]:
+    deflate = Parameters(server_no_context_takeover=True, server_max_window_bits=window_bits)
+    return V1Format(deflate), RawFormat(deflate)
 
 
 def cursor_frame(cursor: Cursor) -> bytes:
@@ -85,14 +116,27 @@ def cursor_frame(cursor: Cursor) -> bytes:
 class _Socket(ABC):
     """What both sockets share: the codec, liveness, the flood guard, and the close."""
 
-    __slots__ = ("_bucket", "_codec", "_full", "_heard", "_link", "_node", "_out", "_publishes", "_settings", "write")
+    __slots__ = (
+        "_bucket",
+        "_codec",
+        "_deflate",
+        "_full",
+        "_heard",
+        "_link",
+        "_node",
+        "_out",
+        "_publishes",
+        "_settings",
+        "write",
+    )
 
-    def __init__(self, node: Node, settings: Settings, link: Link, opening: bytes) -> None:
+    def __init__(self, node: Node, settings: Settings, link: Link, opening: bytes, deflate: Parameters | None) -> None:
         self._node = node
         self._settings = settings
         self._link = link
         self.write: Callable[[bytes], None] = link.write
         self._codec: WebSocketConnection | None = None
+        self._deflate = deflate
         self._bucket: Bucket | None = None
         self._publishes: Bucket | None = None
         self._heard = True
@@ -111,22 +155,29 @@ class _Socket(ABC):
     @abstractmethod
     def _heartbeat(self) -> bytes: ...
 
+    @abstractmethod
+    def _published(self, ref: str | int | None, outcomes: Sequence[Outcome]) -> None: ...
+
     # -- what the link calls
 
     def received(self, data: bytes, /) -> None:
         """Read frames; what they are answered with goes out in one write."""
         self._heard = True
-        codec = self._codec or WebSocketConnection(Role.SERVER, max_message_bytes=self._settings.message_bytes)
-        self._codec = codec
+        codec = self._codec = self._codec or self._new_codec()
         self._out = []
         opened = codec.state is State.OPEN
-        read = 0
+        step = READ_BYTES if self._deflate is None else DEFLATED_READ_BYTES
+        read = made = 0
         while read < len(data) and (read == 0 or codec.state is State.OPEN):
-            for event in codec.receive(data[read : read + READ_BYTES]):
+            for event in codec.receive(data[read : read + step]):
                 # What came before the peer's Close or fault still counts; what came after our own Close does not.
                 if opened and codec.state is not State.CLOSING:
                     self._event(event)
-            read += READ_BYTES
+                if isinstance(event, DataReceived):
+                    made += len(event.data)
+            read += step
+            if self._deflate is not None and made > max(INFLATED_BYTES, self._settings.message_bytes):
+                self.refuse(Refusal("too_many_requests", "What you send inflates to too much at once."))
         self._send(codec.data_to_send())
         self._write_out()
         if codec.idle:
@@ -171,6 +222,10 @@ class _Socket(ABC):
 
     # -- helpers
 
+    def _new_codec(self) -> WebSocketConnection:
+        extension = None if self._deflate is None else self._deflate.server_codec()
+        return WebSocketConnection(Role.SERVER, max_message_bytes=self._settings.message_bytes, extension=extension)
+
     def _event(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             self._data(event)
@@ -214,15 +269,10 @@ class _Socket(ABC):
         if self._spend_publish():
             self._node.publish((draft,), partial(self._published, ref))
 
-    def _published(self, ref: str | int | None, outcomes: Sequence[Outcome]) -> None:
-        """A publish has been answered."""
-
     def _close(self, code: int, reason: str) -> None:
         if self._closing():
             return
-        codec = self._codec
-        if codec is None:
-            codec = self._codec = WebSocketConnection(Role.SERVER, max_message_bytes=self._settings.message_bytes)
+        codec = self._codec = self._codec or self._new_codec()
         self._leave()
         self._send(codec.close(code, reason))
         self._link.wake_at(self._link.now() + CLOSE_SECONDS)
@@ -241,10 +291,17 @@ class V1Socket(_Socket):
     __slots__ = ("_by_channel",)
 
     def __init__(
-        self, node: Node, settings: Settings, link: Link, channels: tuple[str, ...], query: Query, opening: bytes
+        self,
+        node: Node,
+        settings: Settings,
+        link: Link,
+        channels: tuple[str, ...],
+        query: Query,
+        opening: bytes,
+        deflate: Parameters | None = None,
     ) -> None:
         check_count(channels, settings.channels_per_subscription)
-        super().__init__(node, settings, link, opening)
+        super().__init__(node, settings, link, opening, deflate)
         self._by_channel: dict[str, Subscription] = {}
         for channel in channels:
             self._subscribe(channel, query.start or LATEST, None)
@@ -308,7 +365,7 @@ class V1Socket(_Socket):
         check_count((*self._by_channel, channel), self._settings.channels_per_subscription)
 
     def _subscribe(self, channel: str, start: Start, ref: str | int | None) -> None:
-        subscription, place = self._node.subscribe((channel,), start, self, V1)
+        subscription, place = self._node.subscribe((channel,), start, self, formats(self._deflate)[0])
         self._by_channel[channel] = subscription
         self._say("subscribed", channel=channel, cursor=str(place.told), ref=ref)
         for gap in place.gaps:
@@ -335,12 +392,19 @@ class RawSocket(_Socket):
     __slots__ = ("_channels", "_subscription")
 
     def __init__(
-        self, node: Node, settings: Settings, link: Link, channels: tuple[str, ...], query: Query, opening: bytes
+        self,
+        node: Node,
+        settings: Settings,
+        link: Link,
+        channels: tuple[str, ...],
+        query: Query,
+        opening: bytes,
+        deflate: Parameters | None = None,
     ) -> None:
         check_count(channels, settings.channels_per_subscription)
-        super().__init__(node, settings, link, opening)
+        super().__init__(node, settings, link, opening, deflate)
         self._channels = channels
-        self._subscription, place = node.subscribe(channels, query.start or LATEST, self, RAW)
+        self._subscription, place = node.subscribe(channels, query.start or LATEST, self, formats(deflate)[1])
         if place.gaps:
             self.gap(place.gaps[0])
         self._write_out()

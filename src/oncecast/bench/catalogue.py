@@ -1,0 +1,31 @@
+"""The benchmarks by name, and running one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+from . import burst, deflate, fanout, idle, latency, poll, publish, scale, stalled, storm
+from .base import Bench, Plan, Row
+from .tools import compiled
+
+__all__ = ["BENCHMARKS", "run"]
+
+BENCHMARKS: Mapping[str, Callable[[Bench, Plan], Iterator[Row]]] = {
+    "fanout": fanout.run,
+    "burst": burst.run,
+    "deflate": deflate.run,
+    "idle": idle.run,
+    "latency": latency.run,
+    "poll": poll.run,
+    "publish": publish.run,
+    "stalled": stalled.run,
+    "scale": scale.run,
+    "storm": storm.run,
+}
+
+
+def run(name: str, plan: Plan) -> Iterator[Row]:
+    """Run one benchmark, with processes of its own, and yield its rows as they are done. Raises `BenchError`."""
+    with Bench(compiled(os.environ)) as bench:
+        yield from BENCHMARKS[name](bench, plan)

@@ -1,0 +1,43 @@
+"""Requests on connections that are kept alive: the CPU time of one, beside nginx's for the same request."""
+
+from __future__ import annotations
+
+from .base import Bench, Plan, Program, Row, ServerProcess, alternate, number
+from .rival import MISSING, nginx
+
+__all__ = ["compare"]
+
+CONNECTIONS = 16
+REQUESTS = 20_000
+
+
+def compare(bench: Bench, plan: Plan, server: ServerProcess, request: bytes, *, name: str, target: float) -> Row:
+    """Return the row of one kind of request."""
+    ours = bench.load(server.port, CONNECTIONS, request)
+    body = server.body(request)
+    count = plan.rounds(REQUESTS)
+    rival = nginx(bench, body)
+    unit, note = "µs CPU per request", f"{CONNECTIONS} connections kept alive, {len(body)} bytes of answer"
+    if rival is None:
+        _cost(server, ours, count)
+        figure = _cost(server, ours, count)
+        return Row(name=name, unit=unit, figure=figure, target=target, note=f"{note}; {MISSING}")
+    theirs = bench.load(rival.port, CONNECTIONS, request)
+    measured = alternate(lambda: _cost(server, ours, count), lambda: _cost(rival, theirs, count), plan.pairs)
+    return Row(
+        name=name,
+        unit=unit,
+        figure=measured.figure,
+        floor=measured.floor,
+        ratio=measured.ratio,
+        low=measured.low,
+        high=measured.high,
+        target=target,
+        note=f"{note}; floor: nginx, `return 200`",
+    )
+
+
+def _cost(server: ServerProcess, load: Program, count: int) -> float:
+    before = server.cpu_ns()
+    done = load.command(f"run {count}")
+    return (server.cpu_ns() - before) / number(done, "requests") / 1000

@@ -1,0 +1,111 @@
+"""Scale: whether a delivery costs the same to 10 subscribers as to 10,000, and on one channel as on 10,000.
+
+What the publishes cost is measured apart, on a channel that nobody listens to, and taken off: to few subscribers, or on
+many channels, there would else be little but publishes. The caches of the machine hold 10 sockets and not 10,000, so the
+C loop gets dearer too; what is judged is how far the multiple of it moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .arena import Arena
+from .base import Bench, Plan, Row, alternate
+
+SUBSCRIBERS = (10, 100, 1000, 10_000)
+CHANNELS = (1, 100, 10_000)
+DELIVERIES = 100_000  # of each measurement, about
+BATCH = 50  # publishes at once, where there are many channels
+TARGET = 1.2
+MINIMUM = 0.01  # µs: a run too short to tell a delivery from the noise of the publishes still has a quotient
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    size: int
+    cost: float
+    floor: float
+    ratio: float
+
+
+def run(bench: Bench, plan: Plan) -> Iterator[Row]:
+    """Yield a row for the subscribers and one for the channels."""
+    most = plan.count(1000 if plan.quick else SUBSCRIBERS[-1])
+    deliveries = plan.rounds(DELIVERIES)
+    sizes = [size for size in SUBSCRIBERS if size < most] + [most]
+    yield _row(
+        "scale, subscribers",
+        [_by_subscribers(bench, plan, size, deliveries) for size in sizes],
+        f"{sizes[0]} to {most} subscribers of one channel",
+    )
+    spread = [size for size in CHANNELS if size < most] + [most]
+    yield _row(
+        "scale, channels",
+        [_by_channels(bench, plan, size, most, deliveries) for size in spread],
+        f"{most} subscribers on {spread[0]} to {most} channels",
+    )
+
+
+def _by_subscribers(bench: Bench, plan: Plan, size: int, deliveries: int) -> _Point:
+    rounds = max(2, deliveries // size)
+    arena, quiet = _arenas(bench, size, 1)
+    arena.floor()
+
+    def cost() -> float:
+        publish = quiet.publish_cost(rounds)
+        return arena.cost(rounds) - publish / size
+
+    return _point(bench, plan, size, cost, lambda: arena.floor_cost(rounds))
+
+
+def _by_channels(bench: Bench, plan: Plan, channels: int, subscribers: int, deliveries: int) -> _Point:
+    each = subscribers // channels
+    batch = min(BATCH, channels)
+    rounds = max(2, deliveries // (each * batch))
+    arena, quiet = _arenas(bench, each * channels, channels)
+    arena.floor()
+    floor_rounds = max(2, deliveries // subscribers)
+
+    def cost() -> float:
+        publish = quiet.publish_cost(rounds, batch=batch)
+        return arena.cost(rounds, batch=batch, channels=channels) - publish / each
+
+    return _point(bench, plan, channels, cost, lambda: arena.floor_cost(floor_rounds))
+
+
+def _arenas(bench: Bench, subscribers: int, channels: int) -> tuple[Arena, Arena]:
+    """Return a server's subscribers, and a publisher on the same server whom nobody listens to."""
+    server = bench.server(retention__messages=100)  # so that the log of 10,000 channels is in its steady state soon
+    arena = Arena(bench, server, "websocket")
+    arena.subscribe(subscribers, channels=channels)
+    arena.publisher()
+    quiet = Arena(bench, server, "websocket", channel="quiet@@@@@")
+    quiet.publisher()
+    return arena, quiet
+
+
+def _point(bench: Bench, plan: Plan, size: int, cost: Callable[[], float], floor: Callable[[], float]) -> _Point:
+    measured = alternate(cost, floor, plan.pairs)
+    bench.stop_all()
+    return _Point(size, measured.figure, measured.floor, measured.ratio)
+
+
+def _row(name: str, points: list[_Point], what: str) -> Row:
+    shown = ", ".join(f"{point.size}: {point.cost:.2f}/{point.floor:.2f}" for point in points)
+    ratios = [point.ratio for point in points]
+    return Row(
+        name=name,
+        unit="dearest / cheapest",
+        figure=_spread([point.cost for point in points]),
+        floor=_spread([point.floor for point in points]),
+        ratio=_spread(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        target=TARGET,
+        note=f"{what}; µs CPU per delivery / per send() in C: {shown}",
+    )
+
+
+def _spread(values: list[float]) -> float:
+    return max(values) / max(min(values), MINIMUM)

@@ -1,0 +1,70 @@
+"""The storm after an outage: 15,000 subscribers come back at once, each 1,000 messages behind.
+
+They connect all together, with the cursor they had, and are live again when each has had all that it missed. Meanwhile
+100 others listen to another channel, on which a message is published every 50 ms whatever happens: what goes out late
+was late from when it was due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .arena import Arena, payload, publisher_request, subscriber_request
+from .base import Bench, BenchError, Plan, Row, number, numbers, percentile
+
+SUBSCRIBERS = 15_000
+BEHIND = 1000
+LIVE = 100
+EVERY_MICROS = 50_000
+MOST_ROUNDS = 4000  # 200 seconds of them: longer than the storm may take
+BATCH = 50
+SECONDS = 100.0
+SECONDS_TARGET = 20.0
+LATENCY_TARGET = 250.0
+CHANNEL = "storm@@@@@"
+
+
+def run(bench: Bench, plan: Plan) -> Iterator[Row]:
+    """Yield how long the storm lasts, and the latency of the live in the midst of it."""
+    count = plan.count(500 if plan.quick else SUBSCRIBERS)
+    behind = BEHIND // 10 if plan.quick else BEHIND
+    transport = plan.transport or "websocket"
+    server = bench.server()
+    live = Arena(bench, server, "websocket")
+    live.subscribe(min(LIVE, count))
+    live.publisher()
+    storm = Arena(bench, server, transport, channel=CHANNEL)
+    cursor = server.request("POST", f"/v1/channels/{CHANNEL.replace('@', '0')}", b'{"t":0}')["id"]
+    publisher = bench.sink(server.port, "websocket")
+    publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, CHANNEL))}")
+    publisher.command(f"rounds {behind // BATCH} {BATCH} 1 0")
+
+    live.sink.begin(f"rounds {MOST_ROUNDS} 1 1 {EVERY_MICROS}")
+    request = bench.file(subscriber_request(transport, CHANNEL, query=f"?after={cursor}"))
+    connected = storm.sink.command(f"storm {count} {request} {behind}")
+    done = storm.sink.command(f"await {SECONDS}")
+    live.sink.begin("stop")
+    rounds = live.sink.answer()
+    if number(done, "holes") or number(done, "gaps") or number(done, "closed"):
+        raise BenchError(f"in the storm, messages were lost: {done}")
+    lost = number(done, "behind")
+    seconds = number(connected, "seconds") + max(0.0, number(done, "seconds")) if not lost else SECONDS
+    yield Row(
+        name=f"storm, {transport}",
+        unit="seconds until all are live",
+        figure=seconds,
+        judged="figure",
+        target=SECONDS_TARGET,
+        note=f"{count} subscribers, each {behind} messages behind, connected after {number(connected, 'seconds'):.1f} s"
+        + (f"; {lost:.0f} were not live in time" if lost else ""),
+    )
+    late = numbers(rounds, "micros")
+    yield Row(
+        name="storm, latency p99",
+        unit="ms until the last of the live has it",
+        figure=percentile(late, 99) / 1000,
+        judged="figure",
+        target=LATENCY_TARGET,
+        note=f"{live.count} live subscribers of another channel, {len(late)} messages meanwhile, worst"
+        f" {max(late) / 1000:.0f} ms",
+    )

@@ -1,0 +1,65 @@
+"""`oncecast bench`: measure this machine, each figure beside its floor, and print a row as soon as it is known."""
+
+from __future__ import annotations
+
+import sys
+from typing import cast
+
+import click
+
+from .base import FAILED, Failure, escaped
+
+__all__ = ["bench"]
+
+NAMES = ("fanout", "burst", "deflate", "idle", "latency", "poll", "publish", "stalled", "scale", "storm")
+
+
+@click.command(short_help="Measure what it costs, beside the floor under it.")
+@click.argument("name", type=click.Choice([*NAMES, "all"]), default="all", metavar="[NAME]")
+@click.option("--transport", type=click.Choice(["websocket", "sse"]), help="One transport, where there are several.")
+@click.option(
+    "--subscribers", type=click.IntRange(1, 50_000), metavar="N", help="So many, instead of each benchmark's own."
+)
+@click.option("--quick", is_flag=True, help="Fewer rounds: to see that it works, not to quote.")
+@click.option("--json", "as_json", is_flag=True, help="Print the machine and the rows as JSON.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print a table for a page of the docs.")
+def bench(
+    name: str, transport: str | None, subscribers: int | None, quick: bool, as_json: bool, as_markdown: bool
+) -> None:
+    """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm.
+
+    The server and the floor under it (a loop in C over send(), or nginx) are measured in turns on one core, the load has
+    another. The ratio is the figure to quote: it says little about the machine. Needs Linux and a C compiler. A full run
+    takes some ten minutes; let nothing else run meanwhile.
+
+    \b
+    Examples:
+      oncecast bench fanout
+      oncecast bench all --quick
+      oncecast bench idle --transport sse --json
+    """
+    if not sys.platform.startswith("linux"):
+        raise Failure("oncecast bench reads CPU time from Linux's /proc: run it there", FAILED)
+    from ..bench import catalogue, report  # here, so that the other commands start without it
+    from ..bench.base import BenchError, Plan, Transport
+
+    plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick)
+    rows = []
+    if not (as_json or as_markdown):
+        click.echo(report.heading())
+    missing = 0
+    for each in NAMES if name == "all" else (name,):
+        try:
+            for row in catalogue.run(each, plan):
+                rows.append(row)
+                if not (as_json or as_markdown):
+                    click.echo(report.as_line(row))
+        except BenchError as error:  # the others can still be run
+            missing += 1
+            click.echo(f"{each}: {escaped(str(error))}", err=True)
+    if as_json:
+        click.echo(report.as_json(rows))
+    if as_markdown:
+        click.echo(report.as_markdown(rows))
+    if missing:
+        sys.exit(FAILED)
