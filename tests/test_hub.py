@@ -463,6 +463,22 @@ def test_a_ticker_of_several_channels_skips_to_before_the_oldest_newest() -> Non
     assert ([("a", Reason.SLOW, 1, 5), ("b", Reason.SLOW, 2, 2)], [3, 6, 7]) == (sink.missed, sink.seqs)
 
 
+@pytest.mark.parametrize("lag", [Lag.RESUME, Lag.LATEST])
+def test_only_the_last_of_several_gaps_moves_the_cursor_on(lag: Lag) -> None:
+    """Who is cut off between two gaps comes back from before both, and hears of both."""
+    bench = Bench(messages=1)
+    sink, subscription = bench.live("abc", lag=lag)
+    bench.append("c")
+    bench.turns.run()
+    bench.hub.block([subscription])
+    bench.append("aaabbb")
+    bench.hub.unblock([subscription])
+    bench.turns.run_all()
+    assert [("a", Reason.SLOW, 2, 3), ("b", Reason.SLOW, 2, 6)] == sink.missed
+    assert [1, 3] == [gap.cursor.seq for gap in sink.gaps]
+    assert [1, 4, 7] == sink.seqs
+
+
 def test_a_ticker_may_be_ended_by_its_gap() -> None:
     """A raw socket closes at a gap; it is told of one, and reads no more."""
     bench = Bench()
@@ -501,15 +517,16 @@ def test_those_that_come_back_together_share_pages(monkeypatch: pytest.MonkeyPat
     """A page is made once for all that stand at one place, and so many pages are kept and no more."""
     monkeypatch.setattr(hub_module, "PAGES_PER_TURN", 3)
     bench = Bench()
-    bench.append("aaaa")
+    bench.append("aaaaaaa")
     bench.turns.run()
     sinks = [bench.attach(start=EARLIEST)[0] for _ in range(3)]
     bench.turns.run()
     assert 1 == len({id(sink.blocks[0]) for sink in sinks})
-    for seq in range(4):
+    for seq in range(7):
         bench.attach(start=after(seq))
-    bench.turns.run()
-    assert 3 == len(bench.hub._pages)
+    for _ in range(2):
+        bench.turns.run()
+        assert 3 == len(bench.hub._pages)
     bench.turns.run()
     assert {} == bench.hub._pages
 
@@ -588,12 +605,26 @@ def test_a_write_may_end_its_subscription() -> None:
     rest, _ = bench.live("a")
     third_sink, third = bench.attach(start=EARLIEST)
     for sink, subscription in ((one, first), (two, second), (third_sink, third)):
-        sink.on_write = lambda subscription=subscription: bench.hub.detach(subscription)  # type: ignore[misc]
+        sink.on_write = lambda subscription=subscription: bench.hub.detach(subscription)
     for _ in range(2):
         bench.append("a")
         bench.turns.run_all()
     assert [[1], [1], [1, 2], [1]] == [one.seqs, two.seqs, rest.seqs, third_sink.seqs]
     assert 1 == bench.hub.subscriptions
+
+
+def test_the_last_of_a_format_may_end_in_its_write() -> None:
+    """With it its format goes, while the channel's other formats still wait for their block."""
+    bench = Bench()
+    sinks = []
+    for _ in range(3):
+        sink, subscription = bench.live()
+        sink.on_write = lambda subscription=subscription: bench.hub.detach(subscription)
+        sinks.append(sink)
+        bench.format = Words()
+    bench.append("a")
+    bench.turns.run()
+    assert ([[1]] * 3, {}) == ([sink.seqs for sink in sinks], bench.hub._audiences)
 
 
 def test_a_write_may_end_another_of_several_channels() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncecast import log as log_module
-from oncecast.log import EARLIEST, ENTRY_BYTES, LATEST, Entry, Log, Place, Retention, Start, StartKind
+from oncecast.log import EARLIEST, ENTRY_BYTES, LATEST, Entry, Log, Place, Retention, Start, StartKind, hold_until_last
 from oncecast.message import MAX_SEQ, Cursor, Gap, Kind, Message, Reason
 
 BOTH = ("a", "b")
@@ -64,7 +64,9 @@ def read(log: Log, channels: tuple[str, ...], place: Place) -> list[int]:
 
 def told(gaps: list[Gap]) -> list[tuple[str, Reason, int, int | None, int]]:
     """Gaps as plain tuples: channel, reason, from, to, and where the stream goes on."""
-    return [(g.channel, g.reason, g.missed_from.seq, g.missed_to and g.missed_to.seq, g.cursor.seq) for g in gaps]
+    return [
+        (g.channel, g.reason, g.missed_from.seq, g.missed_to.seq if g.missed_to else None, g.cursor.seq) for g in gaps
+    ]
 
 
 # -- starts
@@ -367,6 +369,14 @@ def test_a_gap_is_told_once() -> None:
     assert [("a", Reason.SLOW, 4, 4, 0)] == told(log.gaps(BOTH, place, Reason.SLOW))
     place.seq = 6
     assert [] == log.gaps(BOTH, place, Reason.SLOW)
+
+
+def test_only_the_last_of_several_gaps_moves_its_holder() -> None:
+    """The others point back to before all of them; one alone, or none, is as it is."""
+    log = fill(make(Retention(messages=1)), "abab")
+    gaps = log.resolve(BOTH, after(0)).gaps
+    assert [0, 2] == [gap.cursor.seq for gap in hold_until_last(gaps, Cursor("e", 0))]
+    assert (gaps[1:], []) == (hold_until_last(gaps[1:], Cursor("e", 0)), hold_until_last([], Cursor("e", 0)))
 
 
 def test_with_nothing_left_the_place_goes_past_all_that_was_trimmed() -> None:

@@ -147,7 +147,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(channels=SUBSETS, back=st.integers(-1, 20))
     def start_since(self, channels: tuple[str, ...], back: int) -> None:
-        """A reader comes for what was published from a time on: it gets all of it that is held, and a gap if some is not."""
+        """A reader comes for a time and what follows: all that is held of it comes, with a gap if some is not."""
         time = (self.items[-1].time if self.items else 1000.0) - back
         place = self.log.resolve(channels, Start(StartKind.SINCE, number=time))
         asked = [item for item in self.items if item.channel in channels and item.time >= time]
@@ -208,5 +208,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLogAgainstTheModel = LogMachine.TestCase
-TestLogAgainstTheModel.__doc__ = "Whatever happens in whatever order, the log holds what it should and keeps the promise."
+TestLogAgainstTheModel.__doc__ = (
+    "Whatever happens in whatever order, the log holds what it should and keeps the promise."
+)
 TestLogAgainstTheModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -396,6 +396,7 @@ class Hub:
         """
         place = subscription.place
         assert place is not None
+        behind = self.log.cursor(place.seq)
         trimmed = {gap.channel: gap for gap in self.log.gaps(subscription.channels, place, Reason.SLOW)}
         newest = min((n for c in subscription.channels if (n := self.log.newest((c,))) > place.seq), default=0)
         before, place.seq = place.seq, max(place.seq, newest - 1)
@@ -409,7 +410,7 @@ class Hub:
                 gaps.append(Gap(channel, Reason.SLOW, first, here, here))
             elif gap:
                 gaps.append(msgspec.structs.replace(gap, cursor=here))
-        for gap in hold_until_last(gaps, self.log.cursor(before)):
+        for gap in hold_until_last(gaps, behind):
             self._tell(subscription, gap)
 
     def _wake(self) -> None:

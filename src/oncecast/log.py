@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import msgspec
 
@@ -273,6 +273,8 @@ class Log:
                 seq = self._before_last(channels, int(start.number))
             case StartKind.SINCE:
                 return self._since(channels, start.number)
+            case kind:
+                assert_never(kind)
         return Place(seq, self.cursor(seq), forgiven={name: self.mark(name).seq for name in channels})
 
     def gaps(self, channels: Sequence[str], place: Place, reason: Reason) -> list[Gap]:

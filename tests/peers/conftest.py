@@ -78,6 +78,7 @@ class Story:
 
     async def __aenter__(self) -> Story:
         await self.pipe.start()
+        print(f"{self.pipe!r}: give Story this seed to see the same cuts")  # noqa: T201 - shown where a test fails
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,7 +13,7 @@ let errors = 0;
 
 source.addEventListener("error", () => (errors += 1));
 source.addEventListener("message", (event) => {
-  if (data.push(JSON.parse(event.data)) < Number(count)) return;
+  if (data.push(JSON.parse(event.data)) !== Number(count)) return;
   source.close();
   console.log(JSON.stringify({ data, errors, lastEventId: event.lastEventId }));
 });

@@ -30,7 +30,7 @@ from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.transports.base import Settings as TransportSettings
 from oncecast.wire.http1 import Limits
-from oncecast.wire.ws_connection import Event, Role, WebSocketConnection
+from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, ProtocolFailed, Role, WebSocketConnection
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
 EPOCH = "e0"
@@ -91,6 +91,9 @@ class FakeTransport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closing or self.aborted
+
+    def is_reading(self) -> bool:
+        return self.reading
 
     def pause_reading(self) -> None:
         assert self.reading, "paused twice"
@@ -322,10 +325,10 @@ class Peer:
         """Read the next text frame's JSON; pings are passed over."""
         while True:
             event = await self.event()
-            if hasattr(event, "is_text"):
+            if isinstance(event, DataReceived):
                 frame: dict[str, Any] = json.loads(event.data)
                 return frame
-            assert not hasattr(event, "code"), event
+            assert not isinstance(event, CloseReceived | ProtocolFailed), event
 
     async def say(self, **fields: Any) -> None:
         """Send a frame of `oncecast.v1`."""

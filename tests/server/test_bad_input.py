@@ -13,7 +13,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -356,17 +356,14 @@ async def closed_with(peer: Peer) -> int:
             return event.code
 
 
-async def send_to_a_closed_ear(peer: Peer, data: bytes) -> None:
-    """Send what a server may stop reading at any byte."""
-    peer.writer.write(data)
-
-
 @pytest.mark.parametrize("name", SOCKET)
 async def test_a_fault_on_a_websocket(scene: Scene, name: str) -> None:
     """A fault or a flood gets its close code, then the end."""
     data, code = SOCKET[name]
+    app = scene.site.server.app
+    app.settings = replace(app.settings, publishes_per_second=500.0)  # a slow machine must be flooded too
     peer = await scene.site.websocket("/v1/connect")
-    await send_to_a_closed_ear(peer, data)
+    peer.writer.write(data)  # not `drain`: a server may stop reading at any byte
     assert code == await closed_with(peer)
     peer.close()
     await scene.check()
@@ -497,6 +494,7 @@ async def cost(site: Site, opening: bytes, piece: bytes, total: int, *, after: b
     finally:
         tracemalloc.stop()
         peer.close()
+        await site.until(lambda: not site.server.app.connections)
 
 
 async def test_memory_of_an_endless_head(open_site: Open) -> None:

@@ -226,7 +226,9 @@ def test_an_events_name(ask: Ask, bench: Bench) -> None:
     """The name is kept with the message; one that is too long or empty is refused."""
     assert 201 == ask("POST", A, b"1", Oncecast_Event="tick").status
     assert ["tick"] == [message.event for message in stored(bench)]
-    for event in ("x" * 129, ""):
+    assert 201 == ask("POST", A, b"1", Oncecast_Event="é".encode().decode("latin-1")).status
+    assert "é" == stored(bench)[-1].event
+    for event in ("x" * 129, "", "\xff", "gap"):
         answer = ask("POST", A, b"1", Oncecast_Event=event)
         assert (400, "event_invalid") == (answer.status, answer.code)
 

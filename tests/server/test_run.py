@@ -120,15 +120,23 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
     assert "" == process.stderr.read()
 
 
-def test_a_second_signal_while_it_stops_is_no_harm(start: Start) -> None:
-    """An impatient second Ctrl-C does not make a clean end a dirty one."""
-    process, port = start(PROGRAM)
-    peer, _ = connect(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n", until=b"ok\n")
-    with peer:
+@pytest.mark.parametrize("program", [PROGRAM, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
+def test_a_second_signal_cuts_off_who_does_not_leave(start: Start, program: str) -> None:
+    """Subscribers have their time to leave; an impatient second signal takes it from them, and the end is clean."""
+    process, port = start(program)
+    healthy = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+    stays, _ = connect(
+        port, healthy + b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n", until=b"ok\n"
+    )
+    leaves, _ = connect(port, healthy, until=b"ok\n")
+    with stays, leaves:
         process.send_signal(signal.SIGINT)
-        assert b"" == rest(peer)
+        assert b"" == rest(leaves)  # so the first signal has been heard
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
-    assert 0 == process.wait(SECONDS)
+        with contextlib.suppress(ConnectionResetError):
+            assert b"" == rest(stays)
+    assert 0 == process.wait(SECONDS / 2)
     assert process.stderr is not None
     assert "" == process.stderr.read()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -191,6 +193,8 @@ async def test_a_peer_that_breaks_off_is_not_counted_as_a_cut(echo: Echo) -> Non
         reader, writer = await asyncio.open_connection("127.0.0.1", pipe.port)
         writer.write(b"x")
         await reader.read(1)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         await echo.gone.wait()
         assert 0 == pipe.cuts

@@ -104,10 +104,12 @@ def test_a_bad_query_is_refused(query: str, code: str) -> None:
     assert code == refusal.value.code
 
 
-def test_last_in_a_frame_is_not_negative() -> None:
-    """A frame's `last` is a number already, and is held to the same rule."""
+def test_last_and_since_in_a_frame_are_not_negative() -> None:
+    """A frame's numbers are numbers already, and are held to the same rule."""
     with pytest.raises(Refusal, match="0 or more"):
         parse_start(None, -1, None)
+    with pytest.raises(Refusal, match="0 or more"):
+        parse_start(None, None, -0.5)
 
 
 def test_the_number_of_channels_is_limited() -> None:

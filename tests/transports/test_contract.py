@@ -33,3 +33,27 @@ async def test_a_stalled_reader_costs_little(kind: type[Subscriber]) -> None:
         assert max(held) <= PAGE_BYTES + BIG
     finally:
         await bench.close()
+
+
+RESUMING = [kind for kind in SUBSCRIBERS if kind.resumes]
+
+
+@pytest.mark.parametrize("first", RESUMING, ids=lambda kind: kind.name)
+async def test_a_cursor_of_one_transport_resumes_on_every_other(first: type[Subscriber]) -> None:
+    """Falling back to another transport is resuming: the cursor means the same to all of them."""
+    bench = Bench(first)
+    try:
+        await bench.serve()
+        bench.publish_numbers(5)
+        subscriber = bench.subscriber()
+        await bench.listen(subscriber, 5)
+        cursor = subscriber.cursors["c"]
+        subscriber.cut()
+        bench.publish_numbers(5)
+        for kind in RESUMING:
+            bench.kind = kind
+            other = bench.subscriber(start="after=latest")
+            other.seek(cursor)
+            assert bench.shown(other, 6) == (await bench.listen(other, 5)).data, kind.name
+    finally:
+        await bench.close()

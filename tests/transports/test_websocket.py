@@ -24,7 +24,13 @@ BEAT = 15.0
 class Peer:
     """A client on a fake link: it speaks through our codec, and reads what the server wrote."""
 
-    def __init__(self, rig: Any, kind: type[V1Socket | RawSocket], query: str, channels: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        rig: Any,
+        kind: type[V1Socket | RawSocket],
+        query: str,
+        channels: tuple[str, ...],
+    ) -> None:
         self.link = rig.link()
         self.socket = kind(rig.node, rig.settings, self.link, channels, parse_query(query), OPENING)
         self.link.listener = self.socket

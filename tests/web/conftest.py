@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import TimeoutError as PageTimeoutError
 
 PATIENCE_MS = 30_000  # for anything to happen in the page: generous, as the machine may be busy; nobody waits that long
 PATIENCE_SECONDS = PATIENCE_MS / 1000
@@ -59,8 +60,12 @@ class Visit:
         return [p for p in self.problems if not any(re.search(pattern, p) for pattern in self.expected)]
 
     async def until(self, condition: str, argument: object = None) -> None:
-        """Wait until a function of the page's JavaScript returns something true."""
-        await self.page.wait_for_function(condition, arg=argument, timeout=PATIENCE_MS)
+        """Wait until a function in the page's JavaScript returns something true; say what is shown if it never does."""
+        try:
+            await self.page.wait_for_function(condition, arg=argument, timeout=PATIENCE_MS)
+        except PageTimeoutError as error:
+            error.add_note(f"Problems: {self.problems}. The page:\n{await self.page.inner_text('body')}")
+            raise
 
 
 class ServerProcess:

@@ -21,7 +21,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the modules, with the file that tells Node that they are modules."""
     copy = tmp_path_factory.mktemp("web")
     (copy / "package.json").write_text('{"type": "module"}')
-    for module in (*MODULES, "ledger.test.mjs"):
+    for module in (*MODULES, "modules.test.mjs"):
         shutil.copy((WEB if module in MODULES else HERE) / module, copy)
     return copy
 
@@ -43,4 +43,4 @@ def test_module_is_javascript(modules: Path, module: str) -> None:
 
 def test_books_and_polling(modules: Path) -> None:
     """The tests in JavaScript pass."""
-    assert "" == node("--test", "ledger.test.mjs", cwd=modules)
+    assert "" == node("--test", "modules.test.mjs", cwd=modules)

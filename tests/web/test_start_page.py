@@ -212,13 +212,14 @@ async def test_a_connection_that_breaks_is_resumed(server: ServerProcess, visit:
         assert 1 == shown["sse"]["requests"] - before["sse"]["requests"]
 
 
-async def test_a_new_life_of_the_log_is_a_gap(own_server: ServerProcess, visit: Visiting) -> None:
-    """A server that was killed and restarted has lost its log: each listener is told so, and goes on."""
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_a_new_life_of_the_log_is_a_gap(own_server: ServerProcess, visit: Visiting, end: str) -> None:
+    """A server that was killed, or stopped, and restarted has lost its log: each listener is told, and goes on."""
     page = await visit(own_server.url)
     page.expect_problems(*UNREACHABLE)
     await moved(page, *KINDS, more=2)
     old = (await panels(page))["sse"]["id"].split("-")[0]
-    await own_server.kill()
+    await (own_server.kill() if end == "kill" else own_server.stop())
     await in_state(page, "waiting", *KINDS)
     await own_server.start()
     await page.until(f"() => Object.values(({PANELS})()).every(({{ resume }}) => /Gap on .*: epoch/.test(resume))")

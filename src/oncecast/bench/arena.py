@@ -39,6 +39,7 @@ class Arena:
         self.mode = mode
         self.sink = bench.sink(server.port, mode)
         self.count = 0
+        self._channels = 1
         self.channel = channel
         self._data_bytes = data_bytes
         self._floor: Program | None = None
@@ -49,6 +50,7 @@ class Arena:
         request = self._bench.file(subscriber_request(self.mode, self.channel, headers=headers))
         answer = self.sink.command(f"subscribe {count} {request} {channels} 0 0")
         self.count += count
+        self._channels = channels
         return answer
 
     def stalled(self, count: int, buffer: int) -> None:
@@ -61,21 +63,19 @@ class Arena:
         request = self._bench.file(publisher_request())
         self.sink.command(f"publisher {request} {self._bench.file(payload(self._data_bytes, self.channel))}")
 
-    def rounds(self, count: int, *, batch: int = 1, channels: int = 1) -> Rounds:
-        """Publish so many times `batch` messages, each time when all subscribers have those before."""
-        return _rounds(self.sink.command(f"rounds {count} {batch} {channels} 0"))
+    def rounds(self, count: int, *, batch: int = 1) -> Rounds:
+        """Publish so many times `batch` messages, each time when all have those before; channels take turns."""
+        return _rounds(self.sink.command(f"rounds {count} {batch} {self._channels} 0"))
 
-    def cost(self, rounds: int, *, batch: int = 1, channels: int = 1) -> float:
+    def cost(self, rounds: int, *, batch: int = 1) -> float:
         """Return the server's CPU microseconds for one delivery, the publishes included."""
-        before = self.server.cpu_ns()
-        done = self.rounds(rounds, batch=batch, channels=channels)
-        return (self.server.cpu_ns() - before) / done.deliveries / 1000
+        return self.round_cost(rounds, batch=batch) * self._channels / self.count / batch
 
-    def publish_cost(self, rounds: int, *, batch: int = 1) -> float:
-        """Return the server's CPU microseconds for one publish, where nobody listens."""
+    def round_cost(self, rounds: int, *, batch: int = 1) -> float:
+        """Return the server's CPU microseconds for one round."""
         before = self.server.cpu_ns()
         self.rounds(rounds, batch=batch)
-        return (self.server.cpu_ns() - before) / rounds / batch / 1000
+        return (self.server.cpu_ns() - before) / rounds / 1000
 
     def floor(self, *, batch: int = 1) -> None:
         """Start the floor, with as many subscribers and the bytes of the server's sends."""

@@ -1,8 +1,9 @@
 """Stalled readers: what a thousand that read nothing cost the thousand that read, and the server's memory.
 
-Two servers, each with readers; one has as many stalled readers besides, with a small receive buffer. There many messages
-go by first, so that the stalled are full, and the log at its bound. Then the latency of the readers is measured in turns
-with the other server. At last the stalled read on, and each must see every message, or a gap where some are missing.
+Two servers, each with readers; one has as many stalled readers besides, with a small receive buffer. There many
+messages go by first, so that the stalled are full, and the log at its bound. Then the latency of the readers is
+measured in turns with the other server. At last the stalled read on: each must see every message, or a gap where some
+are missing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from typing import cast
 
 import click
@@ -12,6 +15,7 @@ from .base import FAILED, Failure, escaped
 __all__ = ["bench"]
 
 NAMES = ("fanout", "burst", "deflate", "idle", "latency", "poll", "publish", "stalled", "scale", "storm")
+TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
 
 @click.command(short_help="Measure what it costs, beside the floor under it.")
@@ -28,9 +32,9 @@ def bench(
 ) -> None:
     """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm.
 
-    The server and the floor under it (a loop in C over send(), or nginx) are measured in turns on one core, the load has
-    another. The ratio is the figure to quote: it says little about the machine. Needs Linux and a C compiler. A full run
-    takes some ten minutes; let nothing else run meanwhile.
+    The server and the floor under it (a loop in C over send(), or nginx) are measured in turns on one core, the load
+    has another. The ratio is the figure to quote: it depends little on the machine. Needs Linux and a C compiler. A
+    full run takes some fifteen minutes; let nothing else run meanwhile.
 
     \b
     Examples:
@@ -44,22 +48,33 @@ def bench(
     from ..bench.base import BenchError, Plan, Transport
 
     plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick)
-    rows = []
-    if not (as_json or as_markdown):
+    as_table = not (as_json or as_markdown)
+    rows, missing = [], 0
+    if as_table:
         click.echo(report.heading())
-    missing = 0
-    for each in NAMES if name == "all" else (name,):
-        try:
-            for row in catalogue.run(each, plan):
-                rows.append(row)
-                if not (as_json or as_markdown):
-                    click.echo(report.as_line(row))
-        except BenchError as error:  # the others can still be run
-            missing += 1
-            click.echo(f"{each}: {escaped(str(error))}", err=True)
+    with _cleaning_up():
+        for each in NAMES if name == "all" else (name,):
+            try:
+                for row in catalogue.run(each, plan):
+                    rows.append(row)
+                    if as_table:
+                        click.echo(report.as_line(row))
+            except BenchError as error:  # the others can still be run
+                missing += 1
+                click.echo(f"{each}: {escaped(str(error))}", err=True)
     if as_json:
         click.echo(report.as_json(rows))
     if as_markdown:
         click.echo(report.as_markdown(rows))
     if missing:
         sys.exit(FAILED)
+
+
+@contextlib.contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does, with the processes that it has started."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

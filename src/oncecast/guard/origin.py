@@ -48,8 +48,9 @@ class Origins:
             )
         if "*" in self.allowed:  # never together with credentials: Fetch Standard, CORS protocol
             return (("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", EXPOSE_HEADERS))
-        shown = origin[:100].encode("ascii", "backslashreplace").decode()
-        raise Refusal("origin_refused", f"Pages of {shown} may not connect here: add that origin to `origins`.")
+        raise Refusal(
+            "origin_refused", f"Pages of {origin[:100]!a} may not connect here: add that origin to `origins`."
+        )
 
 
 def preflight(cors: Headers) -> Headers:

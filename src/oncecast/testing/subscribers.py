@@ -68,8 +68,8 @@ class ShortPollSubscriber(Subscriber):
                         status = event.status
                     case http1_client.Body():
                         body += event.data
-                    case http1_client.End():
-                        if not event.keep_alive:
+                    case end:
+                        if not end.keep_alive:
                             self.cut()
                         return self._answer(status, bytes(body))
 
@@ -141,7 +141,7 @@ class SseSubscriber(Subscriber):
                         seen += map(self._event, self._events.receive(part.data))
                     case http1_client.Body():
                         self._error += part.data
-                    case http1_client.End():
+                    case _:  # the end
                         self.cut()
                         if self._status != 200:
                             raise refused(self._status, bytes(self._error))
@@ -213,11 +213,11 @@ class _SocketSubscriber(Subscriber):
                             ws_handshake.check_response(status, event.headers, key, self.protocols)
                     case http1_client.Body():
                         body += event.data
-                    case http1_client.End():
+                    case end:
                         if status != 101:
                             self.cut()
                             raise refused(status, bytes(body))
-                        return event.rest
+                        return end.rest
 
     def write(self, data: bytes) -> None:
         """Send a text frame."""

@@ -18,7 +18,7 @@ from ..node import Node
 from ..server.server import Server
 from ..server.settings import Settings
 from .pipe import FaultyPipe
-from .subscriber import CursorSeen, GapSeen, MessageSeen, Subscriber
+from .subscriber import GapSeen, MessageSeen, Subscriber
 
 __all__ = ["EPOCH", "Bench", "Heard", "Serve", "Served", "TransportFailed", "expect", "serve"]
 
@@ -166,8 +166,8 @@ class Bench:
                     heard.messages.append(seen)
                 case GapSeen():
                     heard.gaps.append(seen)
-                case CursorSeen():
-                    heard.cursors.append(seen.cursor)
+                case told:
+                    heard.cursors.append(told.cursor)
 
     async def attach(self, subscriber: Subscriber) -> None:
         """Connect, and wait until the subscriber knows where it stands, so that nothing after this is missed."""

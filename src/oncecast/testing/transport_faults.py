@@ -64,7 +64,7 @@ async def gaps_of_several_channels(bench: Bench) -> None:
         bench.publish(Draft("ab"[n % 2], str(n).encode()))
     wanted = {("a", bench.at(3)), ("b", bench.at(4))}
     async with bench.pipe() as pipe:
-        for start, step in ((bench.at(0), 1), ("earlier-7", 9)):
+        for start, step in ((bench.at(0), 5), ("earlier-7", 11)):  # an event is longer than a step
             at, cut = 0, True
             while cut:
                 subscriber = bench.subscriber("a", "b")

@@ -152,7 +152,7 @@ def parse_line(line: bytes) -> Draft:
     """Read one JSON line of a batch. Raises `Refusal`."""
     try:
         return _decode_line(line).draft()
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal("data_invalid", f"This line is not a message: {error}.") from None
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
@@ -208,7 +208,7 @@ def parse_frame(data: bytes) -> ClientFrame:
     """Read a client's frame. Raises `Refusal` (`frame_invalid`)."""
     try:
         frame: ClientFrame = _decode_frame(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {error}.") from None
     except RecursionError:
         raise Refusal("frame_invalid", TOO_DEEP) from None
@@ -263,7 +263,9 @@ def _draft(
     if not isinstance(data64, msgspec.UnsetType):
         if bytes(data):
             raise Refusal("data_invalid", "Send data or data64, not both.")
-        text = data64.get("base64", "") if isinstance(data64, dict) else data64
+        if isinstance(data64, dict) and data64.keys() != {"base64"}:
+            raise Refusal("data_invalid", 'data64 as an object has the one field base64: {"base64": "…"}.')
+        text = data64["base64"] if isinstance(data64, dict) else data64
         return Draft(channel, base64_data(text), Kind.BINARY, event, key)
     raw = bytes(data)
     if not raw:

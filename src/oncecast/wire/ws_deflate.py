@@ -271,8 +271,6 @@ class PerMessageDeflate:
         if not self._send_takeover:
             payload = compress_message(data, window_bits=self._send_bits, level=self._level)
             return payload if len(payload) < len(data) or not self._threshold else None
-        if not data:
-            return b"\x00"  # RFC 7692 §7.2.3.6; zlib has nothing to flush
         if self._deflater is None:
             self._deflater = _new_deflater(self._send_bits, self._level)
         return (self._deflater.compress(data) + self._deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]

@@ -1,0 +1,377 @@
+"""The JSON of the wire: data in and out to the letter, frames both ways, and everything that is refused on the way."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from oncecast.errors import ERRORS, Refusal
+from oncecast.message import Cursor, Draft, Gap, Kind, Message, Reason, Receipt
+from oncecast.wire import envelope
+from oncecast.wire.envelope import Auth, Publish, Subscribe, Unsubscribe
+
+BIG = b"123456789012345678901234567890"
+DEEP = b"[" * 200_000 + b"]" * 200_000
+GAP = Gap("news", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 4), Cursor("e", 5))
+GAP_FIELDS = {"channel": "news", "reason": "expired", "missed_from": "e-1", "missed_to": "e-4", "cursor": "e-5"}
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def refused(code: str, call: Any, *args: Any) -> str:
+    """The message of the refusal that a call has to end in."""
+    with pytest.raises(Refusal) as caught:
+        call(*args)
+    assert code == caught.value.code
+    return caught.value.message
+
+
+def message(data: bytes, kind: Kind = Kind.JSON, event: str | None = None) -> Message:
+    """A message with number 7 on `news`."""
+    return Message(7, "news", data, kind, event, 1764000000.123)
+
+
+# -- data, in
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1",
+        b" {  } ",
+        b'{"a":1,"a":2}',
+        BIG,
+        b"[1.0000000000000000000001,1e999,-0,1E5]",
+        b'"\\u0000\\ud83d\\ude00"',
+        '"\u2028\u00e9"'.encode(),
+        b"null",
+        b'\t"a"\t',
+    ],
+)
+def test_json_is_kept_to_the_letter(data: bytes) -> None:
+    """Digits, spaces, doubled keys and escapes stay as they were sent."""
+    assert data == envelope.json_data(data)
+
+
+@pytest.mark.parametrize(
+    "data, line",
+    [
+        (b"1\n", b"1"),
+        (b"[\r\n  " + BIG + b" ,\n1.0000000000000000000001]", b"[" + BIG + b",1.0000000000000000000001]"),
+        (b'{\n"a b" : "c\\n d"}', b'{"a b":"c\\n d"}'),
+    ],
+)
+def test_json_of_several_lines_becomes_one(data: bytes, line: bytes) -> None:
+    """An envelope is one line, and still no digit or character of a value changes."""
+    assert line == envelope.json_data(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b" ",
+        b"nul",
+        b"[1,]",
+        b"[01]",
+        b"[1.]",
+        b"[NaN]",
+        b"1 2",
+        b"\n1 2",
+        b"\xef\xbb\xbf1",
+        b'"\x00"',
+        b'"a\tb"',
+        b'"\\x"',
+        b'"\\ud800"',
+        b'["\\udc00"]',
+        b'[\n"\\ud800"]',
+        b"\x00",
+        b"\x0b1",
+    ],
+)
+def test_what_is_not_json_is_refused(data: bytes) -> None:
+    """Also a lone surrogate, which has no UTF-8 and would fail in front of every subscriber."""
+    assert "not JSON" in refused("data_invalid", envelope.json_data, data)
+
+
+@pytest.mark.parametrize("data, byte", [(b"\xff", 0), (b'"ab\xc3"', 3), (b'"\xed\xa0\x80"', 1)])
+def test_data_that_is_not_utf8_is_refused_at_its_byte(data: bytes, byte: int) -> None:
+    """JSON and text alike, and the message says where."""
+    for check in (envelope.json_data, envelope.text_data):
+        assert f"byte {byte}" in refused("data_invalid", check, data)
+
+
+@pytest.mark.parametrize("data", [DEEP, b"\n" + DEEP, b"[" * 200_000])
+def test_json_nested_without_end_is_refused(data: bytes) -> None:
+    """It costs a refusal, and no stack."""
+    refused("data_invalid", envelope.json_data, data)
+
+
+@given(JSON)
+def test_all_that_json_can_say_is_taken(value: object) -> None:
+    """Whatever a JSON writer makes passes, and reads back as the same."""
+    assert value == json.loads(envelope.json_data(json.dumps(value, indent=1).encode()))
+
+
+@pytest.mark.parametrize("data", [b"", b"a\r\nb\0", "é\u2028".encode(), b"\xef\xbb\xbfa"])
+def test_text_is_kept_as_it_is(data: bytes) -> None:
+    """Any UTF-8 is text."""
+    assert data == envelope.text_data(data)
+
+
+@given(st.binary(max_size=100))
+def test_base64_is_decoded(data: bytes) -> None:
+    """What a writer of base64 makes is read back."""
+    assert data == envelope.base64_data(base64.b64encode(data).decode())
+
+
+@pytest.mark.parametrize("text", ["A", "AA", "AAA", "AA==\n", "A A=", "AA-_", "Aé==", "====", "\ud800"])
+def test_what_is_not_base64_is_refused(text: str) -> None:
+    """No padding, other alphabets, white space: each would be a guess."""
+    assert "base64" in refused("data_invalid", envelope.base64_data, text)
+
+
+@pytest.mark.parametrize(
+    "data, expected",
+    [
+        (b'{"a":\n1}', (b'{"a":1}', Kind.JSON)),
+        (b"hello", (b"hello", Kind.TEXT)),
+        (b"", (b"", Kind.TEXT)),
+        (b"\xff\x00", (b"\xff\x00", Kind.BINARY)),
+        (DEEP, (DEEP, Kind.TEXT)),
+    ],
+    ids=["json", "text", "empty", "binary", "deep"],
+)
+def test_data_without_a_type_is_what_it_can_be(data: bytes, expected: tuple[bytes, Kind]) -> None:
+    """JSON if it parses, else text if it is UTF-8, else binary."""
+    assert expected == envelope.sniff(data)
+
+
+# -- messages, out
+
+
+@pytest.mark.parametrize(
+    "sent, expected",
+    [
+        (message(b'{"t": ' + BIG + b"}"), b'"data":{"t": ' + BIG + b'},"event":null'),
+        (message('a"\r\n\0é'.encode(), Kind.TEXT, "x"), '"data":"a\\"\\r\\n\\u0000é","event":"x"'.encode()),
+        (message(b"\xff\x00", Kind.BINARY, 'é"'), '"data64":{"base64":"/wA="},"event":"é\\""'.encode()),
+        (message(b"", Kind.TEXT), b'"data":"","event":null'),
+        (message(b"", Kind.BINARY), b'"data64":{"base64":""},"event":null'),
+    ],
+)
+def test_a_message_is_written_whole(sent: Message, expected: bytes) -> None:
+    """Its id, channel, data by its kind, event and time, on one line; in a frame it has its type in front."""
+    written = b'"id":"e-7","channel":"news",' + expected + b',"time":1764000000.123}'
+    assert b"{" + written == envelope.message_json(sent, "e")
+    assert b'{"type":"message",' + written == envelope.message_frame(sent, "e")
+
+
+@given(TEXTS)
+@example('\u2028\u2029\x7f\x00\r\n"\\\U0001f600')
+def test_every_text_comes_out_as_it_went_in(text: str) -> None:
+    """A text's JSON is one line that reads back as the same text."""
+    written = envelope.message_json(message(text.encode(), Kind.TEXT), "e")
+    assert text == json.loads(written)["data"]
+    assert b"\n" not in written
+
+
+def test_a_gap_is_written_whole() -> None:
+    """Alone, in a frame, and with an end that is not known."""
+    assert GAP_FIELDS == json.loads(envelope.gap_json(GAP))
+    assert {"type": "gap", **GAP_FIELDS} == json.loads(envelope.gap_frame(GAP))
+    lost = Gap("news", Reason.EPOCH, Cursor("old", 1), None, Cursor("e", 5))
+    assert {
+        "channel": "news",
+        "reason": "epoch",
+        "missed_from": "old-1",
+        "missed_to": None,
+        "cursor": "e-5",
+    } == envelope.gap_fields(lost)
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_an_error_names_its_page(code: str) -> None:
+    """Every code is written with its message and where it is explained."""
+    refusal = Refusal(code, 'What to "do".')
+    assert {
+        "error": {"code": code, "message": 'What to "do".', "docs": f"/docs/errors#{code}"},
+    } == json.loads(envelope.error_json(refusal))
+
+
+def test_a_receipt_is_written_whole() -> None:
+    """The id and how durable it is."""
+    assert b'{"id":"e-7","durability":"fsync"}' == envelope.receipt_json(Receipt("e", 7, "fsync"))
+
+
+def test_a_poll_holds_messages_cursor_and_gaps() -> None:
+    """One gap with one channel; with several, all of them beside the first."""
+    assert b'{"messages":[],"cursor":"e-5","gap":null}' == envelope.poll_json([], Cursor("e", 5), [], several=False)
+    other = Gap("b", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 3), Cursor("e", 5))
+    poll = json.loads(envelope.poll_json([b'{"a":1}', b"2"], Cursor("e", 9), [GAP, other], several=True))
+    assert {
+        "messages": [{"a": 1}, 2],
+        "cursor": "e-9",
+        "gap": GAP_FIELDS,
+        "gaps": [GAP_FIELDS, envelope.gap_fields(other)],
+    } == poll
+    assert b',"gap":null,"gaps":[]}' in envelope.poll_json([], Cursor("e", 5), [], several=True)
+    assert "gaps" not in json.loads(envelope.poll_json([], Cursor("e", 5), [GAP], several=False))
+
+
+# -- publishing
+
+
+@pytest.mark.parametrize(
+    "fields, draft",
+    [
+        (b'"data":{"a": 1}', Draft("news", b'{"a": 1}')),
+        (b'"data": ' + BIG, Draft("news", BIG)),
+        (b'"data":null', Draft("news", b"null")),
+        (b'"data":"a\\n\\u0000\\ud83d\\ude00"', Draft("news", "a\n\0\U0001f600".encode(), Kind.TEXT)),
+        (b'"data":""', Draft("news", b"", Kind.TEXT)),
+        (b'"data64":"/wA="', Draft("news", b"\xff\x00", Kind.BINARY)),
+        (b'"data64":{"base64":"/wA="}', Draft("news", b"\xff\x00", Kind.BINARY)),
+        (b'"data64":""', Draft("news", b"", Kind.BINARY)),
+        (b'"data":1,"event":"up","key":"k1"', Draft("news", b"1", Kind.JSON, "up", "k1")),
+        (b'"data64":"","event":null,"key":null', Draft("news", b"", Kind.BINARY)),
+    ],
+)
+def test_a_line_and_a_frame_make_the_same_draft(fields: bytes, draft: Draft) -> None:
+    """JSON verbatim, a JSON string as text, and binary data in both of its forms."""
+    assert draft == envelope.parse_line(b'{"channel":"news",' + fields + b"}")
+    frame = envelope.parse_frame(b'{"type":"publish","channel":"news",' + fields + b"}")
+    assert isinstance(frame, Publish)
+    assert draft == frame.draft()
+
+
+@pytest.mark.parametrize(
+    "fields, code",
+    [
+        (b'"channel":"a b","data":1', "channel_invalid"),
+        (b'"channel":"news"', "data_invalid"),
+        (b'"channel":"news","data":1,"data64":""', "data_invalid"),
+        (b'"channel":"news","data64":"A"', "data_invalid"),
+        (b'"channel":"news","data64":{}', "data_invalid"),
+        (b'"channel":"news","data64":{"base46":"AAAA"}', "data_invalid"),
+        (b'"channel":"news","data64":{"base64":"AAAA","x":""}', "data_invalid"),
+        (b'"channel":"news","data":"\xff"', "data_invalid"),
+        (b'"channel":"news","data":1,"event":"a\\nb"', "event_invalid"),
+        (b'"channel":"news","data":1,"event":""', "event_invalid"),
+        (b'"channel":"news","data":1,"key":""', "request_invalid"),
+    ],
+)
+def test_a_draft_that_breaks_a_rule_is_refused_with_its_code(fields: bytes, code: str) -> None:
+    """The same in a line and in a frame."""
+    refused(code, envelope.parse_line, b"{" + fields + b"}")
+    frame = envelope.parse_frame(b'{"type":"publish",' + fields + b"}")
+    assert isinstance(frame, Publish)
+    refused(code, frame.draft)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"1",
+        b"{",
+        b"\xff",
+        b'{"channel":"news","data":}',
+        b'{"channel":1,"data":1}',
+        b'{"channel":"news","data":1,"typo":2}',
+        b'{"channel":"news","data64":null}',
+        b'{"channel":"news","data64":{"base64":1}}',
+        b'{"channel":"news","data":"\\ud800"}',
+        b'{"channel":"news","data":1,"event":"\\ud800"}',
+        b'{"channel":"\xff","data":1}',
+        b'{"channel":"news","data":1,"event":"\xff"}',
+        b'{"channel":"news","data64":"\xff"}',
+        b'{"channel":"news","data":' + DEEP + b"}",
+        DEEP,
+    ],
+    ids=range(17),
+)
+def test_what_is_no_line_or_frame_is_refused(text: bytes) -> None:
+    """Broken JSON, wrong types, unknown fields and lone surrogates, each with the code of where it came from."""
+    refused("data_invalid", envelope.parse_line, text)
+    refused("frame_invalid", envelope.parse_frame, text.replace(b"{", b'{"type":"publish",', 1))
+
+
+# -- frames, in
+
+
+@pytest.mark.parametrize(
+    "text, frame",
+    [
+        (b'{"type":"subscribe","channel":"news"}', Subscribe("news")),
+        (b'{"type":"subscribe","channel":"news","after":"e-1","ref":1}', Subscribe("news", after="e-1", ref=1)),
+        (b'{"type":"subscribe","channel":"news","last":3,"ref":"r"}', Subscribe("news", last=3, ref="r")),
+        (b'{"channel":"news","since":1.5,"type":"subscribe"}', Subscribe("news", since=1.5)),
+        (b' {"type" : "unsubscribe", "channel":"news"}\n', Unsubscribe("news")),
+        (b'{"type":"auth","token":"t","ref":null}', Auth("t")),
+        (b'{"type":"unsubscribe","channel":"news","ref":"' + b"x" * 128 + b'"}', Unsubscribe("news", "x" * 128)),
+    ],
+)
+def test_a_frame_is_read(text: bytes, frame: envelope.ClientFrame) -> None:
+    """Each type, with and without its optional fields."""
+    assert frame == envelope.parse_frame(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"channel":"news"}',
+        b'{"type":"message","channel":"news"}',
+        b'{"type":"subscribe"}',
+        b'{"type":"subscribe","channel":"news","last":1.5}',
+        b'{"type":"subscribe","channel":"news","since":1e999}',
+        b'{"type":"subscribe","channel":"news","since":"now"}',
+        b'{"type":"subscribe","channel":"news","channels":[]}',
+        b'{"type":"subscribe","channel":"news","ref":true}',
+        b'{"type":"subscribe","channel":"news","ref":[]}',
+        b'{"type":"subscribe","channel":"news","ref":' + b"9" * 5000 + b"}",
+        b'{"type":"subscribe","channel":"news","ref":"' + b"x" * 129 + b'"}',
+        b'{"type":"auth"}',
+        b'{"type":"auth","token":"\xff"}',
+    ],
+    ids=range(13),
+)
+def test_what_is_no_frame_is_refused(text: bytes) -> None:
+    """Unknown types and fields, missing and mistyped ones, and refs that are no label."""
+    refused("frame_invalid", envelope.parse_frame, text)
+
+
+@given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_nothing_a_client_sends_raises_more_than_a_refusal(text: bytes) -> None:
+    """Whatever it is, it is read or refused."""
+    for parse in (envelope.parse_frame, envelope.parse_line):
+        with contextlib.suppress(Refusal):
+            assert isinstance(parse(text), envelope.ClientFrame | Draft)
+
+
+# -- frames, out
+
+
+@pytest.mark.parametrize("ref", [None, 7, 10**22, "r", 'é"'])
+def test_an_answer_gives_the_ref_back(ref: str | int | None) -> None:
+    """An acknowledgement and an error both say which frame they answer."""
+    published = json.loads(envelope.published_frame(Receipt("e", 7, "memory"), ref))
+    assert {"type": "published", "id": "e-7", "durability": "memory", "ref": ref} == published
+    error = json.loads(envelope.error_frame(Refusal("forbidden", "Ask."), ref))
+    assert {"type": "error", "code": "forbidden", "message": "Ask.", "ref": ref} == error
+
+
+def test_a_frame_of_the_server_has_its_type_first() -> None:
+    """Then its fields, as given."""
+    assert b'{"type":"drain","retry_after_ms":5}' == envelope.server_frame("drain", retry_after_ms=5)
