@@ -69,16 +69,13 @@ LATEST = Start(StartKind.LATEST)
 EARLIEST = Start(StartKind.EARLIEST)
 
 
-class Entry:
-    """A message in the window, with the bytes it has been encoded to so far."""
+class Entry(msgspec.Struct, gc=False, eq=False):
+    """A message in the window, its `seq` again, and the bytes it has been encoded to so far."""
 
-    __slots__ = ("appended", "encoded", "message", "seq")
-
-    def __init__(self, message: Message, appended: float) -> None:
-        self.message = message
-        self.seq = message.seq
-        self.appended = appended
-        self.encoded: dict[Encoding, bytes] | None = None
+    message: Message
+    seq: int
+    appended: float
+    encoded: dict[Encoding, bytes] | None = None
 
     @property
     def bytes(self) -> int:
@@ -187,7 +184,7 @@ class Log:
         """Append a message; its `seq` must be above `head`. Returns the entry that readers share."""
         if message.seq <= self.head:
             raise ValueError(f"seq {message.seq} is not above the head {self.head}")
-        entry = Entry(message, now)
+        entry = Entry(message, message.seq, now)
         window = self._windows.get(message.channel)
         if window is None:
             window = self._open(message.channel)
@@ -198,7 +195,8 @@ class Log:
         self.bytes += ENTRY_BYTES + len(message.data)
         self._order.append((message.seq, window))
         self._trim_window(window, now)
-        self._trim_bytes()
+        if self.bytes > self._max_bytes:
+            self._trim_bytes()
         if len(self._order) > 2 * self.count + 1024:
             self._order = deque((seq, w) for seq, w in self._order if seq > w.mark.seq)
         return entry
@@ -363,9 +361,11 @@ class Log:
         self.version += 1
 
     def _trim_window(self, window: _Window, now: float) -> None:
-        retention = window.retention
-        oldest = now - retention.seconds
-        while len(window) > retention.messages or (len(window) and window.entries[window.first].appended < oldest):
+        entries, most = window.entries, window.retention.messages
+        oldest = now - window.retention.seconds
+        while held := len(entries) - window.first:
+            if held <= most and entries[window.first].appended >= oldest:
+                return
             self._drop(window)
 
     def _trim_bytes(self) -> None:

@@ -173,6 +173,37 @@ def test_it_runs_on_uvloop(stop_at_once: list[Any], capsys: pytest.CaptureFixtur
     assert "listening on http://127.0.0.1:" in shown.err
 
 
+def test_two_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that never ends would hold up the end for `drain_seconds`; the second signal cuts it off."""
+    begin, end = Server.start, Server.stop
+    peer = socket.socket()
+    begun: list[Any] = []
+
+    async def start_and_signal(self: Server) -> None:
+        await begin(self)
+        peer.connect(("127.0.0.1", self.port))
+        peer.sendall(b"GET / HTTP/1.1\r\n")
+        make = self.app.admit
+
+        def admit(connection: Any) -> Any:
+            asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+            return make(connection)
+
+        monkeypatch.setattr(self.app, "admit", admit)
+
+    async def stop_and_signal(self: Server, seconds: float) -> None:
+        begun.append(seconds)
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        await end(self, seconds)
+
+    monkeypatch.setattr(Server, "start", start_and_signal)
+    monkeypatch.setattr(Server, "stop", stop_and_signal)
+    assert 0 == run(Settings(port=0))
+    assert [30.0] == begun
+    with peer, contextlib.suppress(ConnectionResetError):
+        assert b"" == peer.recv(10)
+
+
 def test_it_runs_without_uvloop(stop_at_once: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no uvloop, asyncio's own loop does."""
     monkeypatch.setitem(sys.modules, "uvloop", None)

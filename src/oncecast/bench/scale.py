@@ -34,7 +34,7 @@ class _Point:
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     """Yield a row for the subscribers and one for the channels."""
     most = plan.count(1000 if plan.quick else SUBSCRIBERS[-1])
-    deliveries = plan.rounds(DELIVERIES) // (4 if plan.quick else 1)
+    deliveries = DELIVERIES // 50 if plan.quick else DELIVERIES
     sizes = [size for size in SUBSCRIBERS if size < most] + [most]
     yield _row(
         "scale, subscribers",

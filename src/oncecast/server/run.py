@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
 
 from .server import Server
 from .settings import Settings
+
+GC_OBJECTS = 20_000  # new ones, net of those freed, before the collector looks at them
 
 
 def run(settings: Settings) -> int:
@@ -28,6 +31,10 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     server = Server(settings)
     await server.start()
+    # What is there now stays; and what comes and goes with each message can't be part of a cycle, so looking for one
+    # as often as the defaults do would cost a tenth of a publish, and more the longer the log is.
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS, 20, 50)
     print(_welcome(settings, server.port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
     await stopping.wait()
     stopping.clear()
