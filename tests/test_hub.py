@@ -704,3 +704,33 @@ def test_a_heartbeat_tells_a_cursor_only_while_all_are_live() -> None:
     assert Cursor("e", 1) == bench.hub.heartbeat_cursor([one, two])
     bench.hub.block([two])
     assert None is bench.hub.heartbeat_cursor([one, two])
+
+
+def test_subscriptions_of_one_sink_are_written_once_a_turn() -> None:
+    """Once gathered, what a turn brings to several subscriptions of a sink comes in one block, in the log's order."""
+    bench = Bench()
+    sink, first = bench.attach("a")
+    _, second = bench.attach("b", sink=sink)
+    bench.turns.run_all()
+    bench.hub.gather([first, second])
+    bench.append("aba")
+    bench.turns.run_all()
+    assert [b"1 2 3 "] == sink.blocks
+    bench.hub.detach(first)
+    bench.append("ab")
+    bench.turns.run_all()
+    assert [b"1 2 3 ", b"5 "] == sink.blocks
+
+
+def test_gathering_before_going_live_is_as_good() -> None:
+    """A subscription that is still catching up can be gathered, and gathering twice changes nothing."""
+    bench = Bench()
+    bench.append("ab")
+    sink, first = bench.attach("a", EARLIEST)
+    _, second = bench.attach("b", EARLIEST, sink=sink)
+    bench.hub.gather([first, second])
+    bench.hub.gather([first, second])
+    bench.turns.run_all()
+    bench.append("ba")
+    bench.turns.run_all()
+    assert [b"1 ", b"2 ", b"3 4 "] == sink.blocks

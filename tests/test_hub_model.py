@@ -286,8 +286,8 @@ class HubMachine(RuleBasedStateMachine):
         assert len(subscriptions) == self.hub.subscriptions
         live = {s for s in subscriptions if s.state is State.LIVE}
         audiences = self.hub._audiences.values()
-        heard = {s for audience in audiences for writes in audience.single.values() for s in writes}
-        assert live == heard | {s for audience in audiences for s in audience.several}
+        heard = {s for audience in audiences for writes in audience.alone.values() for s in writes}
+        assert live == heard | {s for audience in audiences for s in audience.gathered}
         assert all((s.place is None) == (s.state is State.LIVE) for s in subscriptions)
         assert len(self.hub._behind) == len(set(self.hub._behind))
         assert all(s.queued for s in subscriptions if s.state is State.CATCHING_UP)

@@ -89,7 +89,7 @@ class Sink(Protocol):
 class Subscription:
     """A set of channels that one sink listens to in one format, and its place in the log."""
 
-    __slots__ = ("channels", "format", "lag", "lagging", "place", "queued", "sink", "state")
+    __slots__ = ("alone", "channels", "format", "lag", "lagging", "place", "queued", "sink", "state")
 
     def __init__(self, channels: tuple[str, ...], format: Format, sink: Sink, place: Place, lag: Lag) -> None:  # noqa: A002 - the word of the domain
         self.channels = channels
@@ -97,6 +97,7 @@ class Subscription:
         self.sink = sink
         self.place: Place | None = place  # None while LIVE: then the hub's `flushed` is its place
         self.lag = lag
+        self.alone = len(channels) == 1  # one channel, and nothing else goes to its sink
         self.lagging = False  # it was live or blocked before, so what it misses from now on it misses by being slow
         self.queued = False  # it stands in the hub's catch-up queue
         self.state = State.CATCHING_UP
@@ -116,13 +117,13 @@ Write = Callable[[bytes], None]
 
 
 class _Audience:
-    """The live subscriptions of one channel: of it alone, by format, and of several channels."""
+    """The live subscriptions of one channel: those whose sink gets nothing else, by format, and the others."""
 
-    __slots__ = ("several", "single")
+    __slots__ = ("alone", "gathered")
 
     def __init__(self) -> None:
-        self.single: dict[Format, dict[Subscription, Write]] = {}
-        self.several: dict[Subscription, None] = {}
+        self.alone: dict[Format, dict[Subscription, Write]] = {}
+        self.gathered: dict[Subscription, None] = {}
 
 
 @dataclass(slots=True)
@@ -172,6 +173,16 @@ class Hub:
         self._queue(subscription)
 
     # -- what the transports call
+
+    def gather(self, subscriptions: Iterable[Subscription]) -> None:
+        """These have one sink: let it get what a turn brings to all of them in one write."""
+        for subscription in subscriptions:
+            if subscription.alone:
+                if subscription.state is State.LIVE:
+                    self._leave(subscription)
+                    subscription.alone = False
+                    self._enter(subscription)
+                subscription.alone = False
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription. Ending it twice is fine."""
@@ -230,25 +241,27 @@ class Hub:
         by_channel: dict[str, list[Entry]] = {}
         for entry in turn:
             by_channel.setdefault(entry.message.channel, []).append(entry)
-        several: dict[Subscription, list[str]] = {}
+        gathered: dict[Sink, tuple[Subscription, list[str]]] = {}
         for channel, entries in by_channel.items():
             audience = self._audiences.get(channel)
             if audience is None:
                 continue
-            for format_, writes in list(audience.single.items()):  # a write may end a subscription
+            for format_, writes in list(audience.alone.items()):  # a write may end a subscription
                 block = self._block_of(entries, format_)
                 self.counters.deliveries += len(writes) * len(entries)
                 self._write_all(list(writes.values()), block)
-            for subscription in audience.several:
-                several.setdefault(subscription, []).append(channel)
-        if several:
-            self._deliver_several(several, by_channel)
+            for subscription in audience.gathered:
+                gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
+        if gathered:
+            self._deliver_gathered(gathered.values(), by_channel)
 
-    def _deliver_several(self, several: dict[Subscription, list[str]], by_channel: dict[str, list[Entry]]) -> None:
+    def _deliver_gathered(
+        self, gathered: Iterable[tuple[Subscription, list[str]]], by_channel: dict[str, list[Entry]]
+    ) -> None:
         # A subscription of several channels has one cursor, so it gets them in the log's order, not by channel. Those
         # that have the same channels in this turn share the block.
         blocks: dict[tuple[Format, tuple[str, ...]], tuple[bytes, int]] = {}
-        for subscription, channels in several.items():
+        for subscription, channels in gathered:
             key = (subscription.format, tuple(channels))
             made = blocks.get(key)
             if made is None:
@@ -351,26 +364,29 @@ class Hub:
         subscription.move(State.LIVE)
         subscription.place = None
         subscription.lagging = True
+        self._enter(subscription)
+
+    def _enter(self, subscription: Subscription) -> None:
         for channel in subscription.channels:
             audience = self._audiences.get(channel)
             if audience is None:
                 audience = self._audiences[channel] = _Audience()
-            if len(subscription.channels) == 1:
-                audience.single.setdefault(subscription.format, {})[subscription] = subscription.sink.write
+            if subscription.alone:
+                audience.alone.setdefault(subscription.format, {})[subscription] = subscription.sink.write
             else:
-                audience.several[subscription] = None
+                audience.gathered[subscription] = None
 
     def _leave(self, subscription: Subscription) -> None:
         for channel in subscription.channels:
             audience = self._audiences[channel]
-            if len(subscription.channels) == 1:
-                writes = audience.single[subscription.format]
+            if subscription.alone:
+                writes = audience.alone[subscription.format]
                 del writes[subscription]
                 if not writes:
-                    del audience.single[subscription.format]
+                    del audience.alone[subscription.format]
             else:
-                del audience.several[subscription]
-            if not audience.single and not audience.several:
+                del audience.gathered[subscription]
+            if not audience.alone and not audience.gathered:
                 del self._audiences[channel]
 
     def _block(self, subscription: Subscription) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -45,6 +46,15 @@ def run(*arguments: str) -> Result:
 def row(**fields: Any) -> Row:
     """A row of which only these fields matter."""
     return Row(**{"name": "n", "unit": "u", "figure": 1.0, **fields})
+
+
+def folders() -> list[tuple[str, str]]:
+    """The working directory of each process that we may look at: a run's have its folder, even when that is gone."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.append((process.name, os.readlink(process / "cwd")))
+    return found
 
 
 @pytest.fixture
@@ -143,6 +153,7 @@ def test_a_terminated_run_leaves_nothing_behind(tmp_path: Path) -> None:
         assert child.stdout is not None
         child.stdout.close()
     assert [] == list(tmp_path.iterdir())
+    assert [] == [pid for pid, folder in folders() if folder.startswith(str(tmp_path))]
 
 
 # -- what they stand on

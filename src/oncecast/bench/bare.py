@@ -6,6 +6,7 @@ Run as `python -m oncecast.bench.bare PORT`, for as long as the benchmark lets i
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from typing import cast
 
@@ -25,9 +26,13 @@ class _Bare(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Answer on this port for ever."""
-    server = await asyncio.get_running_loop().create_server(_Bare, "127.0.0.1", port, backlog=4096)
-    await server.serve_forever()
+    """Answer on this port until SIGTERM comes."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    server = await loop.create_server(_Bare, "127.0.0.1", port, backlog=4096)
+    await stopping.wait()
+    server.close()
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ class Process:
         raise BenchError(f"process {self.child.pid} has no resident memory")
 
     def stop(self) -> None:
-        """End it."""
+        """End it. Ending it twice is fine."""
         for pipe in (self.child.stdin, self.child.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -281,9 +281,9 @@ class Bench:
 
     def stop_all(self) -> None:
         """End what runs, the load first: then a server has nobody to wait for."""
-        started, self._started = self._started, []
-        for process in reversed(started):
-            process.stop()
+        while self._started:
+            self._started[-1].stop()
+            self._started.pop()  # not before: what interrupts this comes by here again
 
     @property
     def cores(self) -> tuple[int, int]:

@@ -73,7 +73,12 @@ def bench(
 @contextlib.contextmanager
 def _cleaning_up() -> Iterator[None]:
     """Let SIGTERM end the run as Ctrl-C does, with the processes that it has started."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+
+    def terminate(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the second would interrupt the cleaning up
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:

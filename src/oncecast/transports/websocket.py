@@ -367,6 +367,8 @@ class V1Socket(_Socket):
     def _subscribe(self, channel: str, start: Start, ref: str | int | None) -> None:
         subscription, place = self._node.subscribe((channel,), start, self, formats(self._deflate)[0])
         self._by_channel[channel] = subscription
+        if len(self._by_channel) > 1:
+            self._node.hub.gather(self._by_channel.values())
         self._say("subscribed", channel=channel, cursor=str(place.told), ref=ref)
         for gap in place.gaps:
             self.gap(gap)
