@@ -33,7 +33,7 @@ ROWS = {
     "poll": ["poll"],
     "publish": ["publish"],
     "stalled": ["stalled, latency p99", "stalled, memory", "stalled, silent loss"],
-    "scale": ["scale, subscribers", "scale, channels"],
+    "scale": ["scale, subscribers", "scale, channels", "scale, channels of one"],
     "storm": ["storm, websocket", "storm, latency p99"],
 }
 

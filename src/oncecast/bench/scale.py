@@ -16,6 +16,7 @@ from .base import Bench, Plan, Row, alternate
 
 SUBSCRIBERS = (10, 100, 1000, 10_000)
 CHANNELS = (1, 100, 10_000)
+ALONE = (50, 1000, 10_000)  # not fewer than are published at once
 DELIVERIES = 100_000  # of each measurement, about
 BATCH = 50  # publishes at once, where there are many channels
 TARGET = 1.2
@@ -32,7 +33,7 @@ class _Point:
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield a row for the subscribers and one for the channels."""
+    """Yield a row for the subscribers, and two for the channels: the same subscribers spread, and more with the channels."""
     most = plan.count(1000 if plan.quick else SUBSCRIBERS[-1])
     deliveries = DELIVERIES // 50 if plan.quick else DELIVERIES
     sizes = [size for size in SUBSCRIBERS if size < most] + [most]
@@ -40,12 +41,21 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
         "scale, subscribers",
         [_by_subscribers(bench, plan, size, deliveries) for size in sizes],
         f"{sizes[0]} to {most} subscribers of one channel",
+        target=TARGET,
     )
     spread = [size for size in CHANNELS if size < most] + [most]
     yield _row(
         "scale, channels",
         [_by_channels(bench, plan, size, most, deliveries) for size in spread],
         f"{most} subscribers on {spread[0]} to {most} channels",
+        target=TARGET,
+    )
+    alone = [size for size in ALONE if size < most] + [most]
+    yield _row(
+        "scale, channels of one",
+        [_by_channels(bench, plan, size, size, deliveries) for size in alone],
+        f"{alone[0]} to {most} channels with one subscriber each",
+        target=None,
     )
 
 
@@ -93,7 +103,7 @@ def _point(bench: Bench, plan: Plan, size: int, cost: Callable[[], float], floor
     return _Point(size, measured.figure, measured.floor, measured.ratio)
 
 
-def _row(name: str, points: list[_Point], what: str) -> Row:
+def _row(name: str, points: list[_Point], what: str, *, target: float | None) -> Row:
     shown = ", ".join(f"{point.size}: {point.cost:.2f}/{point.floor:.2f}" for point in points)
     ratios = [point.ratio for point in points]
     return Row(
@@ -104,7 +114,7 @@ def _row(name: str, points: list[_Point], what: str) -> Row:
         ratio=_spread(ratios),
         low=min(ratios),
         high=max(ratios),
-        target=TARGET,
+        target=target,
         note=f"{what}; µs CPU per delivery / per send() in C: {shown}",
     )
 
