@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from oncecast.bench import catalogue, report, requests, rival
 from oncecast.bench.arena import Arena, floor_block, payload, subscriber_request
-from oncecast.bench.base import Bench, BenchError, Measured, Plan, Program, Row, alternate, percentile
+from oncecast.bench.base import BenchError, Measured, Plan, Row, alternate, percentile
+from oncecast.bench.processes import Bench, Program
 from oncecast.bench.tools import compiled
 from oncecast.cli import main
 from oncecast.cli.bench import NAMES
@@ -278,7 +279,7 @@ def test_a_server_that_dies_is_noticed_by_its_subscribers(programs: Path) -> Non
 
 def test_what_will_not_stop_is_killed(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No process outlives the run."""
-    monkeypatch.setattr("oncecast.bench.base.STOP_SECONDS", 0.2)
+    monkeypatch.setattr("oncecast.bench.processes.STOP_SECONDS", 0.2)
     with Bench(programs) as bench:
         server = bench.server()
         server.child.send_signal(signal.SIGSTOP)

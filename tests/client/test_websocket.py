@@ -10,6 +10,7 @@ import pytest
 from oncecast.client.base import (
     Broken,
     CursorMoved,
+    Drained,
     Event,
     Gap,
     Received,
@@ -94,14 +95,14 @@ async def test_drain(run: Run) -> None:
         goodbye.extend(talk.codec.receive(await talk.reader.read(100)))
 
     events, end = await run(script)
-    assert ([RetryHint(1.5)], Broken) == (events, type(end))
+    assert ([RetryHint(1.5)], Drained) == (events, type(end))
     assert [CloseReceived(1000, "")] == goodbye
 
 
 @pytest.mark.parametrize(
     "fields, expected, text",
     [
-        ({"type": "error", "code": "forbidden", "message": "not you", "ref": "c"}, Refused, "not you"),
+        ({"type": "error", "code": "forbidden", "message": "not you", "ref": None}, Refused, "not you"),
         ({"type": "error", "code": "unavailable", "message": "later", "ref": "c"}, Broken, "later"),
         ({"type": "error", "code": "novelty", "message": "what", "ref": None}, Refused, "what"),
         ({"type": "unsubscribed", "channel": "c"}, Broken, "the server ended the subscription"),

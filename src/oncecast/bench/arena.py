@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..wire.ws_frames import Opcode, encode_frame
-from .base import Bench, Program, ServerProcess, number, numbers
+from .base import number, numbers
+from .processes import Bench, Program, ServerProcess
 
 __all__ = ["Arena", "Rounds", "payload", "publisher_request", "subscriber_request"]
 

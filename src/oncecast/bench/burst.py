@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .arena import Arena
-from .base import Bench, Plan, Row, alternate
+from .base import Plan, Row, alternate
+from .processes import Bench
 
 SUBSCRIBERS = 1000
 BATCH = 50

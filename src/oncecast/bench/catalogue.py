@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from . import burst, deflate, fanout, idle, latency, poll, publish, scale, stalled, storm
-from .base import Bench, Plan, Row
+from .base import Plan, Row
+from .processes import Bench
 from .tools import compiled
 
 __all__ = ["BENCHMARKS", "run"]

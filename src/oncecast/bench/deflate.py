@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from ..server.settings import Settings
 from .arena import Arena
-from .base import Bench, BenchError, Plan, Row, alternate
+from .base import BenchError, Plan, Row, alternate
+from .processes import Bench
 
 SUBSCRIBERS = 1000
 ROUNDS = 60

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 from .arena import Arena
-from .base import Bench, BenchError, Plan, Row, free_port, number
+from .base import BenchError, Plan, Row, number
+from .processes import Bench, free_port
 
 SUBSCRIBERS = 10_000
 HEARTBEAT_SECONDS = 2.0

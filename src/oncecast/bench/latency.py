@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterator
 
 from .arena import Arena
-from .base import Bench, Measured, Plan, Row, percentile
+from .base import Measured, Plan, Row, percentile
+from .processes import Bench
 
 SUBSCRIBERS = 1000
 ROUNDS = 200  # in each of the pairs: 1,000 together

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .base import Bench, Plan, Row
+from .base import Plan, Row
+from .processes import Bench
 from .requests import compare
 
 TARGET = 2.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Bench, Plan, Program, Row, ServerProcess, alternate, number
+from .base import Plan, Row, alternate, number
+from .processes import Bench, Program, ServerProcess
 from .rival import MISSING, nginx
 
 __all__ = ["compare"]

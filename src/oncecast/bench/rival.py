@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from .base import Bench, ServerProcess, free_port
+from .processes import Bench, ServerProcess, free_port
 
 __all__ = ["MISSING", "nginx"]
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .arena import Arena
-from .base import Bench, Measured, Plan, Row, number, percentile
+from .base import Measured, Plan, Row, number, percentile
+from .processes import Bench
 
 READERS = 1000
 MESSAGES = 1_000_000

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .arena import Arena, payload, publisher_request, subscriber_request
-from .base import Bench, BenchError, Plan, Row, number, numbers, percentile
+from .base import BenchError, Plan, Row, number, numbers, percentile
+from .processes import Bench
 
 SUBSCRIBERS = 15_000
 BEHIND = 1000

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -22,10 +22,14 @@ from ..message import Cursor
 
 __all__ = [
     "MESSAGE_BYTES",
+    "Adjustable",
+    "Authorize",
     "Backoff",
     "Broken",
+    "ChannelRefused",
     "ClientMessage",
     "CursorMoved",
+    "Drained",
     "Event",
     "Gap",
     "Received",
@@ -36,6 +40,7 @@ __all__ = [
     "Transport",
     "Unreachable",
     "Unsuited",
+    "anonymous",
     "common_start",
     "parse_gap",
     "parse_message",
@@ -99,7 +104,15 @@ class RetryHint:
     seconds: float
 
 
-Event = Received | Gap | CursorMoved | RetryHint
+@dataclass(frozen=True, slots=True)
+class ChannelRefused:
+    """The server refuses this channel, for good; the connection and its other channels live on."""
+
+    channel: str
+    error: Refused
+
+
+Event = Received | Gap | CursorMoved | RetryHint | ChannelRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +139,21 @@ class Timing:
 
     connect: float = 10.0  # for TCP and TLS
     answer: float = 15.0  # for the head of an answer beyond what was asked to wait, and for an attachment
-    idle: float = 60.0  # for the next byte of a stream: four heartbeats at the server's default
+    idle: float = 37.5  # for the next byte of a stream: two and a half heartbeats at the server's default
     wait: float = 25.0  # asked for in a long poll: below the 30 s at which some proxies cut
     interval: float = 1.0  # between short polls that found nothing new
+    attach: float = 2.5  # for a transport's first sign of life, while there is another to turn to
+    proof: float = 10.0  # a connection that is cut sooner was cut early; one that a probe has kept for so long works
+    probe: float = 40.0  # at most, between two looks whether a better transport works again
+    grace: float = 1.0  # that a full subscription may hold up the others on its connection
+
+
+Authorize = Callable[[], Awaitable[Sequence[tuple[str, str]]]]  # the headers that say who asks
+
+
+async def anonymous() -> Sequence[tuple[str, str]]:
+    """Return no headers: nobody in particular asks."""
+    return ()
 
 
 class Transport(Protocol):
@@ -136,6 +161,15 @@ class Transport(Protocol):
 
     def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Connect and attach each channel at its start."""
+        ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """What a transport is that can change its channels while it listens; any other is called again."""
+
+    async def adjust(self, join: Mapping[str, Start], leave: Collection[str]) -> None:
+        """Leave channels, then attach others; one that is in both is attached anew. Never raises `Broken`."""
         ...
 
 
@@ -152,6 +186,10 @@ class Broken(OncecastError):
 
 class Unreachable(Broken):
     """Nothing listens there, or the name has no address."""
+
+
+class Drained(Broken):
+    """The server is about to stop: its successor, or another, can be asked."""
 
 
 class Refused(OncecastError):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from ..errors import UsageError
 from ..wire.http1_client import Body, End, ResponseFailed, ResponseHead, ResponseParser, request
-from .base import Broken, Refused, Timing, Unreachable, refusal
+from .base import Authorize, Broken, Refused, Timing, Unreachable, anonymous, refusal
 
 __all__ = ["Connection", "Response", "Server", "retry_after"]
 
@@ -78,12 +78,14 @@ class Response:
 class Connection:
     """A connection to `server`, opened when it is first needed and again when the server had closed it in between.
 
-    Nothing is read ahead of what is asked for, so a slow caller slows the server down.
+    Nothing is read ahead of what is asked for, so a slow caller slows the server down. `authorize` is asked for the
+    headers that every request has.
     """
 
-    def __init__(self, server: Server, *, timing: Timing) -> None:
+    def __init__(self, server: Server, *, timing: Timing, authorize: Authorize = anonymous) -> None:
         self.server = server
         self._timing = timing
+        self._authorize = authorize
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._parser: ResponseParser | None = None  # while an answer is being read
         self._events: deque[ResponseHead | Body | End] = deque()
@@ -123,6 +125,7 @@ class Connection:
         wait: float = 0.0,
     ) -> ResponseHead:
         """Send a request and read the answer's head; `body()` then yields the rest as it comes. Raises as `request`."""
+        headers = [*headers, *await self._authorize()]
         data = request(method, self.server.prefix + path, self.server.authority, headers, body)
         if self._parser is not None:
             await self.close()
@@ -152,11 +155,13 @@ class Connection:
                     await self.close()
                 return
 
-    async def upgrade(self, data: bytes) -> tuple[ResponseHead, bytes]:
+    async def upgrade(self, make: Callable[[Sequence[tuple[str, str]]], bytes]) -> tuple[ResponseHead, bytes]:
         """Send a request to switch protocols; return the head of the 101 and the bytes after it, then `read`, `write`.
 
-        Raises as `request`; another answer than 101 as what `refusal` makes of it.
+        `make` returns the request with the headers that it is given. Raises as `request`; another answer than 101 as
+        what `refusal` makes of it.
         """
+        data = make(await self._authorize())
         head = await self._exchange("GET", data, 0.0)
         if head.status != 101:
             body = b"".join([piece async for piece in self.body()])

@@ -16,6 +16,7 @@ import msgspec
 
 from ..message import check_channel, check_event, check_key
 from .base import Backoff, Broken, Refused, Timing, Unreachable, refusal
+from .credentials import Credentials
 from .http import Connection, Server, retry_after
 
 __all__ = ["Ack", "Publisher"]
@@ -43,10 +44,12 @@ class Publisher:
         timing: Timing,
         backoff: Backoff | None = None,
         patience: float | None = None,
+        credentials: Credentials | None = None,
         clock: Callable[[], float] = time.monotonic,
         new_key: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        self._connection = Connection(server, timing=timing)
+        self._credentials = credentials or Credentials(None)
+        self._connection = Connection(server, timing=timing, authorize=self._credentials.headers)
         self._backoff = backoff or Backoff(rng=random.random, sleep=asyncio.sleep)
         self._patience = patience
         self._clock = clock
@@ -70,9 +73,15 @@ class Publisher:
         path = f"/v1/channels/{check_channel(channel)}"
         began = self._clock()
         self._backoff.reset()
+        renewed = False
         while True:
             try:
                 return await self._attempt(path, headers, data)
+            except Refused as error:
+                if error.code != "unauthorized" or renewed or not self._credentials.renewable:
+                    raise
+                renewed = True
+                self._credentials.expire()
             except Broken as error:
                 if isinstance(error, Unreachable) and not self._reached:
                     raise

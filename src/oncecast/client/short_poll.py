@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-from .base import Event, Start, Timing
+from .base import Authorize, Event, Start, Timing, anonymous
 from .http import Connection, Server
 from .poll import Poll
 
@@ -17,14 +17,22 @@ __all__ = ["ShortPoll"]
 class ShortPoll:
     """The transport. `sleep` waits between polls that found nothing new."""
 
-    def __init__(self, server: Server, *, timing: Timing, sleep: Callable[[float], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timing: Timing,
+        sleep: Callable[[float], Awaitable[object]],
+        authorize: Authorize = anonymous,
+    ) -> None:
         self._server = server
         self._timing = timing
+        self._authorize = authorize
         self._sleep = sleep
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
-        connection = Connection(self._server, timing=self._timing)
+        connection = Connection(self._server, timing=self._timing, authorize=self._authorize)
         try:
             poll = Poll(connection, starts)
             while True:

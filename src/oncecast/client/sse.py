@@ -14,6 +14,7 @@ import msgspec
 from ..wire import sse
 from .base import (
     MESSAGE_BYTES,
+    Authorize,
     Broken,
     CursorMoved,
     Event,
@@ -22,6 +23,7 @@ from .base import (
     Start,
     Timing,
     Unsuited,
+    anonymous,
     common_start,
     parse_gap,
     parse_message,
@@ -36,13 +38,21 @@ __all__ = ["Sse"]
 class Sse:
     """The transport."""
 
-    def __init__(self, server: Server, *, timing: Timing, sleep: Callable[[float], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timing: Timing,
+        sleep: Callable[[float], Awaitable[object]],
+        authorize: Authorize = anonymous,
+    ) -> None:
         self._server = server
         self._timing = timing
+        self._authorize = authorize
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
-        connection = Connection(self._server, timing=self._timing)
+        connection = Connection(self._server, timing=self._timing, authorize=self._authorize)
         try:
             path = target(sorted(starts), common_start(starts)) + "&envelope=1"
             head = await connection.stream(

@@ -1,7 +1,7 @@
 """A subscription that does not end: it reconnects and resumes from its cursors, whichever transport it has.
 
-Invariant: to whoever iterates, each channel's messages come once and in order, or a `Gap` says what is missing. A
-place moves only past what was handed out; what a server repeats is dropped; only a gap or a message changes the epoch.
+Invariant: to whoever iterates, each channel's messages come once and in order, or a `Gap` says what is missing
+(`places.py`).
 
 To add a transport, name it in `TRANSPORTS`, in the order in which `auto` tries them.
 """
@@ -14,14 +14,13 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import Refusal, UsageError
-from ..message import Cursor, check_channel
+from ..errors import UsageError
+from ..message import check_channel
 from .base import (
     Backoff,
     Broken,
+    ChannelRefused,
     ClientMessage,
-    CursorMoved,
-    Event,
     Gap,
     Received,
     RetryHint,
@@ -33,6 +32,7 @@ from .base import (
 )
 from .http import Server
 from .long_poll import LongPoll
+from .places import Places
 from .short_poll import ShortPoll
 from .sse import Sse
 from .websocket import WebSocket
@@ -77,7 +77,7 @@ class Subscription:
         start: Start,
         backoff: Backoff,
     ) -> None:
-        self._places = dict.fromkeys(channels, start)  # in the order in which they last moved
+        self._places = Places(channels, start)
         self._transports = tuple(transports.items())
         self._backoff = backoff
         self._chosen = 0
@@ -85,7 +85,7 @@ class Subscription:
     @property
     def places(self) -> dict[str, Start]:
         """Where each channel would be read from next."""
-        return dict(self._places)
+        return self._places.starts
 
     async def notices(self) -> AsyncGenerator[Notice, None]:
         """Yield messages and gaps, and between them what becomes of the connection, for ever.
@@ -107,9 +107,11 @@ class Subscription:
                             early = 0
                             yield Attached(name)
                         # A server that lets go of everyone who has just attached is not asked again at once.
-                        if isinstance(event, Received) or seen > len(self._places):
+                        if isinstance(event, Received) or seen > len(self.places):
                             self._backoff.reset()
-                        if notice := self._take(event):
+                        if isinstance(event, ChannelRefused):
+                            raise event.error
+                        if notice := self._places.take(event):
                             yield notice
             except Unsuited as error:
                 if self._chosen + 1 == len(self._transports):
@@ -126,44 +128,6 @@ class Subscription:
                 if early == PATIENCE:
                     self._chosen, early = (self._chosen + 1) % len(self._transports), 0
                 await self._backoff.sleep(delay)
-
-    def _take(self, event: Event) -> ClientMessage | Gap | None:
-        """Move the places by an event; return what of it is news."""
-        match event:
-            case Received(message) if self._is_new(message.channel, message.id):
-                self._move(message.channel, message.id)
-                return message
-            case Gap(channel=channel, cursor=cursor, reason=reason) if channel in self._places:
-                if reason != "unknown" and self._is_behind(channel, cursor):
-                    return None  # told already; "unknown" goes back behind the place on purpose
-                self._move(channel, cursor)
-                return event
-            case CursorMoved(cursor, channel):
-                for name in list(self._places) if channel is None else [channel]:
-                    if self._may_skip_to(name, cursor):
-                        self._move(name, cursor)
-        return None
-
-    def _is_new(self, channel: str, cursor: str) -> bool:
-        """Say whether a message is of ours and not a repeat."""
-        place = self._places.get(channel)
-        if place is None or place == Start("after", cursor):
-            return False
-        here, there = place.cursor, _parse(cursor)
-        return here is None or there is None or here.epoch != there.epoch or here.seq < there.seq
-
-    def _is_behind(self, channel: str, cursor: str) -> bool:
-        here, there = self._places[channel].cursor, _parse(cursor)
-        return here is not None and there is not None and here.epoch == there.epoch and there.seq < here.seq
-
-    def _may_skip_to(self, channel: str, cursor: str) -> bool:
-        """Say whether a cursor without a message moves the place: never back, and never past the gap of a new epoch."""
-        here, there = self._places[channel].cursor, _parse(cursor)
-        return here is None or there is None or (here.epoch == there.epoch and here.seq < there.seq)
-
-    def _move(self, channel: str, cursor: str) -> None:
-        del self._places[channel]
-        self._places[channel] = Start("after", cursor)
 
 
 def subscribe(
@@ -191,10 +155,3 @@ def subscribe(
         start=start,
         backoff=Backoff(rng=rng, sleep=sleep),
     )
-
-
-def _parse(cursor: str) -> Cursor | None:
-    try:
-        return Cursor.parse(cursor)
-    except Refusal:
-        return None

@@ -1,13 +1,15 @@
 """WebSocket: one connection to `/v1/connect`, speaking `oncecast.v1`, with a subscription for each channel.
 
-The only transport whose channels have a place each. A silent connection is pinged before it is given up.
+The only transport whose channels have a place each, and can be changed while it listens. A silent connection is pinged
+before it is given up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 
 import msgspec
 
@@ -17,8 +19,11 @@ from ..wire.ws_connection import Event as Frame
 from ..wire.ws_handshake import HandshakeFailed, check_response, new_key, request_bytes
 from .base import (
     MESSAGE_BYTES,
+    Authorize,
     Broken,
+    ChannelRefused,
     CursorMoved,
+    Drained,
     Event,
     Received,
     Refused,
@@ -26,6 +31,7 @@ from .base import (
     Start,
     Timing,
     Unsuited,
+    anonymous,
     parse_gap,
     parse_message,
 )
@@ -40,32 +46,58 @@ _RETRY_CLOSES = {row.close for row in ERRORS.values() if row.retry}
 class WebSocket:
     """The transport."""
 
-    def __init__(self, server: Server, *, timing: Timing, sleep: Callable[[float], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timing: Timing,
+        sleep: Callable[[float], Awaitable[object]],
+        authorize: Authorize = anonymous,
+    ) -> None:
         self._server = server
         self._timing = timing
+        self._authorize = authorize
+        self._starts: dict[str, Start] = {}
+        self._live: tuple[Connection, WebSocketConnection, _Session] | None = None
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
-        connection = Connection(self._server, timing=self._timing)
+        connection = Connection(self._server, timing=self._timing, authorize=self._authorize)
         codec = WebSocketConnection(Role.CLIENT, max_message_bytes=MESSAGE_BYTES)
+        self._starts = dict(starts)
         try:
             data = await self._open(connection)
-            session = _Session(set(starts))
-            await connection.write(b"".join(codec.text(_subscribe(*item)) for item in starts.items()))
+            session = _Session()
+            self._live = connection, codec, session
+            await connection.write(b"".join(_frames(codec, session, self._starts, ())))
             while True:
                 for frame in codec.receive(data):
                     for event in session.take(frame):
                         yield event
                 if answers := codec.data_to_send():
                     await connection.write(answers)
-                data = await self._read(connection, codec, attached=not session.waiting)
+                data = await self._read(connection, codec, session)
         finally:
+            self._live = None
             await self._leave(connection, codec)
+
+    async def adjust(self, join: Mapping[str, Start], leave: Collection[str]) -> None:
+        """Leave channels, then attach others, on the connection that is being listened to."""
+        if self._live is None:  # being opened: what it will ask for is changed
+            for channel in leave:
+                self._starts.pop(channel, None)
+            self._starts.update(join)
+            return
+        connection, codec, session = self._live
+        with contextlib.suppress(Broken):  # whoever listens hears of it
+            await connection.write(b"".join(_frames(codec, session, join, leave)))
 
     async def _open(self, connection: Connection) -> bytes:
         """Shake hands; return the bytes that came with the answer."""
         key, target = new_key(), self._server.prefix + "/v1/connect"
-        head, rest = await connection.upgrade(request_bytes(self._server.authority, target, key, protocols=(PROTOCOL,)))
+        head, rest = await connection.upgrade(
+            lambda headers: request_bytes(self._server.authority, target, key, protocols=(PROTOCOL,), headers=headers)
+        )
         try:
             protocol = check_response(head.status, head.headers, key, (PROTOCOL,))
         except HandshakeFailed as error:
@@ -74,8 +106,9 @@ class WebSocket:
             raise Unsuited(f"the server does not speak {PROTOCOL}")
         return rest
 
-    async def _read(self, connection: Connection, codec: WebSocketConnection, *, attached: bool) -> bytes:
+    async def _read(self, connection: Connection, codec: WebSocketConnection, session: _Session) -> bytes:
         """Return the next bytes. A server that is silent for too long is asked once whether it is there."""
+        attached = not session.waiting
         data = await connection.read(self._timing.idle if attached else self._timing.answer)
         if data is None and attached:
             await connection.write(codec.ping())
@@ -95,11 +128,23 @@ class WebSocket:
 
 
 class _Session:
-    """What the frames of one connection mean. `waiting` are the channels that are not attached yet."""
+    """What the frames of one connection mean.
 
-    def __init__(self, channels: set[str]) -> None:
-        self.waiting = channels
+    `waiting` are the channels that are not attached yet. What still comes of a channel that has been left counts for
+    nothing until the server has said that it has ended, as often as it was left: only then do its frames belong to the
+    subscription that followed.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: set[str] = set()
         self._attached: set[str] = set()
+        self._leaving: Counter[str] = Counter()
+
+    def leave(self, channel: str) -> None:
+        """Note that an unsubscribe has been sent."""
+        self.waiting.discard(channel)
+        self._attached.discard(channel)
+        self._leaving[channel] += 1
 
     def take(self, frame: Frame) -> Iterator[Event]:
         """Yield what a frame says. Raises `Broken` or `Refused` where it ends the subscription."""
@@ -121,14 +166,19 @@ class _Session:
     def _take(self, kind: str, frame: bytes) -> Iterator[Event]:
         match kind:
             case "message":
-                yield Received(parse_message(frame))
+                message = parse_message(frame)
+                if not self._leaving[message.channel]:
+                    yield Received(message)
             case "subscribed":
                 fields = msgspec.json.decode(frame, type=_Subscribed)
-                self.waiting.discard(fields.channel)
-                self._attached.add(fields.channel)
-                yield CursorMoved(fields.cursor, fields.channel)
+                if not self._leaving[fields.channel]:
+                    self.waiting.discard(fields.channel)
+                    self._attached.add(fields.channel)
+                    yield CursorMoved(fields.cursor, fields.channel)
             case "gap":
-                yield parse_gap(frame)
+                gap = parse_gap(frame)
+                if not self._leaving[gap.channel]:
+                    yield gap
             case "cursor":
                 # It counts for what was attached when it was sent; a channel that is not keeps its start.
                 cursor = msgspec.json.decode(frame, type=_Cursor).cursor
@@ -136,17 +186,29 @@ class _Session:
                     yield CursorMoved(cursor, channel)
             case "drain":
                 yield RetryHint(msgspec.json.decode(frame, type=_Drain).retry_after_ms / 1000)
-                raise Broken("the server is about to stop")
+                raise Drained("the server is about to stop")
             case "error":
-                error = msgspec.json.decode(frame, type=_Error)
-                row = ERRORS.get(error.code)
-                raise (
-                    Broken(error.message) if row is not None and row.retry else Refused(error.message, code=error.code)
-                )
+                yield from self._error(msgspec.json.decode(frame, type=_Error))
             case "unsubscribed":
-                raise Broken("the server ended the subscription")
+                channel = msgspec.json.decode(frame, type=_Unsubscribed).channel
+                if not self._leaving[channel]:
+                    raise Broken("the server ended the subscription")
+                self._leaving[channel] -= 1
             case _:
                 pass  # a later version's frame
+
+    def _error(self, error: _Error) -> Iterator[Event]:
+        """Yield what an error means for a channel; raise what it means for all of them."""
+        row = ERRORS.get(error.code)
+        if row is not None and row.retry:
+            raise Broken(error.message)
+        refused = Refused(error.message, code=error.code)
+        if not isinstance(error.ref, str):
+            raise refused
+        if self._leaving[error.ref]:
+            return
+        self.waiting.discard(error.ref)
+        yield ChannelRefused(error.ref, refused)
 
 
 class _Type(msgspec.Struct):
@@ -165,6 +227,10 @@ class _Cursor(msgspec.Struct):
     cursor: str
 
 
+class _Unsubscribed(msgspec.Struct):
+    channel: str
+
+
 class _Drain(msgspec.Struct):
     retry_after_ms: float = 0.0
 
@@ -172,6 +238,19 @@ class _Drain(msgspec.Struct):
 class _Error(msgspec.Struct):
     code: str
     message: str
+    ref: str | int | None = None
+
+
+def _frames(
+    codec: WebSocketConnection, session: _Session, join: Mapping[str, Start], leave: Collection[str]
+) -> Iterator[bytes]:
+    """Yield the frames that leave channels, and attach others."""
+    for channel in leave:
+        session.leave(channel)
+        yield codec.text(msgspec.json.encode({"type": "unsubscribe", "channel": channel}))
+    for channel, start in join.items():
+        session.waiting.add(channel)
+        yield codec.text(_subscribe(channel, start))
 
 
 def _subscribe(channel: str, start: Start) -> bytes:

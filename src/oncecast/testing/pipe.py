@@ -63,7 +63,7 @@ NO_PLAN = Plan()
 
 
 class FaultyPipe:
-    """Listens on `port` of 127.0.0.1 and connects each client to `target` (host and port).
+    """Listens on `port` of 127.0.0.1 and connects each client to `target` (host and port), which may be changed.
 
     `plan` is asked for each connection's faults, with its number, from 0, and the pipe's `random`. `connections`
     counts the connections, `cuts` those that the pipe has cut; `up_bytes` and `down_bytes` what it has passed on.
@@ -84,7 +84,7 @@ class FaultyPipe:
         self.cuts = 0
         self.up_bytes = 0
         self.down_bytes = 0
-        self._target = target
+        self.target = target
         self._server: asyncio.Server | None = None
         self._joints: set[_Joint] = set()
 
@@ -138,7 +138,7 @@ class FaultyPipe:
         joint = _Joint(self, plan, reader, writer)
         self._joints.add(joint)
         try:
-            await joint.run(self._target)
+            await joint.run(self.target)
         finally:
             self._joints.discard(joint)
 

@@ -1,0 +1,318 @@
+/**
+ * The four ways to listen. Each is given a host with the places of its channels, reports what comes, and ends with
+ * `lost`; whether and how to go on is the connection's to decide.
+ * To add a way, write a class with `set`, `check` and `close`, and name it in `LINKS`.
+ */
+
+import { poll, refuses } from "./net.js";
+import { compare, EventStream, gapOf, messageOf, parseCursor, startFields } from "./wire.js";
+
+/** @import { Failure, Host, Link, Place, Start } from "./types.js" */
+
+const PROTOCOL = "oncecast.v1";
+const NOBODY = "oncecast:alive"; // nobody subscribes to it, and the answer to its unsubscribe shows life
+const TEMPORARY = ["too_many_requests", "unavailable", "internal", "timeout", "slow"];
+const MANY = 100; // so many messages in an answer, and there may be more: ask again at once
+const SHORTEST_WAIT_MS = 800;
+
+/** @implements {Link} */
+class Socket {
+  beats = true;
+  #ref = 0;
+  /** The `ref` that each channel was subscribed with. @type {Map<string, number>} */
+  #refs = new Map();
+  /** The channels whose `subscribed` has come. What comes of others is of a subscription that was given up. */
+  #attached = new Set();
+
+  /** @param {Host} host */
+  constructor(host) {
+    this.host = host;
+    const url = host.net.url("connect");
+    url.protocol = url.protocol.replace("http", "ws");
+    const socket = (this.socket = new host.net.WebSocket(url, PROTOCOL));
+    socket.onopen = () => this.#begin();
+    socket.onmessage = (/** @type {{ data: string }} */ { data }) => {
+      if (this.socket) this.#frame(JSON.parse(data));
+    };
+    socket.onerror = () => {};
+    socket.onclose = (/** @type {CloseEvent} */ { code, reason }) => {
+      if (!this.socket) return;
+      const status = code - 4000;
+      // RFC 6455 §7.4.1, and the server's own
+      const fatal = [1002, 1003, 1007, 1009].includes(code) || refuses(status);
+      host.lost(this, { reason: `closed with ${code}${reason && `, ${reason}`}`, fatal, status, code: String(code) });
+    };
+  }
+
+  async #begin() {
+    try {
+      // No header can be set here. A server without access rules answers with an error, which nobody waits for.
+      const token = await this.host.net.token();
+      if (token) this.#send({ type: "auth", token });
+      this.set();
+    } catch (failure) {
+      if (this.socket) this.host.lost(this, /** @type {Failure} */ (failure));
+    }
+  }
+
+  set() {
+    const { places } = this.host;
+    if (this.socket?.readyState !== 1) return;
+    for (const channel of this.#refs.keys()) {
+      if (places.has(channel)) continue;
+      this.#refs.delete(channel);
+      this.#attached.delete(channel);
+      this.#send({ type: "unsubscribe", channel });
+    }
+    for (const [channel, { at }] of places) {
+      if (this.#refs.has(channel)) continue;
+      const ref = ++this.#ref;
+      this.#refs.set(channel, ref);
+      this.#send({ type: "subscribe", channel, ...startFields(at), ref });
+    }
+  }
+
+  check() {
+    if (this.socket?.readyState === 1) this.#send({ type: "unsubscribe", channel: NOBODY });
+  }
+
+  close() {
+    const { socket } = this;
+    this.socket = null;
+    socket?.close(1000);
+  }
+
+  /** @param {object} frame */
+  #send(frame) {
+    this.socket?.send(JSON.stringify(frame));
+  }
+
+  /** @param {any} frame */
+  #frame(frame) {
+    const { host } = this;
+    const { type, channel, cursor, ref } = frame;
+    host.alive(this, type === "cursor");
+    if (type === "subscribed" && this.#refs.get(channel) === ref) {
+      this.#attached.add(channel);
+      host.opened(this);
+      host.raise(this, [channel], cursor);
+    } else if (type === "message" && this.#attached.has(channel)) {
+      host.item(this, channel, frame.id, messageOf(frame));
+    } else if (type === "gap" && this.#attached.has(channel)) {
+      host.item(this, channel, cursor, gapOf(frame));
+    } else if (type === "cursor") {
+      host.raise(this, this.#attached, cursor);
+    } else if (type === "drain") {
+      host.lost(this, { reason: "the server is about to stop", retry: frame.retry_after_ms, calm: true });
+    } else if (type === "error") {
+      for (const [channel, its] of this.#refs) if (its === ref) this.#refused(channel, frame);
+    }
+  }
+
+  /** @param {string} channel @param {{ code: string, message: string }} error */
+  #refused(channel, { code, message }) {
+    const failure = { reason: `${code}: ${message}`, code };
+    if (TEMPORARY.includes(code)) return this.host.lost(this, { ...failure, calm: true });
+    this.#refs.delete(channel);
+    this.host.refused(this, channel, { ...failure, fatal: true });
+  }
+}
+
+/** What the ways over HTTP share: one request has all channels, so another set of them takes another request. */
+class Requests {
+  #abort = new AbortController();
+  #stale = false;
+
+  /** @param {Host} host */
+  constructor(host) {
+    this.host = host;
+    this.signal = this.#abort.signal;
+    this.#begin();
+  }
+
+  async #begin() {
+    try {
+      await this.#together();
+      for (;;) await this.run();
+    } catch (failure) {
+      if (this.signal.aborted) return;
+      if (failure instanceof Error) console.error(failure);
+      this.host.lost(this, failure instanceof Error ? { reason: String(failure) } : /** @type {Failure} */ (failure));
+    }
+  }
+
+  /** One request. @returns {Promise<void>} */
+  async run() {
+    throw new Error("a way to listen writes run()");
+  }
+
+  /** Several changes in one turn are one. */
+  set() {
+    if (this.#stale) return;
+    this.#stale = true;
+    queueMicrotask(() => this.check("the channels have changed"));
+  }
+
+  check(reason = "to see whether the server is still there") {
+    if (!this.signal.aborted) this.host.lost(this, { reason, calm: true, retry: -1 });
+  }
+
+  close() {
+    this.#abort.abort();
+  }
+
+  /** The start for all channels: the earliest, as each drops what it has had. @returns {Start} */
+  start() {
+    const starts = [...this.host.places.values()].map((place) => place.at);
+    return starts.reduce((first, next) => (compare(next, first) < 0 ? next : first));
+  }
+
+  /**
+   * A request has one start. Channels that do not begin alike, or are in different lives of the log, are polled apart
+   * first, after which each has a cursor.
+   */
+  async #together() {
+    for (let round = 0; round < 3; round += 1) {
+      /** @type {Map<string, [Start, string[]]>} */
+      const groups = new Map();
+      for (const [channel, { at }] of this.host.places) {
+        const apart = this.host.apart || (typeof at === "object" && "last" in at);
+        const key = `${parseCursor(at)?.[0] ?? JSON.stringify(at)}${apart ? ` ${channel}` : ""}`;
+        const [start, channels] = groups.get(key) ?? [at, []];
+        groups.set(key, [compare(at, start) < 0 ? at : start, [...channels, channel]]);
+      }
+      if (groups.size < 2) return;
+      this.host.apart = false;
+      await Promise.all([...groups.values()].map((group) => this.#apart(...group)));
+    }
+  }
+
+  /** @param {Start} start @param {string[]} channels */
+  async #apart(start, channels) {
+    try {
+      await this.ask(channels, start);
+    } catch (error) {
+      const failure = /** @type {Failure} */ (error);
+      if (!failure.fatal || channels.length > 1 || this.signal.aborted) throw failure;
+      this.host.refused(this, channels[0], failure);
+    }
+  }
+
+  /** @param {string[]} channels @param {Start} start @param {object} [query] @returns {Promise<number>} how many came */
+  async ask(channels, start, query) {
+    const { items, cursor } = await poll(this.host.net, channels, start, this.signal, query);
+    if (this.signal.aborted) return 0;
+    this.host.alive(this);
+    for (const [at, item] of items) this.host.item(this, item.channel, at, item);
+    this.host.raise(this, channels, cursor);
+    return items.length;
+  }
+
+  /** @param {number} milliseconds @returns {Promise<void>} */
+  async rest(milliseconds) {
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.signal.addEventListener("abort", () => (clearTimeout(timer), resolve(null)), { once: true });
+    });
+    this.signal.throwIfAborted();
+  }
+}
+
+/** Server-Sent Events, by `fetch`: which sees the status, and can send a token. @implements {Link} */
+class Stream extends Requests {
+  beats = true;
+
+  async run() {
+    const { net } = this.host;
+    const channels = [...this.host.places.keys()];
+    const url = net.url(`channels/${channels}`, { ...startFields(this.start()), envelope: 1 });
+    const response = await net.ask(url, { headers: { Accept: "text/event-stream" }, signal: this.signal });
+    const type = response.headers.get("Content-Type") ?? "";
+    if (!response.body || !type.startsWith("text/event-stream")) throw { reason: `the answer is ${type}, no stream` };
+    const events = new EventStream((event) => this.#event(channels, event));
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (this.signal.aborted) return;
+        if (done) break;
+        this.host.alive(this);
+        events.push(value);
+        net.retry = events.retry ?? net.retry;
+      }
+    } catch {
+      this.signal.throwIfAborted();
+    }
+    throw { reason: "the stream ended" };
+  }
+
+  /** @param {string[]} channels @param {{ id: string, event: string, data: string | null }} event */
+  #event(channels, { id, event, data }) {
+    const { host } = this;
+    if (this.signal.aborted) return;
+    host.opened(this);
+    if (data === null) {
+      host.alive(this, true);
+      host.raise(this, channels, id);
+    } else if (event === "gap") {
+      const gap = gapOf(JSON.parse(data));
+      host.item(this, gap.channel, gap.cursor, gap);
+    } else {
+      const message = messageOf(JSON.parse(data));
+      host.item(this, message.channel, id, message);
+      host.raise(this, channels, id);
+    }
+  }
+}
+
+/** Ask; the server waits for a message before it answers. @implements {Link} */
+class LongPoll extends Requests {
+  #first = true;
+
+  async run() {
+    const { net } = this.host;
+    const wait = this.#first ? 0 : net.wait;
+    const asked = Date.now();
+    const late = setTimeout(() => this.#late(asked), wait + net.timing.open);
+    try {
+      await this.ask([...this.host.places.keys()], this.start(), wait ? { wait: wait / 1000 } : {});
+      this.#first = false;
+      this.host.opened(this, wait > 0);
+    } catch (failure) {
+      if (!wait || this.signal.aborted) throw failure;
+      const refused = /** @type {Failure} */ (failure).status === 400; // the server allows less
+      const calm = refused && net.wait > SHORTEST_WAIT_MS;
+      this.#shorten(Date.now() - asked);
+      throw refused ? { .../** @type {Failure} */ (failure), fatal: false, calm, retry: -1 } : failure;
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  /** @param {number} asked */
+  #late(asked) {
+    if (!this.#first) this.#shorten(Date.now() - asked);
+    this.host.lost(this, { reason: "a poll was not answered in time" });
+  }
+
+  /** Something between ends a wait: the next one is shorter. @param {number} lasted */
+  #shorten(lasted) {
+    const { net } = this.host;
+    net.wait = Math.max(SHORTEST_WAIT_MS, Math.min(net.wait / 2, lasted < 100 ? Infinity : lasted * 0.8));
+    net.say(`a long poll failed after ${lasted} ms, so the next waits ${Math.round(net.wait)} ms`);
+  }
+}
+
+/** Ask, and again after a while. @implements {Link} */
+class ShortPoll extends Requests {
+  async run() {
+    const { open, poll: pause } = this.host.net.timing;
+    const late = setTimeout(() => this.host.lost(this, { reason: "a poll was not answered in time" }), open);
+    const count = await this.ask([...this.host.places.keys()], this.start()).finally(() => clearTimeout(late));
+    this.host.opened(this, true);
+    if (count < MANY) await this.rest(pause * (0.8 + 0.4 * Math.random()));
+  }
+}
+
+/** By name, best first. @type {Record<string, new (host: Host) => Link>} */
+export const LINKS = { websocket: Socket, sse: Stream, "long-poll": LongPoll, "short-poll": ShortPoll };

@@ -1,0 +1,125 @@
+/**
+ * Requests: the token, the deadline, what a refusal says, and the one poll that everybody asks with.
+ * Invariant: what is thrown is a `Failure`, which knows whether and when to ask again.
+ */
+
+import { gapOf, messageOf, startFields } from "./wire.js";
+
+/** @import { Failure, Item, Net, Options, Start, Timing } from "./types.js" */
+
+/** @type {Timing} */
+const TIMING = {
+  open: 2_000,
+  early: 10_000,
+  probe: 30_000,
+  backoff: 1_000,
+  poll: 1_000,
+  wait: 25_000,
+  heartbeat: 15_000,
+  memory: 600_000,
+};
+const BACKOFF_MAX = 30_000;
+
+/** @param {string} base @param {Options} options @returns {Net} */
+export function createNet(base, options) {
+  const { getToken, debug, fetch: ask = (...given) => fetch(...given) } = options;
+  const timing = { ...TIMING, ...options.timing };
+  const root = new URL(base.replace(/\/*$/, "/"), globalThis.location?.href);
+  /** @type {Promise<string> | null} */
+  let token = null;
+
+  return {
+    timing,
+    WebSocket: options.WebSocket ?? globalThis.WebSocket,
+    retry: timing.backoff,
+    wait: timing.wait,
+
+    say(text) {
+      if (debug) console.debug(`oncecast: ${text}`);
+    },
+
+    url(path, query = {}) {
+      const url = new URL(path, root);
+      for (const name in query) url.searchParams.set(name, String(query[name]));
+      return url;
+    },
+
+    async token(renew = false) {
+      if (!getToken) return null;
+      if (renew || !token) token = Promise.resolve(getToken(renew));
+      try {
+        return await token;
+      } catch (error) {
+        token = null;
+        throw { reason: `getToken failed: ${error}` };
+      }
+    },
+
+    async ask(url, init = {}) {
+      for (let tries = 0; ; tries += 1) {
+        const bearer = await this.token(tries > 0);
+        const headers = { ...init.headers, ...(bearer && { Authorization: `Bearer ${bearer}` }) };
+        /** @type {Response} */
+        let response;
+        try {
+          response = await ask(url, { cache: "no-store", ...init, headers });
+        } catch (error) {
+          throw { reason: init.signal?.aborted ? "it was given up" : "no connection" };
+        }
+        if (response.ok) return response;
+        const failure = await refusal(response);
+        if (failure.status !== 401 || !bearer || tries) throw failure;
+      }
+    },
+  };
+}
+
+/** @param {Response} response @returns {Promise<Failure>} */
+async function refusal(response) {
+  const { status } = response;
+  const error = (await response.json().catch(() => null))?.error;
+  const after = response.headers.get("Retry-After");
+  return {
+    reason: error ? `${error.code}: ${error.message}` : `refused with ${status}`,
+    code: error?.code ?? null,
+    status,
+    fatal: refuses(status),
+    retry: after ? (Number(after) * 1000 || Date.parse(after) - Date.now() || 0) : 0,
+  };
+}
+
+/** Whether a status means that the same request would be refused again. @param {number} status */
+export function refuses(status) {
+  return status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status);
+}
+
+/**
+ * Full jitter: any time up to a ceiling that doubles, so that those who lost the same server don't return at once.
+ * @param {number} first @param {number} attempt
+ */
+export function backoff(first, attempt) {
+  return Math.random() * Math.min(BACKOFF_MAX, first * 2 ** Math.min(attempt, 16));
+}
+
+/**
+ * @param {Net} net
+ * @param {string[]} channels
+ * @param {Start} start
+ * @param {AbortSignal} signal
+ * @param {Record<string, any>} [query]
+ * @returns {Promise<{ items: [cursor: string, item: Item][], cursor: string }>} in order, each with its place
+ */
+export async function poll(net, channels, start, signal, query) {
+  const response = await net.ask(net.url(`channels/${channels}`, { ...startFields(start), ...query }), { signal });
+  /** @type {any} */
+  const answer = await response.json().catch(() => null);
+  if (!answer?.cursor) throw { reason: "the answer was cut off, or is no poll's" };
+  const gaps = answer.gaps ?? (answer.gap ? [answer.gap] : []);
+  return {
+    items: [
+      ...gaps.map((/** @type {any} */ gap) => [gap.cursor, gapOf(gap)]),
+      ...answer.messages.map((/** @type {any} */ message) => [message.id, messageOf(message)]),
+    ],
+    cursor: answer.cursor,
+  };
+}
