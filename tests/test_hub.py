@@ -734,3 +734,57 @@ def test_gathering_before_going_live_is_as_good() -> None:
     bench.append("ba")
     bench.turns.run_all()
     assert [b"1 ", b"2 ", b"3 4 "] == sink.blocks
+
+
+class FakeSocket:
+    """A socket that takes `room` bytes, then raises as a full one does."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken = b""
+
+    def send(self, data: bytes, /) -> int:
+        """Take what there is room for."""
+        if self.room == 0:
+            raise BlockingIOError
+        taken, self.room = data[: self.room], max(0, self.room - len(data))
+        self.taken += taken
+        return len(taken)
+
+
+@pytest.mark.parametrize("room", range(6))
+def test_a_socket_gets_what_it_takes_and_its_sink_the_rest(room: int) -> None:
+    """However little a socket takes of a block, its sink gets exactly what is left, and the others get theirs."""
+    bench = Bench()
+    sinks = [FakeSink() for _ in range(3)]
+    sockets = [FakeSocket(100), FakeSocket(room), FakeSocket(100)]
+    for sink, socket in zip(sinks, sockets, strict=True):
+        place = bench.log.resolve("a", LATEST)
+        bench.hub.attach(Subscription(("a",), bench.format, sink, place, Lag.RESUME, socket.send))
+    bench.turns.run_all()
+    bench.append("aa")
+    bench.turns.run_all()
+    assert [b"1 2 ", b"1 2 "[:room], b"1 2 "] == [socket.taken for socket in sockets]
+    assert [b"", b"1 2 "[room:], b""] == [b"".join(sink.blocks) for sink in sinks]
+
+
+def test_a_socket_is_written_to_only_while_its_subscription_is_live() -> None:
+    """A backlog goes through the sink, and nothing goes to the socket of one that is blocked or gone."""
+    bench = Bench()
+    bench.append("a")
+    sink, socket = FakeSink(), FakeSocket(100)
+    place = bench.log.resolve("a", EARLIEST)
+    subscription = Subscription(("a",), bench.format, sink, place, Lag.RESUME, socket.send)
+    bench.hub.attach(subscription)
+    bench.turns.run_all()
+    bench.append("a")
+    bench.turns.run_all()
+    bench.hub.block([subscription])
+    bench.append("a")
+    bench.turns.run_all()
+    bench.hub.unblock([subscription])
+    bench.turns.run_all()
+    bench.hub.detach(subscription)
+    bench.append("a")
+    bench.turns.run_all()
+    assert (b"2 ", [b"1 ", b"3 "]) == (socket.taken, sink.blocks)

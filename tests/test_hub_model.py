@@ -286,7 +286,9 @@ class HubMachine(RuleBasedStateMachine):
         assert len(subscriptions) == self.hub.subscriptions
         live = {s for s in subscriptions if s.state is State.LIVE}
         audiences = self.hub._audiences.values()
-        heard = {s for audience in audiences for writes in audience.alone.values() for s in writes}
+        heard = {
+            s for audience in audiences for group in audience.alone.values() for s in (*group.sends, *group.writes)
+        }
         assert live == heard | {s for audience in audiences for s in audience.gathered}
         assert all((s.place is None) == (s.state is State.LIVE) for s in subscriptions)
         assert len(self.hub._behind) == len(set(self.hub._behind))

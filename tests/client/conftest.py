@@ -15,13 +15,18 @@ from typing import Any
 
 import pytest
 
+from oncecast.client.async_client import Messages
 from oncecast.client.base import Broken, Event, Refused, Start, Timing, Transport
 from oncecast.client.http import Connection, Server
 from oncecast.errors import OncecastError
+from oncecast.server.server import Server as Node
+from oncecast.server.settings import Limits, Settings
 from oncecast.wire.ws_connection import DataReceived, Role, WebSocketConnection
 from oncecast.wire.ws_handshake import accept_response, parse_upgrade
 
 Script = Callable[["Talk"], Awaitable[None]]
+Items = Callable[[Messages, int], Awaitable[list[Any]]]
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
 Drain = Callable[[Transport, Mapping[str, Start]], Awaitable[tuple[list[Event], OncecastError]]]
 
@@ -243,3 +248,37 @@ class Log:
 def log() -> Log:
     """A log with three messages."""
     return Log(3)
+
+
+@pytest.fixture
+async def real() -> AsyncIterator[Node]:
+    """A real server, with short heartbeats."""
+    made = Node(Settings(port=0, limits=Limits(heartbeat_seconds=0.2)))
+    await made.start()
+    yield made
+    await made.stop(0.2)
+
+
+async def items(messages: Messages, count: int) -> list[Any]:
+    """Take out the data of so many messages."""
+    async with asyncio.timeout(10):
+        return [(await anext(messages)).data for _ in range(count)]
+
+
+@pytest.fixture(name="items")
+def _items() -> Items:
+    """The function `items`."""
+    return items
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - it is about what no event tells
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(name="until")
+def _until() -> Until:
+    """The function `until`."""
+    return until

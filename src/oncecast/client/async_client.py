@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
@@ -37,6 +39,7 @@ BATCH = 256  # messages taken out of the buffer at once
 PATIENCE = 60.0  # seconds that a publish is retried for: longer than a restart takes
 PUBLISHERS = 8  # connections that publish at once; further publishes wait for one
 PROBE_SECONDS = 5.0  # until the first look for a better transport; then twice as long each time
+_CURSOR = re.compile(r"[A-Za-z0-9._~-]{1,1024}", re.ASCII)  # opaque to us, but it goes into a URL
 
 Notice = Moved | StateChanged | Gap
 Kind = Literal["transport", "state", "gap"]
@@ -334,7 +337,11 @@ def start_of(after: str | None, last: int | None, since: float | None) -> Start:
             raise UsageError("last: a number of messages is not below 0")
         return Start("last", str(last))
     if since is not None:
+        if not 0 <= since < math.inf:
+            raise UsageError("since: give Unix seconds")
         return Start("since", f"{since:.3f}")
+    if after is not None and _CURSOR.fullmatch(after) is None:
+        raise UsageError(f"{after!r} is not a cursor: give a message's id, or latest, or earliest")
     return Start("after", "latest" if after is None else after)
 
 

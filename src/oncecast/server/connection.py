@@ -67,11 +67,11 @@ class Connection(asyncio.BufferedProtocol):
         "_parser",
         "_paused",
         "_request",
-        "_send",
         "_stage",
         "_transport",
         "app",
         "deadline",
+        "direct",
         "phase",
         "tick",
         "write",
@@ -89,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         self._listener: Listener | None = None
         self._bucket: Bucket | None = None
         self._stage = http1.Stage.IDLE
-        self._send: Callable[[bytes], int] | None = None
+        self.direct: Callable[[bytes], int] | None = None
         self._eof = False
         self._full = False
         self._paused = False
@@ -396,17 +396,17 @@ class Connection(asyncio.BufferedProtocol):
         if shared is None:  # a transport without one: what is written goes its way
             return
         # Not a second socket object: that would close the descriptor under the transport whenever it is collected.
-        self._send = partial(os.write, shared.fileno())
+        self.direct = partial(os.write, shared.fileno())
         self.write = self._write_straight
 
     def _let_go(self) -> None:
         """Forget the descriptor, which is the transport's to close."""
-        if self._send is not None:
-            self._send = None
+        if self.direct is not None:
+            self.direct = None
             self.write = _nowhere if self._transport is None else self._transport.write
 
     def _write_straight(self, data: bytes) -> None:
-        send = self._send
+        send = self.direct
         if send is None:  # kept by a transport that has ended
             return
         if not self._full:  # else the transport holds bytes that come before these

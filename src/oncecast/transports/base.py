@@ -35,6 +35,11 @@ class Link(Protocol):
         """Send bytes. Never raises; past what the socket holds, the listener is told that it is `blocked`."""
         ...
 
+    @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        """The socket's own send, or None. It may be used as long as the listener is not `blocked`."""
+        ...
+
     def now(self) -> float:
         """Return the monotonic clock's seconds."""
         ...

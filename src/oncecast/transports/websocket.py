@@ -365,7 +365,9 @@ class V1Socket(_Socket):
         check_count((*self._by_channel, channel), self._settings.channels_per_subscription)
 
     def _subscribe(self, channel: str, start: Start, ref: str | int | None) -> None:
-        subscription, place = self._node.subscribe((channel,), start, self, formats(self._deflate)[0])
+        subscription, place = self._node.subscribe(
+            (channel,), start, self, formats(self._deflate)[0], self._link.direct
+        )
         self._by_channel[channel] = subscription
         if len(self._by_channel) > 1:
             self._node.hub.gather(self._by_channel.values())
@@ -406,7 +408,9 @@ class RawSocket(_Socket):
         check_count(channels, settings.channels_per_subscription)
         super().__init__(node, settings, link, opening, deflate)
         self._channels = channels
-        self._subscription, place = node.subscribe(channels, query.start or LATEST, self, formats(deflate)[1])
+        self._subscription, place = node.subscribe(
+            channels, query.start or LATEST, self, formats(deflate)[1], link.direct
+        )
         if place.gaps:
             self.gap(place.gaps[0])
         self._write_out()

@@ -121,7 +121,7 @@ class Socket {
 /** What the ways over HTTP share: one request has all channels, so another set of them takes another request. */
 class Requests {
   #abort = new AbortController();
-  #stale = false;
+  #stale = true; // a change of the channels needs no further restart
 
   /** @param {Host} host */
   constructor(host) {
@@ -131,6 +131,8 @@ class Requests {
   }
 
   async #begin() {
+    await null; // those who subscribe in the same turn come along
+    this.#stale = false;
     try {
       await this.#together();
       for (;;) await this.run();

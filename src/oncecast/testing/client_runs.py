@@ -1,0 +1,335 @@
+"""Seeded runs of the Python client through a faulty pipe, between two nodes, judged by what the application saw.
+
+A run has two servers on one shared broker, and clients whose every connection goes through a pipe that cuts, stalls,
+slows and swallows, now to one node and now to the other. Some publish, some listen, some of these slowly. Then the pipe
+is healed, and everything has to arrive. `judge` is the oracle:
+
+* per channel, what a listener saw is a contiguous slice of the log, or a gap stands exactly where it is not;
+* every publish is in the log once if it was acknowledged, and at most once if it was not.
+
+`python -m oncecast.testing.client_runs --runs 500` runs many, says what they met, and fails with the seed of the first
+that is wrong; `--seed N --runs 1` repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from oncecast.client import AsyncClient, Broken, ClientMessage, Gap, Messages, Moved, Timing
+from oncecast.client.subscription import TRANSPORTS
+from oncecast.errors import OncecastError
+from oncecast.message import Cursor, Message
+from oncecast.server.server import Server
+from oncecast.server.settings import Limits, Retention, Settings
+
+from .pipe import NO_PLAN, Faults, FaultyPipe, Plan
+from .shared_broker import SharedBroker
+
+__all__ = ["Report", "Wrong", "judge", "run"]
+
+EPOCH = "k3f9x2"
+CHANNELS = ("a", "b", "c")
+MESSAGES = 40  # in the faulty part of a run
+SECONDS = 20.0  # until everything has arrived, once the pipe is healed
+# A tenth of what clients use or less: the faults are as many as in hours, in a second.
+TIMING = Timing(
+    connect=1.0,
+    answer=0.5,
+    idle=0.4,
+    wait=0.3,
+    interval=0.02,
+    attach=0.2,
+    proof=0.15,
+    probe=0.25,
+    grace=0.03,
+)
+SLEEP_FACTOR = 0.02  # of the delays between attempts
+
+
+class Wrong(AssertionError):
+    """The promise was broken."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What runs met."""
+
+    runs: int = 0
+    messages: int = 0
+    gaps: int = 0
+    moves: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    connections: int = 0
+    cuts: int = 0
+
+    def add(self, other: Report) -> None:
+        """Add another report's counts."""
+        self.runs += other.runs
+        self.messages += other.messages
+        self.gaps += other.gaps
+        self.moves += other.moves
+        self.connections += other.connections
+        self.cuts += other.cuts
+        self.retries.update(other.retries)
+
+
+# The oracle ------------------------------------------------------------------------------------------------------
+
+
+def judge(channel: str, log: Sequence[Message], start: int, seen: Sequence[ClientMessage | Gap]) -> None:
+    """Hold what was seen of a channel, from after `start` on, against its log up to the last that was seen.
+
+    Raises `Wrong`.
+    """
+    numbers = [message.seq for message in log if message.channel == channel]
+    data = {message.seq: message.data for message in log}
+    place = start
+    for item in seen:
+        if isinstance(item, Gap):
+            first, last = Cursor.parse(item.missed_from or "").seq, Cursor.parse(item.missed_to or "").seq
+            missed = [number for number in numbers if place < number <= last]
+            if not missed or first <= place or missed[0] < first:
+                raise Wrong(f"{channel}: a gap from {first} to {last} after {place}, where {missed[:3]} were missed")
+            place = last
+            continue
+        number = Cursor.parse(item.id).seq
+        expected = next((each for each in numbers if each > place), None)
+        if number != expected:
+            raise Wrong(f"{channel}: after {place} came {number}, not {expected}")
+        if data[number] != str(item.data).encode():
+            raise Wrong(f"{channel}: {number} came with other data")
+        place = number
+    if rest := [number for number in numbers if number > place]:
+        raise Wrong(f"{channel}: {rest[:3]} never came")
+
+
+def judge_log(log: Sequence[Message], acknowledged: dict[str, str], others: Sequence[str]) -> None:
+    """Hold the log against what was published: data by data, with the ids that were acknowledged. Raises `Wrong`."""
+    counts = Counter(message.data.decode() for message in log)
+    ids = {message.data.decode(): f"{EPOCH}-{message.seq}" for message in log}
+    for data, acknowledgement in acknowledged.items():
+        if counts[data] != 1 or ids[data] != acknowledgement:
+            raise Wrong(f"{data} is in the log {counts[data]} times, as {ids.get(data)}, not as {acknowledgement}")
+    if wrong := [data for data in others if counts[data] > 1]:
+        raise Wrong(f"{wrong} are in the log more than once")
+
+
+# A run -----------------------------------------------------------------------------------------------------------
+
+
+async def run(seed: int) -> Report:
+    """Run once; everything that is drawn is drawn from the seed. Raises `Wrong`, or `TimeoutError` where it hangs."""
+    rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    broker = SharedBroker(EPOCH, time.time)
+    keep = rng.choice([5, 10_000, 10_000])
+    settings = Settings(
+        port=0,
+        limits=Limits(heartbeat_seconds=0.1, drain_seconds=0),
+        retention=Retention(messages=keep),
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        ports = []
+        for _ in range(2):
+            server = Server(settings, broker=broker.node())
+            await server.start()
+            stack.push_async_callback(server.stop, 0.05)
+            ports.append(server.port)
+        pipe = FaultyPipe(("127.0.0.1", ports[0]), _plan, seed=seed)
+        await stack.enter_async_context(pipe)
+        return await _Run(rng, broker, pipe, ports).play(stack)
+
+
+class _Run:
+    def __init__(self, rng: random.Random, broker: SharedBroker, pipe: FaultyPipe, ports: list[int]) -> None:
+        self._rng = rng
+        self._broker = broker
+        self._pipe = pipe
+        self._ports = ports
+        self._report = Report(runs=1)
+        self._acknowledged: dict[str, str] = {}
+        self._others: list[str] = []
+
+    async def play(self, stack: contextlib.AsyncExitStack) -> Report:
+        """Publish and listen through the faults, heal, wait for everything, judge."""
+        rng = self._rng
+        for number in range(rng.randrange(4)):  # some are there before anybody listens
+            await self._publish_directly(CHANNELS[number % 3], f"early {number}")
+        listeners = [
+            _Listener(client, channels, rng)
+            for client, channels in [
+                *[(self._client(stack, rng.choice([4, 1024])), each) for each in (("a", "b"), ("b", "c", "a"))],
+            ]
+        ]
+        shared = self._client(stack, rng.choice([4, 1024]))
+        listeners += [_Listener(shared, (channel,), rng) for channel in CHANNELS]
+        listening = [asyncio.create_task(listener.listen()) for listener in listeners]
+        publishing = [asyncio.create_task(self._publish(self._client(stack), n)) for n in range(2)]
+        try:
+            await asyncio.wait_for(self._disturb(publishing), 3 * SECONDS)
+            self._pipe.plan = lambda number, rng: NO_PLAN
+            self._pipe.cut()
+            last = {channel: await self._publish_directly(channel, f"last {channel}") for channel in CHANNELS}
+            for listener in listeners:
+                await asyncio.wait_for(listener.until(last), SECONDS)
+        finally:
+            for task in (*listening, *publishing):
+                task.cancel()
+            await asyncio.gather(*listening, *publishing, return_exceptions=True)
+        for listener in listeners:
+            for channel in listener.channels:
+                seen = [item for item in listener.seen if item.channel == channel]
+                judge(channel, self._broker.history, listener.start, seen)
+            self._report.messages += sum(isinstance(item, ClientMessage) for item in listener.seen)
+            self._report.gaps += sum(isinstance(item, Gap) for item in listener.seen)
+        judge_log(self._broker.history, self._acknowledged, self._others)
+        self._report.connections, self._report.cuts = self._pipe.connections, self._pipe.cuts
+        return self._report
+
+    def _client(self, stack: contextlib.AsyncExitStack, buffer: int = 1024) -> AsyncClient:
+        rng = random.Random(self._rng.random())  # noqa: S311 - its own, so that turns of the loop change nothing
+        first = rng.randrange(len(TRANSPORTS))
+        client = AsyncClient(
+            f"http://127.0.0.1:{self._pipe.port}",
+            transports=list(TRANSPORTS)[first:] if rng.random() < 0.5 else list(TRANSPORTS),
+            buffer=buffer,
+            timing=TIMING,
+            rng=rng.random,
+            sleep=_sleep,
+        )
+        client.on("transport", self._moved)
+        client.on("state", self._changed)
+        stack.push_async_callback(client.close)
+        return client
+
+    def _moved(self, moved: Moved) -> None:
+        self._report.moves += 1
+
+    def _changed(self, change: object) -> None:
+        self._report.retries[str(getattr(change, "after", ""))] += 1
+
+    async def _publish(self, client: AsyncClient, number: int) -> None:
+        for index in range(MESSAGES // 2):
+            data = f"{number} {index}"
+            try:
+                ack = await client.publish(CHANNELS[(number + index) % 3], data)
+            except OncecastError:
+                self._others.append(data)
+            else:
+                self._acknowledged[data] = ack.id
+            await asyncio.sleep(0)
+
+    async def _publish_directly(self, channel: str, data: str) -> int:
+        async with AsyncClient(f"http://127.0.0.1:{self._ports[0]}") as client:
+            return Cursor.parse((await client.publish(channel, data)).id).seq
+
+    async def _disturb(self, publishing: Sequence[asyncio.Task[None]]) -> None:
+        """Move between the nodes, and cut all at once, until everything is published."""
+        rng = random.Random(self._rng.random())  # noqa: S311
+        pending = set(publishing)
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=rng.uniform(0.01, 0.15))
+            for task in done:
+                task.result()
+            self._pipe.target = ("127.0.0.1", rng.choice(self._ports))
+            if rng.random() < 0.3:
+                self._pipe.cut(reset=rng.random() < 0.5)
+
+
+class _Listener:
+    """A subscription from the beginning, and what its application saw."""
+
+    def __init__(self, client: AsyncClient, channels: tuple[str, ...], rng: random.Random) -> None:
+        self.channels = channels
+        self.start = 0
+        self.seen: list[ClientMessage | Gap] = []
+        self._client = client
+        self._pauses = random.Random(rng.random())  # noqa: S311
+        self._slow = rng.random() < 0.3
+        self._more = asyncio.Event()
+
+    async def listen(self) -> None:
+        messages: Messages = self._client.subscribe(*self.channels, after=f"{EPOCH}-0")
+        async for item in messages.events():
+            self.seen.append(item)
+            self._more.set()
+            if self._slow and self._pauses.random() < 0.2:
+                await asyncio.sleep(self._pauses.uniform(0, 0.1))
+
+    async def until(self, last: dict[str, int]) -> None:
+        """Wait until the last message of each channel was seen."""
+        while any(self._place(channel) < last[channel] for channel in self.channels):
+            self._more.clear()
+            await self._more.wait()
+
+    def _place(self, channel: str) -> int:
+        ids = (item.id for item in reversed(self.seen) if isinstance(item, ClientMessage) and item.channel == channel)
+        return Cursor.parse(next(ids, f"{EPOCH}-0")).seq
+
+
+async def _sleep(seconds: float) -> None:
+    await asyncio.sleep(seconds * SLEEP_FACTOR)
+
+
+def _plan(number: int, rng: random.Random) -> Plan:
+    """Draw what a connection suffers."""
+    at = rng.randrange(3000)
+    match rng.randrange(10):
+        case 0 | 1:
+            return Plan(down=Faults(cut_after=at, reset=rng.random() < 0.5))
+        case 2:
+            return Plan(up=Faults(cut_after=rng.randrange(800), reset=rng.random() < 0.5))
+        case 3:
+            return Plan(down=Faults(stall_after=at))
+        case 4:
+            return Plan(up=Faults(stall_after=rng.randrange(800)))
+        case 5:
+            return Plan(down=Faults(swallow_after=at))  # acknowledgements too
+        case 6:
+            return Plan(down=Faults(piece_bytes=rng.randrange(1, 40)), up=Faults(piece_bytes=rng.randrange(1, 40)))
+        case 7:
+            return Plan(down=Faults(half_close_after=at))
+        case _:
+            return NO_PLAN
+
+
+# The command -----------------------------------------------------------------------------------------------------
+
+
+async def _many(seed: int, runs: int) -> Report:
+    report = Report()
+    for number in range(seed, seed + runs):
+        try:
+            report.add(await run(number))
+        except (Wrong, TimeoutError, Broken) as error:
+            raise Wrong(f"seed {number}: {error!r}") from error
+        if report.runs % 50 == 0:
+            sys.stderr.write(f"{report.runs} of {runs}\n")
+    return report
+
+
+def main(arguments: list[str]) -> int:
+    """Run many; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m oncecast.testing.client_runs")
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1, help="of the first run; the next ones follow")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    report = asyncio.run(_many(options.seed, options.runs))
+    sys.stdout.write(
+        f"{report.runs} runs from seed {options.seed} in {time.monotonic() - began:.0f} s: {report.messages} messages "
+        f"seen once and in order, {report.gaps} gaps where they belong; {report.connections} connections, "
+        f"{report.cuts} cut, {report.moves} changes of transport\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

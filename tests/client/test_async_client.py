@@ -1,0 +1,363 @@
+"""`AsyncClient` against a real server: subscriptions on one connection, publishing, tokens, refusals, notices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oncecast import AsyncClient, Refusal, Refused, Unreachable, UsageError
+from oncecast.client import Gap, LinkState, Memory, Moved, StateChanged, Timing
+from oncecast.client.async_client import start_of
+from oncecast.client.base import Start
+from oncecast.client.subscription import TRANSPORTS
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+from oncecast.testing.obstacles import Kind, Obstacle, Obstacles
+
+if TYPE_CHECKING:
+    from tests.client.conftest import Items, Peer, Talk, Until
+
+QUICK = Timing(interval=0.02, wait=0.5, attach=0.3, proof=0.3, probe=0.3, grace=0.05)
+
+
+def url(server: Server | Obstacles | Peer) -> str:
+    """Where a server is."""
+    return f"http://127.0.0.1:{server.port}"
+
+
+each_transport = pytest.mark.parametrize("transport", list(TRANSPORTS))
+
+
+@each_transport
+async def test_publish_and_subscribe(real: Server, items: Items, transport: str) -> None:
+    """What is published after the subscription has been entered is received, once and in order, of each kind."""
+    async with (
+        AsyncClient(url(real), transports=(transport,), timing=QUICK) as client,
+        client.subscribe("a", "b") as messages,
+    ):
+        acks = [await client.publish(channel, data) for channel, data in [("a", {"t": 1}), ("b", "x"), ("a", b"\0")]]
+        got = [await anext(messages) for _ in range(3)]
+        assert [("a", {"t": 1}), ("b", "x"), ("a", b"\0")] == [(m.channel, m.data) for m in got]
+        assert [ack.id for ack in acks] == [m.id for m in got]
+        assert {"memory"} == {ack.durability for ack in acks}
+        assert ("a", "b") == messages.channels
+        assert {"a": acks[2].id, "b": acks[1].id}.keys() == messages.cursors.keys()
+
+
+@each_transport
+async def test_where_to_start(real: Server, items: Items, transport: str) -> None:
+    """Each start is obeyed, per channel, also beside a subscription that runs."""
+    async with AsyncClient(url(real), transports=(transport,), timing=QUICK) as client:
+        acks = [await client.publish(channel, n) for n in range(3) for channel in ("a", "b", "c", "d", "e")]
+        async with client.subscribe("x"):
+            assert [0, 1, 2] == await items(client.subscribe("a", after="earliest"), 3)
+            assert [1, 2] == await items(client.subscribe("b", after=acks[1].id), 2)
+            assert [2, 2] == await items(client.subscribe("c", "d", last=1), 2)
+            assert [0, 1, 2] == await items(client.subscribe("e", since=0), 3)
+
+
+async def test_one_connection_for_many(real: Server, items: Items) -> None:
+    """Subscriptions share one WebSocket, each channel with its place; ones that overlap have another."""
+    async with AsyncClient(url(real)) as client, client.subscribe("a", "b") as first, client.subscribe("c") as second:
+        assert 1 == len(real.app.connections)
+        async with client.subscribe("b", after="earliest") as third:
+            assert 2 == len(real.app.connections)
+            for channel in ("a", "b", "c"):
+                await client.publish(channel, channel)
+            assert (["a", "b"], ["c"], ["b"]) == (await items(first, 2), await items(second, 1), await items(third, 1))
+
+
+async def test_a_subscription_ends(real: Server, items: Items) -> None:
+    """After `close` what has arrived is still handed out, then the iteration ends."""
+    async with AsyncClient(url(real)) as client:
+        states: list[StateChanged] = []
+        client.on("state", states.append)
+        async with client.subscribe("a") as messages:
+            await client.publish("a", 1)
+            await messages._feed.wait()
+        assert [1] == [message.data async for message in messages]
+        assert [] == [item async for item in messages.events()]
+        async with client.subscribe("a", last=1) as messages:
+            assert [1] == await items(messages, 1)
+    with pytest.raises(UsageError, match="closed"):
+        client.subscribe("a")
+    with pytest.raises(UsageError, match="closed"):
+        await client.publish("a", 1)
+    await client.close()
+    assert (LinkState.CONNECTING, LinkState.LISTENING) == (states[0].after, states[1].after)
+    assert LinkState.CLOSED == states[-1].after
+
+
+@each_transport
+async def test_a_gap_is_told(real: Server, transport: str) -> None:
+    """A gap is called back, told to the client's listeners, and stands among the events; messages go on after it."""
+    told: list[Gap] = []
+    heard: list[Gap] = []
+    async with AsyncClient(url(real), transports=(transport,), timing=QUICK) as client:
+        client.on("gap", told.append)
+        await client.publish("a", 1)
+        messages = client.subscribe("a", after="old-7")
+        messages.on_gap = heard.append
+        gap, message = [item async for item, _ in _take(messages.events(), 2)]
+        assert isinstance(gap, Gap)
+        assert ("epoch", 1) == (gap.reason, getattr(message, "data", None))
+    assert [gap] == told == heard
+
+
+async def _take(events: Any, count: int) -> Any:
+    async for item in events:
+        yield item, count
+        count -= 1
+        if not count:
+            return
+
+
+@each_transport
+async def test_a_slow_subscription_stops_nobody(real: Server, items: Items, until: Until, transport: str) -> None:
+    """Past its buffer it leaves the connection, the others go on, and it misses nothing once it reads again."""
+    async with (
+        AsyncClient(url(real), transports=(transport,), timing=QUICK, buffer=4) as client,
+        client.subscribe("slow") as slow,
+        client.subscribe("quick") as quick,
+    ):
+        for n in range(30):
+            await client.publish("slow", n)
+        await client.publish("quick", "!")
+        assert ["!"] == await items(quick, 1)
+        assert list(range(30)) == await items(slow, 30)
+        await client.publish("slow", "last")
+        assert ["last"] == await items(slow, 1)
+
+
+async def test_a_slow_subscription_alone_holds_the_server(real: Server, items: Items) -> None:
+    """With nobody behind it, it is simply not read for."""
+    async with (
+        AsyncClient(url(real), timing=QUICK, buffer=2) as client,
+        client.subscribe("slow") as slow,
+    ):
+        for n in range(20):
+            await client.publish("slow", n)
+        await asyncio.sleep(QUICK.grace * 2)
+        assert list(range(20)) == await items(slow, 20)
+        assert 2 == len(real.app.connections)  # the publisher's is the other
+
+
+async def test_no_server(real: Server) -> None:
+    """A publish to where nobody is raises at once; a subscription waits and says so."""
+    await real.stop(0.1)
+    async with AsyncClient(url(real)) as client:
+        with pytest.raises(Unreachable):
+            await client.publish("a", 1)
+        waiting = asyncio.Event()
+        client.on("state", lambda change: waiting.set() if change.after is LinkState.WAITING else None)
+        client.subscribe("a")
+        await waiting.wait()
+        assert "websocket" == client.transport
+
+
+async def test_a_server_that_comes_back(items: Items) -> None:
+    """A restart on the same port is survived; the new life of the log is told as a gap."""
+    first = Server(Settings(port=0))
+    await first.start()
+    async with AsyncClient(url(first), rng=lambda: 0.01) as client, client.subscribe("a") as messages:
+        gaps: list[Gap] = []
+        messages.on_gap = gaps.append
+        await client.publish("a", 1)
+        assert [1] == await items(messages, 1)
+        await first.stop(0.1)
+        second = Server(Settings(port=first.port))
+        await second.start()
+        await client.publish("a", 2)
+        assert [2] == await items(messages, 1)
+        assert ["epoch"] == [gap.reason for gap in gaps]
+        await second.stop(0.1)
+
+
+class Gate:
+    """A peer's script that wants a token, and is a proxy to nobody: it answers 401, or holds."""
+
+    def __init__(self, good: str) -> None:
+        self.good = good
+        self.seen: list[str] = []
+
+    async def __call__(self, talk: Talk) -> None:
+        """Answer one request after another."""
+        while True:
+            try:
+                first, headers, _ = await talk.request()
+            except asyncio.IncompleteReadError:
+                return
+            self.seen.append(headers.get("authorization", ""))
+            if headers.get("authorization") != f"Bearer {self.good}":
+                await talk.answer(401, {"error": {"code": "unauthorized", "message": "no"}})
+            elif first.startswith("POST"):
+                await talk.answer(201, {"id": "e-1", "durability": "memory"})
+            else:
+                message = {"id": "e-1", "channel": "a", "data": 1, "event": None, "time": 1.0}
+                await talk.answer(200, {"messages": [message], "cursor": "e-1", "gap": None})
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("transport", list(TRANSPORTS))
+async def test_the_token_is_renewed_once(peer: Peer, transport: str, is_async: bool) -> None:
+    """A 401 is answered with a fresh token; the second in a row is final and reported once."""
+    tokens = ["old", "older", "oldest"]
+    gate = Gate("new")
+    peer.scripts = [gate] * 9
+
+    async def coroutine() -> str:
+        return tokens.pop(0)
+
+    get_token: Callable[[], str | Awaitable[str]] = coroutine if is_async else lambda: tokens.pop(0)
+    async with AsyncClient(url(peer), transports=(transport,), get_token=get_token) as client:
+        with pytest.raises(Refused, match="no") as refused:
+            await anext(client.subscribe("a"))
+        assert "unauthorized" == refused.value.code
+        assert ["Bearer old", "Bearer older"] == gate.seen
+        with pytest.raises(Refused):
+            await client.publish("a", 1)
+        assert ["Bearer older", "Bearer oldest"] == gate.seen[2:]
+
+
+async def test_a_renewed_token_works(peer: Peer, items: Items) -> None:
+    """Listening and publishing go on with the new token."""
+    tokens = ["old", "new"]
+    gate = Gate("new")
+    peer.scripts = [gate] * 9
+    async with AsyncClient(url(peer), transports=("short-poll",), get_token=lambda: tokens.pop(0)) as client:
+        assert [1] == await items(client.subscribe("a"), 1)
+        assert "e-1" == (await client.publish("a", 1)).id
+    assert [] == tokens
+
+
+@pytest.mark.parametrize("token", ["", "a b", "é", RuntimeError("away")])
+async def test_no_token_to_be_had(peer: Peer, token: str | Exception) -> None:
+    """A token service that is away, or talks nonsense, is asked again later."""
+    waiting = asyncio.Event()
+    reasons = []
+
+    def get_token() -> str:
+        if isinstance(token, Exception):
+            raise token
+        return token
+
+    def heard(change: StateChanged) -> None:
+        if change.after is LinkState.WAITING:
+            reasons.append(change.reason)
+            waiting.set()
+
+    async with AsyncClient(url(peer), get_token=get_token) as client:
+        client.on("state", heard)
+        client.subscribe("a")
+        await waiting.wait()
+    assert reasons[0].startswith("get_token ")
+
+
+async def test_one_refused_among_several(items: Items) -> None:
+    """A channel that is refused ends its own subscription; the others on the connection go on."""
+    for transport in TRANSPORTS:
+        server = Server(Settings(port=0))
+        await server.start()
+        async with AsyncClient(url(server), transports=(transport,), timing=QUICK) as client:
+            async with client.subscribe("good") as good:
+                refused = client.subscribe("bad", after="malformed")
+                with pytest.raises(Refused):
+                    await anext(refused)
+                await client.publish("good", 1)
+                assert [1] == await items(good, 1)
+            with pytest.raises(Refused):
+                async with client.subscribe("bad", after="malformed"):
+                    raise AssertionError("it was entered")
+        await server.stop(0.1)
+
+
+async def test_falls_back_and_comes_back(real: Server, items: Items, until: Until) -> None:
+    """Where WebSocket is refused it listens otherwise; once the way is open it goes up again, mid-stream."""
+    rules = {Kind.WEBSOCKET: Obstacle(status=403), Kind.SSE: Obstacle(silent=True)}
+    moves: list[Moved] = []
+    memory = Memory(asyncio.get_running_loop().time)
+    async with (
+        Obstacles(("127.0.0.1", real.port), rules) as proxy,
+        AsyncClient(url(proxy), timing=QUICK, memory=memory) as client,
+    ):
+        client.on("transport", moves.append)
+        client.on("transport", lambda move: 1 / 0)  # it is logged, and nothing else suffers
+        async with client.subscribe("a", "b") as messages, client.subscribe("c") as other:
+            assert "long-poll" == client.transport
+            assert "long-poll" == memory.get(url(proxy))
+            async with AsyncClient(url(proxy), memory=memory) as second:
+                assert "long-poll" == second.transport
+            await client.publish("a", 1)
+            await client.publish("c", 1)
+            proxy.unblock()
+            await until(lambda: client.transport == "websocket")
+            await client.publish("b", 2)
+            assert ([1, 2], [1]) == (await items(messages, 2), await items(other, 1))
+    assert [("websocket", "sse"), ("sse", "long-poll")] == [(move.before, move.after) for move in moves[:2]]
+    assert "websocket" == moves[-1].after
+
+
+async def test_the_last_transport_is_final(real: Server) -> None:
+    """Where no transport gets through, the subscription ends with the reason."""
+    rules = {kind: Obstacle(status=403) for kind in Kind}
+    async with Obstacles(("127.0.0.1", real.port), rules) as proxy, AsyncClient(url(proxy)) as client:
+        with pytest.raises(Refused, match="the server answers 403"):
+            await anext(client.subscribe("a"))
+
+
+def test_what_is_wrong_is_said_at_once() -> None:
+    """Options, channels and starts that are none are refused before anything is connected."""
+    for names in ((), ("pigeon",), ("sse", "sse")):
+        with pytest.raises(UsageError, match="transports"):
+            AsyncClient("http://h", transports=names)
+    with pytest.raises(UsageError, match="buffer"):
+        AsyncClient("http://h", buffer=0)
+    with pytest.raises(UsageError, match="is not a server's URL"):
+        AsyncClient("h")
+    client = AsyncClient("http://h")
+    with pytest.raises(UsageError, match="no kind of notice"):
+        client.on("weather", print)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="needs a channel"):
+        client.subscribe()
+    with pytest.raises(Refusal):
+        client.subscribe("a b")
+    with pytest.raises(UsageError, match="one of"):
+        client.subscribe("a", last=1, since=2)
+    with pytest.raises(UsageError, match="below 0"):
+        client.subscribe("a", last=-1)
+    with pytest.raises(UsageError, match="Unix seconds"):
+        client.subscribe("a", since=float("nan"))
+    with pytest.raises(UsageError, match="not a cursor"):
+        client.subscribe("a", after="a b")
+    assert [Start("since", "1.500"), Start("last", "2"), Start("after", "latest")] == [
+        start_of(None, None, 1.5),
+        start_of(None, 2, None),
+        start_of(None, None, None),
+    ]
+
+
+async def test_what_is_not_json() -> None:
+    """Data that JSON can't say is refused."""
+    with pytest.raises(UsageError, match="JSON"):
+        await AsyncClient("http://h").publish("a", object())
+
+
+async def test_debug_says_what_happens(
+    real: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In debug mode the log tells each step in plain words, on a handler of its own where nobody has made one."""
+    logger = logging.getLogger("oncecast.client")
+    monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
+    async with AsyncClient(url(real), debug=True) as client, client.subscribe("a"):
+        pass
+    assert f"{url(real)}: listening over websocket" in caplog.messages
+    assert [] == logger.handlers
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    AsyncClient(url(real), debug=True)
+    assert 1 == len(logger.handlers)

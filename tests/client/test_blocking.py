@@ -1,0 +1,247 @@
+"""`Client`: the blocking face, from threads, from forked processes, and under Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from oncecast import Client, UsageError
+from oncecast.client import Gap, Refused, StateChanged
+from oncecast.client.blocking import _after_fork
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+
+SECONDS = 20.0
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A real server, on a thread with a loop of its own; its URL."""
+    ready, ports = threading.Event(), list[int]()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        server = Server(Settings(port=0))
+        await server.start()
+        ports.append(server.port)
+        ready.set()
+        await stop.wait()
+        await server.stop(0.1)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(SECONDS)
+    yield f"http://127.0.0.1:{ports[0]}"
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(SECONDS)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def test_publish_and_subscribe(url: str) -> None:
+    """The same names, blocking; the iteration ends when the client is closed."""
+    with Client(url) as client:
+        assert "websocket" == client.transport
+        with client.subscribe("a", "b") as messages:
+            acks = [client.publish("a", {"t": 1}), client.publish("b", "x", event="e", key="k")]
+            assert ("a", "b") == messages.channels
+            first = next(messages)
+            assert ({"t": 1}, acks[0].id) == (first.data, messages.cursors["a"])
+            assert acks[1] == client.publish("b", "x", key="k")
+            assert ["x"] == [messages.receive(timeout=SECONDS).data]
+            with pytest.raises(TimeoutError):
+                messages.receive(timeout=0.01)
+            client.publish("a", 3)
+            assert 3 == messages.receive(timeout=SECONDS).data
+            cursors = messages.cursors
+        assert [] == list(messages)
+        later = client.subscribe("a", after=cursors["a"])
+    assert [] == list(later)
+    assert cursors.keys() == cursors.keys() | messages.cursors.keys()
+    client.close()
+    with pytest.raises(UsageError, match="closed"):
+        client.publish("a", 1)
+
+
+def test_cursors_stand_before_what_waits(url: str) -> None:
+    """A stored cursor never skips what was fetched but not handed out."""
+    with Client(url) as client:
+        acks = [client.publish("a", n) for n in range(5)]
+        with client.subscribe("a", after=acks[0].id) as messages:
+            assert {"a": acks[0].id} == messages.cursors
+            assert 1 == next(messages).data
+            assert {"a": acks[1].id} == messages.cursors
+            assert [2, 3, 4] == [next(messages).data for _ in range(3)]
+            assert {"a": acks[4].id} == messages.cursors
+
+
+def test_gaps_and_notices(url: str) -> None:
+    """Gaps are called back by the thread that iterates, and stand among the events."""
+    states: list[StateChanged] = []
+    with Client(url) as client:
+        client.on("state", states.append)
+        client.publish("a", 1)
+        gaps: list[tuple[Gap, int]] = []
+        messages = client.subscribe("a", after="old-1")
+        messages.on_gap = lambda gap: gaps.append((gap, threading.get_ident()))
+        assert 1 == next(messages).data
+        assert [("epoch", threading.get_ident())] == [(gap.reason, thread) for gap, thread in gaps]
+        events = client.subscribe("a", after="old-1").events()
+        assert [Gap, int] == [type(item) if isinstance(item, Gap) else type(item.data) for item in [*_two(events)]]
+    assert [] == list(events)
+    assert "listening" in [state.after.value for state in states]
+
+
+def _two(events: Iterator[Any]) -> list[Any]:
+    return [next(events), next(events)]
+
+
+def test_a_refusal_is_raised(url: str) -> None:
+    """What the server refuses for good comes out of the iteration."""
+    with Client(url) as client, pytest.raises(Refused):
+        next(client.subscribe("a", after="malformed"))
+
+
+def test_mistakes_are_raised_where_they_are_made() -> None:
+    """Options are checked when the client is made, and no thread is started for it."""
+    before = threading.active_count()
+    with pytest.raises(UsageError):
+        Client("http://h", transports=("pigeon",))
+    Client("http://h")
+    assert before == threading.active_count()
+
+
+def test_a_callback_can_not_call_the_client(url: str) -> None:
+    """It would wait for itself."""
+    errors: list[Exception] = []
+    with Client(url) as client:
+
+        def callback(notice: StateChanged) -> None:
+            try:
+                client.publish("a", 1)
+            except UsageError as error:
+                errors.append(error)
+
+        client.on("state", callback)
+        with client.subscribe("a"):
+            pass
+    assert "hand the work to another thread" in str(errors[0])
+
+
+def test_threads(url: str) -> None:
+    """Many threads publish and many iterate over one subscription: each message goes to one of them, once."""
+    publishers, each, readers = 8, 25, 4
+    total = publishers * each
+    got: list[int] = []
+    done = threading.Event()
+    with Client(url) as client, client.subscribe("a") as messages, ThreadPoolExecutor(publishers + readers) as pool:
+
+        def read() -> None:
+            for message in messages:
+                got.append(message.data)
+                if len(got) == total:
+                    done.set()
+
+        reading = [pool.submit(read) for _ in range(readers)]
+        acks = list(pool.map(lambda n: [client.publish("a", n * each + i).id for i in range(each)], range(publishers)))
+        assert done.wait(SECONDS)
+        messages.close()
+        for reader in reading:
+            reader.result(SECONDS)
+    assert list(range(total)) == sorted(got)
+    assert total == len({ack for ids in acks for ack in ids})
+
+
+def _in_child(work: Any) -> bytes:
+    """Fork, do the work there, and return what it wrote."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(into, repr(work()).encode())
+        except BaseException as error:  # noqa: BLE001 - the parent shows it
+            os.write(into, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(into)
+    with open(out, "rb") as pipe:
+        written = pipe.read()
+    os.waitpid(pid, 0)
+    return written
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fork(url: str) -> None:
+    """A client that was made, and one that was used, before a fork works in the child; the parent's goes on."""
+    fresh = Client(url)
+    with Client(url) as used, used.subscribe("a") as messages:
+
+        def work() -> tuple[Any, ...]:
+            ids = (fresh.publish("a", 1).id != "", used.publish("a", 2).id != "")
+            mine = next(used.subscribe("a", last=1)).data
+            fresh.close()
+            used.close()
+            return (*ids, mine, list(messages))
+
+        assert b"(True, True, 2, [])" == _in_child(work)
+        assert [1, 2] == [messages.receive(SECONDS).data for _ in range(2)]
+        used.publish("a", 3)
+        assert 3 == messages.receive(SECONDS).data
+
+
+def test_the_hook_of_a_fork_keeps_the_callbacks(url: str) -> None:
+    """The client of a child tells the same listeners."""
+    states: list[StateChanged] = []
+    with Client(url) as client:
+        client.on("state", states.append)
+        engine = client._running()
+        _after_fork()
+        with client.subscribe("a"):
+            assert [] != states
+        engine.stop()
+
+
+SCRIPT = """
+import sys
+from oncecast import Client
+with Client(sys.argv[1]) as client, client.subscribe("a") as messages:
+    print("ready", flush=True)
+    try:
+        for message in messages:
+            print(message.data, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        client.publish("a", "after")
+        print(next(messages).data, flush=True)
+print("end", flush=True)
+"""
+
+
+def test_ctrl_c(url: str) -> None:
+    """Ctrl-C interrupts an iteration that waits, and what comes after it is not lost."""
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+        with Client(url) as client:
+            client.publish("a", "before")
+        assert "before\n" == process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert ["interrupted\n", "after\n", "end\n"] == process.stdout.readlines()
+        assert 0 == process.wait(SECONDS)
+
+
+def test_a_script_may_forget_to_close(url: str) -> None:
+    """A process that ends without closing its client ends."""
+    script = "import sys; from oncecast import Client; c = Client(sys.argv[1]); print(c.publish('a', 1).durability)"
+    done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, timeout=SECONDS)
+    assert ("memory\n", "", 0) == (done.stdout, done.stderr, done.returncode)

@@ -1,0 +1,79 @@
+/**
+ * A hundred stories, each of its own seed: a client on a random transport, behind a network that cuts, stalls and loses
+ * acknowledgements at random, publishes to two channels and listens to both. It must hear each message once, in order.
+ */
+
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import { channel, open, proxy, random } from "./support.mjs";
+
+const STORIES = 100;
+const AT_ONCE = 8;
+const MESSAGES = 24;
+const FAULTS = 5; // then the network is good
+const FIRST_SEED = Number(process.env.ONCECAST_SEED ?? 1);
+const TIMING = { open: 400, early: 300, probe: 300, backoff: 10, poll: 20, wait: 1_000, heartbeat: 400 };
+
+const ORDERS = [
+  undefined, // all of them
+  ["websocket"],
+  ["sse"],
+  ["long-poll"],
+  ["short-poll"],
+  ["sse", "short-poll"],
+  ["websocket", "long-poll"],
+];
+
+async function story(t, seed) {
+  const chance = random(seed);
+  const pick = (list) => list[Math.floor(chance() * list.length)];
+  let faults = 0;
+  const fault = () => {
+    if (faults >= FAULTS || chance() < 0.3) return {};
+    faults += 1;
+    return pick([
+      { cutBytes: Math.floor(chance() * 3_000) },
+      { cutBytes: 150 + Math.floor(chance() * 300) },
+      { cutMs: Math.floor(chance() * 100) },
+      { stallBytes: Math.floor(chance() * 2_000) },
+      { status: pick([403, 500, 502]) },
+      { lost: true },
+    ]);
+  };
+  const publishFault = () => (chance() < 0.4 ? pick([{ lost: true }, { cutBytes: 50 }, { status: 502 }]) : {});
+  const between = await proxy(t, {
+    websocket: fault,
+    sse: fault,
+    "long-poll": fault,
+    // A poll's refusal is for good where there is nothing below it.
+    "short-poll": () => (({ status, ...rest }) => (status === 403 ? {} : { status, ...rest }))(fault()),
+    publish: publishFault,
+  });
+  const cast = open(t, between.url, { transports: pick(ORDERS), timing: TIMING, buffer: pick([4, 1024]) });
+  cast.connection.net.retry = TIMING.backoff;
+  const heard = [0, 1].map(async () => {
+    const name = channel();
+    const news = cast.subscribe(name, { after: pick(["earliest", { last: MESSAGES }]) });
+    for (let number = 0; number < MESSAGES; number += 1) {
+      cast.publish(name, number);
+      if (chance() < 0.5) await new Promise((resolve) => setTimeout(resolve, chance() * 20));
+    }
+    const got = [];
+    news.on("gap", (gap) => got.push(gap));
+    for await (const message of news) {
+      got.push(message.data);
+      if (message.data === MESSAGES - 1) break;
+    }
+    return got;
+  });
+  for (const got of await Promise.all(heard)) {
+    assert.deepEqual(got, Array.from({ length: MESSAGES }, (_, number) => number), `seed ${seed}`);
+  }
+}
+
+describe("stories", { concurrency: AT_ONCE, timeout: 60_000 }, () => {
+  for (let seed = FIRST_SEED; seed < FIRST_SEED + STORIES; seed += 1) {
+    test(`seed ${seed}`, (t) => story(t, seed));
+  }
+});
