@@ -192,7 +192,9 @@ class Hub:
     def append(self, messages: Sequence[Message], now: float) -> None:
         """Append messages to the log and to this turn."""
         self._wake()  # first: should one of them be refused, those before it are in the log and must go out
-        self._turn.extend(self.log.append(message, now) for message in messages)
+        append = self.log.append
+        for message in messages:
+            self._turn.append(append(message, now))
 
     def attach(self, subscription: Subscription) -> None:
         """Begin to serve a subscription from its place."""

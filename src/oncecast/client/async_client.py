@@ -287,18 +287,17 @@ class AsyncClient:
         """Look for a better transport, for as long as there is one and somebody listens."""
         pause = first = min(PROBE_SECONDS, self._timing.probe)
         while True:
-            better, began = self._ladder.better, time.monotonic()
+            better = self._ladder.better
             await self._sleep(pause)
-            if not better or better != self._ladder.better:
+            channel = next((name for link in self._links for name in sorted(link.channels)), None)
+            if not better or better != self._ladder.better or channel is None:
                 pause = first
                 continue
-            channel = next((name for link in self._links for name in sorted(link.channels)), None)
-            if channel is None:
-                continue
+            began = time.monotonic()
             name = await best_proven(better, self._transport, channel, self._timing)
             if name is not None:
                 self._ladder.works(name)
-            pause = max(0.0, min(pause * 2, self._timing.probe) - (time.monotonic() - began - pause))
+            pause = max(0.0, min(pause * 2, self._timing.probe) - (time.monotonic() - began))
 
     # Notices
 

@@ -201,7 +201,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def wake_at(self, when: float) -> None:
         """Set the deadline."""
-        if self.phase is not Phase.CLOSED:
+        if self.tick and when >= self.deadline > 0:
+            self.deadline = when  # as `Wheel.set` would: it stands in an early enough bucket
+        elif self.phase is not Phase.CLOSED:
             self.app.wheel.set(self, when)
 
     def end(self) -> None:
@@ -321,13 +323,8 @@ class Connection(asyncio.BufferedProtocol):
     def _read(self) -> None:
         """Answer the requests that have come, until one must wait or the answers fill the socket."""
         parser = self._parser
-        began = self.now()
+        until = 0.0
         while self.phase is Phase.READING and parser is not None and not self._full:
-            if self.now() - began > TURN_SECONDS:
-                self._move(Phase.WAITING)
-                self.wake_at(self.now() + self.app.deadlines.answer)
-                asyncio.get_running_loop().call_soon(self._next_turn)
-                return
             try:
                 request = parser.next()
             except Refusal as refusal:
@@ -338,6 +335,8 @@ class Connection(asyncio.BufferedProtocol):
                     self.write(http1.CONTINUE)
                 self._await(parser.stage)
                 return
+            if until == 0.0:
+                until = self.now() + TURN_SECONDS
             self._stage = http1.Stage.IDLE
             self._request = request
             try:
@@ -347,6 +346,15 @@ class Connection(asyncio.BufferedProtocol):
             except Exception:  # a defect of ours: the log gets all of it, the client little
                 logger.exception("a request could not be handled: %s %s", request.method, request.path)
                 self._fail_internally(request)
+            if parser.empty:
+                if self.phase is Phase.READING and not self._full:
+                    self._await(http1.Stage.IDLE)
+                return
+            if self.phase is Phase.READING and self.now() > until:
+                self._move(Phase.WAITING)
+                self.wake_at(self.now() + self.app.deadlines.answer)
+                asyncio.get_running_loop().call_soon(self._next_turn)
+                return
 
     def _fail_internally(self, request: http1.Request) -> None:
         if self._request is request:

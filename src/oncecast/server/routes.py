@@ -44,11 +44,12 @@ PAGE_HEADERS = (
 
 def handle(app: App, connection: Exchange, request: http1.Request) -> None:
     """Answer a request, now or later. Raises `Refusal`."""
-    answer = app.memo.get(request, app.node.log.version, int(app.wall()))
-    if answer is not None and app.ready:
-        app.counters.requests[200] += 1
-        connection.send(answer)
-        return
+    if request.method == "GET" and app.ready:
+        answer = app.memo.get(request, app.node.log.version, int(app.wall()))
+        if answer is not None:
+            app.counters.requests[200] += 1
+            connection.send(answer)
+            return
     path = request.path
     if not path.startswith("/v1/"):
         connection.reply(_plain(app, request, path))

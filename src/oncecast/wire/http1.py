@@ -144,6 +144,11 @@ class RequestParser:
         """How many bytes are held that no returned request accounts for."""
         return len(self._buffer) + (len(self._chunks.data) if self._chunks is not None else 0)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no byte is held: the next request has not begun."""
+        return not self._buffer and self._head is None
+
     def take_rest(self) -> bytes:
         """Take the bytes that came after the last request, for whoever speaks another protocol from there on."""
         rest = bytes(self._buffer)

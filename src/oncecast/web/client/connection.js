@@ -22,6 +22,7 @@ export const MOVES = {
 const STRIKES = 3; // so often may a transport fail or be cut early before the next one gets its turn
 const SILENT_BEATS = 2.5;
 const FIRST_PROBE = 0.1; // of the longest time between two probes; each waits twice as long as the one before
+const OPEN_MAX_MS = 20_000;
 const TICK_MS = 1_000;
 const SLEPT_MS = 3_000; // a tick that is later than this: the machine has slept, or the page was frozen
 
@@ -130,6 +131,7 @@ export class Connection {
   alive(link, beat = false) {
     if (link !== this.#link) return;
     const now = (this.#heardAt = Date.now());
+    if (!link.beats) clearTimeout(this.#openTimer); // a poll's answer has a deadline of its own
     if (!beat || !this.#openedAt) return;
     const spacing = now - this.#beatAt;
     this.#beatAt = now;
@@ -181,8 +183,8 @@ export class Connection {
     const before = this.#level;
     if (!calm) this.#judge(failure.reason);
     // Down the ladder for the first time there is nothing to wait for.
-    const at_once = retry < 0 || (this.#level > before && this.#failures < this.ladder.length);
-    const pause = at_once ? 0 : Math.max(backoff(this.net.retry, this.#failures), retry * (1 + Math.random() / 5));
+    const atOnce = retry < 0 || (this.#level > before && this.#failures < this.ladder.length);
+    const pause = atOnce ? 0 : Math.max(backoff(this.net.retry, this.#failures), retry * (1 + Math.random() / 5));
     if (!calm) this.#failures += 1;
     this.#openedAt = 0;
     this.net.say(`${failure.reason}; ${this.ladder[this.#level]} is next, in ${Math.round(pause)} ms`);
@@ -206,6 +208,8 @@ export class Connection {
     this.#strikes = 0;
     this.#why = `${this.ladder[this.#level]} does not work: ${reason}`;
     this.#level = (this.#level + 1) % this.ladder.length;
+    // None works, perhaps because the network is slow.
+    if (!this.#level) this.net.open = Math.min(this.net.open * 2, OPEN_MAX_MS);
   }
 
   /** Whether there is nothing left to try. @param {Failure} failure */
@@ -236,7 +240,7 @@ export class Connection {
     this.#openedAt = 0;
     this.#heardAt = this.#tickAt = Date.now();
     this.#ticker ??= setInterval(this.#tick, Math.min(TICK_MS, this.net.timing.heartbeat / 5));
-    const { open } = this.net.timing;
+    const { open } = this.net;
     const link = (this.#link = this.#create(this.#level));
     this.#openTimer = setTimeout(() => this.lost(link, { reason: `nothing came within ${open} ms` }), open);
   }
@@ -265,7 +269,7 @@ export class Connection {
   #try(level) {
     this.#endProbe();
     if (level >= this.#level) return this.#planProbe();
-    const { open, early } = this.net.timing;
+    const { open } = this.net;
     this.net.say(`trying whether ${this.ladder[level]} works by now`);
     this.#probe = this.#create(level, this.#cut.has(level) ? this.#trial(level) : this);
     this.#probeTimer = setTimeout(() => this.#probeFailed(`nothing came within ${open} ms`), open);
@@ -337,7 +341,7 @@ export class Connection {
 
   /** @param {string} reason */
   #check(reason) {
-    const { open } = this.net.timing;
+    const { open } = this.net;
     const link = /** @type {Link} */ (this.#link);
     const heardAt = this.#heardAt;
     this.net.say(`${reason}: is the connection still alive?`);

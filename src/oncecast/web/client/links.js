@@ -121,6 +121,8 @@ class Socket {
 /** What the ways over HTTP share: one request has all channels, so another set of them takes another request. */
 class Requests {
   #abort = new AbortController();
+  /** @type {any} */
+  #timer;
   #stale = true; // a change of the channels needs no further restart
 
   /** @param {Host} host */
@@ -161,6 +163,11 @@ class Requests {
 
   close() {
     this.#abort.abort();
+    clearTimeout(this.#timer);
+  }
+
+  get channels() {
+    return [...this.host.places.keys()];
   }
 
   /** The start for all channels: the earliest, as each drops what it has had. @returns {Start} */
@@ -200,9 +207,9 @@ class Requests {
     }
   }
 
-  /** @param {string[]} channels @param {Start} start @param {object} [query] @returns {Promise<number>} how many came */
-  async ask(channels, start, query) {
-    const { items, cursor } = await poll(this.host.net, channels, start, this.signal, query);
+  /** @param {string[]} channels @param {Start} start @param {number} [wait] @returns {Promise<number>} how many came */
+  async ask(channels, start, wait) {
+    const { items, cursor } = await poll(this.host.net, channels, start, this.signal, wait);
     if (this.signal.aborted) return 0;
     this.host.alive(this);
     for (const [at, item] of items) this.host.item(this, item.channel, at, item);
@@ -211,12 +218,10 @@ class Requests {
   }
 
   /** @param {number} milliseconds @returns {Promise<void>} */
-  async rest(milliseconds) {
-    await new Promise((resolve) => {
-      const timer = setTimeout(resolve, milliseconds);
-      this.signal.addEventListener("abort", () => (clearTimeout(timer), resolve(null)), { once: true });
+  rest(milliseconds) {
+    return new Promise((resolve) => {
+      this.#timer = setTimeout(resolve, milliseconds);
     });
-    this.signal.throwIfAborted();
   }
 }
 
@@ -226,7 +231,7 @@ class Stream extends Requests {
 
   async run() {
     const { net } = this.host;
-    const channels = [...this.host.places.keys()];
+    const { channels } = this;
     const url = net.url(`channels/${channels}`, { ...startFields(this.start()), envelope: 1 });
     const response = await net.ask(url, { headers: { Accept: "text/event-stream" }, signal: this.signal });
     const type = response.headers.get("Content-Type") ?? "";
@@ -269,50 +274,36 @@ class Stream extends Requests {
 
 /** Ask; the server waits for a message before it answers. @implements {Link} */
 class LongPoll extends Requests {
-  #first = true;
+  /** The first poll is answered at once, the next ones wait longer and longer, to see what passes. */
+  #wait = 0;
 
   async run() {
     const { net } = this.host;
-    const wait = this.#first ? 0 : net.wait;
+    const wait = Math.min(this.#wait, net.wait);
     const asked = Date.now();
-    const late = setTimeout(() => this.#late(asked), wait + net.timing.open);
     try {
-      await this.ask([...this.host.places.keys()], this.start(), wait ? { wait: wait / 1000 } : {});
-      this.#first = false;
-      this.host.opened(this, wait > 0);
-    } catch (failure) {
+      await this.ask(this.channels, this.start(), wait);
+    } catch (error) {
+      const failure = /** @type {Failure} */ (error);
       if (!wait || this.signal.aborted) throw failure;
-      const refused = /** @type {Failure} */ (failure).status === 400; // the server allows less
-      const calm = refused && net.wait > SHORTEST_WAIT_MS;
-      this.#shorten(Date.now() - asked);
-      throw refused ? { .../** @type {Failure} */ (failure), fatal: false, calm, retry: -1 } : failure;
-    } finally {
-      clearTimeout(late);
+      const lasted = Date.now() - asked;
+      const refused = failure.status === 400; // the server allows less
+      const calm = refused && wait > SHORTEST_WAIT_MS;
+      net.wait = Math.max(SHORTEST_WAIT_MS, Math.min(wait / 2, refused ? wait : lasted * 0.8));
+      net.say(`a long poll of ${wait} ms failed after ${lasted} ms: the next one waits ${Math.round(net.wait)} ms`);
+      throw refused ? { ...failure, fatal: false, calm, retry: -1 } : failure;
     }
-  }
-
-  /** @param {number} asked */
-  #late(asked) {
-    if (!this.#first) this.#shorten(Date.now() - asked);
-    this.host.lost(this, { reason: "a poll was not answered in time" });
-  }
-
-  /** Something between ends a wait: the next one is shorter. @param {number} lasted */
-  #shorten(lasted) {
-    const { net } = this.host;
-    net.wait = Math.max(SHORTEST_WAIT_MS, Math.min(net.wait / 2, lasted < 100 ? Infinity : lasted * 0.8));
-    net.say(`a long poll failed after ${lasted} ms, so the next waits ${Math.round(net.wait)} ms`);
+    this.#wait = Math.max(this.#wait * 2, net.open);
+    this.host.opened(this, wait > 0);
   }
 }
 
 /** Ask, and again after a while. @implements {Link} */
 class ShortPoll extends Requests {
   async run() {
-    const { open, poll: pause } = this.host.net.timing;
-    const late = setTimeout(() => this.host.lost(this, { reason: "a poll was not answered in time" }), open);
-    const count = await this.ask([...this.host.places.keys()], this.start()).finally(() => clearTimeout(late));
+    const count = await this.ask(this.channels, this.start());
     this.host.opened(this, true);
-    if (count < MANY) await this.rest(pause * (0.8 + 0.4 * Math.random()));
+    if (count < MANY) await this.rest(this.host.net.timing.poll * (0.8 + 0.4 * Math.random()));
   }
 }
 

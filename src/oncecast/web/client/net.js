@@ -18,7 +18,8 @@ const TIMING = {
   heartbeat: 15_000,
   memory: 600_000,
 };
-const BACKOFF_MAX = 30_000;
+const BACKOFF_MAX = 15_000;
+const BODY_MS = 30_000; // for an answer to come, once it has begun
 
 /** @param {string} base @param {Options} options @returns {Net} */
 export function createNet(base, options) {
@@ -33,6 +34,7 @@ export function createNet(base, options) {
     WebSocket: options.WebSocket ?? globalThis.WebSocket,
     retry: timing.backoff,
     wait: timing.wait,
+    open: timing.open,
 
     say(text) {
       if (debug) console.debug(`oncecast: ${text}`);
@@ -64,7 +66,7 @@ export function createNet(base, options) {
         try {
           response = await ask(url, { cache: "no-store", ...init, headers });
         } catch (error) {
-          throw { reason: init.signal?.aborted ? "it was given up" : "no connection" };
+          throw { reason: init.signal?.aborted ? "no answer came in time" : "no connection" };
         }
         if (response.ok) return response;
         const failure = await refusal(response);
@@ -102,24 +104,54 @@ export function backoff(first, attempt) {
 }
 
 /**
+ * Do something that ends when `outer` is aborted, or after so long; `more` gives it another while.
+ * @template T
+ * @param {number} milliseconds
+ * @param {AbortSignal} outer
+ * @param {(signal: AbortSignal, more: () => void) => Promise<T>} task
+ */
+export async function within(milliseconds, outer, task) {
+  // A signal of its own: what listens to one that lives for long would pile up.
+  const inner = new AbortController();
+  const abort = () => inner.abort();
+  let timer = setTimeout(abort, milliseconds);
+  const more = () => {
+    clearTimeout(timer);
+    timer = setTimeout(abort, BODY_MS);
+  };
+  outer.addEventListener("abort", abort);
+  if (outer.aborted) abort();
+  try {
+    return await task(inner.signal, more);
+  } finally {
+    clearTimeout(timer);
+    outer.removeEventListener("abort", abort);
+  }
+}
+
+/**
  * @param {Net} net
  * @param {string[]} channels
  * @param {Start} start
- * @param {AbortSignal} signal
- * @param {Record<string, any>} [query]
+ * @param {AbortSignal} outer
+ * @param {number} [wait] milliseconds
  * @returns {Promise<{ items: [cursor: string, item: Item][], cursor: string }>} in order, each with its place
  */
-export async function poll(net, channels, start, signal, query) {
-  const response = await net.ask(net.url(`channels/${channels}`, { ...startFields(start), ...query }), { signal });
-  /** @type {any} */
-  const answer = await response.json().catch(() => null);
-  if (!answer?.cursor) throw { reason: "the answer was cut off, or is no poll's" };
-  const gaps = answer.gaps ?? (answer.gap ? [answer.gap] : []);
-  return {
-    items: [
-      ...gaps.map((/** @type {any} */ gap) => [gap.cursor, gapOf(gap)]),
-      ...answer.messages.map((/** @type {any} */ message) => [message.id, messageOf(message)]),
-    ],
-    cursor: answer.cursor,
-  };
+export function poll(net, channels, start, outer, wait = 0) {
+  const url = net.url(`channels/${channels}`, { ...startFields(start), ...(wait && { wait: wait / 1000 }) });
+  return within(net.open + wait, outer, async (signal, more) => {
+    const response = await net.ask(url, { signal });
+    more();
+    /** @type {any} */
+    const answer = await response.json().catch(() => null);
+    if (!answer?.cursor) throw { reason: "the answer was cut off, or is no poll's" };
+    const gaps = answer.gaps ?? (answer.gap ? [answer.gap] : []);
+    return {
+      items: [
+        ...gaps.map((/** @type {any} */ gap) => [gap.cursor, gapOf(gap)]),
+        ...answer.messages.map((/** @type {any} */ message) => [message.id, messageOf(message)]),
+      ],
+      cursor: answer.cursor,
+    };
+  });
 }

@@ -3,7 +3,7 @@
  * acknowledged. Invariant: a message keeps its key through all repetitions, so it is appended once.
  */
 
-import { backoff } from "./net.js";
+import { backoff, within } from "./net.js";
 import { checkChannel, dataFields } from "./wire.js";
 
 /** @import { Failure, Net, Receipt } from "./types.js" */
@@ -87,23 +87,18 @@ export class Publisher {
 
   /** @param {string} body @param {number} count @returns {Promise<any[]>} an answer to each line */
   async #ask(body, count) {
-    const deadline = new AbortController();
-    const give_up = () => deadline.abort();
-    const timer = setTimeout(give_up, ANSWER_MS);
-    this.#abort.signal.addEventListener("abort", give_up);
     try {
-      const response = await this.net.ask(this.net.url("publish"), { method: "POST", body, signal: deadline.signal });
-      const answers = (await response.text()).split("\n").filter(Boolean).map((line) => JSON.parse(line));
-      if (answers.length === count) return answers;
-      throw { reason: "the answer was cut off" };
+      return await within(ANSWER_MS, this.#abort.signal, async (signal) => {
+        const response = await this.net.ask(this.net.url("publish"), { method: "POST", body, signal });
+        const answers = (await response.text()).split("\n").filter(Boolean).map((line) => JSON.parse(line));
+        if (answers.length < count) throw Error();
+        return answers;
+      });
     } catch (error) {
       if (error instanceof Error) throw { reason: "the answer was cut off" };
       const { fatal, reason, code } = /** @type {Failure} */ (error);
       if (!fatal) throw error;
       return Array(count).fill({ error: { message: reason, code } });
-    } finally {
-      clearTimeout(timer);
-      this.#abort.signal.removeEventListener("abort", give_up);
     }
   }
 }

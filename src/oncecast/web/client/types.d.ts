@@ -202,6 +202,8 @@ export interface Net {
   retry: number;
   /** How long a long poll may wait on this network. */
   wait: number;
+  /** Within which an answer must begin on this network. */
+  open: number;
   say(text: string): void;
   url(path: string, query?: Record<string, string | number>): URL;
   token(renew?: boolean): Promise<string | null>;

@@ -1,0 +1,135 @@
+"""The Python client against each row of obstacles: how soon its first message comes, and how soon it is back up.
+
+`measure` publishes past the proxy all the while and holds what the application saw against what was published: any
+message lost, repeated or out of order raises. `python -m oncecast.testing.client_matrix` measures every row with the
+times of a client as it is; that takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import time
+from dataclasses import astuple, dataclass, fields, replace
+
+from oncecast.client import AsyncClient, Messages, Moved, Timing
+from oncecast.client.subscription import TRANSPORTS
+from oncecast.message import Draft
+from oncecast.server.server import Server
+from oncecast.server.settings import Limits, Settings
+
+from .obstacles import MATRIX, Obstacles, scaled
+
+__all__ = ["Result", "measure"]
+
+OBSTRUCTED_SECONDS = 25.0  # long enough for a transport that is cut again and again to be given up
+BACK_SECONDS = 90.0  # until a measurement is given up
+INTERVAL = 0.25  # between messages
+SCALED = {"answer", "idle", "wait", "interval", "attach", "proof", "probe", "grace"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one row was measured with, in seconds: `first`, from the subscription to its first message; `back`, from
+    the unblocking to WebSocket. `transports` are those that were used, in order."""
+
+    row: str
+    first: float
+    back: float
+    received: int
+    transports: tuple[str, ...]
+
+    @property
+    def lowest(self) -> str:
+        """The last resort of all that were used."""
+        return max(self.transports, key=list(TRANSPORTS).index)
+
+
+async def measure(row: str, *, scale: float = 1.0) -> Result:
+    """Measure one row, with all times multiplied by `scale`. Raises `AssertionError` where the stream was broken."""
+    timing = Timing()
+    timing = replace(timing, **{f.name: getattr(timing, f.name) * scale for f in fields(timing) if f.name in SCALED})
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds if seconds in (timing.interval, timing.probe) else seconds * scale)
+
+    async with contextlib.AsyncExitStack() as stack:
+        server = Server(Settings(port=0, limits=Limits(heartbeat_seconds=max(0.1, 15 * scale))))
+        await server.start()
+        stack.push_async_callback(server.stop, 0.1)
+        proxy = await stack.enter_async_context(Obstacles(("127.0.0.1", server.port), scaled(MATRIX[row], scale)))
+        client = await stack.enter_async_context(
+            AsyncClient(f"http://127.0.0.1:{proxy.port}", timing=timing, sleep=sleep)
+        )
+        transports = [client.transport]
+        on_top = asyncio.Event()
+
+        def moved(move: Moved) -> None:
+            transports.append(move.after)
+            if move.after == transports[0]:
+                on_top.set()
+
+        client.on("transport", moved)
+        published: list[int] = []
+        seen: list[int] = []
+        publishing = asyncio.create_task(_publish(server, published, INTERVAL * scale))
+        began = time.monotonic()
+        messages = client.subscribe("news", "sport", after="earliest")
+        first = asyncio.get_running_loop().create_future()
+        listening = asyncio.create_task(_listen(messages, seen, first))
+        try:
+            first_seconds = await asyncio.wait_for(first, BACK_SECONDS) - began
+            await asyncio.sleep(OBSTRUCTED_SECONDS * scale)
+            unblocked = time.monotonic()
+            proxy.unblock()
+            on_top.clear()
+            if client.transport != transports[0]:
+                await asyncio.wait_for(on_top.wait(), BACK_SECONDS)
+            back_seconds = time.monotonic() - unblocked
+            await asyncio.sleep(2 * scale)
+            publishing.cancel()
+            async with asyncio.timeout(10):
+                while len(seen) < len(published):  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0.01)
+        finally:
+            for task in (publishing, listening):
+                task.cancel()
+            await asyncio.gather(publishing, listening, return_exceptions=True)
+        if seen != published:
+            raise AssertionError(f"{row}: {len(seen)} of {len(published)} were seen, or not in their order")
+        return Result(row, first_seconds, back_seconds, len(seen), tuple(transports))
+
+
+async def _publish(server: Server, published: list[int], interval: float) -> None:
+    while True:
+        number = len(published)
+        channel = ("news", "sport")[number % 2]
+        server.node.publish((Draft(channel, str(number).encode()),), lambda outcomes: None)
+        published.append(number)
+        await asyncio.sleep(interval)
+
+
+async def _listen(messages: Messages, seen: list[int], first: asyncio.Future[float]) -> None:
+    async for message in messages:
+        seen.append(message.data)
+        if not first.done():
+            first.set_result(time.monotonic())
+
+
+async def _main(rows: list[str], scale: float) -> None:
+    results = await asyncio.gather(*[measure(row, scale=scale) for row in rows])
+    for result in results:
+        row, first, back, received, transports = astuple(result)
+        sys.stdout.write(
+            f"{row:<20} first {first:5.2f} s   back {back:5.1f} s   {received} received   {' → '.join(transports)}\n"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m oncecast.testing.client_matrix")
+    parser.add_argument("rows", nargs="*", default=list(MATRIX), metavar="ROW")
+    parser.add_argument("--scale", type=float, default=1.0)
+    options = parser.parse_args()
+    asyncio.run(_main(options.rows, options.scale))
