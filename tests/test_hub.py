@@ -74,15 +74,36 @@ class FakeSink:
         return [(g.channel, g.reason, g.missed_from.seq, g.missed_to.seq if g.missed_to else -1) for g in self.gaps]
 
 
+class FakeSocket:
+    """A socket that takes `room` bytes, then raises as a full one does."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken = b""
+
+    def send(self, data: bytes, /) -> int:
+        """Take what there is room for."""
+        if self.room == 0:
+            raise BlockingIOError
+        taken, self.room = data[: self.room], max(0, self.room - len(data))
+        self.taken += taken
+        return len(taken)
+
+
 class Bench:
     """A hub with its log, its turns and the faults it reports."""
 
     def __init__(self, messages: int = 1000) -> None:
+        self.sockets: list[FakeSocket] = []
         self.log = Log("e", lambda channel: Retention(messages, 1e9))
         self.turns = Turns()
         self.faults: list[str] = []
-        self.hub = Hub(self.log, self.turns.schedule, lambda error: self.faults.append(str(error)))
+        self.hub = Hub(self.log, self.turns.schedule, lambda error: self.faults.append(str(error)), self.send)
         self.format = Words()
+
+    def send(self, descriptor: int, data: bytes) -> int:
+        """Write to a socket; its descriptor is its place in the list."""
+        return self.sockets[descriptor].send(data)
 
     def append(self, channels: str) -> None:
         """Append a message for each letter."""
@@ -736,35 +757,19 @@ def test_gathering_before_going_live_is_as_good() -> None:
     assert [b"1 ", b"2 ", b"3 4 "] == sink.blocks
 
 
-class FakeSocket:
-    """A socket that takes `room` bytes, then raises as a full one does."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.taken = b""
-
-    def send(self, data: bytes, /) -> int:
-        """Take what there is room for."""
-        if self.room == 0:
-            raise BlockingIOError
-        taken, self.room = data[: self.room], max(0, self.room - len(data))
-        self.taken += taken
-        return len(taken)
-
-
 @pytest.mark.parametrize("room", range(6))
 def test_a_socket_gets_what_it_takes_and_its_sink_the_rest(room: int) -> None:
     """However little a socket takes of a block, its sink gets exactly what is left, and the others get theirs."""
     bench = Bench()
     sinks = [FakeSink() for _ in range(3)]
-    sockets = [FakeSocket(100), FakeSocket(room), FakeSocket(100)]
-    for sink, socket in zip(sinks, sockets, strict=True):
+    bench.sockets = [FakeSocket(100), FakeSocket(room), FakeSocket(100)]
+    for descriptor, sink in enumerate(sinks):
         place = bench.log.resolve("a", LATEST)
-        bench.hub.attach(Subscription(("a",), bench.format, sink, place, Lag.RESUME, socket.send))
+        bench.hub.attach(Subscription(("a",), bench.format, sink, place, Lag.RESUME, descriptor))
     bench.turns.run_all()
     bench.append("aa")
     bench.turns.run_all()
-    assert [b"1 2 ", b"1 2 "[:room], b"1 2 "] == [socket.taken for socket in sockets]
+    assert [b"1 2 ", b"1 2 "[:room], b"1 2 "] == [socket.taken for socket in bench.sockets]
     assert [b"", b"1 2 "[room:], b""] == [b"".join(sink.blocks) for sink in sinks]
 
 
@@ -773,8 +778,9 @@ def test_a_socket_is_written_to_only_while_its_subscription_is_live() -> None:
     bench = Bench()
     bench.append("a")
     sink, socket = FakeSink(), FakeSocket(100)
+    bench.sockets = [socket]
     place = bench.log.resolve("a", EARLIEST)
-    subscription = Subscription(("a",), bench.format, sink, place, Lag.RESUME, socket.send)
+    subscription = Subscription(("a",), bench.format, sink, place, Lag.RESUME, 0)
     bench.hub.attach(subscription)
     bench.turns.run_all()
     bench.append("a")

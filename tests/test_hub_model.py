@@ -287,7 +287,10 @@ class HubMachine(RuleBasedStateMachine):
         live = {s for s in subscriptions if s.state is State.LIVE}
         audiences = self.hub._audiences.values()
         heard = {
-            s for audience in audiences for group in audience.alone.values() for s in (*group.sends, *group.writes)
+            s
+            for audience in audiences
+            for group in audience.alone.values()
+            for s in (*group.descriptors, *group.writes)
         }
         assert live == heard | {s for audience in audiences for s in audience.gathered}
         assert all((s.place is None) == (s.state is State.LIVE) for s in subscriptions)

@@ -21,6 +21,7 @@ exception that a sink raised, which is a defect of that sink.
 from __future__ import annotations
 
 import enum
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ PAGES_PER_TURN = 64  # a backlog that many read at once may not hold up the live
 
 
 Write = Callable[[bytes], None]
-Send = Callable[[bytes], int]
+Send = Callable[[int, bytes], int]  # `os.write`: how many bytes the descriptor took, or OSError
 
 
 class Lag(enum.StrEnum):
@@ -93,11 +94,11 @@ class Sink(Protocol):
 class Subscription:
     """A set of channels that one sink listens to in one format, and its place in the log.
 
-    `send` is the sink's socket itself, where that may be written to directly while the subscription is live: like
-    `socket.send` it returns how many bytes it took, or raises `OSError`; the rest goes to `sink.write`.
+    `descriptor` is that of the sink's socket, where it may be written to directly while the subscription is live; what
+    the socket does not take goes to `sink.write`.
     """
 
-    __slots__ = ("alone", "channels", "format", "lag", "lagging", "place", "queued", "send", "sink", "state")
+    __slots__ = ("alone", "channels", "descriptor", "format", "lag", "lagging", "place", "queued", "sink", "state")
 
     def __init__(
         self,
@@ -106,12 +107,12 @@ class Subscription:
         sink: Sink,
         place: Place,
         lag: Lag,
-        send: Send | None = None,
+        descriptor: int | None = None,
     ) -> None:
         self.channels = channels
         self.format = format
         self.sink = sink
-        self.send = send
+        self.descriptor = descriptor
         self.place: Place | None = place  # None while LIVE: then the hub's `flushed` is its place
         self.lag = lag
         self.alone = len(channels) == 1  # one channel, and nothing else goes to its sink
@@ -133,14 +134,14 @@ class Subscription:
 class _Group:
     """The live subscriptions of one channel and format whose sink gets nothing else: by socket, or by sink."""
 
-    __slots__ = ("sends", "writes")
+    __slots__ = ("descriptors", "writes")
 
     def __init__(self) -> None:
-        self.sends: dict[Subscription, Send] = {}
+        self.descriptors: dict[Subscription, int] = {}
         self.writes: dict[Subscription, Write] = {}
 
     def __len__(self) -> int:
-        return len(self.sends) + len(self.writes)
+        return len(self.descriptors) + len(self.writes)
 
 
 class _Audience:
@@ -171,6 +172,7 @@ class Hub:
         log: Log,
         schedule: Callable[[Callable[[], None]], object],
         on_fault: Callable[[Exception], None],
+        send: Send = os.write,
     ) -> None:
         self.log = log
         self.flushed = log.head
@@ -178,6 +180,7 @@ class Hub:
         self.subscriptions = 0
         self._schedule = schedule
         self._on_fault = on_fault
+        self._send = send
         self._scheduled = False
         self._delivering = False
         self._turn: list[Entry] = []
@@ -278,7 +281,7 @@ class Hub:
             for format_, group in list(audience.alone.items()):  # a write may end a subscription
                 block = self._block_of(entries, format_)
                 self.counters.deliveries += len(group) * len(entries)
-                self._send_all(list(group.sends.items()), block)
+                self._send_all(list(group.descriptors.items()), block)
                 self._write_all(list(group.writes.values()), block)
             for subscription in audience.gathered:
                 gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
@@ -301,14 +304,14 @@ class Hub:
                 self.counters.deliveries += made[1]
                 self._write_all((subscription.sink.write,), made[0])
 
-    def _send_all(self, sends: Iterable[tuple[Subscription, Send]], block: bytes) -> None:
+    def _send_all(self, descriptors: Iterable[tuple[Subscription, int]], block: bytes) -> None:
         # The loop that all of the fan-out's time is spent in: a system call, and as little else as can be.
-        size = len(block)
-        rest = iter(sends)
+        send, size = self._send, len(block)
+        rest = iter(descriptors)
         while True:
             try:
-                for subscription, send in rest:
-                    sent = send(block)
+                for subscription, descriptor in rest:
+                    sent = send(descriptor, block)
                     if sent != size:
                         self._write_all((subscription.sink.write,), block[sent:])
                 return
@@ -419,8 +422,8 @@ class Hub:
                 group = audience.alone.get(subscription.format)
                 if group is None:
                     group = audience.alone[subscription.format] = _Group()
-                if subscription.send is not None:
-                    group.sends[subscription] = subscription.send
+                if subscription.descriptor is not None:
+                    group.descriptors[subscription] = subscription.descriptor
                 else:
                     group.writes[subscription] = subscription.sink.write
             else:
@@ -431,8 +434,8 @@ class Hub:
             audience = self._audiences[channel]
             if subscription.alone:
                 group = audience.alone[subscription.format]
-                if subscription.send is not None:
-                    del group.sends[subscription]
+                if subscription.descriptor is not None:
+                    del group.descriptors[subscription]
                 else:
                     del group.writes[subscription]
                 if not group:

@@ -134,10 +134,6 @@ class _Window:
     def __len__(self) -> int:
         return len(self.entries) - self.first
 
-    def append(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.seqs.append(entry.seq)
-
     def after(self, seq: int, limit: int) -> list[Entry]:
         at = bisect_right(self.seqs, seq, self.first)
         return self.entries[at : at + limit]
@@ -146,14 +142,16 @@ class _Window:
         return self.entries[max(self.first, len(self.entries) - count) :]
 
     def drop_oldest(self) -> Entry:
-        entry = self.entries[self.first]
-        self.first += 1
+        first, entries = self.first, self.entries
+        entry = entries[first]
+        first += 1
         self.mark = Mark(entry.seq, entry.message.time)
         # Give the front back once it is as long as what is left: amortised O(1), and at most twice the memory.
-        if self.first * 2 >= len(self.entries):
-            del self.entries[: self.first]
-            del self.seqs[: self.first]
-            self.first = 0
+        if first * 2 >= len(entries):
+            del entries[:first]
+            del self.seqs[:first]
+            first = 0
+        self.first = first
         return entry
 
 
@@ -188,7 +186,8 @@ class Log:
         window = self._windows.get(message.channel)
         if window is None:
             window = self._open(message.channel)
-        window.append(entry)
+        window.entries.append(entry)
+        window.seqs.append(message.seq)
         self.head = message.seq
         self.version += 1
         self.count += 1

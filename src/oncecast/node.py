@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from .brokers.base import Broker, Done
-from .hub import Format, Hub, Lag, Send, Sink, Subscription
+from .hub import Format, Hub, Lag, Sink, Subscription
 from .log import Encoding, Entry, Log, Place, Retention, Start
 from .message import Cursor, Draft, Gap, Message
 
@@ -80,7 +80,7 @@ class Node:
         start: Start,
         sink: Sink,
         format: Format,  # noqa: A002 - the word of the domain
-        send: Send | None = None,
+        descriptor: int | None = None,
     ) -> tuple[Subscription, Place]:
         """Attach a subscription at a start.
 
@@ -88,7 +88,7 @@ class Node:
         loop; from then on the hub writes to the sink.
         """
         place = self.log.resolve(channels, start)
-        subscription = Subscription(channels, format, sink, place, self._lag(channels), send)
+        subscription = Subscription(channels, format, sink, place, self._lag(channels), descriptor)
         self.hub.attach(subscription)
         return subscription, place
 

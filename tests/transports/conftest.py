@@ -19,7 +19,7 @@ from oncecast.transports.base import Listener, Settings
 class FakeLink:
     """A connection that takes everything, and is full or gone when the test says so."""
 
-    direct = None
+    descriptor = None
 
     def __init__(self, clock: FakeClock) -> None:
         self.sent: list[bytes] = []

@@ -38,7 +38,7 @@ BUFFER = 1024  # messages that wait for the application, per subscription
 BATCH = 256  # messages taken out of the buffer at once
 PATIENCE = 60.0  # seconds that a publish is retried for: longer than a restart takes
 PUBLISHERS = 8  # connections that publish at once; further publishes wait for one
-PROBE_SECONDS = 5.0  # until the first look for a better transport; then twice as long each time
+PROBE_FIRST = 1 / 8  # of the longest pause between looks for a better transport; then twice as long each time
 _CURSOR = re.compile(r"[A-Za-z0-9._~-]{1,1024}", re.ASCII)  # opaque to us, but it goes into a URL
 
 Notice = Moved | StateChanged | Gap
@@ -130,8 +130,8 @@ class AsyncClient:
     `transports` are tried in their order; it goes back up by itself. `get_token` returns a token, or a coroutine that
     does; it is called again after a 401. `debug` says in the log `oncecast.client` what happens. `buffer` is how many
     messages wait for a slow application, per subscription. `patience` is how many seconds a publish is retried for,
-    None for ever. `memory` lets several clients share what they find out about the way to a server. Use it on one
-    event loop.
+    None for ever. `memory` lets several clients share what they find out about the way to a server. `sleep` waits
+    between attempts and between polls. Use it on one event loop.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ class AsyncClient:
         self._links: list[Link] = []
         self._publishers = asyncio.Semaphore(PUBLISHERS)
         self._idle: list[Publisher] = []
+        self._stepped = asyncio.Event()
         self._prober: asyncio.Task[None] | None = None
         self._closed = False
         self._ladder = Ladder(
@@ -285,19 +286,30 @@ class AsyncClient:
 
     async def _probe(self) -> None:
         """Look for a better transport, for as long as there is one and somebody listens."""
-        pause = first = min(PROBE_SECONDS, self._timing.probe)
+        first = self._timing.probe * PROBE_FIRST
+        pause, risen = first, 0.0  # `risen`: when a probe last got through
         while True:
             better = self._ladder.better
-            await self._sleep(pause)
+            try:
+                async with asyncio.timeout(pause if better else None):
+                    await self._stepped.wait()
+            except TimeoutError:
+                pass
+            else:  # a new choice is given a moment; one that does not last is not tried again at once
+                self._stepped.clear()
+                if time.monotonic() - risen > self._timing.probe:
+                    pause = first
+                continue
             channel = next((name for link in self._links for name in sorted(link.channels)), None)
-            if not better or better != self._ladder.better or channel is None:
-                pause = first
+            if channel is None:
                 continue
             began = time.monotonic()
             name = await best_proven(better, self._transport, channel, self._timing)
-            if name is not None:
+            if name is not None and name in self._ladder.better:
+                risen = time.monotonic()
                 self._ladder.works(name)
-            pause = max(0.0, min(pause * 2, self._timing.probe) - (time.monotonic() - began))
+            pause = min(max(pause, first) * 2, self._timing.probe)
+            pause = max(0.0, pause - (time.monotonic() - began))
 
     # Notices
 
@@ -305,6 +317,7 @@ class AsyncClient:
         logger.info("%s: from %s to %s: %s", self.server, moved.before, moved.after, moved.reason)
         if self._memory is not None:
             self._memory.put(str(self.server), moved.after)
+        self._stepped.set()
         self._tell(moved)
         for link in self._links:
             link.wake()

@@ -40,6 +40,8 @@ from .http import CLOSE_SECONDS, Connection, Server
 __all__ = ["PROTOCOL", "WebSocket"]
 
 PROTOCOL = "oncecast.v1"
+# What a server says to a handshake whose headers a proxy has taken away, or one that it does not know.
+_NO_HANDSHAKE = {"request_invalid", "not_found", "method_not_allowed", "upgrade_required"}
 _RETRY_CLOSES = {row.close for row in ERRORS.values() if row.retry}
 
 
@@ -95,9 +97,16 @@ class WebSocket:
     async def _open(self, connection: Connection) -> bytes:
         """Shake hands; return the bytes that came with the answer."""
         key, target = new_key(), self._server.prefix + "/v1/connect"
-        head, rest = await connection.upgrade(
-            lambda headers: request_bytes(self._server.authority, target, key, protocols=(PROTOCOL,), headers=headers)
-        )
+        try:
+            head, rest = await connection.upgrade(
+                lambda headers: request_bytes(
+                    self._server.authority, target, key, protocols=(PROTOCOL,), headers=headers
+                )
+            )
+        except Refused as error:
+            if error.code in _NO_HANDSHAKE:
+                raise Unsuited(f"the server has seen no handshake: {error}") from None
+            raise
         try:
             protocol = check_response(head.status, head.headers, key, (PROTOCOL,))
         except HandshakeFailed as error:

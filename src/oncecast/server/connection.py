@@ -18,7 +18,6 @@ import enum
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from ..errors import Refusal
@@ -71,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         "_transport",
         "app",
         "deadline",
-        "direct",
+        "descriptor",
         "phase",
         "tick",
         "write",
@@ -89,7 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         self._listener: Listener | None = None
         self._bucket: Bucket | None = None
         self._stage = http1.Stage.IDLE
-        self.direct: Callable[[bytes], int] | None = None
+        self.descriptor: int | None = None
         self._eof = False
         self._full = False
         self._paused = False
@@ -403,23 +402,22 @@ class Connection(asyncio.BufferedProtocol):
         shared = self._transport.get_extra_info("socket")
         if shared is None:  # a transport without one: what is written goes its way
             return
-        # Not a second socket object: that would close the descriptor under the transport whenever it is collected.
-        self.direct = partial(os.write, shared.fileno())
+        self.descriptor = shared.fileno()
         self.write = self._write_straight
 
     def _let_go(self) -> None:
         """Forget the descriptor, which is the transport's to close."""
-        if self.direct is not None:
-            self.direct = None
+        if self.descriptor is not None:
+            self.descriptor = None
             self.write = _nowhere if self._transport is None else self._transport.write
 
     def _write_straight(self, data: bytes) -> None:
-        send = self.direct
-        if send is None:  # kept by a transport that has ended
+        descriptor = self.descriptor
+        if descriptor is None:  # kept by a transport that has ended
             return
         if not self._full:  # else the transport holds bytes that come before these
             try:
-                sent = send(data)
+                sent = os.write(descriptor, data)
             except OSError:  # full, or broken: the transport finds out which
                 sent = 0
             if sent == len(data):

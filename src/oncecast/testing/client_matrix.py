@@ -27,7 +27,7 @@ __all__ = ["Result", "measure"]
 OBSTRUCTED_SECONDS = 25.0  # long enough for a transport that is cut again and again to be given up
 BACK_SECONDS = 90.0  # until a measurement is given up
 INTERVAL = 0.25  # between messages
-SCALED = {"answer", "idle", "wait", "interval", "attach", "proof", "probe", "grace"}
+SCALED = {"answer", "idle", "wait", "attach", "proof", "probe", "grace"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,16 @@ class Result:
         return max(self.transports, key=list(TRANSPORTS).index)
 
 
-async def measure(row: str, *, scale: float = 1.0) -> Result:
-    """Measure one row, with all times multiplied by `scale`. Raises `AssertionError` where the stream was broken."""
+async def measure(row: str, *, scale: float = 1.0, interval: float = INTERVAL) -> Result:
+    """Measure one row, with all times multiplied by `scale` and a message every `interval` seconds of these.
+
+    Raises `AssertionError` where the stream was broken.
+    """
     timing = Timing()
     timing = replace(timing, **{f.name: getattr(timing, f.name) * scale for f in fields(timing) if f.name in SCALED})
 
     async def sleep(seconds: float) -> None:
-        await asyncio.sleep(seconds if seconds in (timing.interval, timing.probe) else seconds * scale)
+        await asyncio.sleep(seconds * scale)
 
     async with contextlib.AsyncExitStack() as stack:
         server = Server(Settings(port=0, limits=Limits(heartbeat_seconds=max(0.1, 15 * scale))))
@@ -74,7 +77,7 @@ async def measure(row: str, *, scale: float = 1.0) -> Result:
         client.on("transport", moved)
         published: list[int] = []
         seen: list[int] = []
-        publishing = asyncio.create_task(_publish(server, published, INTERVAL * scale))
+        publishing = asyncio.create_task(_publish(server, published, interval * scale))
         began = time.monotonic()
         messages = client.subscribe("news", "sport", after="earliest")
         first = asyncio.get_running_loop().create_future()

@@ -39,8 +39,8 @@ EPOCH = "k3f9x2"
 CHANNELS = ("a", "b", "c")
 MESSAGES = 40  # in the faulty part of a run
 SECONDS = 20.0  # until everything has arrived, once the pipe is healed
-# A tenth of what clients use or less: the faults are as many as in hours, in a second. What is slept (`interval`,
-# `probe`) is made shorter by SLEEP_FACTOR.
+# A tenth of what clients use or less: the faults are as many as in hours, in a second. `interval`, which is slept,
+# is made shorter by SLEEP_FACTOR.
 TIMING = Timing(
     connect=1.0,
     answer=0.5,
@@ -49,7 +49,7 @@ TIMING = Timing(
     interval=1.0,
     attach=0.2,
     proof=0.15,
-    probe=12.0,
+    probe=0.25,
     grace=0.03,
 )
 SLEEP_FACTOR = 0.02

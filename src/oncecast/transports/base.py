@@ -8,7 +8,7 @@ to it in `server/routes.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -36,8 +36,8 @@ class Link(Protocol):
         ...
 
     @property
-    def direct(self) -> Callable[[bytes], int] | None:
-        """The socket's own send, or None. It may be used as long as the listener is not `blocked`."""
+    def descriptor(self) -> int | None:
+        """The socket's, or None. It may be written to as long as the listener is not `blocked`."""
         ...
 
     def now(self) -> float:
@@ -190,9 +190,9 @@ def after_cursor(cursor: Cursor) -> Start:
     return Start(StartKind.CURSOR, cursor)
 
 
-def check_count(channels: Iterable[str], limit: int) -> None:
+def check_count(channels: Sequence[object], limit: int) -> None:
     """Raise `Refusal` where there are more channels than a subscription may have."""
-    if len(tuple(channels)) > limit:
+    if len(channels) > limit:
         raise Refusal("request_invalid", f"A subscription has at most {limit} channels: open another for the rest.")
 
 

@@ -98,7 +98,7 @@ class SseStream:
         self._heartbeat = settings.heartbeat_seconds
         self._format = sse_format(enveloped=query.envelope or len(channels) > 1, chunked=chunked)
         self.write: Callable[[bytes], None] = link.write
-        self._subscription, place = node.subscribe(channels, start, self, self._format, link.direct)
+        self._subscription, place = node.subscribe(channels, start, self, self._format, link.descriptor)
         gaps = map(self._format.gap, hold_until_last(place.gaps, place.told))
         opening = self._format.opening(place.told) + b"".join(gaps)
         link.write(head(HEADERS) + opening)

@@ -37,7 +37,7 @@ from ..wire.ws_connection import (
 )
 from ..wire.ws_deflate import Deflate, Parameters
 from ..wire.ws_frames import Opcode, encode_frame
-from .base import Link, Query, Settings, check_count, gap_text, parse_start
+from .base import Link, Query, Settings, check_count, gap_text, parse_channels, parse_start
 
 PROTOCOL = "oncecast.v1"
 DRAIN_MS = 1000  # time enough for a successor to be ready
@@ -288,7 +288,7 @@ class _Socket(ABC):
 class V1Socket(_Socket):
     """A connection of `oncecast.v1`. `channels` are subscribed at once, from the query's start."""
 
-    __slots__ = ("_by_channel",)
+    __slots__ = ("_joined",)
 
     def __init__(
         self,
@@ -302,7 +302,8 @@ class V1Socket(_Socket):
     ) -> None:
         check_count(channels, settings.channels_per_subscription)
         super().__init__(node, settings, link, opening, deflate)
-        self._by_channel: dict[str, Subscription] = {}
+        # A tuple, not a dictionary: most have one channel, and an idle subscriber is to be small.
+        self._joined: tuple[Subscription, ...] = ()
         for channel in channels:
             self._subscribe(channel, query.start or LATEST, None)
         self._write_out()
@@ -318,7 +319,7 @@ class V1Socket(_Socket):
         super().drain()
 
     def _subscriptions(self) -> Sequence[Subscription]:
-        return tuple(self._by_channel.values())
+        return self._joined
 
     def _heartbeat(self) -> bytes:
         cursor = self._node.hub.heartbeat_cursor(self._subscriptions())
@@ -349,8 +350,9 @@ class V1Socket(_Socket):
                 self._may_subscribe(frame.channel)
                 self._subscribe(frame.channel, start, frame.ref)
             case envelope.Unsubscribe():
-                subscription = self._by_channel.pop(check_channel(frame.channel), None)
+                subscription = self._joined_to(check_channel(frame.channel))
                 if subscription is not None:
+                    self._joined = tuple(other for other in self._joined if other is not subscription)
                     self._node.hub.detach(subscription)
                 self._say("unsubscribed", channel=frame.channel, ref=frame.ref)
             case envelope.Auth():
@@ -360,17 +362,20 @@ class V1Socket(_Socket):
 
     def _may_subscribe(self, channel: str) -> None:
         check_channel(channel)
-        if channel in self._by_channel:
+        if self._joined_to(channel) is not None:
             raise Refusal("request_invalid", f"You are subscribed to {channel} already: unsubscribe first.")
-        check_count((*self._by_channel, channel), self._settings.channels_per_subscription)
+        check_count((*self._joined, channel), self._settings.channels_per_subscription)
+
+    def _joined_to(self, channel: str) -> Subscription | None:
+        return next((joined for joined in self._joined if joined.channels[0] == channel), None)
 
     def _subscribe(self, channel: str, start: Start, ref: str | int | None) -> None:
         subscription, place = self._node.subscribe(
-            (channel,), start, self, formats(self._deflate)[0], self._link.direct
+            parse_channels(channel), start, self, formats(self._deflate)[0], self._link.descriptor
         )
-        self._by_channel[channel] = subscription
-        if len(self._by_channel) > 1:
-            self._node.hub.gather(self._by_channel.values())
+        self._joined = (*self._joined, subscription)
+        if len(self._joined) > 1:
+            self._node.hub.gather(self._joined)
         self._say("subscribed", channel=channel, cursor=str(place.told), ref=ref)
         for gap in place.gaps:
             self.gap(gap)
@@ -409,7 +414,7 @@ class RawSocket(_Socket):
         super().__init__(node, settings, link, opening, deflate)
         self._channels = channels
         self._subscription, place = node.subscribe(
-            channels, query.start or LATEST, self, formats(deflate)[1], link.direct
+            channels, query.start or LATEST, self, formats(deflate)[1], link.descriptor
         )
         if place.gaps:
             self.gap(place.gaps[0])

@@ -116,7 +116,7 @@ def error_json(refusal: Refusal) -> bytes:
 
 def receipt_json(receipt: Receipt) -> bytes:
     """Return the answer to a publish: `{"id", "durability"}`."""
-    return b'{"id":"%s","durability":"%s"}' % (receipt.id.encode(), receipt.durability.encode())
+    return f'{{"id":"{receipt.epoch}-{receipt.seq}","durability":"{receipt.durability}"}}'.encode()
 
 
 def poll_json(messages: list[bytes], cursor: Cursor, gaps: list[Gap], *, several: bool) -> bytes:
