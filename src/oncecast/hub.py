@@ -194,7 +194,8 @@ class Hub:
 
     def append(self, messages: Sequence[Message], now: float) -> None:
         """Append messages to the log and to this turn."""
-        self._wake()  # first: should one of them be refused, those before it are in the log and must go out
+        if not self._scheduled:
+            self._wake()  # first: should one of them be refused, those before it are in the log and must go out
         append = self.log.append
         for message in messages:
             self._turn.append(append(message, now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,28 @@ async def test_gap(play: Play) -> None:
     events, end, _ = await play(HEAD + GAP.encode())
     assert [Gap(channel="c", reason="epoch", cursor="e-9"), CursorMoved("e-9")] == events
     assert (Broken, "the server ended the stream") == (type(end), str(end))
+
+
+@pytest.mark.parametrize(
+    "held, last",
+    [
+        (("epoch", "o-5", "o-6", None), ("epoch", "e-9", "o-6", None)),
+        (("expired", "e-5", "e-6", "e-7"), ("expired", "e-9", "e-6", "e-12")),
+        (("unknown", "e-9", "e-6", "e-9"), ("unknown", "e-5", "e-6", "e-9")),
+    ],
+)
+async def test_gaps_in_a_row(play: Play, held: tuple[str, ...], last: tuple[str, ...]) -> None:
+    """Gaps are told together, with the cursor that the stream goes on from; cut off before that, none is told."""
+    names = ("reason", "cursor", "missed_from", "missed_to")
+    first, second = (
+        {"channel": channel, **dict(zip(names, values, strict=True))} for channel, values in (("c", held), ("d", last))
+    )
+    told = [f"id: {gap['cursor']}\nevent: gap\ndata: {json.dumps(gap)}\n\n".encode() for gap in (first, second)]
+    events, _, _ = await play(HEAD + told[0])
+    assert [] == [event for event in events if isinstance(event, Gap)]
+    events, _, _ = await play(HEAD + told[0], told[1])
+    expected = [Gap(**{**first, "cursor": second["cursor"]}), Gap(**second)]
+    assert expected == [event for event in events if isinstance(event, Gap)]
 
 
 async def test_a_cut_id_does_not_move_the_cursor(play: Play) -> None:

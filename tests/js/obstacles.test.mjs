@@ -117,7 +117,7 @@ describe("obstacles", { concurrency: true, timeout: 45_000 }, () => {
     setTimeout(() => between.cut(), 300);
     await until(cast, "state", () => cast.state === "connecting");
     await until(cast, "state", () => cast.state === "live");
-    assert.ok(lines.some((line) => line.includes("the next waits")));
+    assert.ok(lines.some((line) => line.includes("the next one waits")));
     await publish(news.channel, 1);
     assert.deepEqual((await take(news, 1))[0].data, 1);
   });

@@ -115,7 +115,7 @@ export class Proxy {
     const write = limited(fault, (data) => this.frozen || socket.write(data), () => socket.destroy());
     onward.on("data", write);
     onward.on("error", () => socket.destroy());
-    onward.on("close", () => socket.destroy());
+    onward.on("close", () => this.frozen || socket.destroy());
     socket.on("error", () => onward.destroy());
     socket.on("close", () => onward.destroy());
   }

@@ -51,7 +51,10 @@ class MemoryBroker:
             )
             return
         # Milliseconds are what the wire shows; a clock that steps back must not make `since` miss a message.
-        now = self._time = max(self._time, round(self._wall(), 3))
+        now = round(self._wall(), 3)
+        if now < self._time:
+            now = self._time
+        self._time = now
         if self._keys:
             self._forget_keys(now)
         outcomes: list[Outcome] = []

@@ -42,6 +42,7 @@ __all__ = [
     "Unsuited",
     "anonymous",
     "common_start",
+    "parse_cursor",
     "parse_gap",
     "parse_message",
     "refusal",
@@ -125,12 +126,7 @@ class Start:
     @property
     def cursor(self) -> Cursor | None:
         """The cursor, where it is one that can be compared."""
-        if self.name != "after":
-            return None
-        try:
-            return Cursor.parse(self.value)
-        except Refusal:
-            return None
+        return parse_cursor(self.value) if self.name == "after" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +281,14 @@ def common_start(starts: Mapping[str, Start]) -> Start:
 
 
 # Helpers ---------------------------------------------------------------------------------------------------------
+
+
+def parse_cursor(text: str | None) -> Cursor | None:
+    """Read a cursor; None where it is of a form that can't be compared."""
+    try:
+        return None if text is None else Cursor.parse(text)
+    except Refusal:
+        return None
 
 
 class _Envelope(msgspec.Struct):

@@ -355,7 +355,9 @@ class Link:
         turn = feed.turn
         try:
             starts = feed.places.starts
-            alone = [{channel: start} for channel, start in starts.items() if start.cursor is None]
+            # One request has one start; what no cursor says, or cursors of several lives, has none in common.
+            mixed = len({start.cursor.epoch for start in starts.values() if start.cursor}) > 1
+            alone = [{channel: start} for channel, start in starts.items() if start.cursor is None or mixed]
             for each in [*alone, None]:
                 poll = Poll(connection, feed.places.starts if each is None else each)
                 poll.full = True

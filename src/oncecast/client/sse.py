@@ -18,6 +18,7 @@ from .base import (
     Broken,
     CursorMoved,
     Event,
+    Gap,
     Received,
     RetryHint,
     Start,
@@ -25,6 +26,7 @@ from .base import (
     Unsuited,
     anonymous,
     common_start,
+    parse_cursor,
     parse_gap,
     parse_message,
     refusal,
@@ -64,32 +66,64 @@ class Sse:
                     raise refusal(head.status, content, retry_after(head.headers, time.time), opening=True)
                 if head.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                     raise Unsuited("the answer is not an event stream")
-                parser = sse.EventParser(max_event_bytes=MESSAGE_BYTES)
+                stream = _Stream()
                 async for piece in body:
-                    for event in _events(parser, piece):
+                    for event in stream.receive(piece):
                         yield event
             raise Broken("the server ended the stream")
         finally:
             await connection.close()
 
 
-def _events(parser: sse.EventParser, piece: bytes) -> Iterator[Event]:
-    """Yield what a piece of the stream completes. The cursor moves after the events that it follows."""
-    place, retry_ms = parser.last_event_id, parser.retry_ms
-    try:
-        events = parser.receive(piece)
-    except sse.StreamFailed as error:
-        raise Broken(str(error)) from None
-    if parser.retry_ms is not None and parser.retry_ms != retry_ms:
-        yield RetryHint(parser.retry_ms / 1000)
-    for event in events:
-        # A message may be of an event that is called gap, too; but it has an id, and a gap has none.
-        if event.event == "gap" and not _has_id(event.data):
-            yield parse_gap(event.data)
-        else:
-            yield Received(parse_message(event.data))
-    if parser.last_event_id != place:
-        yield CursorMoved(parser.last_event_id)
+class _Stream:
+    """What the pieces of one stream mean.
+
+    Of several gaps in a row only the last has the cursor that the stream goes on from; the others repeat where it was.
+    They are held until that one comes, or anything else: cut off before, none has been told, and all are told again.
+    """
+
+    def __init__(self) -> None:
+        self._parser = sse.EventParser(max_event_bytes=MESSAGE_BYTES)
+        self._held: list[Gap] = []
+
+    def receive(self, piece: bytes) -> Iterator[Event]:
+        """Yield what a piece completes. The cursor moves after the events that it follows."""
+        parser = self._parser
+        place, retry_ms = parser.last_event_id, parser.retry_ms
+        try:
+            events = parser.receive(piece)
+        except sse.StreamFailed as error:
+            raise Broken(str(error)) from None
+        if parser.retry_ms is not None and parser.retry_ms != retry_ms:
+            yield RetryHint(parser.retry_ms / 1000)
+        for event in events:
+            # A message may be of an event that is called gap, too; but it has an id, and a gap has none.
+            if event.event == "gap" and not _has_id(event.data):
+                gap = parse_gap(event.data)
+                self._held.append(gap)
+                if not _is_held(gap):
+                    yield from self._told()
+            else:
+                yield from self._told()
+                yield Received(parse_message(event.data))
+        if parser.last_event_id != place:
+            if self._held and parser.last_event_id != self._held[-1].cursor:
+                yield from self._told()
+            yield CursorMoved(parser.last_event_id)
+
+    def _told(self) -> Iterator[Gap]:
+        """Yield the gaps in a row, which the last one ends."""
+        held, self._held = self._held, []
+        for gap in held:
+            yield msgspec.structs.replace(gap, cursor=held[-1].cursor)
+
+
+def _is_held(gap: Gap) -> bool:
+    """Say whether a gap's cursor may be the one before it: it is before what was missed or, of what never was, in it."""
+    here, first = parse_cursor(gap.cursor), parse_cursor(gap.missed_from)
+    if here is None or first is None or here.epoch != first.epoch:
+        return False
+    return here.seq >= first.seq if gap.reason == "unknown" else here.seq < first.seq
 
 
 class _Id(msgspec.Struct):

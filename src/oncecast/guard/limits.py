@@ -20,7 +20,9 @@ class Bucket:
 
     def take(self, now: float, count: float = 1) -> float:
         """Spend `count`. Returns 0 where that is allowed, else the seconds after which it will be."""
-        credit = min(self.burst, self._credit + (now - self._stamp) * self.rate)
+        credit = self._credit + (now - self._stamp) * self.rate
+        if credit > self.burst:
+            credit = self.burst
         self._stamp = now
         if credit <= 0:
             self._credit = credit

@@ -103,11 +103,9 @@ class App:
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self.when_empty: Callable[[], None] | None = None
         self._reminded = -REMIND_SECONDS
-
-    @property
-    def date(self) -> bytes:
-        """The Date of an answer made now (RFC 9110 §6.6.1)."""
-        return http1.http_date(self.wall())
+        self.second = 0
+        self.date = b""  # of an answer made now (RFC 9110 §6.6.1)
+        self._read_clock()
 
     def admit(self, connection: Peer) -> Refusal | None:
         """Count a new connection in, or say why it can't be."""
@@ -135,6 +133,7 @@ class App:
 
     def tick(self) -> None:
         """Wake every connection whose deadline has come. Call it every `wheel.RESOLUTION` seconds."""
+        self._read_clock()
         now = self.monotonic()
         for connection in self.wheel.expire(now):
             try:
@@ -142,3 +141,9 @@ class App:
             except Exception:
                 logger.exception("a connection failed at its deadline")
                 connection.abort()
+
+    def _read_clock(self) -> None:
+        second = int(self.wall())
+        if second != self.second:
+            self.second = second
+            self.date = http1.http_date(second)

@@ -45,7 +45,7 @@ PAGE_HEADERS = (
 def handle(app: App, connection: Exchange, request: http1.Request) -> None:
     """Answer a request, now or later. Raises `Refusal`."""
     if request.method == "GET" and app.ready:
-        answer = app.memo.get(request, app.node.log.version, int(app.wall()))
+        answer = app.memo.get(request, app.node.log.version, app.second)
         if answer is not None:
             app.counters.requests[200] += 1
             connection.send(answer)
@@ -212,7 +212,7 @@ def _utf8(value: str) -> str:
 
 
 def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:
-    (outcome,) = outcomes
+    outcome = outcomes[0]
     if isinstance(outcome, Refusal):
         connection.reply(outcome)
     else:

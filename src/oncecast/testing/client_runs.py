@@ -20,8 +20,8 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from oncecast.client import AsyncClient, Broken, ClientMessage, Gap, Messages, Moved, Timing
 from oncecast.client.subscription import TRANSPORTS
@@ -35,7 +35,8 @@ from .shared_broker import SharedBroker
 
 __all__ = ["Report", "Wrong", "judge", "run"]
 
-EPOCH = "k3f9x2"
+EPOCH = "k3f9x"  # and the number of the life
+START = Cursor(f"{EPOCH}0", 0)
 CHANNELS = ("a", "b", "c")
 MESSAGES = 40  # in the faulty part of a run
 SECONDS = 20.0  # until everything has arrived, once the pipe is healed
@@ -67,7 +68,6 @@ class Report:
     messages: int = 0
     gaps: int = 0
     moves: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     cuts: int = 0
 
@@ -79,48 +79,63 @@ class Report:
         self.moves += other.moves
         self.connections += other.connections
         self.cuts += other.cuts
-        self.retries.update(other.retries)
 
 
 # The oracle ------------------------------------------------------------------------------------------------------
 
 
-def judge(channel: str, log: Sequence[Message], start: int, seen: Sequence[ClientMessage | Gap]) -> None:
-    """Hold what was seen of a channel, from after `start` on, against its log up to the last that was seen.
+Lives = Mapping[str, Sequence[Message]]  # per epoch, everything that was in its log
+
+
+def judge(channel: str, lives: Lives, start: Cursor, seen: Sequence[ClientMessage | Gap]) -> Cursor:
+    """Hold what was seen of a channel, from after `start` on, against the lives of its log; return where it ended.
 
     Raises `Wrong`.
     """
-    numbers = [message.seq for message in log if message.channel == channel]
-    data = {message.seq: message.data for message in log}
+    logs = {epoch: [message for message in log if message.channel == channel] for epoch, log in lives.items()}
     place = start
     for item in seen:
-        if isinstance(item, Gap):
-            first, last = Cursor.parse(item.missed_from or "").seq, Cursor.parse(item.missed_to or "").seq
-            missed = [number for number in numbers if place < number <= last]
-            if not missed or first <= place or missed[0] < first:
-                raise Wrong(f"{channel}: a gap from {first} to {last} after {place}, where {missed[:3]} were missed")
-            place = last
-            continue
-        number = Cursor.parse(item.id).seq
-        expected = next((each for each in numbers if each > place), None)
-        if number != expected:
-            raise Wrong(f"{channel}: after {place} came {number}, not {expected}")
-        if data[number] != str(item.data).encode():
-            raise Wrong(f"{channel}: {number} came with other data")
-        place = number
-    if rest := [number for number in numbers if number > place]:
-        raise Wrong(f"{channel}: {rest[:3]} never came")
+        place = _judge_gap(logs, place, item) if isinstance(item, Gap) else _judge_message(logs, place, item)
+    if rest := [message.seq for message in logs[place.epoch] if message.seq > place.seq]:
+        raise Wrong(f"{channel}: {rest[:3]} of {place.epoch} never came")
+    return place
 
 
-def judge_log(log: Sequence[Message], acknowledged: dict[str, str], others: Sequence[str]) -> None:
+def _judge_message(logs: Lives, place: Cursor, message: ClientMessage) -> Cursor:
+    expected = next((each for each in logs[place.epoch] if each.seq > place.seq), None)
+    if expected is None or message.id != f"{place.epoch}-{expected.seq}":
+        raise Wrong(f"{message.channel}: after {place} came {message.id}, not {expected and expected.seq}")
+    if expected.data != str(message.data).encode():
+        raise Wrong(f"{message.channel}: {message.id} came with other data")
+    return Cursor.parse(message.id)
+
+
+def _judge_gap(logs: Lives, place: Cursor, gap: Gap) -> Cursor:
+    first = Cursor.parse(gap.missed_from or "")
+    if gap.reason == "epoch":
+        # What the old life held after the place may be lost; the new one begins with the oldest that is kept.
+        here = Cursor.parse(gap.cursor)
+        if first.epoch != place.epoch or first.seq <= place.seq or here.epoch == place.epoch:
+            raise Wrong(f"{gap.channel}: after {place} came {gap}")
+        return here
+    last = Cursor.parse(gap.missed_to or "")
+    missed = [each.seq for each in logs[place.epoch] if place.seq < each.seq <= last.seq]
+    if {first.epoch, last.epoch} != {place.epoch} or not missed or not place.seq < first.seq <= missed[0]:
+        raise Wrong(f"{gap.channel}: a gap from {first} to {last} after {place}, where {missed[:3]} were missed")
+    return last
+
+
+def judge_log(lives: Lives, acknowledged: Mapping[str, str], others: Sequence[str]) -> None:
     """Hold the log against what was published: data by data, with the ids that were acknowledged. Raises `Wrong`."""
-    counts = Counter(message.data.decode() for message in log)
-    ids = {message.data.decode(): f"{EPOCH}-{message.seq}" for message in log}
-    for data, acknowledgement in acknowledged.items():
-        if counts[data] != 1 or ids[data] != acknowledgement:
-            raise Wrong(f"{data} is in the log {counts[data]} times, as {ids.get(data)}, not as {acknowledgement}")
-    if wrong := [data for data in others if counts[data] > 1]:
+    found = [(message.data.decode(), f"{epoch}-{message.seq}") for epoch, log in lives.items() for message in log]
+    counts = Counter((data, ids.partition("-")[0]) for data, ids in found)
+    if wrong := [data for (data, _), count in counts.items() if count > 1]:
         raise Wrong(f"{wrong} are in the log more than once")
+    if lost := [data for data, ids in acknowledged.items() if (data, ids) not in set(found)]:
+        raise Wrong(f"{lost} were acknowledged, and are not in the log with those ids")
+    known = {*acknowledged, *others}
+    if strange := [data for data, _ in found if data not in known]:
+        raise Wrong(f"{strange} are in the log, and were never published")
 
 
 # A run -----------------------------------------------------------------------------------------------------------
@@ -129,31 +144,55 @@ def judge_log(log: Sequence[Message], acknowledged: dict[str, str], others: Sequ
 async def run(seed: int) -> Report:
     """Run once; everything that is drawn is drawn from the seed. Raises `Wrong`, or `TimeoutError` where it hangs."""
     rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    broker = SharedBroker(EPOCH, time.time)
-    keep = rng.choice([5, 10_000, 10_000])
-    settings = Settings(
-        port=0,
-        limits=Limits(heartbeat_seconds=0.1, drain_seconds=0),
-        retention=Retention(messages=keep),
-    )
     async with contextlib.AsyncExitStack() as stack:
-        ports = []
-        for _ in range(2):
-            server = Server(settings, broker=broker.node())
-            await server.start()
-            stack.push_async_callback(server.stop, 0.05)
-            ports.append(server.port)
-        pipe = FaultyPipe(("127.0.0.1", ports[0]), _plan, seed=seed)
+        cluster = _Cluster(rng.choice([5, 10_000, 10_000]), stack)
+        await cluster.begin_life()
+        pipe = FaultyPipe(cluster.address(rng), _plan, seed=seed)
         await stack.enter_async_context(pipe)
-        return await _Run(rng, broker, pipe, ports).play(stack)
+        return await _Run(rng, cluster, pipe).play(stack)
+
+
+class _Cluster:
+    """Two nodes on one broker, which can lose its log: then two new ones begin another life of it."""
+
+    def __init__(self, keep: int, stack: contextlib.AsyncExitStack) -> None:
+        self.brokers: list[SharedBroker] = []
+        self._settings = Settings(
+            port=0,
+            limits=Limits(heartbeat_seconds=0.1, drain_seconds=0),
+            retention=Retention(messages=keep),
+        )
+        self._stack = stack
+        self._servers: list[Server] = []
+
+    async def begin_life(self) -> None:
+        """Begin with an empty log; what was there before is gone."""
+        broker = SharedBroker(f"{EPOCH}{len(self.brokers)}", time.time)
+        old, self._servers = self._servers, []
+        for _ in range(2):
+            server = Server(self._settings, broker=broker.node())
+            await server.start()
+            self._stack.push_async_callback(server.stop, 0.05)
+            self._servers.append(server)
+        self.brokers.append(broker)
+        for server in old:
+            server.cut_off()
+
+    def address(self, rng: random.Random) -> tuple[str, int]:
+        """Return one of the nodes."""
+        return "127.0.0.1", rng.choice(self._servers).port
+
+    @property
+    def lives(self) -> dict[str, Sequence[Message]]:
+        """Every log there was."""
+        return {broker.epoch: broker.history for broker in self.brokers}
 
 
 class _Run:
-    def __init__(self, rng: random.Random, broker: SharedBroker, pipe: FaultyPipe, ports: list[int]) -> None:
+    def __init__(self, rng: random.Random, cluster: _Cluster, pipe: FaultyPipe) -> None:
         self._rng = rng
-        self._broker = broker
+        self._cluster = cluster
         self._pipe = pipe
-        self._ports = ports
         self._report = Report(runs=1)
         self._acknowledged: dict[str, str] = {}
         self._others: list[str] = []
@@ -164,10 +203,8 @@ class _Run:
         for number in range(rng.randrange(4)):  # some are there before anybody listens
             await self._publish_directly(CHANNELS[number % 3], f"early {number}")
         listeners = [
-            _Listener(client, channels, rng)
-            for client, channels in [
-                *[(self._client(stack, rng.choice([4, 1024])), each) for each in (("a", "b"), ("b", "c", "a"))],
-            ]
+            _Listener(self._client(stack, rng.choice([4, 1024])), channels, rng)
+            for channels in (("a", "b"), ("b", "c", "a"))
         ]
         shared = self._client(stack, rng.choice([4, 1024]))
         listeners += [_Listener(shared, (channel,), rng) for channel in CHANNELS]
@@ -184,13 +221,13 @@ class _Run:
             for task in (*listening, *publishing):
                 task.cancel()
             await asyncio.gather(*listening, *publishing, return_exceptions=True)
+        lives = self._cluster.lives
         for listener in listeners:
             for channel in listener.channels:
-                seen = [item for item in listener.seen if item.channel == channel]
-                judge(channel, self._broker.history, listener.start, seen)
+                judge(channel, lives, START, [item for item in listener.seen if item.channel == channel])
             self._report.messages += sum(isinstance(item, ClientMessage) for item in listener.seen)
             self._report.gaps += sum(isinstance(item, Gap) for item in listener.seen)
-        judge_log(self._broker.history, self._acknowledged, self._others)
+        judge_log(lives, self._acknowledged, self._others)
         self._report.connections, self._report.cuts = self._pipe.connections, self._pipe.cuts
         return self._report
 
@@ -206,15 +243,11 @@ class _Run:
             sleep=_sleep,
         )
         client.on("transport", self._moved)
-        client.on("state", self._changed)
         stack.push_async_callback(client.close)
         return client
 
     def _moved(self, moved: Moved) -> None:
         self._report.moves += 1
-
-    def _changed(self, change: object) -> None:
-        self._report.retries[str(getattr(change, "after", ""))] += 1
 
     async def _publish(self, client: AsyncClient, number: int) -> None:
         for index in range(MESSAGES // 2):
@@ -227,19 +260,25 @@ class _Run:
                 self._acknowledged[data] = ack.id
             await asyncio.sleep(0)
 
-    async def _publish_directly(self, channel: str, data: str) -> int:
-        async with AsyncClient(f"http://127.0.0.1:{self._ports[0]}") as client:
-            return Cursor.parse((await client.publish(channel, data)).id).seq
+    async def _publish_directly(self, channel: str, data: str) -> str:
+        host, port = self._cluster.address(self._rng)
+        async with AsyncClient(f"http://{host}:{port}") as client:
+            ack = await client.publish(channel, data)
+        self._acknowledged[data] = ack.id
+        return ack.id
 
     async def _disturb(self, publishing: Sequence[asyncio.Task[None]]) -> None:
-        """Move between the nodes, and cut all at once, until everything is published."""
+        """Move between the nodes, cut all at once, perhaps lose the log, until everything is published."""
         rng = random.Random(self._rng.random())  # noqa: S311
         pending = set(publishing)
+        lives = 1 + (rng.random() < 0.25)
         while pending:
             done, pending = await asyncio.wait(pending, timeout=rng.uniform(0.01, 0.15))
             for task in done:
                 task.result()
-            self._pipe.target = ("127.0.0.1", rng.choice(self._ports))
+            if len(self._cluster.brokers) < lives and rng.random() < 0.2:
+                await self._cluster.begin_life()
+            self._pipe.target = self._cluster.address(rng)
             if rng.random() < 0.3:
                 self._pipe.cut(reset=rng.random() < 0.5)
 
@@ -249,30 +288,28 @@ class _Listener:
 
     def __init__(self, client: AsyncClient, channels: tuple[str, ...], rng: random.Random) -> None:
         self.channels = channels
-        self.start = 0
         self.seen: list[ClientMessage | Gap] = []
+        self._ids: set[str] = set()
         self._client = client
         self._pauses = random.Random(rng.random())  # noqa: S311
         self._slow = rng.random() < 0.3
         self._more = asyncio.Event()
 
     async def listen(self) -> None:
-        messages: Messages = self._client.subscribe(*self.channels, after=f"{EPOCH}-0")
+        messages: Messages = self._client.subscribe(*self.channels, after=str(START))
         async for item in messages.events():
             self.seen.append(item)
+            if isinstance(item, ClientMessage):
+                self._ids.add(item.id)
             self._more.set()
             if self._slow and self._pauses.random() < 0.2:
                 await asyncio.sleep(self._pauses.uniform(0, 0.1))
 
-    async def until(self, last: dict[str, int]) -> None:
+    async def until(self, last: Mapping[str, str]) -> None:
         """Wait until the last message of each channel was seen."""
-        while any(self._place(channel) < last[channel] for channel in self.channels):
+        while any(last[channel] not in self._ids for channel in self.channels):
             self._more.clear()
             await self._more.wait()
-
-    def _place(self, channel: str) -> int:
-        ids = (item.id for item in reversed(self.seen) if isinstance(item, ClientMessage) and item.channel == channel)
-        return Cursor.parse(next(ids, f"{EPOCH}-0")).seq
 
 
 async def _sleep(seconds: float) -> None:
