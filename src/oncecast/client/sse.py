@@ -119,7 +119,7 @@ class _Stream:
 
 
 def _is_held(gap: Gap) -> bool:
-    """Say whether a gap's cursor may be the one before it: it is before what was missed or, of what never was, in it."""
+    """Say whether the cursor may be the one before the gap: before what was missed or, of what never was, inside."""
     here, first = parse_cursor(gap.cursor), parse_cursor(gap.missed_from)
     if here is None or first is None or here.epoch != first.epoch:
         return False

@@ -128,8 +128,14 @@ class Connection(asyncio.BufferedProtocol):
             self._listener.received(data)
         elif self.phase is Phase.READING:
             assert self._parser is not None
-            self._parser.feed(data)
-            self._read()
+            request = self._parser.whole(data) if not self._full else None
+            if request is None:
+                self._parser.feed(data)
+                self._read()
+                return
+            self._handle(request)
+            if self.phase is Phase.READING and not self._full:
+                self._await(http1.Stage.IDLE)
         elif self.phase is Phase.WAITING:
             assert self._parser is not None
             self._parser.feed(data)
@@ -336,15 +342,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if until == 0.0:
                 until = self.now() + TURN_SECONDS
-            self._stage = http1.Stage.IDLE
-            self._request = request
-            try:
-                routes.handle(self.app, self, request)
-            except Refusal as refusal:
-                self.reply(refusal)
-            except Exception:  # a defect of ours: the log gets all of it, the client little
-                logger.exception("a request could not be handled: %s %s", request.method, request.path)
-                self._fail_internally(request)
+            self._handle(request)
             if parser.empty:
                 if self.phase is Phase.READING and not self._full:
                     self._await(http1.Stage.IDLE)
@@ -354,6 +352,17 @@ class Connection(asyncio.BufferedProtocol):
                 self.wake_at(self.now() + self.app.deadlines.answer)
                 asyncio.get_running_loop().call_soon(self._next_turn)
                 return
+
+    def _handle(self, request: http1.Request) -> None:
+        self._stage = http1.Stage.IDLE
+        self._request = request
+        try:
+            routes.handle(self.app, self, request)
+        except Refusal as refusal:
+            self.reply(refusal)
+        except Exception:  # a defect of ours: the log gets all of it, the client little
+            logger.exception("a request could not be handled: %s %s", request.method, request.path)
+            self._fail_internally(request)
 
     def _fail_internally(self, request: http1.Request) -> None:
         if self._request is request:

@@ -87,15 +87,22 @@ class Report:
 Lives = Mapping[str, Sequence[Message]]  # per epoch, everything that was in its log
 
 
-def judge(channel: str, lives: Lives, start: Cursor, seen: Sequence[ClientMessage | Gap]) -> Cursor:
+def judge(
+    channel: str, lives: Lives, start: Cursor, seen: Sequence[ClientMessage | Gap], *, trimmed: bool = False
+) -> Cursor:
     """Hold what was seen of a channel, from after `start` on, against the lives of its log; return where it ended.
 
-    Raises `Wrong`.
+    `trimmed`: not all of a life is kept, so what it began with may be gone when its first gap is told. Raises `Wrong`.
     """
     logs = {epoch: [message for message in log if message.channel == channel] for epoch, log in lives.items()}
     place = start
-    for item in seen:
-        place = _judge_gap(logs, place, item) if isinstance(item, Gap) else _judge_message(logs, place, item)
+    for before, item in zip([None, *seen], seen, strict=False):
+        if isinstance(item, Gap):
+            place = _judge_gap(logs, place, item)
+            continue
+        if trimmed and isinstance(before, Gap) and before.reason == "epoch" and item.id.startswith(f"{place.epoch}-"):
+            place = max(place, Cursor(place.epoch, Cursor.parse(item.id).seq - 1), key=lambda each: each.seq)
+        place = _judge_message(logs, place, item)
     if rest := [message.seq for message in logs[place.epoch] if message.seq > place.seq]:
         raise Wrong(f"{channel}: {rest[:3]} of {place.epoch} never came")
     return place
@@ -157,6 +164,7 @@ class _Cluster:
 
     def __init__(self, keep: int, stack: contextlib.AsyncExitStack) -> None:
         self.brokers: list[SharedBroker] = []
+        self.trims = keep < MESSAGES
         self._settings = Settings(
             port=0,
             limits=Limits(heartbeat_seconds=0.1, drain_seconds=0),
@@ -224,7 +232,8 @@ class _Run:
         lives = self._cluster.lives
         for listener in listeners:
             for channel in listener.channels:
-                judge(channel, lives, START, [item for item in listener.seen if item.channel == channel])
+                seen = [item for item in listener.seen if item.channel == channel]
+                judge(channel, lives, START, seen, trimmed=self._cluster.trims)
             self._report.messages += sum(isinstance(item, ClientMessage) for item in listener.seen)
             self._report.gaps += sum(isinstance(item, Gap) for item in listener.seen)
         judge_log(lives, self._acknowledged, self._others)

@@ -55,11 +55,12 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The request but for its body, how long that is (`CHUNKED`, or bytes), and whether it waits for 100."""
+    """The request but for its body, how long that is (`CHUNKED`, or bytes), whether it waits for 100, and its fields."""
 
     request: Request
     length: int
     expects_continue: bool
+    fields: int
 
     def with_body(self, body: bytes) -> Request:
         """Return the whole request; the head's own stays as it is, for it may be shared."""
@@ -100,7 +101,7 @@ def parse_head(head: bytes) -> Head:
         keep_alive=keep_alive,
         raw_path=raw_path,
     )
-    return Head(request, length or 0, expect is not None and version == (1, 1))
+    return Head(request, length or 0, expect is not None and version == (1, 1), head.count(b"\n") - 1)
 
 
 @lru_cache(maxsize=MEMO_HEADS)
