@@ -14,7 +14,7 @@ import msgspec
 from .base import Broken, CursorMoved, Event, Gap, Received, Start, common_start, parse_message, refusal
 from .http import Connection, retry_after
 
-__all__ = ["POLL_LIMIT", "Poll", "target"]
+__all__ = ["POLL_LIMIT", "Poll", "events_of", "target"]
 
 POLL_LIMIT = 100  # messages in a page: with the largest, a page stays below what a client reads
 
@@ -53,10 +53,7 @@ class Poll:
             return []
         if answer.status != 200:
             raise refusal(answer.status, answer.body, retry_after(answer.headers, time.time), opening=True)
-        try:
-            page = msgspec.json.decode(answer.body, type=_Page)
-        except msgspec.MsgspecError:
-            raise Broken("the server's answer is not a page of messages") from None
+        page = _read(answer.body)
         start = Start("after", page.cursor)
         self._etag = answer.headers.get("etag") if start == self.start else None
         self.start = start
@@ -67,6 +64,18 @@ class Poll:
 def target(channels: list[str], start: Start) -> str:
     """Return the path and query of a subscription. Names, cursors and numbers need no escapes (RFC 3986 §3.3, §3.4)."""
     return f"/v1/channels/{','.join(channels)}?{start.name}={start.value}"
+
+
+def events_of(body: bytes) -> Iterator[Event]:
+    """Yield what the body of an answer says. Raises `Broken` where it is none."""
+    return _events(_read(body))
+
+
+def _read(body: bytes) -> _Page:
+    try:
+        return msgspec.json.decode(body, type=_Page)
+    except msgspec.MsgspecError:
+        raise Broken("the server's answer is not a page of messages") from None
 
 
 def _events(page: _Page) -> Iterator[Event]:

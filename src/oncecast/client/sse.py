@@ -34,7 +34,7 @@ from .base import (
 from .http import Connection, Server, retry_after
 from .poll import target
 
-__all__ = ["Sse"]
+__all__ = ["Sse", "Stream"]
 
 
 class Sse:
@@ -66,7 +66,7 @@ class Sse:
                     raise refusal(head.status, content, retry_after(head.headers, time.time), opening=True)
                 if head.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                     raise Unsuited("the answer is not an event stream")
-                stream = _Stream()
+                stream = Stream()
                 async for piece in body:
                     for event in stream.receive(piece):
                         yield event
@@ -75,7 +75,7 @@ class Sse:
             await connection.close()
 
 
-class _Stream:
+class Stream:
     """What the pieces of one stream mean.
 
     Of several gaps in a row only the last has the cursor that the stream goes on from; the others repeat where it was.

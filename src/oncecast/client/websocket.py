@@ -37,7 +37,7 @@ from .base import (
 )
 from .http import CLOSE_SECONDS, Connection, Server
 
-__all__ = ["PROTOCOL", "WebSocket"]
+__all__ = ["PROTOCOL", "Session", "WebSocket"]
 
 PROTOCOL = "oncecast.v1"
 # What a server says to a handshake whose headers a proxy has taken away, or one that it does not know.
@@ -60,7 +60,7 @@ class WebSocket:
         self._timing = timing
         self._authorize = authorize
         self._starts: dict[str, Start] = {}
-        self._live: tuple[Connection, WebSocketConnection, _Session] | None = None
+        self._live: tuple[Connection, WebSocketConnection, Session] | None = None
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
@@ -69,7 +69,7 @@ class WebSocket:
         self._starts = dict(starts)
         try:
             data = await self._open(connection)
-            session = _Session()
+            session = Session()
             self._live = connection, codec, session
             await connection.write(b"".join(_frames(codec, session, self._starts, ())))
             while True:
@@ -115,7 +115,7 @@ class WebSocket:
             raise Unsuited(f"the server does not speak {PROTOCOL}")
         return rest
 
-    async def _read(self, connection: Connection, codec: WebSocketConnection, session: _Session) -> bytes:
+    async def _read(self, connection: Connection, codec: WebSocketConnection, session: Session) -> bytes:
         """Return the next bytes. A server that is silent for too long is asked once whether it is there."""
         attached = not session.waiting
         data = await connection.read(self._timing.idle if attached else self._timing.answer)
@@ -136,7 +136,7 @@ class WebSocket:
         await connection.close()
 
 
-class _Session:
+class Session:
     """What the frames of one connection mean.
 
     `waiting` are the channels that are not attached yet. What still comes of a channel that has been left counts for
@@ -251,7 +251,7 @@ class _Error(msgspec.Struct):
 
 
 def _frames(
-    codec: WebSocketConnection, session: _Session, join: Mapping[str, Start], leave: Collection[str]
+    codec: WebSocketConnection, session: Session, join: Mapping[str, Start], leave: Collection[str]
 ) -> Iterator[bytes]:
     """Yield the frames that leave channels, and attach others."""
     for channel in leave:

@@ -54,6 +54,10 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.CLOSED: frozenset(),
 }
 
+# Names for the members: to look one up on its class costs ten times the comparison, and a request makes a dozen.
+READING, WAITING, STREAMING, LINGERING, CLOSED = Phase
+IDLE, HEAD, BODY = http1.Stage
+
 
 class Connection(asyncio.BufferedProtocol):
     """The protocol object of one socket, and the `Link` of the transport that takes it over."""
@@ -78,7 +82,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self.phase = Phase.READING
+        self.phase = READING
         self.deadline = 0.0
         self.tick = 0
         self.write: Callable[[bytes], None] = _nowhere
@@ -87,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self._request: http1.Request | None = None
         self._listener: Listener | None = None
         self._bucket: Bucket | None = None
-        self._stage = http1.Stage.IDLE
+        self._stage = IDLE
         self.descriptor: int | None = None
         self._eof = False
         self._full = False
@@ -123,10 +127,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read requests, or hand the bytes to the transport."""
-        if self.phase is Phase.STREAMING:
+        if self.phase is STREAMING:
             assert self._listener is not None
             self._listener.received(data)
-        elif self.phase is Phase.READING:
+        elif self.phase is READING:
             assert self._parser is not None
             request = self._parser.whole(data) if not self._full else None
             if request is None:
@@ -134,9 +138,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._read()
                 return
             self._handle(request)
-            if self.phase is Phase.READING and not self._full:
-                self._await(http1.Stage.IDLE)
-        elif self.phase is Phase.WAITING:
+            if self.phase is READING and not self._full:
+                self._await(IDLE)
+        elif self.phase is WAITING:
             assert self._parser is not None
             self._parser.feed(data)
             if self._parser.buffered > PIPELINE_BYTES:
@@ -148,13 +152,13 @@ class Connection(asyncio.BufferedProtocol):
         A long poll is answered at once: such a client looks the same as one that has gone.
         """
         assert self._transport is not None
-        answers_due = self.phase is Phase.WAITING or (self.phase is Phase.READING and self._full)
+        answers_due = self.phase is WAITING or (self.phase is READING and self._full)
         if not answers_due or not self._transport.can_write_eof():  # TLS can't be half closed
             return False
         self._eof = True
         if self._listener is not None:
             self._listener.drain()
-        return self.phase in (Phase.READING, Phase.WAITING)
+        return self.phase in (READING, WAITING)
 
     def pause_writing(self) -> None:
         """The socket is full: write no messages, and read no requests whose answers would not fit either."""
@@ -162,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pause_reading()
         if self._listener is not None:
             self._listener.blocked()
-        elif self.phase is Phase.READING:
+        elif self.phase is READING:
             self.wake_at(self.now() + self.app.deadlines.answer)
 
     def resume_writing(self) -> None:
@@ -171,14 +175,14 @@ class Connection(asyncio.BufferedProtocol):
         self._resume_reading()
         if self._listener is not None:
             self._listener.drained()
-        elif self.phase is Phase.READING:
-            self._stage = http1.Stage.IDLE
+        elif self.phase is READING:
+            self._stage = IDLE
             self._read()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget everything."""
         listener = self._listener
-        self._move(Phase.CLOSED)
+        self._move(CLOSED)
         self.app.dismiss(self)
         self._listener = self._transport = self._parser = self._request = None
         self.write = _nowhere
@@ -190,10 +194,10 @@ class Connection(asyncio.BufferedProtocol):
         """The deadline has come."""
         if self._listener is not None:
             self._listener.woken(now)
-        elif self.phase is Phase.READING and not self._full and self._stage is not http1.Stage.IDLE:
-            what = "head" if self._stage is http1.Stage.HEAD else "body"
+        elif self.phase is READING and not self._full and self._stage is not IDLE:
+            what = "head" if self._stage is HEAD else "body"
             self.fail(Refusal("timeout", f"The request's {what} did not come in time: send it faster."))
-        elif self.phase is Phase.READING and not self._full:
+        elif self.phase is READING and not self._full:
             self.end()  # an idle keep-alive connection
         else:
             self.abort()
@@ -208,16 +212,16 @@ class Connection(asyncio.BufferedProtocol):
         """Set the deadline."""
         if self.tick and when >= self.deadline > 0:
             self.deadline = when  # as `Wheel.set` would: it stands in an early enough bucket
-        elif self.phase is not Phase.CLOSED:
+        elif self.phase is not CLOSED:
             self.app.wheel.set(self, when)
 
     def end(self) -> None:
         """Send what is written, then close."""
-        if self.phase in (Phase.LINGERING, Phase.CLOSED):
+        if self.phase in (LINGERING, CLOSED):
             return
         transport = self._transport
         assert transport is not None
-        self._move(Phase.LINGERING)
+        self._move(LINGERING)
         self._listener = self._parser = self._request = None
         self._full = False
         self._resume_reading()
@@ -255,9 +259,9 @@ class Connection(asyncio.BufferedProtocol):
         assert request is not None
         self._request = self._listener = None
         self.write(answer)
-        waiting = self.phase is Phase.WAITING
+        waiting = self.phase is WAITING
         if waiting:
-            self._move(Phase.READING)
+            self._move(READING)
         if not (request.keep_alive and self.app.ready):
             self.end()
         elif waiting and self._full:
@@ -280,7 +284,7 @@ class Connection(asyncio.BufferedProtocol):
         except BaseException:
             self._let_go()
             raise
-        self._move(Phase.STREAMING)
+        self._move(STREAMING)
         self._listener = listener
         rest = self._parser.take_rest()
         self._parser = self._request = None
@@ -299,7 +303,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._eof and listener is not None:
             listener.drain()  # see `eof_received`
             return
-        self._move(Phase.WAITING)
+        self._move(WAITING)
         self._listener = listener
         if listener is None:
             self.wake_at(self.now() + self.app.deadlines.answer)
@@ -308,7 +312,7 @@ class Connection(asyncio.BufferedProtocol):
         """The server is stopping: end what is idle, let a stream say goodbye, and close after the next answer."""
         if self._listener is not None:
             self._listener.drain()
-        elif self.phase is Phase.READING and self._stage is http1.Stage.IDLE:
+        elif self.phase is READING and self._stage is IDLE:
             self.end()
 
     def spend_publishes(self, count: int) -> None:
@@ -329,7 +333,7 @@ class Connection(asyncio.BufferedProtocol):
         """Answer the requests that have come, until one must wait or the answers fill the socket."""
         parser = self._parser
         until = 0.0
-        while self.phase is Phase.READING and parser is not None and not self._full:
+        while self.phase is READING and parser is not None and not self._full:
             try:
                 request = parser.next()
             except Refusal as refusal:
@@ -344,17 +348,17 @@ class Connection(asyncio.BufferedProtocol):
                 until = self.now() + TURN_SECONDS
             self._handle(request)
             if parser.empty:
-                if self.phase is Phase.READING and not self._full:
-                    self._await(http1.Stage.IDLE)
+                if self.phase is READING and not self._full:
+                    self._await(IDLE)
                 return
-            if self.phase is Phase.READING and self.now() > until:
-                self._move(Phase.WAITING)
+            if self.phase is READING and self.now() > until:
+                self._move(WAITING)
                 self.wake_at(self.now() + self.app.deadlines.answer)
                 asyncio.get_running_loop().call_soon(self._next_turn)
                 return
 
     def _handle(self, request: http1.Request) -> None:
-        self._stage = http1.Stage.IDLE
+        self._stage = IDLE
         self._request = request
         try:
             routes.handle(self.app, self, request)
@@ -372,10 +376,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _next_turn(self) -> None:
         """Go on with what the last turn of the loop left."""
-        if self.phase is Phase.WAITING and self._request is None:
-            self._move(Phase.READING)
+        if self.phase is WAITING and self._request is None:
+            self._move(READING)
             self._read()
-        ahead = self.phase is Phase.WAITING and self._parser is not None and self._parser.buffered > PIPELINE_BYTES
+        ahead = self.phase is WAITING and self._parser is not None and self._parser.buffered > PIPELINE_BYTES
         if not (ahead or self._full):
             self._resume_reading()
 
@@ -384,14 +388,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._eof:
             self.end()  # what is missing will never come
             return
-        if stage is self._stage and stage is not http1.Stage.IDLE:
+        if stage is self._stage and stage is not IDLE:
             return
         self._stage = stage
         deadlines = self.app.deadlines
-        if stage is http1.Stage.IDLE:
-            seconds = deadlines.keep_alive
-        else:
-            seconds = deadlines.head if stage is http1.Stage.HEAD else deadlines.body
+        seconds = deadlines.keep_alive
+        if stage is not IDLE:
+            seconds = deadlines.head if stage is HEAD else deadlines.body
         self.wake_at(self.now() + seconds)
 
     def _move(self, phase: Phase) -> None:

@@ -4,7 +4,7 @@
  * To add a way, write a class with `set`, `check` and `close`, and name it in `LINKS`.
  */
 
-import { poll, refuses } from "./net.js";
+import { poll, refuses, texts } from "./net.js";
 import { compare, EventStream, gapOf, messageOf, parseCursor, startFields } from "./wire.js";
 
 /** @import { Failure, Host, Link, Place, Start } from "./types.js" */
@@ -235,20 +235,17 @@ class Stream extends Requests {
     const url = net.url(`channels/${channels}`, { ...startFields(this.start()), envelope: 1 });
     const response = await net.ask(url, { headers: { Accept: "text/event-stream" }, signal: this.signal });
     const type = response.headers.get("Content-Type") ?? "";
-    if (!response.body || !type.startsWith("text/event-stream")) throw { reason: `the answer is ${type}, no stream` };
+    if (!type.startsWith("text/event-stream")) throw { reason: `the answer is ${type}, no stream` };
     const events = new EventStream((event) => this.#event(channels, event));
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     try {
-      for (;;) {
-        const { done, value } = await reader.read();
+      for await (const text of texts(response)) {
         if (this.signal.aborted) return;
-        if (done) break;
         this.host.alive(this);
-        events.push(value);
+        events.push(text);
         net.retry = events.retry ?? net.retry;
       }
-    } catch {
-      this.signal.throwIfAborted();
+    } catch (error) {
+      if (error instanceof SyntaxError) throw error;
     }
     throw { reason: "the stream ended" };
   }

@@ -19,7 +19,7 @@ const TIMING = {
   memory: 600_000,
 };
 const BACKOFF_MAX = 15_000;
-const BODY_MS = 30_000; // for an answer to come, once it has begun
+const STALLED = 4; // so many times as long as for its beginning, an answer may take for its next part
 
 /** @param {string} base @param {Options} options @returns {Net} */
 export function createNet(base, options) {
@@ -117,7 +117,7 @@ export async function within(milliseconds, outer, task) {
   let timer = setTimeout(abort, milliseconds);
   const more = () => {
     clearTimeout(timer);
-    timer = setTimeout(abort, BODY_MS);
+    timer = setTimeout(abort, STALLED * milliseconds);
   };
   outer.addEventListener("abort", abort);
   if (outer.aborted) abort();
@@ -127,6 +127,12 @@ export async function within(milliseconds, outer, task) {
     clearTimeout(timer);
     outer.removeEventListener("abort", abort);
   }
+}
+
+/** A body as it comes. @param {Response} response */
+export async function* texts({ body }) {
+  const reader = body?.pipeThrough(new TextDecoderStream()).getReader();
+  for (let part; reader && !(part = await reader.read()).done; ) yield part.value;
 }
 
 /**
@@ -140,11 +146,20 @@ export async function within(milliseconds, outer, task) {
 export function poll(net, channels, start, outer, wait = 0) {
   const url = net.url(`channels/${channels}`, { ...startFields(start), ...(wait && { wait: wait / 1000 }) });
   return within(net.open + wait, outer, async (signal, more) => {
-    const response = await net.ask(url, { signal });
-    more();
     /** @type {any} */
-    const answer = await response.json().catch(() => null);
-    if (!answer?.cursor) throw { reason: "the answer was cut off, or is no poll's" };
+    let answer;
+    const response = await net.ask(url, { signal });
+    try {
+      let body = "";
+      for await (const text of texts(response)) {
+        body += text;
+        more();
+      }
+      answer = JSON.parse(body);
+    } catch {
+      throw { reason: "the answer was cut off" };
+    }
+    if (!answer.cursor) throw { reason: "the answer is no poll's" };
     const gaps = answer.gaps ?? (answer.gap ? [answer.gap] : []);
     return {
       items: [
