@@ -77,12 +77,6 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     appended: float
     encoded: dict[Encoding, bytes] | None = None
 
-    @property
-    def bytes(self) -> int:
-        """What this entry weighs."""
-        held = sum(map(len, self.encoded.values())) if self.encoded else 0
-        return ENTRY_BYTES + len(self.message.data) + held
-
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
     """The last message that was trimmed from a channel: its `seq` and its wall-clock `time`."""
@@ -140,19 +134,6 @@ class _Window:
 
     def newest(self, count: int) -> list[Entry]:
         return self.entries[max(self.first, len(self.entries) - count) :]
-
-    def drop_oldest(self) -> Entry:
-        first, entries = self.first, self.entries
-        entry = entries[first]
-        first += 1
-        self.mark = Mark(entry.seq, entry.message.time)
-        # Give the front back once it is as long as what is left: amortised O(1), and at most twice the memory.
-        if first * 2 >= len(entries):
-            del entries[:first]
-            del self.seqs[:first]
-            first = 0
-        self.first = first
-        return entry
 
 
 class Log:
@@ -354,8 +335,20 @@ class Log:
             self._oldest_mark = max(self._oldest_mark, mark, key=_seq_of)
 
     def _drop(self, window: _Window) -> None:
-        entry = window.drop_oldest()
-        self.bytes -= entry.bytes
+        """Drop a window's oldest entry."""
+        first, entries = window.first, window.entries
+        entry = entries[first]
+        first += 1
+        window.mark = Mark(entry.seq, entry.message.time)
+        # Give the front back once it is as long as what is left: amortised O(1), and at most twice the memory.
+        if first * 2 >= len(entries):
+            del entries[:first]
+            del window.seqs[:first]
+            first = 0
+        window.first = first
+        self.bytes -= ENTRY_BYTES + len(entry.message.data)
+        if entry.encoded:
+            self.bytes -= sum(map(len, entry.encoded.values()))
         self.count -= 1
         self.version += 1
 

@@ -18,13 +18,23 @@ TYPES = {
 }
 
 
+CLIENT = b'export * from "./web/client/index.js";\n'  # relative, so that it works below a proxy's prefix too
+
+
 def load_pages() -> dict[str, Page]:
-    """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too."""
+    """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too.
+
+    The JavaScript client is `/oncecast.js`, which passes on what the modules of `/web/client/` export.
+    """
     pages = {}
-    for file in (resources.files("oncecast") / "web").iterdir():
-        content_type = TYPES.get("." + file.name.rpartition(".")[2])
-        if content_type is not None:
-            pages["/web/" + file.name] = _page(content_type, file.read_bytes())
+    web = resources.files("oncecast") / "web"
+    for path, folder in ("/web/", web), ("/web/client/", web / "client"):
+        for file in folder.iterdir() if folder.is_dir() else ():
+            content_type = TYPES.get("." + file.name.rpartition(".")[2])
+            if content_type is not None:
+                pages[path + file.name] = _page(content_type, file.read_bytes())
+    if "/web/client/index.js" in pages:
+        pages["/oncecast.js"] = _page(TYPES[".js"], CLIENT)
     if "/web/index.html" in pages:
         pages["/"] = pages.pop("/web/index.html")
     if "/web/favicon.svg" in pages:

@@ -55,7 +55,8 @@ def handle(app: App, connection: Exchange, request: http1.Request) -> None:
         connection.reply(_plain(app, request, path))
         return
     # Before anything is done: a page of another origin may neither read nor publish.
-    cors = app.origins.check(request.headers.get("origin"), request.headers.get("host"), app.scheme)
+    origin = request.headers.get("origin")
+    cors = app.origins.check(origin, request.headers.get("host"), app.scheme) if origin is not None else ()
     if path.startswith(CHANNELS):
         allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
         if request.method in ("GET", "HEAD"):
@@ -93,7 +94,7 @@ def encode(app: App, request: http1.Request | None, reply: Reply, *, close: bool
         return http1.response_head(426, (*reply.headers, *framing, *_cors(app, request)), date=app.date) + reply.body
     return http1.response(
         reply.status,
-        reply.headers + _cors(app, request),
+        reply.headers + _cors(app, request) if "origin" in request.headers else reply.headers,
         reply.body,
         keep_alive=request.keep_alive and not close,
         version=request.version,
