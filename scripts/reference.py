@@ -20,7 +20,7 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from oncecast import hub
+from oncecast import subscription
 from oncecast.errors import ERRORS
 from oncecast.server import connection
 from oncecast.server.metrics import render
@@ -48,7 +48,7 @@ def parts() -> dict[str, dict[str, str]]:
     return {
         "spec/wire.md": {"errors": errors_table()},
         "ARCHITECTURE.md": {
-            "subscription": moves(hub.MOVES),
+            "subscription": moves(subscription.MOVES),
             "connection": moves(connection.MOVES),
             "websocket": moves(ws_connection.MOVES),
         },

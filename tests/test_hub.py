@@ -8,9 +8,10 @@ import pytest
 
 from oncecast import hub as hub_module
 from oncecast.errors import Refusal
-from oncecast.hub import MOVES, Hub, Lag, State, Subscription
+from oncecast.hub import Hub
 from oncecast.log import EARLIEST, LATEST, Log, Retention, Start, StartKind
 from oncecast.message import Cursor, Gap, Kind, Message, Reason
+from oncecast.subscription import MOVES, Lag, State, Subscription
 from oncecast.testing.clock import Turns
 
 

@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from oncecast import hub as hub_module
 from oncecast.errors import Refusal
-from oncecast.hub import Hub, Lag, State, Subscription
+from oncecast.hub import Hub
 from oncecast.log import EARLIEST, LATEST, Log, Retention, Start, StartKind, hold_until_last
 from oncecast.message import Cursor, Gap, Kind, Message, Reason
+from oncecast.subscription import Lag, State, Subscription
 from oncecast.testing.clock import Turns
 from oncecast.testing.witness import Ledger, Witness
 

@@ -11,10 +11,10 @@ from oncecast import node as node_module
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.errors import Refusal
-from oncecast.hub import Lag
 from oncecast.log import EARLIEST, LATEST, Retention, Start, StartKind
 from oncecast.message import Cursor, Draft, Gap, Message, Reason, Receipt
 from oncecast.node import ChannelPolicy, Node, Poll
+from oncecast.subscription import Lag
 from oncecast.testing.clock import FakeClock, Turns
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from .brokers.base import Broker, Done
-from .hub import Format, Hub, Lag, Sink, Subscription
+from .hub import Hub
 from .log import Encoding, Entry, Log, Place, Retention, Start
 from .message import Cursor, Draft, Gap, Message
+from .subscription import Format, Lag, Sink, Subscription
 
 logger = logging.getLogger("oncecast.node")
 

@@ -9,12 +9,12 @@ import pytest
 
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.errors import ConfigurationError
-from oncecast.hub import Lag
 from oncecast.log import LATEST
 from oncecast.message import Draft
 from oncecast.node import Node
 from oncecast.server.build import build_app, build_broker, build_node
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.subscription import Lag
 from oncecast.transports.sse import sse_format
 from oncecast.wire.http1 import Limits as HttpLimits
 

@@ -8,10 +8,10 @@ import pytest
 
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.hub import Lag
 from oncecast.log import Retention
 from oncecast.message import Draft, Kind, Receipt
 from oncecast.node import ChannelPolicy, Node
+from oncecast.subscription import Lag
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.transports.base import Listener, Settings
 

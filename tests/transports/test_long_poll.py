@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.hub import Lag
 from oncecast.log import Retention
+from oncecast.subscription import Lag
 from oncecast.transports.base import Reply, parse_query
 from oncecast.transports.long_poll import LongPoll
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.hub import Lag
 from oncecast.log import Retention
 from oncecast.message import Draft, Kind
+from oncecast.subscription import Lag
 from oncecast.transports.base import parse_query
 from oncecast.transports.sse import HEADERS, SseStream
 

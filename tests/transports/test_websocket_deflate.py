@@ -22,16 +22,8 @@ from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.transports.base import Settings as TransportSettings
 from oncecast.transports.base import parse_query
-from oncecast.transports.websocket import (
-    DEFLATE,
-    INFLATED_BYTES,
-    RAW,
-    SHARED_BITS,
-    V1,
-    RawSocket,
-    V1Socket,
-    formats,
-)
+from oncecast.transports.websocket import DEFLATE, INFLATED_BYTES, RawSocket, V1Socket
+from oncecast.transports.websocket_formats import RAW, SHARED_BITS, V1, formats
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Role, WebSocketConnection
 from oncecast.wire.ws_deflate import NAME, THRESHOLD_BYTES, Parameters, compress_message
 from oncecast.wire.ws_frames import Opcode, encode_frame

@@ -196,8 +196,7 @@ class AsyncClient:
         It begins `after` a cursor, or `latest` (the default), or `earliest`; or with the `last` N messages of each
         channel; or with those `since` a Unix time. Raises `Refusal` for a name that is no channel's, `UsageError`.
         """
-        if self._closed:
-            raise UsageError("the client is closed")
+        self._check_open()
         if not channels:
             raise UsageError("a subscription needs a channel")
         start = start_of(after, last, since)
@@ -215,15 +214,17 @@ class AsyncClient:
         `Broken` past the patience, and then it may or may not be in the log; `Unreachable` where no attempt has reached
         a server; `Refusal` or `UsageError` for what can't be sent.
         """
-        if self._closed:
-            raise UsageError("the client is closed")
+        self._check_open()
         content, content_type = encode_data(data)
         async with self._publishers:
             publisher = self._idle.pop() if self._idle else self._new_publisher()
             try:
                 return await publisher.publish(channel, content, content_type=content_type, event=event, key=key)
             finally:
-                self._idle.append(publisher)
+                if self._closed:
+                    await publisher.close()
+                else:
+                    self._idle.append(publisher)
 
     async def close(self) -> None:
         """End the subscriptions and close the connections. Closing twice is fine."""
@@ -244,6 +245,10 @@ class AsyncClient:
         await self.close()
 
     # Parts
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the client is closed")
 
     def _link_for(self, feed: Feed) -> Link:
         """Return the first connection that has room and none of the feed's channels: none carries a channel twice."""

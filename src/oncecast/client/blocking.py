@@ -20,7 +20,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from ..errors import UsageError
 from .async_client import AsyncClient, Kind, Messages
-from .base import ClientMessage, Gap, Timing
+from .base import Broken, ClientMessage, Gap, Timing
 from .credentials import GetToken
 from .ladder import Memory
 from .publisher import Ack
@@ -28,6 +28,7 @@ from .publisher import Ack
 __all__ = ["BlockingMessages", "Client", "Options"]
 
 T = TypeVar("T")
+CLOSED = "the client was closed"
 
 
 class Options(TypedDict, total=False):
@@ -66,13 +67,19 @@ class _Engine:
             coroutine.close()
             raise UsageError("a callback can't call the client that called it: hand the work to another thread")
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:  # the loop is closed
+            coroutine.close()
+            raise Broken(CLOSED) from None
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and return its result; Ctrl-C cancels it."""
+        """Run a coroutine on the loop and return its result; Ctrl-C cancels it. Raises `Broken` where it is closed."""
         future = self.submit(coroutine)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise Broken(CLOSED) from None
         except BaseException:
             future.cancel()
             raise

@@ -77,15 +77,17 @@ class Feed:
         await self._room.wait()
 
     def park(self) -> None:
-        """Leave the connection until the buffer has drained by half."""
+        """Leave the connection until the full buffer has drained by half: draining is what brings it back."""
+        assert self.full
         self._move(FeedState.PARKED)
         self.turn += 1
         self.near = False
 
     def fail(self, error: Exception) -> None:
         """End with an error, which the application sees after what it has not taken yet."""
-        self.error = error
-        self.end()
+        if self.state is not FeedState.ENDED:
+            self.error = error
+            self.end()
 
     def end(self) -> None:
         """End, once."""

@@ -119,8 +119,8 @@ class Link:
 
     @property
     def channels(self) -> set[str]:
-        """The channels of all its feeds."""
-        return {channel for feed in self.feeds for channel in feed.channels}
+        """The channels of all its feeds that have not ended."""
+        return {channel for feed in self.feeds if feed.state is not FeedState.ENDED for channel in feed.channels}
 
     def add(self, feed: Feed) -> None:
         """Carry a feed, whose channels it does not carry yet."""
@@ -149,7 +149,7 @@ class Link:
     async def _run(self) -> None:
         try:
             while True:
-                self.feeds = [feed for feed in self.feeds if feed.state is not FeedState.ENDED]
+                self._prune()
                 if self._wanted():
                     await self._attempt()
                 else:
@@ -204,8 +204,7 @@ class Link:
 
     def _fail(self, error: Exception) -> None:
         for feed in self.feeds:
-            if feed.state is not FeedState.ENDED:
-                feed.fail(error)
+            feed.fail(error)
 
     # A session
 
@@ -234,10 +233,11 @@ class Link:
 
     async def _adjust(self, transport: Transport) -> bool:
         """Change the channels of the running session; say whether that is possible."""
+        self._prune()
         wanted, on = self._wanted(), self._on
         if wanted == on:
             return True
-        if not isinstance(transport, Adjustable) or all(feed.state is FeedState.ENDED for feed in self.feeds):
+        if not isinstance(transport, Adjustable) or not self.feeds:
             return False
         leave = [channel for channel in on if wanted.get(channel) != on[channel]]
         starts = _starts(wanted)
@@ -317,7 +317,9 @@ class Link:
                 async with asyncio.timeout(self._timing.grace):
                     await feed.room()
             except TimeoutError:
-                if any(other is not feed and other.state is FeedState.ACTIVE for other in self.feeds):
+                # Room may have been made in this very turn of the loop: a feed that is not full would never come back.
+                others = any(other is not feed and other.state is FeedState.ACTIVE for other in self.feeds)
+                if others and feed.full and feed.state is FeedState.ACTIVE:
                     logger.debug("%s: its application is slow, so it leaves the connection", ", ".join(feed.channels))
                     feed.park()
 
@@ -334,11 +336,10 @@ class Link:
             start = next(iter(starts.values()))
             if start.name != "last" or len(starts) == 1:
                 return
-        cursors = [start.cursor for start in starts.values()]
-        epochs = {None if cursor is None else cursor.epoch for cursor in cursors}
+        epochs = {start.cursor.epoch for start in starts.values() if start.cursor}
         feeds = [feed for feed, _ in dict.fromkeys(self._on.values())]
         for feed in feeds:
-            if not feed.near or len(epochs) > 1:
+            if not feed.near or not feed.places.attached or len(epochs) > 1:
                 try:
                     await self._read(feed)
                 except Unsuited:
@@ -380,6 +381,9 @@ class Link:
             feed.take(event)
 
     # Helpers
+
+    def _prune(self) -> None:
+        self.feeds = [feed for feed in self.feeds if feed.state is not FeedState.ENDED]
 
     def _wanted(self) -> _On:
         """Which channels to listen to, and for whom."""

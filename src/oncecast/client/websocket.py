@@ -40,6 +40,7 @@ from .http import CLOSE_SECONDS, Connection, Server
 __all__ = ["PROTOCOL", "Session", "WebSocket"]
 
 PROTOCOL = "oncecast.v1"
+PING_AT = 0.8  # of the silence that is borne: then the server is asked whether it is there
 # What a server says to a handshake whose headers a proxy has taken away, or one that it does not know.
 _NO_HANDSHAKE = {"request_invalid", "not_found", "method_not_allowed", "upgrade_required"}
 _RETRY_CLOSES = {row.close for row in ERRORS.values() if row.retry}
@@ -118,10 +119,10 @@ class WebSocket:
     async def _read(self, connection: Connection, codec: WebSocketConnection, session: Session) -> bytes:
         """Return the next bytes. A server that is silent for too long is asked once whether it is there."""
         attached = not session.waiting
-        data = await connection.read(self._timing.idle if attached else self._timing.answer)
+        data = await connection.read(self._timing.idle * PING_AT if attached else self._timing.answer)
         if data is None and attached:
             await connection.write(codec.ping())
-            data = await connection.read(self._timing.answer)
+            data = await connection.read(self._timing.idle * (1 - PING_AT))
         if data is None:
             raise Broken("the server has gone silent")
         if not data:

@@ -11,9 +11,9 @@ from ..brokers.base import Broker
 from ..brokers.memory import MemoryBroker, new_epoch
 from ..errors import ConfigurationError
 from ..guard.origin import Origins
-from ..hub import Lag
 from ..log import Retention
 from ..node import ChannelPolicy, Node
+from ..subscription import Lag
 from ..transports.base import Settings as TransportSettings
 from ..wire.http1 import Limits
 from .app import App, Deadlines

@@ -224,7 +224,10 @@ class _Run:
             self._pipe.cut()
             last = {channel: await self._publish_directly(channel, f"last {channel}") for channel in CHANNELS}
             for listener in listeners:
-                await asyncio.wait_for(listener.until(last), SECONDS)
+                try:
+                    await asyncio.wait_for(listener.until(last), SECONDS)
+                except TimeoutError:
+                    raise Wrong(f"the last never came: {listener}") from None
         finally:
             for task in (*listening, *publishing):
                 task.cancel()
@@ -313,6 +316,9 @@ class _Listener:
             self._more.set()
             if self._slow and self._pauses.random() < 0.2:
                 await asyncio.sleep(self._pauses.uniform(0, 0.1))
+
+    def __repr__(self) -> str:
+        return f"{self.channels} over {self._client.transport}, {len(self.seen)} seen, then {self.seen[-1:]}"
 
     async def until(self, last: Mapping[str, str]) -> None:
         """Wait until the last message of each channel was seen."""

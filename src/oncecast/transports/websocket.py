@@ -5,15 +5,13 @@ Both live on one codec, which exists only while something is half read: an idle 
 
 A `V1Socket` has a subscription for each channel, so that each can start and resume at its own cursor. A `RawSocket` has
 one; its frames have no room for a cursor or a gap, so a gap closes it, with 4410 and the place to go on from.
-
-With permessage-deflate a message is compressed once for all whose window allows it, as no message refers to another.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import assert_never
 
 import msgspec
@@ -21,10 +19,10 @@ import msgspec
 from ..brokers.base import Outcome
 from ..errors import Refusal
 from ..guard.limits import Bucket
-from ..hub import Subscription
 from ..log import LATEST, Start
-from ..message import Cursor, Draft, Gap, Kind, Message, check_channel
+from ..message import Cursor, Draft, Gap, Kind, check_channel
 from ..node import Node
+from ..subscription import Subscription
 from ..wire import envelope
 from ..wire.ws_connection import (
     DataReceived,
@@ -38,6 +36,7 @@ from ..wire.ws_connection import (
 from ..wire.ws_deflate import Deflate, Parameters
 from ..wire.ws_frames import Opcode, encode_frame
 from .base import Link, Query, Settings, check_count, gap_text, parse_channels, parse_start
+from .websocket_formats import formats
 
 PROTOCOL = "oncecast.v1"
 DRAIN_MS = 1000  # time enough for a successor to be ready
@@ -46,66 +45,10 @@ READ_BYTES = 64 << 10  # read at once: so much of empty frames takes 15 ms, and 
 DEFLATED_READ_BYTES = 1 << 10  # the same where the peer may compress: deflate makes at most 1,032 bytes out of one
 INFLATED_BYTES = 16 << 20  # the most that one read may inflate to, in 35 ms; 64 KiB could be 64 MiB
 DEFLATE = Deflate()  # no context is taken over: messages are shared, and an idle subscriber needs no inflater
-SHARED_BITS = (15, 12, 9)  # the windows that messages are compressed for; a larger one allows what a smaller one does
 UNSUPPORTED, SERVICE_RESTART = 1003, 1012  # RFC 6455 §7.4.1, and IANA's registry
 
 
-class _Frames:
-    """Frames, joined; compressed where `deflate` says what for."""
-
-    __slots__ = ("_deflate",)
-
-    def __init__(self, deflate: Parameters | None = None) -> None:
-        self._deflate = None if deflate is None else deflate.server_codec().deflate
-
-    def block(self, parts: list[bytes]) -> bytes:
-        """Join frames."""
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _frame(self, opcode: Opcode, data: bytes) -> bytes:
-        if self._deflate is not None and (payload := self._deflate(data)) is not None:
-            return encode_frame(opcode, payload, rsv1=True)
-        return encode_frame(opcode, data)
-
-
-class V1Format(_Frames):
-    """Messages in frames of `oncecast.v1`."""
-
-    __slots__ = ()
-
-    def message(self, message: Message, epoch: str) -> bytes:
-        """Return one text frame."""
-        return self._frame(Opcode.TEXT, envelope.message_frame(message, epoch))
-
-
-class RawFormat(_Frames):
-    """Each frame is a message's data alone."""
-
-    __slots__ = ()
-
-    def message(self, message: Message, epoch: str) -> bytes:
-        """Return one text frame, or a binary one for binary data."""
-        opcode = Opcode.BINARY if message.kind is Kind.BINARY else Opcode.TEXT
-        return self._frame(opcode, message.data)
-
-
 PING = encode_frame(Opcode.PING, b"")
-V1 = V1Format()
-RAW = RawFormat()
-
-
-def formats(deflate: Parameters | None) -> tuple[V1Format, RawFormat]:
-    """Return the formats for a socket that has negotiated `deflate`: the same for all who can share their bytes."""
-    if deflate is None:
-        return V1, RAW
-    window_bits = deflate.server_max_window_bits or SHARED_BITS[0]
-    return _deflated(next(bits for bits in SHARED_BITS if bits <= window_bits))
-
-
-@lru_cache(maxsize=len(SHARED_BITS))
-def _deflated(window_bits: int) -> tuple[V1Format, RawFormat]:
-    deflate = Parameters(server_no_context_takeover=True, server_max_window_bits=window_bits)
-    return V1Format(deflate), RawFormat(deflate)
 
 
 def cursor_frame(cursor: Cursor) -> bytes:
@@ -330,14 +273,11 @@ class V1Socket(_Socket):
         if not event.is_text:
             self._close(UNSUPPORTED, "oncecast.v1 takes JSON text frames")
             return
-        ref = None
         try:
-            frame = envelope.parse_frame(event.data)
-            ref = frame.ref
-            self._frame(frame)
+            self._frame(envelope.parse_frame(event.data))
         except Refusal as refusal:
             if self._spend():
-                self._send(encode_frame(Opcode.TEXT, envelope.error_frame(refusal, ref)))
+                self._send(encode_frame(Opcode.TEXT, envelope.error_frame(refusal, envelope.ref_of(event.data))))
 
     def _frame(self, frame: envelope.ClientFrame) -> None:
         match frame:

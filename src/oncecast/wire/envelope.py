@@ -217,6 +217,22 @@ def parse_frame(data: bytes) -> ClientFrame:
     return frame
 
 
+class _Ref(msgspec.Struct):
+    ref: str | int | None = None
+
+
+_decode_ref = msgspec.json.Decoder(_Ref).decode
+
+
+def ref_of(data: bytes) -> str | int | None:
+    """Return the `ref` of a client's frame, also of one that `parse_frame` refuses; None where none can be read."""
+    try:
+        ref = _decode_ref(data).ref
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if isinstance(ref, str) and len(ref) > REF_CHARS else ref
+
+
 # -- oncecast.v1: frames from the server
 
 

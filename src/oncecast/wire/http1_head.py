@@ -55,7 +55,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The request but for its body, how long that is (`CHUNKED`, or bytes), whether it waits for 100, and its fields."""
+    """The request but for its body; how long that is (`CHUNKED`, or bytes), if it waits for 100, and how many fields."""
 
     request: Request
     length: int

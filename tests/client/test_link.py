@@ -1,0 +1,316 @@
+"""One connection for many feeds, over scripted transports: what belongs to whom, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncecast.client.base import (
+    Backoff,
+    Broken,
+    ChannelRefused,
+    ClientMessage,
+    CursorMoved,
+    Drained,
+    Event,
+    Gap,
+    Received,
+    Refused,
+    RetryHint,
+    Start,
+    Timing,
+    Transport,
+    Unreachable,
+)
+from oncecast.client.credentials import Credentials
+from oncecast.client.feed import FEED_MOVES, Feed, FeedState
+from oncecast.client.http import Server
+from oncecast.client.ladder import Ladder, Moved
+from oncecast.client.link import LINK_MOVES, Link, LinkState, StateChanged
+
+if TYPE_CHECKING:
+    from tests.client.conftest import Until
+
+Make = Callable[..., Link]
+TIMING = Timing(attach=0.2, grace=0.02, proof=10.0, answer=1.0)
+
+
+def got(number: int, channel: str = "c") -> Received:
+    """A message."""
+    return Received(ClientMessage(id=f"e-{number}", channel=channel, data=number, time=0.0))
+
+
+class Live:
+    """A transport whose events a test puts in, one after another. An exception ends it."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self.starts: list[dict[str, str]] = []
+        self.changes: list[tuple[dict[str, str], list[str]]] = []
+
+    async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
+        """Yield what is put in."""
+        self.starts.append({channel: start.value for channel, start in starts.items()})
+        while True:
+            event = await self.events.get()
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    def put(self, *events: Event | Exception) -> None:
+        """Put events in."""
+        for event in events:
+            self.events.put_nowait(event)
+
+
+class Adjusting(Live):
+    """One that can change its channels."""
+
+    async def adjust(self, join: Mapping[str, Start], leave: Collection[str]) -> None:
+        """Note the change."""
+        self.changes.append(({channel: start.value for channel, start in join.items()}, sorted(leave)))
+
+
+@pytest.fixture
+async def states() -> list[StateChanged]:
+    """The moves of the link."""
+    return []
+
+
+@pytest.fixture
+async def make(states: list[StateChanged]) -> AsyncIterator[Make]:
+    """Make a link over transports named a, b, …; it is closed."""
+    made: list[Link] = []
+
+    def link(
+        *transports: Transport, moves: list[Moved] | None = None, get_token: Callable[[], str] | None = None
+    ) -> Link:
+        named = {"abcd"[n]: transport for n, transport in enumerate(transports)}
+        moved: Callable[[Moved], None] = (moves if moves is not None else []).append
+        made.append(
+            Link(
+                Server.parse("http://127.0.0.1:1"),
+                named,
+                Ladder(tuple(named), proof=TIMING.proof, on_move=moved),
+                Credentials(get_token),
+                timing=TIMING,
+                backoff=Backoff(rng=lambda: 0.001, sleep=asyncio.sleep),
+                clock=asyncio.get_running_loop().time,
+                on_state=states.append,
+            )
+        )
+        return made[0]
+
+    yield link
+    for each in made:
+        await each.close()
+
+
+def feed(*channels: str, limit: int = 10, start: str = "e-0") -> Feed:
+    """A feed."""
+    return Feed(channels or ("c",), Start("after", start), limit=limit)
+
+
+async def numbers(of: Feed, count: int) -> list[object]:
+    """Take so many items out; gaps as their reasons."""
+    found: list[object] = []
+    async with asyncio.timeout(5):
+        while len(found) < count:
+            await of.wait()
+            items = of.pop(count - len(found))
+            assert items, "it has ended"
+            found += [item.data if isinstance(item, ClientMessage) else item.reason for item in items]
+    return found
+
+
+async def test_what_is_in_flight_when_a_feed_is_parked(make: Make, until: Until) -> None:
+    """It is dropped, and read again from the feed's place: nothing is lost, whatever the order of things."""
+    transport = Adjusting()
+    link = make(transport)
+    slow, quick = feed("s", limit=2), feed("q")
+    link.add(slow)
+    link.add(quick)
+    transport.put(CursorMoved("e-0", "s"), CursorMoved("e-0", "q"), *[got(n, "s") for n in range(1, 5)], got(9, "q"))
+    transport.put(CursorMoved("e-9"), Gap(channel="s", reason="slow", cursor="e-9"))
+    assert [9] == await numbers(quick, 1)
+    assert (FeedState.PARKED, {"s": "e-0"}) == (slow.state, slow.cursors)
+    await until(lambda: [({}, ["s"])] == transport.changes)
+    transport.put(CursorMoved("e-9", "s"))  # the answer to an earlier subscription
+    assert [1, 2] == await numbers(slow, 2)
+    await until(lambda: len(transport.changes) > 1)
+    assert ({"s": "e-2"}, []) == transport.changes[1]
+    transport.put(CursorMoved("e-2", "s"), got(3, "s"))
+    assert [3] == await numbers(slow, 1)
+
+
+async def test_an_alone_feed_is_waited_for(make: Make) -> None:
+    """With nobody behind it, a full feed keeps its connection; it ends all the same when it is closed."""
+    transport = Adjusting()
+    link = make(transport)
+    slow = feed(limit=1)
+    link.add(slow)
+    transport.put(CursorMoved("e-0", "c"), got(1), got(2))
+    await slow.wait()
+    await asyncio.sleep(TIMING.grace * 2)
+    assert FeedState.ACTIVE is slow.state
+    slow.end()
+    assert [1] == [item.data for item in slow.pop(9) if isinstance(item, ClientMessage)]
+    assert [] == slow.pop(9)
+
+
+async def test_channels_come_and_go(make: Make, states: list[StateChanged], until: Until) -> None:
+    """What changes is told to the transport; with the last feed the connection ends, with the next it begins."""
+    transport = Adjusting()
+    link = make(transport)
+    first, second = feed("x"), feed("y", start="latest")
+    link.add(first)
+    transport.put(CursorMoved("e-5", "x"))
+    await first.attached()
+    link.add(second)
+    await until(lambda: [({"y": "latest"}, [])] == transport.changes)
+    first.end()
+    assert {"y"} == link.channels
+    await until(lambda: ({}, ["x"]) == transport.changes[-1])
+    second.end()
+    await until(lambda: link.state is LinkState.IDLE)
+    third = feed("z")
+    link.add(third)
+    await until(lambda: len(transport.starts) == 2)
+    assert {"z": "e-0"} == transport.starts[1]
+    await link.close()
+    await link.close()
+    await third.attached()  # it has ended
+    assert LinkState.CLOSED is link.state
+    assert all(change.after in LINK_MOVES[change.before] for change in states)
+
+
+async def test_a_channel_is_refused(make: Make) -> None:
+    """Its feed ends with the error, once; the others go on."""
+    transport = Adjusting()
+    link = make(transport)
+    bad, good = feed("b"), feed("g")
+    link.add(bad)
+    link.add(good)
+    transport.put(
+        ChannelRefused("other", Refused("whose?")),
+        ChannelRefused("b", Refused("no", code="forbidden")),
+        ChannelRefused("b", Refused("again", code="forbidden")),
+        got(1, "b"),
+        got(2, "g"),
+    )
+    assert [2] == await numbers(good, 1)
+    with pytest.raises(Refused, match="no"):
+        await bad.attached()
+    await bad.wait()
+    with pytest.raises(Refused, match="no"):
+        bad.pop(1)
+
+
+@pytest.mark.parametrize("by_channel", [True, False])
+async def test_a_token_is_renewed_for_a_channel(make: Make, until: Until, by_channel: bool) -> None:
+    """A 401 in a frame, or of the whole connection, begins anew with another token, once."""
+    transport = Adjusting()
+    link = make(transport, get_token=lambda: "t")
+    mine = feed()
+    link.add(mine)
+    refused = Refused("no", code="unauthorized")
+    transport.put(ChannelRefused("c", refused) if by_channel else refused)
+    await until(lambda: len(transport.starts) == 2)
+    transport.put(ChannelRefused("c", refused) if by_channel else refused)
+    with pytest.raises(Refused, match="no"):
+        await mine.attached()
+
+
+async def test_all_are_refused(make: Make) -> None:
+    """What is refused for all is tried once more, and then ends them all."""
+    transport = Adjusting()
+    link = make(transport)
+    feeds = [feed("x"), feed("y")]
+    for each in feeds:
+        link.add(each)
+    transport.put(Refused("no"), Refused("really"))
+    for each in feeds:
+        with pytest.raises(Refused, match="really"):
+            await each.attached()
+
+
+@pytest.mark.parametrize("end", [Unreachable("nobody"), Drained("restart"), Broken("busy", retry_after=0.001)])
+async def test_a_server_that_is_away_is_no_reason_to_fall_back(make: Make, until: Until, end: Broken) -> None:
+    """Another transport would not help."""
+    moves: list[Moved] = []
+    first, second = Live(), Live()
+    link = make(first, second, moves=moves)
+    link.add(feed())
+    first.put(*[end] * 6)
+    await until(lambda: len(first.starts) == 7)
+    assert [] == moves
+
+
+async def test_an_early_cut_is_one(make: Make, until: Until, states: list[StateChanged]) -> None:
+    """A transport that attaches and is cut, three times, makes room for the next, mid-stream."""
+    moves: list[Moved] = []
+    first, second = Live(), Live()
+    link = make(first, second, moves=moves)
+    mine = feed()
+    link.add(mine)
+    for number in range(3):
+        first.put(RetryHint(0.001), CursorMoved(f"e-{number}"), got(number + 1), Broken("cut"))
+    second.put(got(3), got(4))
+    assert [1, 2, 3, 4] == await numbers(mine, 4)
+    assert ["b"] == [move.after for move in moves]
+    assert [{"c": "e-3"}] == second.starts
+    assert 0.001 <= states[2].seconds
+
+
+async def test_a_transport_that_stays_silent(make: Make) -> None:
+    """It has a moment to show a sign of life; the last one is not hurried."""
+    moves: list[Moved] = []
+    first, second = Live(), Live()
+    link = make(first, second, moves=moves)
+    mine = feed()
+    link.add(mine)
+    await asyncio.sleep(TIMING.attach * 2.5)
+    second.put(got(1))
+    assert [1] == await numbers(mine, 1)
+    assert ["nothing came over a within 0.2 s"] == [move.reason for move in moves]
+
+
+async def test_a_defect_is_not_swallowed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception that nobody expected is logged, and raised to the application."""
+    transport = Live()
+    link = make(transport)
+    mine = feed()
+    link.add(mine)
+    transport.put(ZeroDivisionError("oh"))
+    with pytest.raises(ZeroDivisionError):
+        await mine.attached()
+    assert [logging.ERROR] == [record.levelno for record in caplog.records]
+    mine.fail(Refused("too late"))
+    assert isinstance(mine.error, ZeroDivisionError)
+
+
+async def test_cursors_stand_before_what_waits() -> None:
+    """A channel's cursor is where its application is, not where its buffer is."""
+    mine = feed("x", "y", start="latest")
+    assert {} == mine.cursors
+    mine.take(CursorMoved("e-1", "x"))
+    assert {"x": "e-1"} == mine.cursors
+    mine.take(got(2, "x"))
+    assert {"x": "e-1"} == mine.cursors
+    mine.take(got(3, "y"))
+    mine.take(Gap(channel="x", reason="slow", cursor="e-4"))
+    assert {"x": "e-1"} == mine.cursors
+    mine.pop(1)
+    assert {"x": "e-2"} == mine.cursors
+    mine.pop(9)
+    assert {"x": "e-4", "y": "e-3"} == mine.cursors
+
+
+def test_the_tables_are_whole() -> None:
+    """Each state has its moves, to states that there are."""
+    assert set(LinkState) == set(LINK_MOVES)
+    assert set(FeedState) == set(FEED_MOVES)

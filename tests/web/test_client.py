@@ -1,0 +1,206 @@
+"""The JavaScript client in a browser: what a page writes, and many tabs on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+    from tests.web.conftest import ServerProcess, Visiting
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TABS = 20
+PATIENCE_MS = 30_000
+
+# What each tab runs: it notes what it hears, and publishes when it is told to.
+LISTEN = """
+async ([channel, options]) => {
+  const { connect } = await import("/oncecast.js");
+  window.cast = connect("/v1", options);
+  window.heard = [];
+  window.news = cast.subscribe(channel);
+  news.on("message", (message) => heard.push(message.data));
+  news.on("gap", (gap) => heard.push(gap.reason));
+  await new Promise((resolve) => news.on("subscribed", resolve));
+}
+"""
+
+
+def metric(server: ServerProcess, name: str) -> float:
+    """One of the server's figures."""
+    with urllib.request.urlopen(f"{server.url}metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"oncecast_{name} ")))
+
+
+def publish(server: ServerProcess, channel: str, *numbers: int) -> None:
+    """Publish numbers to a channel."""
+    body = "\n".join(json.dumps({"channel": channel, "data": number}) for number in numbers).encode()
+    with urllib.request.urlopen(f"{server.url}v1/publish", body, timeout=10) as answer:
+        assert 200 == answer.status
+
+
+async def open_tabs(
+    context: BrowserContext, server: ServerProcess, count: int, channel: str, **options: object
+) -> list[Page]:
+    """Open so many tabs of one browser, each of which listens."""
+    tabs = [await context.new_page() for _ in range(count)]
+    await asyncio.gather(*(tab.goto(f"{server.url}docs/errors") for tab in tabs))
+    await asyncio.gather(*(tab.evaluate(LISTEN, [channel, options]) for tab in tabs))
+    return tabs
+
+
+async def hears(tab: Page, expected: list[int]) -> None:
+    """Wait until a tab has heard as many as expected, and compare."""
+    await tab.wait_for_function("(count) => heard.length >= count", arg=len(expected), timeout=PATIENCE_MS)
+    assert expected == await tab.evaluate("heard")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse", "long-poll", "short-poll"])
+async def test_a_page_publishes_and_listens(visit: Visiting, server: ServerProcess, transport: str) -> None:
+    """Each transport works in a browser, with JSON, text and bytes."""
+    visited = await visit(server.url)
+    heard = await visited.page.evaluate(
+        """
+        async (transport) => {
+          const { connect } = await import("/oncecast.js");
+          const cast = connect("/v1", { transports: [transport], shareTabs: false });
+          const news = cast.subscribe(`page-${transport}`, { after: "earliest" });
+          const receipts = await Promise.all(
+            [{ t: 1 }, "text", new Uint8Array([0, 255])].map((data) => cast.publish(news.channel, data)));
+          const heard = [];
+          for await (const message of news) {
+            heard.push([message.data instanceof Uint8Array ? [...message.data] : message.data,
+              message.id === receipts[heard.length].id]);
+            if (heard.length === 3) break;
+          }
+          cast.close();
+          return [...heard, cast.transport, cast.state];
+        }
+        """,
+        transport,
+    )
+    assert [[{"t": 1}, True], ["text", True], [[0, 255], True], transport, "closed"] == heard
+
+
+async def test_a_client_remembers_what_worked(visit: Visiting, server: ServerProcess) -> None:
+    """A page that has found WebSocket blocked begins the next time with what worked."""
+    visited = await visit(server.url)
+    visited.expect_problems("WebSocket")
+    script = """
+        async () => {
+          const { connect } = await import("/oncecast.js");
+          class WebSocket { constructor() { setTimeout(() => this.onclose({ code: 1006, reason: "" })); } close() {} }
+          const cast = connect("/v1", { WebSocket, shareTabs: false });
+          const reason = new Promise((resolve) => cast.on("transport", ({ to, reason }) => resolve([to, reason])));
+          cast.subscribe("remembered");
+          const result = await reason;
+          cast.close();
+          return result;
+        }
+        """
+    assert ["sse", "websocket does not work: closed with 1006"] == await visited.page.evaluate(script)
+    await visited.page.reload()
+    assert ["sse", "it worked here last time"] == await visited.page.evaluate(script)
+
+
+async def test_twenty_tabs_share_a_connection(browser: Browser, own_server: ServerProcess) -> None:
+    """All tabs hear everything by one subscription; the one that listens is closed, and nothing is lost or repeated."""
+    context = await browser.new_context()
+    try:
+        tabs = await open_tabs(context, own_server, TABS, "shared")
+        await until_subscriptions(own_server, 1)
+        publish(own_server, "shared", *range(50))
+        await asyncio.gather(*(hears(tab, list(range(50))) for tab in tabs))
+        assert 1 == metric(own_server, "subscriptions")
+        for closed in range(3):
+            leader = await leading(tabs)
+            first = 50 + closed * 50
+            publish(own_server, "shared", *range(first, first + 25))
+            await leader.close()
+            tabs.remove(leader)
+            publish(own_server, "shared", *range(first + 25, first + 50))
+            await asyncio.gather(*(hears(tab, list(range(first + 50))) for tab in tabs))
+        await until_subscriptions(own_server, 1)
+    finally:
+        await context.close()
+
+
+async def test_a_tab_that_comes_late_starts_where_it_asks_to(browser: Browser, own_server: ServerProcess) -> None:
+    """Beside a tab that listens from now on, another one gets all from the beginning, and of a second channel too."""
+    context = await browser.new_context()
+    try:
+        publish(own_server, "late", 0, 1, 2)
+        first, second = await open_tabs(context, own_server, 2, "late")
+        await second.evaluate(
+            """
+            () => {
+              window.all = [];
+              window.others = [];
+              cast.subscribe("late", { after: "earliest" }).on("message", (message) => all.push(message.data));
+              cast.subscribe("other", { after: { last: 2 } }).on("message", (message) => others.push(message.data));
+            }
+            """
+        )
+        publish(own_server, "other", 7)
+        publish(own_server, "late", 3, 4)
+        await second.wait_for_function("() => all.length >= 5 && others.length >= 1", timeout=PATIENCE_MS)
+        assert [[0, 1, 2, 3, 4], [7]] == await second.evaluate("[all, others]")
+        await hears(first, [3, 4])
+        await second.close()
+        await until_subscriptions(own_server, 1)
+        publish(own_server, "late", 5)
+        await hears(first, [3, 4, 5])
+    finally:
+        await context.close()
+
+
+async def test_tabs_may_have_connections_of_their_own(browser: Browser, own_server: ServerProcess) -> None:
+    """Without sharing each tab has its subscription."""
+    context = await browser.new_context()
+    try:
+        tabs = await open_tabs(context, own_server, 3, "apart", shareTabs=False)
+        await until_subscriptions(own_server, 3)
+        publish(own_server, "apart", 1)
+        await asyncio.gather(*(hears(tab, [1]) for tab in tabs))
+    finally:
+        await context.close()
+
+
+async def test_a_server_that_restarts(browser: Browser, own_server: ServerProcess) -> None:
+    """Tabs that share a connection are told of the gap that a new life of the log is, and go on."""
+    context = await browser.new_context()
+    try:
+        tabs = await open_tabs(context, own_server, 3, "restarted")
+        publish(own_server, "restarted", 1)
+        await asyncio.gather(*(hears(tab, [1]) for tab in tabs))
+        await own_server.kill()
+        await own_server.start()
+        publish(own_server, "restarted", 2)
+        for tab in tabs:
+            await tab.wait_for_function("() => heard.includes(2)", timeout=PATIENCE_MS)
+            assert [1, "epoch", 2] == await tab.evaluate("heard")
+    finally:
+        await context.close()
+
+
+async def leading(tabs: list[Page]) -> Page:
+    """The tab that listens for all: the one whose client is connected itself."""
+    for tab in tabs:
+        if await tab.evaluate("cast.connection.state === 'live'"):
+            return tab
+    raise AssertionError("no tab listens")
+
+
+async def until_subscriptions(server: ServerProcess, count: int) -> None:
+    """Wait until the server counts so many."""
+    async with asyncio.timeout(PATIENCE_MS / 1000):
+        while metric(server, "subscriptions") != count:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.05)
