@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from oncecast import Client, UsageError
-from oncecast.client import Gap, Refused, StateChanged
+from oncecast.client import Broken, Gap, Refused, StateChanged
 from oncecast.client.blocking import _after_fork
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
@@ -245,3 +246,41 @@ def test_a_script_may_forget_to_close(url: str) -> None:
     script = "import sys; from oncecast import Client; c = Client(sys.argv[1]); print(c.publish('a', 1).durability)"
     done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, timeout=SECONDS)
     assert ("memory\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+
+
+def test_closing_ends_what_waits() -> None:
+    """A publish that is on its way when the client is closed says so; after that there is no loop to hand it to."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        publishing = pool.submit(client.publish, "a", 1)
+        connection, _ = silent.accept()
+        engine = client._running()
+        client.close()
+        with pytest.raises(Broken, match="the client was closed"):
+            publishing.result(SECONDS)
+        with pytest.raises(Broken, match="the client was closed"):
+            engine.call(asyncio.sleep(0))
+        connection.close()
+
+
+CALL = """
+import sys
+from oncecast import Client
+with Client(sys.argv[1]) as client:
+    try:
+        client.publish("a", 1)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_in_a_call() -> None:
+    """Ctrl-C cancels a call that waits."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen([sys.executable, "-c", CALL, url], stdout=subprocess.PIPE, text=True) as process:
+            connection, _ = silent.accept()
+            connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            assert ("interrupted\n", None) == process.communicate(timeout=SECONDS)
+            connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -314,3 +315,11 @@ def test_the_tables_are_whole() -> None:
     """Each state has its moves, to states that there are."""
     assert set(LinkState) == set(LINK_MOVES)
     assert set(FeedState) == set(FEED_MOVES)
+
+
+def test_the_page_shows_the_table() -> None:
+    """The reference draws the states of a connection as the code has them."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "reference" / "python-client.md").read_text("utf-8")
+    for state, after in LINK_MOVES.items():
+        names = ", ".join(each.name for each in LinkState if each in after) or "(the end)"
+        assert f"{state.name:<10} → {names}\n" in page

@@ -56,7 +56,7 @@ test("channels: those of the vectors are taken, or refused", () => {
 for (const { name, json, message } of vectors("messages").cases) {
   test(`message: ${name}`, () => {
     const { epoch } = vectors("messages");
-    const read = wire.messageOf({ type: "message", ...JSON.parse(json) });
+    const read = wire.itemOf({ type: "message", ...JSON.parse(json) });
     const { seq, channel, kind, data, event, time } = message;
     const expected = kind === "json" ? JSON.parse(data) : kind === "binary" ? new Uint8Array(bytesOf(data)) : data;
     assert.deepEqual(read, { id: `${epoch}-${seq}`, channel, data: expected, event, time });
@@ -64,7 +64,7 @@ for (const { name, json, message } of vectors("messages").cases) {
 }
 
 for (const { name, gap, json } of vectors("gaps").cases) {
-  test(`gap: ${name}`, () => assert.deepEqual(wire.gapOf({ type: "gap", ...JSON.parse(json) }), gap));
+  test(`gap: ${name}`, () => assert.deepEqual(wire.itemOf({ type: "gap", ...JSON.parse(json) }), gap));
 }
 
 for (const { name, frame, parsed } of vectors("v1_frames").cases) {

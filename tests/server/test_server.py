@@ -347,3 +347,23 @@ async def test_resets_of_every_kind(open_site: Open) -> None:
         await asyncio.sleep(0)
     await site.until(lambda: not site.server.app.connections)
     assert 0 == site.server.node.hub.subscriptions
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_small_writes_are_not_held_back(run: Callable[..., Any]) -> None:
+    """TCP_NODELAY is set on what is accepted, on either loop: Nagle's algorithm would add a round trip to a message."""
+
+    async def scenario() -> None:
+        server = Server(Settings(port=0))
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n")
+        await reader.readuntil(b"ok\n")
+        (connection,) = server.app.connections
+        transport = connection._transport  # type: ignore[attr-defined]
+        option = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert 0 != option
+        writer.close()
+        await server.stop()
+
+    run(scenario())

@@ -55,7 +55,9 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The request but for its body; how long that is (`CHUNKED`, or bytes), if it waits for 100, and how many fields."""
+    """A request but for its body: how long that is (`CHUNKED`, or bytes), if it waits for 100, how many
+    fields came.
+    """
 
     request: Request
     length: int
