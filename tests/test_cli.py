@@ -23,7 +23,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oncecast import __version__
-from oncecast.cli import main, publisher
+from oncecast.cli import base, publisher
+from oncecast.cli.commands import commands
 from oncecast.client.subscription import Attached, Lost, Subscription
 from oncecast.errors import ConfigurationError
 from oncecast.server.config import Settings, example_file
@@ -105,7 +106,7 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def call(*arguments: str, stdin: bytes | None = None, **environ: str) -> Result:
     """Call the command in this process."""
-    return CliRunner().invoke(main, arguments, input=stdin, env=environ, prog_name="oncecast")
+    return CliRunner().invoke(commands, arguments, input=stdin, env=environ, prog_name="oncecast")
 
 
 def complaint(result: Result, code: int) -> str:
@@ -146,7 +147,7 @@ def test_help_teaches(command: list[str]) -> None:
     for example in examples:
         words = re.findall(r"""'[^']*'|"[^"]*"|\S+""", example)
         arguments = [word.strip("'\"") for word in words]
-        group: click.Command = main
+        group: click.Command = commands
         with click.Context(group) as context:
             while isinstance(group, click.Group):
                 _, found, arguments = group.resolve_command(context, arguments)
@@ -357,7 +358,7 @@ def test_pub_explains_itself_at_a_terminal(fake: Fake, monkeypatch: pytest.Monke
 def test_pub_without_a_server() -> None:
     """Where no server is, it says how to start one."""
     url = f"http://127.0.0.1:{port_of_nobody()}"
-    expected = f"no server answers at {url}: start one with `oncecast serve --dev`, or give --server"
+    expected = f"no server answers at {url}: start one with `make serve` or `oncecast serve --dev`, or give --server"
     assert expected == complaint(call("pub", "c", "x", "--server", url), 1)
 
 
@@ -400,7 +401,7 @@ def test_sub_prints_data(fake: Fake) -> None:
         + event(4, data64={"base64": "/wA="})
     ]
     result = listen(fake, "c", "--count", "4")
-    assert ["hé\tllo", r"a\nb\x1b[31m\x85\u2028", '{"a":[1,null]}', "/wA=", ""] == result.stdout.split("\n")
+    assert ["hé\tllo", r"a\nb\x1b[31m\x85\u2028", '{"a": [1, null]}', "/wA=", ""] == result.stdout.split("\n")
     assert ("listening to c over sse\n", 0) == (result.stderr, result.exit_code)
     assert ["/v1/channels/c?after=latest&envelope=1"] == fake.asked
 
@@ -430,7 +431,7 @@ def test_sub_tells_of_gaps_and_breaks(fake: Fake) -> None:
     gap_line, first, lost, again = sorted(result.stderr.splitlines())
     assert "gap in c: missed e-1 to an unknown end (expired)" == gap_line
     assert ("listening again over sse", "listening to c over sse") == (first, lost)
-    assert re.fullmatch(r"the server ended the stream; trying again in 0\.[0-5] s", again)
+    assert "the server ended the stream; trying again until it is back" == again
     assert ["after=e-0", "after=e-5"] == [re.findall("after=[^&]*", path)[0] for path in fake.asked]
 
 
@@ -439,14 +440,14 @@ def test_sub_tells_a_reason_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) ->
     told = []
 
     async def notices(_self: object) -> AsyncIterator[object]:
-        for notice in (Lost("down.", 1.0), Lost("down.", 2.0), Attached("sse"), Lost("down.", 1.0), Lost("up", 0.5)):
+        for notice in (Lost("down.", 1.0), Lost("down.", 2.0), Attached("sse"), Lost("down.", 1.0), Lost("no", 0.0)):
             yield notice
         told.append(True)
 
     monkeypatch.setattr(Subscription, "notices", notices)
     result = listen(fake, "c")
-    expected = ["down; trying again in 1.0 s", "listening to c over sse", "down; trying again in 1.0 s"]
-    assert [*expected, "up; trying again in 0.5 s"] == result.stderr.splitlines()
+    expected = ["down; trying again until it is back", "listening to c over sse", "down; trying again until it is back"]
+    assert [*expected, "no; turning to another transport"] == result.stderr.splitlines()
     assert [True] == told
 
 
@@ -484,30 +485,85 @@ def test_sub_refused(fake: Fake) -> None:
     assert "the server answers 403" == complaint(listen(fake, "c"), 1)
 
 
-def test_sub_is_left_by_its_reader(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When nobody reads standard output any more it ends quietly, and the interpreter's last flush does no harm."""
+SAME = ["1e999", "-0.0", "1.10", '{"k":1,"k":2}', "123456789012345678901234567890.5", f"1{'0' * 5000}"]
+
+
+@pytest.mark.parametrize("data", SAME, ids=range(len(SAME)))
+def test_sub_keeps_every_digit(fake: Fake, data: str) -> None:
+    """JSON is printed as it was published, also where no value of Python's can hold it."""
+    start = '{"id":"e-1","channel":"c","data":'
+    fake.streams = [f'data: {start}{data},"event":null,"time":1.5}}\n\n'.encode()] * 2
+    assert f'{start}{data},"event":null,"time":1.5}}\n' == listen(fake, "c", "--json", "--count", "1").stdout
+    assert f"{data}\n" == listen(fake, "c", "--count", "1").stdout
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_sub_prints_json_on_one_line(fake: Fake, flags: list[str]) -> None:
+    """Line ends between tokens become spaces, and what a terminal obeys in a string is escaped: the same value."""
+    value = {"a": "\x7f\x9b31m\u2028\u2029\x85", "é": [1, "\x1b"]}
+    data = json.dumps(value, ensure_ascii=False, indent=1)
+    head, tail = b'{"id": "e-1", "channel": "c", "time": 1, "data": ', b"}"
+    lines = (head + data.encode() + tail).split(b"\n")
+    fake.streams = [b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"]
+    (line,) = listen(fake, "c", "--count", "1", *flags).stdout.splitlines()
+    assert None is re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", line)
+    assert value == (json.loads(line)["data"] if flags else json.loads(line))
+
+
+# Output ----------------------------------------------------------------------------------------------------------
+
+
+OUTPUTS = [["sub", "c", "--transport", "sse"], ["pub", "c", "x"], ["config", "show"], ["config", "check"], ["--help"]]
+
+
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=" ".join)
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.ENOSPC, "No space left")])
+def test_output_that_is_not_taken(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: OSError
+) -> None:
+    """A reader who has left ends each command quietly, a full disk with one line, and the last flush does no harm."""
     replaced: list[int] = []
+    echo = click.echo
 
-    def echo(message: object = None, *, err: bool = False) -> None:
-        if not err:
-            raise BrokenPipeError
+    def failing(message: object = None, *, err: bool = False, **options: Any) -> None:
+        if not err and "file" not in options:
+            raise error
+        echo(message, err=err, **options)
 
-    monkeypatch.setattr(click, "echo", echo)
+    monkeypatch.setattr(click, "echo", failing)
+    monkeypatch.setattr(click.core, "echo", failing)
+    monkeypatch.setattr(click.decorators, "echo", failing)
     monkeypatch.setattr(os, "dup2", lambda _new, old: replaced.append(old))
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.fileno", lambda _self: 1, raising=False)
     fake.streams = [event(1, data="x")]
-    assert (0, [1]) == (listen(fake, "c").exit_code, replaced)
+    result = call(*arguments, ONCECAST_URL=fake.url)
+    complaints = [line for line in result.stderr.splitlines() if not line.startswith("listening")]
+    if isinstance(error, BrokenPipeError):
+        assert (0, [], [1]) == (result.exit_code, complaints, replaced)
+    else:
+        assert (1, 1, [1]) == (result.exit_code, len(complaints), replaced)
+        assert re.fullmatch(r"Error: .*No space left", complaints[0])
+
+
+def test_an_interrupt_is_no_traceback() -> None:
+    """Ctrl-C wherever a command does not wait for it ends with the shell's code for it."""
+    with pytest.raises(SystemExit) as ended, base.quietly():
+        raise KeyboardInterrupt
+    assert 130 == ended.value.code
 
 
 # Processes -------------------------------------------------------------------------------------------------------
 
 
-def start(fake: Fake, *arguments: str, module: str = "oncecast") -> subprocess.Popen[bytes]:
-    """Start the command as a process with pipes."""
+def start(
+    fake: Fake, *arguments: str, module: str = "oncecast", stdout: IO[bytes] | None = None, first: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the command as a process with pipes, or its results to `stdout`; modules in `first` hide others."""
     pipe = subprocess.PIPE
-    environ = {**os.environ, "ONCECAST_URL": fake.url, "PYTHONPATH": os.pathsep.join(sys.path)}
+    path = os.pathsep.join([*([str(first)] if first else []), *sys.path])
+    environ = {**os.environ, "ONCECAST_URL": fake.url, "PYTHONPATH": path}
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environ)
+    return subprocess.Popen(command, stdin=pipe, stdout=stdout or pipe, stderr=pipe, env=environ)
 
 
 def pipe_of(stream: IO[bytes] | None) -> IO[bytes]:
@@ -557,3 +613,33 @@ def test_sub_process_is_left_by_its_reader(fake: Fake) -> None:
         pipe_of(process.stdout).close()
         assert 0 == process.wait(SECONDS)
         assert b"Error" not in pipe_of(process.stderr).read()
+
+
+@pytest.mark.parametrize("arguments", [["sub", "c", "--transport", "sse"], ["pub", "c", "x"], ["config", "show"]])
+def test_process_on_a_full_disk(fake: Fake, arguments: list[str]) -> None:
+    """Where standard output can't be written, that is one line and exit code 1."""
+    fake.streams = [event(1, data="x")]
+    with open("/dev/full", "wb") as full, start(fake, *arguments, stdout=full) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    said = b"Error: standard output can't be written: No space left on device\n"
+    assert (1, said) == (process.returncode, err.removeprefix(b"listening to c over sse\n"))
+
+
+def test_pub_process_is_left_by_its_reader(fake: Fake) -> None:
+    """An acknowledgement that nobody reads is no failure."""
+    with start(fake, "pub", "c") as process:
+        pipe_of(process.stdout).close()
+        _, err = process.communicate(b"x\n", timeout=SECONDS)
+    assert (0, b"", 1) == (process.returncode, err, len(fake.posted))
+
+
+@pytest.mark.parametrize(
+    "module, arguments",
+    [("click", ["sub", "c"]), ("msgspec", ["pub", "c", "x"]), ("prometheus_client", ["serve", "--port", "0"])],
+)
+def test_process_is_interrupted_while_it_starts(fake: Fake, tmp_path: Path, module: str, arguments: list[str]) -> None:
+    """Ctrl-C while modules are still being imported ends it with nothing said."""
+    (tmp_path / f"{module}.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nraise SystemExit(99)\n")
+    with start(fake, *arguments, first=tmp_path) as process:
+        out, err = process.communicate(timeout=SECONDS)
+    assert (130, b"", b"") == (process.returncode, out, err)

@@ -20,7 +20,8 @@ class ErrorCode:
     """One row of the table.
 
     `status` is the HTTP status (RFC 9110 §15). `close` is the WebSocket close code: RFC 6455 §7.4.1's own, or one in
-    4400-4599 whose last three digits follow the HTTP status. `retry` says whether the same request can succeed
+    4400-4599 whose last three digits follow the HTTP status; only `slow`, which is a 408 as `timeout` is, has 4409, as a
+    client has to tell the two apart. `retry` says whether the same request can succeed
     later with nothing changed by the sender. `advice` is what a client should do.
     """
 
@@ -36,7 +37,7 @@ _ROWS = (
     ErrorCode("channel_invalid", 400, 4400, False, "Use a channel name that the grammar allows."),
     ErrorCode("cursor_invalid", 400, 4400, False, "Send back a cursor exactly as it was received."),
     ErrorCode("data_invalid", 400, 4400, False, "Make the data match its declared type."),
-    ErrorCode("event_invalid", 400, 4400, False, "Use an event name without CR, LF or NUL."),
+    ErrorCode("event_invalid", 400, 4400, False, "Use an event name without CR, LF or NUL, and not `gap`."),
     ErrorCode("frame_invalid", 400, 4400, False, "Send JSON text frames of the types of oncecast.v1."),
     ErrorCode("unauthorized", 401, 4401, False, "Get a fresh token, then connect again."),
     ErrorCode("forbidden", 403, 4403, False, "Do not retry: this identity may not do this."),
@@ -49,7 +50,7 @@ _ROWS = (
     ErrorCode("body_too_large", 413, 1009, False, "Send less in one request or message."),
     ErrorCode("url_too_long", 414, 4414, False, "Shorten the URL."),
     ErrorCode("type_unsupported", 415, 4415, False, "Send the body in a supported type and without an encoding."),
-    ErrorCode("upgrade_required", 426, 4426, False, "Use WebSocket version 13."),
+    ErrorCode("upgrade_required", 426, 4426, False, "Connect with a WebSocket, version 13."),
     ErrorCode("too_many_requests", 429, 4429, True, "Wait as long as Retry-After says, then go on more slowly."),
     ErrorCode("headers_too_large", 431, 4431, False, "Send fewer or smaller headers."),
     ErrorCode("internal", 500, 1011, True, "Try again; if it persists, the server's log has the cause."),
@@ -76,7 +77,6 @@ class Refusal(OncecastError):
 
     `message` is one sentence for the peer's developer: what is wrong and what to do. `retry_after` is in seconds and
     becomes `Retry-After`. `allow` lists methods and becomes `Allow`.
-
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from oncecast import AsyncClient, Refusal, Refused, Unreachable, UsageError
 from oncecast.client import Gap, LinkState, Memory, Moved, StateChanged, Timing
 from oncecast.client.async_client import start_of
 from oncecast.client.base import Start
-from oncecast.client.subscription import TRANSPORTS
+from oncecast.client.transports import TRANSPORTS
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.testing.obstacles import Kind, Obstacle, Obstacles
@@ -361,3 +361,30 @@ async def test_debug_says_what_happens(
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     AsyncClient(url(real), debug=True)
     assert 1 == len(logger.handlers)
+
+
+@each_transport
+async def test_a_gap_beside_others(real: Server, items: Items, transport: str) -> None:
+    """A subscription that joins others with a place of another life is told its gap, and reads on; so do they."""
+    async with (
+        AsyncClient(url(real), transports=(transport,), timing=QUICK) as client,
+        client.subscribe("x") as other,
+    ):
+        await client.publish("a", 1)
+        async with client.subscribe("a", "b", after="old-7") as messages:
+            found = [item async for item, _ in _take(messages.events(), 3)]
+            kinds = sorted(item.reason if isinstance(item, Gap) else str(item.data) for item in found)
+            assert ["1", "epoch", "epoch"] == kinds
+            await client.publish("b", 2)
+            await client.publish("x", 3)
+            assert ([2], [3]) == (await items(messages, 1), await items(other, 1))
+
+
+async def test_a_renewed_token_beside_others(peer: Peer, items: Items) -> None:
+    """Another subscription, on another connection, renews the token like the first."""
+    tokens = ["new", "old", "new"]
+    peer.scripts = [Gate("new")] * 99
+    async with AsyncClient(url(peer), transports=("short-poll",), get_token=lambda: tokens.pop(0)) as client:
+        assert [1] == await items(client.subscribe("a"), 1)
+        client._credentials.expire()
+        assert [1] == await items(client.subscribe("a", "b"), 1)

@@ -40,6 +40,12 @@ def test_backoff_is_full_jitter() -> None:
     assert [0.0, 2.0] == [backoff.next_delay() for _ in range(2)]
 
 
+def test_backoff_from_what_is_unreachable() -> None:
+    """A delay can have a lower cap of its own; the failures are counted all the same."""
+    backoff = Backoff(rng=lambda: 1.0, sleep=no_sleep, base=2.0)
+    assert [2.0, 4.0, 5.0, 16.0] == [backoff.next_delay(cap=5.0) for _ in range(3)] + [backoff.next_delay()]
+
+
 @pytest.mark.parametrize("asked, expected", [(7.0, 7.5), (1e9, 3600.5), (-5.0, 0.5)])
 def test_backoff_obeys_retry_after(asked: float, expected: float) -> None:
     """The delay is never below Retry-After, within reason."""
@@ -114,6 +120,16 @@ def test_parse_message(field: str, expected: object) -> None:
     text = f'{{"id": "e-1", "channel": "c", "event": "x", "time": 2, "new": 1, {field}}}'
     message = ClientMessage(id="e-1", channel="c", data=expected, event="x", time=2.0)
     assert message == parse_message(text)
+    raw = b"" if "data64" in field else field.removeprefix('"data": ').encode()
+    assert raw == parse_message(text.encode()).raw_data
+
+
+def test_equal_messages() -> None:
+    """Messages are equal where what they say is, however their data was spelt."""
+    one, other = (parse_message(f'{{"id": "e-1", "channel": "c", "time": 1, "data": {n}}}') for n in ("1.1", "1.10"))
+    assert (one, hash(one)) == (other, hash(other))
+    assert one != parse_message('{"id": "e-1", "channel": "c", "time": 1, "data": 1.2}')
+    assert one != "e-1"
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,25 @@ async def test_an_alone_feed_is_waited_for(make: Make) -> None:
     assert [] == slow.pop(9)
 
 
+async def test_room_that_is_made_at_the_last_moment(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feed that has been emptied just as its grace was over is not parked: nothing would bring it back."""
+    transport = Adjusting()
+    link = make(transport)
+    slow, other = feed("s", limit=1), feed("o")
+
+    async def room() -> None:
+        slow.pop(1)
+        raise TimeoutError
+
+    monkeypatch.setattr(slow, "room", room)
+    link.add(slow)
+    link.add(other)
+    transport.put(CursorMoved("e-0", "s"), CursorMoved("e-0", "o"), got(1, "s"), got(2, "s"))
+    await asyncio.sleep(0.05)
+    assert FeedState.ACTIVE is slow.state
+    assert [2] == await numbers(slow, 1)
+
+
 async def test_channels_come_and_go(make: Make, states: list[StateChanged], until: Until) -> None:
     """What changes is told to the transport; with the last feed the connection ends, with the next it begins."""
     transport = Adjusting()
@@ -249,6 +268,17 @@ async def test_a_server_that_is_away_is_no_reason_to_fall_back(make: Make, until
     first.put(*[end] * 6)
     await until(lambda: len(first.starts) == 7)
     assert [] == moves
+
+
+async def test_a_server_that_is_away_is_looked_for_often(make: Make, until: Until, states: list[StateChanged]) -> None:
+    """However long nobody listens there, the next look is seconds away; a server that lets nobody in gets more time."""
+    transport = Live()
+    link = make(transport)
+    link.add(feed())
+    transport.put(*[Unreachable("nobody")] * 8, Broken("busy"))
+    await until(lambda: len(transport.starts) == 10)
+    seconds = [change.seconds for change in states if change.after is LinkState.WAITING]
+    assert ([0.005] * 4, 0.03) == (seconds[4:8], seconds[8])  # by this test's random number
 
 
 async def test_an_early_cut_is_one(make: Make, until: Until, states: list[StateChanged]) -> None:

@@ -217,6 +217,12 @@ async def test_no_fallback_from_a_server_that_is_away(play: Play, end: Broken) -
     assert ([], 4) == (second.starts, len(first.starts))
 
 
+async def test_a_server_that_is_away_is_looked_for_often(play: Play) -> None:
+    """However long nobody listens there, the next look is seconds away."""
+    lost = [notice.seconds for notice in await play(Scripted(*[[Unreachable("x")]] * 7)) if isinstance(notice, Lost)]
+    assert [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 5.0] == lost
+
+
 async def test_the_last_unsuited_is_final(sleep: Sleep) -> None:
     """Where no transport works, the last one's reason is raised."""
     backoff = Backoff(rng=lambda: 1.0, sleep=sleep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from oncecast.client.base import (
     Broken,
+    ChannelRefused,
     CursorMoved,
     Drained,
     Event,
@@ -227,3 +229,59 @@ async def test_another_answer(run: Run, status: int, code: str, expected: type[E
 
     _, end = await run(script)
     assert expected is type(end)
+
+
+async def test_adjusts(peer: Peer, sleep: Sleep) -> None:
+    """Channels are left and attached on the connection; what was on its way for one that was left is dropped."""
+    frames = []
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        frames.extend([await talk.frame() for _ in range(2)])
+        for channel in ("c", "d"):
+            await talk.say(type="subscribed", channel=channel, cursor="e-1", ref=channel)
+        frames.extend([await talk.frame() for _ in range(2)])
+        for fields in (
+            {"type": "message", "id": "e-5", "data": 5, "event": None, "time": 5},
+            {"type": "gap", "reason": "slow", "cursor": "e-6"},
+            {"type": "subscribed", "cursor": "e-7", "ref": "c"},
+            {"type": "error", "code": "forbidden", "message": "once", "ref": "c"},
+            {"type": "unsubscribed", "ref": None},
+            {"type": "subscribed", "cursor": "e-1", "ref": "c"},
+            {"type": "message", "id": "e-2", "data": 2, "event": None, "time": 2},
+            {"type": "error", "code": "forbidden", "message": "no", "ref": "c"},
+        ):
+            await talk.say(channel="c", **fields)
+        await talk.hold()
+
+    peer.scripts = [script]
+    transport = WebSocket(peer.server, timing=Timing(), sleep=sleep)
+    events = transport({"a": Start("after", "latest"), "d": Start("after", "e-1")})
+    opening = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)  # it has begun, and is not open yet
+    await transport.adjust({"c": Start("after", "e-0")}, ["a"])
+    seen = [await opening, await anext(events)]
+    await transport.adjust({"c": Start("after", "e-1")}, ["c"])
+    seen += [await anext(events) for _ in range(3)]
+    await events.aclose()
+    await transport.adjust({}, ["c"])  # nobody listens: it has nothing to tell
+    await peer.finish()
+    assert ["subscribe d", "subscribe c", "unsubscribe c", "subscribe c"] == [
+        f"{frame['type']} {frame['channel']}" for frame in frames
+    ]
+    assert [CursorMoved("e-1", "c"), CursorMoved("e-1", "d"), CursorMoved("e-1", "c")] == seen[:3]
+    assert isinstance(seen[3], Received)
+    assert 2 == seen[3].message.data
+    assert isinstance(seen[4], ChannelRefused)
+    assert ("c", "no") == (seen[4].channel, str(seen[4].error))
+
+
+async def test_a_stripped_upgrade(run: Run) -> None:
+    """An answer of our server to a request that was no handshake any more is the failing of this transport."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(426, {"error": {"code": "upgrade_required", "message": "no"}})
+
+    _, end = await run(script)
+    assert (Unsuited, "the server has seen no handshake: no") == (type(end), str(end))

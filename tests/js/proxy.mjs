@@ -86,11 +86,16 @@ export class Proxy {
       if (!fault.hold) response.writeHead(answer.statusCode, answer.headers);
       response.flushHeaders();
       const write = limited(fault, (data) => this.frozen || response.write(data), () => request.socket.destroy());
-      answer.on("data", (data) => (fault.hold ? held.push(data) : write(data)));
+      let passed = 0;
+      answer.on("data", (data) => {
+        passed += data.length;
+        if (fault.hold) held.push(data);
+        else write(data);
+      });
       answer.on("end", () => {
         if (this.frozen) return;
         if (fault.hold) response.writeHead(answer.statusCode, answer.headers).write(Buffer.concat(held));
-        if (fault.stallBytes === undefined) response.end();
+        if (!(passed >= fault.stallBytes)) response.end();
       });
       answer.on("error", () => request.socket.destroy());
     });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -37,6 +38,14 @@ def test_every_error_has_its_row() -> None:
     rows.feed(errors_html())
     assert list(ERRORS) == rows.ids
     assert [] == rows.open
+
+
+def test_an_errors_row() -> None:
+    """A row says of each cell what it is, for windows too narrow for a table, and its code is code."""
+    (row,) = [line for line in errors_html().splitlines() if 'id="event_invalid"' in line]
+    assert ["HTTP", "close", "retry helps"] == re.findall('data-label="([^"]+)"', row)
+    assert "<code>gap</code>" in row
+    assert "`" not in errors_html()
 
 
 def test_pages_have_types_and_strong_tags() -> None:

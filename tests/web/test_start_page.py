@@ -17,8 +17,32 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 KINDS = ("short-poll", "long-poll", "sse", "websocket")
 OTHERS_GO_ON = 8  # messages while one listener is cut: two seconds' worth, so that the short poll lags visibly too
 UNREACHABLE = (r"^Failed to load resource: net::ERR_", r"^WebSocket connection to .* failed")
+PHONE = {"width": 390, "height": 844}
 WIDTHS = (320, 360, 768, 1440)  # the narrowest is what WCAG 2.2 §1.4.10 asks for
 SOUND = {"missed": "0", "repeated": "0", "disordered": "0"}
+
+# How far the words at the top of the chart end above the highest point of a curve at 100 %, in pixels: what is drawn
+# once with that curve and once with nothing differs only below.
+TOP_OF_THE_CURVE = """async () => {
+  const { Chart } = await import("/web/chart.js");
+  const canvas = document.body.appendChild(document.createElement("canvas"));
+  canvas.style = "width: 300px; height: 120px";
+  const chart = new Chart(canvas);
+  await new Promise((resolve) => new ResizeObserver(resolve).observe(canvas));
+  const { surface } = chart;
+  const rows = (samples) => {
+    chart.draw(samples, 60_000);
+    const { data, width, height } = surface.context.getImageData(0, 0, canvas.width, canvas.height);
+    return Array.from({ length: height }, (_, row) => data.slice(row * width * 4, (row + 1) * width * 4).join());
+  };
+  const bare = rows([]);
+  const blank = Array(canvas.width * 4).fill(0).join();
+  const inked = bare.findIndex((row) => row !== blank);
+  const wordsEnd = inked + bare.slice(inked).findIndex((row) => row === blank);
+  const at = (n) => ({ at: n * 1000, n, cpu: 100, memory: 1, late: false, afterGap: false });
+  const full = rows(Array.from({ length: 61 }, (_, n) => at(n)));
+  return full.findIndex((row, index) => row !== bare[index]) - wordsEnd;
+}"""
 
 # What the panels show now, by kind. `messages` and `requests` are read from text such as "1,234".
 PANELS = """() => Object.fromEntries([...document.querySelectorAll("[data-panel]")].map((panel) => {
@@ -101,8 +125,51 @@ async def test_facts_of_the_server(server: ServerProcess, visit: Visiting) -> No
     page = await visit(server.url)
     await page.until("() => /^[34]\\.\\d \\/ s$/.test(document.querySelector('[data-fact=rate]').textContent)")
     assert f"127.0.0.1:{server.port}" == await page.page.text_content("[data-fact=server]")
-    assert "http/1.1" == await page.page.text_content("[data-fact=protocol]")
-    assert "agrees" == await page.page.text_content("[data-fact=clock]")
+    assert "in step" == await page.page.text_content("[data-fact=clock]")
+
+
+async def test_the_first_listener_stands_on_the_first_screen(server: ServerProcess, visit: Visiting) -> None:
+    """On a phone the head of the page keeps to what matters, and the whole is not endless."""
+    page = await visit(server.url, viewport=PHONE)
+    await moved(page, *KINDS)
+    shown = page.page.locator(".facts [data-fact]:visible")
+    assert ["rate", "clock", "cpu", "memory"] == [await fact.get_attribute("data-fact") for fact in await shown.all()]
+    assert (
+        await page.page.evaluate("document.querySelector('.panel').getBoundingClientRect().top")
+        < PHONE["height"] * 0.65
+    )
+    assert await page.page.evaluate("document.documentElement.scrollHeight") < PHONE["height"] * 5
+
+
+async def test_the_chart_names_its_top_outside_the_curve(server: ServerProcess, visit: Visiting) -> None:
+    """A processor at 100 % does not draw over the words that say so."""
+    page = await visit(f"{server.url}docs/errors")
+    below = await page.page.evaluate(TOP_OF_THE_CURVE)
+    assert below >= 0
+
+
+async def test_the_server_s_pages_are_linked(server: ServerProcess, visit: Visiting) -> None:
+    """The head of the page leads to what the server says of itself, and to what its errors mean."""
+    page = await visit(server.url)
+    links = await page.page.locator("nav a").all()
+    assert ["/metrics", "/readyz", "/docs/errors"] == [await link.get_attribute("href") for link in links]
+    await links[-1].click()
+    await page.page.wait_for_url("**/docs/errors")
+    assert "Errors" == await page.page.text_content("h1")
+
+
+async def test_errors_can_be_read_on_a_phone(server: ServerProcess, visit: Visiting) -> None:
+    """Each error's advice has the window's whole width, and nothing is cut off."""
+    page = await visit(f"{server.url}docs/errors", viewport=PHONE)
+    widths = await page.page.evaluate(
+        "() => [...document.querySelectorAll('td:last-child')].map((td) => td.clientWidth)"
+    )
+    assert len(widths) > 10
+    assert min(widths) > 0.85 * PHONE["width"]
+    assert PHONE["width"] == await page.page.evaluate("() => document.documentElement.scrollWidth")
+    assert "HTTP " in await page.page.evaluate(
+        "() => getComputedStyle(document.querySelector('td'), '::before').content"
+    )
 
 
 async def test_the_canvases_are_drawn(server: ServerProcess, visit: Visiting) -> None:
@@ -236,7 +303,7 @@ async def test_a_new_life_of_the_log_is_a_gap(own_server: ServerProcess, visit: 
 
 # The controls in the order of the document; FOCUS says which one has the focus, and whether that can be seen.
 CONTROLS = """() => {
-  const all = document.querySelectorAll("a[href], button, input, summary");
+  const all = document.querySelectorAll("a[href], button, input, summary, [tabindex='0']");
   globalThis.controls = [...all].filter((control) => control.checkVisibility());
   return globalThis.controls.length;
 }"""
@@ -310,6 +377,36 @@ async def test_lines_are_copied(server: ServerProcess, visit: Visiting) -> None:
         copied = await page.page.evaluate("() => navigator.clipboard.readText()")
         assert await snippet.locator("code").text_content() == copied
         assert f"127.0.0.1:{server.port}" in copied
+
+
+async def test_lines_keep_their_shape(server: ServerProcess, visit: Visiting) -> None:
+    """On a phone a line that is too long is scrolled, by keys too, and never broken; a shorter one is no stop."""
+    page = await visit(server.url, viewport=PHONE)
+    frames = await page.page.locator("#snippets pre").all()
+    await page.page.wait_for_selector("#snippets pre[tabindex='0']")
+    stops = []
+    for frame in frames:
+        text = await frame.text_content() or ""
+        lines = await frame.evaluate("(pre) => pre.querySelector('code').getClientRects().length")
+        assert len(text.split("\n")) == lines
+        wide = await frame.evaluate("(pre) => pre.scrollWidth > pre.clientWidth")
+        assert wide == (await frame.get_attribute("tabindex") == "0") == (await frame.get_attribute("role") == "region")
+        stops += [frame] if wide else []
+    assert 0 < len(stops) < len(frames)
+    assert await stops[0].get_attribute("aria-label")
+    await stops[0].focus()
+    await page.page.keyboard.press("ArrowRight")
+    await page.page.wait_for_function("(pre) => pre.scrollLeft > 0", arg=await stops[0].element_handle())
+    await page.page.set_viewport_size({"width": 1440, "height": 900})
+    await page.page.wait_for_selector("#snippets:not(:has([tabindex]))")
+
+
+async def test_commands_are_where_make_puts_them(server: ServerProcess, visit: Visiting) -> None:
+    """The lines for the shell run in a checkout, and the page says what they are elsewhere."""
+    page = await visit(server.url)
+    lines = [await code.text_content() or "" for code in await page.page.locator("#snippets code").all()]
+    assert [".venv/bin/oncecast sub", ".venv/bin/oncecast pub"] == [line[:22] for line in lines if "oncecast " in line]
+    assert "leave out .venv/bin/" in (await page.page.text_content(".lines .section-head") or "")
 
 
 async def test_nothing_is_wider_than_the_window(server: ServerProcess, visit: Visiting) -> None:

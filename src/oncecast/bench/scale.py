@@ -2,9 +2,10 @@
 
 What the publishes cost is measured apart, on a channel of their own, and taken off: with few subscribers to each
 channel there would else be little but publishes. (Where there are many channels, one subscriber listens to that one, so
-that the encoding of a message is taken off too; its writes are joined to one in a round.) As many subscribers on more channels are more messages for as many deliveries, so for the number of
-channels the judged row is the one where each delivery has a message of its own at every size. The machine's caches hold 10
-sockets and not 10,000, so the C loop gets dearer too; what is judged is how far the multiple of it moves.
+that the encoding of a message is taken off too; its writes are joined to one in a round.) As many subscribers on more
+channels are more messages for as many deliveries, so for the number of channels the judged row is the one where each
+delivery has a message of its own at every size. The machine's caches hold 10 sockets and not 10,000, so the C loop gets
+dearer too; what is judged is how far the multiple of it moves.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""What the commands share: how a mistake becomes one line, and how settings and servers are found."""
+"""What the commands share: how results are printed, how a mistake becomes one line, how settings are found."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,8 +15,21 @@ from ..client.base import Broken, Refused
 from ..client.http import Server
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..server import config
+from .interrupt import INTERRUPTED
 
-__all__ = ["FAILED", "MISUSED", "Failure", "config_option", "escaped", "in_one_line", "load_settings", "server_option"]
+__all__ = [
+    "FAILED",
+    "MISUSED",
+    "START_ONE",
+    "Failure",
+    "config_option",
+    "escaped",
+    "in_one_line",
+    "load_settings",
+    "put",
+    "quietly",
+    "server_option",
+]
 
 FAILED = 1  # it was asked for correctly, and did not work
 MISUSED = 2  # the call or a setting is wrong, as with click's own errors
@@ -23,6 +37,7 @@ MISUSED = 2  # the call or a setting is wrong, as with click's own errors
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
+START_ONE = "start one with `make serve` or `oncecast serve --dev`"
 
 
 class Failure(click.ClickException):
@@ -42,6 +57,41 @@ def in_one_line() -> Iterator[None]:
         raise Failure(str(error), MISUSED) from None
     except (Broken, Refused) as error:
         raise Failure(str(error), FAILED) from None
+
+
+def put(result: str | bytes, *, nl: bool = True) -> None:
+    """Print a result on standard output, at once. Raises `Failure` where it can't be written, such as to a full disk.
+
+    Where nobody reads any more, as past `head -1`, the command ends, and that is no failure.
+    """
+    try:
+        click.echo(result, nl=nl)
+    except BrokenPipeError:
+        raise  # which `quietly` takes for what it is
+    except OSError as error:
+        _close_output()
+        raise Failure(f"standard output can't be written: {error.strerror or error}", FAILED) from None
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """End a command without a traceback where Ctrl-C, the reader of its output, or the system ends it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        _close_output()
+        sys.exit(0)
+    except OSError as error:
+        _close_output()
+        raise Failure(error.strerror or str(error), FAILED) from None
+
+
+def _close_output() -> None:
+    """Point standard output nowhere: the interpreter flushes it once more at its exit, which must not fail again."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def escaped(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import cast
 
 import click
 
-from .base import FAILED, Failure, escaped
+from .base import FAILED, Failure, escaped, put
 
 __all__ = ["bench"]
 
@@ -51,21 +51,21 @@ def bench(
     as_table = not (as_json or as_markdown)
     rows, missing = [], 0
     if as_table:
-        click.echo(report.heading())
+        put(report.heading())
     with _cleaning_up():
         for each in NAMES if name == "all" else (name,):
             try:
                 for row in catalogue.run(each, plan):
                     rows.append(row)
                     if as_table:
-                        click.echo(report.as_line(row))
+                        put(report.as_line(row))
             except BenchError as error:  # the others can still be run
                 missing += 1
                 click.echo(f"{each}: {escaped(str(error))}", err=True)
     if as_json:
-        click.echo(report.as_json(rows))
+        put(report.as_json(rows))
     if as_markdown:
-        click.echo(report.as_markdown(rows))
+        put(report.as_markdown(rows))
     if missing:
         sys.exit(FAILED)
 

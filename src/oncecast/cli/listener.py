@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import os
 import re
-import sys
 import time
 
 import click
@@ -17,13 +15,16 @@ from ..client.base import ClientMessage, Gap, Start, Timing
 from ..client.http import Server
 from ..client.subscription import TRANSPORTS, Attached, Lost, Subscription, subscribe
 from ..errors import UsageError
-from .base import escaped, in_one_line, server_option
+from .base import escaped, in_one_line, put, server_option
 
 __all__ = ["sub"]
 
 _CURSOR = re.compile(r"[A-Za-z0-9._~-]{1,1024}", re.ASCII)  # opaque to us, but it goes into a URL
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Between a JSON text's tokens a line may end; within its strings may stand, in UTF-8, what a terminal obeys (C1
+# controls, DEL) and what some readers take for the end of a line (U+2028, U+2029). Escaped, it is the same text.
+_UNSAFE_JSON = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 
 
 @click.command(short_help="Print the messages of channels as they come.")
@@ -54,9 +55,9 @@ def sub(
 ) -> None:
     """Print the messages of one or more CHANNELs as they come, a line each.
 
-    A line is the message's data: text as it is, with control characters escaped; JSON on one line; binary data in
-    base64. With several channels each line begins with "CHANNEL: ". With --json a line is the whole message:
-    {"id", "channel", "data" or "data64", "event", "time"}.
+    A line is the message's data: text as it is, with control characters escaped; JSON as it was published, on one
+    line; binary data in base64. With several channels each line begins with "CHANNEL: ". With --json a line is the
+    whole message: {"id", "channel", "data" or "data64", "event", "time"}.
 
     It reconnects for ever and resumes where it was: no message is lost or repeated, and a gap is said on standard
     error. Ctrl-C ends it.
@@ -76,7 +77,7 @@ def sub(
 
 
 async def _print(subscription: Subscription, count: int | None, as_json: bool) -> None:
-    """Print what the subscription yields until `count` messages have come, or nobody reads any more."""
+    """Print what the subscription yields until `count` messages have come."""
     channels = list(subscription.places)
     listened = False
     told = ""  # why it was lost: once is enough, however many attempts fail alike
@@ -84,9 +85,7 @@ async def _print(subscription: Subscription, count: int | None, as_json: bool) -
         async for notice in notices:
             match notice:
                 case ClientMessage():
-                    line = _envelope(notice) if as_json else _plain(notice, len(channels) > 1)
-                    if not _written(line):
-                        return
+                    put(_envelope(notice) if as_json else _plain(notice, len(channels) > 1))
                     count = None if count is None else count - 1
                     if count == 0:
                         return
@@ -98,7 +97,8 @@ async def _print(subscription: Subscription, count: int | None, as_json: bool) -
                     listened, told = True, ""
                 case Lost(reason, seconds) if reason != told:
                     told = reason
-                    click.echo(f"{escaped(reason.rstrip('.'))}; trying again in {seconds:.1f} s", err=True)
+                    what = "trying again until it is back" if seconds else "turning to another transport"
+                    click.echo(f"{escaped(reason.rstrip('.'))}; {what}", err=True)
 
 
 def _start(after: str | None, last: int | None, since: str | None) -> Start:
@@ -126,41 +126,42 @@ def _moment(text: str) -> float:
 def _plain(message: ClientMessage, with_channel: bool) -> bytes:
     """Return the line for people: never more than a line, and nothing that a terminal would obey."""
     data = message.data
-    if isinstance(data, str):
-        text = escaped(data)
-    elif isinstance(data, bytes):
-        text = base64.b64encode(data).decode()
+    if isinstance(data, bytes):
+        line = base64.b64encode(data)
+    elif message.raw_data.startswith(b'"'):
+        line = escaped(data).encode()
     else:
-        text = msgspec.json.encode(data).decode()
-    return (f"{message.channel}: {text}" if with_channel else text).encode()
+        line = _one_line(message.raw_data)
+    return message.channel.encode() + b": " + line if with_channel else line
 
 
 def _envelope(message: ClientMessage) -> bytes:
-    """Return the message's JSON, as it stands on the wire."""
+    """Return the message's JSON, the same over each transport, with the data as it stands on the wire."""
     data = message.data
     is_binary = isinstance(data, bytes)
     fields = {
         "id": message.id,
         "channel": message.channel,
-        **({"data64": {"base64": base64.b64encode(data).decode()}} if is_binary else {"data": data}),
+        **(
+            {"data64": {"base64": base64.b64encode(data).decode()}}
+            if is_binary
+            else {"data": msgspec.Raw(message.raw_data)}
+        ),
         "event": message.event,
         "time": message.time,
     }
-    return msgspec.json.encode(fields)
+    return _one_line(msgspec.json.encode(fields))
+
+
+def _one_line(text: bytes) -> bytes:
+    """Return a JSON text that says the same, digit for digit, on one line and with nothing that a terminal obeys."""
+    return _UNSAFE_JSON.sub(lambda found: _harmless(found[0].decode()), text)
+
+
+def _harmless(character: str) -> bytes:
+    return b" " if character in "\r\n\t" else f"\\u{ord(character):04x}".encode()
 
 
 def _gap_line(gap: Gap) -> str:
     ends = f"{gap.missed_from or 'the beginning'} to {gap.missed_to or 'an unknown end'}"
     return f"gap in {escaped(gap.channel)}: missed {escaped(ends)} ({escaped(gap.reason)})"
-
-
-def _written(line: bytes) -> bool:
-    """Print a line at once; say whether anyone still reads."""
-    try:
-        click.echo(line)
-    except BrokenPipeError:
-        # The interpreter flushes standard output once more at its exit; that must not fail a second time.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return False
-    return True

@@ -17,11 +17,10 @@ from ..client.publisher import Publisher
 from ..errors import UsageError
 from ..message import Kind
 from ..wire.envelope import json_data, sniff, text_data
-from .base import FAILED, Failure, in_one_line, server_option
+from .base import FAILED, START_ONE, Failure, in_one_line, put, server_option
 
 __all__ = ["pub"]
 
-INTERRUPTED = 130  # as a shell says it of a command that Ctrl-C ended: not all was published
 READ_BYTES = 65536
 LINE_BYTES = 64 * 1024 * 1024  # the largest message that a server may be set to take
 PATIENCE = 60.0  # seconds: longer than a restart takes
@@ -53,7 +52,8 @@ def pub(
     """Publish to CHANNEL: DATA, or each line of standard input as soon as it is read.
 
     Prints the id of each message once the server has it. What is not acknowledged is sent again, with the same key, for
-    up to a minute, and is in the channel once. Empty lines are skipped.
+    up to a minute, and is in the channel once. A server that refuses the very first connection is not waited for: most
+    likely none runs there. Empty lines are skipped.
 
     \b
     Examples:
@@ -62,11 +62,8 @@ def pub(
       tail -f app.log | oncecast pub logs --type text
       oncecast pub orders '{"n": 7}' --key order-7
     """
-    try:
-        with in_one_line():
-            asyncio.run(_publish(channel, data, server, event, key, kind, as_json))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    with in_one_line():
+        asyncio.run(_publish(channel, data, server, event, key, kind, as_json))
 
 
 async def _publish(
@@ -83,11 +80,9 @@ async def _publish(
         async for item in items:
             content, content_type = _classify(item, kind)
             ack = await publisher.publish(channel, content, content_type=content_type, event=event, key=key)
-            click.echo(msgspec.json.encode(ack) if as_json else ack.id)
+            put(msgspec.json.encode(ack) if as_json else ack.id)
     except Unreachable:
-        raise Failure(
-            f"no server answers at {server}: start one with `oncecast serve --dev`, or give --server", FAILED
-        ) from None
+        raise Failure(f"no server answers at {server}: {START_ONE}, or give --server", FAILED) from None
     finally:
         await publisher.close()
 

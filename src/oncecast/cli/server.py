@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from .base import MISUSED, Failure, config_option, in_one_line, load_settings
+from .interrupt import ending_at_once
 
 __all__ = ["serve"]
 
@@ -40,7 +41,8 @@ def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None,
       oncecast serve --origin https://app.example --config /etc/oncecast.toml
     """
     settings = load_settings(file, {**flags, "dev": dev or None, "public": public or None}).settings
-    from ..server.run import run  # here, so that the other commands start without a server's imports
+    with ending_at_once():
+        from ..server.run import run  # here, so that the other commands start without a server's imports
 
     try:
         with in_one_line():

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..server.config import DEFAULT_FILE, example_file, to_toml
-from .base import MISUSED, Failure, config_option, load_settings
+from .base import MISUSED, Failure, config_option, load_settings, put
 
 __all__ = ["config"]
 
@@ -42,7 +42,7 @@ def check(file: Path | None) -> None:
     variables = sorted(source for source in counted if source not in read)
     parts = [f"{counted[name]} from {name}" for name in read] + [f"1 from {name}" for name in variables]
     parts.append("the rest are defaults" if parts else "all are defaults")
-    click.echo(f"The settings are valid: {', '.join(parts)}.")
+    put(f"The settings are valid: {', '.join(parts)}.")
 
 
 @config.command()
@@ -56,7 +56,7 @@ def show(file: Path | None) -> None:
       ONCECAST_PORT=9000 oncecast config show | grep -v default
     """
     loaded = load_settings(file, {})
-    click.echo(to_toml(loaded.settings, loaded.sources), nl=False)
+    put(to_toml(loaded.settings, loaded.sources), nl=False)
 
 
 @config.command()
@@ -73,7 +73,7 @@ def init(path: Path, force: bool) -> None:
       oncecast config init - | less
     """
     if str(path) == "-":
-        click.echo(example_file(), nl=False)
+        put(example_file(), nl=False)
         return
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
@@ -82,4 +82,4 @@ def init(path: Path, force: bool) -> None:
         raise Failure(f"{path} is there already: give --force to replace it", MISUSED) from None
     except OSError as error:
         raise Failure(f"{path} can't be written: {error.strerror}", MISUSED) from None
-    click.echo(f"Wrote {path}. Uncomment what you want to change, then: oncecast config check")
+    put(f"Wrote {path}. Uncomment what you want to change, then: oncecast config check")

@@ -28,7 +28,7 @@ from .ladder import Ladder, Memory, Moved
 from .link import LINK_CHANNELS, Link, LinkState, StateChanged
 from .probe import best_proven
 from .publisher import Ack, Publisher
-from .subscription import TRANSPORTS
+from .transports import TRANSPORTS
 
 __all__ = ["AsyncClient", "Messages", "Notice", "encode_data", "start_of"]
 

@@ -4,13 +4,14 @@ A transport is a function from *a start for each channel* to an async iterator o
 breaks, the next one, of the same kind or another, is given the starts that follow from the events so far. It ends by
 raising `Broken` (resume later) or `Refused` (do not), never by returning.
 
-To add a transport, write a module with such a function, and name it in `subscription.TRANSPORTS`.
+To add a transport, write a module with such a function, and name it in `transports.TRANSPORTS`.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -50,6 +51,7 @@ __all__ = [
 
 BASE_SECONDS = 0.5  # the ceiling of the first delay; it doubles with each failure
 CAP_SECONDS = 30.0  # a server that is back is found within this time
+UNREACHABLE_CAP_SECONDS = 5.0  # where nothing listens an attempt costs nobody anything, so look again sooner
 MESSAGE_BYTES = 128 * 1024 * 1024  # the largest message that a server may be set to allow, in base64, fits
 RETRY_AFTER_CAP = 3600.0  # a Retry-After past an hour is a mistake, or hostile
 
@@ -57,10 +59,12 @@ RETRY_AFTER_CAP = 3600.0  # a Retry-After past an hour is a mistake, or hostile
 # Data ------------------------------------------------------------------------------------------------------------
 
 
-class ClientMessage(msgspec.Struct, frozen=True, kw_only=True):
+class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A message as a listener sees it.
 
     `data` is the decoded JSON, a `str`, or `bytes`. `id` is the cursor right after it. `time` is in Unix seconds.
+    `raw_data` is the JSON of the data as it came, for what no value of Python's keeps: `1.10`, `1e999`, a key given
+    twice; it is `b""` where the data is binary. Messages that differ in it alone are equal.
     """
 
     id: str
@@ -68,6 +72,18 @@ class ClientMessage(msgspec.Struct, frozen=True, kw_only=True):
     data: Any
     event: str | None = None
     time: float
+    raw_data: bytes = b""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ClientMessage):
+            return NotImplemented
+        return self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.channel))
+
+    def _content(self) -> tuple[object, ...]:
+        return self.id, self.channel, self.data, self.event, self.time
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,10 +266,13 @@ class Backoff:
         self._cap = cap
         self._failures = 0
 
-    def next_delay(self, retry_after: float | None = None) -> float:
-        """Count a failure and return the seconds to wait: at least `retry_after`, which the jitter then spreads."""
+    def next_delay(self, retry_after: float | None = None, *, cap: float = math.inf) -> float:
+        """Count a failure and return the seconds to wait: at least `retry_after`, which the jitter then spreads.
+
+        `cap` bounds the jitter of this delay, beside the cap that bounds all.
+        """
         # The exponent is bounded before the ceiling is, so that a long outage doesn't overflow a float.
-        ceiling = min(self._cap, self._base * 2.0 ** min(self._failures, 32))
+        ceiling = min(cap, self._cap, self._base * 2.0 ** min(self._failures, 32))
         self._failures += 1
         return min(max(retry_after or 0.0, 0.0), RETRY_AFTER_CAP) + self._rng() * ceiling
 
@@ -306,6 +325,7 @@ _read_gap = msgspec.json.Decoder(Gap).decode
 
 def parse_message(text: bytes | str) -> ClientMessage:
     """Read the JSON of a message. Raises `Broken` where it is none."""
+    raw = b""
     try:
         fields = _read_envelope(text)
         if fields.data64 is not None:
@@ -317,7 +337,9 @@ def parse_message(text: bytes | str) -> ClientMessage:
             raise Broken("the server sent a message without data")
     except (KeyError, ValueError):  # what msgspec and binascii raise are ValueErrors
         raise Broken("the server sent a message that is malformed") from None
-    return ClientMessage(id=fields.id, channel=fields.channel, data=data, event=fields.event, time=fields.time)
+    return ClientMessage(
+        id=fields.id, channel=fields.channel, data=data, event=fields.event, time=fields.time, raw_data=raw
+    )
 
 
 def _read_data(data: bytes) -> Any:

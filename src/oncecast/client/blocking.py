@@ -105,7 +105,8 @@ class BlockingMessages:
     `on_gap` is called with each `Gap`, by the thread that iterates; `events()` yields gaps between the messages.
     """
 
-    def __init__(self, engine: _Engine, messages: Messages) -> None:
+    def __init__(self, client: Client, engine: _Engine, messages: Messages) -> None:
+        self._client = client  # which would be closed if nobody held it
         self.on_gap: Callable[[Gap], object] | None = None
         self._engine = engine
         self._messages = messages
@@ -227,7 +228,7 @@ class Client:
             return self._client.subscribe(*channels, after=after, last=last, since=since)
 
         engine = self._running()
-        return BlockingMessages(engine, engine.call(subscribe()))
+        return BlockingMessages(self, engine, engine.call(subscribe()))
 
     def publish(self, channel: str, data: Any, *, event: str | None = None, key: str | None = None) -> Ack:
         """Publish one message and return its acknowledgement; see `AsyncClient.publish`."""

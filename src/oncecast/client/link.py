@@ -14,10 +14,12 @@ import asyncio
 import contextlib
 import enum
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 
 from .base import (
+    UNREACHABLE_CAP_SECONDS,
     Adjustable,
     Authorize,
     Backoff,
@@ -180,7 +182,8 @@ class Link:
             if error.retry_after is None and not isinstance(error, Unreachable | Drained):
                 lived = None if self._attached_at is None else self._clock() - self._attached_at
                 self._ladder.broke(name, lived, str(error))
-            delay = self._backoff.next_delay(wait)
+            cap = UNREACHABLE_CAP_SECONDS if isinstance(error, Unreachable) else math.inf
+            delay = self._backoff.next_delay(wait, cap=cap)
             self._move(LinkState.WAITING, str(error), delay)
             await self._backoff.sleep(delay)
 

@@ -3,13 +3,14 @@
 Invariant: to whoever iterates, each channel's messages come once and in order, or a `Gap` says what is missing
 (`places.py`).
 
-To add a transport, name it in `TRANSPORTS`, in the order in which `auto` tries them.
+`oncecast sub` stands on it: one subscription, on a connection of its own. An application has `AsyncClient`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from ..errors import UsageError
 from ..message import check_channel
 from .base import (
+    UNREACHABLE_CAP_SECONDS,
     Backoff,
     Broken,
     ChannelRefused,
@@ -31,20 +33,11 @@ from .base import (
     Unsuited,
 )
 from .http import Server
-from .long_poll import LongPoll
 from .places import Places
-from .short_poll import ShortPoll
-from .sse import Sse
-from .websocket import WebSocket
+from .transports import TRANSPORTS
 
 __all__ = ["TRANSPORTS", "Attached", "Lost", "Subscription", "subscribe"]
 
-TRANSPORTS: dict[str, Callable[..., Transport]] = {
-    "websocket": WebSocket,
-    "sse": Sse,
-    "long-poll": LongPoll,
-    "short-poll": ShortPoll,
-}
 PATIENCE = 2  # attempts that break before they attach, until `auto` turns to the next transport
 
 
@@ -121,7 +114,8 @@ class Subscription:
                 continue
             except Broken as error:
                 wait = hint if error.retry_after is None else error.retry_after
-                delay = self._backoff.next_delay(wait)
+                cap = UNREACHABLE_CAP_SECONDS if isinstance(error, Unreachable) else math.inf
+                delay = self._backoff.next_delay(wait, cap=cap)
                 yield Lost(str(error), delay)
                 if not seen and wait is None and not isinstance(error, Unreachable):
                     early += 1

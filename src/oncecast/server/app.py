@@ -30,7 +30,7 @@ class Deadlines:
     head: float = 10.0
     body: float = 30.0
     keep_alive: float = 75.0
-    answer: float = 30.0  # for a client to take an answer that does not fit into its socket
+    answer: float = 30.0  # in which a client must take some of an answer that does not fit into its socket
 
 
 @dataclass(frozen=True, slots=True)

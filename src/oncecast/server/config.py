@@ -70,7 +70,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, o
     `flags` has top-level keys as in `Settings`; `None` and `()` mean that the flag was not given. Raises
     `ConfigurationError`.
     """
-    if file is None and Path(DEFAULT_FILE).is_file():
+    if file is None and Path(DEFAULT_FILE).exists():  # a directory of that name is a mistake to be told of
         file = Path(DEFAULT_FILE)
     found: dict[tuple[str, ...], tuple[object, str]] = {}
     if file is not None:
@@ -201,7 +201,9 @@ def _from_environ(environ: Mapping[str, str]) -> Found:
         if name.startswith(f"{PREFIX}CHANNELS__"):
             raise ConfigurationError(f"environment: {name} is not a setting: channels have theirs in the file only")
         if name not in names:
-            raise ConfigurationError(f"environment: {name} is not a setting{_hint(name, names)}")
+            # Without the prefix, which would make every name look near.
+            hint = _hint(name.removeprefix(PREFIX), [known.removeprefix(PREFIX) for known in names], PREFIX + "{}")
+            raise ConfigurationError(f"environment: {name} is not a setting{hint}")
         *table, key = names[name]
         setting = _TABLES[tuple(table)][key]
         yield names[name], (setting.check(setting.from_text(environ[name]), f"environment: {name}"), name)

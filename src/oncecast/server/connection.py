@@ -5,7 +5,8 @@ order, so pipelining needs nothing more. A request that can't be answered at onc
 STREAMING, and the parser is let go. LINGERING sends what is left and reads on to nowhere until the peer closes: closing
 at once would make the kernel reset the connection, and take an error's answer with it.
 
-Every phase has a deadline on the wheel, but a stream's is its transport's own.
+Every phase has a deadline on the wheel, but a stream's is its transport's own. The one for taking an answer moves as long
+as the client takes some of it.
 
 No connection may hold up the others: of each, at most `app.READ_BYTES` are read in a turn of the loop, and requests
 that have come together are answered for `TURN_SECONDS`, then the rest waits for the next turn.
@@ -14,9 +15,13 @@ that have come together are answered for `TURN_SECONDS`, then the rest waits for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+import fcntl
 import logging
 import os
+import sys
+import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -72,6 +77,7 @@ class Connection(asyncio.BufferedProtocol):
         "_request",
         "_stage",
         "_transport",
+        "_untaken",
         "app",
         "deadline",
         "descriptor",
@@ -96,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = False
         self._full = False
         self._paused = False
+        self._untaken = 0
 
     # -- what the loop calls
 
@@ -167,7 +174,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._listener is not None:
             self._listener.blocked()
         elif self.phase is READING:
-            self.wake_at(self.now() + self.app.deadlines.answer)
+            self._await_taking()
 
     def resume_writing(self) -> None:
         """The socket takes bytes again."""
@@ -199,6 +206,9 @@ class Connection(asyncio.BufferedProtocol):
             self.fail(Refusal("timeout", f"The request's {what} did not come in time: send it faster."))
         elif self.phase is READING and not self._full:
             self.end()  # an idle keep-alive connection
+        elif 0 < (untaken := self._count_untaken()) < self._untaken:
+            self._untaken = untaken  # slow, but it takes: a large answer on a thin line has its time
+            self.wake_at(now + self.app.deadlines.answer)
         else:
             self.abort()
 
@@ -227,6 +237,7 @@ class Connection(asyncio.BufferedProtocol):
         self._resume_reading()
         self._let_go()  # whoever kept the stream's `write` writes to nowhere from here on
         self.write = _nowhere
+        self._untaken = self._count_untaken()
         unsent = transport.get_write_buffer_size() > 0
         self.wake_at(self.now() + (self.app.deadlines.answer if unsent else LINGER_SECONDS))
         if self._eof or not transport.can_write_eof():  # TLS has its own goodbye
@@ -265,7 +276,7 @@ class Connection(asyncio.BufferedProtocol):
         if not (request.keep_alive and self.app.ready):
             self.end()
         elif waiting and self._full:
-            self.wake_at(self.now() + self.app.deadlines.answer)
+            self._await_taking()
         elif waiting:
             self._resume_reading()
             self._read()
@@ -396,6 +407,21 @@ class Connection(asyncio.BufferedProtocol):
         if stage is not IDLE:
             seconds = deadlines.head if stage is HEAD else deadlines.body
         self.wake_at(self.now() + seconds)
+
+    def _await_taking(self) -> None:
+        """Set the deadline for the client to take what is written; `expired` moves it as long as some is taken."""
+        self._untaken = self._count_untaken()
+        self.wake_at(self.now() + self.app.deadlines.answer)
+
+    def _count_untaken(self) -> int:
+        """Return how many bytes the client has not taken: the transport's, and the kernel's, which are not few."""
+        assert self._transport is not None
+        untaken = self._transport.get_write_buffer_size()
+        shared = self._transport.get_extra_info("socket")
+        if shared is not None:
+            with contextlib.suppress(OSError):  # not every system counts them
+                untaken += int.from_bytes(fcntl.ioctl(shared.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return untaken
 
     def _move(self, phase: Phase) -> None:
         if phase not in MOVES[self.phase]:

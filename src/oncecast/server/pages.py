@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import re
 from importlib import resources
 
 from ..errors import ERRORS
@@ -46,11 +47,17 @@ def load_pages() -> dict[str, Page]:
 def errors_html() -> str:
     """Return the page that every error's `docs` points to, made from the table of errors."""
     rows = "\n".join(
-        f'<tr id="{row.code}"><th scope="row"><code>{row.code}</code></th><td>{row.status}</td><td>{row.close}</td>'
-        f"<td>{'yes' if row.retry else 'no'}</td><td>{html.escape(row.advice)}</td></tr>"
+        f'<tr id="{row.code}"><th scope="row"><code>{row.code}</code></th>'
+        f'<td data-label="HTTP">{row.status}</td><td data-label="close">{row.close}</td>'
+        f'<td data-label="retry helps">{"yes" if row.retry else "no"}</td><td>{_prose(row.advice)}</td></tr>'
         for row in ERRORS.values()
     )
     return _ERRORS.format(rows=rows)
+
+
+def _prose(text: str) -> str:
+    """Return a sentence as HTML, what stands in backquotes as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _page(content_type: str, body: bytes) -> Page:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import ceil
 
 from ..errors import Refusal
-from ..transports.base import JSON_HEADERS, Reply
+from ..transports.base import Reply, json_reply
 from ..wire import envelope
 
 
 def error_reply(refusal: Refusal) -> Reply:
     """Return the coded error as JSON, with the headers that its status asks for (RFC 9110 §15)."""
-    headers: tuple[tuple[str, str], ...] = JSON_HEADERS
+    headers: tuple[tuple[str, str], ...] = ()
     if refusal.retry_after is not None:
         headers = (*headers, ("Retry-After", str(max(1, ceil(refusal.retry_after)))))
     if refusal.allow:
@@ -19,7 +19,7 @@ def error_reply(refusal: Refusal) -> Reply:
     if refusal.code == "upgrade_required":
         # RFC 9110 §15.5.22, RFC 6455 §4.4
         headers = (*headers, ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
-    return Reply(refusal.error.status, headers, envelope.error_json(refusal))
+    return json_reply(refusal.error.status, envelope.error_json(refusal), *headers)
 
 
 def text_reply(status: int, text: str) -> Reply:

@@ -10,11 +10,10 @@ from ..errors import Refusal
 from ..guard.origin import preflight
 from ..message import Draft, Kind, check_channel, check_event, check_key
 from ..transports import short_poll
-from ..transports.base import Query, Reply, parse_channels, parse_query
-from ..transports.base import check_count as check_channel_count
-from ..transports.long_poll import LongPoll
+from ..transports.base import Query, Reply, json_reply, parse_channels, parse_query
+from ..transports.long_poll import LongPoll, parse_wait
 from ..transports.sse import HEADERS as SSE_HEADERS
-from ..transports.sse import SseStream
+from ..transports.sse import SseStream, parse_stream
 from ..transports.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
 from ..wire import envelope, http1, ws_handshake
 from .app import App
@@ -71,9 +70,9 @@ def handle(app: App, connection: Exchange, request: http1.Request) -> None:
             _publish_batch(app, connection, request)
             return
     elif path == CONNECT:
-        allow = ("GET", "OPTIONS")
-        if request.method == "GET":
-            _upgrade(app, connection, request, (), parse_query(request.query))
+        allow = ("GET", "HEAD", "OPTIONS")
+        if request.method in ("GET", "HEAD"):
+            _connect(app, connection, request)
             return
     else:
         raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME.")
@@ -90,8 +89,10 @@ def encode(app: App, request: http1.Request | None, reply: Reply, *, close: bool
     if request is None:
         return http1.response(reply.status, reply.headers, reply.body, keep_alive=False, date=app.date)
     if reply.status == 426:  # its Upgrade has to be named in Connection (RFC 9110 §7.8)
-        framing = (("Connection", "Upgrade, close"), ("Content-Length", str(len(reply.body))))
-        return http1.response_head(426, (*reply.headers, *framing, *_cors(app, request)), date=app.date) + reply.body
+        after = "close" if close or not request.keep_alive else "keep-alive"
+        framing = (("Connection", f"Upgrade, {after}"), ("Content-Length", str(len(reply.body))))
+        head = http1.response_head(426, (*reply.headers, *framing, *_cors(app, request)), date=app.date)
+        return head if request.method == "HEAD" else head + reply.body
     return http1.response(
         reply.status,
         reply.headers + _cors(app, request) if "origin" in request.headers else reply.headers,
@@ -116,6 +117,7 @@ def _listen(app: App, connection: Exchange, request: http1.Request, channels: tu
     elif query.wait and request.method == "GET":
         _long_poll(app, connection, request, channels, query)
     else:
+        parse_wait(app.settings, query)  # HEAD does not wait, and is refused what GET is
         reply = short_poll.answer(app.node, app.settings, channels, query, headers.get("if-none-match"))
         answer = encode(app, request, reply, close=not app.ready)
         if reply.status == 200 and request.keep_alive:
@@ -130,20 +132,23 @@ def _long_poll(app: App, connection: Exchange, request: http1.Request, channels:
 
 
 def _stream(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
-    if request.method == "HEAD":
-        check_channel_count(channels, app.settings.channels_per_subscription)
-        connection.reply(Reply(200, SSE_HEADERS, b""))
-        return
     chunked = request.version >= (1, 1)  # RFC 9112 §6.1: HTTP/1.0 knows no chunks; there the stream ends by closing
-    framing = (
-        (("Transfer-Encoding", "chunked"), ("Connection", "keep-alive")) if chunked else (("Connection", "close"),)
-    )
+    goes_on = chunked and (request.method != "HEAD" or (request.keep_alive and app.ready))
+    framing = (("Connection", "keep-alive" if goes_on else "close"),)
+    if chunked:
+        framing = (("Transfer-Encoding", "chunked"), *framing)
 
     def head(headers: tuple[tuple[str, str], ...]) -> bytes:
         app.counters.requests[200] = app.counters.requests.get(200, 0) + 1
         return http1.response_head(200, (*headers, *framing, *_cors(app, request)), date=app.date)
 
     last_event_id = request.headers.get("last-event-id")
+    if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
+        parse_stream(app.settings, channels, query, last_event_id)
+        connection.send(head(SSE_HEADERS))
+        if not goes_on:
+            connection.end()
+        return
     connection.stream(
         lambda: SseStream(
             app.node, app.settings, connection, channels, query, last_event_id, chunked=chunked, head=head
@@ -169,6 +174,12 @@ def _upgrade(app: App, connection: Exchange, request: http1.Request, channels: t
         connection.fail(refusal)  # frames may follow what was meant as a handshake: nothing after it is a request
         return
     app.counters.requests[101] = app.counters.requests.get(101, 0) + 1
+
+
+def _connect(app: App, connection: Exchange, request: http1.Request) -> None:
+    if not ws_handshake.wants_upgrade(request.headers):
+        raise Refusal("upgrade_required", f"Only a WebSocket connects here: open one with the subprotocol {PROTOCOL}.")
+    _upgrade(app, connection, request, (), parse_query(request.query))
 
 
 def _accepts_events(accept: str) -> bool:
@@ -217,10 +228,7 @@ def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:
     if isinstance(outcome, Refusal):
         connection.reply(outcome)
     else:
-        connection.reply(Reply(201, _CREATED_HEADERS, envelope.receipt_json(outcome)))
-
-
-_CREATED_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+        connection.reply(json_reply(201, envelope.receipt_json(outcome)))
 
 
 def _publish_batch(app: App, connection: Exchange, request: http1.Request) -> None:
@@ -289,10 +297,14 @@ def _media_type(content_type: str) -> tuple[str, str]:
 
 
 def _plain(app: App, request: http1.Request, path: str) -> Reply:
+    if path == "*":  # RFC 9110 §9.3.7: about the server as a whole. No other method has this target
+        return Reply(204, (("Allow", "GET, HEAD, POST, OPTIONS"),), b"")
     if request.method not in ("GET", "HEAD"):
-        if path in app.pages or path in ("/healthz", "/readyz", "/metrics"):
-            raise Refusal("method_not_allowed", "Use GET or HEAD here.", allow=("GET", "HEAD"))
-        raise Refusal("not_found", f"There is nothing here: publish to {CHANNELS}NAME.")
+        if path not in app.pages and path not in ("/healthz", "/readyz", "/metrics"):
+            raise Refusal("not_found", f"There is nothing here: publish to {CHANNELS}NAME.")
+        if request.method == "OPTIONS":
+            return Reply(204, (("Allow", "GET, HEAD, OPTIONS"),), b"")
+        raise Refusal("method_not_allowed", "Use GET or HEAD here.", allow=("GET", "HEAD", "OPTIONS"))
     if path == "/healthz":
         return text_reply(200, "ok")
     if path == "/readyz":

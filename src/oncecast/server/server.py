@@ -1,4 +1,4 @@
-"""A running server: the socket it listens on, and the few tasks it owns.
+"""A running server: the sockets it listens on, and the few tasks it owns.
 
 `Server.start` binds, `Server.stop` drains: no new connections, each transport says goodbye, and whoever has not gone
 after that is cut off. Everything else happens in callbacks of the connections.
@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
-import ssl
 import time
-from pathlib import Path
 
 import msgspec
 
 from ..brokers.base import Broker
-from ..errors import ConfigurationError
 from ..message import Draft, Kind
 from .app import App
 from .build import build_app, build_broker, build_node
 from .connection import Connection
+from .listening import bind, tls_context
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
 from .wheel import RESOLUTION
@@ -45,21 +42,23 @@ class Server:
         )
         self.app: App = build_app(settings, self.node, monotonic=loop.time)
         self._loop = loop
-        self._server: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Bind and serve. Raises `OSError` where the address is taken, `ConfigurationError` for a bad certificate."""
-        tls = _tls(self.settings)
-        sock = _bind(self.settings.host, self.settings.port)
-        self.port = sock.getsockname()[1]
-        self._server = await self._loop.create_server(
-            lambda: Connection(self.app),
-            sock=sock,
-            ssl=tls,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=None if tls is None else self.settings.limits.head_seconds,
-        )
+        tls = tls_context(self.settings)
+        sockets = bind(self.settings.host, self.settings.port)
+        self.port = sockets[0].getsockname()[1]
+        for sock in sockets:
+            server = await self._loop.create_server(
+                lambda: Connection(self.app),
+                sock=sock,
+                ssl=tls,
+                backlog=BACKLOG,
+                ssl_handshake_timeout=None if tls is None else self.settings.limits.head_seconds,
+            )
+            self._listening.append(server)
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._trim())]
         if self.settings.dev:
             self._tasks.append(asyncio.create_task(self._demo()))
@@ -67,8 +66,8 @@ class Server:
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop: take no more connections, let the transports end, then cut off who is left. Ends its tasks."""
         self.app.ready = False
-        if self._server is not None:
-            self._server.close()
+        for server in self._listening:
+            server.close()
         for connection in list(self.app.connections):
             connection.drain()
         if self.app.connections:
@@ -82,8 +81,8 @@ class Server:
         for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(ended, Exception):
                 logger.error("a task of the server had failed", exc_info=ended)
-        if self._server is not None:
-            await self._server.wait_closed()
+        for server in self._listening:
+            await server.wait_closed()
         self.node.broker.close()
 
     def cut_off(self) -> None:
@@ -114,28 +113,3 @@ class Server:
             self.node.publish((Draft(CHANNEL, msgspec.json.encode(sample), Kind.JSON),), lambda outcomes: None)
             at += SECONDS
             await asyncio.sleep(max(0.0, at - self._loop.time()))
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(Path(settings.tls_cert), Path(settings.tls_key))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"tls_cert, tls_key: {error}; give a PEM certificate and its key.") from None
-    return context

@@ -12,19 +12,19 @@ import asyncio
 import contextlib
 import sys
 import time
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from oncecast.client import AsyncClient, Messages, Moved, Timing
-from oncecast.client.subscription import TRANSPORTS
+from oncecast.client.transports import TRANSPORTS
 from oncecast.message import Draft
 from oncecast.server.server import Server
 from oncecast.server.settings import Limits, Settings
 
 from .obstacles import MATRIX, Obstacles, scaled
 
-__all__ = ["Result", "measure"]
+__all__ = ["Result", "main", "measure"]
 
-OBSTRUCTED_SECONDS = 25.0  # long enough for a transport that is cut again and again to be given up
+BLOCKED_SECONDS = 25.0  # long enough for a transport that is cut again and again to be given up
 BACK_SECONDS = 90.0  # until a measurement is given up
 INTERVAL = 0.25  # between messages
 SCALED = {"answer", "idle", "wait", "attach", "proof", "probe", "grace"}
@@ -47,8 +47,12 @@ class Result:
         return max(self.transports, key=list(TRANSPORTS).index)
 
 
-async def measure(row: str, *, scale: float = 1.0, interval: float = INTERVAL) -> Result:
-    """Measure one row, with all times multiplied by `scale` and a message every `interval` seconds of these.
+async def measure(
+    row: str, *, scale: float = 1.0, interval: float = INTERVAL, blocked: float = BLOCKED_SECONDS
+) -> Result:
+    """Measure one row that is unblocked after `blocked` seconds, with a message every `interval` seconds.
+
+    These and all other times are multiplied by `scale`.
 
     Raises `AssertionError` where the stream was broken.
     """
@@ -84,7 +88,7 @@ async def measure(row: str, *, scale: float = 1.0, interval: float = INTERVAL) -
         listening = asyncio.create_task(_listen(messages, seen, first))
         try:
             first_seconds = await asyncio.wait_for(first, BACK_SECONDS) - began
-            await asyncio.sleep(OBSTRUCTED_SECONDS * scale)
+            await asyncio.sleep(blocked * scale)
             unblocked = time.monotonic()
             proxy.unblock()
             on_top.clear()
@@ -122,18 +126,24 @@ async def _listen(messages: Messages, seen: list[int], first: asyncio.Future[flo
             first.set_result(time.monotonic())
 
 
-async def _main(rows: list[str], scale: float) -> None:
-    results = await asyncio.gather(*[measure(row, scale=scale) for row in rows])
-    for result in results:
-        row, first, back, received, transports = astuple(result)
+async def _measure(rows: list[str], scale: float, blocked: float) -> list[Result]:
+    return await asyncio.gather(*[measure(row, scale=scale, blocked=blocked) for row in rows])
+
+
+def main(arguments: list[str]) -> int:
+    """Measure rows at once and print what was found; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m oncecast.testing.client_matrix")
+    parser.add_argument("rows", nargs="*", default=list(MATRIX), metavar="ROW")
+    parser.add_argument("--scale", type=float, default=1.0, help="all times are multiplied by it")
+    parser.add_argument("--blocked", type=float, default=BLOCKED_SECONDS, help="seconds until a row is unblocked")
+    options = parser.parse_args(arguments)
+    for result in asyncio.run(_measure(options.rows, options.scale, options.blocked)):
         sys.stdout.write(
-            f"{row:<20} first {first:5.2f} s   back {back:5.1f} s   {received} received   {' → '.join(transports)}\n"
+            f"{result.row:<20} first {result.first:5.2f} s   back {result.back:5.1f} s   {result.received} received   "
+            f"{' → '.join(result.transports)}\n"
         )
+    return 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m oncecast.testing.client_matrix")
-    parser.add_argument("rows", nargs="*", default=list(MATRIX), metavar="ROW")
-    parser.add_argument("--scale", type=float, default=1.0)
-    options = parser.parse_args()
-    asyncio.run(_main(options.rows, options.scale))
+    sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from oncecast.client import AsyncClient, Broken, ClientMessage, Gap, Messages, Moved, Timing
-from oncecast.client.subscription import TRANSPORTS
+from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import OncecastError
 from oncecast.message import Cursor, Message
 from oncecast.server.server import Server
@@ -305,9 +305,11 @@ class _Listener:
         self._client = client
         self._pauses = random.Random(rng.random())  # noqa: S311
         self._slow = rng.random() < 0.3
+        self._late = rng.choice([0.0, 0.0, rng.uniform(0, 0.4)])  # seconds, when others listen on its connection
         self._more = asyncio.Event()
 
     async def listen(self) -> None:
+        await asyncio.sleep(self._late)
         messages: Messages = self._client.subscribe(*self.channels, after=str(START))
         async for item in messages.events():
             self.seen.append(item)

@@ -8,10 +8,10 @@ to it in `server/routes.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -25,6 +25,8 @@ from ..wire import envelope
 from ..wire.ws_frames import REASON_BYTES
 
 QUERY_FIELDS = 32  # a URL of 8 KiB could hold thousands of empty ones
+# Not what `float` takes, which no other language reads alike: 1_0, white space, 1e3, inf. 18 digits keep it finite.
+_SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 
 
 class Link(Protocol):
@@ -108,6 +110,11 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 JSON_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+
+
+def json_reply(status: int, body: bytes, *headers: tuple[str, str]) -> Reply:
+    """Return an answer in JSON. It ends its line, so that a terminal's prompt does not follow it on the same one."""
+    return Reply(status, (*headers, *JSON_HEADERS), body + b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,17 +224,17 @@ class PollRequest:
     def answer(self, *, even_if_nothing: bool = True) -> Reply | None:
         """Read the log now. With nothing new the answer is 304 to whoever has it, or None if that is asked for."""
         poll = self.node.poll(self.channels, self.start, self.limit)
+        nothing = not (poll.entries or poll.gaps)
         known = not poll.gaps and self._has(poll.entries, poll.cursor.epoch)
-        if not (poll.entries or poll.gaps or even_if_nothing):
-            self.start = after_cursor(poll.cursor)  # `latest` must not move on while this waits
+        if (nothing or known) and not even_if_nothing:
+            if nothing:
+                self.start = after_cursor(poll.cursor)  # `latest` must not move on while this waits
             return None
-        if known and even_if_nothing:
-            return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")
         if known:
-            return None
+            return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")
         messages = [self.node.encode(entry, MESSAGE_JSON) for entry in poll.entries]
         body = envelope.poll_json(messages, poll.cursor, poll.gaps, several=len(self.channels) > 1)
-        return Reply(200, (("ETag", f'"{poll.cursor}"'), *JSON_HEADERS), body)
+        return json_reply(200, body, ("ETag", f'"{poll.cursor}"'))
 
     def _has(self, entries: list[Entry], epoch: str) -> bool:
         newest = entries[-1].seq if entries else 0
@@ -266,10 +273,6 @@ def _whole(name: str, text: str | None, least: int) -> int | None:
 def _seconds(name: str, text: str | None) -> float | None:
     if text is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not isfinite(value) or value < 0:
-        raise Refusal("request_invalid", f"{name} is a number of seconds, 0 or more.")
-    return value
+    if _SECONDS.fullmatch(text) is None:
+        raise Refusal("request_invalid", f"{name} is a number of seconds, 0 or more, in digits: 25 or 0.5.")
+    return float(text)

@@ -29,6 +29,14 @@ class _Nudge:
 _NUDGE = _Nudge()
 
 
+def parse_wait(settings: Settings, query: Query) -> float:
+    """Return for how many seconds a poll waits. Raises `Refusal` where that is too long."""
+    wait = query.wait or 0.0
+    if wait > settings.wait_seconds:
+        raise Refusal("request_invalid", f"wait is at most {settings.wait_seconds:g} seconds: ask again after it.")
+    return wait
+
+
 class LongPoll:
     """One waiting request. `done` is called once, with the reply or the refusal, unless the link closes before."""
 
@@ -44,9 +52,7 @@ class LongPoll:
         if_none_match: str | None,
         done: Callable[[Reply | Refusal], None],
     ) -> None:
-        wait = query.wait or 0.0
-        if wait > settings.wait_seconds:
-            raise Refusal("request_invalid", f"wait is at most {settings.wait_seconds:g} seconds: ask again after it.")
+        wait = parse_wait(settings, query)
         self._node = node
         self._link = link
         self._done = done

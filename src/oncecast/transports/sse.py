@@ -91,8 +91,7 @@ class SseStream:
         chunked: bool,
         head: Callable[[tuple[tuple[str, str], ...]], bytes],
     ) -> None:
-        check_count(channels, settings.channels_per_subscription)
-        start = _start(query, last_event_id)
+        start = parse_stream(settings, channels, query, last_event_id)
         self._node = node
         self._link = link
         self._heartbeat = settings.heartbeat_seconds
@@ -145,7 +144,9 @@ class SseStream:
         self._link.end()
 
 
-def _start(query: Query, last_event_id: str | None) -> Start:
+def parse_stream(settings: Settings, channels: tuple[str, ...], query: Query, last_event_id: str | None) -> Start:
+    """Check what a stream is asked for, and return where it starts. Raises `Refusal`."""
+    check_count(channels, settings.channels_per_subscription)
     # A browser sends the header on each reconnect to the same URL: it must win over where that URL first began.
     if last_event_id:
         return after_cursor(Cursor.parse(last_event_id))

@@ -9,7 +9,7 @@ import { element } from "./dom.js";
 import * as format from "./format.js";
 
 /** Rows kept. The newest is on top. */
-const ROWS = 6;
+const ROWS = 4;
 
 /** The bar under a delay is logarithmic, from this to this many milliseconds. */
 const FASTEST_MS = 0.1;

@@ -15,7 +15,7 @@ export const SPAN_MS = 60_000;
 const GRID_MS = 10_000;
 
 const FOOT = 14; // room for the time scale
-const HEAD = 4;
+const HEAD = 14; // and for what the topmost line means, clear of the curve
 
 /**
  * @typedef {object} Sample
@@ -125,7 +125,7 @@ export class Chart {
     context.fillStyle = surface.color("--soft");
     context.textAlign = "left";
     context.fillText("−60 s", 0, surface.height - 2);
-    context.fillText("100 %", 3, HEAD + 11);
+    context.fillText("100 %", 0, HEAD - 4);
     context.textAlign = "right";
     context.fillText("now", surface.width, surface.height - 2);
   }

@@ -139,7 +139,7 @@ function renderFacts() {
     memory: `${format.bytes(memory.used)} of ${format.bytes(memory.total)}`,
     load: load.map((/** @type {number} */ value) => value.toFixed(2)).join("  "),
     network: `↓ ${format.bytes(network.rx)}/s  ↑ ${format.bytes(network.tx)}/s`,
-    clock: clock.offset === 0 ? "agrees" : `${format.duration(Math.abs(clock.offset))} apart, corrected`,
+    clock: clock.offset === 0 ? "in step" : `${format.duration(Math.abs(clock.offset))} apart, corrected`,
   };
   for (const [name, text] of Object.entries(facts)) write(find(`[data-fact=${name}]`), text);
 }
@@ -189,8 +189,6 @@ function furthest() {
 
 find("#panels").append(...panels.map((panel) => panel.element));
 find("[data-fact=server]").textContent = location.host;
-const [visit] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
-find("[data-fact=protocol]").textContent = visit?.nextHopProtocol || location.protocol.replace(":", "");
 fill(find("#snippets"), find("#snippet-template").content, (sentence) => announcer.say(sentence));
 bringToLife(find("#publish-form"), find("#publish-result"), {
   heard: CHAT,

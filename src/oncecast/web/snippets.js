@@ -16,28 +16,29 @@ import { find } from "./dom.js";
 export function snippets(origin) {
   const socket = origin.replace(/^http/, "ws");
   const machine = "/v1/channels/demo.machine";
-  const print = "  .onmessage = ({ data }) => console.log(JSON.parse(data));";
+  const print = ").onmessage = ({ data }) => console.log(JSON.parse(data));";
   const chat = "/v1/channels/demo.chat";
+  const command = ".venv/bin/oncecast"; // where `make serve` puts it; what it is once installed, the page says
   return [
     {
       title: "Publish",
       code: `curl ${origin}${chat} \\\n  -H 'Content-Type: application/json' \\\n  -d '{"text": "hello"}'`,
     },
     { title: "Short poll", kind: "short-poll", code: `curl '${origin}${machine}?last=1'` },
-    { title: "Long poll", kind: "long-poll", code: `curl '${origin}${machine}?after=latest&wait=25'` },
+    { title: "Long poll", kind: "long-poll", code: `curl -G ${origin}${machine} \\\n  -d after=latest -d wait=25` },
     { title: "SSE", kind: "sse", code: `curl -N -H 'Accept: text/event-stream' \\\n  ${origin}${machine}` },
     {
       title: "EventSource",
       kind: "sse",
-      code: `new EventSource("${origin}${machine}")\n${print}`,
+      code: `new EventSource(\n  "${origin}${machine}",\n${print}`,
     },
     {
       title: "WebSocket",
       kind: "websocket",
-      code: `new WebSocket("${socket}${machine}", "oncecast.v1")\n${print}`,
+      code: `new WebSocket(\n  "${socket}${machine}",\n  "oncecast.v1",\n${print}`,
     },
-    { title: "oncecast sub", code: `oncecast sub --server ${origin} demo.machine --last 10` },
-    { title: "oncecast pub", code: `oncecast pub --server ${origin} demo.chat hello` },
+    { title: "oncecast sub", code: `${command} sub demo.machine --last 10 \\\n  --server ${origin}` },
+    { title: "oncecast pub", code: `${command} pub demo.chat hello \\\n  --server ${origin}` },
   ];
 }
 
@@ -48,6 +49,9 @@ export function snippets(origin) {
  * @param {(sentence: string) => void} say
  */
 export function fill(list, template, say) {
+  const widths = new ResizeObserver((entries) => {
+    for (const { target } of entries) makeScrollable(/** @type {HTMLElement} */ (target));
+  });
   for (const { title, kind, code } of snippets(location.origin)) {
     const entry = /** @type {DocumentFragment} */ (template.cloneNode(true));
     const heading = find("h3", entry);
@@ -63,7 +67,23 @@ export function fill(list, template, say) {
       say(copied ? `${title} copied.` : `${title} selected; press Control C to copy it.`);
       setTimeout(() => (button.textContent = "Copy"), 1_600);
     });
+    const frame = find("pre", entry);
+    frame.dataset.label = `${title}, the lines`;
     list.append(entry);
+    widths.observe(frame);
+  }
+}
+
+/**
+ * Let keys scroll what is wider than its frame. What is not is no stop on the way through the page.
+ * @param {HTMLElement} frame
+ */
+function makeScrollable(frame) {
+  const names = { tabindex: "0", role: "region", "aria-label": frame.dataset.label ?? "" };
+  const wide = frame.scrollWidth > frame.clientWidth;
+  for (const [name, value] of Object.entries(names)) {
+    if (wide) frame.setAttribute(name, value);
+    else frame.removeAttribute(name);
   }
 }
 

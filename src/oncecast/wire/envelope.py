@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,6 +23,11 @@ NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
 
 _encode = msgspec.json.encode
 TOO_DEEP = "The JSON is nested too deeply: no reader should have to follow it that far."  # msgspec stops before C does
+HALF_PAIR = "The JSON has a surrogate (\\ud800 to \\udfff) without its other half, which no UTF-8 can hold: send both."
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF_PAIR = re.compile(  # everything that is none, in one pass, then a half of a pair
+    rb"(?:[^\\]|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F])*+\\u[dD][89a-fA-F]", re.DOTALL
+)
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -38,6 +44,7 @@ def json_data(data: bytes) -> bytes:
     except UnicodeDecodeError as error:
         raise Refusal("data_invalid", f"The data is not UTF-8: byte {error.start} is wrong.") from None
     except msgspec.DecodeError as error:
+        _refuse_half_pair("data_invalid", data)
         raise Refusal("data_invalid", f"The data is not JSON: {error}. Send valid JSON, or text/plain.") from None
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
@@ -153,6 +160,7 @@ def parse_line(line: bytes) -> Draft:
     try:
         return _decode_line(line).draft()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _refuse_half_pair("data_invalid", line)
         raise Refusal("data_invalid", f"This line is not a message: {error}.") from None
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
@@ -209,6 +217,7 @@ def parse_frame(data: bytes) -> ClientFrame:
     try:
         frame: ClientFrame = _decode_frame(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _refuse_half_pair("frame_invalid", data)
         raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {error}.") from None
     except RecursionError:
         raise Refusal("frame_invalid", TOO_DEEP) from None
@@ -262,6 +271,12 @@ def error_frame(refusal: Refusal, ref: str | int | None) -> bytes:
 
 
 # -- helpers
+
+
+def _refuse_half_pair(code: str, data: bytes) -> None:
+    """Name the one fault that the decoder describes as other ones. Its JSON would be well-formed (RFC 8259 §8.2)."""
+    if _SURROGATE.search(data) is not None and _HALF_PAIR.match(data) is not None:
+        raise Refusal(code, HALF_PAIR) from None
 
 
 def _draft(

@@ -188,11 +188,11 @@ class ChunkReader:
     data comes.
     """
 
-    __slots__ = ("_left", "_part", "_room", "_trailer_room", "data")
+    __slots__ = ("_left", "_limit", "_part", "_room", "_trailer_room", "data")
 
     def __init__(self, limit: int) -> None:
         self.data = bytearray()
-        self._room = limit
+        self._limit = self._room = limit
         self._part = _Part.SIZE
         self._left = 0
         self._trailer_room = TRAILER_BYTES
@@ -253,7 +253,7 @@ class ChunkReader:
 
     def _start_chunk(self, size: int) -> None:
         if size > self._room:
-            raise Refusal("body_too_large", "The chunks make a body over the limit.")
+            raise Refusal("body_too_large", f"The body is over {self._limit} bytes.")
         self._room -= size
         self._left = size
         self._part = _Part.DATA if size else _Part.TRAILER

@@ -6,9 +6,9 @@
 
 import { LINKS } from "./links.js";
 import { backoff } from "./net.js";
-import { compare, parseCursor } from "./wire.js";
+import { goesOn, parseCursor } from "./wire.js";
 
-/** @import { Failure, Host, Item, Link, Net, Place, Sink, Start, State, TransportName } from "./types.js" */
+/** @import { Failure, Host, Item, Link, Net, Place, Start, State, Tell, TransportName } from "./types.js" */
 
 /** The legal moves: from a state, by an event, to a state. @type {Record<State, Record<string, State>>} */
 export const MOVES = {
@@ -46,6 +46,7 @@ export class Connection {
   /** @type {Link | null} */ #link = null;
   /** @type {Link | null} */ #probe = null;
   #level = 0;
+  #probeLevel = 0;
   #why = "it is the first choice";
   #openedAt = 0; // 0: not yet
   #heardAt = 0;
@@ -64,11 +65,11 @@ export class Connection {
   /** @type {any} */ #probeTimer;
   /** @type {any} */ #ticker;
 
-  /** @param {Net} net @param {TransportName[]} ladder @param {Sink} sink */
-  constructor(net, ladder, sink) {
+  /** @param {Net} net @param {TransportName[]} ladder @param {Tell} tell */
+  constructor(net, ladder, tell) {
     this.net = net;
     this.ladder = ladder;
-    this.sink = sink;
+    this.tell = tell;
     this.#beat = net.timing.heartbeat;
     const level = ladder.indexOf(recall(net));
     if (level > 0) [this.#level, this.#why] = [level, "it worked here last time"];
@@ -103,7 +104,7 @@ export class Connection {
       this.#link?.close();
       this.#link = link;
       this.#probe = null;
-      this.#level = this.#linkLevel(link);
+      this.#level = this.#probeLevel;
       this.#why = `${this.ladder[this.#level]} works by now`;
     } else if (link !== this.#link || this.#openedAt) {
       if (link === this.#link && proved) this.#strikes = 0;
@@ -122,7 +123,7 @@ export class Connection {
       this.#probes = 0;
       remember(this.net, this.#level ? to : null);
       this.net.say(`messages come by ${to}: ${this.#why}`);
-      this.sink.transport({ from, to, reason: this.#why });
+      this.tell("transport", { from, to, reason: this.#why });
     }
     this.#planProbe();
   }
@@ -143,11 +144,10 @@ export class Connection {
   /** @param {Link} link @param {string} channel @param {string} cursor @param {Item} item */
   item(link, channel, cursor, item) {
     const place = link === this.#link && this.places.get(channel);
-    // Where the lives of the log differ, the server's word counts: it has told of the gap before.
-    if (!place || (compare(cursor, place.at) <= 0 && !("reason" in item && item.reason === "unknown"))) return;
+    if (!place || !goesOn(cursor, place.at, item)) return;
     const { told } = place;
     place.at = place.told = cursor;
-    this.sink.told(channel, told, cursor, item);
+    this.tell("told", channel, told, cursor, item);
   }
 
   /** @param {Link} link @param {Iterable<string>} channels @param {string} cursor */
@@ -155,12 +155,11 @@ export class Connection {
     if (link !== this.#link) return;
     for (const channel of channels) {
       const place = this.places.get(channel);
-      const begins = place && !parseCursor(place.at);
-      if (!place || !(begins || compare(cursor, place.at) > 0)) continue;
+      if (!place || !goesOn(cursor, place.at)) continue;
       const { told } = place;
+      if (!parseCursor(place.at)) place.told = cursor;
       place.at = cursor;
-      if (begins) place.told = cursor;
-      this.sink.told(channel, told, cursor);
+      this.tell("told", channel, told, cursor);
     }
   }
 
@@ -229,7 +228,7 @@ export class Connection {
     for (const channel of channels) {
       this.places.delete(channel);
       this.net.say(`${channel} is refused, for good: ${failure.reason}`);
-      this.sink.refused(channel, failure);
+      this.tell("refused", channel, failure);
     }
     if (!this.places.size) this.#rest("unwanted", failure.reason);
   }
@@ -250,11 +249,6 @@ export class Connection {
     return new LINKS[this.ladder[level]](host);
   }
 
-  /** @param {Link} link */
-  #linkLevel(link) {
-    return this.ladder.findIndex((name) => link instanceof LINKS[name]);
-  }
-
   // Upwards again
 
   #planProbe() {
@@ -270,6 +264,7 @@ export class Connection {
     this.#endProbe();
     if (level >= this.#level) return this.#planProbe();
     const { open } = this.net;
+    this.#probeLevel = level;
     this.net.say(`trying whether ${this.ladder[level]} works by now`);
     this.#probe = this.#create(level, this.#cut.has(level) ? this.#trial(level) : this);
     this.#probeTimer = setTimeout(() => this.#probeFailed(`nothing came within ${open} ms`), open);
@@ -303,9 +298,8 @@ export class Connection {
 
   /** @param {string} reason */
   #probeFailed(reason) {
-    const level = this.#probe ? this.#linkLevel(this.#probe) : this.#level;
-    this.net.say(`${this.ladder[level]} does not work yet: ${reason}`);
-    this.#try(level + 1);
+    this.net.say(`${this.ladder[this.#probeLevel]} does not work yet: ${reason}`);
+    this.#try(this.#probeLevel + 1);
   }
 
   #endProbe() {
@@ -370,7 +364,7 @@ export class Connection {
     if (!to) return; // a loss while waiting, or a probe that opens while live, moves nothing
     this.state = to;
     this.net.say(`${from} → ${to}: ${reason}`);
-    this.sink.state({ from, to, reason });
+    this.tell("state", { from, to, reason });
   }
 }
 

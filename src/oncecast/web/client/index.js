@@ -11,7 +11,7 @@ import { Emitter, Subscription } from "./subscription.js";
 import { canShare, Tabs } from "./tabs.js";
 import { checkChannel, compare, parseCursor, startFields } from "./wire.js";
 
-/** @import { Failure, Options, Start, State, Told, TransportName } from "./types.js" */
+/** @import { Failure, Item, Options, Start, State, Tell, Told, TransportName } from "./types.js" */
 
 const BUFFER = 1_024;
 
@@ -37,17 +37,9 @@ class Cast extends Emitter {
     const wanted = options.transports ?? /** @type {TransportName[]} */ (Object.keys(LINKS));
     for (const name of wanted) if (!LINKS[name]) throw new TypeError(`"${name}" is no transport`);
     const ladder = wanted.filter((name) => name !== "websocket" || net.WebSocket);
-    this.connection = new Connection(net, ladder, {
-      told: (...told) => {
-        this.#told(...told);
-        this.#tabs?.tell({ told });
-      },
-      refused: (channel, { reason, code, status }) => {
-        this.#refused(channel, { reason, code, status });
-        this.#tabs?.tell({ refused: [channel, { reason, code, status }] });
-      },
-      state: (change) => this.#changed("state", change),
-      transport: (change) => this.#changed("transport", change),
+    this.connection = new Connection(net, ladder, (...event) => {
+      this.#hear(...event);
+      if (this.#tabs?.leads) this.#tabs.tell({ event });
     });
   }
 
@@ -85,9 +77,7 @@ class Cast extends Emitter {
 
   #openTabs() {
     return new Tabs(this.net, {
-      told: (...told) => this.#told(...told),
-      refused: (channel, failure) => this.#refused(channel, failure),
-      change: (name, change) => this.#changed(name, change),
+      hear: (...event) => this.#hear(.../** @type {Parameters<Tell>} */ (event)),
       plan: () => this.#plan(),
       fill: () => this.#subscriptions.forEach((one) => one.fill("the tab that listens is silent")),
       place: (channel) => this.#place(channel),
@@ -125,22 +115,18 @@ class Cast extends Emitter {
     return at && told && parseCursor(at) ? [channel, told, /** @type {string} */ (at)] : null;
   }
 
-  /** @param {Told} told */
-  #told(...[channel, told, cursor, item]) {
-    for (const one of this.#subscriptions) if (one.channel === channel) one.take(told, cursor, item);
-  }
-
-  /** @param {string} channel @param {Failure} failure */
-  #refused(channel, failure) {
-    for (const one of this.#subscriptions) if (one.channel === channel) one.refuse(failure);
-  }
-
-  /** @param {string} name @param {any} change */
-  #changed(name, change) {
-    if (this.state === "closed") return;
-    if (name === "state") this.state = change.to;
-    else this.transport = change.to;
-    this.emit(name, change);
-    if (this.#tabs?.leads) this.#tabs.tell({ change: [name, change] });
-  }
+  /** What the connection tells, of this tab or of the one that leads. @type {Tell} */
+  #hear = (...event) => {
+    const [name, channel, ...rest] = event;
+    if (name === "state" || name === "transport") {
+      if (this.state === "closed") return;
+      Object.assign(this, { [name]: channel.to });
+      return this.emit(name, channel);
+    }
+    for (const one of this.#subscriptions) {
+      if (one.channel !== channel) continue;
+      if (name === "refused") one.refuse(.../** @type {[Failure]} */ (rest));
+      else one.take(.../** @type {[Start, string, Item?]} */ (rest));
+    }
+  };
 }

@@ -4,14 +4,13 @@
  * To add a way, write a class with `set`, `check` and `close`, and name it in `LINKS`.
  */
 
-import { poll, refuses, texts } from "./net.js";
-import { compare, EventStream, gapOf, messageOf, parseCursor, startFields } from "./wire.js";
+import { passes, poll, refuses, sleep, texts } from "./net.js";
+import { compare, EventStream, isGap, itemOf, parseCursor, startFields } from "./wire.js";
 
 /** @import { Failure, Host, Link, Place, Start } from "./types.js" */
 
 const PROTOCOL = "oncecast.v1";
 const NOBODY = "oncecast:alive"; // nobody subscribes to it, and the answer to its unsubscribe shows life
-const TEMPORARY = ["too_many_requests", "unavailable", "internal", "timeout", "slow"];
 const MANY = 100; // so many messages in an answer, and there may be more: ask again at once
 const SHORTEST_WAIT_MS = 800;
 
@@ -96,10 +95,8 @@ class Socket {
       this.#attached.add(channel);
       host.opened(this);
       host.raise(this, [channel], cursor);
-    } else if (type === "message" && this.#attached.has(channel)) {
-      host.item(this, channel, frame.id, messageOf(frame));
-    } else if (type === "gap" && this.#attached.has(channel)) {
-      host.item(this, channel, cursor, gapOf(frame));
+    } else if (type === "message" || type === "gap") {
+      if (this.#attached.has(channel)) host.item(this, channel, cursor ?? frame.id, itemOf(frame));
     } else if (type === "cursor") {
       host.raise(this, this.#attached, cursor);
     } else if (type === "drain") {
@@ -112,7 +109,7 @@ class Socket {
   /** @param {string} channel @param {{ code: string, message: string }} error */
   #refused(channel, { code, message }) {
     const failure = { reason: `${code}: ${message}`, code };
-    if (TEMPORARY.includes(code)) return this.host.lost(this, { ...failure, calm: true });
+    if (passes(code)) return this.host.lost(this, { ...failure, calm: true });
     this.#refs.delete(channel);
     this.host.refused(this, channel, { ...failure, fatal: true });
   }
@@ -121,8 +118,6 @@ class Socket {
 /** What the ways over HTTP share: one request has all channels, so another set of them takes another request. */
 class Requests {
   #abort = new AbortController();
-  /** @type {any} */
-  #timer;
   #stale = true; // a change of the channels needs no further restart
 
   /** @param {Host} host */
@@ -137,18 +132,15 @@ class Requests {
     this.#stale = false;
     try {
       await this.#together();
-      for (;;) await this.run();
+      while (!this.signal.aborted) await this.run();
     } catch (failure) {
       if (this.signal.aborted) return;
-      if (failure instanceof Error) console.error(failure);
       this.host.lost(this, failure instanceof Error ? { reason: String(failure) } : /** @type {Failure} */ (failure));
     }
   }
 
-  /** One request. @returns {Promise<void>} */
-  async run() {
-    throw new Error("a way to listen writes run()");
-  }
+  /** One request, which a way to listen writes. @returns {Promise<void>} */
+  async run() {}
 
   /** Several changes in one turn are one. */
   set() {
@@ -163,7 +155,6 @@ class Requests {
 
   close() {
     this.#abort.abort();
-    clearTimeout(this.#timer);
   }
 
   get channels() {
@@ -217,12 +208,6 @@ class Requests {
     return items.length;
   }
 
-  /** @param {number} milliseconds @returns {Promise<void>} */
-  rest(milliseconds) {
-    return new Promise((resolve) => {
-      this.#timer = setTimeout(resolve, milliseconds);
-    });
-  }
 }
 
 /** Server-Sent Events, by `fetch`: which sees the status, and can send a token. @implements {Link} */
@@ -250,21 +235,18 @@ class Stream extends Requests {
     throw { reason: "the stream ended" };
   }
 
-  /** @param {string[]} channels @param {{ id: string, event: string, data: string | null }} event */
-  #event(channels, { id, event, data }) {
+  /** @param {string[]} channels @param {{ id: string, data: string | null }} event */
+  #event(channels, { id, data }) {
     const { host } = this;
     if (this.signal.aborted) return;
     host.opened(this);
     if (data === null) {
       host.alive(this, true);
       host.raise(this, channels, id);
-    } else if (event === "gap") {
-      const gap = gapOf(JSON.parse(data));
-      host.item(this, gap.channel, gap.cursor, gap);
     } else {
-      const message = messageOf(JSON.parse(data));
-      host.item(this, message.channel, id, message);
-      host.raise(this, channels, id);
+      const item = itemOf(JSON.parse(data));
+      host.item(this, item.channel, isGap(item) ? item.cursor : id, item);
+      if (!isGap(item)) host.raise(this, channels, id);
     }
   }
 }
@@ -300,7 +282,7 @@ class ShortPoll extends Requests {
   async run() {
     const count = await this.ask(this.channels, this.start());
     this.host.opened(this, true);
-    if (count < MANY) await this.rest(this.host.net.timing.poll * (0.8 + 0.4 * Math.random()));
+    if (count < MANY) await sleep(this.host.net.timing.poll * (0.8 + 0.4 * Math.random()));
   }
 }
 

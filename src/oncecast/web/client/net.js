@@ -3,7 +3,7 @@
  * Invariant: what is thrown is a `Failure`, which knows whether and when to ask again.
  */
 
-import { gapOf, messageOf, startFields } from "./wire.js";
+import { itemOf, startFields } from "./wire.js";
 
 /** @import { Failure, Item, Net, Options, Start, Timing } from "./types.js" */
 
@@ -95,6 +95,18 @@ export function refuses(status) {
   return status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status);
 }
 
+const TEMPORARY = ["too_many_requests", "unavailable", "internal", "timeout", "slow"];
+
+/** Whether an error may be another one next time. @param {string} code */
+export function passes(code) {
+  return TEMPORARY.includes(code);
+}
+
+/** @param {number} milliseconds @returns {Promise<void>} */
+export function sleep(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
 /**
  * Full jitter: any time up to a ceiling that doubles, so that those who lost the same server don't return at once.
  * @param {number} first @param {number} attempt
@@ -162,10 +174,7 @@ export function poll(net, channels, start, outer, wait = 0) {
     if (!answer.cursor) throw { reason: "the answer is no poll's" };
     const gaps = answer.gaps ?? (answer.gap ? [answer.gap] : []);
     return {
-      items: [
-        ...gaps.map((/** @type {any} */ gap) => [gap.cursor, gapOf(gap)]),
-        ...answer.messages.map((/** @type {any} */ message) => [message.id, messageOf(message)]),
-      ],
+      items: [...gaps, ...answer.messages].map((item) => [item.cursor ?? item.id, itemOf(item)]),
       cursor: answer.cursor,
     };
   });

@@ -3,7 +3,7 @@
  * acknowledged. Invariant: a message keeps its key through all repetitions, so it is appended once.
  */
 
-import { backoff, within } from "./net.js";
+import { backoff, passes, sleep, within } from "./net.js";
 import { checkChannel, dataFields } from "./wire.js";
 
 /** @import { Failure, Net, Receipt } from "./types.js" */
@@ -12,8 +12,7 @@ import { checkChannel, dataFields } from "./wire.js";
 
 const BATCH_CHARACTERS = 200_000; // each has at most 3 bytes in UTF-8, and a request's body at most 1 MiB
 const BATCH_LINES = 1_000;
-const ANSWER_MS = 30_000;
-const TEMPORARY = ["too_many_requests", "unavailable", "internal", "timeout"];
+const ANSWER_MS = 15_000;
 
 export class Publisher {
   /** @type {Letter[]} */
@@ -57,7 +56,7 @@ export class Publisher {
         const { reason, retry = 0 } = /** @type {Failure} */ (error);
         const pause = Math.max(backoff(this.net.timing.backoff, attempt++), retry);
         this.net.say(`publishing again in ${Math.round(pause)} ms: ${reason}`);
-        await new Promise((resolve) => setTimeout(resolve, pause));
+        await sleep(pause);
       }
     }
     this.#busy = false;
@@ -77,7 +76,7 @@ export class Publisher {
     for (const [index, { id, durability, error }] of answers.entries()) {
       const { resolve, reject } = batch[index];
       if (id) resolve({ id, durability });
-      else if (TEMPORARY.includes(error.code)) again.push(batch[index]);
+      else if (passes(error.code)) again.push(batch[index]);
       else reject(Object.assign(new Error(error.message), { code: error.code }));
     }
     if (this.#abort.signal.aborted) return;

@@ -6,10 +6,10 @@
  * reads on from its place by short polls until it meets the feed. So no feed need know who listens to it.
  */
 
-import { backoff, poll } from "./net.js";
-import { compare, parseCursor } from "./wire.js";
+import { backoff, poll, sleep } from "./net.js";
+import { compare, goesOn, isGap, parseCursor } from "./wire.js";
 
-/** @import { Failure, Gap, Item, Message, Net, Refused, Start } from "./types.js" */
+/** @import { Failure, Item, Message, Net, Start } from "./types.js" */
 
 const PENDING = 1_000; // told while it polls; past that they are polled for, too
 
@@ -116,7 +116,7 @@ export class Subscription extends Emitter {
     } else if (this.place === told || compare(this.place, told) >= 0) {
       this.#advance(cursor, item);
     } else {
-      this.fill(`it is at ${JSON.stringify(this.place)}, and the feed has gone on from ${told}`);
+      this.fill(`its feed is ahead, at ${told}`);
     }
   }
 
@@ -136,7 +136,7 @@ export class Subscription extends Emitter {
         const failure = /** @type {Failure} */ (error);
         if (this.closed) return;
         if (failure.fatal) return this.refuse(failure);
-        await new Promise((resolve) => setTimeout(resolve, backoff(this.net.retry, attempt++)));
+        await sleep(backoff(this.net.retry, attempt++));
         if (this.closed) return;
       }
     }
@@ -148,9 +148,7 @@ export class Subscription extends Emitter {
   /** @param {string} cursor @param {Item} [item] */
   #advance(cursor, item) {
     const begins = !parseCursor(this.place);
-    const after = compare(cursor, this.place);
-    // A different life of the log counts for an item only: its gap was told by who has told it.
-    if (after <= 0 && !(item && "reason" in item && item.reason === "unknown")) return;
+    if (!goesOn(cursor, this.place, item)) return;
     this.place = cursor;
     if (begins) this.emit("subscribed", { cursor });
     if (item && (this.#iterating || this.#waiting.length || !this.hears("message"))) {
@@ -166,8 +164,8 @@ export class Subscription extends Emitter {
 
   /** @param {Item} item */
   #give(item) {
-    this.#cursor = "reason" in item ? item.cursor : item.id;
-    this.emit("reason" in item ? "gap" : "message", item);
+    this.#cursor = isGap(item) ? item.cursor : item.id;
+    this.emit(isGap(item) ? "gap" : "message", item);
   }
 
   #flush() {
@@ -179,7 +177,7 @@ export class Subscription extends Emitter {
   #setFull(full) {
     if (this.full === full) return;
     this.full = full;
-    this.net.say(`${this.channel} ${full ? "stops reading, as nobody takes its messages" : "reads on"}`);
+    this.net.say(`${this.channel} ${full ? "stops reading: nobody takes its messages" : "reads on"}`);
     this.changed(this);
   }
 
@@ -195,11 +193,9 @@ export class Subscription extends Emitter {
         for (;;) {
           const item = this.closed && !this.#failure ? undefined : this.#waiting.shift();
           if (this.#waiting.length <= this.buffer / 2) this.#setFull(false);
-          if (item && "reason" in item) {
+          if (item) {
             this.#give(item);
-          } else if (item) {
-            this.#give(item);
-            return { done: false, value: item };
+            if (!isGap(item)) return { done: false, value: item };
           } else if (this.closed) {
             const failure = this.#failure;
             this.#failure = null;

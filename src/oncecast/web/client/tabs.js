@@ -6,10 +6,10 @@
  * A tab holds a second lock, of its own, for as long as it lives: by that the leader learns that it has gone.
  */
 
-/** @import { Failure, Net, Start, StateChange, Told, TransportChange } from "./types.js" */
+/** @import { Net, Start, Told } from "./types.js" */
 
 /** @typedef {{ tab: string, channels: Record<string, Start> }} Want */
-/** @typedef {{ lead?: true, want?: Want, told?: Told, refused?: [string, Failure], change?: [string, any] }} Letter */
+/** @typedef {{ lead?: true, want?: Want, event?: any[] }} Letter */
 
 const ANSWER_MS = 2_000; // a leader that has not answered by then may be frozen: the tab polls meanwhile
 const FROZEN_BEATS = 3; // a leader tells something at least once a heartbeat
@@ -33,8 +33,7 @@ export class Tabs {
 
   /**
    * @param {Net} net
-   * @param {{ told(...told: Told): void, refused(channel: string, failure: Failure): void,
-   *   change(name: string, change: any): void, plan(): void, fill(): void, place(channel: string): Told | null }} cast
+   * @param {{ hear(...event: any[]): void, plan(): void, fill(): void, place(channel: string): Told | null }} cast
    */
   constructor(net, cast) {
     this.net = net;
@@ -104,14 +103,12 @@ export class Tabs {
   }
 
   /** @param {Letter} letter */
-  #read({ lead, want, told, refused, change }) {
+  #read({ lead, want, event }) {
     if (want) return this.#wanted(want);
     if (this.leads) return;
     this.#expect(FROZEN_BEATS * this.net.timing.heartbeat);
     if (lead) this.#ask();
-    if (told) this.cast.told(...told);
-    if (refused) this.cast.refused(...refused);
-    if (change) this.cast.change(...change);
+    if (event) this.cast.hear(...event);
   }
 
   /** @param {Want} want */
@@ -128,7 +125,7 @@ export class Tabs {
     this.cast.plan();
     for (const channel in channels) {
       const told = this.cast.place(channel);
-      if (told) this.tell({ told });
+      if (told) this.tell({ event: ["told", ...told] });
     }
   }
 }

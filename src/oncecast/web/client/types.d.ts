@@ -130,12 +130,13 @@ export interface Subscription extends AsyncIterable<Message> {
 // Between the modules
 
 /** What a connection tells. */
-export interface Sink {
-  told(...told: Told): void;
-  refused(channel: string, failure: Failure): void;
-  state(change: StateChange): void;
-  transport(change: TransportChange): void;
-}
+export type Tell = (
+  ...event:
+    | ["told", ...Told]
+    | ["refused", channel: string, failure: Failure]
+    | ["state", StateChange]
+    | ["transport", TransportChange]
+) => void;
 
 /** A message or a gap. A gap has a reason, a message never has. */
 export type Item = Message | Gap;

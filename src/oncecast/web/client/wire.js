@@ -1,9 +1,9 @@
 /**
  * Texts of the wire, read and written: cursors, starts, messages, event streams. Pure: no clock, no network.
- * To read another field of a message, add it to `types.d.ts`; `messageOf` passes on what it does not know.
+ * To read another field of a message, add it to `types.d.ts`; `itemOf` passes on what it does not know.
  */
 
-/** @import { Start, Message, Gap } from "./types.js" */
+/** @import { Gap, Item, Start } from "./types.js" */
 
 const CURSOR = /^(\w{1,32})-(0|[1-9]\d{0,18})$/;
 const CHANNEL = /^[A-Za-z0-9][\w.:@-]{0,127}$/;
@@ -11,7 +11,7 @@ const LAST_SEQ = "9223372036854775807";
 
 /** @param {unknown} text @returns {[epoch: string, seq: string] | null} */
 export function parseCursor(text) {
-  const found = typeof text === "string" && !text.endsWith("\n") && CURSOR.exec(text);
+  const found = typeof text === "string" && CURSOR.exec(text);
   return found && (found[2].length < 19 || found[2] <= LAST_SEQ) ? [found[1], found[2]] : null;
 }
 
@@ -28,7 +28,7 @@ export function compare(a, b) {
 
 /** @param {string} channel */
 export function checkChannel(channel) {
-  if (!CHANNEL.test(channel) || channel.endsWith("\n")) throw new TypeError(`"${channel}" is not a channel name`);
+  if (!CHANNEL.test(channel)) throw new TypeError(`"${channel}" is not a channel name`);
   return channel;
 }
 
@@ -41,15 +41,24 @@ export function startFields(start) {
   return { after: start };
 }
 
-/** @param {any} wire @returns {Message} */
-export function messageOf({ type, data64, ...message }) {
-  if (data64) message.data = Uint8Array.from(atob(data64.base64), (byte) => byte.charCodeAt(0));
-  return message;
+/** A message or a gap, as the page gets it. @param {any} wire @returns {Item} */
+export function itemOf({ type, data64, ...item }) {
+  if (data64) item.data = Uint8Array.from(atob(data64.base64), (byte) => byte.charCodeAt(0));
+  return item;
 }
 
-/** @param {any} wire @returns {Gap} */
-export function gapOf({ type, ...gap }) {
-  return gap;
+/** A gap has a reason, a message never has. @param {Item} item @returns {item is Gap} */
+export function isGap(item) {
+  return "reason" in item;
+}
+
+/**
+ * Whether an item, or only a cursor, goes on from `place`. Where the two can't be compared, the server's word counts: it
+ * has told of the gap before. And it may say that a cursor is ahead of the log.
+ * @param {string} cursor @param {Start} place @param {Item} [item]
+ */
+export function goesOn(cursor, place, item) {
+  return !(compare(cursor, place) <= 0) || (item !== undefined && isGap(item) && item.reason === "unknown");
 }
 
 /** @param {unknown} data what to publish @returns {{ data: unknown } | { data64: string }} */
