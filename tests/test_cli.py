@@ -23,7 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oncecast import __version__
-from oncecast.cli import base, publisher
+from oncecast.cli import base, interrupt, publisher
 from oncecast.cli.commands import commands
 from oncecast.client.subscription import Attached, Lost, Subscription
 from oncecast.errors import ConfigurationError
@@ -550,6 +550,17 @@ def test_an_interrupt_is_no_traceback() -> None:
     with pytest.raises(SystemExit) as ended, base.quietly():
         raise KeyboardInterrupt
     assert 130 == ended.value.code
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored() -> None:
+    """What a shell runs in the background is not ended by Ctrl-C while it starts either."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupt.ending_at_once():
+            signal.raise_signal(signal.SIGINT)
+            assert signal.SIG_IGN == signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Processes -------------------------------------------------------------------------------------------------------

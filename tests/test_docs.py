@@ -213,7 +213,7 @@ async def test_examples_do_what_they_show(page: Path, tmp_path: Path) -> None:
 
 async def run(block: Block, server: Server, home: Path, expected: list[str] | None) -> list[str]:
     """Run a shell block; return the lines it printed that are not blank. Without `expected`, a 4xx or 5xx fails."""
-    (home / ".curlrc").write_text('silent\nshow-error\nwrite-out = "\\n"\n' + ("" if expected else "fail-with-body\n"))
+    (home / ".curlrc").write_text("silent\nshow-error\n" + ("" if expected else "fail-with-body\n"))
     process = await asyncio.create_subprocess_exec(
         "bash",
         "-euo",

@@ -215,6 +215,7 @@ class V1Case(Strict):
     frame: str
     parsed: dict[str, Any] | None = None
     error: str | None = None
+    ref: str | int | None = None  # of the error's frame
 
 
 class V1Frames(Strict):
@@ -474,7 +475,9 @@ def test_a_clients_frame_is_read(case: V1Case) -> None:
     """A frame of `oncecast.v1` has these fields, or is refused."""
     if case.parsed is None:
         assert case.error == refused(lambda: envelope.parse_frame(case.frame.encode()))
+        assert case.ref == envelope.ref_of(case.frame.encode())
         return
+    assert case.parsed.get("ref") == envelope.ref_of(case.frame.encode())
     frame = envelope.parse_frame(case.frame.encode())
     fields = {name: getattr(frame, name) for name in frame.__struct_fields__}
     if isinstance(frame, envelope.Publish):

@@ -20,9 +20,9 @@ class ErrorCode:
     """One row of the table.
 
     `status` is the HTTP status (RFC 9110 §15). `close` is the WebSocket close code: RFC 6455 §7.4.1's own, or one in
-    4400-4599 whose last three digits follow the HTTP status; only `slow`, which is a 408 as `timeout` is, has 4409, as a
-    client has to tell the two apart. `retry` says whether the same request can succeed
-    later with nothing changed by the sender. `advice` is what a client should do.
+    4400-4599 whose last three digits follow the HTTP status; but `slow` has 4409, to be told apart from `timeout`, with
+    which it shares 408. `retry` says whether the same request can succeed later with nothing changed by the sender.
+    `advice` is what a client should do.
     """
 
     code: str

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from oncecast.client.async_client import Messages
+from oncecast.client import Messages
 from oncecast.client.base import Broken, Event, Refused, Start, Timing, Transport
 from oncecast.client.http import Connection, Server
 from oncecast.errors import OncecastError

@@ -219,7 +219,8 @@ async def test_no_fallback_from_a_server_that_is_away(play: Play, end: Broken) -
 
 async def test_a_server_that_is_away_is_looked_for_often(play: Play) -> None:
     """However long nobody listens there, the next look is seconds away."""
-    lost = [notice.seconds for notice in await play(Scripted(*[[Unreachable("x")]] * 7)) if isinstance(notice, Lost)]
+    attempts: list[list[Step]] = [[Unreachable("x")]] * 7
+    lost = [notice.seconds for notice in await play(Scripted(*attempts)) if isinstance(notice, Lost)]
     assert [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 5.0] == lost
 
 

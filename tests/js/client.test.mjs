@@ -268,6 +268,14 @@ test("every state can be left for another, but the last; and each move leads to 
   }
 });
 
+test("without a WebSocket class the client begins with events", { skip: "WebSocket" in globalThis }, async (t) => {
+  const cast = open(t, URL, { WebSocket: undefined });
+  const news = cast.subscribe(channel());
+  await next(news, "subscribed");
+  await until(cast, "transport", () => cast.transport);
+  assert.equal(cast.transport, "sse");
+});
+
 test("an exception of a listener is the page's, and costs no message", async (t) => {
   const name = channel();
   const news = open(t, URL).subscribe(name, { after: "earliest" });

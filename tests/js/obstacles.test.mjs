@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { channel, open, proxy, publish, take, until } from "./support.mjs";
+import { channel, next, open, proxy, publish, take, until } from "./support.mjs";
 
 const TIMING = { open: 500, early: 1_500, probe: 800, backoff: 50, poll: 50, wait: 2_000, heartbeat: 400 };
 const FIRST_MS = 2_500; // of five seconds on the internet, with a busy machine's share
@@ -97,14 +97,29 @@ describe("obstacles", { concurrency: true, timeout: 45_000 }, () => {
     assert.deepEqual((await take(news, 1))[0].data, 1);
   });
 
-  test("Retry-After is obeyed", async (t) => {
-    const between = await proxy(t, { sse: { status: 503, retryAfter: 1 } });
-    const cast = open(t, between.url, { transports: ["sse"], timing: TIMING });
-    cast.subscribe(channel());
-    await until(cast, "state", () => cast.state === "waiting");
+  test("Retry-After is obeyed, and is no reason to change the transport", async (t) => {
+    const between = await proxy(t, { websocket: { status: 403 }, sse: { status: 503, retryAfter: 1 } });
+    const cast = open(t, between.url, { timing: TIMING });
+    const news = cast.subscribe(channel());
+    await until(cast, "state", () => between.requests.sse && cast.state === "waiting");
     const refused = Date.now();
-    await until(cast, "state", () => cast.state === "connecting");
+    between.rules = { websocket: { status: 403 } };
+    await next(news, "subscribed");
     assert.ok(Date.now() - refused > 950);
+    assert.deepEqual(Object.keys(between.requests), ["websocket", "sse"]);
+  });
+
+  test("a page whose policy forbids WebSocket has the next transport", async (t) => {
+    class Forbidden {
+      constructor() {
+        throw new Error("forbidden");
+      }
+    }
+    const between = await proxy(t);
+    const cast = open(t, between.url, { WebSocket: Forbidden, timing: TIMING });
+    cast.subscribe(channel());
+    const { to, reason } = await next(cast, "transport");
+    assert.deepEqual([to, reason], ["sse", "websocket does not work: Error: forbidden"]);
   });
 
   test("a wait that the network cuts is made shorter", async (t) => {

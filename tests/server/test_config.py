@@ -182,6 +182,12 @@ def test_file_that_is_not_text() -> None:
     assert mistake().startswith("oncecast.toml: is not TOML: ")
 
 
+def test_a_directory_in_the_files_place() -> None:
+    """A directory of the file's name is a mistake that is told, as a file that can't be read is."""
+    Path("oncecast.toml").mkdir()
+    assert "oncecast.toml: cannot be read: Is a directory" == mistake()
+
+
 @pytest.mark.parametrize(
     "name, value, expected",
     [
@@ -192,6 +198,7 @@ def test_file_that_is_not_text() -> None:
             "ONCECAST_LIMITS__MESSAGE_BYTE is not a setting; did you mean ONCECAST_LIMITS__MESSAGE_BYTES?",
         ),
         ("ONCECAST_ZZZZZZZZZZZZ", "1", "ONCECAST_ZZZZZZZZZZZZ is not a setting"),
+        ("ONCECAST_FOO", "1", "ONCECAST_FOO is not a setting"),
         (
             "ONCECAST_CHANNELS__NEWS__LAG",
             "latest",

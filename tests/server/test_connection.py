@@ -426,6 +426,36 @@ def test_an_answer_that_is_not_read(bench: Bench) -> None:
     assert transport.aborted
 
 
+@pytest.mark.parametrize("closing", [False, True])
+def test_an_answer_that_is_read_slowly(bench: Bench, closing: bool) -> None:
+    """A client on a thin line keeps its connection for as long as it takes some of the answer in each such time."""
+    connection, transport = bench.connect(room=10)
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: t\r\n" + b"Connection: close\r\n" * closing + b"\r\n")
+    assert (Phase.LINGERING if closing else Phase.READING) is phase_of(connection)
+    for _ in range(5):
+        del transport.unsent[:1]
+        bench.pass_time(30)
+        assert not transport.is_closing()
+    bench.pass_time(29)
+    assert not transport.is_closing()
+    bench.pass_time(1)
+    assert transport.aborted
+
+
+def test_what_the_kernel_holds_is_not_taken_yet(bench: Bench, pair: tuple[socket.socket, socket.socket]) -> None:
+    """The client is at work while it takes what the kernel holds, though the transport gets rid of nothing."""
+    ours, theirs = pair
+    ours.send(b"x" * 1000)
+    ours.send(b"y" * 1000)
+    connection, transport = bench.connect(room=10, sock=ours)
+    connection.data_received(HEALTH)
+    theirs.recv(1000)
+    bench.pass_time(30)
+    assert not transport.is_closing()
+    bench.pass_time(30)
+    assert transport.aborted
+
+
 def test_an_answer_that_is_read_in_time(bench: Bench, parse_all: ParseAll) -> None:
     """When the answers have been taken, the requests behind them are handled, under deadlines of their own."""
     connection, transport = bench.connect(room=10)

@@ -16,6 +16,7 @@ def test_every_error_as_an_answer() -> None:
         assert {"error": {"code": code, "message": "What to do.", "docs": f"/docs/errors#{code}"}} == json.loads(
             reply.body
         )
+        assert (b"}\n", 1) == (reply.body[-2:], reply.body.count(b"\n"))
         assert {"Content-Type": "application/json", "Cache-Control": "no-store"}.items() <= dict(reply.headers).items()
 
 

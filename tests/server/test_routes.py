@@ -66,7 +66,8 @@ def stored(bench: Bench, channel: str = "a") -> list[Message]:
         ("POST", "/v1/publish", 200),
         ("OPTIONS", "/v1/publish", 204),
         ("OPTIONS", "/v1/connect", 204),
-        ("GET", "/v1/connect", 400),
+        ("GET", "/v1/connect", 426),
+        ("HEAD", "/v1/connect", 426),
         ("GET", "/v1", 404),
         ("GET", "/v1/", 404),
         ("GET", "/v1/channels", 404),
@@ -83,7 +84,8 @@ def stored(bench: Bench, channel: str = "a") -> list[Message]:
         ("HEAD", "/nothing", 404),
         ("OPTIONS", "/nothing", 404),
         ("POST", "/nothing", 404),
-        ("OPTIONS", "*", 404),
+        ("OPTIONS", "*", 204),
+        ("OPTIONS", "/", 204),
     ],
 )
 def test_paths(ask: Ask, method: str, path: str, status: int) -> None:
@@ -99,7 +101,7 @@ def test_paths(ask: Ask, method: str, path: str, status: int) -> None:
     [
         (A, "GET, HEAD, POST, OPTIONS"),
         ("/v1/publish", "POST, OPTIONS"),
-        ("/v1/connect", "GET, OPTIONS"),
+        ("/v1/connect", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_another_method_is_told_which_are_allowed(ask: Ask, path: str, allow: str) -> None:
@@ -113,9 +115,24 @@ def test_another_method_is_told_which_are_allowed(ask: Ask, path: str, allow: st
 
 def test_pages_are_read_only(ask: Ask) -> None:
     """What is served as it is takes GET and HEAD alone."""
-    for method, path in (("POST", "/"), ("DELETE", "/healthz"), ("PUT", "/metrics"), ("OPTIONS", "/readyz")):
+    for method, path in (("POST", "/"), ("DELETE", "/healthz"), ("PUT", "/metrics"), ("BREW", "/readyz")):
         answer = ask(method, path)
-        assert (405, "GET, HEAD") == (answer.status, answer.headers["allow"])
+        assert (405, "GET, HEAD, OPTIONS") == (answer.status, answer.headers["allow"])
+        assert (204, "GET, HEAD, OPTIONS") == ((asked := ask("OPTIONS", path)).status, asked.headers["allow"])
+
+
+def test_json_ends_its_line(ask: Ask) -> None:
+    """A receipt, a poll's answer and an error are one line each, so that the next prompt of a shell begins its own."""
+    for answer in (ask("POST", A, b'{"a":1}'), ask("GET", A), ask("GET", A + "?after=x"), ask("GET", "/nothing")):
+        assert "application/json" == answer.headers["content-type"]
+        assert (b"}\n", 1, b"") == (answer.body[-2:], answer.body.count(b"\n"), answer.rest)
+        assert len(answer.body) == int(answer.headers["content-length"])
+
+
+def test_options_of_the_whole_server(ask: Ask) -> None:
+    """RFC 9110 §9.3.7: `OPTIONS *` is about the server, and a way to ask whether it is there."""
+    answer = ask("OPTIONS", "*")
+    assert (204, "GET, HEAD, POST, OPTIONS", b"") == (answer.status, answer.headers["allow"], answer.rest)
 
 
 def test_names_of_channels(ask: Ask, bench: Bench) -> None:
@@ -392,12 +409,48 @@ def test_a_stream_to_http_1_0_is_not_chunked(bench: Bench) -> None:
 
 
 def test_head_of_a_stream(ask: Ask, bench: Bench) -> None:
-    """HEAD of a stream tells its headers and ends; its limits hold as well."""
+    """HEAD of a stream tells its headers and ends; no length, which GET would not have either (RFC 9110 §8.6)."""
     answer = ask("HEAD", A, Accept="text/event-stream")
     assert (200, "text/event-stream", b"") == (answer.status, answer.headers["content-type"], answer.rest)
     assert 0 == bench.app.node.hub.subscriptions
-    many = "/v1/channels/" + ",".join(f"c{number}" for number in range(65))
-    assert 400 == ask("HEAD", many, Accept="text/event-stream").status
+    get = bench.ask(request("GET", A, Accept="text/event-stream"))
+    assert get.partition(b"\r\n\r\n")[0] == bench.ask(request("HEAD", A, Accept="text/event-stream"))[:-4]
+    assert "content-length" not in answer.headers
+    assert {200: 3} == bench.app.counters.requests
+
+
+def test_after_the_head_of_a_stream(bench: Bench, parse: Parse) -> None:
+    """The connection goes on with the next request, unless the head has said that it closes."""
+    head = request("HEAD", A, Accept="text/event-stream")
+    first = parse(bench.ask(head + request("GET", "/healthz")), head_only=True)
+    assert ("keep-alive", "chunked") == (first.headers["connection"], first.headers["transfer-encoding"])
+    assert b"ok\n" == parse(first.rest).body
+    for closing in (request("HEAD", A, Accept="text/event-stream", Connection="close"), head.replace(b"/1.1", b"/1.0")):
+        connection, transport = bench.connect()
+        connection.data_received(closing + request("GET", "/healthz"))
+        answer = parse(transport.take(), head_only=True)
+        assert (200, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
+        assert (b"HTTP/1.1" in closing) == ("transfer-encoding" in answer.headers)
+        assert transport.eof_written
+
+
+@pytest.mark.parametrize(
+    "query, headers",
+    [
+        ("?after=nonsense", {"Accept": "text/event-stream"}),
+        ("", {"Accept": "text/event-stream", "Last_Event_ID": "nonsense"}),
+        (",b" * 64, {"Accept": "text/event-stream"}),
+        ("".join(f",c{number}" for number in range(64)), {"Accept": "text/event-stream"}),
+        ("?wait=61", {}),
+        ("?wait=x", {}),
+        ("?limit=0", {}),
+    ],
+)
+def test_head_is_refused_what_get_is(ask: Ask, query: str, headers: dict[str, str]) -> None:
+    """What is asked for is checked in the same way, whoever wants the body."""
+    get, head = (ask(method, A + query, **headers) for method in ("GET", "HEAD"))
+    assert (get.status, get.headers) == (head.status, head.headers)
+    assert (get.status == 400) == (query != ",b" * 64)
 
 
 def test_head_of_a_poll_does_not_wait(ask: Ask) -> None:
@@ -541,8 +594,13 @@ def test_bad_handshakes(
 
 
 def test_connect_needs_a_handshake(ask: Ask, bench: Bench, parse: Parse, upgrade: Callable[..., bytes]) -> None:
-    """`/v1/connect` is a WebSocket of the subprotocol and nothing else."""
-    assert (400, "close") == ((answer := ask("GET", "/v1/connect")).status, answer.headers["connection"])
+    """`/v1/connect` is a WebSocket of the subprotocol and nothing else, and says so (RFC 9110 §15.5.22)."""
+    for headers, after in (({}, "keep-alive"), ({"Connection": "close"}, "close"), ({"Upgrade": "h2c"}, "keep-alive")):
+        answer = ask("GET", "/v1/connect", **headers)
+        assert (426, "upgrade_required", "websocket") == (answer.status, answer.code, answer.headers["upgrade"])
+        assert (f"Upgrade, {after}", "13") == (answer.headers["connection"], answer.headers["sec-websocket-version"])
+        head = ask("HEAD", "/v1/connect", **headers)
+        assert (426, answer.headers, b"") == (head.status, head.headers, head.rest)
     raw = parse(bench.ask(upgrade("/v1/connect", protocol=None)))
     assert (400, "request_invalid") == (raw.status, raw.code)
 

@@ -240,10 +240,15 @@ def test_a_bad_frame_is_answered_and_harms_nothing(rig: Any, frame: str, code: s
 
 
 def test_an_error_echoes_the_ref_of_a_frame_that_could_be_read(rig: Any) -> None:
-    """So a client knows which of its requests failed; an unreadable frame has none."""
+    """So a client knows which of its requests failed, whatever else is wrong with it; what is no JSON has none."""
     peer = v1(rig)
     assert 5 == peer.ask(type="subscribe", channel="-", ref=5)["ref"]
-    assert peer.ask(type="subscribe", ref=5)["ref"] is None
+    assert 5 == peer.ask(type="subscribe", ref=5)["ref"]
+    assert "a" == peer.ask(type="shout", ref="a")["ref"]
+    assert 6 == peer.ask(type="unsubscribe", channel="c", ref=6, surplus=1)["ref"]
+    assert peer.ask(type="shout")["ref"] is None
+    assert peer.ask(type="shout", ref=[7])["ref"] is None
+    assert peer.ask(type="shout", ref="r" * 129)["ref"] is None
 
 
 def test_a_channel_is_subscribed_once(rig: Any) -> None:

@@ -120,6 +120,7 @@ async def test_twenty_tabs_share_a_connection(browser: Browser, own_server: Serv
         publish(own_server, "shared", *range(50))
         await asyncio.gather(*(hears(tab, list(range(50))) for tab in tabs))
         assert 1 == metric(own_server, "subscriptions")
+        assert {("live", "websocket")} == {tuple(await tab.evaluate("[cast.state, cast.transport]")) for tab in tabs}
         for closed in range(3):
             leader = await leading(tabs)
             first = 50 + closed * 50
@@ -189,6 +190,43 @@ async def test_a_server_that_restarts(browser: Browser, own_server: ServerProces
             assert [1, "epoch", 2] == await tab.evaluate("heard")
     finally:
         await context.close()
+
+
+async def test_a_leader_that_tells_nothing(browser: Browser, own_server: ServerProcess) -> None:
+    """A tab whose leader is frozen polls for itself, and loses nothing."""
+    context = await browser.new_context()
+    try:
+        tabs = await open_tabs(context, own_server, 2, "frozen", timing={"heartbeat": 500})
+        leader = await leading(tabs)
+        (other,) = (tab for tab in tabs if tab is not leader)
+        await leader.evaluate("() => { BroadcastChannel.prototype.postMessage = () => {}; }")
+        publish(own_server, "frozen", 1, 2, 3)
+        await asyncio.gather(*(hears(tab, [1, 2, 3]) for tab in tabs))
+        publish(own_server, "frozen", 4)
+        await hears(other, [1, 2, 3, 4])
+    finally:
+        await context.close()
+
+
+async def test_a_network_that_has_changed(visit: Visiting, own_server: ServerProcess) -> None:
+    """Told that it is online again, or after a sleep, a page asks at once whether its connection lives."""
+    visited = await visit(f"{own_server.url}docs/errors")
+    page = visited.page
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    await page.clock.install()
+    await page.evaluate(LISTEN, ["network", {"debug": True, "shareTabs": False}])
+    await page.evaluate(
+        "() => { window.states = []; cast.on('state', ({ to, reason }) => states.push([to, reason])); }"
+    )
+    await page.evaluate("() => { dispatchEvent(new Event('online')); }")
+    await page.clock.fast_forward(2_500)
+    await page.clock.fast_forward(60_000)
+    publish(own_server, "network", 1)
+    await hears(page, [1])
+    await page.evaluate("() => cast.close()")
+    assert "oncecast: the browser says online: is the connection still alive?" in said
+    assert "oncecast: the clock has jumped: is the connection still alive?" in said
 
 
 async def leading(tabs: list[Page]) -> Page:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -92,16 +93,49 @@ def test_json_of_several_lines_becomes_one(data: bytes, line: bytes) -> None:
         b'"\x00"',
         b'"a\tb"',
         b'"\\x"',
-        b'"\\ud800"',
-        b'["\\udc00"]',
-        b'[\n"\\ud800"]',
         b"\x00",
         b"\x0b1",
     ],
 )
 def test_what_is_not_json_is_refused(data: bytes) -> None:
-    """Also a lone surrogate, which has no UTF-8 and would fail in front of every subscriber."""
+    """What RFC 8259 does not allow, no reader is sent."""
     assert "not JSON" in refused("data_invalid", envelope.json_data, data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'"\\ud800"',
+        b'["\\udc00"]',
+        b'[\n"\\ud800"]',
+        b'"\\uD834\\udd1e \\\\ \\" \\u0041 \\uDBFF and more"',
+        b'"\\ud800\\u0041"',
+        b'"\\ud800\\ud834\\udd1e"',
+        b'"\\\\\\ud800"',
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_by_name(data: bytes) -> None:
+    """It has no UTF-8 and would fail in front of every subscriber; the decoder alone would call it truncated."""
+    assert envelope.HALF_PAIR == refused("data_invalid", envelope.json_data, data)
+    line = b'"channel":"news","data":' + data + b"}"
+    assert envelope.HALF_PAIR == refused("data_invalid", envelope.parse_line, b"{" + line.replace(b"\n", b""))
+    assert envelope.HALF_PAIR == refused("frame_invalid", envelope.parse_frame, b'{"type":"publish",' + line)
+
+
+@pytest.mark.parametrize("data", [b'"\\ud834\\udd1e', b'"\\\\ud800', b'"\\ud7ff', b'["\\ud834\\udd1e" 1]', b'"\\ud8"'])
+def test_another_fault_is_not_taken_for_half_of_a_pair(data: bytes) -> None:
+    """Whole pairs and what only looks like a half are not blamed for what is wrong elsewhere."""
+    assert "not JSON" in refused("data_invalid", envelope.json_data, data)
+
+
+def test_looking_for_half_of_a_pair_is_quick() -> None:
+    """Data of the largest size, made to be hard to look through, holds the loop for no noticeable time."""
+    for piece in (b"\\\\", b"\\ud834\\udd1e", b"\\u", b"x"):
+        data = b'"' + piece * ((1 << 20) // len(piece))
+        begin = time.process_time()
+        with contextlib.suppress(Refusal):
+            envelope.json_data(data)
+        assert 0.2 > time.process_time() - begin
 
 
 @pytest.mark.parametrize("data, byte", [(b"\xff", 0), (b'"ab\xc3"', 3), (b'"\xed\xa0\x80"', 1)])

@@ -1,7 +1,6 @@
 """`AsyncClient`: subscribe and publish, and never lose your place.
 
-Owns its links (connections), the publishers that wait for work, and the task that probes for better transports. What
-one application sees: `Messages`, an ordered stream that outlives connections, servers and transports.
+Owns its links (connections), the publishers that wait for work, and the task that probes for better transports.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -20,12 +19,13 @@ import msgspec
 
 from ..errors import UsageError
 from ..message import check_channel
-from .base import Backoff, ClientMessage, Gap, Start, Timing, Transport
+from .base import Backoff, Gap, Start, Timing, Transport
 from .credentials import Credentials, GetToken
 from .feed import Feed
 from .http import Server
 from .ladder import Ladder, Memory, Moved
 from .link import LINK_CHANNELS, Link, LinkState, StateChanged
+from .messages import Messages
 from .probe import best_proven
 from .publisher import Ack, Publisher
 from .transports import TRANSPORTS
@@ -35,7 +35,6 @@ __all__ = ["AsyncClient", "Messages", "Notice", "encode_data", "start_of"]
 logger = logging.getLogger("oncecast.client")
 
 BUFFER = 1024  # messages that wait for the application, per subscription
-BATCH = 256  # messages taken out of the buffer at once
 PATIENCE = 60.0  # seconds that a publish is retried for: longer than a restart takes
 PUBLISHERS = 8  # connections that publish at once; further publishes wait for one
 PROBE_FIRST = 1 / 8  # of the longest pause between looks for a better transport; then twice as long each time
@@ -44,84 +43,6 @@ _CURSOR = re.compile(r"[A-Za-z0-9._~-]{1,1024}", re.ASCII)  # opaque to us, but 
 Notice = Moved | StateChanged | Gap
 Kind = Literal["transport", "state", "gap"]
 KINDS: dict[str, type] = {"transport": Moved, "state": StateChanged, "gap": Gap}
-
-
-class Messages:
-    """A subscription: an async iterator of messages, in order, each once, for as long as it is open.
-
-    `async with` waits until every channel has its place, so that what is published from then on is received, and ends
-    the subscription. Iterating alone begins at once and lasts until `close`, or until the client is closed. `on_gap`
-    is called with each `Gap`; `events()` yields gaps between the messages instead.
-    """
-
-    def __init__(self, feed: Feed, tell: Callable[[Gap], None]) -> None:
-        self.on_gap: Callable[[Gap], object] | None = None
-        self._feed = feed
-        self._tell = tell
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """The channels, each once."""
-        return self._feed.channels
-
-    @property
-    def cursors(self) -> dict[str, str]:
-        """For each channel that has a place, the cursor after the last message that was taken out.
-
-        Store it, and give it as `after` to go on from there another day, in another process.
-        """
-        return self._feed.cursors
-
-    async def batch(self, limit: int = BATCH) -> list[ClientMessage | Gap]:
-        """Wait for something, then return all that is there, up to `limit` messages and gaps; empty at the end.
-
-        Raises `Refused` where the server refuses the subscription for good.
-        """
-        await self._feed.wait()
-        items = self._feed.pop(limit)
-        for item in items:
-            if isinstance(item, Gap):
-                self._tell(item)
-                if self.on_gap is not None:
-                    self.on_gap(item)
-        return items
-
-    async def batch_from(self, limit: int = BATCH) -> tuple[dict[str, str], list[ClientMessage | Gap]]:
-        """Return `cursors` as they were just before a batch, and the batch."""
-        await self._feed.wait()
-        cursors = self._feed.cursors
-        return cursors, await self.batch(limit)
-
-    async def events(self) -> AsyncGenerator[ClientMessage | Gap, None]:
-        """Yield messages and gaps, in order, until the subscription is closed."""
-        while items := await self.batch(1):
-            yield items[0]
-
-    async def close(self) -> None:
-        """End the subscription. What was not taken out is still yielded."""
-        self._feed.end()
-
-    def __aiter__(self) -> AsyncIterator[ClientMessage]:
-        return self
-
-    async def __anext__(self) -> ClientMessage:
-        while items := await self.batch(1):
-            if isinstance(item := items[0], ClientMessage):
-                return item
-        raise StopAsyncIteration
-
-    async def __aenter__(self) -> Messages:
-        try:
-            await self._feed.attached()
-        except BaseException:
-            self._feed.end()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 class AsyncClient:

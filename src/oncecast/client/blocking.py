@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from ..errors import UsageError
-from .async_client import AsyncClient, Kind, Messages
+from .async_client import AsyncClient, Kind
 from .base import Broken, ClientMessage, Gap, Timing
 from .credentials import GetToken
 from .ladder import Memory
+from .messages import Messages
 from .publisher import Ack
 
 __all__ = ["BlockingMessages", "Client", "Options"]

@@ -5,8 +5,8 @@ order, so pipelining needs nothing more. A request that can't be answered at onc
 STREAMING, and the parser is let go. LINGERING sends what is left and reads on to nowhere until the peer closes: closing
 at once would make the kernel reset the connection, and take an error's answer with it.
 
-Every phase has a deadline on the wheel, but a stream's is its transport's own. The one for taking an answer moves as long
-as the client takes some of it.
+Every phase has a deadline on the wheel, but a stream's is its transport's own. The one for taking an answer moves for
+as long as the client takes some of it.
 
 No connection may hold up the others: of each, at most `app.READ_BYTES` are read in a turn of the loop, and requests
 that have come together are answered for `TURN_SECONDS`, then the rest waits for the next turn.

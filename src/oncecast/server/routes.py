@@ -134,7 +134,7 @@ def _long_poll(app: App, connection: Exchange, request: http1.Request, channels:
 def _stream(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
     chunked = request.version >= (1, 1)  # RFC 9112 §6.1: HTTP/1.0 knows no chunks; there the stream ends by closing
     goes_on = chunked and (request.method != "HEAD" or (request.keep_alive and app.ready))
-    framing = (("Connection", "keep-alive" if goes_on else "close"),)
+    framing: tuple[tuple[str, str], ...] = (("Connection", "keep-alive" if goes_on else "close"),)
     if chunked:
         framing = (("Transfer-Encoding", "chunked"), *framing)
 

@@ -97,7 +97,9 @@ class ChannelRule(Struct, frozen=True, kw_only=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of one server. `channels` maps a channel name, or a prefix and `*`, to its rule."""
 
-    host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
+    host: Annotated[str, Meta(min_length=1, description="The address to listen on, or a name: then all of its.")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes any free one.")] = 8000
     workers: Annotated[int, Meta(ge=1, le=256, description="Processes that serve together.")] = 1
     broker: Annotated[str, Meta(min_length=1, description="Where messages are ordered and kept.")] = "memory://"

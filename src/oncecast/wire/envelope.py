@@ -26,7 +26,8 @@ TOO_DEEP = "The JSON is nested too deeply: no reader should have to follow it th
 HALF_PAIR = "The JSON has a surrogate (\\ud800 to \\udfff) without its other half, which no UTF-8 can hold: send both."
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _HALF_PAIR = re.compile(  # everything that is none, in one pass, then a half of a pair
-    rb"(?:[^\\]|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F])*+\\u[dD][89a-fA-F]", re.DOTALL
+    rb"(?:[^\\]|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F])*+\\u[dD][89a-fA-F][0-9a-fA-F]{2}",
+    re.DOTALL,
 )
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 

@@ -1,6 +1,6 @@
 /**
  * One connection to the server: which transport, when to reconnect, when to go down a transport or up again.
- * Invariant: at most one link delivers, `#link`; a better one is tried beside it, and replaces it in one step at the
+ * Invariant: at most one link delivers, `current`; a better one is tried beside it, and replaces it in one step at the
  * places where its channels are. What a link repeats is dropped here.
  */
 
@@ -33,315 +33,329 @@ const WAKERS = [
   [globalThis.document, "visibilitychange"],
 ];
 
-/** @implements {Host} */
-export class Connection {
-  /** @type {State} */
-  state = "idle";
-  /** @type {TransportName | null} */
-  transport = null;
+/**
+ * What a connection is told by those who listen, what its links tell it, and how it is.
+ * @param {Net} net
+ * @param {TransportName[]} ladder
+ * @param {Tell} tell
+ */
+export function createConnection(net, ladder, tell) {
   /** @type {Map<string, Place>} */
-  places = new Map();
-  apart = false;
+  const places = new Map();
+  const host = {
+    net,
+    places,
+    apart: false,
+    state: /** @type {State} */ ("idle"),
+    transport: /** @type {TransportName | null} */ (null),
+    add,
+    remove,
+    close,
+    opened,
+    alive,
+    item,
+    raise,
+    refused,
+    lost,
+  };
+  /** @type {Link | null} */
+  let current = null;
+  /** The link of a better transport, on trial. @type {Link | null} */
+  let rival = null;
+  let rung = Math.max(0, ladder.indexOf(recall(net))); // of the ladder
+  let rivalRung = 0;
+  let why = rung ? "it worked here last time" : "it is the first choice";
+  let openedAt = 0; // 0: not yet
+  let heard = 0;
+  let beatAt = 0;
+  let interval = net.timing.heartbeat;
+  let beaten = false; // whether a heartbeat has come, so that `interval` is no guess
+  let strikes = 0;
+  let failures = 0;
+  let probes = 0;
+  let refusals = 0;
+  let tickAt = 0;
+  const proven = new Set(); // rungs that have worked
+  const cut = new Set(); // rungs that were cut early: a probe has to stand for a while
+  /** @type {any} */
+  let retryTimer;
+  /** @type {any} */
+  let openTimer;
+  /** @type {any} */
+  let probeTimer;
+  /** @type {any} */
+  let ticker;
 
-  /** @type {Link | null} */ #link = null;
-  /** @type {Link | null} */ #probe = null;
-  #level = 0;
-  #probeLevel = 0;
-  #why = "it is the first choice";
-  #openedAt = 0; // 0: not yet
-  #heardAt = 0;
-  #beatAt = 0;
-  #beat;
-  #beaten = false; // whether a heartbeat has come, so that `#beat` is no guess
-  #strikes = 0;
-  #failures = 0;
-  #probes = 0;
-  #proven = new Set(); // levels that have worked
-  #cut = new Set(); // levels that were cut early: a probe has to stand for a while
-  #refusals = 0;
-  #tickAt = 0;
-  /** @type {any} */ #retryTimer;
-  /** @type {any} */ #openTimer;
-  /** @type {any} */ #probeTimer;
-  /** @type {any} */ #ticker;
-
-  /** @param {Net} net @param {TransportName[]} ladder @param {Tell} tell */
-  constructor(net, ladder, tell) {
-    this.net = net;
-    this.ladder = ladder;
-    this.tell = tell;
-    this.#beat = net.timing.heartbeat;
-    const level = ladder.indexOf(recall(net));
-    if (level > 0) [this.#level, this.#why] = [level, "it worked here last time"];
-    for (const [target, name] of WAKERS) target?.addEventListener?.(name, this.#wake);
-  }
+  for (const [target, name] of WAKERS) target?.addEventListener?.(name, wake);
+  return host;
 
   /** Listen to a channel, from there. @param {string} channel @param {Start} at */
-  add(channel, at) {
-    this.places.set(channel, { at, told: at });
-    if (this.state === "idle") this.#open("wanted");
-    else this.#link?.set();
+  function add(channel, at) {
+    places.set(channel, { at, told: at });
+    if (host.state === "idle") begin("wanted");
+    else current?.set();
   }
 
   /** @param {string} channel */
-  remove(channel) {
-    if (!this.places.delete(channel)) return;
-    if (this.places.size) this.#link?.set();
-    else this.#rest("unwanted", "no channel is wanted");
+  function remove(channel) {
+    if (!places.delete(channel)) return;
+    if (places.size) current?.set();
+    else rest("unwanted", "no channel is wanted");
   }
 
-  close() {
-    this.places.clear();
-    this.#rest("closed", "it was closed");
-    for (const [target, name] of WAKERS) target?.removeEventListener?.(name, this.#wake);
+  function close() {
+    places.clear();
+    rest("closed", "it was closed");
+    for (const [target, name] of WAKERS) target?.removeEventListener?.(name, wake);
   }
 
   // What a link calls
 
   /** @param {Link} link */
-  opened(link, proved = false) {
-    if (link === this.#probe) {
-      this.#link?.close();
-      this.#link = link;
-      this.#probe = null;
-      this.#level = this.#probeLevel;
-      this.#why = `${this.ladder[this.#level]} works by now`;
-    } else if (link !== this.#link || this.#openedAt) {
-      if (link === this.#link && proved) this.#strikes = 0;
+  function opened(link, proved = false) {
+    if (link === rival) {
+      current?.close();
+      current = link;
+      rival = null;
+      rung = rivalRung;
+      why = `${ladder[rung]} works by now`;
+    } else if (link !== current || openedAt) {
+      if (link === current && proved) strikes = 0;
       return;
     }
-    clearTimeout(this.#retryTimer);
-    clearTimeout(this.#openTimer);
-    this.#openedAt = this.#heardAt = this.#beatAt = Date.now();
-    this.#beaten = false;
-    this.#failures = this.#refusals = 0;
-    this.#proven.add(this.#level);
-    this.#move("opened", "the server has answered");
-    const [from, to] = [this.transport, this.ladder[this.#level]];
+    clearTimeout(retryTimer);
+    clearTimeout(openTimer);
+    openedAt = heard = beatAt = Date.now();
+    beaten = false;
+    failures = refusals = 0;
+    proven.add(rung);
+    move("opened", "the server has answered");
+    const [from, to] = [host.transport, ladder[rung]];
     if (from !== to) {
-      this.transport = to;
-      this.#probes = 0;
-      remember(this.net, this.#level ? to : null);
-      this.net.say(`messages come by ${to}: ${this.#why}`);
-      this.tell("transport", { from, to, reason: this.#why });
+      host.transport = to;
+      probes = 0;
+      remember(net, rung ? to : null);
+      net.say(`messages come by ${to}: ${why}`);
+      tell("transport", { from, to, reason: why });
     }
-    this.#planProbe();
+    planProbe();
   }
 
   /** @param {Link} link */
-  alive(link, beat = false) {
-    if (link !== this.#link) return;
-    const now = (this.#heardAt = Date.now());
-    if (!link.beats) clearTimeout(this.#openTimer); // a poll's answer has a deadline of its own
-    if (!beat || !this.#openedAt) return;
-    const spacing = now - this.#beatAt;
-    this.#beatAt = now;
-    if (spacing < this.net.timing.heartbeat / 100) return; // the opening
-    this.#beat = this.#beaten ? Math.max(this.#beat * 0.8, spacing) : spacing;
-    this.#beaten = true;
+  function alive(link, beat = false) {
+    if (link !== current) return;
+    const now = (heard = Date.now());
+    if (!link.beats) clearTimeout(openTimer); // a poll's answer has a deadline of its own
+    if (!beat || !openedAt) return;
+    const spacing = now - beatAt;
+    beatAt = now;
+    if (spacing < net.timing.heartbeat / 100) return; // the opening
+    interval = beaten ? Math.max(interval * 0.8, spacing) : spacing;
+    beaten = true;
   }
 
   /** @param {Link} link @param {string} channel @param {string} cursor @param {Item} item */
-  item(link, channel, cursor, item) {
-    const place = link === this.#link && this.places.get(channel);
+  function item(link, channel, cursor, item) {
+    const place = link === current && places.get(channel);
     if (!place || !goesOn(cursor, place.at, item)) return;
     const { told } = place;
     place.at = place.told = cursor;
-    this.tell("told", channel, told, cursor, item);
+    tell("told", channel, told, cursor, item);
   }
 
   /** @param {Link} link @param {Iterable<string>} channels @param {string} cursor */
-  raise(link, channels, cursor) {
-    if (link !== this.#link) return;
+  function raise(link, channels, cursor) {
+    if (link !== current) return;
     for (const channel of channels) {
-      const place = this.places.get(channel);
+      const place = places.get(channel);
       if (!place || !goesOn(cursor, place.at)) continue;
       const { told } = place;
       if (!parseCursor(place.at)) place.told = cursor;
       place.at = cursor;
-      this.tell("told", channel, told, cursor);
+      tell("told", channel, told, cursor);
     }
   }
 
   /** @param {Link} link @param {string} channel @param {Failure} failure */
-  refused(link, channel, failure) {
-    if (link === this.#link) this.#refuse([channel], failure);
+  function refused(link, channel, failure) {
+    if (link === current) refuse([channel], failure);
   }
 
   /** @param {Link} link @param {Failure} failure */
-  lost(link, failure) {
-    if (link === this.#probe) return this.#probeFailed(failure.reason);
-    if (link !== this.#link) return;
+  function lost(link, failure) {
+    if (link === rival) return probeFailed(failure.reason);
+    if (link !== current) return;
     link.close();
-    this.#link = null;
-    clearTimeout(this.#openTimer);
-    this.#move("lost", failure.reason);
-    if (failure.fatal && this.#isFinal(failure)) return this.#refuse([...this.places.keys()], failure);
+    current = null;
+    clearTimeout(openTimer);
+    move("lost", failure.reason);
+    if (failure.fatal && isFinal(failure)) return refuse([...places.keys()], failure);
     let { calm, retry = 0 } = failure;
-    if (failure.fatal && this.#refusals) [calm, retry] = [true, -1];
-    const before = this.#level;
-    if (!calm) this.#judge(failure.reason);
+    if (failure.fatal && refusals) [calm, retry] = [true, -1];
+    const before = rung;
+    if (!calm) judge(failure.reason);
     // Down the ladder for the first time there is nothing to wait for.
-    const atOnce = retry < 0 || (this.#level > before && this.#failures < this.ladder.length);
-    const pause = atOnce ? 0 : Math.max(backoff(this.net.retry, this.#failures), retry * (1 + Math.random() / 5));
-    if (!calm) this.#failures += 1;
-    this.#openedAt = 0;
-    this.net.say(`${failure.reason}; ${this.ladder[this.#level]} is next, in ${Math.round(pause)} ms`);
-    this.#retryTimer = setTimeout(() => this.#open("due"), pause);
+    const atOnce = retry < 0 || (rung > before && failures < ladder.length);
+    const pause = atOnce ? 0 : Math.max(backoff(net.retry, failures), retry * (1 + Math.random() / 5));
+    if (!calm) failures += 1;
+    openedAt = 0;
+    net.say(`${failure.reason}; ${ladder[rung]} is next, in ${Math.round(pause)} ms`);
+    retryTimer = setTimeout(() => begin("due"), pause);
   }
 
   // Which transport
 
   /** Count what speaks against the transport; at the third strike the next one has its turn. @param {string} reason */
-  #judge(reason) {
+  function judge(reason) {
     if (globalThis.navigator?.onLine === false) return;
-    if (!this.#openedAt) {
-      this.#strikes += this.#proven.has(this.#level) ? 1 : STRIKES;
-    } else if (Date.now() - this.#openedAt < this.net.timing.early) {
-      this.#strikes += 1;
-      this.#cut.add(this.#level);
+    if (!openedAt) {
+      strikes += proven.has(rung) ? 1 : STRIKES;
+    } else if (Date.now() - openedAt < net.timing.early) {
+      strikes += 1;
+      cut.add(rung);
     } else {
-      this.#strikes = 0;
+      strikes = 0;
     }
-    if (this.#strikes < STRIKES) return;
-    this.#strikes = 0;
-    this.#why = `${this.ladder[this.#level]} does not work: ${reason}`;
-    this.#level = (this.#level + 1) % this.ladder.length;
+    if (strikes < STRIKES) return;
+    strikes = 0;
+    why = `${ladder[rung]} does not work: ${reason}`;
+    rung = (rung + 1) % ladder.length;
     // None works, perhaps because the network is slow.
-    if (!this.#level) this.net.open = Math.min(this.net.open * 2, OPEN_MAX_MS);
+    if (!rung) net.open = Math.min(net.open * 2, OPEN_MAX_MS);
   }
 
   /** Whether there is nothing left to try. @param {Failure} failure */
-  #isFinal({ code, status }) {
+  function isFinal({ code, status }) {
     // What is no error of ours comes from something in between, that another transport may pass.
-    if (!code) return this.#level === this.ladder.length - 1;
+    if (!code) return rung === ladder.length - 1;
     // A token may have run out: HTTP has renewed it, a socket has not. Of several channels one may be the cause.
-    const once = code === "4401" || this.places.size > 1;
-    if (!once || this.#refusals++) return true;
-    if (status === 401) this.net.token(true).catch(() => {});
-    this.apart = true;
+    const once = code === "4401" || places.size > 1;
+    if (!once || refusals++) return true;
+    if (status === 401) net.token(true).catch(() => {});
+    host.apart = true;
     return false;
   }
 
   /** @param {string[]} channels @param {Failure} failure */
-  #refuse(channels, failure) {
+  function refuse(channels, failure) {
     for (const channel of channels) {
-      this.places.delete(channel);
-      this.net.say(`${channel} is refused, for good: ${failure.reason}`);
-      this.tell("refused", channel, failure);
+      places.delete(channel);
+      net.say(`${channel} is refused, for good: ${failure.reason}`);
+      tell("refused", channel, failure);
     }
-    if (!this.places.size) this.#rest("unwanted", failure.reason);
+    if (!places.size) rest("unwanted", failure.reason);
   }
 
   /** @param {string} event */
-  #open(event) {
-    this.#move(event, `by ${this.ladder[this.#level]}`);
-    this.#openedAt = 0;
-    this.#heardAt = this.#tickAt = Date.now();
-    this.#ticker ??= setInterval(this.#tick, Math.min(TICK_MS, this.net.timing.heartbeat / 5));
-    const { open } = this.net;
-    const link = (this.#link = this.#create(this.#level));
-    this.#openTimer = setTimeout(() => this.lost(link, { reason: `nothing came within ${open} ms` }), open);
+  function begin(event) {
+    move(event, `by ${ladder[rung]}`);
+    openedAt = 0;
+    heard = tickAt = Date.now();
+    ticker ??= setInterval(tick, Math.min(TICK_MS, net.timing.heartbeat / 5));
+    const { open } = net;
+    const link = (current = create(rung));
+    openTimer = setTimeout(() => lost(link, { reason: `nothing came within ${open} ms` }), open);
   }
 
-  /** @param {number} level @param {Host} [host] @returns {Link} */
-  #create(level, host = this) {
-    return new LINKS[this.ladder[level]](host);
+  /** @param {number} level @param {Host} [listener] @returns {Link} */
+  function create(level, listener = host) {
+    return new LINKS[ladder[level]](listener);
   }
 
   // Upwards again
 
-  #planProbe() {
-    this.#endProbe();
-    if (!this.#level) return;
-    const { probe } = this.net.timing;
-    const pause = Math.min(probe, probe * FIRST_PROBE * 2 ** this.#probes++) * (0.8 + Math.random() / 5);
-    this.#probeTimer = setTimeout(() => this.#try(0), pause);
+  function planProbe() {
+    endProbe();
+    if (!rung) return;
+    const { probe } = net.timing;
+    const pause = Math.min(probe, probe * FIRST_PROBE * 2 ** probes++) * (0.8 + Math.random() / 5);
+    probeTimer = setTimeout(() => tryFrom(0), pause);
   }
 
   /** @param {number} level */
-  #try(level) {
-    this.#endProbe();
-    if (level >= this.#level) return this.#planProbe();
-    const { open } = this.net;
-    this.#probeLevel = level;
-    this.net.say(`trying whether ${this.ladder[level]} works by now`);
-    this.#probe = this.#create(level, this.#cut.has(level) ? this.#trial(level) : this);
-    this.#probeTimer = setTimeout(() => this.#probeFailed(`nothing came within ${open} ms`), open);
+  function tryFrom(level) {
+    endProbe();
+    if (level >= rung) return planProbe();
+    const { open } = net;
+    rivalRung = level;
+    net.say(`trying whether ${ladder[level]} works by now`);
+    rival = create(level, cut.has(level) ? trial(level) : host);
+    probeTimer = setTimeout(() => probeFailed(`nothing came within ${open} ms`), open);
   }
 
   /** The host of a link that was cut early before: nobody listens to it, it only has to stand. @param {number} level */
-  #trial(level) {
+  function trial(level) {
     const nothing = () => {};
     let stands = false;
     return {
-      net: this.net,
-      places: new Map(this.places),
+      net,
+      places: new Map(places),
       apart: false,
       alive: nothing,
       item: nothing,
       raise: nothing,
       refused: nothing,
-      lost: (/** @type {Link} */ link, /** @type {Failure} */ failure) => this.lost(link, failure),
+      lost,
       opened: () => {
         if (stands) return;
         stands = true;
-        clearTimeout(this.#probeTimer);
+        clearTimeout(probeTimer);
         const passed = () => {
-          this.#cut.delete(level);
-          this.#try(level);
+          cut.delete(level);
+          tryFrom(level);
         };
-        this.#probeTimer = setTimeout(passed, this.net.timing.early);
+        probeTimer = setTimeout(passed, net.timing.early);
       },
     };
   }
 
   /** @param {string} reason */
-  #probeFailed(reason) {
-    this.net.say(`${this.ladder[this.#probeLevel]} does not work yet: ${reason}`);
-    this.#try(this.#probeLevel + 1);
+  function probeFailed(reason) {
+    net.say(`${ladder[rivalRung]} does not work yet: ${reason}`);
+    tryFrom(rivalRung + 1);
   }
 
-  #endProbe() {
-    clearTimeout(this.#probeTimer);
-    this.#probe?.close();
-    this.#probe = null;
+  function endProbe() {
+    clearTimeout(probeTimer);
+    rival?.close();
+    rival = null;
   }
 
   // Whether it lives
 
-  #tick = () => {
+  function tick() {
     const now = Date.now();
-    const late = now - this.#tickAt > SLEPT_MS;
-    const silent = now - this.#heardAt;
-    this.#tickAt = now;
-    if (this.state !== "live") return;
-    if (late && silent > this.#beat) return this.#check("the clock has jumped");
-    if (!this.#link?.beats || silent < SILENT_BEATS * this.#beat) return;
-    if (!this.#beaten) this.#beat *= 2; // perhaps this server's heartbeat is only slower than was thought
-    this.lost(this.#link, { reason: `nothing came for ${Math.round(silent / 1000)} s` });
-  };
+    const late = now - tickAt > SLEPT_MS;
+    const silent = now - heard;
+    tickAt = now;
+    if (host.state !== "live") return;
+    if (late && silent > interval) return check("the clock has jumped");
+    if (!current?.beats || silent < SILENT_BEATS * interval) return;
+    if (!beaten) interval *= 2; // perhaps this server's heartbeat is only slower than was thought
+    lost(current, { reason: `nothing came for ${Math.round(silent / 1000)} s` });
+  }
 
-  #wake = (/** @type {Event} */ { type }) => {
+  /** @param {Event} event */
+  function wake({ type }) {
     if (globalThis.document?.hidden) return;
-    if (this.state === "waiting" && type === "online") {
-      clearTimeout(this.#retryTimer);
-      this.#failures = 0;
-      this.#open("due");
-    } else if (this.state === "live" && (type !== "visibilitychange" || Date.now() - this.#heardAt > this.#beat)) {
-      this.#check(`the browser says ${type}`);
+    if (host.state === "waiting" && type === "online") {
+      clearTimeout(retryTimer);
+      failures = 0;
+      begin("due");
+    } else if (host.state === "live" && (type !== "visibilitychange" || Date.now() - heard > interval)) {
+      check(`the browser says ${type}`);
     }
-  };
+  }
 
   /** @param {string} reason */
-  #check(reason) {
-    const { open } = this.net;
-    const link = /** @type {Link} */ (this.#link);
-    const heardAt = this.#heardAt;
-    this.net.say(`${reason}: is the connection still alive?`);
-    clearTimeout(this.#openTimer);
-    this.#openTimer = setTimeout(() => {
-      if (this.#heardAt === heardAt) this.lost(link, { reason: `${reason}, and no sign of life came`, calm: true, retry: -1 });
+  function check(reason) {
+    const { open } = net;
+    const link = /** @type {Link} */ (current);
+    const heardAt = heard;
+    net.say(`${reason}: is the connection still alive?`);
+    clearTimeout(openTimer);
+    openTimer = setTimeout(() => {
+      if (heard === heardAt) lost(link, { reason: `${reason}, and no sign of life came`, calm: true, retry: -1 });
     }, open);
     link.check(reason);
   }
@@ -349,22 +363,22 @@ export class Connection {
   // Helpers
 
   /** Be done with every link. @param {"unwanted" | "closed"} event @param {string} reason */
-  #rest(event, reason) {
-    this.#endProbe();
-    this.#link?.close();
-    this.#link = this.#ticker = (clearInterval(this.#ticker), null);
-    clearTimeout(this.#retryTimer);
-    clearTimeout(this.#openTimer);
-    this.#move(event, reason);
+  function rest(event, reason) {
+    endProbe();
+    current?.close();
+    current = ticker = (clearInterval(ticker), null);
+    clearTimeout(retryTimer);
+    clearTimeout(openTimer);
+    move(event, reason);
   }
 
   /** @param {string} event @param {string} reason */
-  #move(event, reason) {
-    const [from, to] = [this.state, MOVES[this.state][event]];
+  function move(event, reason) {
+    const [from, to] = [host.state, MOVES[host.state][event]];
     if (!to) return; // a loss while waiting, or a probe that opens while live, moves nothing
-    this.state = to;
-    this.net.say(`${from} → ${to}: ${reason}`);
-    this.tell("state", { from, to, reason });
+    host.state = to;
+    net.say(`${from} → ${to}: ${reason}`);
+    tell("state", { from, to, reason });
   }
 }
 

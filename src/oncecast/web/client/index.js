@@ -3,7 +3,7 @@
  * the tab that does, and what is published. The public interface is described in `types.d.ts`.
  */
 
-import { Connection } from "./connection.js";
+import { createConnection } from "./connection.js";
 import { LINKS } from "./links.js";
 import { createNet } from "./net.js";
 import { Publisher } from "./publisher.js";
@@ -37,7 +37,7 @@ class Cast extends Emitter {
     const wanted = options.transports ?? /** @type {TransportName[]} */ (Object.keys(LINKS));
     for (const name of wanted) if (!LINKS[name]) throw new TypeError(`"${name}" is no transport`);
     const ladder = wanted.filter((name) => name !== "websocket" || net.WebSocket);
-    this.connection = new Connection(net, ladder, (...event) => {
+    this.connection = createConnection(net, ladder, (...event) => {
       this.#hear(...event);
       if (this.#tabs?.leads) this.#tabs.tell({ event });
     });
@@ -78,6 +78,7 @@ class Cast extends Emitter {
   #openTabs() {
     return new Tabs(this.net, {
       hear: (...event) => this.#hear(.../** @type {Parameters<Tell>} */ (event)),
+      is: (name) => /** @type {any} */ (this)[name],
       plan: () => this.#plan(),
       fill: () => this.#subscriptions.forEach((one) => one.fill("the tab that listens is silent")),
       place: (channel) => this.#place(channel),
@@ -119,9 +120,11 @@ class Cast extends Emitter {
   #hear = (...event) => {
     const [name, channel, ...rest] = event;
     if (name === "state" || name === "transport") {
-      if (this.state === "closed") return;
-      Object.assign(this, { [name]: channel.to });
-      return this.emit(name, channel);
+      const { to, reason } = channel;
+      const from = this[name];
+      if (from === to || from === "closed") return;
+      Object.assign(this, { [name]: to });
+      return this.emit(name, { from, to, reason });
     }
     for (const one of this.#subscriptions) {
       if (one.channel !== channel) continue;

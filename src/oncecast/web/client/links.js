@@ -20,6 +20,8 @@ class Socket {
   #ref = 0;
   /** The `ref` that each channel was subscribed with. @type {Map<string, number>} */
   #refs = new Map();
+  /** @type {any} */
+  socket = null;
   /** The channels whose `subscribed` has come. What comes of others is of a subscription that was given up. */
   #attached = new Set();
 
@@ -28,7 +30,13 @@ class Socket {
     this.host = host;
     const url = host.net.url("connect");
     url.protocol = url.protocol.replace("http", "ws");
-    const socket = (this.socket = new host.net.WebSocket(url, PROTOCOL));
+    let socket;
+    try {
+      socket = this.socket = new host.net.WebSocket(url, PROTOCOL);
+    } catch (error) {
+      queueMicrotask(() => host.lost(this, { reason: String(error) })); // a policy of the page forbids it
+      return;
+    }
     socket.onopen = () => this.#begin();
     socket.onmessage = (/** @type {{ data: string }} */ { data }) => {
       if (this.socket) this.#frame(JSON.parse(data));

@@ -81,12 +81,14 @@ async function refusal(response) {
   const { status } = response;
   const error = (await response.json().catch(() => null))?.error;
   const after = response.headers.get("Retry-After");
+  const retry = after ? (Number(after) * 1000 || Date.parse(after) - Date.now() || 0) : 0;
   return {
     reason: error ? `${error.code}: ${error.message}` : `refused with ${status}`,
     code: error?.code ?? null,
     status,
     fatal: refuses(status),
-    retry: after ? (Number(after) * 1000 || Date.parse(after) - Date.now() || 0) : 0,
+    retry,
+    calm: retry > 0, // who says when to come back has no quarrel with the transport
   };
 }
 

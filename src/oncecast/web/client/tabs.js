@@ -12,7 +12,7 @@
 /** @typedef {{ lead?: true, want?: Want, event?: any[] }} Letter */
 
 const ANSWER_MS = 2_000; // a leader that has not answered by then may be frozen: the tab polls meanwhile
-const FROZEN_BEATS = 3; // a leader tells something at least once a heartbeat
+const FROZEN_BEATS = 3; // silence for so long, and the tab asks: it may be that there is nothing to tell
 
 /** Whether this browser can do it: both are missing on a page without TLS. */
 export function canShare() {
@@ -33,7 +33,8 @@ export class Tabs {
 
   /**
    * @param {Net} net
-   * @param {{ hear(...event: any[]): void, plan(): void, fill(): void, place(channel: string): Told | null }} cast
+   * @param {{ hear(...event: any[]): void, is(name: string): any, plan(): void, fill(): void,
+   *   place(channel: string): Told | null }} cast
    */
   constructor(net, cast) {
     this.net = net;
@@ -89,24 +90,23 @@ export class Tabs {
   #ask() {
     if (this.leads || !this.#lives) return;
     this.tell({ want: { tab: this.#tab, channels: this.#own } });
-    this.#expect(ANSWER_MS);
-  }
-
-  /** @param {number} milliseconds within which the leader should tell something */
-  #expect(milliseconds) {
-    clearTimeout(this.#timer);
-    if (this.leads || !Object.keys(this.#own).length) return;
-    this.#timer = setTimeout(() => {
+    this.#expect(ANSWER_MS, () => {
       this.cast.fill();
       this.#ask();
-    }, milliseconds);
+    });
+  }
+
+  /** @param {number} milliseconds within which the leader should tell something @param {() => void} otherwise */
+  #expect(milliseconds, otherwise) {
+    clearTimeout(this.#timer);
+    if (!this.leads && Object.keys(this.#own).length) this.#timer = setTimeout(otherwise, milliseconds);
   }
 
   /** @param {Letter} letter */
   #read({ lead, want, event }) {
     if (want) return this.#wanted(want);
     if (this.leads) return;
-    this.#expect(FROZEN_BEATS * this.net.timing.heartbeat);
+    this.#expect(FROZEN_BEATS * this.net.timing.heartbeat, () => this.#ask());
     if (lead) this.#ask();
     if (event) this.cast.hear(...event);
   }
@@ -123,6 +123,10 @@ export class Tabs {
     }
     this.wants.set(tab, channels);
     this.cast.plan();
+    // Whatever is told shows that this tab is not frozen.
+    for (const name of ["state", "transport"]) {
+      this.tell({ event: [name, { to: this.cast.is(name), reason: "another tab listens" }] });
+    }
     for (const channel in channels) {
       const told = this.cast.place(channel);
       if (told) this.tell({ event: ["told", ...told] });

@@ -1,0 +1,65 @@
+"""The commands: `oncecast serve`, `pub`, `sub`, `config` and `bench`.
+
+A command is a module here that is added to `commands` below. Results go to standard output, by `base.put`, all else to
+standard error; what goes wrong is one line that says what to do, with exit code 2 for a wrong call or setting and 1 for
+all else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .. import __version__
+from .base import quietly
+from .bench import bench
+from .listener import sub
+from .publisher import pub
+from .server import serve
+from .settings import config
+
+__all__ = ["commands"]
+
+
+class _Commands(click.Group):
+    """Lists the commands in the order in which one needs them, and ends each `quietly`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names as they were added."""
+        return list(self.commands)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments; this is where click prints the help and the version."""
+        with quietly():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with quietly():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each command explains itself, with examples: oncecast COMMAND --help",
+)
+@click.version_option(__version__, prog_name="oncecast", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Publish a message once; every listener gets it.
+
+    Listeners come by polling, long polling, Server-Sent Events or WebSocket, and resume where they left off.
+
+    \b
+    Try it, in three terminals:
+      oncecast serve --dev
+      oncecast sub news
+      oncecast pub news "hello"
+
+    In a checkout: make serve, and .venv/bin/oncecast in place of oncecast.
+    """
+
+
+for _command in (serve, pub, sub, config, bench):
+    commands.add_command(_command)

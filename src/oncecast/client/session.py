@@ -1,0 +1,246 @@
+"""A session: one attempt to listen for many subscriptions over one transport, until it breaks or has to begin anew.
+
+Gives each message to its feed, and lets a slow one go when others wait behind it. Invariants:
+* `on` says which feed each channel belongs to, and in which turn of it: an event of another turn is dropped, so that
+  what was in flight when a feed was parked cannot move its place.
+* Between taking an event from the transport and giving it to its feed nothing is lost: the place moves with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from .base import (
+    Adjustable,
+    Authorize,
+    ChannelRefused,
+    CursorMoved,
+    Event,
+    Gap,
+    Received,
+    Refused,
+    RetryHint,
+    Start,
+    Timing,
+    Transport,
+    Unsuited,
+)
+from .feed import Feed, FeedState
+from .http import Connection, Server
+from .poll import Poll
+
+__all__ = ["Context", "Feeds", "Session"]
+
+logger = logging.getLogger("oncecast.client")
+
+On = dict[str, tuple[Feed, int]]  # per channel of a session: whose it is, in which turn
+
+
+class Feeds:
+    """The feeds of one connection."""
+
+    def __init__(self) -> None:
+        self.all: list[Feed] = []
+
+    def prune(self) -> None:
+        """Forget those that have ended."""
+        self.all = [feed for feed in self.all if feed.state is not FeedState.ENDED]
+
+    def wanted(self) -> On:
+        """Which channels to listen to, and for whom."""
+        return {
+            channel: (feed, feed.turn)
+            for feed in self.all
+            if feed.state is FeedState.ACTIVE
+            for channel in feed.channels
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the sessions of one connection are given.
+
+    `may_renew` says whether a refusal is answered with another token; `on_attach` is called at the first event, and
+    `on_progress` when the server has shown that it serves.
+    """
+
+    server: Server
+    authorize: Authorize
+    timing: Timing
+    may_renew: Callable[[Refused], bool]
+    on_attach: Callable[[], None]
+    on_progress: Callable[[], None]
+
+
+class Session:
+    """One attempt. `hurried`: the first sign of life must come soon. `alone`: ask for each feed by itself first.
+
+    `hint` is how many seconds the server wants a client to stay away for.
+    """
+
+    def __init__(self, transport: Transport, feeds: Feeds, context: Context, *, hurried: bool, alone: bool) -> None:
+        self.hint: float | None = None
+        self._transport = transport
+        self._feeds = feeds
+        self._context = context
+        self._timing = context.timing
+        self._hurried = hurried
+        self._alone = alone
+        self._on: On = {}
+
+    async def adjust(self) -> bool:
+        """Change the channels to what is wanted now; say whether that is possible."""
+        self._feeds.prune()
+        wanted, on = self._feeds.wanted(), self._on
+        if wanted == on:
+            return True
+        if not isinstance(self._transport, Adjustable) or not self._feeds.all:
+            return False
+        leave = [channel for channel in on if wanted.get(channel) != on[channel]]
+        starts = _starts(wanted)
+        join = {channel: starts[channel] for channel in wanted if wanted[channel] != on.get(channel)}
+        self._on = wanted
+        await self._transport.adjust(join, leave)
+        return True
+
+    async def listen(self) -> None:
+        """Listen. Returns where nothing is left to listen to; raises how it broke, or that it is refused."""
+        self._on = self._feeds.wanted()
+        if not isinstance(self._transport, Adjustable):
+            await self._meet()
+            if not self._on:
+                return
+        async with contextlib.aclosing(self._transport(_starts(self._on))) as events:
+            seen, event = 0, await self._first(events)
+            while True:
+                if isinstance(event, RetryHint):
+                    self.hint = event.seconds
+                else:
+                    seen += 1
+                    if seen == 1:
+                        for feed, _ in self._on.values():
+                            feed.near = True
+                        self._context.on_attach()
+                    # A server that lets go of everyone who has just attached is not asked again at once.
+                    if isinstance(event, Received) or seen > len(self._on):
+                        self._context.on_progress()
+                    await self._dispatch(event)
+                event = await anext(events)
+
+    async def _first(self, events: AsyncGenerator[Event, None]) -> Event:
+        """Return the first event, which must come soon while there is another transport to turn to."""
+        seconds = self._timing.attach if self._hurried else None
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(events)
+        except TimeoutError:
+            raise Unsuited(f"nothing came within {seconds:g} s") from None
+
+    async def _dispatch(self, event: Event) -> None:
+        """Give an event to its feed, or a cursor to all."""
+        match event:
+            case Received(message):
+                await self._offer(message.channel, event)
+            case Gap(channel=channel):
+                await self._offer(channel, event)
+            case ChannelRefused(channel, error):
+                if channel in self._on:
+                    if self._context.may_renew(error):
+                        raise error
+                    self._on[channel][0].fail(error)
+            case CursorMoved(channel=None):
+                for feed, turn in dict.fromkeys(self._on.values()):
+                    if feed.turn == turn:
+                        feed.take(event)
+            case CursorMoved(channel=str(channel)) if channel in self._on:
+                feed, turn = self._on[channel]
+                if feed.turn == turn:
+                    feed.take(event)
+
+    async def _offer(self, channel: str, event: Received | Gap) -> None:
+        """Give an event to its feed once there is room; past the grace, park the feed if others wait behind it."""
+        while (entry := self._on.get(channel)) and entry[0].turn == entry[1]:
+            feed = entry[0]
+            if feed.state is FeedState.ENDED:
+                return
+            if not feed.full:
+                feed.take(event)
+                return
+            try:
+                async with asyncio.timeout(self._timing.grace):
+                    await feed.room()
+            except TimeoutError:
+                # Room may have been made in this very turn of the loop: a feed that is not full would never come back.
+                others = any(other is not feed and other.state is FeedState.ACTIVE for other in self._feeds.all)
+                if others and feed.full and feed.state is FeedState.ACTIVE:
+                    logger.debug("%s: its application is slow, so it leaves the connection", ", ".join(feed.channels))
+                    feed.park()
+
+    # Before one request for all
+
+    async def _meet(self) -> None:
+        """Read each feed that stands elsewhere on to where one request for all of them can begin.
+
+        One request has one start. A feed that is new, or was parked, is read by polls first: else it would have the
+        others repeated from its place on, or lose what it asks for.
+        """
+        starts = _starts(self._on)
+        if len(set(starts.values())) == 1 and not self._alone:
+            start = next(iter(starts.values()))
+            if start.name != "last" or len(starts) == 1:
+                return
+        epochs = {start.cursor.epoch for start in starts.values() if start.cursor}
+        feeds = [feed for feed, _ in dict.fromkeys(self._on.values())]
+        for feed in feeds:
+            if not feed.near or not feed.places.attached or len(epochs) > 1:
+                try:
+                    await self._read(feed)
+                except Unsuited:
+                    raise
+                except Refused as error:
+                    if self._context.may_renew(error):
+                        raise
+                    feed.fail(error)
+        self._on = {channel: entry for channel, entry in self._on.items() if entry in self._feeds.wanted().values()}
+
+    async def _read(self, feed: Feed) -> None:
+        """Poll a feed's channels until nothing is left."""
+        connection = Connection(self._context.server, timing=self._timing, authorize=self._context.authorize)
+        turn = feed.turn
+        try:
+            starts = feed.places.starts
+            # One request has one start; what no cursor says, or cursors of several lives, has none in common.
+            mixed = len({start.cursor.epoch for start in starts.values() if start.cursor}) > 1
+            alone = [{channel: start} for channel, start in starts.items() if start.cursor is None or mixed]
+            for each in [*alone, None]:
+                poll = Poll(connection, feed.places.starts if each is None else each)
+                poll.full = True
+                while poll.full and feed.turn == turn:
+                    for event in await poll.page():
+                        if isinstance(event, CursorMoved) and each is not None:
+                            event = CursorMoved(event.cursor, next(iter(each)))
+                        await self._give(feed, turn, event)
+            feed.near = feed.turn == turn
+        finally:
+            await connection.close()
+
+    async def _give(self, feed: Feed, turn: int, event: Event) -> None:
+        """Give an event of a poll to the feed that asked."""
+        if isinstance(event, Received):
+            await self._offer(event.message.channel, event)
+        elif isinstance(event, Gap):
+            await self._offer(event.channel, event)
+        elif isinstance(event, CursorMoved) and feed.turn == turn:
+            feed.take(event)
+
+
+def _starts(on: On) -> dict[str, Start]:
+    """Return where each channel of a session begins, the places of a feed in the order in which they last moved."""
+    starts: dict[str, Start] = {}
+    for feed, _ in dict.fromkeys(on.values()):
+        starts.update({channel: start for channel, start in feed.places.starts.items() if channel in on})
+    return starts

@@ -1,0 +1,80 @@
+"""The oracle of the client's runs: holds what applications saw, and what was published, against the log.
+
+`judge`: per channel, what a listener saw is a contiguous slice of the log, or a gap stands exactly where it is not.
+`judge_log`: a publish is in the log once if it was acknowledged, and at most once if it was not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from oncecast.client import ClientMessage, Gap
+from oncecast.message import Cursor, Message
+
+__all__ = ["Lives", "Wrong", "judge", "judge_log"]
+
+
+class Wrong(AssertionError):
+    """The promise was broken."""
+
+
+Lives = Mapping[str, Sequence[Message]]  # per epoch, everything that was in its log
+
+
+def judge(
+    channel: str, lives: Lives, start: Cursor, seen: Sequence[ClientMessage | Gap], *, trimmed: bool = False
+) -> Cursor:
+    """Hold what was seen of a channel, from after `start` on, against the lives of its log; return where it ended.
+
+    `trimmed`: not all of a life is kept, so what it began with may be gone when its first gap is told. Raises `Wrong`.
+    """
+    logs = {epoch: [message for message in log if message.channel == channel] for epoch, log in lives.items()}
+    place = start
+    for before, item in zip([None, *seen], seen, strict=False):
+        if isinstance(item, Gap):
+            place = _judge_gap(logs, place, item)
+            continue
+        if trimmed and isinstance(before, Gap) and before.reason == "epoch" and item.id.startswith(f"{place.epoch}-"):
+            place = max(place, Cursor(place.epoch, Cursor.parse(item.id).seq - 1), key=lambda each: each.seq)
+        place = _judge_message(logs, place, item)
+    if rest := [message.seq for message in logs[place.epoch] if message.seq > place.seq]:
+        raise Wrong(f"{channel}: {rest[:3]} of {place.epoch} never came")
+    return place
+
+
+def _judge_message(logs: Lives, place: Cursor, message: ClientMessage) -> Cursor:
+    expected = next((each for each in logs[place.epoch] if each.seq > place.seq), None)
+    if expected is None or message.id != f"{place.epoch}-{expected.seq}":
+        raise Wrong(f"{message.channel}: after {place} came {message.id}, not {expected and expected.seq}")
+    if expected.data != str(message.data).encode():
+        raise Wrong(f"{message.channel}: {message.id} came with other data")
+    return Cursor.parse(message.id)
+
+
+def _judge_gap(logs: Lives, place: Cursor, gap: Gap) -> Cursor:
+    first = Cursor.parse(gap.missed_from or "")
+    if gap.reason == "epoch":
+        # What the old life held after the place may be lost; the new one begins with the oldest that is kept.
+        here = Cursor.parse(gap.cursor)
+        if first.epoch != place.epoch or first.seq <= place.seq or here.epoch == place.epoch:
+            raise Wrong(f"{gap.channel}: after {place} came {gap}")
+        return here
+    last = Cursor.parse(gap.missed_to or "")
+    missed = [each.seq for each in logs[place.epoch] if place.seq < each.seq <= last.seq]
+    if {first.epoch, last.epoch} != {place.epoch} or not missed or not place.seq < first.seq <= missed[0]:
+        raise Wrong(f"{gap.channel}: a gap from {first} to {last} after {place}, where {missed[:3]} were missed")
+    return last
+
+
+def judge_log(lives: Lives, acknowledged: Mapping[str, str], others: Sequence[str]) -> None:
+    """Hold the log against what was published: data by data, with the ids that were acknowledged. Raises `Wrong`."""
+    found = [(message.data.decode(), f"{epoch}-{message.seq}") for epoch, log in lives.items() for message in log]
+    counts = Counter((data, ids.partition("-")[0]) for data, ids in found)
+    if wrong := [data for (data, _), count in counts.items() if count > 1]:
+        raise Wrong(f"{wrong} are in the log more than once")
+    if lost := [data for data, ids in acknowledged.items() if (data, ids) not in set(found)]:
+        raise Wrong(f"{lost} were acknowledged, and are not in the log with those ids")
+    known = {*acknowledged, *others}
+    if strange := [data for data, _ in found if data not in known]:
+        raise Wrong(f"{strange} are in the log, and were never published")
