@@ -12,9 +12,9 @@ const TIMING = { open: 500, early: 1_500, probe: 800, backoff: 50, poll: 50, wai
 const FIRST_MS = 2_500; // of five seconds on the internet, with a busy machine's share
 const SOON_MS = 6_000; // of a minute
 
-const only = (...kinds) => Object.fromEntries(
-  ["websocket", "sse", "long-poll", "short-poll"].filter((kind) => !kinds.includes(kind)).map((kind) => [kind, { status: 403 }]),
-);
+const KINDS = ["websocket", "sse", "long-poll", "short-poll"];
+const only = (...kinds) =>
+  Object.fromEntries(KINDS.filter((kind) => !kinds.includes(kind)).map((kind) => [kind, { status: 403 }]));
 
 const MATRIX = [
   ["nothing in the way", {}, "websocket"],

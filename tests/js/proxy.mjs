@@ -107,7 +107,8 @@ export class Proxy {
   #tunnel(request, socket, head) {
     const fault = this.#fault(request);
     if (fault.silent || this.frozen) return;
-    if (fault.status) return socket.end(`HTTP/1.1 ${fault.status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+    const refusal = `HTTP/1.1 ${fault.status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`;
+    if (fault.status) return socket.end(refusal);
     const onward = net.connect(Number(this.target.port), this.target.hostname, () => {
       const lines = [`${request.method} ${request.url} HTTP/1.1`];
       for (let index = 0; index < request.rawHeaders.length; index += 2) {

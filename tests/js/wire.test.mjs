@@ -13,7 +13,9 @@ function read(bytes, size) {
   const events = [];
   const stream = new wire.EventStream(({ id, event, data }) => data !== null && events.push({ data, event, id }));
   const decoder = new TextDecoder();
-  for (let at = 0; at < bytes.length; at += size) stream.push(decoder.decode(bytes.subarray(at, at + size), { stream: true }));
+  for (let at = 0; at < bytes.length; at += size) {
+    stream.push(decoder.decode(bytes.subarray(at, at + size), { stream: true }));
+  }
   return { events, id: stream.id, retry: stream.retry };
 }
 

@@ -323,6 +323,15 @@ REFUSED = {
 }
 
 
+def test_a_body_too_large_is_told_the_limit() -> None:
+    """Both framings name the same limit in the same words."""
+    for body in (b"Content-Length: 21\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n9\r\n123456789\r\nc\r\n"):
+        parser = RequestParser(Limits(body_bytes=20))
+        parser.feed(POST + body)
+        with pytest.raises(Refusal, match=r"^The body is over 20 bytes\.$"):
+            parser.next()
+
+
 @pytest.mark.parametrize("data, code", REFUSED.values(), ids=REFUSED)
 def test_refused(data: bytes, code: str) -> None:
     """A bad request is refused with its code however it is cut and whatever follows, and none is made of it."""

@@ -240,7 +240,7 @@ export function createConnection(net, ladder, tell) {
   function refuse(channels, failure) {
     for (const channel of channels) {
       places.delete(channel);
-      net.say(`${channel} is refused, for good: ${failure.reason}`);
+      net.say(`${channel} is refused: ${failure.reason}`);
       tell("refused", channel, failure);
     }
     if (!places.size) rest("unwanted", failure.reason);
@@ -355,7 +355,7 @@ export function createConnection(net, ladder, tell) {
     net.say(`${reason}: is the connection still alive?`);
     clearTimeout(openTimer);
     openTimer = setTimeout(() => {
-      if (heard === heardAt) lost(link, { reason: `${reason}, and no sign of life came`, calm: true, retry: -1 });
+      if (heard === heardAt) lost(link, { reason: `${reason}, and nothing came`, calm: true, retry: -1 });
     }, open);
     link.check(reason);
   }

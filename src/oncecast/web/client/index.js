@@ -37,6 +37,7 @@ class Cast extends Emitter {
     const wanted = options.transports ?? /** @type {TransportName[]} */ (Object.keys(LINKS));
     for (const name of wanted) if (!LINKS[name]) throw new TypeError(`"${name}" is no transport`);
     const ladder = wanted.filter((name) => name !== "websocket" || net.WebSocket);
+    if (!ladder.length) throw new TypeError("there is no transport left");
     this.connection = createConnection(net, ladder, (...event) => {
       this.#hear(...event);
       if (this.#tabs?.leads) this.#tabs.tell({ event });
@@ -80,7 +81,7 @@ class Cast extends Emitter {
       hear: (...event) => this.#hear(.../** @type {Parameters<Tell>} */ (event)),
       is: (name) => /** @type {any} */ (this)[name],
       plan: () => this.#plan(),
-      fill: () => this.#subscriptions.forEach((one) => one.fill("the tab that listens is silent")),
+      fill: () => this.#subscriptions.forEach((one) => one.fill("the other tab is silent")),
       place: (channel) => this.#place(channel),
     });
   }

@@ -7,7 +7,7 @@
 import { passes, poll, refuses, sleep, texts } from "./net.js";
 import { compare, EventStream, isGap, itemOf, parseCursor, startFields } from "./wire.js";
 
-/** @import { Failure, Host, Link, Place, Start } from "./types.js" */
+/** @import { Failure, Host, Link, Start } from "./types.js" */
 
 const PROTOCOL = "oncecast.v1";
 const NOBODY = "oncecast:alive"; // nobody subscribes to it, and the answer to its unsubscribe shows life
@@ -45,9 +45,9 @@ class Socket {
     socket.onclose = (/** @type {CloseEvent} */ { code, reason }) => {
       if (!this.socket) return;
       const status = code - 4000;
-      // RFC 6455 §7.4.1, and the server's own
-      const fatal = [1002, 1003, 1007, 1009].includes(code) || refuses(status);
-      host.lost(this, { reason: `closed with ${code}${reason && `, ${reason}`}`, fatal, status, code: String(code) });
+      const why = `closed with ${code}${reason && `, ${reason}`}`;
+      // The server's own codes are 4000 + status. What breaks the frames, 1002 or 1007, may stand in between.
+      host.lost(this, { reason: why, fatal: refuses(status), status, code: String(code) });
     };
   }
 
@@ -277,7 +277,7 @@ class LongPoll extends Requests {
       const refused = failure.status === 400; // the server allows less
       const calm = refused && wait > SHORTEST_WAIT_MS;
       net.wait = Math.max(SHORTEST_WAIT_MS, Math.min(wait / 2, refused ? wait : lasted * 0.8));
-      net.say(`a long poll of ${wait} ms failed after ${lasted} ms: the next one waits ${Math.round(net.wait)} ms`);
+      net.say(`a long poll failed: the next one waits ${Math.round(net.wait)} ms`);
       throw refused ? { ...failure, fatal: false, calm, retry: -1 } : failure;
     }
     this.#wait = Math.max(this.#wait * 2, net.open);

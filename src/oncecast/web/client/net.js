@@ -173,7 +173,7 @@ export function poll(net, channels, start, outer, wait = 0) {
     } catch {
       throw { reason: "the answer was cut off" };
     }
-    if (!answer.cursor) throw { reason: "the answer is no poll's" };
+    if (!answer.cursor) throw { reason: "the answer is no poll" };
     const gaps = answer.gaps ?? (answer.gap ? [answer.gap] : []);
     return {
       items: [...gaps, ...answer.messages].map((item) => [item.cursor ?? item.id, itemOf(item)]),

@@ -81,7 +81,7 @@ export class Publisher {
     }
     if (this.#abort.signal.aborted) return;
     this.#queue.splice(0, count, ...again);
-    if (again.length) throw { reason: "the server could not take everything" };
+    if (again.length) throw { reason: "the server is busy" };
   }
 
   /** @param {string} body @param {number} count @returns {Promise<any[]>} an answer to each line */

@@ -108,7 +108,12 @@ export class Subscription extends Emitter {
     this.emit("error", this.#failure);
   }
 
-  /** The feed has `item`, which `cursor` is the place after. @param {Start} told @param {string} cursor @param {Item} [item] */
+  /**
+   * The feed has `item`, which `cursor` is the place after.
+   * @param {Start} told
+   * @param {string} cursor
+   * @param {Item} [item]
+   */
   take(told, cursor, item) {
     if (this.full || this.closed) return;
     if (this.#pending) {
@@ -127,7 +132,8 @@ export class Subscription extends Emitter {
     this.#pending = [];
     for (let attempt = 0; !this.full; ) {
       try {
-        const { items, cursor } = await poll(this.net, [this.channel], this.place, this.#abort.signal);
+        const { signal } = this.#abort;
+        const { items, cursor } = await poll(this.net, [this.channel], this.place, signal);
         if (this.closed) return;
         for (const [at, item] of items) if (!this.full) this.#advance(at, item);
         if (!this.full) this.#advance(cursor);
@@ -177,7 +183,7 @@ export class Subscription extends Emitter {
   #setFull(full) {
     if (this.full === full) return;
     this.full = full;
-    this.net.say(`${this.channel} ${full ? "stops reading: nobody takes its messages" : "reads on"}`);
+    this.net.say(`${this.channel} ${full ? "is full" : "reads on"}`);
     this.changed(this);
   }
 

@@ -80,7 +80,7 @@ export class Tabs {
   }
 
   #lead() {
-    this.net.say("this tab listens for all tabs now");
+    this.net.say("this tab listens for all");
     this.leads = true;
     clearTimeout(this.#timer);
     this.cast.plan();

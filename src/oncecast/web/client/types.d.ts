@@ -36,7 +36,7 @@ export interface Options {
 export interface Timing {
   /** Within which a connection must show life, or it is given up. 2,000 */
   open: number;
-  /** A connection that is cut sooner is a bad sign; the third one makes the client change to the next transport. 10,000 */
+  /** A connection that is cut sooner is a bad sign; at the third one the next transport has its turn. 10,000 */
   early: number;
   /** The longest time between two tries of a better transport. 30,000 */
   probe: number;
@@ -104,8 +104,9 @@ export interface Cast {
   readonly transport: TransportName | null;
   subscribe(channel: string, options?: { after?: Start }): Subscription;
   /**
-   * Publish: a `Uint8Array` or `ArrayBuffer` is kept as binary, a string as text, anything else as JSON. Resolves once the
-   * server has acknowledged it, and is repeated until then; it is appended once. What one page publishes keeps its order.
+   * Publish: a `Uint8Array` or `ArrayBuffer` is kept as binary, a string as text, anything else as JSON. Resolves once
+   * the server has acknowledged it, and is repeated until then; it is appended once. What one page publishes keeps its
+   * order.
    */
   publish(channel: string, data: unknown, options?: { event?: string; key?: string }): Promise<Receipt>;
   on(name: "state", listener: (change: StateChange) => void): () => void;
