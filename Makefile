@@ -13,7 +13,7 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve test check format lock clean system gone
+.PHONY: help serve test proof check format lock clean system gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -27,6 +27,10 @@ test: .make/dev .make/peers ## Run all the tests, under coverage
 	$(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
+
+proof: .make/dev ## Run the longer proofs: 500 seeded runs of the client, and the matrix of obstacles (ten minutes)
+	$(BIN)/python -m oncecast.testing.client_runs --runs 500
+	$(BIN)/python -m oncecast.testing.client_matrix
 
 check: .make/dev ## Check format, lint, types, the import rule and the installed versions
 	$(BIN)/ruff format --check
