@@ -19,8 +19,8 @@ from oncecast.bench.arena import Arena, floor_block, payload, subscriber_request
 from oncecast.bench.base import BenchError, Measured, Plan, Row, alternate, percentile
 from oncecast.bench.processes import Bench, Program
 from oncecast.bench.tools import compiled
-from oncecast.cli import main
 from oncecast.cli.bench import NAMES
+from oncecast.cli.commands import commands
 from oncecast.wire.ws_connection import DataReceived, Role, WebSocketConnection
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the benchmarks need Linux's /proc")
@@ -41,7 +41,7 @@ ROWS = {
 
 def run(*arguments: str) -> Result:
     """Run `oncecast bench`."""
-    return CliRunner().invoke(main, ["bench", *arguments])
+    return CliRunner().invoke(commands, ["bench", *arguments])
 
 
 def row(**fields: Any) -> Row:

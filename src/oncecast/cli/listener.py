@@ -7,19 +7,23 @@ import base64
 import contextlib
 import re
 import time
+from collections.abc import Sequence
 
 import click
 import msgspec
 
-from ..client.base import ClientMessage, Gap, Start, Timing
+from ..client.async_client import AsyncClient
+from ..client.base import ClientMessage, Gap
 from ..client.http import Server
-from ..client.subscription import TRANSPORTS, Attached, Lost, Subscription, subscribe
+from ..client.ladder import Moved
+from ..client.link import LinkState, StateChanged
+from ..client.messages import Messages
+from ..client.transports import TRANSPORTS
 from ..errors import UsageError
 from .base import escaped, in_one_line, put, server_option
 
 __all__ = ["sub"]
 
-_CURSOR = re.compile(r"[A-Za-z0-9._~-]{1,1024}", re.ASCII)  # opaque to us, but it goes into a URL
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Between a JSON text's tokens a line may end; within its strings may stand, in UTF-8, what a terminal obeys (C1
@@ -70,48 +74,62 @@ def sub(
       oncecast sub orders --after k3f9x2-42 --count 1
     """
     with in_one_line(), contextlib.suppress(KeyboardInterrupt):
-        start = _start(after, last, since)
-        asyncio.run(
-            _print(subscribe(server, channels, transport=transport, start=start, timing=Timing()), count, as_json)
-        )
+        if (after is not None) + (last is not None) + (since is not None) > 1:
+            raise UsageError("give one of --after, --last and --since")
+        moment = None if since is None else _moment(since)
+        names = list(TRANSPORTS) if transport == "auto" else [transport]
+
+        async def listen() -> None:
+            async with AsyncClient(str(server), transports=names) as client:
+                _tell_of(client, channels)
+                await _print(client.subscribe(*channels, after=after, last=last, since=moment), count, as_json)
+
+        asyncio.run(listen())
 
 
-async def _print(subscription: Subscription, count: int | None, as_json: bool) -> None:
-    """Print what the subscription yields until `count` messages have come."""
-    channels = list(subscription.places)
+async def _print(messages: Messages, count: int | None, as_json: bool) -> None:
+    """Print the messages, each as it comes, until there have been `count` of them."""
+    several = len(messages.channels) > 1
+    async for message in messages:
+        put(_envelope(message) if as_json else _plain(message, several))
+        count = None if count is None else count - 1
+        if count == 0:
+            return
+
+
+def _tell_of(client: AsyncClient, channels: Sequence[str]) -> None:
+    """Say on standard error, in a line each, what becomes of the connection, and which messages are missing."""
+    names = ", ".join(dict.fromkeys(channels))
+    ranks = list(TRANSPORTS)
     listened = False
     told = ""  # why it was lost: once is enough, however many attempts fail alike
-    async with contextlib.aclosing(subscription.notices()) as notices:
-        async for notice in notices:
-            match notice:
-                case ClientMessage():
-                    put(_envelope(notice) if as_json else _plain(notice, len(channels) > 1))
-                    count = None if count is None else count - 1
-                    if count == 0:
-                        return
-                case Gap():
-                    click.echo(_gap_line(notice), err=True)
-                case Attached(transport):
-                    what = "listening again" if listened else f"listening to {', '.join(channels)}"
-                    click.echo(f"{what} over {transport}", err=True)
-                    listened, told = True, ""
-                case Lost(reason, seconds) if reason != told:
-                    told = reason
-                    what = "trying again until it is back" if seconds else "turning to another transport"
-                    click.echo(f"{escaped(reason.rstrip('.'))}; {what}", err=True)
+
+    def state(change: StateChanged) -> None:
+        nonlocal listened, told
+        if change.after is LinkState.LISTENING:
+            _say(f"{'listening again' if listened else f'listening to {names}'} over {change.reason}")
+            listened, told = True, ""
+        elif change.after is LinkState.WAITING and change.reason != told:
+            told = change.reason
+            _say(f"{_clause(told)}; trying again until it is back")
+
+    def moved(move: Moved) -> None:
+        is_up = ranks.index(move.after) < ranks.index(move.before)
+        _say(f"{_clause(move.reason)}; turning to {'it' if is_up else 'another transport'}")
+
+    client.on("state", state)
+    client.on("transport", moved)
+    client.on("gap", lambda gap: _say(_gap_line(gap)))
 
 
-def _start(after: str | None, last: int | None, since: str | None) -> Start:
-    """Return where to begin. Raises `UsageError`."""
-    if (after is not None) + (last is not None) + (since is not None) > 1:
-        raise UsageError("give one of --after, --last and --since")
-    if last is not None:
-        return Start("last", str(last))
-    if since is not None:
-        return Start("since", f"{_moment(since):.3f}")
-    if after is not None and _CURSOR.fullmatch(after) is None:
-        raise UsageError(f"{after!r} is not a cursor: give a message's id, or latest, or earliest")
-    return Start("after", after or "latest")
+def _say(line: str) -> None:
+    """Print a line on standard error; the messages go on where it is not taken."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
+def _clause(reason: str) -> str:
+    return escaped(reason.rstrip("."))
 
 
 def _moment(text: str) -> float:

@@ -335,7 +335,7 @@ def parse_message(text: bytes | str) -> ClientMessage:
             data = _read_data(raw)
         else:
             raise Broken("the server sent a message without data")
-    except (KeyError, ValueError):  # what msgspec and binascii raise are ValueErrors
+    except (KeyError, ValueError, RecursionError):  # what msgspec and binascii raise are ValueErrors
         raise Broken("the server sent a message that is malformed") from None
     return ClientMessage(
         id=fields.id, channel=fields.channel, data=data, event=fields.event, time=fields.time, raw_data=raw

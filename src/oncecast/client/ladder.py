@@ -20,7 +20,7 @@ MEMORY_SECONDS = 600.0  # a laptop is in another network by then
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The client listens over another transport from now on."""
+    """The client listens over another transport from now on. `reason` begins with the name that it is about."""
 
     before: str
     after: str
@@ -84,7 +84,7 @@ class Ladder:
         if name == self.current and self.is_last:
             return False
         if name == self.current:
-            self._move(self._at + 1, reason)
+            self._move(self._at + 1, f"{name} does not work here: {reason}")
         return True
 
     def broke(self, name: str, lived: float | None, reason: str) -> None:

@@ -114,7 +114,7 @@ JSON_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-stor
 
 def json_reply(status: int, body: bytes, *headers: tuple[str, str]) -> Reply:
     """Return an answer in JSON. It ends its line, so that a terminal's prompt does not follow it on the same one."""
-    return Reply(status, (*headers, *JSON_HEADERS), body + b"\n")
+    return Reply(status, headers + JSON_HEADERS, body + b"\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ export function createConnection(net, ladder, tell) {
   let rival = null;
   let rung = Math.max(0, ladder.indexOf(recall(net))); // of the ladder
   let rivalRung = 0;
-  let why = rung ? "it worked here last time" : "it is the first choice";
+  let why = rung ? "it worked here last time" : "the first choice";
   let openedAt = 0; // 0: not yet
   let heard = 0;
   let beatAt = 0;
@@ -100,7 +100,7 @@ export function createConnection(net, ladder, tell) {
   function remove(channel) {
     if (!places.delete(channel)) return;
     if (places.size) current?.set();
-    else rest("unwanted", "no channel is wanted");
+    else rest("unwanted", "nothing is wanted");
   }
 
   function close() {

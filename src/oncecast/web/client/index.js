@@ -37,7 +37,7 @@ class Cast extends Emitter {
     const wanted = options.transports ?? /** @type {TransportName[]} */ (Object.keys(LINKS));
     for (const name of wanted) if (!LINKS[name]) throw new TypeError(`"${name}" is no transport`);
     const ladder = wanted.filter((name) => name !== "websocket" || net.WebSocket);
-    if (!ladder.length) throw new TypeError("there is no transport left");
+    if (!ladder.length) throw new TypeError("there is no transport");
     this.connection = createConnection(net, ladder, (...event) => {
       this.#hear(...event);
       if (this.#tabs?.leads) this.#tabs.tell({ event });

@@ -36,7 +36,7 @@ export function checkChannel(channel) {
 export function startFields(start) {
   if (typeof start !== "string") return start;
   if (start !== "latest" && start !== "earliest" && !parseCursor(start)) {
-    throw new TypeError(`"${start}" is no place to start: give a cursor, "latest" or "earliest"`);
+    throw new TypeError(`"${start}" is no cursor, "latest" or "earliest"`);
   }
   return { after: start };
 }
