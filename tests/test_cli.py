@@ -13,19 +13,21 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
 from oncecast import __version__
-from oncecast.cli import base, interrupt, publisher
+from oncecast.cli import base, interrupt, listener, publisher
 from oncecast.cli.commands import commands
-from oncecast.client.subscription import Attached, Lost, Subscription
+from oncecast.client import AsyncClient, LinkState, StateChanged
+from oncecast.client.ladder import Ladder
+from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import ConfigurationError
 from oncecast.server.config import Settings, example_file
 
@@ -435,20 +437,84 @@ def test_sub_tells_of_gaps_and_breaks(fake: Fake) -> None:
     assert ["after=e-0", "after=e-5"] == [re.findall("after=[^&]*", path)[0] for path in fake.asked]
 
 
-def test_sub_tells_a_reason_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts that fail alike are one line, until it listens again."""
-    told = []
+class FakeClient:
+    """Takes callbacks as a client does, and calls them."""
 
-    async def notices(_self: object) -> AsyncIterator[object]:
-        for notice in (Lost("down.", 1.0), Lost("down.", 2.0), Attached("sse"), Lost("down.", 1.0), Lost("no", 0.0)):
-            yield notice
-        told.append(True)
+    def __init__(self) -> None:
+        self.callbacks: dict[str, Callable[[Any], object]] = {}
 
-    monkeypatch.setattr(Subscription, "notices", notices)
-    result = listen(fake, "c")
-    expected = ["down; trying again until it is back", "listening to c over sse", "down; trying again until it is back"]
-    assert [*expected, "no; turning to another transport"] == result.stderr.splitlines()
-    assert [True] == told
+    def on(self, kind: str, callback: Callable[[Any], object]) -> None:
+        """Keep the callback."""
+        self.callbacks[kind] = callback
+
+    def state(self, after: LinkState, reason: str) -> None:
+        """Tell of a state."""
+        self.callbacks["state"](StateChanged(LinkState.CONNECTING, after, reason))
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    """A client of which `sub` tells."""
+    client = FakeClient()
+    listener._tell_of(cast(AsyncClient, client), ["c", "d", "c"])
+    return client
+
+
+def test_sub_tells_a_reason_once(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
+    """Attempts that fail alike are one line, until it listens again; what the user need not know is none."""
+    client.state(LinkState.WAITING, "down.")
+    client.state(LinkState.CONNECTING, "sse")
+    client.state(LinkState.WAITING, "down.")
+    client.state(LinkState.LISTENING, "sse")
+    client.state(LinkState.WAITING, "down.")
+    client.state(LinkState.WAITING, "not\x1b there")
+    client.state(LinkState.LISTENING, "sse")
+    client.state(LinkState.CLOSED, "")
+    assert [
+        "down; trying again until it is back",
+        "listening to c, d over sse",
+        "down; trying again until it is back",
+        "not\\x1b there; trying again until it is back",
+        "listening again over sse",
+    ] == capsys.readouterr().err.splitlines()
+
+
+def test_sub_tells_of_transports(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each move from one transport to another is a line with its reason."""
+    ladder = Ladder(list(TRANSPORTS), proof=10.0, on_move=client.callbacks["transport"])
+    ladder.unsuited("websocket", "the server answers 400")
+    for _ in range(2):
+        ladder.broke("sse", None, "cut.")
+    ladder.works("websocket")
+    assert [
+        "websocket does not work here: the server answers 400; turning to another transport",
+        "sse is cut again and again: cut; turning to another transport",
+        "websocket gets through again; turning to it",
+    ] == capsys.readouterr().err.splitlines()
+
+
+def test_sub_goes_on_where_nobody_takes_what_it_tells(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error on a full disk costs no message."""
+    echo = click.echo
+
+    def failing(message: object = None, *, err: bool = False, **options: Any) -> None:
+        if err:
+            raise OSError(errno.ENOSPC, "No space left")
+        echo(message, **options)
+
+    monkeypatch.setattr(click, "echo", failing)
+    fake.streams = [event(1, data="x")]
+    result = listen(fake, "c", "--count", "1")
+    assert (0, "x\n", "") == (result.exit_code, result.stdout, result.stderr)
+
+
+def test_sub_falls_back(fake: Fake) -> None:
+    """Where the handshake of a WebSocket is answered with a stream, it turns to the stream."""
+    fake.streams = [b"", event(1, data="x")]
+    result = call("sub", "--server", fake.url, "c", "--count", "1")
+    turning, listening = result.stderr.splitlines()
+    assert re.fullmatch("websocket does not work here: .*; turning to another transport", turning)
+    assert ("listening to c over sse", "x\n", 0) == (listening, result.stdout, result.exit_code)
 
 
 @pytest.mark.parametrize(

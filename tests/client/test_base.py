@@ -151,6 +151,12 @@ def test_parse_message_malformed(change: dict[str, Any]) -> None:
         parse_message(json.dumps({key: value for key, value in fields.items() if value is not ...}))
 
 
+def test_parse_message_past_all_depth() -> None:
+    """JSON that is deeper than a decoder goes breaks the connection, not the client."""
+    with pytest.raises(Broken):
+        parse_message(f'{{"id": "e-1", "channel": "c", "time": 2, "data": {"[" * 100_000}{"]" * 100_000}}}')
+
+
 def test_parse_gap() -> None:
     """A gap keeps its reason as a string, so that a new one breaks nobody."""
     text = '{"channel": "c", "reason": "new", "missed_from": "e-1", "missed_to": null, "cursor": "e-4"}'

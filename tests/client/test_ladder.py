@@ -23,7 +23,8 @@ def test_what_does_not_work_here() -> None:
     assert ladder.unsuited("b", "silence")
     assert ladder.is_last
     assert not ladder.unsuited("c", "no")
-    assert [Moved("a", "b", "403"), Moved("b", "c", "silence")] == moves
+    assert [("a", "b"), ("b", "c")] == [(move.before, move.after) for move in moves]
+    assert ["a does not work here: 403", "b does not work here: silence"] == [move.reason for move in moves]
 
 
 def test_what_is_cut_again_and_again() -> None:
