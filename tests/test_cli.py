@@ -26,7 +26,7 @@ from oncecast import __version__
 from oncecast.cli import base, interrupt, listener, publisher
 from oncecast.cli.commands import commands
 from oncecast.client import AsyncClient, LinkState, StateChanged
-from oncecast.client.ladder import Ladder
+from oncecast.client.ladder import Ladder, Moved
 from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import ConfigurationError
 from oncecast.server.config import Settings, example_file
@@ -481,7 +481,7 @@ def test_sub_tells_a_reason_once(client: FakeClient, capsys: pytest.CaptureFixtu
 
 def test_sub_tells_of_transports(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
     """Each move from one transport to another is a line with its reason."""
-    ladder = Ladder(list(TRANSPORTS), proof=10.0, on_move=client.callbacks["transport"])
+    ladder = Ladder(list(TRANSPORTS), proof=10.0, on_move=cast(Callable[[Moved], None], client.callbacks["transport"]))
     ladder.unsuited("websocket", "the server answers 400")
     for _ in range(2):
         ladder.broke("sse", None, "cut.")

@@ -307,7 +307,7 @@ async def test_a_transport_that_stays_silent(make: Make) -> None:
     await asyncio.sleep(TIMING.attach * 2.5)
     second.put(got(1))
     assert [1] == await numbers(mine, 1)
-    assert ["nothing came within 0.2 s"] == [move.reason for move in moves]
+    assert ["a does not work here: nothing came within 0.2 s"] == [move.reason for move in moves]
 
 
 async def test_a_defect_is_not_swallowed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
