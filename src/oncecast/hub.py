@@ -193,7 +193,8 @@ class Hub:
                 block = self._block_of(entries, format_)
                 self.counters.deliveries += len(group) * len(entries)
                 self._send_all(list(group.descriptors.items()), block)
-                self._write_all(list(group.writes.values()), block)
+                if group.writes:
+                    self._write_all(list(group.writes.values()), block)
             for subscription in audience.gathered:
                 gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
         if gathered:

@@ -10,7 +10,7 @@ from ..errors import Refusal
 from ..guard.origin import preflight
 from ..message import Draft, Kind, check_channel, check_event, check_key
 from ..transports import short_poll
-from ..transports.base import Query, Reply, json_reply, parse_channels, parse_query
+from ..transports.base import JSON_HEADERS, Query, Reply, parse_channels, parse_query
 from ..transports.long_poll import LongPoll, parse_wait
 from ..transports.sse import HEADERS as SSE_HEADERS
 from ..transports.sse import SseStream, parse_stream
@@ -62,7 +62,7 @@ def handle(app: App, connection: Exchange, request: http1.Request) -> None:
             _listen(app, connection, request, parse_channels(path[len(CHANNELS) :]))
             return
         if request.method == "POST":
-            _publish(app, connection, request, check_channel(path[len(CHANNELS) :]))
+            _publish(app, connection, request, _channel_of(path))
             return
     elif path == PUBLISH:
         allow = ("POST", "OPTIONS")
@@ -215,6 +215,11 @@ def _publish(app: App, connection: Exchange, request: http1.Request, channel: st
     connection.wait(request)
 
 
+@lru_cache(maxsize=1024)  # publishers repeat themselves
+def _channel_of(path: str) -> str:
+    return check_channel(path[len(CHANNELS) :])
+
+
 def _utf8(value: str) -> str:
     """Read a header's value as UTF-8; the codec gave it as Latin-1, which keeps its bytes (RFC 9110 §5.5)."""
     try:
@@ -228,7 +233,7 @@ def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:
     if isinstance(outcome, Refusal):
         connection.reply(outcome)
     else:
-        connection.reply(json_reply(201, envelope.receipt_json(outcome)))
+        connection.reply(Reply(201, JSON_HEADERS, envelope.receipt_json(outcome) + b"\n"))
 
 
 def _publish_batch(app: App, connection: Exchange, request: http1.Request) -> None:
