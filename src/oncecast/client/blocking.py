@@ -12,6 +12,7 @@ import asyncio
 import concurrent.futures
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -78,7 +79,7 @@ class _Engine:
         """Run a coroutine on the loop and return its result; Ctrl-C cancels it. Raises `Broken` where it is closed."""
         future = self.submit(coroutine)
         try:
-            return future.result()
+            return _result(future, None)
         except concurrent.futures.CancelledError:
             raise Broken(CLOSED) from None
         except BaseException:
@@ -180,7 +181,7 @@ class BlockingMessages:
                 raise StopIteration
             self._pending = self._engine.submit(self._messages.batch_from())
         try:
-            cursors, items = self._pending.result(timeout)
+            cursors, items = _result(self._pending, timeout)
         except concurrent.futures.CancelledError:  # the client was closed
             raise StopIteration from None
         finally:
@@ -279,3 +280,16 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _result(future: concurrent.futures.Future[T], timeout: float | None) -> T:
+    """Wait in short turns: a signal that comes just before a wait begins does not interrupt it in CPython."""
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = WAIT_SECONDS if until is None else min(WAIT_SECONDS, max(0.0, until - time.monotonic()))
+        done, _ = concurrent.futures.wait((future,), left)
+        if done or (until is not None and time.monotonic() >= until):
+            return future.result(0)
+
+
+WAIT_SECONDS = 0.5
