@@ -256,6 +256,27 @@ def test_ctrl_c(url: str) -> None:
         assert 0 == process.wait(SECONDS)
 
 
+LATE = """
+import signal, sys, threading
+from oncecast import Client
+with Client(sys.argv[1]) as client, client.subscribe("a") as messages:
+    try:
+        threading.Timer(0.3, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)).start()
+        next(messages)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_that_does_not_wake_the_wait(url: str) -> None:
+    """A signal that another thread gets, or that comes just before the wait, interrupts it all the same."""
+    with subprocess.Popen([sys.executable, "-c", LATE, url], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert "interrupted\n" == process.communicate(timeout=SECONDS)[0]
+        finally:
+            process.kill()
+
+
 def test_a_script_may_forget_to_close(url: str) -> None:
     """A process that ends without closing its client ends."""
     script = "import sys; from oncecast import Client; c = Client(sys.argv[1]); print(c.publish('a', 1).durability)"

@@ -88,6 +88,38 @@ class Measured:
             statistics.median(figures), statistics.median(floors), statistics.median(ratios), min(ratios), max(ratios)
         )
 
+    @classmethod
+    def tails(cls, pairs: Sequence[tuple[Sequence[float], Sequence[float]]], percent: float) -> Measured:
+        """Summarize pairs of (values, their floor's): the percentiles of all together, the extremes of the pairs'."""
+        figure, floor = (
+            percentile([value for part in side for value in part], percent) for side in zip(*pairs, strict=True)
+        )
+        apart = cls.of([(percentile(ours, percent), percentile(floors, percent)) for ours, floors in pairs])
+        return cls(figure, floor, figure / floor, apart.low, apart.high)
+
+    def row(
+        self,
+        name: str,
+        unit: str,
+        note: str,
+        *,
+        target: float | None = None,
+        judged: Literal["figure", "ratio"] = "ratio",
+    ) -> Row:
+        """Return it as a row."""
+        return Row(
+            name=name,
+            unit=unit,
+            figure=self.figure,
+            floor=self.floor,
+            ratio=self.ratio,
+            low=self.low,
+            high=self.high,
+            judged=judged,
+            target=target,
+            note=note,
+        )
+
 
 def alternate(one: Callable[[], float], other: Callable[[], float], pairs: int) -> Measured:
     """Measure in turns: what the rest of the machine does meanwhile then hits both."""

@@ -24,15 +24,10 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     measured = alternate(
         lambda: arena.cost(rounds, batch=BATCH), lambda: arena.floor_cost(rounds, batch=BATCH), plan.pairs
     )
-    yield Row(
-        name=f"burst of {BATCH}",
-        unit="µs CPU per delivery",
-        figure=measured.figure,
-        floor=measured.floor,
-        ratio=measured.ratio,
-        low=measured.low,
-        high=measured.high,
-        judged="figure",
+    yield measured.row(
+        f"burst of {BATCH}",
+        "µs CPU per delivery",
+        f"{arena.count} subscribers; floor: one send() in C of all {BATCH}, by the message",
         target=TARGET,
-        note=f"{arena.count} subscribers; floor: one send() in C of all {BATCH}, by the message",
+        judged="figure",
     )

@@ -26,16 +26,11 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     rounds = plan.rounds(ROUNDS)
     measured = alternate(lambda: with_it.cost(rounds), lambda: without.cost(rounds), plan.pairs)
     sent = [done.bytes / done.deliveries for done in (with_it.rounds(2), without.rounds(2))]
-    yield Row(
-        name="deflate",
-        unit="µs CPU per delivery",
-        figure=measured.figure,
-        floor=measured.floor,
-        ratio=measured.ratio,
-        low=measured.low,
-        high=measured.high,
+    yield measured.row(
+        "deflate",
+        "µs CPU per delivery",
+        f"{count} subscribers, {sent[1]:.0f} bytes become {sent[0]:.0f}; floor: the server without the extension",
         target=TARGET,
-        note=f"{count} subscribers, {sent[1]:.0f} bytes become {sent[0]:.0f}; floor: the server without the extension",
     )
 
 

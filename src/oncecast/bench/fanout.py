@@ -22,15 +22,10 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
         arena.floor()
         rounds = plan.rounds(ROUNDS)
         measured = alternate(lambda: arena.cost(rounds), lambda: arena.floor_cost(rounds), plan.pairs)  # noqa: B023 - called here
-        yield Row(
-            name=f"fanout, {transport}",
-            unit="µs CPU per delivery",
-            figure=measured.figure,
-            floor=measured.floor,
-            ratio=measured.ratio,
-            low=measured.low,
-            high=measured.high,
+        yield measured.row(
+            f"fanout, {transport}",
+            "µs CPU per delivery",
+            f"{arena.count} subscribers, 60 bytes of JSON; floor: one send() in C",
             target=TARGET,
-            note=f"{arena.count} subscribers, 60 bytes of JSON; floor: one send() in C",
         )
         bench.stop_all()

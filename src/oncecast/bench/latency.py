@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from .arena import Arena
-from .base import Measured, Plan, Row, percentile
+from .base import Measured, Plan, Row
 from .processes import Bench
 
 SUBSCRIBERS = 1000
@@ -24,29 +24,8 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     arena.rounds(rounds)
     arena.floor_rounds(rounds)
     pairs = [(arena.rounds(rounds).micros, arena.floor_rounds(rounds).micros) for _ in range(plan.pairs)]
-    ours, floors = ([value for part in side for value in part] for side in zip(*pairs, strict=True))
-    tails = Measured.of([(percentile(a, 99), percentile(b, 99)) for a, b in pairs])
-    figure, floor = percentile(ours, 99), percentile(floors, 99)
-    note = f"{arena.count} subscribers, {len(ours)} rounds; floor: a round of the C loop"
-    yield Row(
-        name="latency, p99",
-        unit="µs until the last has it",
-        figure=figure,
-        floor=floor,
-        ratio=figure / floor,
-        low=tails.low,
-        high=tails.high,
-        target=TARGET,
-        note=note,
-    )
-    means = Measured.of([(statistics.fmean(a), statistics.fmean(b)) for a, b in pairs])
-    yield Row(
-        name="latency, mean",
-        unit="µs until the last has it",
-        figure=means.figure,
-        floor=means.floor,
-        ratio=means.ratio,
-        low=means.low,
-        high=means.high,
-        note=note,
-    )
+    count = sum(len(ours) for ours, _ in pairs)
+    unit, note = "µs until the last has it", f"{arena.count} subscribers, {count} rounds; floor: a round of the C loop"
+    yield Measured.tails(pairs, 99).row("latency, p99", unit, note, target=TARGET)
+    means = Measured.of([(statistics.fmean(ours), statistics.fmean(floors)) for ours, floors in pairs])
+    yield means.row("latency, mean", unit, note)

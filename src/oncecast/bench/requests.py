@@ -25,17 +25,7 @@ def compare(bench: Bench, plan: Plan, server: ServerProcess, request: bytes, *, 
         return Row(name=name, unit=unit, figure=figure, target=target, note=f"{note}; {MISSING}")
     theirs = bench.load(rival.port, CONNECTIONS, request)
     measured = alternate(lambda: _cost(server, ours, count), lambda: _cost(rival, theirs, count), plan.pairs)
-    return Row(
-        name=name,
-        unit=unit,
-        figure=measured.figure,
-        floor=measured.floor,
-        ratio=measured.ratio,
-        low=measured.low,
-        high=measured.high,
-        target=target,
-        note=f"{note}; floor: nginx, `return 200`",
-    )
+    return measured.row(name, unit, f"{note}; floor: nginx, `return 200`", target=target)
 
 
 def _cost(server: ServerProcess, load: Program, count: int) -> float:

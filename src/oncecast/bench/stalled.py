@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .arena import Arena
-from .base import Measured, Plan, Row, number, percentile
+from .base import Measured, Plan, Row, number
 from .processes import Bench
 
 READERS = 1000
@@ -41,19 +41,13 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     rounds = plan.rounds(ROUNDS)
     without.rounds(rounds)
     pairs = [(beside.rounds(rounds).micros, without.rounds(rounds).micros) for _ in range(plan.pairs)]
-    with_all, without_all = ([value for part in side for value in part] for side in zip(*pairs, strict=True))
-    tails = Measured.of([(percentile(a, 99), percentile(b, 99)) for a, b in pairs])
-    figure, floor = percentile(with_all, 99), percentile(without_all, 99)
-    yield Row(
-        name="stalled, latency p99",
-        unit="µs until the last reader has it",
-        figure=figure,
-        floor=floor,
-        ratio=figure / floor,
-        low=tails.low,
-        high=tails.high,
+    measured = Measured.tails(pairs, 99)
+    timed = sum(len(ours) for ours, _ in pairs)
+    yield measured.row(
+        "stalled, latency p99",
+        "µs until the last reader has it",
+        f"{count} readers beside {count} stalled, {timed} rounds; floor: without the stalled",
         target=LATENCY_TARGET,
-        note=f"{count} readers beside {count} stalled, {len(with_all)} rounds; floor: without the stalled",
     )
     yield Row(
         name="stalled, memory",

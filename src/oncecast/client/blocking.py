@@ -31,6 +31,7 @@ __all__ = ["BlockingMessages", "Client", "Options"]
 
 T = TypeVar("T")
 CLOSED = "the client was closed"
+WAIT_SECONDS = 0.5  # at most so long after it a signal is heard that came just before a wait began
 
 
 class Options(TypedDict, total=False):
@@ -100,6 +101,16 @@ class _Engine:
         await self.client.close()
 
 
+def _result(future: concurrent.futures.Future[T], timeout: float | None) -> T:
+    """Wait, in turns: CPython does not interrupt a wait for a signal that came just before it, or to another thread."""
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = WAIT_SECONDS if until is None else min(WAIT_SECONDS, max(0.0, until - time.monotonic()))
+        done, _ = concurrent.futures.wait((future,), left)
+        if done or (until is not None and time.monotonic() >= until):
+            return future.result(0)
+
+
 class BlockingMessages:
     """A subscription: an iterator of messages, in order, each once. It ends when it or its client is closed.
 
@@ -115,7 +126,7 @@ class BlockingMessages:
         self._lock = threading.Lock()
         self._items: deque[ClientMessage | Gap] = deque()
         self._cursors: dict[str, str] = {}
-        self._pending: concurrent.futures.Future[tuple[dict[str, str], list[ClientMessage | Gap]]] | None = None
+        self._filling: asyncio.Future[tuple[dict[str, str], list[ClientMessage | Gap]]] | None = None  # the loop's own
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -175,22 +186,35 @@ class BlockingMessages:
         return item
 
     def _fetch(self, timeout: float | None) -> None:
-        """Wait for the next items. What is interrupted here goes on, and is waited for by the next call."""
-        if self._pending is None:
-            if not self._engine.usable:
-                raise StopIteration
-            self._pending = self._engine.submit(self._messages.batch_from())
+        """Wait for the next items."""
+        if not self._engine.usable:
+            raise StopIteration
+        future = self._engine.submit(self._fill())
         try:
-            cursors, items = _result(self._pending, timeout)
+            _result(future, timeout)
         except concurrent.futures.CancelledError:  # the client was closed
             raise StopIteration from None
-        finally:
-            if self._pending.done():
-                self._pending = None
-        self._cursors.update(cursors)
-        self._items.extend(items)
-        if not items:
+        except BaseException:
+            future.cancel()
+            raise
+        if not self._items:
             raise StopIteration
+
+    async def _fill(self) -> None:
+        """Put the next items where the iterating threads find them, on the loop.
+
+        Nothing passes through the hands of whoever waits: a Ctrl-C may come at any of its instructions, and what it held
+        then would be lost. What is under way when it gives up goes on, and is waited for by the next call.
+        """
+        if self._filling is None:
+            self._filling = asyncio.ensure_future(self._messages.batch_from())
+        filling = self._filling
+        await asyncio.wait({filling})
+        if self._filling is filling:
+            self._filling = None
+            cursors, items = filling.result()
+            self._cursors.update(cursors)
+            self._items.extend(items)
 
     async def _look(self) -> dict[str, str]:
         return self._messages.cursors
@@ -280,16 +304,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _result(future: concurrent.futures.Future[T], timeout: float | None) -> T:
-    """Wait in short turns: a signal that comes just before a wait begins does not interrupt it in CPython."""
-    until = None if timeout is None else time.monotonic() + timeout
-    while True:
-        left = WAIT_SECONDS if until is None else min(WAIT_SECONDS, max(0.0, until - time.monotonic()))
-        done, _ = concurrent.futures.wait((future,), left)
-        if done or (until is not None and time.monotonic() >= until):
-            return future.result(0)
-
-
-WAIT_SECONDS = 0.5

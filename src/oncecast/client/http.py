@@ -11,7 +11,7 @@ import contextlib
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -267,3 +267,23 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ConnectionResetError):
         return "connection reset"
     return error.strerror or str(error) or type(error).__name__
+
+
+class OverHttp:
+    """What each transport is made with: where the server is, who asks, and how long to be patient."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timing: Timing,
+        sleep: Callable[[float], Awaitable[object]],
+        authorize: Authorize = anonymous,
+    ) -> None:
+        self._server = server
+        self._timing = timing
+        self._authorize = authorize
+        self._sleep = sleep
+
+    def _connection(self) -> Connection:
+        return Connection(self._server, timing=self._timing, authorize=self._authorize)

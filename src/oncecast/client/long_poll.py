@@ -6,35 +6,22 @@ The first request never waits: it fetches the cursor, without which a break befo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
-from .base import Authorize, Event, Start, Timing, anonymous
-from .http import Connection, Server
+from .base import Event, Start
+from .http import OverHttp
 from .poll import Poll
 
 __all__ = ["LongPoll"]
 
 
-class LongPoll:
+class LongPoll(OverHttp):
     """The transport. A server that answers early with nothing new is asked again after `sleep`."""
-
-    def __init__(
-        self,
-        server: Server,
-        *,
-        timing: Timing,
-        sleep: Callable[[float], Awaitable[object]],
-        authorize: Authorize = anonymous,
-    ) -> None:
-        self._server = server
-        self._timing = timing
-        self._authorize = authorize
-        self._sleep = sleep
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         loop = asyncio.get_running_loop()
-        connection = Connection(self._server, timing=self._timing, authorize=self._authorize)
+        connection = self._connection()
         try:
             poll = Poll(connection, starts)
             wait = 0.0

@@ -5,34 +5,21 @@ The last resort: it works through anything that lets a GET pass.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
-from .base import Authorize, Event, Start, Timing, anonymous
-from .http import Connection, Server
+from .base import Event, Start
+from .http import OverHttp
 from .poll import Poll
 
 __all__ = ["ShortPoll"]
 
 
-class ShortPoll:
+class ShortPoll(OverHttp):
     """The transport. `sleep` waits between polls that found nothing new."""
-
-    def __init__(
-        self,
-        server: Server,
-        *,
-        timing: Timing,
-        sleep: Callable[[float], Awaitable[object]],
-        authorize: Authorize = anonymous,
-    ) -> None:
-        self._server = server
-        self._timing = timing
-        self._authorize = authorize
-        self._sleep = sleep
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
-        connection = Connection(self._server, timing=self._timing, authorize=self._authorize)
+        connection = self._connection()
         try:
             poll = Poll(connection, starts)
             while True:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import msgspec
 
 from ..wire import sse
 from .base import (
     MESSAGE_BYTES,
-    Authorize,
     Broken,
     CursorMoved,
     Event,
@@ -22,39 +21,25 @@ from .base import (
     Received,
     RetryHint,
     Start,
-    Timing,
     Unsuited,
-    anonymous,
     common_start,
     parse_cursor,
     parse_gap,
     parse_message,
     refusal,
 )
-from .http import Connection, Server, retry_after
+from .http import OverHttp, retry_after
 from .poll import target
 
 __all__ = ["Sse", "Stream"]
 
 
-class Sse:
+class Sse(OverHttp):
     """The transport."""
-
-    def __init__(
-        self,
-        server: Server,
-        *,
-        timing: Timing,
-        sleep: Callable[[float], Awaitable[object]],
-        authorize: Authorize = anonymous,
-    ) -> None:
-        self._server = server
-        self._timing = timing
-        self._authorize = authorize
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
-        connection = Connection(self._server, timing=self._timing, authorize=self._authorize)
+        connection = self._connection()
         try:
             path = target(sorted(starts), common_start(starts)) + "&envelope=1"
             head = await connection.stream(

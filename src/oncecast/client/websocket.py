@@ -35,7 +35,7 @@ from .base import (
     parse_gap,
     parse_message,
 )
-from .http import CLOSE_SECONDS, Connection, Server
+from .http import CLOSE_SECONDS, Connection, OverHttp, Server
 
 __all__ = ["PROTOCOL", "Session", "WebSocket"]
 
@@ -46,7 +46,7 @@ _NO_HANDSHAKE = {"request_invalid", "not_found", "method_not_allowed", "upgrade_
 _RETRY_CLOSES = {row.close for row in ERRORS.values() if row.retry}
 
 
-class WebSocket:
+class WebSocket(OverHttp):
     """The transport."""
 
     def __init__(
@@ -57,15 +57,13 @@ class WebSocket:
         sleep: Callable[[float], Awaitable[object]],
         authorize: Authorize = anonymous,
     ) -> None:
-        self._server = server
-        self._timing = timing
-        self._authorize = authorize
+        super().__init__(server, timing=timing, sleep=sleep, authorize=authorize)
         self._starts: dict[str, Start] = {}
         self._live: tuple[Connection, WebSocketConnection, Session] | None = None
 
     async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
-        connection = Connection(self._server, timing=self._timing, authorize=self._authorize)
+        connection = self._connection()
         codec = WebSocketConnection(Role.CLIENT, max_message_bytes=MESSAGE_BYTES)
         self._starts = dict(starts)
         try:

@@ -18,6 +18,11 @@ class Bucket:
         self._credit = burst
         self._stamp = now
 
+    @classmethod
+    def steady(cls, rate: float, now: float) -> Bucket:
+        """Return the bucket of a connection: what two seconds allow may come at once."""
+        return cls(rate, 2 * rate, now)
+
     def take(self, now: float, count: float = 1) -> float:
         """Spend `count`. Returns 0 where that is allowed, else the seconds after which it will be."""
         credit = self._credit + (now - self._stamp) * self.rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,7 +48,7 @@ class Counters:
     """What the connections have done since the server began."""
 
     connections: int = 0
-    requests: dict[int, int] = field(default_factory=dict)  # by status
+    requests: Counter[int] = field(default_factory=Counter)  # by status
     publishes: int = 0
     turned_away: int = 0
 

@@ -193,7 +193,6 @@ class Connection(asyncio.BufferedProtocol):
         self._move(CLOSED)
         self.app.dismiss(self)
         self._listener = self._transport = self._parser = self._request = None
-        self.write = _nowhere
         self._let_go()
         if listener is not None:
             listener.closed()
@@ -236,8 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         self._listener = self._parser = self._request = None
         self._full = False
         self._resume_reading()
-        self._let_go()  # whoever kept `write` writes to nowhere from here on
-        self.write = _nowhere
+        self._let_go()
         self._untaken = self._count_untaken()
         unsent = transport.get_write_buffer_size() > 0
         self.wake_at(self.now() + (self.app.deadlines.answer if unsent else LINGER_SECONDS))
@@ -326,8 +324,7 @@ class Connection(asyncio.BufferedProtocol):
         """Count publishes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
         now = self.now()
         if self._bucket is None:
-            rate = self.app.settings.publishes_per_second
-            self._bucket = Bucket(rate, 2 * rate, now)
+            self._bucket = Bucket.steady(self.app.settings.publishes_per_second, now)
         seconds = self._bucket.take(now, count)
         if seconds:
             raise Refusal(
@@ -434,10 +431,9 @@ class Connection(asyncio.BufferedProtocol):
             self.write = self._write_straight
 
     def _let_go(self) -> None:
-        """Forget the descriptor, which is the transport's to close."""
-        if self.descriptor is not None:
-            self.descriptor = None
-            self.write = _nowhere if self._transport is None else self._transport.write
+        """Forget the descriptor, which is the transport's to close: what is written from here on goes nowhere."""
+        self.descriptor = None
+        self.write = _nowhere
 
     def _write_straight(self, data: bytes) -> None:
         descriptor = self.descriptor

@@ -84,8 +84,7 @@ def handle(app: App, connection: Exchange, request: http1.Request) -> None:
 
 def encode(app: App, request: http1.Request | None, reply: Reply, *, close: bool = False) -> bytes:
     """Return the bytes of an answer; `request` is None where it could not be read. `close` says that none follows."""
-    requests = app.counters.requests
-    requests[reply.status] = requests.get(reply.status, 0) + 1
+    app.counters.requests[reply.status] += 1
     if request is None:
         return http1.response(reply.status, reply.headers, reply.body, keep_alive=False, date=app.date)
     if reply.status == 426:  # its Upgrade has to be named in Connection (RFC 9110 §7.8)
@@ -139,7 +138,7 @@ def _stream(app: App, connection: Exchange, request: http1.Request, channels: tu
         framing = (("Transfer-Encoding", "chunked"), *framing)
 
     def head(headers: tuple[tuple[str, str], ...]) -> bytes:
-        app.counters.requests[200] = app.counters.requests.get(200, 0) + 1
+        app.counters.requests[200] += 1
         return http1.response_head(200, (*headers, *framing, *_cors(app, request)), date=app.date)
 
     last_event_id = request.headers.get("last-event-id")
@@ -173,7 +172,7 @@ def _upgrade(app: App, connection: Exchange, request: http1.Request, channels: t
     except Refusal as refusal:
         connection.fail(refusal)  # frames may follow what was meant as a handshake: nothing after it is a request
         return
-    app.counters.requests[101] = app.counters.requests.get(101, 0) + 1
+    app.counters.requests[101] += 1
 
 
 def _connect(app: App, connection: Exchange, request: http1.Request) -> None:

@@ -27,6 +27,7 @@ logger = logging.getLogger("oncecast.server")
 
 BACKLOG = 4096  # connections that wait to be accepted: all clients come back at once after a restart
 TRIM_SECONDS = 1.0
+CUT_SECONDS = 1.0  # for the loop to let go of what was cut off: a turn or two
 STOP_SECONDS = 3.0  # for the goodbyes to be heard
 
 
@@ -70,12 +71,9 @@ class Server:
             server.close()
         for connection in list(self.app.connections):
             connection.drain()
-        if self.app.connections:
-            empty = asyncio.Event()
-            self.app.when_empty = empty.set
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(empty.wait(), seconds)
+        await self._wait_until_empty(seconds)
         self.cut_off()
+        await self._wait_until_empty(CUT_SECONDS)
         for task in self._tasks:
             task.cancel()
         for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
@@ -84,6 +82,13 @@ class Server:
         for server in self._listening:
             await server.wait_closed()
         self.node.broker.close()
+
+    async def _wait_until_empty(self, seconds: float) -> None:
+        if self.app.connections:
+            empty = asyncio.Event()
+            self.app.when_empty = empty.set
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(empty.wait(), seconds)
 
     def cut_off(self) -> None:
         """Close every connection at once."""

@@ -57,7 +57,11 @@ def cursor_frame(cursor: Cursor) -> bytes:
 
 
 class _Socket(ABC):
-    """What both sockets share: the codec, liveness, the flood guard, and the close."""
+    """What both sockets share: the codec, liveness, the flood guard, and the close.
+
+    `opening` is the answer to the handshake: it goes out with what `_begin` sends, in one write. Raises `Refusal`
+    before anything is written.
+    """
 
     __slots__ = (
         "_bucket",
@@ -73,7 +77,17 @@ class _Socket(ABC):
         "write",
     )
 
-    def __init__(self, node: Node, settings: Settings, link: Link, opening: bytes, deflate: Parameters | None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        link: Link,
+        channels: tuple[str, ...],
+        query: Query,
+        opening: bytes,
+        deflate: Parameters | None = None,
+    ) -> None:
+        check_count(channels, settings.channels_per_subscription)
         self._node = node
         self._settings = settings
         self._link = link
@@ -86,8 +100,13 @@ class _Socket(ABC):
         self._full = False
         self._out: list[bytes] | None = [opening]
         link.wake_at(link.now() + settings.heartbeat_seconds)
+        self._begin(channels, query.start or LATEST)
+        self._write_out()
 
     # -- for the two kinds
+
+    @abstractmethod
+    def _begin(self, channels: tuple[str, ...], start: Start) -> None: ...
 
     @abstractmethod
     def _subscriptions(self) -> Sequence[Subscription]: ...
@@ -190,16 +209,14 @@ class _Socket(ABC):
     def _spend(self) -> bool:
         """Count a frame against the flood guard; past it the socket is closed and False returned."""
         now = self._link.now()
-        rate = self._settings.frames_per_second
         if self._bucket is None:
-            self._bucket = Bucket(rate, 2 * rate, now)
+            self._bucket = Bucket.steady(self._settings.frames_per_second, now)
         return self._spent(self._bucket, now, "frames")
 
     def _spend_publish(self) -> bool:
         now = self._link.now()
-        rate = self._settings.publishes_per_second
         if self._publishes is None:
-            self._publishes = Bucket(rate, 2 * rate, now)
+            self._publishes = Bucket.steady(self._settings.publishes_per_second, now)
         return self._spent(self._publishes, now, "publishes")
 
     def _spent(self, bucket: Bucket, now: float, what: str) -> bool:
@@ -233,23 +250,11 @@ class V1Socket(_Socket):
 
     __slots__ = ("_joined",)
 
-    def __init__(
-        self,
-        node: Node,
-        settings: Settings,
-        link: Link,
-        channels: tuple[str, ...],
-        query: Query,
-        opening: bytes,
-        deflate: Parameters | None = None,
-    ) -> None:
-        check_count(channels, settings.channels_per_subscription)
-        super().__init__(node, settings, link, opening, deflate)
+    def _begin(self, channels: tuple[str, ...], start: Start) -> None:
         # A tuple, not a dictionary: most have one channel, and an idle subscriber is to be small.
         self._joined: tuple[Subscription, ...] = ()
         for channel in channels:
-            self._subscribe(channel, query.start or LATEST, None)
-        self._write_out()
+            self._subscribe(channel, start, None)
 
     def gap(self, gap: Gap, /) -> None:
         """Send a `gap` frame."""
@@ -340,25 +345,13 @@ class RawSocket(_Socket):
 
     __slots__ = ("_channels", "_subscription")
 
-    def __init__(
-        self,
-        node: Node,
-        settings: Settings,
-        link: Link,
-        channels: tuple[str, ...],
-        query: Query,
-        opening: bytes,
-        deflate: Parameters | None = None,
-    ) -> None:
-        check_count(channels, settings.channels_per_subscription)
-        super().__init__(node, settings, link, opening, deflate)
+    def _begin(self, channels: tuple[str, ...], start: Start) -> None:
         self._channels = channels
-        self._subscription, place = node.subscribe(
-            channels, query.start or LATEST, self, formats(deflate)[1], link.descriptor
+        self._subscription, place = self._node.subscribe(
+            channels, start, self, formats(self._deflate)[1], self._link.descriptor
         )
         if place.gaps:
             self.gap(place.gaps[0])
-        self._write_out()
 
     def gap(self, gap: Gap, /) -> None:
         """Close: no frame of this socket could say it."""

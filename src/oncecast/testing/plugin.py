@@ -1,1 +1,0 @@
-"""The pytest plugin: fixtures for whoever tests against oncecast."""
