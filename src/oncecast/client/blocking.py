@@ -203,8 +203,8 @@ class BlockingMessages:
     async def _fill(self) -> None:
         """Put the next items where the iterating threads find them, on the loop.
 
-        Nothing passes through the hands of whoever waits: a Ctrl-C may come at any of its instructions, and what it held
-        then would be lost. What is under way when it gives up goes on, and is waited for by the next call.
+        Nothing passes through the hands of whoever waits: a Ctrl-C may come at any of its instructions, and what it
+        held then would be lost. What is under way when it gives up goes on, and is waited for by the next call.
         """
         if self._filling is None:
             self._filling = asyncio.ensure_future(self._messages.batch_from())
