@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.log import Retention
-from oncecast.message import Draft, Kind
+from oncecast.message import Draft, Kind, Retention
 from oncecast.subscription import Lag
 from oncecast.transports.base import parse_query
 from oncecast.transports.sse import HEADERS, SseStream

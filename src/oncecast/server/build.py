@@ -11,7 +11,7 @@ from ..brokers.base import Broker
 from ..brokers.memory import MemoryBroker, new_epoch
 from ..errors import ConfigurationError
 from ..guard.origin import Origins
-from ..log import Retention
+from ..message import Retention
 from ..node import ChannelPolicy, Node
 from ..subscription import Lag
 from ..transports.base import Settings as TransportSettings

@@ -257,7 +257,7 @@ class Connection(asyncio.BufferedProtocol):
     def reply(self, reply: Reply | Refusal) -> None:
         """Answer the request that is being handled, and go on to the next."""
         request = self._request
-        if request is None:  # the client is gone
+        if request is None:
             return
         if isinstance(reply, Refusal):
             reply = error_reply(reply)
@@ -266,7 +266,8 @@ class Connection(asyncio.BufferedProtocol):
     def send(self, answer: bytes) -> None:
         """Do as `reply` does, with an answer that is bytes already."""
         request = self._request
-        assert request is not None
+        if request is None:  # the client is gone
+            return
         self._request = self._listener = None
         self.write(answer)
         waiting = self.phase is WAITING

@@ -117,11 +117,21 @@ def _listen(app: App, connection: Exchange, request: http1.Request, channels: tu
         _long_poll(app, connection, request, channels, query)
     else:
         parse_wait(app.settings, query)  # HEAD does not wait, and is refused what GET is
-        reply = short_poll.answer(app.node, app.settings, channels, query, headers.get("if-none-match"))
-        answer = encode(app, request, reply, close=not app.ready)
-        if reply.status == 200 and request.keep_alive:
-            app.memo.put(request, answer)
-        connection.send(answer)
+        answered = partial(_short_polled, app, connection, request, app.node.log.version, app.second)
+        short_poll.answer(app.node, app.settings, channels, query, headers.get("if-none-match"), answered)
+        connection.wait(request)
+
+
+def _short_polled(
+    app: App, connection: Exchange, request: http1.Request, version: int, second: int, reply: Reply | Refusal
+) -> None:
+    if isinstance(reply, Refusal) or app.node.log.version != version or app.second != second:
+        connection.reply(reply)  # it was long in coming
+        return
+    answer = encode(app, request, reply, close=not app.ready)
+    if reply.status == 200 and request.keep_alive:
+        app.memo.put(request, answer)
+    connection.send(answer)
 
 
 def _long_poll(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:

@@ -18,9 +18,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ..errors import Refusal
-from ..log import EARLIEST, LATEST, Entry, Start, StartKind
-from ..message import Cursor, Gap, Message, check_channel
-from ..node import Node
+from ..log import Entry
+from ..message import EARLIEST, LATEST, Cursor, Gap, Message, Start, StartKind, check_channel
+from ..node import Node, Poll
 from ..wire import envelope
 from ..wire.ws_frames import REASON_BYTES
 
@@ -207,9 +207,12 @@ def check_count(channels: Sequence[object], limit: int) -> None:
 
 
 class PollRequest:
-    """What a poll asks for: the channels, the start, and what the client has already (`If-None-Match`)."""
+    """What a poll asks for: the channels, the start, and what the client has already (`If-None-Match`).
 
-    __slots__ = ("channels", "known", "limit", "node", "start")
+    `here` is how far the log had been read when there was nothing new.
+    """
+
+    __slots__ = ("channels", "here", "known", "limit", "node", "start")
 
     def __init__(
         self, node: Node, settings: Settings, channels: tuple[str, ...], query: Query, if_none_match: str | None
@@ -220,15 +223,26 @@ class PollRequest:
         self.start = query.start or EARLIEST
         self.limit = min(query.limit or settings.poll_messages, settings.poll_messages)
         self.known = _etag_cursors(if_none_match)
+        self.here = node.log.cursor(node.log.head)
 
-    def answer(self, *, even_if_nothing: bool = True) -> Reply | None:
-        """Read the log now. With nothing new the answer is 304 to whoever has it, or None if that is asked for."""
-        poll = self.node.poll(self.channels, self.start, self.limit)
+    def answer(self, done: Callable[[Reply | Refusal | None], None], *, even_if_nothing: bool = True) -> None:
+        """Read the log now, and call `done` once.
+
+        With nothing new the answer is 304 to whoever has it, or None unless `even_if_nothing`.
+        """
+
+        def polled(poll: Poll | Refusal) -> None:
+            done(poll if isinstance(poll, Refusal) else self._reply(poll, even_if_nothing))
+
+        self.node.poll(self.channels, self.start, self.limit, polled)
+
+    def _reply(self, poll: Poll, even_if_nothing: bool) -> Reply | None:
         nothing = not (poll.entries or poll.gaps)
         known = not poll.gaps and self._has(poll.entries, poll.cursor.epoch)
         if (nothing or known) and not even_if_nothing:
             if nothing:
                 self.start = after_cursor(poll.cursor)  # `latest` must not move on while this waits
+            self.here = max(poll.cursor, self.node.log.cursor(self.node.log.head), key=lambda cursor: cursor.seq)
             return None
         if known:
             return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")

@@ -10,8 +10,8 @@ import base64
 from collections.abc import Callable
 
 from ..errors import Refusal
-from ..log import LATEST, Start, hold_until_last
-from ..message import GAP_EVENT, Cursor, Gap, Kind, Message
+from ..log import Place, hold_until_last
+from ..message import GAP_EVENT, LATEST, Cursor, Gap, Kind, Message, Start
 from ..node import Node
 from ..wire import envelope, http1, sse
 from .base import Link, Query, Settings, after_cursor, check_count
@@ -97,10 +97,18 @@ class SseStream:
         self._heartbeat = settings.heartbeat_seconds
         self._format = sse_format(enveloped=query.envelope or len(channels) > 1, chunked=chunked)
         self.write: Callable[[bytes], None] = link.write
-        self._subscription, place = node.subscribe(channels, start, self, self._format, link.descriptor)
-        gaps = map(self._format.gap, hold_until_last(place.gaps, place.told))
-        opening = self._format.opening(place.told) + b"".join(gaps)
-        link.write(head(HEADERS) + opening)
+        first = head(HEADERS)
+
+        def attached(place: Place) -> None:
+            nonlocal first
+            gaps = map(self._format.gap, hold_until_last(place.gaps, place.told))
+            link.write(first + self._format.opening(place.told) + b"".join(gaps))
+            first = b""
+
+        self._subscription = node.subscribe(channels, start, self, self._format, attached, link.descriptor)
+        if first:  # the start is being looked up: its place comes later
+            link.write(first)
+            first = b""
         link.wake_at(link.now() + self._heartbeat)
 
     def gap(self, gap: Gap, /) -> None:
