@@ -19,7 +19,7 @@ __all__ = ["serve"]
 @click.option("--host", metavar="H", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, metavar="P", help="The port; 0 takes any free one.  [default: 8000]")
 @click.option("--workers", type=int, metavar="N", help="Processes that serve together.  [default: 1]")
-@click.option("--broker", metavar="URL", help="Where messages are ordered and kept.  [default: memory://]")
+@click.option("--broker", metavar="URL", help="Where messages are ordered and kept.  [default: sqlite:///oncecast.db]")
 @config_option
 @click.option("--tls-cert", metavar="FILE", help="The certificate chain, PEM; with --tls-key.")
 @click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")

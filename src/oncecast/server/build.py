@@ -6,9 +6,11 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from ..brokers.base import Broker
 from ..brokers.memory import MemoryBroker, new_epoch
+from ..brokers.sqlite import SqliteBroker
 from ..errors import ConfigurationError
 from ..guard.origin import Origins
 from ..message import Retention
@@ -18,31 +20,51 @@ from ..transports.base import Settings as TransportSettings
 from ..wire.http1 import Limits
 from .app import App, Deadlines
 from .pages import load_pages
-from .settings import Settings, connection_ceiling, rule_for
+from .settings import MEMORY, SQLITE, Settings, connection_ceiling, rule_for
+
+Policy = Callable[[str], ChannelPolicy]
 
 
-def build_broker(url: str) -> Broker:
-    """Return the broker that a URL names."""
-    if url == "memory://":
-        return MemoryBroker(new_epoch(os.urandom(8)), time.time)
-    raise ConfigurationError(f"broker: {url} is not one that this version knows: use memory://")
+def build_broker(settings: Settings, policy: Policy, call: Callable[[Callable[[], None]], object]) -> Broker:
+    """Return the broker that the settings name. `call` runs a callable on the loop's thread, soon."""
+    epoch = new_epoch(os.urandom(8))
+    key_seconds = settings.retention.key_seconds
+    if settings.broker == MEMORY:
+        return MemoryBroker(epoch, time.time, key_seconds=key_seconds)
+    if settings.broker.startswith(SQLITE):
+        return SqliteBroker(
+            Path(settings.broker.removeprefix(SQLITE)),
+            epoch=epoch,
+            wall=time.time,
+            call=call,
+            policy=lambda channel: policy(channel).retention,
+            durability=settings.durability,
+            key_seconds=key_seconds,
+        )
+    raise ConfigurationError(f"broker: {settings.broker} is not one that this version knows: use {SQLITE}oncecast.db")
+
+
+def build_policy(settings: Callable[[], Settings]) -> Policy:
+    """Return what gives a channel's policy, by the settings as they are when it is asked."""
+
+    def policy(channel: str) -> ChannelPolicy:
+        rule = rule_for(settings(), channel)
+        assert rule.messages is not None
+        assert rule.seconds is not None
+        return ChannelPolicy(Retention(rule.messages, rule.seconds), Lag(rule.lag))
+
+    return policy
 
 
 def build_node(
     settings: Settings,
     broker: Broker,
+    policy: Policy,
     *,
     monotonic: Callable[[], float],
     schedule: Callable[[Callable[[], None]], object],
 ) -> Node:
-    """Return the node, with each channel's policy from the settings."""
-
-    def policy(channel: str) -> ChannelPolicy:
-        rule = rule_for(settings, channel)
-        assert rule.messages is not None
-        assert rule.seconds is not None
-        return ChannelPolicy(Retention(rule.messages, rule.seconds), Lag(rule.lag))
-
+    """Return the node."""
     return Node(broker, policy=policy, max_bytes=settings.retention.bytes, monotonic=monotonic, schedule=schedule)
 
 

@@ -25,7 +25,17 @@ from msgspec import Meta, Struct
 
 from ..errors import ConfigurationError, Refusal
 from ..message import check_channel
-from .settings import ChannelRule, Limits, Retention, Settings, connection_ceiling, rule_for
+from .settings import (
+    DEFAULT_BROKER,
+    MEMORY,
+    SQLITE,
+    ChannelRule,
+    Limits,
+    Retention,
+    Settings,
+    connection_ceiling,
+    rule_for,
+)
 
 __all__ = [
     "DEFAULT_FILE",
@@ -77,6 +87,9 @@ def load(*, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, o
         found.update(_from_file(file))
     found.update(_from_environ(environ))
     found.update(_from_flags(flags))
+    # To try things out leaves nothing behind.
+    dev, _ = found.get(("dev",), (False, ""))
+    found.setdefault(("broker",), (MEMORY if dev else DEFAULT_BROKER, "default"))
 
     values: dict[tuple[str, ...], dict[str, object]] = {}
     sources = {_dotted((*table, key)): "default" for table, keys in _TABLES.items() for key in keys}
@@ -270,7 +283,7 @@ class _Setting:
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_LATER_BROKERS = ("sqlite", "redis", "kafka", "amqp", "nats")
+_LATER_BROKERS = ("redis", "kafka", "amqp", "nats")
 
 
 def _check_origin(text: str, where: str) -> str:
@@ -305,12 +318,14 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     scheme = settings.broker.partition(":")[0].lower()
     if scheme in _LATER_BROKERS:
         # Only the scheme is repeated: a broker's URL can hold a password.
-        fail("broker", f"{scheme}:// is not in this version; use memory://")
-    if settings.broker != "memory://":
+        fail("broker", f"{scheme}:// is not in this version; use {DEFAULT_BROKER} or {MEMORY}")
+    if settings.broker != MEMORY and not (settings.broker.startswith(SQLITE) and settings.broker != SQLITE):
         later = ", ".join(f"{name}://" for name in _LATER_BROKERS)
-        fail("broker", f"not a broker URL that is known; use memory:// ({later} are not in this version)")
-    if settings.workers > 1:
-        fail("workers", f"{settings.workers} processes can't share memory://; in this version, set workers to 1")
+        fail(
+            "broker", f"not a broker URL that is known; use {SQLITE}FILE or {MEMORY} ({later} are not in this version)"
+        )
+    if settings.workers > 1 and settings.broker == MEMORY:
+        fail("workers", f"{settings.workers} processes can't share {MEMORY}; use {DEFAULT_BROKER}, or workers = 1")
 
 
 def _is_loopback(host: str) -> bool:
@@ -348,7 +363,7 @@ _RULE = _declared(ChannelRule)
 def _example_lines(keys: Mapping[str, _Setting]) -> Iterator[str]:
     """Yield each setting's explanation and its default; an example where there is no default."""
     for setting in keys.values():
-        value = setting.default
+        value = DEFAULT_BROKER if setting.key == "broker" else setting.default
         if value is None:
             value = setting.meta.examples[0] if setting.meta.examples else getattr(Retention(), setting.key)
         yield f"# {setting.meta.description}"

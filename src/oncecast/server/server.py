@@ -16,7 +16,7 @@ import msgspec
 from ..brokers.base import Broker
 from ..message import Draft, Kind
 from .app import App
-from .build import build_app, build_broker, build_node
+from .build import build_app, build_broker, build_node, build_policy
 from .connection import Connection
 from .listening import bind, tls_context
 from .machine import CHANNEL, SECONDS, Machine
@@ -38,8 +38,13 @@ class Server:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.port = settings.port
+        policy = build_policy(lambda: self.settings)
         self.node = build_node(
-            settings, broker or build_broker(settings.broker), monotonic=loop.time, schedule=loop.call_soon
+            settings,
+            broker or build_broker(settings, policy, loop.call_soon_threadsafe),
+            policy,
+            monotonic=loop.time,
+            schedule=loop.call_soon,
         )
         self.app: App = build_app(settings, self.node, monotonic=loop.time)
         self._loop = loop
