@@ -123,9 +123,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes any free one.")] = 8000
     workers: Annotated[int, Meta(ge=1, le=256, description="Processes that serve together.")] = 1
-    broker: Annotated[
-        str, Meta(min_length=1, description="Where messages are ordered and kept: memory:// or a file.")
-    ] = f"{SQLITE}oncecast.db"
+    broker: Annotated[str, Meta(min_length=1, description="Where messages are ordered and kept.")] = MEMORY
     durability: Annotated[
         Durability,
         Meta(
