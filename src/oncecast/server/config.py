@@ -38,6 +38,7 @@ from .settings import (
 )
 
 __all__ = [
+    "DEFAULT_BROKER",
     "DEFAULT_FILE",
     "ChannelRule",
     "Limits",
