@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from math import ceil
 
 from ..brokers.base import Outcome
 from ..errors import Refusal
 from ..guard.origin import preflight
 from ..message import Draft, Kind, check_channel, check_event, check_key
 from ..transports import short_poll
-from ..transports.base import JSON_HEADERS, Query, Reply, parse_channels, parse_query
+from ..transports.base import DRAIN_MS, JSON_HEADERS, Query, Reply, parse_channels, parse_query
 from ..transports.long_poll import LongPoll, parse_wait
 from ..transports.sse import HEADERS as SSE_HEADERS
 from ..transports.sse import SseStream, parse_stream
@@ -125,10 +126,11 @@ def _listen(app: App, connection: Exchange, request: http1.Request, channels: tu
 def _short_polled(
     app: App, connection: Exchange, request: http1.Request, version: int, second: int, reply: Reply | Refusal
 ) -> None:
-    if isinstance(reply, Refusal) or app.node.log.version != version or app.second != second:
-        connection.reply(reply)  # it was long in coming
+    late = app.node.log.version != version or app.second != second
+    if late or isinstance(reply, Refusal) or not app.ready:
+        _answer_poll(app, connection, reply)
         return
-    answer = encode(app, request, reply, close=not app.ready)
+    answer = encode(app, request, reply)
     if reply.status == 200 and request.keep_alive:
         app.memo.put(request, answer)
     connection.send(answer)
@@ -136,8 +138,18 @@ def _short_polled(
 
 def _long_poll(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
     known = request.headers.get("if-none-match")
-    poll = LongPoll(app.node, app.settings, connection, channels, query, known, connection.reply)
+    done = partial(_answer_poll, app, connection)
+    poll = LongPoll(app.node, app.settings, connection, channels, query, known, done)
     connection.wait(request, poll)
+
+
+def _answer_poll(app: App, connection: Exchange, reply: Reply | Refusal) -> None:
+    connection.reply(_last_poll(reply) if isinstance(reply, Reply) and not app.ready else reply)
+
+
+def _last_poll(reply: Reply) -> Reply:
+    """Say when to ask again, as the server that answers is about to stop."""
+    return Reply(reply.status, (*reply.headers, ("Retry-After", str(ceil(DRAIN_MS / 1000)))), reply.body)
 
 
 def _stream(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:

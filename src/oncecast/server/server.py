@@ -1,7 +1,7 @@
 """A running server: the sockets it listens on, and the few tasks it owns.
 
-`Server.start` binds, `Server.stop` drains: no new connections, each transport says goodbye, and whoever has not gone
-after that is cut off. Everything else happens in callbacks of the connections.
+`Server.start` binds, `Server.stop` drains: no new connections, each transport says goodbye at its moment (`drain.py`),
+and whoever has not gone after that is cut off. Everything else happens in callbacks of the connections.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ logger = logging.getLogger("oncecast.server")
 BACKLOG = 4096  # connections that wait to be accepted: all clients come back at once after a restart
 TRIM_SECONDS = 1.0
 CUT_SECONDS = 1.0  # for the loop to let go of what was cut off: a turn or two
+ACCEPT_TURNS = 4  # of the loop, in which what it has accepted becomes a connection
+GOODBYE_SECONDS = 5.0  # for the last who is told to go
 STOP_SECONDS = 3.0  # for the goodbyes to be heard
 
 
 class Server:
     """One server in one process, on the running loop. `port` is known once it has started."""
 
-    def __init__(self, settings: Settings, *, broker: Broker | None = None) -> None:
+    def __init__(self, settings: Settings, *, broker: Broker | None = None, share: float = 1.0) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
+        self._share = share
         self.port = settings.port
         policy = build_policy(lambda: self.settings)
         self.node = build_node(
@@ -71,12 +74,18 @@ class Server:
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop: take no more connections, let the transports end, then cut off who is left. Ends its tasks."""
-        self.app.ready = False
-        for server in self._listening:
-            server.close()
-        for connection in list(self.app.connections):
-            connection.drain()
-        await self._wait_until_empty(seconds)
+        leaving = self.app.leave(self.settings.limits.drain_per_second * self._share)
+        await self._stop_accepting()
+        if leaving.seconds > seconds:
+            logger.warning(
+                "%d connections leave, which takes %.0f s at limits.drain_per_second = %g: raise that, or "
+                "limits.drain_seconds (%g).",
+                len(self.app.connections),
+                leaving.seconds,
+                self.settings.limits.drain_per_second,
+                seconds,
+            )
+        await self._wait_until_empty(max(seconds, leaving.seconds + min(seconds, GOODBYE_SECONDS)))
         self.cut_off()
         await self._wait_until_empty(CUT_SECONDS)
         for task in self._tasks:
@@ -87,6 +96,16 @@ class Server:
         for server in self._listening:
             await server.wait_closed()
         self.node.broker.close()
+
+    async def _stop_accepting(self) -> None:
+        for server in self._listening:
+            for sock in server.sockets:
+                # What asyncio has accepted, and its server is closed before it gets to it, would be left open for ever.
+                self._loop.remove_reader(sock)
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        for server in self._listening:
+            server.close()
 
     async def _wait_until_empty(self, seconds: float) -> None:
         if self.app.connections:

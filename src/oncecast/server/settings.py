@@ -69,6 +69,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that subscribers get to move on when a server stops.")
     ] = 30.0
+    drain_per_second: Annotated[
+        float,
+        Meta(ge=1, le=1_000_000, description="Subscribers a second that are told to move on, all workers together."),
+    ] = 1000.0
     poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
     connections: Annotated[
         int,
