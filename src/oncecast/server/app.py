@@ -25,6 +25,10 @@ READ_BYTES = 32 << 10  # of one connection in a turn of the loop. The dearest by
 REMIND_SECONDS = 60.0  # a server at its ceiling says so this often, not for each connection it turns away
 
 
+# Calls back, within a few seconds, with the metrics of all workers. None where there is only this process.
+Collect = Callable[[Callable[[bytes], None]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """How long a connection may take, in seconds."""
@@ -33,6 +37,17 @@ class Deadlines:
     body: float = 30.0
     keep_alive: float = 75.0
     answer: float = 30.0  # in which a client must take some of an answer that does not fit into its socket
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What of the settings a connection is held to. `ceiling` is how many there may be."""
+
+    limits: http1.Limits
+    deadlines: Deadlines
+    settings: TransportSettings
+    origins: Origins
+    ceiling: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,38 +92,39 @@ class App:
         self,
         node: Node,
         *,
-        limits: http1.Limits,
-        deadlines: Deadlines,
-        settings: TransportSettings,
-        origins: Origins,
+        rules: Rules,
         pages: Mapping[str, Page],
-        ceiling: int,
         monotonic: Callable[[], float],
         wall: Callable[[], float] = time.time,
         scheme: str = "http",
     ) -> None:
         self.node = node
-        self.limits = limits
-        self.deadlines = deadlines
-        self.settings = settings
-        self.origins = origins
+        self.adopt(rules)
         self.pages = pages
-        self.ceiling = ceiling
         self.monotonic = monotonic
         self.wall = wall
         self.scheme = scheme
         self.ready = True  # until the server begins to stop
         self.leaving: Drain[Peer] | None = None  # who is still to be told that the server stops, once it does
         self.counters = Counters()
-        self.memo = Memo()
         self.wheel: Wheel[Peer] = Wheel(monotonic())
         self.connections: set[Peer] = set()
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self.when_empty: Callable[[], None] | None = None
+        self.collect: Collect | None = None
         self._reminded = -REMIND_SECONDS
         self.second = 0
         self.date = b""  # of an answer made now (RFC 9110 §6.6.1)
         self._read_clock()
+
+    def adopt(self, rules: Rules) -> None:
+        """Let these rules hold for whatever begins from now on."""
+        self.limits = rules.limits
+        self.deadlines = rules.deadlines
+        self.settings = rules.settings
+        self.origins = rules.origins
+        self.ceiling = rules.ceiling
+        self.memo = Memo()  # what a poll may have could be another now
 
     def leave(self, per_second: float) -> Drain[Peer]:
         """Begin to stop: tell so many connections a second that they are to go. The first ones are told now."""

@@ -20,7 +20,7 @@ from ..wire import envelope, http1, ws_handshake
 from .app import App
 from .exchange import Exchange
 from .metrics import CONTENT_TYPE as METRICS_TYPE
-from .metrics import render
+from .metrics import measure, render
 from .replies import error_reply, text_reply
 
 CHANNELS = "/v1/channels/"
@@ -52,7 +52,14 @@ def handle(app: App, connection: Exchange, request: http1.Request) -> None:
             return
     path = request.path
     if not path.startswith("/v1/"):
-        connection.reply(_plain(app, request, path))
+        reply = _plain(app, request, path)
+        if reply is not None:
+            connection.reply(reply)
+        elif app.collect is None:
+            connection.reply(_metrics(render(measure(app))))
+        else:
+            app.collect(lambda text: connection.reply(_metrics(text)))
+            connection.wait(request)
         return
     # Before anything is done: a page of another origin may neither read nor publish.
     origin = request.headers.get("origin")
@@ -322,7 +329,12 @@ def _media_type(content_type: str) -> tuple[str, str]:
 # -- everything else
 
 
-def _plain(app: App, request: http1.Request, path: str) -> Reply:
+def _metrics(text: bytes) -> Reply:
+    return Reply(200, (("Content-Type", METRICS_TYPE), ("Cache-Control", "no-store")), text)
+
+
+def _plain(app: App, request: http1.Request, path: str) -> Reply | None:
+    """Return the answer to a request for what is no channel; None where it is for metrics."""
     if path == "*":  # RFC 9110 §9.3.7: about the server as a whole. No other method has this target
         return Reply(204, (("Allow", "GET, HEAD, POST, OPTIONS"),), b"")
     if request.method not in ("GET", "HEAD"):
@@ -338,7 +350,7 @@ def _plain(app: App, request: http1.Request, path: str) -> Reply:
             return text_reply(200, "ready")
         return error_reply(Refusal("unavailable", "The server is stopping: use another.", retry_after=1))
     if path == "/metrics":
-        return Reply(200, (("Content-Type", METRICS_TYPE), ("Cache-Control", "no-store")), render(app))
+        return None
     page = app.pages.get(path)
     if page is None:
         raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME, the start page at /.")
