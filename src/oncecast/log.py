@@ -172,6 +172,12 @@ class Log:
                 self.bytes += len(data)
         return data
 
+    def change(self, max_bytes: int) -> None:
+        """Ask again how much is kept of each channel: the next appends and trims go by it. What is gone stays gone."""
+        self._max_bytes = max_bytes
+        for window in self._windows.values():
+            window.retention = self._retention(window.name)
+
     def trim(self, now: float) -> None:
         """Trim by age, a slice of the channels at a time, and by bytes; call it about once a second."""
         for _ in range(min(SWEEP_CHANNELS, len(self._sweep))):

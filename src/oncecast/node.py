@@ -125,6 +125,10 @@ class Node:
             self._history_of(start).read(channels, start, 0, 0, found)
         return subscription
 
+    def change(self, max_bytes: int) -> None:
+        """Ask the policy again, as it has changed. Readers that lag have the new one from their next subscription on."""
+        self.log.change(max_bytes)
+
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
         """Return an entry's bytes in an encoding, from the log's cache."""
         return self.log.encode(entry, encoding)

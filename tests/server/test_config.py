@@ -1,5 +1,6 @@
 """Settings: each source, their order, and the one line that each mistake gets."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -59,6 +60,20 @@ def test_precedence() -> None:
         loaded.sources[key] for key in ("port", "workers", "limits.head_seconds", "limits.header_count", "host")
     ]
     assert Path("oncecast.toml") == loaded.file
+
+
+@pytest.mark.parametrize("text", ["auto", "Auto", "1"])
+def test_workers_are_a_number_or_a_word(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """`auto`, or a number, in each source; anything else is told what it may be."""
+    monkeypatch.setattr(config, "worker_count", lambda workers: 1)
+    expected = 1 if text == "1" else "auto"
+    assert expected == load(None, {"ONCECAST_WORKERS": text}).settings.workers
+    assert expected == load(None, {}, {"workers": text}).settings.workers
+    assert expected == load(f"workers = {json.dumps(expected)}").settings.workers
+    shape = 'must be an integer from 1 to 256, or "auto", not'
+    assert f"environment: ONCECAST_WORKERS {shape} 257" == mistake(None, {"ONCECAST_WORKERS": "257"})
+    assert f'command line: --workers {shape} "two"' == mistake(None, {}, {"workers": "two"})
+    assert f'oncecast.toml: workers {shape} "1"' == mistake('workers = "1"')
 
 
 def test_given_file(tmp_path: Path) -> None:

@@ -103,9 +103,10 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
         for peer in (sse, v1, raw, long):
             stack.enter_context(peer)
         process.send_signal(number)
-        assert b"0\r\n\r\n" == rest(sse)
+        assert b"d\r\nretry: 1000\n\n\r\n0\r\n\r\n" == rest(sse)
         answer = parse(rest(long, third))
         assert (200, [], "close") == (answer.status, answer.json["messages"], answer.headers["connection"])
+        assert "1" == answer.headers["retry-after"]
         for peer, got, types in ((v1, first, ["subscribed", "drain"]), (raw, second, [])):
             codec = WebSocketConnection(Role.CLIENT)
             events: list[Any] = codec.receive(got)

@@ -18,7 +18,7 @@ from ..node import ChannelPolicy, Node
 from ..subscription import Lag
 from ..transports.base import Settings as TransportSettings
 from ..wire.http1 import Limits
-from .app import App, Deadlines
+from .app import App, Deadlines, Rules
 from .pages import load_pages
 from .settings import MEMORY, SQLITE, Settings, connection_ceiling, rule_for
 
@@ -70,10 +70,20 @@ def build_node(
 
 def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float]) -> App:
     """Return what the connections share."""
-    limits = settings.limits
-    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return App(
         node,
+        rules=build_rules(settings),
+        pages=load_pages(),
+        monotonic=monotonic,
+        scheme="https" if settings.tls_cert else "http",
+    )
+
+
+def build_rules(settings: Settings) -> Rules:
+    """Return what of the settings the connections are held to."""
+    limits = settings.limits
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Rules(
         limits=Limits(limits.header_bytes, limits.header_count, limits.url_bytes, limits.body_bytes),
         deadlines=Deadlines(limits.head_seconds, limits.body_seconds, limits.keep_alive_seconds),
         settings=TransportSettings(
@@ -87,8 +97,5 @@ def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float])
             deflate=settings.deflate,
         ),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
-        pages=load_pages(),
         ceiling=connection_ceiling(limits, open_files),
-        monotonic=monotonic,
-        scheme="https" if settings.tls_cert else "http",
     )

@@ -25,6 +25,7 @@ from msgspec import Meta, Struct
 
 from ..errors import ConfigurationError, Refusal
 from ..message import check_channel
+from .cores import worker_count
 from .settings import (
     DEFAULT_BROKER,
     MEMORY,
@@ -229,7 +230,10 @@ def _from_flags(flags: Mapping[str, object]) -> Found:
         if value is None or value == ():
             continue
         name = "--origin" if key == "origins" else "--" + key.replace("_", "-")
-        yield (key,), (_TABLES[()][key].check(value, f"command line: {name}"), name)
+        setting = _TABLES[()][key]
+        if setting.word is not None and isinstance(value, str):
+            value = setting.from_text(value)
+        yield (key,), (setting.check(value, f"command line: {name}"), name)
 
 
 # Checks ----------------------------------------------------------------------------------------------------------
@@ -244,10 +248,13 @@ class _Setting:
     base: Any  # the same without Meta and None: int, float, bool, str, tuple or a Literal
     default: object
     meta: Meta
+    word: str | None = None  # one that may stand for a number
 
     @property
     def shape(self) -> str:
         """What a value must be, in words."""
+        if self.word is not None:
+            return f'an integer from {self.meta.ge} to {self.meta.le}, or "{self.word}"'
         if get_origin(self.base) is Literal:
             return "one of " + ", ".join(f'"{choice}"' for choice in get_args(self.base))
         if self.base in (int, float):
@@ -257,6 +264,8 @@ class _Setting:
 
     def from_text(self, text: str) -> object:
         """Read a variable's text: yes and no in the usual words, lists with commas."""
+        if self.word is not None and text.strip().lower() == self.word:
+            return self.word
         if self.base is bool:
             return _WORDS.get(text.strip().lower(), text)
         if get_origin(self.base) is tuple:
@@ -325,8 +334,8 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
         fail(
             "broker", f"not a broker URL that is known; use {SQLITE}FILE or {MEMORY} ({later} are not in this version)"
         )
-    if settings.workers > 1 and settings.broker == MEMORY:
-        fail("workers", f"{settings.workers} processes can't share {MEMORY}; use {DEFAULT_BROKER}, or workers = 1")
+    if settings.broker == MEMORY and (count := worker_count(settings.workers)) > 1:
+        fail("workers", f"{count} processes can't share {MEMORY}; use {DEFAULT_BROKER}, or workers = 1")
 
 
 def _is_loopback(host: str) -> bool:
@@ -346,10 +355,15 @@ def _declared(struct: type[Struct]) -> dict[str, _Setting]:
     for info in msgspec.structs.fields(struct):
         if get_origin(info.type) is Annotated:
             base, meta = get_args(info.type)
-            bases = [arg for arg in get_args(base) if arg is not type(None)]
+            choices = [arg for arg in get_args(base) if arg is not type(None)]
             if type(None) in get_args(base):
-                base = bases[0]
-            settings[info.name] = _Setting(info.name, Annotated[base, meta], base, info.default, meta)
+                base = choices[0]
+            given: Any = Annotated[base, meta]
+            if choices and get_origin(choices[0]) is Annotated:  # a number with its bounds, and perhaps a word for one
+                base, bounds = get_args(choices[0])
+                meta = Meta(ge=bounds.ge, le=bounds.le, description=meta.description)
+            word = get_args(choices[1])[0] if len(choices) > 1 and get_origin(choices[1]) is Literal else None
+            settings[info.name] = _Setting(info.name, given, base, info.default, meta, word)
     return settings
 
 

@@ -298,6 +298,8 @@ class Connection(asyncio.BufferedProtocol):
             listener.blocked()
         if rest:
             listener.received(rest)
+        if self.app.told(self):  # its moment to go came while its request did
+            self.drain()
 
     def wait(self, request: http1.Request, listener: Listener | None = None) -> None:
         """Unless it has come already, the answer comes later, by `reply`. `listener` hears of the connection meanwhile.
@@ -306,8 +308,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._request is not request:
             return
-        if self._eof and listener is not None:
-            listener.drain()  # see `eof_received`
+        if listener is not None and (self._eof or self.app.told(self)):
+            listener.drain()  # see `eof_received` and `drain`
             return
         self._move(WAITING)
         self._listener = listener
@@ -315,7 +317,7 @@ class Connection(asyncio.BufferedProtocol):
             self.wake_at(self.now() + self.app.deadlines.answer)
 
     def drain(self) -> None:
-        """The server is stopping: end what is idle, let a stream say goodbye, and close after the next answer."""
+        """The moment to go has come: end what is idle, let a stream say goodbye, and close after the next answer."""
         if self._listener is not None:
             self._listener.drain()
         elif self.phase is READING and self._stage is IDLE:

@@ -69,6 +69,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that subscribers get to move on when a server stops.")
     ] = 30.0
+    drain_per_second: Annotated[
+        float,
+        Meta(ge=1, le=1_000_000, description="Subscribers a second that are told to move on, all workers together."),
+    ] = 1000.0
     poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
     connections: Annotated[
         int,
@@ -100,11 +104,12 @@ class ChannelRule(Struct, frozen=True, kw_only=True):
     """What differs for the channels of one pattern. `None` means: as in `[retention]`."""
 
     messages: Annotated[
-        int | None, Meta(ge=1, le=100_000_000, description="Messages kept per channel, instead of [retention]'s.")
+        Annotated[int, Meta(ge=1, le=100_000_000)] | None,
+        Meta(description="Messages kept per channel, instead of [retention]'s."),
     ] = None
     seconds: Annotated[
-        float | None,
-        Meta(ge=1, le=315_360_000, description="Seconds that a message is kept, instead of [retention]'s."),
+        Annotated[float, Meta(ge=1, le=315_360_000)] | None,
+        Meta(description="Seconds that a message is kept, instead of [retention]'s."),
     ] = None
     lag: Annotated[
         Lag,
@@ -122,7 +127,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes any free one.")] = 8000
-    workers: Annotated[int, Meta(ge=1, le=256, description="Processes that serve together.")] = 1
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
+        Meta(description='Processes that serve together; "auto" is one for each usable core.'),
+    ] = 1
     broker: Annotated[str, Meta(min_length=1, description="Where messages are ordered and kept.")] = MEMORY
     durability: Annotated[
         Durability,

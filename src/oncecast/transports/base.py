@@ -24,6 +24,7 @@ from ..node import Node, Poll
 from ..wire import envelope
 from ..wire.ws_frames import REASON_BYTES
 
+DRAIN_MS = 1000  # when to come back to a server that stops: time enough for a successor to be ready
 QUERY_FIELDS = 32  # a URL of 8 KiB could hold thousands of empty ones
 # Not what `float` takes, which no other language reads alike: 1_0, white space, 1e3, inf. 18 digits keep it finite.
 _SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")

@@ -35,11 +35,10 @@ from ..wire.ws_connection import (
 )
 from ..wire.ws_deflate import Deflate, Parameters
 from ..wire.ws_frames import Opcode, encode_frame
-from .base import Link, Query, Settings, check_count, gap_text, parse_channels, parse_start
+from .base import DRAIN_MS, Link, Query, Settings, check_count, gap_text, parse_channels, parse_start
 from .websocket_formats import formats
 
 PROTOCOL = "oncecast.v1"
-DRAIN_MS = 1000  # time enough for a successor to be ready
 CLOSE_SECONDS = 5.0  # how long a peer may take to answer a Close (RFC 6455 §7.1.1 leaves it to us)
 READ_BYTES = 64 << 10  # read at once: so much of empty frames takes 15 ms, and what comes after a flood is not read
 DEFLATED_READ_BYTES = 1 << 10  # the same where the peer may compress: deflate makes at most 1,032 bytes out of one
