@@ -24,7 +24,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +47,8 @@ LOOK_SECONDS = 0.25  # how often it looks for what others have appended, should 
 SWEEP_SECONDS = 1.0
 FORGET_SECONDS = 10.0
 REMIND_SECONDS = 60.0  # a disk that stays full is logged this often
+COUNT_MESSAGES = 64  # and an eighth of what is kept: so many may be there beyond it, before they are trimmed
+COUNTED_CHANNELS = 100_000
 KEY_SECONDS = 24 * 3600.0
 CLOSE_SECONDS = 10.0  # for the threads to finish what they are at
 
@@ -107,7 +109,9 @@ class SqliteBroker:
         self._taken = [0, 0]  # and those that no longer wait, counted by the other
         self._out: deque[Callable[[], None]] = deque()
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
-        self._due: dict[int, str] = {}
+        self._due: dict[str, int] = {}  # what is to be trimmed, by channel: up to which number
+        self._appended: Counter[str] = Counter()  # by channel, since its messages were last counted
+        self._counting = True  # until each channel has been looked at once
         self._rung = False
         self._complained = -REMIND_SECONDS
         self._failing = False
@@ -286,7 +290,7 @@ class SqliteBroker:
             self._say(partial(self._receive, made.messages))
             self._seen = made.messages[-1].seq
             self._peers.wake(time.monotonic())
-            self._due.update(self._store.due(made.messages, self._policy))
+            self._guarded(partial(self._count, made.messages))
         self._say(partial(_answer, batches, made.receipts))
         self._tell()
 
@@ -321,20 +325,35 @@ class SqliteBroker:
             self._say(partial(self._receive, messages))
         self._seen = head
 
+    def _count(self, messages: list[Message]) -> None:
+        """Find the channels that hold well over what is to be kept, without asking at each message."""
+        self._appended.update(message.channel for message in messages)
+        for name in {message.channel for message in messages}:
+            keep = self._policy(name).messages
+            if self._appended[name] > keep // 8 + COUNT_MESSAGES:
+                del self._appended[name]
+                if last := self._store.over(name, keep):
+                    self._due[name] = last
+        if len(self._appended) > COUNTED_CHANNELS:
+            self._appended.clear()
+            self._counting = True
+
     def _sweep(self) -> None:
-        self._due.update(self._store.sweep(self._policy, self._wall()))
+        self._due.update(self._store.sweep(self._policy, self._wall(), counts=self._counting))
+        if self._store.swept:
+            self._counting = False
 
     def _forget(self) -> None:
         with self._peers.lock():
             self._store.forget(self._wall(), self._key_seconds)
 
     def _trim(self) -> None:
-        channel, name = next(iter(self._due.items()))
+        name, last = next(iter(self._due.items()))
         with self._peers.lock():
-            more = self._store.trim(channel, self._policy(name), self._wall())
-        del self._due[channel]
+            more = self._store.trim(name, last)
+        del self._due[name]
         if more:
-            self._due[channel] = name  # after the others
+            self._due[name] = last  # after the others
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Do what can wait: a disk that is full does not keep anybody from the rest."""

@@ -3,8 +3,10 @@
 Invariants
 * Numbers are given inside the write transaction, one after the other, so that two processes never give the same one and
   a life of the log has no holes: a range with fewer rows than numbers has been trimmed.
-* `channels.count` is the number of a channel's rows in `messages`; `mark_seq`, `mark_time` are the last trimmed one's.
+* `channels.mark_seq` and `mark_time` are those of the channel's last trimmed message.
 * Times never decrease along the numbers.
+* The head is the greater of `log.head` and the last row's number, so that a commit writes two pages where it can: the
+  end of the messages and the end of their index. Whoever deletes a row raises `log.head` and `log.time` to it.
 
 A **life** begins when the file is opened and nobody else has it open. Its numbers start above `NUMBERS_A_SECOND` times
 the seconds since the file was made, which no earlier life can have reached. So if the file is an older copy put back,
@@ -48,8 +50,7 @@ CREATE TABLE log (
 );
 CREATE TABLE holes (before INTEGER PRIMARY KEY, after INTEGER NOT NULL);
 CREATE TABLE channels (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, count INTEGER NOT NULL,
-    mark_seq INTEGER NOT NULL, mark_time REAL NOT NULL
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, mark_seq INTEGER NOT NULL, mark_time REAL NOT NULL
 );
 CREATE TABLE messages (
     seq INTEGER PRIMARY KEY, channel INTEGER NOT NULL, kind INTEGER NOT NULL, event TEXT, time REAL NOT NULL,
@@ -63,8 +64,12 @@ CREATE INDEX keys_by_time ON keys (time);
 """
 _MESSAGE = "SELECT m.seq, c.name, m.data, m.kind, m.event, m.time FROM messages m JOIN channels c ON c.id = m.channel"
 
+_IS_EMPTY = "mark_time > 0 AND mark_time < ? AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.channel = c.id)"
+_EMPTY = f"SELECT id, mark_seq, mark_time FROM channels c WHERE {_IS_EMPTY} LIMIT ?"  # noqa: S608 - no input in it
+_FORGET = f"DELETE FROM channels AS c WHERE {_IS_EMPTY} AND id = ?"  # noqa: S608
 _OLDEST = "SELECT seq FROM messages WHERE channel = ? ORDER BY seq LIMIT ?"
 _NEWEST = "SELECT seq FROM messages WHERE channel = ? ORDER BY seq DESC LIMIT ?"
+_LAST = "SELECT seq, time FROM messages ORDER BY seq DESC LIMIT 1"
 _NEXT = "SELECT seq, time FROM messages WHERE seq >= ? ORDER BY seq LIMIT 1"
 
 Row = tuple[int, str, bytes, int, str | None, float]
@@ -90,7 +95,6 @@ class Store:
     def __init__(self, path: Path, *, durability: str, write: bool = True) -> None:
         self.durability = durability
         self.epoch = ""
-        self.floor = Mark()
         self._db = open_file(path, durability, write=write)
         self._swept = 0
 
@@ -107,16 +111,15 @@ class Store:
                 self._db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, 0, 0)", (epoch, now))
             elif alone:
                 self._begin_life(now)
-            self.epoch, head, floor_seq, floor_time = self._db.execute(
-                "SELECT epoch, head, floor_seq, floor_time FROM log"
-            ).fetchone()
-            self.floor = Mark(floor_seq, floor_time)
-            recent, floor, marks = self._recent(head)
+            self.epoch = self._db.execute("SELECT epoch FROM log").fetchone()[0]
+            head, time = self._head()
+            recent, floor, marks = self._recent(head, time)
             holes = tuple(self._db.execute("SELECT before, after FROM holes ORDER BY before"))
         return Opening(head=head, floor=floor, recent=recent, marks=marks, holes=holes)
 
     def _begin_life(self, now: float) -> None:
-        head, created, time = self._db.execute("SELECT head, created, time FROM log").fetchone()
+        created = self._db.execute("SELECT created FROM log").fetchone()[0]
+        head, time = self._head()
         first = max(head + NUMBERS_A_SECOND, int((max(now, time) - created) * NUMBERS_A_SECOND))
         # Before the oldest message a hole makes no difference: what was there is trimmed, and told as a gap.
         oldest = self._db.execute("SELECT min(seq) FROM messages").fetchone()[0]
@@ -124,7 +127,7 @@ class Store:
         self._db.execute("INSERT INTO holes VALUES (?, ?)", (head, first))
         self._db.execute("UPDATE log SET head = ?", (first,))
 
-    def _recent(self, head: int) -> tuple[tuple[Message, ...], Mark, dict[str, Mark]]:
+    def _recent(self, head: int, time: float) -> tuple[tuple[Message, ...], Mark, dict[str, Mark]]:
         """Return the end of the log, the last message before it, and which channels have been trimmed inside it."""
         rows: list[Row] = []
         size = 0
@@ -134,15 +137,15 @@ class Store:
                 break
             rows.append(row)
         # No message before has a later time than the first of these.
-        floor = Mark(rows[-1][0] - 1, rows[-1][5]) if rows else Mark(head, self._time())
+        floor = Mark(rows[-1][0] - 1, rows[-1][5]) if rows else Mark(head, time)
         marks = {
-            name: Mark(seq, time)
-            for name, seq, time in self._db.execute(
+            name: Mark(*mark)
+            for name, *mark in self._db.execute(
                 "SELECT name, mark_seq, mark_time FROM channels WHERE mark_seq > ? LIMIT ?", (floor.seq, RECENT + 1)
             )
         }
         if len(marks) > RECENT:
-            return (), Mark(head, self._time()), {}
+            return (), Mark(head, time), {}
         return tuple(map(_message, reversed(rows))), floor, marks
 
     # -- writing
@@ -150,7 +153,7 @@ class Store:
     def append(self, drafts: Sequence[Draft], now: float, key_seconds: float, seen: int) -> Appended:
         """Append drafts in one transaction; `seen` is the number up to which this process knows the log."""
         with self._writing():
-            head, time = self._db.execute("SELECT head, time FROM log").fetchone()
+            head, time = self._head()
             before = head
             others = self._between(seen, head)
             now = max(now, time)
@@ -158,7 +161,6 @@ class Store:
             messages: list[Message] = []
             rows = []
             ids: dict[str, int] = {}
-            counts: dict[int, int] = {}
             keys: dict[tuple[int, str], int] = {}
             for draft in drafts:
                 channel = ids.get(draft.channel) or ids.setdefault(draft.channel, self._channel(draft.channel))
@@ -171,22 +173,19 @@ class Store:
                 if draft.key is not None:
                     keys[channel, draft.key] = head
                 rows.append((head, channel, int(draft.kind), draft.event, now, draft.data))
-                counts[channel] = counts.get(channel, 0) + 1
                 messages.append(Message(head, draft.channel, draft.data, draft.kind, draft.event, now))
                 receipts.append(Receipt(self.epoch, head, self.durability))
             if rows:
-                execute = self._db.executemany
-                execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", rows)
-                execute("UPDATE channels SET count = count + ? WHERE id = ?", [(n, c) for c, n in counts.items()])
-                if keys:
-                    execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", [(*k, s, now) for k, s in keys.items()])
-                self._db.execute("UPDATE log SET head = ?, time = ?", (head, now))
+                self._db.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", rows)
+            if keys:
+                named = [(channel, key, seq, now) for (channel, key), seq in keys.items()]
+                self._db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", named)
         return Appended(receipts, messages, others, before)
 
     def follow(self, seen: int) -> tuple[int, list[Message] | None]:
         """Return the head, and what was appended after `seen`; None where some of it is gone, or it is too much."""
         with self._reading():
-            head: int = self._db.execute("SELECT head FROM log").fetchone()[0]
+            head, _ = self._head()
             return head, self._between(seen, head)
 
     def _between(self, seen: int, head: int) -> list[Message] | None:
@@ -201,7 +200,7 @@ class Store:
         row = self._db.execute("SELECT id FROM channels WHERE name = ?", (name,)).fetchone()
         if row is None:  # it may have been there before, and be forgotten
             row = self._db.execute(
-                "INSERT INTO channels SELECT NULL, ?, 0, floor_seq, floor_time FROM log RETURNING id", (name,)
+                "INSERT INTO channels SELECT NULL, ?, floor_seq, floor_time FROM log RETURNING id", (name,)
             ).fetchone()
         channel: int = row[0]
         return channel
@@ -217,7 +216,8 @@ class Store:
     def read(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         """Read on from a start, as `History.read` says."""
         with self._reading():
-            head, floor_seq, floor_time = self._db.execute("SELECT head, floor_seq, floor_time FROM log").fetchone()
+            head, _ = self._head()
+            floor = Mark(*self._db.execute("SELECT floor_seq, floor_time FROM log").fetchone())
             ids: dict[str, int] = {}
             marks: dict[str, Mark] = {}
             for name in channels:
@@ -225,7 +225,7 @@ class Store:
                     "SELECT id, mark_seq, mark_time FROM channels WHERE name = ?", (name,)
                 ).fetchone()
                 if row is None:
-                    marks[name] = Mark(floor_seq, floor_time)
+                    marks[name] = floor
                 else:
                     ids[name] = row[0]
                     marks[name] = Mark(row[1], row[2])
@@ -288,79 +288,89 @@ class Store:
 
     # -- trimming
 
-    def sweep(self, policy: Policy, now: float) -> list[tuple[int, str]]:
-        """Look at the next channels, and return those that have something to trim."""
+    def sweep(self, policy: Policy, now: float, *, counts: bool) -> dict[str, int]:
+        """Look at the next channels; return those with messages to trim, and up to which number.
+
+        By their age, and with `counts` by their number too, which takes longer.
+        """
+        due: dict[str, int] = {}
+        old: dict[float, int] = {}  # by the seconds that are kept, the first number that is young enough
         with self._reading():
+            head, _ = self._head()
             rows = self._db.execute(
-                "SELECT id, name, count, (SELECT time FROM messages m WHERE m.channel = c.id ORDER BY seq LIMIT 1)"
+                "SELECT id, name, (SELECT seq FROM messages m WHERE m.channel = c.id ORDER BY seq LIMIT 1)"
                 " FROM channels c WHERE id > ? ORDER BY id LIMIT ?",
                 (self._swept, SWEEP_CHANNELS),
             ).fetchall()
+            for channel, name, oldest in rows:
+                if oldest is None:
+                    continue
+                keep = policy(name)
+                if keep.seconds not in old:
+                    old[keep.seconds] = self._first_since(now - keep.seconds, head)
+                last = max(old[keep.seconds] - 1, self._last_over(channel, keep.messages) if counts else 0)
+                if oldest <= last:
+                    due[name] = last
         self._swept = rows[-1][0] if len(rows) == SWEEP_CHANNELS else 0
-        due = []
-        for channel, name, count, oldest in rows:
-            keep = policy(name)
-            if count > keep.messages or (oldest is not None and oldest < now - keep.seconds):
-                due.append((channel, name))
         return due
 
-    def trim(self, channel: int, keep: Retention, now: float) -> bool:
-        """Trim a slice of one channel, and return whether there is more."""
+    @property
+    def swept(self) -> bool:
+        """Whether the last sweep was the end of a round."""
+        return self._swept == 0
+
+    def over(self, name: str, messages: int) -> int:
+        """Return the number up to which a channel has more than so many messages, or 0."""
+        row = self._db.execute("SELECT id FROM channels WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else self._last_over(row[0], messages)
+
+    def _last_over(self, channel: int, messages: int) -> int:
+        row = self._db.execute(f"{_NEWEST} OFFSET ?", (channel, 1, messages)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def trim(self, name: str, last: int) -> bool:
+        """Trim a slice of a channel's messages up to `last`, and return whether there are more."""
         with self._writing():
-            row = self._db.execute("SELECT count FROM channels WHERE id = ?", (channel,)).fetchone()
+            row = self._db.execute("SELECT id FROM channels WHERE name = ?", (name,)).fetchone()
             if row is None:
                 return False
-            oldest = self._db.execute(
-                "SELECT seq, time FROM messages WHERE channel = ? ORDER BY seq LIMIT ?", (channel, TRIM_ROWS)
+            gone = self._db.execute(
+                "SELECT seq, time FROM messages WHERE channel = ? AND seq <= ? ORDER BY seq LIMIT ?",
+                (row[0], last, TRIM_ROWS),
             ).fetchall()
-            excess = max(0, row[0] - keep.messages)
-            gone = [each for at, each in enumerate(oldest) if at < excess or each[1] < now - keep.seconds]
             if not gone:
                 return False
             seq, time = gone[-1]
-            self._db.execute("DELETE FROM messages WHERE channel = ? AND seq <= ?", (channel, seq))
-            self._db.execute(
-                "UPDATE channels SET count = count - ?, mark_seq = ?, mark_time = ? WHERE id = ?",
-                (len(gone), seq, time, channel),
-            )
+            self._db.execute("DELETE FROM messages WHERE channel = ? AND seq <= ?", (row[0], seq))
+            self._db.execute("UPDATE channels SET mark_seq = ?, mark_time = ? WHERE id = ?", (seq, time, row[0]))
+            self._db.execute("UPDATE log SET head = max(head, ?), time = max(time, ?)", (seq, time))
         return len(gone) == TRIM_ROWS
 
     def forget(self, now: float, key_seconds: float) -> None:
         """Forget a slice of the keys that are too old, and of the channels that have nothing left."""
         old = self._db.execute(
-            "SELECT channel, key FROM keys WHERE time < ? ORDER BY time LIMIT ?", (now - key_seconds, TRIM_ROWS)
+            "SELECT channel, key, time FROM keys WHERE time < ? ORDER BY time LIMIT ?", (now - key_seconds, TRIM_ROWS)
         ).fetchall()
-        empty = self._db.execute(
-            "SELECT id, mark_seq, mark_time FROM channels WHERE count = 0 AND mark_time > 0 AND mark_time < ? LIMIT ?",
-            (now - max(FORGET_SECONDS, key_seconds), TRIM_ROWS),
-        ).fetchall()
-        if not (old or empty):
+        before = now - max(FORGET_SECONDS, key_seconds)
+        channels = self._db.execute(_EMPTY, (before, TRIM_ROWS)).fetchall()
+        if not (old or channels):
             return
         with self._writing():
-            self._db.executemany("DELETE FROM keys WHERE channel = ? AND key = ?", old)
-            for channel, seq, time in empty:
-                # Only if nothing has come since; then whoever is behind its mark is behind the floor.
-                gone = self._db.execute("DELETE FROM channels WHERE id = ? AND count = 0", (channel,)).rowcount
-                if gone:
+            self._db.executemany("DELETE FROM keys WHERE channel = ? AND key = ? AND time = ?", old)
+            for channel, seq, time in channels:  # unless something has come since
+                gone = self._db.execute(_FORGET, (before, channel)).rowcount
+                if gone:  # whoever is behind its mark is behind the floor from now on
                     self._db.execute(
                         "UPDATE log SET floor_seq = max(floor_seq, ?), floor_time = max(floor_time, ?)", (seq, time)
                     )
 
-    def due(self, messages: Sequence[Message], policy: Policy) -> list[tuple[int, str]]:
-        """Return which of the channels that have just been appended to hold well over what is to be kept."""
-        found = []
-        for name in {message.channel for message in messages}:
-            keep = policy(name).messages
-            row = self._db.execute("SELECT id, count FROM channels WHERE name = ?", (name,)).fetchone()
-            if row is not None and row[1] > keep + min(keep // 8 + 64, TRIM_ROWS):
-                found.append((row[0], name))
-        return found
-
     # -- helpers
 
-    def _time(self) -> float:
-        time: float = self._db.execute("SELECT time FROM log").fetchone()[0]
-        return time
+    def _head(self) -> tuple[int, float]:
+        """Return the last number given, and the latest time."""
+        seq, time = self._db.execute("SELECT head, time FROM log").fetchone()
+        last = self._db.execute(_LAST).fetchone()
+        return (seq, time) if last is None else (max(seq, last[0]), max(time, last[1]))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
