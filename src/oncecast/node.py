@@ -126,7 +126,7 @@ class Node:
         return subscription
 
     def change(self, max_bytes: int) -> None:
-        """Ask the policy again, as it has changed. Readers that lag have the new one from their next subscription on."""
+        """Ask the policy again, as it has changed. Readers that lag have the new one from their next subscription."""
         self.log.change(max_bytes)
 
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
