@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -129,7 +130,9 @@ class Store:
     def _begin_life(self, now: float) -> None:
         created = self._db.execute("SELECT created FROM log").fetchone()[0]
         head, time = self._head()
-        first = max(head + NUMBERS_A_SECOND, int((max(now, time) - created) * NUMBERS_A_SECOND))
+        first = int((max(now, time) - created) * NUMBERS_A_SECOND)
+        if first <= head:  # the clock was set back: a number that another life in its place would hardly begin with
+            first = head + 1 + secrets.randbelow(NUMBERS_A_SECOND)
         # Before the oldest message a hole makes no difference: what was there is trimmed, and told as a gap.
         oldest = self._db.execute("SELECT min(seq) FROM messages").fetchone()[0]
         self._db.execute("DELETE FROM holes WHERE after <= ?", (oldest or 0,))
