@@ -35,6 +35,7 @@ read = lambda: config.load(file=pathlib.Path(sys.argv[1]), environ={}, flags={})
 config._check_together = lambda settings, sources: None  # which would not have a memory broker for each worker
 sys.exit(run(read(), read))
 """
+BASE = 'workers = 2\nbroker = "memory://"\n'
 # Stands in every new process's way, once the file is there.
 OBSTACLE = "import os, sys\nif os.path.exists({flag!r}) and 'oncecast.server.worker' in sys.orig_argv: os._exit(3)\n"
 POLL = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
@@ -126,7 +127,7 @@ async def start(tmp_path: Path, make_site: Callable[..., Site]) -> AsyncIterator
 
     async def start(settings: str = "") -> Running:
         file = tmp_path / "oncecast.toml"
-        file.write_text(f"port = 0\nworkers = 2\n{settings}")
+        file.write_text(f"{BASE}port = 0\n{settings}")
         (tmp_path / "sitecustomize.py").write_text(OBSTACLE.format(flag=str(tmp_path / "obstacle")))
         source = os.path.dirname(os.path.dirname(oncecast.__file__))
         process = await asyncio.create_subprocess_exec(
@@ -370,7 +371,7 @@ async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
     """Whoever is connected stays; what can't change while serving is named, and a mistake changes nothing."""
     running = await start()
     streams = await running.streams()
-    running.config.write_text("port = 1\nworkers = 2\n[limits]\nmessage_bytes = 3\n")
+    running.config.write_text(f"{BASE}port = 1\n[limits]\nmessage_bytes = 3\n")
     running.process.send_signal(signal.SIGHUP)
     await running.logged("these settings hold after a restart only: port$")
     await running.logged("the settings have been read again")
@@ -381,7 +382,7 @@ async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
 
     while {413} != await statuses():
         pass
-    running.config.write_text("port = 0\nworkers = 2\n[limits]\nmessage_byte = 3\n")
+    running.config.write_text(f"{BASE}port = 0\n[limits]\nmessage_byte = 3\n")
     running.process.send_signal(signal.SIGHUP)
     await running.logged("the settings stay as they were: .*message_byte is not a setting; did you mean message_bytes")
     assert {413} == await statuses()
