@@ -372,7 +372,7 @@ class Site:
         peer = await self.connect(
             f"GET /v1/channels/{channel} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n".encode()
         )
-        await peer.until(b"retry: 2000\n\n\r\n")
+        await peer.until(b"retry: 1000\n\n\r\n")
         return peer
 
     async def websocket(self, path: str, *, protocol: str | None = "oncecast.v1") -> Peer:

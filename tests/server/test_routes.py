@@ -395,7 +395,7 @@ def test_a_streams_head(bench: Bench) -> None:
         "Connection": "keep-alive",
     }.items() <= fields.items()
     assert b"id: e0-0\n" in body
-    assert b"retry: 2000\n" in body
+    assert b"retry: 1000\n" in body
     assert 1 == bench.app.counters.requests[200]
 
 

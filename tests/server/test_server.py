@@ -338,7 +338,7 @@ async def test_streams_that_are_refused_keep_the_descriptor_whole(open_site: Ope
     others = [await site.connect(HEALTH) for _ in range(5)]
     assert [200] * 5 == [(await asyncio.wait_for(other.answer(), SECONDS)).status for other in others]
     await peer.send(b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n")
-    await asyncio.wait_for(peer.until(b"retry: 2000\n\n"), SECONDS)
+    await asyncio.wait_for(peer.until(b"retry: 1000\n\n"), SECONDS)
     site.publish("a", b"here")
     await asyncio.wait_for(peer.until(b"data: here\n"), SECONDS)
 

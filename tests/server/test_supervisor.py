@@ -99,7 +99,7 @@ class Running:
             peer = await self.site.connect(
                 b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
             )
-            opening = await asyncio.wait_for(peer.until(b"retry: 2000\n\n\r\n"), SECONDS)
+            opening = await asyncio.wait_for(peer.until(b"retry: 1000\n\n\r\n"), SECONDS)
             found.setdefault(re.findall(rb"id: (\w+)-", opening)[0].decode(), peer)
         return found
 

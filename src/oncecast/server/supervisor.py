@@ -32,7 +32,7 @@ __all__ = ["Phase", "Supervisor", "pause_after"]
 
 logger = logging.getLogger("oncecast.server")
 
-YOUNG_SECONDS = 10.0  # a worker that dies younger than that died of what it found at its start
+YOUNG_SECONDS = 2.0  # a worker that dies younger than that died of what it found at its start
 PAUSE_SECONDS, LONGEST_PAUSE = 0.1, 5.0
 KILL_SECONDS = 5.0  # for a worker to end that was told to do so at once
 

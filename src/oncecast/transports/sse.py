@@ -16,7 +16,7 @@ from ..node import Node
 from ..wire import envelope, http1, sse
 from .base import DRAIN_MS, Link, Query, Settings, after_cursor, check_count
 
-RETRY_MS = 2000  # how long a client waits before it comes back; the jitter is the client's
+RETRY_MS = 1000  # how long a client waits before it comes back; the jitter is the client's
 
 HEADERS = (
     ("Content-Type", "text/event-stream"),
