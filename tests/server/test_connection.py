@@ -16,7 +16,7 @@ from oncecast.errors import Refusal
 from oncecast.message import Draft
 from oncecast.server import connection as module
 from oncecast.server import routes
-from oncecast.server.connection import LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
+from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
 from oncecast.transports.base import Reply
 from oncecast.transports.sse import SseStream
 from oncecast.wire.ws_frames import Opcode, encode_frame
@@ -655,14 +655,26 @@ def test_a_server_at_its_ceiling_answers_503(bench: Bench, parse: Parse, caplog:
 
 
 def test_drain_ends_an_idle_connection(bench: Bench) -> None:
-    """A connection between two requests is ended, a new one too."""
-    for data in (b"", HEALTH):
-        connection, transport = bench.connect()
-        connection.data_received(data)
-        bench.app.ready = False
-        connection.drain()
-        assert transport.eof_written
-        bench.app.ready = True
+    """A connection between two requests is ended."""
+    connection, transport = bench.connect()
+    connection.data_received(HEALTH)
+    bench.app.ready = False
+    connection.drain()
+    assert transport.eof_written
+
+
+def test_drain_waits_for_the_first_request(bench: Bench, parse: Parse) -> None:
+    """What has just connected has asked for nothing yet: it is answered, or ended if it goes on asking for nothing."""
+    connection, transport = bench.connect()
+    silent, other = bench.connect()
+    bench.app.ready = False
+    for each in (connection, silent):
+        each.drain()
+    assert [False, False] == [transport.eof_written, other.eof_written]
+    connection.data_received(HEALTH)
+    assert "close" == parse(transport.take()).headers["connection"]
+    bench.pass_time(FIRST_SECONDS)
+    assert other.eof_written
 
 
 def test_drain_lets_a_request_come_and_closes_after_it(bench: Bench, parse: Parse) -> None:

@@ -39,6 +39,7 @@ TURN_SECONDS = 0.01
 TLS_HIGH, TLS_LOW = 64 << 10, 16 << 10  # unsent bytes: what a TLS record and its buffers hold anyway
 PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
 LINGER_SECONDS = 2.0
+FIRST_SECONDS = 1.0  # for the first request on a connection that was taken just before the server stops
 
 
 class Phase(enum.Enum):
@@ -70,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_bucket",
         "_eof",
+        "_fresh",
         "_full",
         "_listener",
         "_parser",
@@ -100,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stage = IDLE
         self.descriptor: int | None = None
         self._eof = False
+        self._fresh = True  # no request has come yet
         self._full = False
         self._paused = False
         self._untaken = 0
@@ -321,7 +324,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._listener is not None:
             self._listener.drain()
         elif self.phase is READING and self._stage is IDLE:
-            self.end()
+            if self._fresh:  # its first request is on the way, and there is no other connection to ask on
+                self.wake_at(self.now() + FIRST_SECONDS)
+            else:
+                self.end()
 
     def spend_publishes(self, count: int) -> None:
         """Count publishes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
@@ -366,6 +372,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _handle(self, request: http1.Request) -> None:
         self._stage = IDLE
+        self._fresh = False
         self._request = request
         try:
             routes.handle(self.app, self, request)
