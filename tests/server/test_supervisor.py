@@ -75,6 +75,20 @@ class Running:
         await asyncio.wait_for(self.process.wait(), SECONDS)
         return rest
 
+    async def end(self) -> None:
+        """End it if it runs: as it should, else by force."""
+        if self.process.returncode is not None:
+            return
+        pids = [self.process.pid, *self.workers]
+        self.process.terminate()
+        try:
+            await self.rest()
+        except TimeoutError:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
+
     async def ask(self, request: bytes) -> Answer:
         """Ask on a new connection."""
         return await asyncio.wait_for((await self.site.connect(request)).answer(), SECONDS)
@@ -145,11 +159,7 @@ async def start(tmp_path: Path, make_site: Callable[..., Site]) -> AsyncIterator
     for running in started:
         for peer in running.site.peers:
             peer.close()
-        pids = [] if running.process.returncode is not None else [running.process.pid, *running.workers]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        await running.process.wait()
+        await running.end()
 
 
 def stat(pid: int) -> str:

@@ -40,7 +40,7 @@ class Server:
     """One server in one process, on the running loop. `port` is known once it has started.
 
     `sockets` are those to listen on, if they are bound already. `share` is this process's part of what all of them do
-    together: how many connections a second are let go.
+    together, which is how many connections a second are let go; and one of them has the `demo`.
     """
 
     def __init__(
@@ -50,10 +50,12 @@ class Server:
         broker: Broker | None = None,
         sockets: Sequence[socket.socket] = (),
         share: float = 1.0,
+        demo: bool = True,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self._share = share
+        self._demonstrates = settings.dev and demo
         self._said = -REMIND_SECONDS
         self._sockets = list(sockets)
         self._tls: Tls | None = None
@@ -88,7 +90,7 @@ class Server:
             self._listening.append(server)
             sock.listen(BACKLOG)  # asyncio takes one number for this and for how many it accepts in a turn
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._trim())]
-        if self.settings.dev:
+        if self._demonstrates:
             self._tasks.append(asyncio.create_task(self._demo()))
 
     def reload(self, settings: Settings) -> None:
@@ -178,7 +180,7 @@ class Server:
         """Publish this machine's load for the start page."""
         machine = Machine()
         at = self._loop.time()
-        while True:
+        while self.app.ready:
             try:
                 sample = machine.sample(self._loop.time(), time.time())
             except OSError as error:
