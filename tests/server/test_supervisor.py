@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -21,7 +22,10 @@ import pytest_asyncio
 
 import oncecast
 from oncecast.server import supervisor as module
-from oncecast.server.supervisor import pause_after
+from oncecast.server.child import State
+from oncecast.server.metrics import Measures
+from oncecast.server.settings import Settings
+from oncecast.server.supervisor import Supervisor, pause_after
 
 if TYPE_CHECKING:
     from tests.server.conftest import Answer, Site
@@ -79,8 +83,10 @@ class Running:
         """End it if it runs: as it should, else by force."""
         if self.process.returncode is not None:
             return
-        pids = [self.process.pid, *self.workers]
-        self.process.terminate()
+        pids = [self.process.pid]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends this moment
+            pids += self.workers
+            self.process.terminate()
         try:
             await self.rest()
         except TimeoutError:
@@ -160,6 +166,15 @@ async def start(tmp_path: Path, make_site: Callable[..., Site]) -> AsyncIterator
         for peer in running.site.peers:
             peer.close()
         await running.end()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(int(SECONDS * 1000)):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
 
 
 def stat(pid: int) -> str:
@@ -360,6 +375,18 @@ async def test_a_second_signal_cuts_off(start: Start) -> None:
     assert 0 == running.process.returncode
 
 
+async def test_a_worker_that_is_stuck_is_killed_in_the_end(start: Start) -> None:
+    """Told twice, the supervisor waits a few seconds for it and no longer; the log says which it was."""
+    running = await start()
+    other, stuck = running.workers
+    os.kill(stuck, signal.SIGSTOP)
+    running.process.send_signal(signal.SIGTERM)
+    await gone(other)  # so the first signal has been heard
+    running.process.send_signal(signal.SIGTERM)
+    assert [f"ERROR oncecast.server: process {stuck} does not end: it is killed"] == await running.rest()
+    assert 0 == running.process.returncode
+
+
 async def test_workers_do_not_outlive_their_supervisor(start: Start) -> None:
     """When it is killed they say goodbye to their subscribers, and end; the port is free again."""
     running = await start()
@@ -415,6 +442,9 @@ async def test_a_rolling_restart_refuses_nobody(start: Start) -> None:
 
     asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
     running.process.send_signal(signal.SIGUSR2)
+    await running.logged("rolling restart: 2 workers")
+    running.process.send_signal(signal.SIGUSR2)
+    await running.logged("a rolling restart can't begin now")
     for peer in streams.values():
         assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
     await running.logged("rolling restart: every worker is a new one")
@@ -472,3 +502,83 @@ async def test_workers_that_cant_begin_end_the_start(tmp_path: Path, start: Star
     (tmp_path / "obstacle").touch()
     with pytest.raises(AssertionError, match=r"ConfigurationError: worker 1: it ended at its start"):
         await start()
+
+
+# -- without processes
+
+
+class FakeChild:
+    """A child that does what the test says. `room` is how often the system has a process to give."""
+
+    room = 0
+    started: list[FakeChild]
+
+    def __init__(self) -> None:
+        self.state = State.SERVING
+        self.settled = asyncio.Event()
+        self.settled.set()
+        self.began = 0.0
+        self.pid = 1
+        self.failure = None
+        self.measures = Measures()
+        self.ended = asyncio.Event()
+
+    @classmethod
+    async def start(cls, *arguments: object) -> FakeChild:
+        """Return a new one. Raises `OSError`."""
+        if cls.room == 0:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        cls.room -= 1
+        cls.started.append(cls())
+        return cls.started[-1]
+
+    async def run(self) -> int:
+        """End when told to."""
+        await self.ended.wait()
+        self.state = State.ENDED
+        return 1
+
+    def stop(self) -> None:
+        """End."""
+        self.state = State.LEAVING
+        self.ended.set()
+
+
+@pytest_asyncio.fixture
+async def supervisor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
+    """A supervisor of one slot whose worker is fake."""
+    FakeChild.started, FakeChild.room = [], 1
+    monkeypatch.setattr(module, "Child", FakeChild)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+    supervisor = Supervisor(Settings(), [[]], Settings)
+    await supervisor.start()
+    yield supervisor
+    await asyncio.wait_for(supervisor.stop(asyncio.Event()), SECONDS)
+    assert all(child.ended.is_set() for child in FakeChild.started)
+
+
+async def test_no_room_for_a_successor(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the system has no process to give, it is asked again and again, and the log says so."""
+    FakeChild.started[0].ended.set()
+    await until(lambda: caplog.text.count("worker 1 can't be started: [Errno 11]") >= 3)
+    FakeChild.room = 1
+    await until(lambda: len(FakeChild.started) == 2)
+    supervisor.left(FakeChild.started[0])  # type: ignore[arg-type]  # one that has a successor needs none
+    await asyncio.sleep(0)
+    assert 2 == len(FakeChild.started)
+
+
+async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+    """Then nothing has happened."""
+    supervisor.roll()
+    await until(lambda: "rolling restart given up at worker 1: [Errno 11]" in caplog.text)
+    assert [State.SERVING] == [child.state for child in FakeChild.started]
+
+
+async def test_a_successor_that_a_rolling_restart_was_faster_than(supervisor: Supervisor) -> None:
+    """Of two that come for the same slot, the second one goes again."""
+    FakeChild.room = 1
+    slot = supervisor._slots[0]
+    late = await supervisor._start(slot)
+    supervisor._place(slot, late)
+    assert [State.SERVING, State.LEAVING] == [child.state for child in FakeChild.started]
