@@ -282,7 +282,7 @@ async def test_one_that_is_told_to_go_by_somebody_else_drains_and_is_replaced(st
     running = await start()
     streams = await running.streams()
     os.kill(running.workers[1], signal.SIGTERM)
-    await running.logged(r"worker 2 \(process \d+\) drains; its successor starts now")
+    await running.logged(r"worker 2 \(process \d+\) drains; its successor starts ")
     ends = {asyncio.create_task(peer.all()) for peer in streams.values()}
     done, others = await asyncio.wait(ends, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
     assert [STREAM_END] == [task.result() for task in done]

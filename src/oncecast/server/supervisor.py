@@ -144,17 +144,17 @@ class Supervisor:
             return
         slot.child = None
         self._restarts += 1
-        lived = asyncio.get_running_loop().time() - child.began
-        slot.pause = pause_after(lived, slot.pause)
+        reason = f": {child.failure}" if child.failure else ""
+        when = self._pause(slot, child)
         logger.error(
-            "worker %d (process %d) %s%s; its successor starts %s",
-            slot.number,
-            child.pid,
-            _ended(status),
-            f": {child.failure}" if child.failure else "",
-            f"in {slot.pause:g} s" if slot.pause else "now",
+            "worker %d (process %d) %s%s; its successor starts %s", slot.number, child.pid, _ended(status), reason, when
         )
         await self._refill(slot)
+
+    def _pause(self, slot: _Slot, child: Child) -> str:
+        """Set how long a slot waits for its child's successor, and say it."""
+        slot.pause = pause_after(asyncio.get_running_loop().time() - child.began, slot.pause)
+        return f"in {slot.pause:g} s" if slot.pause else "now"
 
     async def _refill(self, slot: _Slot) -> None:
         """Start a worker in a slot that has lost its own, unless a rolling restart is faster."""
@@ -217,8 +217,9 @@ class Supervisor:
         """Give a slot whose worker drains, and was not told to from here, its successor now and not at its end."""
         slot = next((slot for slot in self._slots if slot.child is child), None)
         if slot is not None and self.phase is Phase.SERVING:
-            logger.info("worker %d (process %d) drains; its successor starts now", slot.number, child.pid)
-            slot.child, slot.pause = None, 0.0
+            when = self._pause(slot, child)
+            logger.info("worker %d (process %d) drains; its successor starts %s", slot.number, child.pid, when)
+            slot.child = None
             self._own(self._refill(slot))
 
     # -- metrics
