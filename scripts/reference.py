@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast import subscription
 from oncecast.errors import ERRORS
-from oncecast.server import connection
+from oncecast.server import child, connection
 from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
@@ -50,6 +50,7 @@ def parts() -> dict[str, dict[str, str]]:
         "ARCHITECTURE.md": {
             "subscription": moves(subscription.MOVES),
             "connection": moves(connection.MOVES),
+            "worker": moves(child.MOVES),
             "websocket": moves(ws_connection.MOVES),
         },
     }

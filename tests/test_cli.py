@@ -172,7 +172,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Replace the server by one that notes its settings, and raises or returns the list's first item."""
     notes: list[Any] = []
 
-    def fake_run(settings: Settings) -> int:
+    def fake_run(settings: Settings, read: Callable[[], Settings]) -> int:
+        assert settings == read()
         outcome = notes.pop(0) if notes else 0
         notes.append(settings)
         if isinstance(outcome, Exception):

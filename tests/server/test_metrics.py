@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from oncecast.server.metrics import measure, render
+from oncecast.server.metrics import Crew, Measures, add, lasting, measure, render
 
 if TYPE_CHECKING:
     from tests.server.conftest import Bench
@@ -63,3 +63,30 @@ def test_every_metric_says_what_it_is(bench: Bench) -> None:
     for family in text_string_to_metric_families(render(measure(bench.app)).decode()):
         assert family.type in ("counter", "gauge")
         assert family.documentation.endswith(".")
+
+
+def test_what_several_workers_measured_is_one_servers(bench: Bench) -> None:
+    """Counters and what is held add up; the newest number is the same in all, so it is the highest."""
+    bench.ask(POST)
+    one = measure(bench.app)
+    bench.ask(POST + POST)
+    other = measure(bench.app)
+    values = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(render(add([one, other]), Crew(2, 3, 1)).decode())
+        for sample in family.samples
+    }
+    assert (1 + 3, 3) == (values["oncecast_publishes_total"], values["oncecast_log_head"])
+    assert 4 == values["oncecast_requests_total"]
+    assert (2, 3, 1) == tuple(
+        values[f"oncecast_{name}"] for name in ("workers", "worker_restarts_total", "workers_silent")
+    )
+
+
+def test_what_lasts_beyond_a_workers_end(bench: Bench) -> None:
+    """What it has counted stays in the sums; what it held is gone with it."""
+    bench.ask(POST)
+    total = add([lasting(measure(bench.app)), Measures()])
+    assert {201: 1} == total.requests
+    assert (1, 0, 0) == tuple(total.values.get(name, 0) for name in ("publishes", "log_head", "log_messages"))
+    assert Measures() == add([])

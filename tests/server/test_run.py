@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -12,16 +13,20 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import oncecast
+from oncecast.errors import ConfigurationError
 from oncecast.server import run as module
 from oncecast.server.run import run
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
+from oncecast.server.supervisor import Supervisor
 from oncecast.wire.ws_connection import CloseReceived, Role, WebSocketConnection
 
 if TYPE_CHECKING:
@@ -237,3 +242,86 @@ def test_a_port_in_use_is_the_systems_error() -> None:
         with pytest.raises(OSError, match=r".") as raised:
             run(Settings(port=taken.getsockname()[1]))
     assert errno.EADDRINUSE == raised.value.errno
+
+
+# -- signals about a server that serves
+
+
+def test_sighup_reads_the_settings_again(tmp_path: Path, start: Start) -> None:
+    """New limits hold at once, on a connection that was there; SIGUSR2 says what it would take."""
+    file = tmp_path / "o.toml"
+    file.write_text("port = 0\ndev = false\nbroker = 'memory://'\n")
+    program = (
+        "import sys, pathlib; from oncecast.server import config; from oncecast.server.run import run; "
+        f"read = lambda: config.load(file=pathlib.Path({str(file)!r}), environ={{}}, flags={{}}).settings; "
+        "sys.exit(run(read(), read))"
+    )
+    process, port = start(program)
+    assert process.stderr is not None
+    post = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n1234"
+    peer, _ = connect(port, post, until=b"201 Created")
+    with peer:
+        file.write_text("port = 0\nbroker = 'memory://'\n[limits]\nmessage_bytes = 3\n")
+        process.send_signal(signal.SIGHUP)
+        assert "the settings have been read again" in process.stderr.readline()
+        peer.sendall(post)
+        got = b""
+        while b"413 " not in got:
+            got += peer.recv(65536)
+        file.write_text("nonsense")
+        process.send_signal(signal.SIGHUP)
+        assert "the settings stay as they were" in process.stderr.readline()
+        process.send_signal(signal.SIGUSR2)
+        assert "set workers to 2 or more" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        rest(peer)
+    assert 0 == process.wait(SECONDS)
+
+
+def test_a_terminal_that_was_closed_ends_it(start: Start) -> None:
+    """Its SIGHUP asks for no new settings: nobody is left to stop a server that a closed window leaves behind."""
+    leader, follower = os.openpty()
+    source = os.path.dirname(os.path.dirname(oncecast.__file__))
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=follower,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source},
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(follower)
+    try:
+        assert process.stderr is not None
+        assert "listening" in process.stderr.readline()
+        os.close(leader)
+        assert 0 == process.wait(SECONDS)
+        assert "" == process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_certificate_is_told_once(tmp_path: Path, workers: int) -> None:
+    """With workers it is found before any of them is started."""
+    missing = str(tmp_path / "none.pem")
+    with pytest.raises(ConfigurationError, match=r"tls_cert: .*none\.pem: No such file"):
+        run(Settings(port=0, workers=workers, tls_cert=missing, tls_key=missing))
+
+
+def test_a_signal_while_the_workers_are_started_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They end again, before the server has said that it serves."""
+    begin = Supervisor._start
+
+    async def start_and_signal(self: Supervisor, slot: Any) -> Any:
+        child = await begin(self, slot)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    monkeypatch.setattr(Supervisor, "_start", start_and_signal)
+    assert 0 == run(Settings(port=0, workers=2))
+    assert "listening" not in capsys.readouterr().err

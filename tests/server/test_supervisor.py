@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -21,7 +22,10 @@ import pytest_asyncio
 
 import oncecast
 from oncecast.server import supervisor as module
-from oncecast.server.supervisor import pause_after
+from oncecast.server.child import State
+from oncecast.server.metrics import Measures
+from oncecast.server.settings import Settings
+from oncecast.server.supervisor import Supervisor, pause_after
 
 if TYPE_CHECKING:
     from tests.server.conftest import Answer, Site
@@ -35,6 +39,7 @@ read = lambda: config.load(file=pathlib.Path(sys.argv[1]), environ={}, flags={})
 config._check_together = lambda settings, sources: None  # which would not have a memory broker for each worker
 sys.exit(run(read(), read))
 """
+BASE = 'workers = 2\nbroker = "memory://"\n'
 # Stands in every new process's way, once the file is there.
 OBSTACLE = "import os, sys\nif os.path.exists({flag!r}) and 'oncecast.server.worker' in sys.orig_argv: os._exit(3)\n"
 POLL = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
@@ -73,6 +78,22 @@ class Running:
         rest = (await asyncio.wait_for(self.process.stderr.read(), SECONDS)).decode().splitlines()
         await asyncio.wait_for(self.process.wait(), SECONDS)
         return rest
+
+    async def end(self) -> None:
+        """End it if it runs: as it should, else by force."""
+        if self.process.returncode is not None:
+            return
+        pids = [self.process.pid]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends this moment
+            pids += self.workers
+            self.process.terminate()
+        try:
+            await self.rest()
+        except TimeoutError:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
 
     async def ask(self, request: bytes) -> Answer:
         """Ask on a new connection."""
@@ -126,7 +147,7 @@ async def start(tmp_path: Path, make_site: Callable[..., Site]) -> AsyncIterator
 
     async def start(settings: str = "") -> Running:
         file = tmp_path / "oncecast.toml"
-        file.write_text(f"port = 0\nworkers = 2\n{settings}")
+        file.write_text(f"{BASE}port = 0\n{settings}")
         (tmp_path / "sitecustomize.py").write_text(OBSTACLE.format(flag=str(tmp_path / "obstacle")))
         source = os.path.dirname(os.path.dirname(oncecast.__file__))
         process = await asyncio.create_subprocess_exec(
@@ -144,11 +165,16 @@ async def start(tmp_path: Path, make_site: Callable[..., Site]) -> AsyncIterator
     for running in started:
         for peer in running.site.peers:
             peer.close()
-        pids = [] if running.process.returncode is not None else [running.process.pid, *running.workers]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        await running.process.wait()
+        await running.end()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(int(SECONDS * 1000)):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
 
 
 def stat(pid: int) -> str:
@@ -256,7 +282,7 @@ async def test_one_that_is_told_to_go_by_somebody_else_drains_and_is_replaced(st
     running = await start()
     streams = await running.streams()
     os.kill(running.workers[1], signal.SIGTERM)
-    await running.logged(r"worker 2 \(process \d+\) drains; its successor starts now")
+    await running.logged(r"worker 2 \(process \d+\) drains; its successor starts ")
     ends = {asyncio.create_task(peer.all()) for peer in streams.values()}
     done, others = await asyncio.wait(ends, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
     assert [STREAM_END] == [task.result() for task in done]
@@ -268,7 +294,7 @@ async def test_one_that_is_told_to_go_by_somebody_else_drains_and_is_replaced(st
 
 @pytest.mark.parametrize(
     "lived, pause, expected",
-    [(9.9, 0.0, 0.1), (0.0, 0.1, 0.2), (1.0, 3.0, 5.0), (1.0, 5.0, 5.0), (10.0, 5.0, 0.0)],
+    [(1.9, 0.0, 0.1), (0.0, 0.1, 0.2), (1.0, 3.0, 5.0), (1.0, 5.0, 5.0), (2.0, 5.0, 0.0)],
 )
 def test_the_pause_before_a_successor(lived: float, pause: float, expected: float) -> None:
     """Those that die young are started again ever more slowly; one that has lived is replaced at once."""
@@ -349,6 +375,18 @@ async def test_a_second_signal_cuts_off(start: Start) -> None:
     assert 0 == running.process.returncode
 
 
+async def test_a_worker_that_is_stuck_is_killed_in_the_end(start: Start) -> None:
+    """Told twice, the supervisor waits a few seconds for it and no longer; the log says which it was."""
+    running = await start()
+    other, stuck = running.workers
+    os.kill(stuck, signal.SIGSTOP)
+    running.process.send_signal(signal.SIGTERM)
+    await gone(other)  # so the first signal has been heard
+    running.process.send_signal(signal.SIGTERM)
+    assert [f"ERROR oncecast.server: process {stuck} does not end: it is killed"] == await running.rest()
+    assert 0 == running.process.returncode
+
+
 async def test_workers_do_not_outlive_their_supervisor(start: Start) -> None:
     """When it is killed they say goodbye to their subscribers, and end; the port is free again."""
     running = await start()
@@ -370,7 +408,7 @@ async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
     """Whoever is connected stays; what can't change while serving is named, and a mistake changes nothing."""
     running = await start()
     streams = await running.streams()
-    running.config.write_text("port = 1\nworkers = 2\n[limits]\nmessage_bytes = 3\n")
+    running.config.write_text(f"{BASE}port = 1\n[limits]\nmessage_bytes = 3\n")
     running.process.send_signal(signal.SIGHUP)
     await running.logged("these settings hold after a restart only: port$")
     await running.logged("the settings have been read again")
@@ -381,7 +419,7 @@ async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
 
     while {413} != await statuses():
         pass
-    running.config.write_text("port = 0\nworkers = 2\n[limits]\nmessage_byte = 3\n")
+    running.config.write_text(f"{BASE}port = 0\n[limits]\nmessage_byte = 3\n")
     running.process.send_signal(signal.SIGHUP)
     await running.logged("the settings stay as they were: .*message_byte is not a setting; did you mean message_bytes")
     assert {413} == await statuses()
@@ -404,6 +442,9 @@ async def test_a_rolling_restart_refuses_nobody(start: Start) -> None:
 
     asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
     running.process.send_signal(signal.SIGUSR2)
+    await running.logged("rolling restart: 2 workers")
+    running.process.send_signal(signal.SIGUSR2)
+    await running.logged("a rolling restart can't begin now")
     for peer in streams.values():
         assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
     await running.logged("rolling restart: every worker is a new one")
@@ -461,3 +502,83 @@ async def test_workers_that_cant_begin_end_the_start(tmp_path: Path, start: Star
     (tmp_path / "obstacle").touch()
     with pytest.raises(AssertionError, match=r"ConfigurationError: worker 1: it ended at its start"):
         await start()
+
+
+# -- without processes
+
+
+class FakeChild:
+    """A child that does what the test says. `room` is how often the system has a process to give."""
+
+    room = 0
+    started: list[FakeChild]
+
+    def __init__(self) -> None:
+        self.state = State.SERVING
+        self.settled = asyncio.Event()
+        self.settled.set()
+        self.began = 0.0
+        self.pid = 1
+        self.failure = None
+        self.measures = Measures()
+        self.ended = asyncio.Event()
+
+    @classmethod
+    async def start(cls, *arguments: object) -> FakeChild:
+        """Return a new one. Raises `OSError`."""
+        if cls.room == 0:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        cls.room -= 1
+        cls.started.append(cls())
+        return cls.started[-1]
+
+    async def run(self) -> int:
+        """End when told to."""
+        await self.ended.wait()
+        self.state = State.ENDED
+        return 1
+
+    def stop(self) -> None:
+        """End."""
+        self.state = State.LEAVING
+        self.ended.set()
+
+
+@pytest_asyncio.fixture
+async def supervisor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
+    """A supervisor of one slot whose worker is fake."""
+    FakeChild.started, FakeChild.room = [], 1
+    monkeypatch.setattr(module, "Child", FakeChild)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+    supervisor = Supervisor(Settings(), [[]], Settings)
+    await supervisor.start()
+    yield supervisor
+    await asyncio.wait_for(supervisor.stop(asyncio.Event()), SECONDS)
+    assert all(child.ended.is_set() for child in FakeChild.started)
+
+
+async def test_no_room_for_a_successor(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the system has no process to give, it is asked again and again, and the log says so."""
+    FakeChild.started[0].ended.set()
+    await until(lambda: caplog.text.count("worker 1 can't be started: [Errno 11]") >= 3)
+    FakeChild.room = 1
+    await until(lambda: len(FakeChild.started) == 2)
+    supervisor.left(FakeChild.started[0])  # type: ignore[arg-type]  # one that has a successor needs none
+    await asyncio.sleep(0)
+    assert 2 == len(FakeChild.started)
+
+
+async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+    """Then nothing has happened."""
+    supervisor.roll()
+    await until(lambda: "rolling restart given up at worker 1: [Errno 11]" in caplog.text)
+    assert [State.SERVING] == [child.state for child in FakeChild.started]
+
+
+async def test_a_successor_that_a_rolling_restart_was_faster_than(supervisor: Supervisor) -> None:
+    """Of two that come for the same slot, the second one goes again."""
+    FakeChild.room = 1
+    slot = supervisor._slots[0]
+    late = await supervisor._start(slot)
+    supervisor._place(slot, late)
+    assert [State.SERVING, State.LEAVING] == [child.state for child in FakeChild.started]

@@ -8,6 +8,7 @@ such a socket, and is inherited from it, is set here (`set_patience`).
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -64,6 +65,15 @@ def set_patience(sockets: Iterable[socket.socket], heartbeat_seconds: float) -> 
     seconds = 0.0 if heartbeat_seconds > LONG_HEARTBEAT else 2 * heartbeat_seconds
     for sock in sockets:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def has_room() -> bool:
+    """Say whether this process may open one file more, as each connection is one."""
+    try:
+        os.close(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE)
+    return True
 
 
 # Helpers ---------------------------------------------------------------------------------------------------------

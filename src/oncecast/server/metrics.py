@@ -88,11 +88,13 @@ def measure(app: App) -> Measures:
 def add(measured: Iterable[Measures]) -> Measures:
     """Return what several processes have measured together."""
     found = list(measured)
+    if not found:
+        return Measures()
     requests: Counter[int] = Counter()
     for each in found:
         requests.update(each.requests)
     values = {metric.name: metric.join([each.values.get(metric.name, 0) for each in found]) for metric in METRICS}
-    return Measures(values if found else {}, dict(requests))
+    return Measures(values, dict(requests))
 
 
 def lasting(measures: Measures) -> Measures:

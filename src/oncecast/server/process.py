@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .server import Server
 from .systemd import Notifier
@@ -25,8 +25,19 @@ def run_loop(main: Coroutine[object, object, T]) -> T:
     try:
         import uvloop
     except ImportError:  # no wheel for this platform: the same, slower
-        return asyncio.run(main)
+        return asyncio.run(_quietly(main))
     return uvloop.run(main)
+
+
+async def _quietly(main: Coroutine[object, object, T]) -> T:
+    asyncio.get_running_loop().set_exception_handler(_report)
+    return await main
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what a callback raised; but leave it to the server to say, once, that there are no descriptors left."""
+    if context.get("message") != "socket.accept() out of system resource":
+        loop.default_exception_handler(context)
 
 
 def begin_log(worker: int | None = None) -> None:

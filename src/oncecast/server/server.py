@@ -17,10 +17,10 @@ import msgspec
 
 from ..brokers.base import Broker
 from ..message import Draft, Kind
-from .app import App
+from .app import REMIND_SECONDS, App
 from .build import build_app, build_broker, build_node, build_policy, build_rules
 from .connection import Connection
-from .listening import BACKLOG, bind, set_patience
+from .listening import BACKLOG, bind, has_room, set_patience
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
 from .tls import Tls
@@ -30,6 +30,7 @@ logger = logging.getLogger("oncecast.server")
 
 TRIM_SECONDS = 1.0
 CUT_SECONDS = 1.0  # for the loop to let go of what was cut off: a turn or two
+ACCEPT_AT_ONCE = 64  # connections in a turn of the loop; and, on asyncio, tries where there is no descriptor left
 ACCEPT_TURNS = 4  # of the loop, in which what it has accepted becomes a connection
 GOODBYE_SECONDS = 5.0  # for the last who is told to go
 STOP_SECONDS = 3.0  # for the goodbyes to be heard
@@ -39,7 +40,7 @@ class Server:
     """One server in one process, on the running loop. `port` is known once it has started.
 
     `sockets` are those to listen on, if they are bound already. `share` is this process's part of what all of them do
-    together: how many connections a second are let go.
+    together, which is how many connections a second are let go; and one of them has the `demo`.
     """
 
     def __init__(
@@ -49,10 +50,13 @@ class Server:
         broker: Broker | None = None,
         sockets: Sequence[socket.socket] = (),
         share: float = 1.0,
+        demo: bool = True,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self._share = share
+        self._demonstrates = settings.dev and demo
+        self._said = -REMIND_SECONDS
         self._sockets = list(sockets)
         self._tls: Tls | None = None
         self.port = settings.port
@@ -80,12 +84,13 @@ class Server:
                 lambda: Connection(self.app),
                 sock=sock,
                 ssl=None if self._tls is None else self._tls.context,
-                backlog=BACKLOG,
+                backlog=ACCEPT_AT_ONCE,
                 ssl_handshake_timeout=None if self._tls is None else self.settings.limits.head_seconds,
             )
             self._listening.append(server)
+            sock.listen(BACKLOG)  # asyncio takes one number for this and for how many it accepts in a turn
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._trim())]
-        if self.settings.dev:
+        if self._demonstrates:
             self._tasks.append(asyncio.create_task(self._demo()))
 
     def reload(self, settings: Settings) -> None:
@@ -158,12 +163,24 @@ class Server:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             self.node.trim()
+            if not has_room():
+                self._say_no_room()
+
+    def _say_no_room(self) -> None:
+        """Say, now and then, what is behind connections that are not accepted: the loops spin, or say nothing."""
+        if self._loop.time() - self._said >= REMIND_SECONDS:
+            self._said = self._loop.time()
+            logger.warning(
+                "this process has no file descriptor left, so nobody can connect; %d connections are served on. Raise "
+                "the limit of open files (ulimit -n), or lower limits.connections.",
+                len(self.app.connections),
+            )
 
     async def _demo(self) -> None:
         """Publish this machine's load for the start page."""
         machine = Machine()
         at = self._loop.time()
-        while True:
+        while self.app.ready:
             try:
                 sample = machine.sample(self._loop.time(), time.time())
             except OSError as error:

@@ -5,8 +5,9 @@ It serves nobody itself, has no broker, and so has little that could make it fai
 A slot has listening sockets of its own, which stay open here whatever becomes of its worker. So who has connected, and
 was not accepted yet, waits for the worker's successor and is not reset.
 
-Invariant: while SERVING, each slot has a worker, or one is being started; every child that lives is in `_children`, and
-has one task, in `_tasks`, that returns when it has ended. To tell workers something new, add a message to `control.py`.
+Invariant: while SERVING, each slot has a worker, or a task that starts one; every child that lives is in `_children`,
+and has one task, in `_tasks`, that returns when it has ended. To tell workers something new, add a message to
+`control.py`.
 """
 
 from __future__ import annotations
@@ -141,34 +142,42 @@ class Supervisor:
         self._past = add([self._past, lasting(child.measures)])
         if slot.child is not child or self.phase is not Phase.SERVING:
             return
+        slot.child = None
         self._restarts += 1
-        lived = asyncio.get_running_loop().time() - child.began
-        slot.pause = pause_after(lived, slot.pause)
+        reason = f": {child.failure}" if child.failure else ""
+        when = self._pause(slot, child)
         logger.error(
-            "worker %d (process %d) %s%s; its successor starts %s",
-            slot.number,
-            child.pid,
-            _ended(status),
-            f": {child.failure}" if child.failure else "",
-            f"in {slot.pause:g} s" if slot.pause else "now",
+            "worker %d (process %d) %s%s; its successor starts %s", slot.number, child.pid, _ended(status), reason, when
         )
         await self._refill(slot)
 
+    def _pause(self, slot: _Slot, child: Child) -> str:
+        """Set how long a slot waits for its child's successor, and say it."""
+        slot.pause = pause_after(asyncio.get_running_loop().time() - child.began, slot.pause)
+        return f"in {slot.pause:g} s" if slot.pause else "now"
+
     async def _refill(self, slot: _Slot) -> None:
-        """Start a successor of the worker that a slot has lost, unless it gets one otherwise."""
-        lost = slot.child
+        """Start a worker in a slot that has lost its own, unless a rolling restart is faster."""
         while True:
             if slot.pause:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), slot.pause)
-            if slot.child is not lost or self.phase is not Phase.SERVING:
+            if slot.child is not None or self.phase is not Phase.SERVING:
                 return
             try:
-                slot.child = await self._start(slot)
-                return
+                child = await self._start(slot)
             except OSError as error:
                 slot.pause = pause_after(0, slot.pause)
                 logger.error("worker %d can't be started: %s", slot.number, error)
+                continue
+            self._place(slot, child)
+            return
+
+    def _place(self, slot: _Slot, child: Child) -> None:
+        if slot.child is None:
+            slot.child = child
+        else:  # a rolling restart was faster
+            child.stop()
 
     async def _roll(self) -> None:
         logger.info("rolling restart: %d workers", len(self._slots))
@@ -188,9 +197,9 @@ class Supervisor:
                 logger.error("rolling restart given up at worker %d: %s. The old ones serve on", slot.number, reason)
                 return
             old, slot.child, slot.pause = slot.child, successor, 0.0
-            assert old is not None
-            old.stop()
-            logger.info("worker %d is process %d now; process %d drains", slot.number, successor.pid, old.pid)
+            logger.info("worker %d is process %d now", slot.number, successor.pid)
+            if old is not None:  # else it had died, or left, and its successor was on its way
+                old.stop()
         logger.info("rolling restart: every worker is a new one")
 
     async def _cut_off(self) -> None:
@@ -208,8 +217,9 @@ class Supervisor:
         """Give a slot whose worker drains, and was not told to from here, its successor now and not at its end."""
         slot = next((slot for slot in self._slots if slot.child is child), None)
         if slot is not None and self.phase is Phase.SERVING:
-            logger.info("worker %d (process %d) drains; its successor starts now", slot.number, child.pid)
-            slot.pause = 0.0
+            when = self._pause(slot, child)
+            logger.info("worker %d (process %d) drains; its successor starts %s", slot.number, child.pid, when)
+            slot.child = None
             self._own(self._refill(slot))
 
     # -- metrics
@@ -221,7 +231,8 @@ class Supervisor:
             self._collecting = asyncio.create_task(self._collect())
 
     async def _collect(self) -> None:
-        found = await asyncio.gather(*(child.measure() for child in self._children))
+        begun = [child for child in self._children if child.state in (State.SERVING, State.LEAVING)]
+        found = await asyncio.gather(*(child.measure() for child in begun))
         answered = [measures for measures in found if measures is not None]
         serving = sum(slot.child is not None and slot.child.state is State.SERVING for slot in self._slots)
         total = Total(add([self._past, *answered]), Crew(serving, self._restarts, len(found) - len(answered)))

@@ -64,10 +64,11 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
     channel: Channel[ToWorker] = await Channel.open(control, ToWorker)
     begin = await channel.receive()
     if not isinstance(begin, Begin):  # the supervisor has gone
+        await channel.close()
         return 0
     begin_log(begin.slot)
     try:
-        server = Server(begin.settings, sockets=listening, share=1 / begin.workers)
+        server = Server(begin.settings, sockets=listening, share=1 / begin.workers, demo=begin.slot == 1)
         server.node.on_failure = lambda reason: stopping.set()
         await server.start()
     except (ConfigurationError, OSError) as error:
