@@ -30,38 +30,13 @@ import msgspec
 from .errors import Refusal
 from .log import Entry, Log, Place, hold_until_last
 from .message import Cursor, Gap, Message, Reason
-from .subscription import Format, Lag, Sink, State, Subscription
+from .subscription import Audience, Format, Lag, Sink, State, Subscription, Write
 
 PAGE_MESSAGES = 256  # a page of backlog: enough to be written as one block,
 PAGE_BYTES = 32 << 10  # small enough that a stalled reader holds little more than this
 PAGES_PER_TURN = 64  # a backlog that many read at once may not hold up the live ones for longer than this
 
-
-Write = Callable[[bytes], None]
 Send = Callable[[int, bytes], int]  # `os.write`: how many bytes the descriptor took, or OSError
-
-
-class _Group:
-    """The live subscriptions of one channel and format whose sink gets nothing else: by socket, or by sink."""
-
-    __slots__ = ("descriptors", "writes")
-
-    def __init__(self) -> None:
-        self.descriptors: dict[Subscription, int] = {}
-        self.writes: dict[Subscription, Write] = {}
-
-    def __len__(self) -> int:
-        return len(self.descriptors) + len(self.writes)
-
-
-class _Audience:
-    """The live subscriptions of one channel: those whose sink gets nothing else, by format, and the others."""
-
-    __slots__ = ("alone", "gathered")
-
-    def __init__(self) -> None:
-        self.alone: dict[Format, _Group] = {}
-        self.gathered: dict[Subscription, None] = {}
 
 
 @dataclass(slots=True)
@@ -94,7 +69,9 @@ class Hub:
         self._scheduled = False
         self._delivering = False
         self._turn: list[Entry] = []
-        self._audiences: dict[str, _Audience] = {}
+        # Where a channel has one listener, as that of a user has, it stands here itself: with many such channels each
+        # object on the way to it would be one more that the processor's caches no longer hold.
+        self._audiences: dict[str, Audience | Subscription] = {}
         self._behind: deque[Subscription] = deque()
         self._full: list[Subscription] = []
         self._pages: dict[tuple[tuple[str, ...], Format, int], tuple[bytes, int, int, bool]] = {}
@@ -183,22 +160,38 @@ class Hub:
         self.counters.messages += len(turn)
         by_channel: dict[str, list[Entry]] = {}
         for entry in turn:
-            by_channel.setdefault(entry.message.channel, []).append(entry)
+            entries = by_channel.get(entry.message.channel)
+            if entries is None:
+                by_channel[entry.message.channel] = [entry]
+            else:
+                entries.append(entry)
         gathered: dict[Sink, tuple[Subscription, list[str]]] = {}
         for channel, entries in by_channel.items():
             audience = self._audiences.get(channel)
-            if audience is None:
-                continue
-            for format_, group in list(audience.alone.items()):  # a write may end a subscription
-                block = self._block_of(entries, format_)
-                self.counters.deliveries += len(group) * len(entries)
-                self._send_all(list(group.descriptors.items()), block)
-                if group.writes:
-                    self._write_all(list(group.writes.values()), block)
-            for subscription in audience.gathered:
-                gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
+            if isinstance(audience, Subscription):
+                if audience.alone:
+                    self._deliver_alone(audience, entries)
+                else:
+                    gathered.setdefault(audience.sink, (audience, []))[1].append(channel)
+            elif audience is not None:
+                for format_, group in list(audience.alone.items()):  # a write may end a subscription
+                    block = self._block_of(entries, format_)
+                    self.counters.deliveries += len(group) * len(entries)
+                    self._send_all(list(group.descriptors.items()), block)
+                    if group.writes:
+                        self._write_all(list(group.writes.values()), block)
+                for subscription in audience.gathered:
+                    gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
         if gathered:
             self._deliver_gathered(gathered.values(), by_channel)
+
+    def _deliver_alone(self, subscription: Subscription, entries: list[Entry]) -> None:
+        block = self._block_of(entries, subscription.format)
+        self.counters.deliveries += len(entries)
+        if subscription.descriptor is not None:
+            self._send_all(((subscription, subscription.descriptor),), block)
+        else:
+            self._write_all((subscription.sink.write,), block)
 
     def _deliver_gathered(
         self, gathered: Iterable[tuple[Subscription, list[str]]], by_channel: dict[str, list[Entry]]
@@ -327,35 +320,23 @@ class Hub:
 
     def _enter(self, subscription: Subscription) -> None:
         for channel in subscription.channels:
-            audience = self._audiences.get(channel)
-            if audience is None:
-                audience = self._audiences[channel] = _Audience()
-            if subscription.alone:
-                group = audience.alone.get(subscription.format)
-                if group is None:
-                    group = audience.alone[subscription.format] = _Group()
-                if subscription.descriptor is not None:
-                    group.descriptors[subscription] = subscription.descriptor
-                else:
-                    group.writes[subscription] = subscription.sink.write
-            else:
-                audience.gathered[subscription] = None
+            audience = self._audiences.setdefault(channel, subscription)
+            if audience is subscription:
+                continue
+            if isinstance(audience, Subscription):
+                first, audience = audience, Audience()
+                audience.add(first)
+                self._audiences[channel] = audience
+            audience.add(subscription)
 
     def _leave(self, subscription: Subscription) -> None:
         for channel in subscription.channels:
             audience = self._audiences[channel]
-            if subscription.alone:
-                group = audience.alone[subscription.format]
-                if subscription.descriptor is not None:
-                    del group.descriptors[subscription]
-                else:
-                    del group.writes[subscription]
-                if not group:
-                    del audience.alone[subscription.format]
-            else:
-                del audience.gathered[subscription]
-            if not audience.alone and not audience.gathered:
-                del self._audiences[channel]
+            if isinstance(audience, Audience):
+                audience.remove(subscription)
+                if audience:
+                    continue
+            del self._audiences[channel]
 
     def _block(self, subscription: Subscription) -> None:
         if subscription.state is State.LIVE:

@@ -1,4 +1,5 @@
-"""What the hub serves: a subscription, its states and legal moves, and the contract of its format and its sink.
+"""What the hub serves: a subscription, its states and legal moves, the contract of its format and its sink, and the
+audience of a channel.
 
 To add a policy for readers that lag, add it to `Lag` and to `Hub.unblock`; a state goes into `State` and `MOVES`.
 """
@@ -6,6 +7,7 @@ To add a policy for readers that lag, add it to `Lag` and to `Hub.unblock`; a st
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
 
 from .errors import Refusal
@@ -36,6 +38,9 @@ MOVES: dict[State, frozenset[State]] = {
     State.BLOCKED: frozenset({State.CATCHING_UP, State.CLOSED}),
     State.CLOSED: frozenset(),
 }
+
+
+Write = Callable[[bytes], None]
 
 
 class Format(Encoding, Protocol):
@@ -100,3 +105,55 @@ class Subscription:
         if state not in MOVES[self.state]:
             raise AssertionError(f"a subscription can't go from {self.state.value} to {state.value}")
         self.state = state
+
+
+class Group:
+    """The live subscriptions of one channel and format whose sink gets nothing else: by socket, or by sink."""
+
+    __slots__ = ("descriptors", "writes")
+
+    def __init__(self) -> None:
+        self.descriptors: dict[Subscription, int] = {}
+        self.writes: dict[Subscription, Write] = {}
+
+    def __len__(self) -> int:
+        return len(self.descriptors) + len(self.writes)
+
+
+class Audience:
+    """The live subscriptions of one channel: those whose sink gets nothing else, by format, and the others."""
+
+    __slots__ = ("alone", "gathered")
+
+    def __init__(self) -> None:
+        self.alone: dict[Format, Group] = {}
+        self.gathered: dict[Subscription, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.alone or self.gathered)
+
+    def add(self, subscription: Subscription) -> None:
+        """Let a subscription hear."""
+        if not subscription.alone:
+            self.gathered[subscription] = None
+            return
+        group = self.alone.get(subscription.format)
+        if group is None:
+            group = self.alone[subscription.format] = Group()
+        if subscription.descriptor is not None:
+            group.descriptors[subscription] = subscription.descriptor
+        else:
+            group.writes[subscription] = subscription.sink.write
+
+    def remove(self, subscription: Subscription) -> None:
+        """Let it hear no more."""
+        if not subscription.alone:
+            del self.gathered[subscription]
+            return
+        group = self.alone[subscription.format]
+        if subscription.descriptor is not None:
+            del group.descriptors[subscription]
+        else:
+            del group.writes[subscription]
+        if not group:
+            del self.alone[subscription.format]
