@@ -51,7 +51,7 @@ def members(hub: Hub, channel: str) -> set[Subscription]:
     audience = hub._audiences[channel]
     if isinstance(audience, Subscription):
         return {audience}
-    alone = {s for group in audience.alone.values() for s in (*group.descriptors, *group.writes)}
+    alone = {s for group in audience.alone.values() for s in (*group.descriptors, *group.sinks)}
     assert alone or audience.gathered
     return alone | set(audience.gathered)
 

@@ -24,18 +24,23 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import msgspec
 
 from .errors import Refusal
 from .log import Entry, Log, Place, hold_until_last
 from .message import Cursor, Gap, Message, Reason
-from .subscription import Audience, Format, Lag, Sink, State, Subscription, Write
+from .subscription import Audience, Format, Lag, Sink, State, Subscription
 
 PAGE_MESSAGES = 256  # a page of backlog: enough to be written as one block,
 PAGE_BYTES = 32 << 10  # small enough that a stalled reader holds little more than this
 PAGES_PER_TURN = 64  # a backlog that many read at once may not hold up the live ones for longer than this
 
+LIVE = State.LIVE  # a name for the member: to look it up on its class costs more than the comparison
+
+Write = Callable[[bytes], None]
+Sending = tuple[Subscription, int, bytes]  # a block, the descriptor it goes to, and whose that is
 Send = Callable[[int, bytes], int]  # `os.write`: how many bytes the descriptor took, or OSError
 
 
@@ -154,7 +159,8 @@ class Hub:
             full, self._full = self._full, []
             for subscription in full:
                 self._block(subscription)
-        self._catch_up()
+        if self._behind:
+            self._catch_up()
 
     def _deliver(self, turn: list[Entry]) -> None:
         self.counters.messages += len(turn)
@@ -165,33 +171,41 @@ class Hub:
                 by_channel[entry.message.channel] = [entry]
             else:
                 entries.append(entry)
+        # First all blocks are made, then all are sent: either is faster by itself than in turns with the other, which
+        # would push its code and data out of the processor's caches, once for each channel.
+        lone: list[Sending] = []
+        groups: list[Iterable[Sending]] = []
+        writes: list[tuple[Subscription, bytes]] = []
         gathered: dict[Sink, tuple[Subscription, list[str]]] = {}
         for channel, entries in by_channel.items():
             audience = self._audiences.get(channel)
             if isinstance(audience, Subscription):
-                if audience.alone:
-                    self._deliver_alone(audience, entries)
-                else:
+                if not audience.alone:
                     gathered.setdefault(audience.sink, (audience, []))[1].append(channel)
+                    continue
+                self.counters.deliveries += len(entries)
+                block = self._block_of(entries, audience.format)
+                if audience.descriptor is not None:
+                    lone.append((audience, audience.descriptor, block))
+                else:
+                    writes.append((audience, block))
             elif audience is not None:
-                for format_, group in list(audience.alone.items()):  # a write may end a subscription
-                    block = self._block_of(entries, format_)
+                for format_, group in audience.alone.items():
                     self.counters.deliveries += len(group) * len(entries)
-                    self._send_all(list(group.descriptors.items()), block)
-                    if group.writes:
-                        self._write_all(list(group.writes.values()), block)
+                    block = self._block_of(entries, format_)
+                    # Lists, as a write may end a subscription.
+                    groups.append(zip(list(group.descriptors), list(group.descriptors.values()), repeat(block)))
+                    writes.extend(zip(group.sinks, repeat(block)))
                 for subscription in audience.gathered:
                     gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
+        if lone:  # of which another's write may have ended one
+            self._send_all(sending for sending in lone if sending[0].state is LIVE)
+        for group_sends in groups:
+            self._send_all(group_sends)
+        if writes:
+            self._write_all((who.sink.write, block) for who, block in writes if who.state is LIVE)
         if gathered:
             self._deliver_gathered(gathered.values(), by_channel)
-
-    def _deliver_alone(self, subscription: Subscription, entries: list[Entry]) -> None:
-        block = self._block_of(entries, subscription.format)
-        self.counters.deliveries += len(entries)
-        if subscription.descriptor is not None:
-            self._send_all(((subscription, subscription.descriptor),), block)
-        else:
-            self._write_all((subscription.sink.write,), block)
 
     def _deliver_gathered(
         self, gathered: Iterable[tuple[Subscription, list[str]]], by_channel: dict[str, list[Entry]]
@@ -207,31 +221,34 @@ class Hub:
                 made = blocks[key] = (self._block_of(entries, subscription.format), len(entries))
             if subscription.state is State.LIVE:
                 self.counters.deliveries += made[1]
-                self._write_all((subscription.sink.write,), made[0])
+                self._write(subscription, made[0])
 
-    def _send_all(self, descriptors: Iterable[tuple[Subscription, int]], block: bytes) -> None:
+    def _send_all(self, sends: Iterable[Sending]) -> None:
         # The loop that all of the fan-out's time is spent in: a system call, and as little else as can be.
-        send, size = self._send, len(block)
-        rest = iter(descriptors)
+        send = self._send
+        rest = iter(sends)
         while True:
             try:
-                for subscription, descriptor in rest:
+                for subscription, descriptor, block in rest:
                     sent = send(descriptor, block)
-                    if sent != size:
-                        self._write_all((subscription.sink.write,), block[sent:])
+                    if sent != len(block):
+                        self._write(subscription, block[sent:])
                 return
             except OSError:  # full, or broken: its sink finds out which
-                self._write_all((subscription.sink.write,), block)
+                self._write(subscription, block)
 
-    def _write_all(self, writes: Sequence[Write], block: bytes) -> None:
+    def _write_all(self, writes: Iterable[tuple[Write, bytes]]) -> None:
         rest = iter(writes)
         while True:
             try:
-                for write in rest:
+                for write, block in rest:
                     write(block)
                 return
             except Exception as error:  # noqa: BLE001 - a fault in one sink may not keep the message from the others
                 self._on_fault(error)
+
+    def _write(self, subscription: Subscription, block: bytes) -> None:
+        self._write_all(((subscription.sink.write, block),))
 
     def _block_of(self, entries: list[Entry], format_: Format) -> bytes:
         encode = self.log.encode
@@ -269,7 +286,7 @@ class Hub:
         if count:
             place.seq = seq
             self.counters.deliveries += count
-            self._write_all((subscription.sink.write,), block)
+            self._write(subscription, block)
         if not subscription.behind():  # that filled its sink, or ended it
             return
         if more or self._turn:  # what has come since the turn began is in the log already, and will be delivered again

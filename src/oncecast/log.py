@@ -184,13 +184,16 @@ class Log:
         window = self._windows.get(message.channel)
         if window is None:
             window = self._open(message.channel)
-        window.entries.append(entry)
+        entries = window.entries
+        entries.append(entry)
         self.head = message.seq
         self.version += 1
         self.count += 1
         self.bytes += ENTRY_BYTES + len(message.data)
         self._order.append(window)
-        self._trim_window(window, now)
+        first = window.first
+        if len(entries) - first > window.retained or entries[first].appended < now - window.retained_seconds:
+            self._trim_window(window, now)
         if self.bytes > self._max_bytes:
             self._trim_bytes()
         if len(self._order) > self.count + PASSED:

@@ -7,7 +7,6 @@ To add a policy for readers that lag, add it to `Lag` and to `Hub.unblock`; a st
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from typing import Protocol
 
 from .errors import Refusal
@@ -38,9 +37,6 @@ MOVES: dict[State, frozenset[State]] = {
     State.BLOCKED: frozenset({State.CATCHING_UP, State.CLOSED}),
     State.CLOSED: frozenset(),
 }
-
-
-Write = Callable[[bytes], None]
 
 
 class Format(Encoding, Protocol):
@@ -110,14 +106,14 @@ class Subscription:
 class Group:
     """The live subscriptions of one channel and format whose sink gets nothing else: by socket, or by sink."""
 
-    __slots__ = ("descriptors", "writes")
+    __slots__ = ("descriptors", "sinks")
 
     def __init__(self) -> None:
         self.descriptors: dict[Subscription, int] = {}
-        self.writes: dict[Subscription, Write] = {}
+        self.sinks: dict[Subscription, None] = {}
 
     def __len__(self) -> int:
-        return len(self.descriptors) + len(self.writes)
+        return len(self.descriptors) + len(self.sinks)
 
 
 class Audience:
@@ -143,7 +139,7 @@ class Audience:
         if subscription.descriptor is not None:
             group.descriptors[subscription] = subscription.descriptor
         else:
-            group.writes[subscription] = subscription.sink.write
+            group.sinks[subscription] = None
 
     def remove(self, subscription: Subscription) -> None:
         """Let it hear no more."""
@@ -154,6 +150,6 @@ class Audience:
         if subscription.descriptor is not None:
             del group.descriptors[subscription]
         else:
-            del group.writes[subscription]
+            del group.sinks[subscription]
         if not group:
             del self.alone[subscription.format]
