@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from oncecast import subscription
 from oncecast.errors import ERRORS
 from oncecast.server import connection
-from oncecast.server.metrics import render
+from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
 from oncecast.wire import ws_connection
@@ -122,6 +122,9 @@ def setting_rows(table: str, struct: type[msgspec.Struct]) -> list[Row]:
 def allowed(base: Any, meta: msgspec.Meta) -> str:
     """Say which values a setting may have."""
     kind = next(arg for arg in (*get_args(base), base) if arg is not type(None))
+    if get_origin(kind) is Annotated:  # a number, or a word for one
+        words = [word for arg in get_args(base) for word in get_args(arg) if isinstance(word, str)]
+        return allowed(*get_args(kind)) + "".join(f", or `{word}`" for word in words)
     if isinstance(kind, str):
         return ", ".join(f"`{choice}`" for choice in get_args(base))
     if get_origin(base) is tuple:
@@ -180,7 +183,7 @@ def metrics_page() -> str:
 async def _exposition() -> str:
     app = Server(Settings(port=0)).app
     app.counters.requests[200] = 1  # so that the family shows its labels
-    return render(app).decode()
+    return render(measure(app)).decode()
 
 
 # States ----------------------------------------------------------------------------------------------------------

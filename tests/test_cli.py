@@ -29,7 +29,7 @@ from oncecast.client import AsyncClient, LinkState, StateChanged
 from oncecast.client.ladder import Ladder, Moved
 from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import ConfigurationError
-from oncecast.server.config import Settings, example_file
+from oncecast.server.config import DEFAULT_BROKER, Settings, example_file
 
 COMMANDS = [[], ["serve"], ["pub"], ["sub"], ["config"], ["config", "check"], ["config", "show"], ["config", "init"]]
 SECONDS = 20  # for a process to do what it is about to do anyway
@@ -203,7 +203,7 @@ def test_serve_hands_over_the_settings(run: list[Any]) -> None:
 def test_serve_defaults(run: list[Any]) -> None:
     """Without a flag the default settings hold."""
     assert 0 == call("serve").exit_code
-    assert [Settings()] == run
+    assert [Settings(broker=DEFAULT_BROKER)] == run
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,11 @@ def test_serve_that_can_not_start(run: list[Any], error: Exception, expected: st
     "flags, toml, expected",
     [
         ([], "prot = 1", "oncecast.toml: prot is not a setting; did you mean port?"),
-        (["--broker", "redis://h"], "", "--broker: redis:// is not in this version; use memory://"),
+        (
+            ["--broker", "redis://h"],
+            "",
+            "--broker: redis:// is not in this version; use sqlite:///oncecast.db or memory://",
+        ),
         (["--config", "absent"], "", "absent: cannot be read: No such file or directory"),
     ],
 )

@@ -9,8 +9,8 @@ import pytest
 from oncecast import hub as hub_module
 from oncecast.errors import Refusal
 from oncecast.hub import Hub
-from oncecast.log import EARLIEST, LATEST, Log, Retention, Start, StartKind
-from oncecast.message import Cursor, Gap, Kind, Message, Reason
+from oncecast.log import Log
+from oncecast.message import EARLIEST, LATEST, Cursor, Gap, Kind, Message, Reason, Retention, Start, StartKind
 from oncecast.subscription import MOVES, Lag, State, Subscription
 from oncecast.testing.clock import Turns
 

@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from oncecast import hub as hub_module
 from oncecast.errors import Refusal
 from oncecast.hub import Hub
-from oncecast.log import EARLIEST, LATEST, Log, Retention, Start, StartKind, hold_until_last
-from oncecast.message import Cursor, Gap, Kind, Message, Reason
+from oncecast.log import Log, hold_until_last
+from oncecast.message import EARLIEST, LATEST, Cursor, Gap, Kind, Message, Reason, Retention, Start, StartKind
 from oncecast.subscription import Lag, State, Subscription
 from oncecast.testing.clock import Turns
 from oncecast.testing.witness import Ledger, Witness

@@ -65,6 +65,8 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.http1_response", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_client", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1", "wire.http1_head"): "a request begins with its head",
+    ("brokers.sqlite", "brokers.sqlite_peers"): "the broker, and the other processes on its file",
+    ("brokers.sqlite", "brokers.sqlite_store"): "the broker, and what is in its file",
     ("wire.http1", "wire.http1_response"): "one name to import for both directions of a server",
 }
 

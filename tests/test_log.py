@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from oncecast import log as log_module
-from oncecast.log import EARLIEST, ENTRY_BYTES, LATEST, Entry, Log, Place, Retention, Start, StartKind, hold_until_last
-from oncecast.message import MAX_SEQ, Cursor, Gap, Kind, Message, Reason
+from oncecast.log import ENTRY_BYTES, Entry, Log, Place, hold_until_last
+from oncecast.message import EARLIEST, LATEST, MAX_SEQ, Cursor, Gap, Kind, Message, Reason, Retention, Start, StartKind
 
 BOTH = ("a", "b")
 

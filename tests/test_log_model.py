@@ -11,8 +11,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from oncecast.log import EARLIEST, ENTRY_BYTES, LATEST, Log, Place, Retention, Start, StartKind
-from oncecast.message import Cursor, Kind, Message, Reason
+from oncecast.log import ENTRY_BYTES, Log, Place
+from oncecast.message import EARLIEST, LATEST, Cursor, Kind, Message, Reason, Retention, Start, StartKind
 from oncecast.testing.witness import Ledger, Witness
 
 CHANNELS = ("a", "b", "c")

@@ -11,10 +11,10 @@ from oncecast import node as node_module
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.errors import Refusal
-from oncecast.log import EARLIEST, LATEST, Retention, Start, StartKind
-from oncecast.message import Cursor, Draft, Gap, Message, Reason, Receipt
+from oncecast.log import Place
+from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Message, Reason, Receipt, Retention, Start, StartKind
 from oncecast.node import ChannelPolicy, Node, Poll
-from oncecast.subscription import Lag
+from oncecast.subscription import Lag, Subscription
 from oncecast.testing.clock import FakeClock, Turns
 
 
@@ -76,7 +76,18 @@ class Bench:
 
     def poll(self, channels: str, start: Start, limit: int = 100) -> Poll:
         """Poll channels with a letter each."""
-        return self.node.poll(tuple(channels), start, limit)
+        answers: list[Poll | Refusal] = []
+        self.node.poll(tuple(channels), start, limit, answers.append)
+        (answer,) = answers
+        assert isinstance(answer, Poll)
+        return answer
+
+    def subscribe(self, channels: str, start: Start, sink: FakeSink) -> tuple[Subscription, Place]:
+        """Subscribe to channels with a letter each."""
+        places: list[Place] = []
+        subscription = self.node.subscribe(tuple(channels), start, sink, Words(), places.append)
+        (place,) = places
+        return subscription, place
 
 
 def seqs(poll: Poll) -> list[int]:
@@ -105,7 +116,7 @@ def test_what_is_published_reaches_subscribers_at_the_end_of_the_turn() -> None:
     """Nobody is written to inside a publish; then all of the turn comes at once."""
     bench = Bench()
     sink = FakeSink()
-    subscription, place = bench.node.subscribe(("a",), LATEST, sink, Words())
+    subscription, place = bench.subscribe("a", LATEST, sink)
     bench.publish("a")
     bench.publish("a")
     assert (Cursor("e", 0), [], []) == (place.told, place.gaps, sink.blocks)
@@ -120,7 +131,7 @@ def test_a_subscriber_gets_its_place_with_the_gaps_before_it() -> None:
     bench = Bench(a=ChannelPolicy(Retention(messages=1)))
     bench.publish("aaa")
     sink = FakeSink()
-    _, place = bench.node.subscribe(("a",), after(Cursor("e", 1)), sink, Words())
+    _, place = bench.subscribe("a", after(Cursor("e", 1)), sink)
     assert [Gap("a", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 2), Cursor("e", 2))] == place.gaps
     bench.turns.run_all()
     assert [b"3 "] == sink.blocks
@@ -215,7 +226,7 @@ def test_the_strictest_policy_of_several_channels_holds(channels: str, lag: Lag)
     """One channel that must not skip holds for all, and one that disconnects too."""
     lags = {"r": Lag.RESUME, "l": Lag.LATEST, "m": Lag.LATEST, "d": Lag.DISCONNECT}
     bench = Bench(**{name: ChannelPolicy(lag=each) for name, each in lags.items()})
-    subscription, _ = bench.node.subscribe(tuple(channels), LATEST, FakeSink(), Words())
+    subscription, _ = bench.subscribe(channels, LATEST, FakeSink())
     assert lag is subscription.lag
 
 
@@ -234,7 +245,7 @@ def test_a_sink_with_a_defect_is_logged(caplog: pytest.LogCaptureFixture) -> Non
     bench = Bench()
     broken, whole = FakeSink(broken=True), FakeSink()
     for sink in (broken, whole):
-        bench.node.subscribe(("a",), LATEST, sink, Words())
+        bench.subscribe("a", LATEST, sink)
     bench.turns.run_all()
     bench.publish("a")
     with caplog.at_level(logging.ERROR, "oncecast.node"):

@@ -6,6 +6,8 @@ bytes per channel and format and hands it to every live subscription of it; then
 There are no queues per subscriber. A live subscription has everything up to `flushed` and needs no cursor of its own.
 One whose sink is full is BLOCKED: it is not written to and keeps its place in the log; when the sink drains it is
 CATCHING_UP from there until it meets the head. So attaching, resuming, replay and backpressure are the same code.
+Where its place is behind the window that the log holds in memory, a page is asked of the broker's history, and served
+when it comes.
 
 Invariants
 * A subscription is in the audiences if and only if it is LIVE, and then it has been written everything <= `flushed`.
@@ -13,6 +15,7 @@ Invariants
   the next turn (a sink may publish from inside its `write`): nothing lies between log and audience then.
 * It stands in the catch-up queue at most once, whatever it does meanwhile.
 * A sink that fills up during a delivery is taken out after it, so that all its subscriptions stand at one place.
+* A subscription whose start only the history knows has no place yet, and is nowhere until `place` gives it one.
 
 No clock and no asyncio here: `schedule` runs a callable at the end of the loop's turn. `on_fault` is told of an
 exception that a sink raised, which is a defect of that sink.
@@ -24,17 +27,19 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 
 import msgspec
 
 from .errors import Refusal
 from .log import Entry, Log, Place, hold_until_last
-from .message import Cursor, Gap, Message, Reason
+from .message import Cursor, Gap, Message, Page, Reason
 from .subscription import Audience, Format, Lag, Sink, State, Subscription
 
 PAGE_MESSAGES = 256  # a page of backlog: enough to be written as one block,
 PAGE_BYTES = 32 << 10  # small enough that a stalled reader holds little more than this
+PAGES_FOUND = 64  # pages of the history that are held for those who wait for them
 PAGES_PER_TURN = 64  # a backlog that many read at once may not hold up the live ones for longer than this
 
 LIVE = State.LIVE  # a name for the member: to look it up on its class costs more than the comparison
@@ -42,6 +47,18 @@ LIVE = State.LIVE  # a name for the member: to look it up on its class costs mor
 Write = Callable[[bytes], None]
 Sending = tuple[Subscription, int, bytes]  # a block, the descriptor it goes to, and whose that is
 Send = Callable[[int, bytes], int]  # `os.write`: how many bytes the descriptor took, or OSError
+Key = tuple[tuple[str, ...], int]  # channels and a place: who shares it reads the same page
+Read = Callable[[tuple[str, ...], int, int, int, Callable[[Page | Refusal], None]], None]
+
+
+class _Found:
+    """A page of the history, and its bytes in the formats that were asked for."""
+
+    __slots__ = ("blocks", "page")
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.blocks: dict[Format, bytes] = {}
 
 
 @dataclass(slots=True)
@@ -52,10 +69,14 @@ class Counters:
     deliveries: int = 0
     gaps: int = 0
     blocked: int = 0
+    pages: int = 0  # read from the history
 
 
 class Hub:
-    """The subscriptions of one node."""
+    """The subscriptions of one node. `read` reads a page of the broker's history, where it has one.
+
+    It is given the channels, the place, the most messages and the most bytes, and calls back with a page.
+    """
 
     def __init__(
         self,
@@ -63,6 +84,7 @@ class Hub:
         schedule: Callable[[Callable[[], None]], object],
         on_fault: Callable[[Exception], None],
         send: Send = os.write,
+        read: Read | None = None,
     ) -> None:
         self.log = log
         self.flushed = log.head
@@ -81,6 +103,10 @@ class Hub:
         self._full: list[Subscription] = []
         self._pages: dict[tuple[tuple[str, ...], Format, int], tuple[bytes, int, int, bool]] = {}
         self._pages_version = log.version
+        self._read = read
+        self._asked: dict[Key, list[Subscription]] = {}
+        self._found: dict[Key, _Found] = {}
+        self._ahead: list[Subscription] = []
 
     # -- what the node calls
 
@@ -93,9 +119,34 @@ class Hub:
             self._turn.append(append(message, now))
 
     def attach(self, subscription: Subscription) -> None:
-        """Begin to serve a subscription from its place."""
+        """Begin to serve a subscription from its place; without one, once `place` has given it."""
         self.subscriptions += 1
         self._queue(subscription)
+
+    def place(self, subscription: Subscription, place: Place) -> None:
+        """Give a subscription its place, unless it has ended meanwhile."""
+        if subscription.state is not State.CLOSED:
+            subscription.place = place
+            if subscription.behind():
+                self._queue(subscription)
+
+    def skip(self, seq: int) -> None:
+        """The broker has gone on to `seq` without handing all over: let everybody read the history from its place."""
+        if self._turn:
+            self.flush()
+        self.log.forget(seq)
+        place = self.flushed
+        for audience in list(self._audiences.values()):
+            for subscription in [audience] if isinstance(audience, Subscription) else audience.members():
+                if subscription.state is State.LIVE:
+                    self._leave(subscription)
+                    subscription.place = Place(place, self.log.cursor(place))
+                    subscription.lagging = False  # it is not the one that was slow
+                    subscription.move(State.BLOCKED)
+                    subscription.move(State.CATCHING_UP)
+                    self._queue(subscription)
+        self.flushed = self.log.head
+        self._let_go_on()
 
     # -- what the transports call
 
@@ -135,7 +186,9 @@ class Hub:
         for subscription in subscriptions:
             if subscription.state is State.BLOCKED:
                 subscription.move(State.CATCHING_UP)
-                if subscription.lag is Lag.LATEST:
+                if subscription.place is None:
+                    continue
+                if subscription.lag is Lag.LATEST and self._may_skip(subscription.channels, subscription.place.seq):
                     self._skip(subscription)
                 self._queue(subscription)
 
@@ -159,8 +212,8 @@ class Hub:
             full, self._full = self._full, []
             for subscription in full:
                 self._block(subscription)
-        if self._behind:
-            self._catch_up()
+            self._let_go_on()
+        self._catch_up()
 
     def _deliver(self, turn: list[Entry]) -> None:
         self.counters.messages += len(turn)
@@ -272,19 +325,33 @@ class Hub:
             self._wake()
         else:
             self._pages.clear()
+            self._found.clear()
 
     def _turn_page(self, subscription: Subscription) -> None:
         place = subscription.place
         assert place is not None
+        if place.seq > self.log.head:
+            self._ahead.append(subscription)
+            return
+        found = None
+        if not self._covered(subscription.channels, place.seq):
+            found = self._found.get((subscription.channels, place.seq))
+            if found is None:
+                self._ask(subscription, place.seq)
+                return
         reason = Reason.SLOW if subscription.lagging else Reason.EXPIRED
         here = self.log.cursor(place.seq)
-        for gap in hold_until_last(self.log.gaps(subscription.channels, place, reason), here):
+        page = None if found is None else found.page
+        for gap in hold_until_last(self.log.gaps(subscription.channels, place, reason, page), here):
             self._tell(subscription, gap)
         if not subscription.behind():
             return
-        block, seq, count, more = self._page(subscription.channels, subscription.format, place.seq)
+        if found is not None:
+            block, seq, count, more = self._block_found(found, subscription.format)
+        else:
+            block, seq, count, more = self._page(subscription.channels, subscription.format, place.seq)
+        place.seq = seq
         if count:
-            place.seq = seq
             self.counters.deliveries += count
             self._write(subscription, block)
         if not subscription.behind():  # that filled its sink, or ended it
@@ -293,6 +360,58 @@ class Hub:
             self._queue(subscription)
         else:
             self._join(subscription)
+
+    def _let_go_on(self) -> None:
+        """Those whose cursor, of another node, was ahead of this one may have been met by now."""
+        ahead, self._ahead = self._ahead, []
+        for subscription in ahead:
+            if subscription.behind():
+                self._queue(subscription)
+
+    def _covered(self, channels: tuple[str, ...], seq: int) -> bool:
+        return self._read is None or self.log.covers(channels, seq)
+
+    def _may_skip(self, channels: tuple[str, ...], seq: int) -> bool:
+        """Return whether the newest value of each channel is known here."""
+        return self._covered(channels, seq) or all(self.log.newest((channel,)) > seq for channel in channels)
+
+    def _ask(self, subscription: Subscription, seq: int) -> None:
+        """Let it wait for a page of the history; those who stand at the same place wait for the same."""
+        key = (subscription.channels, seq)
+        waiting = self._asked.get(key)
+        if waiting is not None:
+            waiting.append(subscription)
+            return
+        self._asked[key] = [subscription]
+        assert self._read is not None
+        self._read(subscription.channels, seq, PAGE_MESSAGES, PAGE_BYTES, partial(self._answered, key))
+
+    def _answered(self, key: Key, answer: Page | Refusal) -> None:
+        waiting = self._asked.pop(key)
+        if isinstance(answer, Refusal):
+            for subscription in waiting:
+                self._refuse(subscription, answer)
+            return
+        self.counters.pages += 1
+        if (
+            answer.upto > self.log.head
+        ):  # what has not been handed over yet will be, and goes the way of all that is live
+            messages = [message for message in answer.messages if message.seq <= self.log.head]
+            answer = msgspec.structs.replace(answer, messages=messages, upto=self.log.head)
+        if len(self._found) >= PAGES_FOUND:  # whoever still waits for the oldest asks again
+            del self._found[next(iter(self._found))]
+        self._found[key] = _Found(answer)
+        for subscription in waiting:
+            if subscription.behind():
+                self._queue(subscription)
+
+    def _block_found(self, found: _Found, format_: Format) -> tuple[bytes, int, int, bool]:
+        page = found.page
+        block = found.blocks.get(format_)
+        if block is None:
+            entries = [Entry(message, message.seq, 0.0) for message in page.messages]
+            block = found.blocks[format_] = self._block_of(entries, format_) if entries else b""
+        return block, page.upto, len(page.messages), True
 
     def _page(self, channels: tuple[str, ...], format_: Format, seq: int) -> tuple[bytes, int, int, bool]:
         # When a server's clients all come back at once, most of them read the same page.
@@ -324,7 +443,7 @@ class Hub:
     # -- moves
 
     def _queue(self, subscription: Subscription) -> None:
-        if not subscription.queued:
+        if not subscription.queued and subscription.place is not None:
             subscription.queued = True
             self._behind.append(subscription)
             self._wake()
@@ -365,11 +484,17 @@ class Hub:
         subscription.lagging = True
         self.counters.blocked += 1
         if subscription.lag is Lag.DISCONNECT:
-            refusal = Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
-            try:
-                subscription.sink.refuse(refusal)
-            except Exception as error:  # noqa: BLE001 - as in `_write_all`
-                self._on_fault(error)
+            self._refuse(
+                subscription, Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
+            )
+
+    def _refuse(self, subscription: Subscription, refusal: Refusal) -> None:
+        if subscription.state is State.CLOSED:
+            return
+        try:
+            subscription.sink.refuse(refusal)
+        except Exception as error:  # noqa: BLE001 - as in `_write_all`
+            self._on_fault(error)
 
     def _skip(self, subscription: Subscription) -> None:
         """Move a subscription that lagged to just before its newest value, with a gap where that skips any.

@@ -1,9 +1,12 @@
 """The window of recent messages: append, read after a place, trim.
 
+Where the broker keeps nothing the window is the whole log. Where it has a history the window is the end of it: what is
+trimmed here is there still, and whoever is behind the window is served in pages of the history (`covers`, `Page`).
+
 Invariants
 * Entries stand in the order of their sequence numbers, within a channel and across the whole log.
 * For each channel the log knows the last `seq` that it trimmed. A reader behind that has missed a message, and only
-  then: this is what a gap is made of.
+  then: this is what a gap is made of, by the window's marks where it is the whole log, else by those of a page.
 * The bytes held, encodings included, stay under `max_bytes`: past it the oldest message of the whole log goes.
 
 Time is passed in: `now` is a monotonic clock's seconds, for retention by age; `Message.time` is the wall clock's, for
@@ -12,18 +15,17 @@ Time is passed in: `now` is a monotonic clock's seconds, for retention by age; `
 
 from __future__ import annotations
 
-import enum
 import heapq
+import math
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol, assert_never
 
 import msgspec
 
-from .message import MAX_SEQ, Cursor, Gap, Message, Reason
+from .message import MAX_SEQ, Cursor, Gap, Mark, Message, Page, Reason, Retention, Start, StartKind
 
 ENTRY_BYTES = 400  # what the objects around one message weigh, measured with tracemalloc; counted against max_bytes
 MARKS = 100_000  # channels with nothing left whose trimmed mark is kept apart; older ones share one mark
@@ -37,37 +39,6 @@ class Encoding(Protocol):
     def message(self, message: Message, epoch: str) -> bytes:
         """Return the message's bytes in this format."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How much of a channel is kept: at most `messages`, none older than `seconds`."""
-
-    messages: int = 10_000
-    seconds: float = 3600.0
-
-
-class StartKind(enum.Enum):
-    """Where a subscriber begins to read."""
-
-    LATEST = "latest"
-    EARLIEST = "earliest"
-    CURSOR = "cursor"
-    LAST = "last"
-    SINCE = "since"
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A start: `cursor` with CURSOR, `number` with LAST (messages) and SINCE (Unix seconds)."""
-
-    kind: StartKind
-    cursor: Cursor | None = None
-    number: float = 0
-
-
-LATEST = Start(StartKind.LATEST)
-EARLIEST = Start(StartKind.EARLIEST)
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
@@ -86,25 +57,19 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     others: dict[Encoding, bytes] | None = None
 
 
-class Mark(msgspec.Struct, frozen=True, gc=False):
-    """The last message that was trimmed from a channel: its `seq` and its wall-clock `time`."""
-
-    seq: int = 0
-    time: float = 0.0
-
-
 class Place(msgspec.Struct):
     """Where a subscription stands: it has everything of its channels up to and including `seq`.
 
     `told` is the cursor to announce before `gaps` are delivered: a holder that is cut off in between comes back with
     it and hears of the gaps again. `forgiven` holds, per channel, the trimmed mark up to which it has been told of a
-    gap, or never asked.
+    gap, or never asked. `anew` says that it asks for what there is when it is first read, whatever was trimmed before.
     """
 
     seq: int
     told: Cursor
     gaps: list[Gap] = msgspec.field(default_factory=list)
     forgiven: dict[str, int] = msgspec.field(default_factory=dict)
+    anew: bool = False
 
 
 def hold_until_last(gaps: list[Gap], here: Cursor) -> list[Gap]:
@@ -131,13 +96,16 @@ class _Window:
 
     def __init__(self, name: str, retention: Retention, mark: Mark) -> None:
         self.name = name
-        self.retained = retention.messages
-        self.retained_seconds = retention.seconds
+        self.retain(retention)
         self.marked = mark.seq
         self.marked_time = mark.time
         self.entries: list[Entry] = []
         self.first = 0
         self.passed = 0
+
+    def retain(self, retention: Retention) -> None:
+        self.retained = retention.messages
+        self.retained_seconds = retention.seconds
 
     def __len__(self) -> int:
         return len(self.entries) - self.first
@@ -157,12 +125,25 @@ class Log:
     """The recent messages of every channel of one shard.
 
     `retention` gives a channel's retention by its name. `head` is the last `seq` appended, `version` changes whenever
-    the answer to a read may have changed.
+    the answer to a read may have changed. `history` says that the broker has what the window does not hold. `floor` is
+    the last message before the window, and `holes` are ranges of numbers that were never given, as in
+    `brokers.base.Opening`.
     """
 
-    def __init__(self, epoch: str, retention: Callable[[str], Retention], *, max_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self,
+        epoch: str,
+        retention: Callable[[str], Retention],
+        *,
+        max_bytes: int = 256 << 20,
+        history: bool = False,
+        floor: Mark = Mark(),  # noqa: B008 - frozen
+        marks: Mapping[str, Mark] | None = None,
+        holes: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self.epoch = epoch
-        self.head = 0
+        self.history = history
+        self.head = floor.seq
         self.version = 0
         self.bytes = 0
         self.count = 0
@@ -170,8 +151,9 @@ class Log:
         self._max_bytes = max_bytes
         self._windows: dict[str, _Window] = {}
         self._order: deque[_Window] = deque()  # the window of each entry by age, of those already trimmed too
-        self._marks: OrderedDict[str, Mark] = OrderedDict()
-        self._oldest_mark = Mark()  # stands for every channel forgotten beyond MARKS
+        self._marks: OrderedDict[str, Mark] = OrderedDict(marks or {})
+        self._oldest_mark = floor  # stands for every channel forgotten beyond MARKS, too
+        self._holes = tuple(holes)
         self._sweep: deque[_Window] = deque()
 
     # -- writing
@@ -217,6 +199,12 @@ class Log:
             self.bytes += len(data)
         return data
 
+    def change(self, max_bytes: int) -> None:
+        """Ask again how much is kept of each channel: the next appends and trims go by it. What is gone stays gone."""
+        self._max_bytes = max_bytes
+        for window in self._windows.values():
+            window.retain(self._retention(window.name))
+
     def trim(self, now: float) -> None:
         """Trim by age, a slice of the channels at a time, and by bytes; call it about once a second."""
         for _ in range(min(SWEEP_CHANNELS, len(self._sweep))):
@@ -261,36 +249,58 @@ class Log:
         """Return the cursor for a place in this log."""
         return Cursor(self.epoch, seq)
 
+    def covers(self, channels: Iterable[str], seq: int) -> bool:
+        """Return whether the window holds all messages of the channels after `seq` that there are."""
+        return all(self.mark(name).seq <= seq for name in channels)
+
     def resolve(self, channels: Sequence[str], start: Start) -> Place:
-        """Turn a start into a place, with the gaps that it implies."""
+        """Turn a start into a place, with the gaps that it implies, where the window is the whole log."""
+        place = self.locate(channels, start)
+        assert place is not None
+        return place
+
+    def locate(self, channels: Sequence[str], start: Start) -> Place | None:
+        """Turn a start into a place, with the gaps that it implies. None where only the broker's history knows it."""
         match start.kind:
             case StartKind.LATEST:
                 return Place(self.head, self.cursor(self.head))
             case StartKind.CURSOR:
                 assert start.cursor is not None
                 return self._resume(channels, start.cursor)
-            case StartKind.EARLIEST:
-                seq = self._before_first(channels, 0)
-            case StartKind.LAST:
-                seq = self._before_last(channels, int(start.number))
             case StartKind.SINCE:
                 return self._since(channels, start.number)
+            case StartKind.EARLIEST:
+                seq = self._before_first(channels, 0)
+                known = self.covers(channels, 0)
+            case StartKind.LAST:
+                seq = self._before_last(channels, int(start.number))
+                known = self.covers(channels, 0) or (start.number > 0 and self._holds(channels, seq, start.number))
+                known = known or start.number <= 0
             case kind:
                 assert_never(kind)
+        if self.history and not known:
+            return None
         return Place(seq, self.cursor(seq), forgiven={name: self.mark(name).seq for name in channels})
 
-    def gaps(self, channels: Sequence[str], place: Place, reason: Reason) -> list[Gap]:
-        """Return what was trimmed ahead of a place and not told yet, and move the place past it."""
+    def gaps(self, channels: Sequence[str], place: Place, reason: Reason, page: Page | None = None) -> list[Gap]:
+        """Return what was trimmed ahead of a place and not told yet, and move the place past it.
+
+        By the marks of `page`, which begins at the place; without one by the window's, which must be the whole log or
+        cover the place.
+        """
+        marks = {name: (self.mark(name) if page is None else page.marks[name]).seq for name in channels}
+        if place.anew:
+            place.anew = False
+            place.forgiven = marks
         seq = place.seq
-        missed = [
-            (name, mark.seq)
-            for name in channels
-            if (mark := self.mark(name)).seq > seq and mark.seq > place.forgiven.get(name, 0)
-        ]
+        missed = [(name, mark) for name, mark in marks.items() if mark > seq and mark > place.forgiven.get(name, 0)]
         if not missed:
             return []
         # With several channels the others may still hold messages inside the range that this one has missed.
-        place.seq = self._before_first(channels, seq)
+        if page is None:
+            place.seq = self._before_first(channels, seq)
+        else:
+            place.seq = max(seq, page.messages[0].seq - 1 if page.messages else page.upto)
         gaps = []
         for name, last in missed:
             first = max(seq, place.forgiven.get(name, 0)) + 1
@@ -298,22 +308,66 @@ class Log:
             gaps.append(Gap(name, reason, self.cursor(first), self.cursor(last), self.cursor(place.seq)))
         return gaps
 
-    # -- helpers
-
-    def _resume(self, channels: Sequence[str], cursor: Cursor) -> Place:
-        if cursor.epoch != self.epoch:
-            seq = self._before_first(channels, 0)
-            missed_from = Cursor(cursor.epoch, min(cursor.seq + 1, MAX_SEQ))
-            gaps = [Gap(name, Reason.EPOCH, missed_from, None, self.cursor(seq)) for name in channels]
-            return Place(seq, cursor, gaps, {name: self.mark(name).seq for name in channels})
-        if cursor.seq > self.head:
-            missed_from, here = self.cursor(self.head + 1), self.cursor(self.head)
-            return Place(self.head, cursor, [Gap(name, Reason.UNKNOWN, missed_from, cursor, here) for name in channels])
-        place = Place(cursor.seq, cursor)
-        place.gaps = self.gaps(channels, place, Reason.EXPIRED)
+    def place_of(self, channels: Sequence[str], start: Start, page: Page) -> Place:
+        """Turn a start into a place, by what the history answered."""
+        place = Place(page.after, self.cursor(page.after))
+        if start.cursor is not None and page.after < start.cursor.seq:
+            return self._unknown(channels, start.cursor, page.after)
+        if start.kind is StartKind.SINCE:
+            # What was trimmed before the time that is asked for is not missed.
+            place.forgiven = {name: mark.seq for name, mark in page.marks.items() if mark.time < start.number}
+        elif start.kind is not StartKind.CURSOR:
+            place.forgiven = {name: mark.seq for name, mark in page.marks.items()}
         return place
 
-    def _since(self, channels: Sequence[str], time: float) -> Place:
+    def forget(self, seq: int) -> None:
+        """Empty the window: what comes next is above `seq`, and what is before it is in the history alone."""
+        for window in self._windows.values():
+            for entry in window.entries:
+                entry.held = False  # a turn may still have it to deliver
+        self._windows.clear()
+        self._order.clear()
+        self._marks.clear()
+        self._sweep.clear()
+        self._oldest_mark = Mark(seq, math.inf)  # of what was never seen the time is not known
+        self.head = max(self.head, seq)
+        self.bytes = self.count = 0
+        self.version += 1
+
+    # -- helpers
+
+    def _resume(self, channels: Sequence[str], cursor: Cursor) -> Place | None:
+        if cursor.epoch != self.epoch:
+            seq = 0 if self.history else self._before_first(channels, 0)
+            missed_from = Cursor(cursor.epoch, min(cursor.seq + 1, MAX_SEQ))
+            gaps = [Gap(name, Reason.EPOCH, missed_from, None, self.cursor(seq)) for name in channels]
+            if self.history:
+                return Place(seq, cursor, gaps, anew=True)
+            return Place(seq, cursor, gaps, {name: self.mark(name).seq for name in channels})
+        if self.history and cursor.seq > self.head:
+            return None  # another node has handed it out, perhaps, and this one is a moment behind
+        last = self._last_given(cursor.seq)
+        if cursor.seq > last:
+            return self._unknown(channels, cursor, last)
+        place = Place(cursor.seq, cursor)
+        if not self.history:
+            place.gaps = self.gaps(channels, place, Reason.EXPIRED)
+        return place
+
+    def _unknown(self, channels: Sequence[str], cursor: Cursor, last: int) -> Place:
+        missed_from, here = self.cursor(last + 1), self.cursor(last)
+        return Place(last, cursor, [Gap(name, Reason.UNKNOWN, missed_from, cursor, here) for name in channels])
+
+    def _last_given(self, seq: int) -> int:
+        """Return the last number at or before `seq` that was ever given."""
+        for before, after in self._holes:
+            if before < seq < after:
+                return before
+        return min(seq, self.head)
+
+    def _since(self, channels: Sequence[str], time: float) -> Place | None:
+        if self.history and any((mark := self.mark(name)).seq and mark.time >= time for name in channels):
+            return None
         seq = self.head
         forgiven = {}
         for name in channels:
@@ -327,7 +381,8 @@ class Log:
             else:
                 forgiven[name] = mark.seq  # what was trimmed is older than what is asked for
         place = Place(seq, self.cursor(seq), forgiven=forgiven)
-        place.gaps = self.gaps(channels, place, Reason.EXPIRED)
+        if not self.history:
+            place.gaps = self.gaps(channels, place, Reason.EXPIRED)
         return place
 
     def _before_first(self, channels: Sequence[str], seq: int) -> int:
@@ -343,6 +398,11 @@ class Log:
         newest = [w.newest(count) for name in channels if (w := self._windows.get(name))]
         held = list(heapq.merge(*newest, key=_seq_of))[-count:]
         return held[0].seq - 1 if held else self.head
+
+    def _holds(self, channels: Sequence[str], seq: int, count: float) -> bool:
+        """Return whether the window holds as many messages after `seq`, and all that there are."""
+        held = sum(len(window.after(seq, int(count))) for name in channels if (window := self._windows.get(name)))
+        return held >= count and self.covers(channels, seq)
 
     def _open(self, channel: str) -> _Window:
         mark = self._marks.pop(channel, self._oldest_mark)

@@ -1,4 +1,6 @@
-"""What is published, what is stored, the place in a log, and a hole in it: `Draft`, `Message`, `Cursor`, `Gap`.
+"""What is published, what is stored, the place in a log, a hole in it, and where to start.
+
+`Draft`, `Message`, `Cursor`, `Gap`, `Start`, and what a read of stored messages is answered with, `Page`.
 
 All frozen: they cross rooms and are shared by every subscriber. As structs they are made in a third of the time that a
 frozen dataclass takes, and cost the garbage collector nothing. The grammar of channel names, event
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -103,8 +107,62 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
     cursor: Cursor
 
 
+class Mark(msgspec.Struct, frozen=True, gc=False):
+    """The last message that was trimmed from a channel: its `seq` and its wall-clock `time`."""
+
+    seq: int = 0
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a channel is kept: at most `messages`, none older than `seconds`."""
+
+    messages: int = 10_000
+    seconds: float = 3600.0
+
+
+class StartKind(enum.Enum):
+    """Where a subscriber begins to read."""
+
+    LATEST = "latest"
+    EARLIEST = "earliest"
+    CURSOR = "cursor"
+    LAST = "last"
+    SINCE = "since"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start: `cursor` with CURSOR, `number` with LAST (messages) and SINCE (Unix seconds)."""
+
+    kind: StartKind
+    cursor: Cursor | None = None
+    number: float = 0
+
+
+LATEST = Start(StartKind.LATEST)
+EARLIEST = Start(StartKind.EARLIEST)
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """What a read of a broker's history found: the messages of the channels above `after`, in order, all up to `upto`.
+
+    `after` is the place that the start came to. `marks` has each channel's trimmed mark.
+    """
+
+    after: int
+    messages: list[Message]
+    upto: int
+    marks: Mapping[str, Mark]
+
+
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a publish: the message's id, and how durable it is: `memory`, `broker` or `fsync`."""
+    """The answer to a publish: the message's id, and how durable it is.
+
+    `memory`: until this process ends. `process`: it survives the end of every process, but perhaps not a power cut.
+    `broker`: as durable as another server keeps it. `fsync`: on the disk.
+    """
 
     epoch: str
     seq: int

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
-from .brokers.base import Broker, Done
+from .brokers.base import Broker, Done, History
+from .errors import Refusal
 from .hub import Hub
-from .log import Encoding, Entry, Log, Place, Retention, Start
-from .message import Cursor, Draft, Gap, Message
-from .subscription import Format, Lag, Sink, Subscription
+from .log import Encoding, Entry, Log, Place
+from .message import Cursor, Draft, Gap, Message, Page, Reason, Retention, Start, StartKind
+from .subscription import Format, Lag, Sink, State, Subscription
 
 logger = logging.getLogger("oncecast.node")
 
@@ -56,24 +58,47 @@ class Node:
         schedule: Callable[[Callable[[], None]], object],
     ) -> None:
         self.broker = broker
-        self.log = Log(broker.epoch, lambda channel: policy(channel).retention, max_bytes=max_bytes)
-        self.hub = Hub(self.log, schedule, _report)
+        self.failed: str | None = None
+        self.on_failure: Callable[[str], None] = _nowhere
+        opening = broker.open(self)
+        history = broker.history
+        self.log = Log(
+            broker.epoch,
+            lambda channel: policy(channel).retention,
+            max_bytes=max_bytes,
+            history=history is not None,
+            floor=opening.floor,
+            marks=opening.marks,
+            holes=opening.holes,
+        )
         self._policy = policy
         self._monotonic = monotonic
-        broker.open(self._receive)
+        self._history = history
+        for message in opening.recent:
+            self.log.append(message, monotonic())
+        self.log.head = max(self.log.head, opening.head)
+        self.hub = Hub(self.log, schedule, _report, read=None if history is None else self._read_page)
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Publish the drafts, in order; `done` is called once with a receipt or a refusal for each."""
         self.broker.publish(drafts, done)
 
-    def poll(self, channels: tuple[str, ...], start: Start, limit: int) -> Poll:
-        """Read what there is after a start: at most `limit` messages."""
-        place = self.log.resolve(channels, start)
-        entries = self.log.read_after(channels, place.seq, limit, POLL_BYTES)
-        cut = bool(entries) and entries[-1].seq < self.log.newest(channels)
-        # Where nothing is left behind, the cursor goes to the head: the fresher it is, the later it expires.
-        seq = entries[-1].seq if cut else max(place.seq, self.log.head)
-        return Poll(entries, self.log.cursor(seq), place.gaps)
+    def poll(self, channels: tuple[str, ...], start: Start, limit: int, done: Callable[[Poll | Refusal], None]) -> None:
+        """Read what there is after a start: at most `limit` messages.
+
+        `done` is called once; at once where memory has it all.
+        """
+        place = self.log.locate(channels, start)
+        if place is None:
+            self._history_of(start).read(
+                channels, start, limit, POLL_BYTES, partial(self._polled, channels, start, None, done)
+            )
+        elif self._history is None or self.log.covers(channels, place.seq):
+            done(self._poll(channels, place, limit))
+        else:
+            start = Start(StartKind.CURSOR, self.log.cursor(place.seq))
+            polled = partial(self._polled, channels, start, place, done)
+            self._history.read(channels, start, limit, POLL_BYTES, polled)
 
     def subscribe(
         self,
@@ -81,17 +106,28 @@ class Node:
         start: Start,
         sink: Sink,
         format: Format,  # noqa: A002 - the word of the domain
+        attached: Callable[[Place], None],
         descriptor: int | None = None,
-    ) -> tuple[Subscription, Place]:
-        """Attach a subscription at a start.
+    ) -> Subscription:
+        """Attach a subscription at a start, and return it.
 
-        Returns it with its place. The caller announces `place.told` and then `place.gaps`, before it returns to the
-        loop; from then on the hub writes to the sink.
+        `attached` is called once, with its place, before the hub writes to the sink: it announces `place.told` and then
+        `place.gaps`. That is before this returns, except where the start has to be looked up in the broker's history;
+        and not at all if the subscription ends first, or the sink is told why it can't begin (`refuse`).
         """
-        place = self.log.resolve(channels, start)
+        place = self.log.locate(channels, start)
         subscription = Subscription(channels, format, sink, place, self._lag(channels), descriptor)
         self.hub.attach(subscription)
-        return subscription, place
+        if place is not None:
+            attached(place)
+        else:
+            found = partial(self._found, subscription, start, attached)
+            self._history_of(start).read(channels, start, 0, 0, found)
+        return subscription
+
+    def change(self, max_bytes: int) -> None:
+        """Ask the policy again, as it has changed. Readers that lag have the new one from their next subscription."""
+        self.log.change(max_bytes)
 
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
         """Return an entry's bytes in an encoding, from the log's cache."""
@@ -101,14 +137,83 @@ class Node:
         """Trim by age. Call it about once a second."""
         self.log.trim(self._monotonic())
 
-    def _receive(self, messages: Sequence[Message]) -> None:
+    # -- what the broker calls
+
+    def receive(self, messages: Sequence[Message], /) -> None:
+        """Take the next messages of the shard."""
         self.hub.append(messages, self._monotonic())
+
+    def skip(self, seq: int, /) -> None:
+        """Go on after `seq`: what is before it is in the history."""
+        self.hub.skip(seq)
+
+    def fail(self, reason: str, /) -> None:
+        """Be ready no longer; whoever runs this node is told by `on_failure`."""
+        self.failed = reason
+        logger.error("%s", reason)
+        self.on_failure(reason)
+
+    # -- helpers
+
+    def _poll(self, channels: tuple[str, ...], place: Place, limit: int) -> Poll:
+        entries = self.log.read_after(channels, place.seq, limit, POLL_BYTES)
+        cut = bool(entries) and entries[-1].seq < self.log.newest(channels)
+        # Where nothing is left behind, the cursor goes to the head: the fresher it is, the later it expires.
+        seq = entries[-1].seq if cut else max(place.seq, self.log.head)
+        return Poll(entries, self.log.cursor(seq), place.gaps)
+
+    def _polled(
+        self,
+        channels: tuple[str, ...],
+        start: Start,
+        place: Place | None,
+        done: Callable[[Poll | Refusal], None],
+        page: Page | Refusal,
+    ) -> None:
+        if isinstance(page, Refusal):
+            done(page)
+            return
+        place = place or self.log.place_of(channels, start, page)
+        gaps = place.gaps + self.log.gaps(channels, place, Reason.EXPIRED, page)
+        entries = [Entry(message, message.seq, 0.0) for message in page.messages]
+        done(Poll(entries, self.log.cursor(max(place.seq, page.upto)), gaps))
+
+    def _found(
+        self,
+        subscription: Subscription,
+        start: Start,
+        attached: Callable[[Place], None],
+        page: Page | Refusal,
+    ) -> None:
+        if subscription.state is State.CLOSED:
+            return
+        if isinstance(page, Refusal):
+            subscription.sink.refuse(page)
+            return
+        place = self.log.place_of(subscription.channels, start, page)
+        attached(place)
+        self.hub.place(subscription, place)
+
+    def _read_page(
+        self, channels: tuple[str, ...], seq: int, limit: int, max_bytes: int, done: Callable[[Page | Refusal], None]
+    ) -> None:
+        start = Start(StartKind.CURSOR, self.log.cursor(seq))
+        self._history_of(start).read(channels, start, limit, max_bytes, done)
+
+    def _history_of(self, start: Start) -> History:
+        if self._history is None:
+            raise AssertionError(f"the log is all there is, and can't answer {start}")
+        return self._history
 
     def _lag(self, channels: tuple[str, ...]) -> Lag:
         lags = {self._policy(channel).lag for channel in channels}
         if Lag.DISCONNECT in lags:
             return Lag.DISCONNECT
         return Lag.LATEST if lags == {Lag.LATEST} else Lag.RESUME  # one that must not skip holds for all
+
+
+def _nowhere(reason: str) -> None:
+    """Tell nobody."""
 
 
 def _report(error: Exception) -> None:

@@ -77,7 +77,7 @@ class Subscription:
         channels: tuple[str, ...],
         format: Format,  # noqa: A002 - the word of the domain
         sink: Sink,
-        place: Place,
+        place: Place | None,
         lag: Lag,
         descriptor: int | None = None,
     ) -> None:
@@ -85,7 +85,8 @@ class Subscription:
         self.format = format
         self.sink = sink
         self.descriptor = descriptor
-        self.place: Place | None = place  # None while LIVE: then the hub's `flushed` is its place
+        # None while LIVE, when the hub's `flushed` is its place, and before its start has been looked up.
+        self.place = place
         self.lag = lag
         self.alone = len(channels) == 1  # one channel, and nothing else goes to its sink
         self.lagging = False  # it was live or blocked before, so what it misses from now on it misses by being slow
@@ -93,8 +94,8 @@ class Subscription:
         self.state = State.CATCHING_UP
 
     def behind(self) -> bool:
-        """Whether it is reading its backlog."""
-        return self.state is State.CATCHING_UP
+        """Whether it has a backlog to read."""
+        return self.state is State.CATCHING_UP and self.place is not None
 
     def move(self, state: State) -> None:
         """Go to a state that the table allows."""
@@ -127,6 +128,11 @@ class Audience:
 
     def __bool__(self) -> bool:
         return bool(self.alone or self.gathered)
+
+    def members(self) -> list[Subscription]:
+        """Return all of them."""
+        alone = [subscription for group in self.alone.values() for subscription in (*group.descriptors, *group.sinks)]
+        return [*alone, *self.gathered]
 
     def add(self, subscription: Subscription) -> None:
         """Let a subscription hear."""

@@ -20,7 +20,7 @@ from oncecast.testing.clock import EPOCH_SECONDS, FakeClock
 def bench(wall: Callable[[], float]) -> Bench:
     """An open memory broker that keeps what it delivers."""
     made = Bench(MemoryBroker("e", wall), lambda condition: None)
-    made.broker.open(made.receive)
+    made.broker.open(made)
     return made
 
 
@@ -92,9 +92,10 @@ def test_it_serves_one_node() -> None:
     broker = MemoryBroker("e", FakeClock().wall)
     with pytest.raises(UsageError, match="Open the broker"):
         broker.publish((Draft("a", b"1"),), lambda outcomes: None)
-    broker.open(lambda messages: None)
+    sink = Bench(broker, lambda condition: None)
+    broker.open(sink)
     with pytest.raises(UsageError, match="open already"):
-        broker.open(lambda messages: None)
+        broker.open(sink)
 
 
 @given(st.binary(min_size=8, max_size=16))

@@ -44,7 +44,7 @@ async def test_events_resume_after_cuts(story: Story, client: httpx.AsyncClient)
             except httpx.TransportError:
                 continue
     story.check(numbers)
-    assert 2000 == retry
+    assert 1000 == retry
 
 
 async def test_events_end_with_the_server(site: Site, client: httpx.AsyncClient) -> None:

@@ -24,7 +24,7 @@ from oncecast.brokers.memory import MemoryBroker
 from oncecast.guard.origin import Origins
 from oncecast.message import Draft, Kind
 from oncecast.node import ChannelPolicy, Node
-from oncecast.server.app import App, Deadlines, Page
+from oncecast.server.app import App, Deadlines, Page, Rules
 from oncecast.server.connection import Connection
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
@@ -163,12 +163,14 @@ class Bench:
         )
         self.app = App(
             node,
-            limits=Limits(),
-            deadlines=Deadlines(),
-            settings=TransportSettings(),
-            origins=Origins(frozenset({"https://friend.example"})),
+            rules=Rules(
+                limits=Limits(),
+                deadlines=Deadlines(),
+                settings=TransportSettings(),
+                origins=Origins(frozenset({"https://friend.example"})),
+                ceiling=100,
+            ),
             pages={"/": Page("text/html; charset=utf-8", b"<!doctype html>", '"tag"')},
-            ceiling=100,
             monotonic=self.now,
             wall=lambda: WALL,
         )
@@ -370,7 +372,7 @@ class Site:
         peer = await self.connect(
             f"GET /v1/channels/{channel} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n".encode()
         )
-        await peer.until(b"retry: 2000\n\n\r\n")
+        await peer.until(b"retry: 1000\n\n\r\n")
         return peer
 
     async def websocket(self, path: str, *, protocol: str | None = "oncecast.v1") -> Peer:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from oncecast.brokers.base import Broker
 from oncecast.brokers.memory import MemoryBroker
+from oncecast.brokers.sqlite import SqliteBroker
 from oncecast.errors import ConfigurationError
-from oncecast.log import LATEST
-from oncecast.message import Draft
+from oncecast.message import LATEST, Draft
 from oncecast.node import Node
-from oncecast.server.build import build_app, build_broker, build_node
+from oncecast.server.build import build_app, build_broker, build_node, build_policy
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
 from oncecast.subscription import Lag
 from oncecast.transports.sse import sse_format
@@ -34,20 +36,36 @@ class Nobody:
 
 def node_of(settings: Settings, schedule: Callable[[Callable[[], None]], object]) -> Node:
     """Return a node for these settings."""
-    return build_node(settings, build_broker(settings.broker), monotonic=time.monotonic, schedule=schedule)
+    policy = build_policy(lambda: settings)
+    broker = build_broker(settings, policy, schedule)
+    return build_node(settings, broker, policy, monotonic=time.monotonic, schedule=schedule)
+
+
+def broker_of(url: str) -> Broker:
+    """Return the broker that a URL names."""
+    settings = Settings(broker=url, durability="fsync", retention=Retention(key_seconds=5))
+    return build_broker(settings, build_policy(lambda: settings), lambda callback: None)
 
 
 def test_the_memory_broker_has_a_new_epoch_each_time() -> None:
     """A restart is another life of the log: the cursors of the last one may not be taken for this one's."""
-    first, second = build_broker("memory://"), build_broker("memory://")
+    first, second = broker_of("memory://"), broker_of("memory://")
     assert isinstance(first, MemoryBroker)
     assert first.epoch != second.epoch
 
 
 def test_an_unknown_broker_is_a_mistake_in_the_settings() -> None:
     """The error names the setting and what would do."""
-    with pytest.raises(ConfigurationError, match=r"broker: kafka://h .* use memory://"):
-        build_broker("kafka://h")
+    with pytest.raises(ConfigurationError, match=r"broker: kafka://h .* use sqlite:///oncecast.db"):
+        broker_of("kafka://h")
+
+
+@pytest.mark.parametrize("url, path", [("sqlite:///a/b.db", "a/b.db"), ("sqlite:////var/b.db", "/var/b.db")])
+def test_a_file_is_a_broker(url: str, path: str) -> None:
+    """After three slashes comes a path; a fourth begins one from the root."""
+    broker = broker_of(url)
+    assert isinstance(broker, SqliteBroker)
+    assert (Path(path), "fsync") == (broker.path, broker.durability)
 
 
 def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:
@@ -61,7 +79,7 @@ def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:
     held = [len(node.log.read_after((name,), 0, 10)) for name in ("a", "t.x")]
     assert [3, 1] == held
     form = sse_format(enveloped=False, chunked=True)
-    lags = [node.subscribe((name,), LATEST, Nobody(), form)[0].lag for name in ("a", "t.x", "d")]
+    lags = [node.subscribe((name,), LATEST, Nobody(), form, lambda place: None).lag for name in ("a", "t.x", "d")]
     assert [Lag.RESUME, Lag.LATEST, Lag.DISCONNECT] == lags
 
 

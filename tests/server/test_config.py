@@ -1,5 +1,6 @@
 """Settings: each source, their order, and the one line that each mistake gets."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from oncecast.errors import ConfigurationError
 from oncecast.server import config
-from oncecast.server.config import ChannelRule, Limits, Retention, Settings
+from oncecast.server.config import DEFAULT_BROKER, ChannelRule, Limits, Retention, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,9 @@ def mistake(
 
 
 def test_defaults() -> None:
-    """With no source at all, every value is the default and says so."""
+    """With no source at all, every value is the default and says so; what is served is kept in a file."""
     loaded = load()
-    assert Settings() == loaded.settings
+    assert Settings(broker=DEFAULT_BROKER) == loaded.settings
     assert loaded.file is None
     assert {"default"} == set(loaded.sources.values())
     assert {"port", "limits.message_bytes", "retention.seconds"} <= set(loaded.sources)
@@ -53,11 +54,26 @@ def test_precedence() -> None:
         {"ONCECAST_PORT": "2", "ONCECAST_LIMITS__HEAD_SECONDS": "4.5", "HOME": "/", "ONCECAST_URL": "http://x"},
         {"port": 3, "host": None, "origins": ()},
     )
-    assert Settings(port=3, limits=Limits(head_seconds=4.5, header_count=50)) == loaded.settings
+    expected = Settings(port=3, broker=DEFAULT_BROKER, limits=Limits(head_seconds=4.5, header_count=50))
+    assert expected == loaded.settings
     assert ["--port", "oncecast.toml", "ONCECAST_LIMITS__HEAD_SECONDS", "oncecast.toml", "default"] == [
         loaded.sources[key] for key in ("port", "workers", "limits.head_seconds", "limits.header_count", "host")
     ]
     assert Path("oncecast.toml") == loaded.file
+
+
+@pytest.mark.parametrize("text", ["auto", "Auto", "1"])
+def test_workers_are_a_number_or_a_word(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """`auto`, or a number, in each source; anything else is told what it may be."""
+    monkeypatch.setattr(config, "worker_count", lambda workers: 1)
+    expected = 1 if text == "1" else "auto"
+    assert expected == load(None, {"ONCECAST_WORKERS": text}).settings.workers
+    assert expected == load(None, {}, {"workers": text}).settings.workers
+    assert expected == load(f"workers = {json.dumps(expected)}").settings.workers
+    shape = 'must be an integer from 1 to 256, or "auto", not'
+    assert f"environment: ONCECAST_WORKERS {shape} 257" == mistake(None, {"ONCECAST_WORKERS": "257"})
+    assert f'command line: --workers {shape} "two"' == mistake(None, {}, {"workers": "two"})
+    assert f'oncecast.toml: workers {shape} "1"' == mistake('workers = "1"')
 
 
 def test_given_file(tmp_path: Path) -> None:
@@ -274,19 +290,24 @@ def test_mistake_in_flag() -> None:
             "oncecast.toml: host: binding to 10.0.0.7 lets anyone publish who can reach it;"
             " give --public if that is meant",
         ),
-        ("", {}, {"broker": "redis://:secret@h"}, "--broker: redis:// is not in this version; use memory://"),
+        (
+            "",
+            {},
+            {"broker": "redis://:secret@h"},
+            "--broker: redis:// is not in this version; use sqlite:///oncecast.db or memory://",
+        ),
         (
             "broker = 'mysql://:secret@h'",
             {},
             {},
-            "oncecast.toml: broker: not a broker URL that is known; use memory://"
-            " (sqlite://, redis://, kafka://, amqp://, nats:// are not in this version)",
+            "oncecast.toml: broker: not a broker URL that is known; use sqlite:///FILE or memory://"
+            " (redis://, kafka://, amqp://, nats:// are not in this version)",
         ),
         (
-            "workers = 4",
+            "workers = 4\ndev = true",
             {},
             {},
-            "oncecast.toml: workers: 4 processes can't share memory://; in this version, set workers to 1",
+            "oncecast.toml: workers: 4 processes can't share memory://; use sqlite:///oncecast.db, or workers = 1",
         ),
     ],
 )
@@ -314,10 +335,17 @@ def test_what_does_not_contradict(flags: dict[str, object]) -> None:
 def test_example_file_is_the_defaults() -> None:
     """The example sets nothing as it stands, and the defaults once every setting is uncommented."""
     example = config.example_file()
-    assert Settings() == load(example).settings
+    assert Settings(broker=DEFAULT_BROKER) == load(example).settings
     settings = load(re.sub(r"(?m)^#(?! )", "", example)).settings
     rule = ChannelRule(messages=10_000, seconds=3600.0, lag="resume")
-    assert Settings(tls_cert="cert.pem", tls_key="key.pem", channels={"ticker.*": rule}) == settings
+    expected = Settings(broker=DEFAULT_BROKER, tls_cert="cert.pem", tls_key="key.pem", channels={"ticker.*": rule})
+    assert expected == settings
+
+
+def test_what_is_tried_out_leaves_no_file() -> None:
+    """In development the broker is in memory, unless another is named."""
+    assert "memory://" == load("dev = true").settings.broker
+    assert "sqlite:///a.db" == load("dev = true", {"ONCECAST_BROKER": "sqlite:///a.db"}).settings.broker
 
 
 def test_example_file_explains_every_key() -> None:

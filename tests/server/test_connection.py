@@ -16,8 +16,9 @@ from oncecast.errors import Refusal
 from oncecast.message import Draft
 from oncecast.server import connection as module
 from oncecast.server import routes
-from oncecast.server.connection import LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
+from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
 from oncecast.transports.base import Reply
+from oncecast.transports.sse import SseStream
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
 if TYPE_CHECKING:
@@ -654,14 +655,26 @@ def test_a_server_at_its_ceiling_answers_503(bench: Bench, parse: Parse, caplog:
 
 
 def test_drain_ends_an_idle_connection(bench: Bench) -> None:
-    """A connection between two requests is ended, a new one too."""
-    for data in (b"", HEALTH):
-        connection, transport = bench.connect()
-        connection.data_received(data)
-        bench.app.ready = False
-        connection.drain()
-        assert transport.eof_written
-        bench.app.ready = True
+    """A connection between two requests is ended."""
+    connection, transport = bench.connect()
+    connection.data_received(HEALTH)
+    bench.app.ready = False
+    connection.drain()
+    assert transport.eof_written
+
+
+def test_drain_waits_for_the_first_request(bench: Bench, parse: Parse) -> None:
+    """What has just connected has asked for nothing yet: it is answered, or ended if it goes on asking for nothing."""
+    connection, transport = bench.connect()
+    silent, other = bench.connect()
+    bench.app.ready = False
+    for each in (connection, silent):
+        each.drain()
+    assert [False, False] == [transport.eof_written, other.eof_written]
+    connection.data_received(HEALTH)
+    assert "close" == parse(transport.take()).headers["connection"]
+    bench.pass_time(FIRST_SECONDS)
+    assert other.eof_written
 
 
 def test_drain_lets_a_request_come_and_closes_after_it(bench: Bench, parse: Parse) -> None:
@@ -708,6 +721,56 @@ def test_drain_says_goodbye_on_a_stream(bench: Bench) -> None:
     connection.drain()
     assert transport.take().endswith(b"\r\n0\r\n\r\n")
     assert transport.eof_written
+
+
+@pytest.mark.parametrize("request_, end", [(SSE, b"\r\n0\r\n\r\n"), (LONG, b"}\n")])
+def test_what_begins_after_its_moment_to_go_ends_at_once(bench: Bench, request_: bytes, end: bytes) -> None:
+    """A request that was on its way when its connection was told to go may yet be one that would never end."""
+    connection, transport = bench.connect()
+    connection.data_received(request_[:-1])
+    bench.app.leave(1000)
+    assert b"" == transport.take()
+    connection.data_received(request_[-1:])
+    assert transport.take().endswith(end)
+    assert transport.eof_written
+
+
+def test_goodbyes_are_said_at_the_pace_that_is_set(bench: Bench) -> None:
+    """Each stream ends at its own moment; who comes in late waits for its own too, and who has gone takes none."""
+    streams = [bench.connect() for _ in range(4)]
+    for connection, _ in streams:
+        connection.data_received(SSE)
+    leaving = bench.app.leave(1)
+    gone = next(connection for connection, _ in streams if connection in leaving)
+    gone.connection_lost(None)
+    late, transport = bench.connect()
+    late.data_received(SSE)
+    assert b"\r\n0\r\n\r\n" not in transport.sent
+    ended = [sum(t.eof_written for _, t in streams)]
+    for _ in range(2):
+        bench.pass_time(1)
+        ended.append(sum(t.eof_written for _, t in streams))
+    assert ([1, 2, 3], False) == (ended, transport.eof_written)
+    bench.pass_time(1)
+    assert transport.eof_written
+
+
+def test_a_goodbye_that_fails_holds_up_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect at one connection's goodbye is logged, and ends that connection alone."""
+    transports = []
+    for channel in (b"a", b"broken", b"a"):
+        connection, transport = bench.connect()
+        connection.data_received(SSE.replace(b"/a ", b"/%b " % channel))
+        transports.append(transport)
+    drain = SseStream.drain
+
+    def fail(self: SseStream) -> None:
+        assert "broken" not in self._subscription.channels
+        drain(self)
+
+    monkeypatch.setattr(SseStream, "drain", fail)
+    bench.app.leave(1000)
+    assert [(True, False), (False, True), (True, False)] == [(t.eof_written, t.aborted) for t in transports]
 
 
 def test_drain_of_a_connection_that_ends_anyway(bench: Bench) -> None:

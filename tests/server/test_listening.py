@@ -1,25 +1,19 @@
-"""The sockets of a server, and what is said of a certificate that can't serve."""
+"""The sockets of a server: on each address, in each slot, and what connections inherit from them."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
+import contextlib
 import errno
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from oncecast.errors import ConfigurationError
 from oncecast.server import listening
-from oncecast.server.listening import PORT_TRIES, bind, tls_context
+from oncecast.server.listening import LONG_HEARTBEAT, PORT_TRIES, bind, bind_slots, set_patience
 from oncecast.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -101,10 +95,10 @@ def test_a_free_port_is_looked_for_on_each_address(resolve: Any, monkeypatch: py
     tries: Iterator[int] = iter(range(PORT_TRIES - 1))
     bind_one = listening._bind
 
-    def taken(family: int, address: Any) -> socket.socket:
+    def taken(family: int, address: Any, shared: bool) -> socket.socket:
         if address[1] and next(tries, None) is not None:
             raise OSError(errno.EADDRINUSE, "Address already in use")
-        return bind_one(family, address)
+        return bind_one(family, address, shared)
 
     monkeypatch.setattr(listening, "_bind", taken)
     assert LOCALHOST == [host for host, _ in bound("localhost")]
@@ -140,72 +134,42 @@ async def test_each_address_is_served(resolve: Any, open_site: Open) -> None:
             assert errno.ECONNREFUSED == sock.connect_ex((host, site.server.port))
 
 
-# -- TLS
+# -- slots
 
 
-def make(folder: Path, name: str, passphrase: bytes | None = None) -> tuple[str, str]:
-    """Write a certificate and its key; return their paths."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .sign(key, hashes.SHA256())
-    )
-    encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    cert_file, key_file = folder / f"{name}-cert.pem", folder / f"{name}-key.pem"
-    cert_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
-    return str(cert_file), str(key_file)
+def test_each_slot_has_sockets_of_its_own_on_one_port(resolve: Any) -> None:
+    """Every slot listens at every address; what waits at a socket is there for whoever holds it next."""
+    resolve(*LOCALHOST)
+    slots = bind_slots("localhost", 0, 3)
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(closing(sock)) for sockets in slots for sock in sockets]
+        assert [LOCALHOST] * 3 == [[sock.getsockname()[0] for sock in sockets] for sockets in slots]
+        assert 1 == len({sock.getsockname()[1] for sock in held})
+        address = held[0].getsockname()
+        peers = [stack.enter_context(closing(socket.socket())) for _ in range(60)]
+        for peer in peers:
+            peer.connect(address)
+        waiting = []
+        for sock, _ in slots:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting.append(stack.enter_context(closing(sock.accept()[0])).getpeername())
+        assert sorted(peer.getsockname() for peer in peers) == sorted(waiting)
 
 
-def mistake(cert: str, key: str) -> str:
-    """Return what is said of a certificate and a key, which is one line."""
-    with pytest.raises(ConfigurationError) as caught:
-        tls_context(Settings(tls_cert=cert, tls_key=key))
-    text = str(caught.value)
-    assert "\n" not in text
-    assert "Errno" not in text
-    assert "_ssl.c" not in text
-    return text
+def test_a_port_that_others_share_is_in_use_all_the_same() -> None:
+    """Another server's slots are not joined, though the kernel would let us in beside them."""
+    (theirs,) = bind_slots("127.0.0.1", 0, 1)
+    with closing(theirs[0]), pytest.raises(OSError, match="in use"):
+        bind_slots("127.0.0.1", theirs[0].getsockname()[1], 1)
 
 
-def test_without_tls_there_is_no_context() -> None:
-    """Neither file, no TLS."""
-    assert tls_context(Settings()) is None
-
-
-def test_a_certificate_and_its_key(tmp_path: Path) -> None:
-    """A good pair serves TLS 1.2 and later, and HTTP/1.1 alone."""
-    cert, key = make(tmp_path, "a")
-    context = tls_context(Settings(tls_cert=cert, tls_key=key))
-    assert context is not None
-    assert ssl.TLSVersion.TLSv1_2 == context.minimum_version
-
-
-def test_each_mistake_with_certificates_has_its_sentence(tmp_path: Path) -> None:
-    """The sentence names the setting and the file, and says what to give."""
-    cert, key = make(tmp_path, "a")
-    _, other = make(tmp_path, "b")
-    _, locked = make(tmp_path, "c", b"passphrase")
-    nonsense = tmp_path / "nonsense.pem"
-    nonsense.write_bytes(b"\xff nonsense")
-    missing = str(tmp_path / "missing.pem")
-    broken = tmp_path / "broken.pem"
-    broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    text = "No such file or directory; give"
-    assert f"tls_cert: {missing}: {text} a PEM certificate chain" == mistake(missing, key)
-    assert f"tls_key: {missing}: {text} the certificate's private key in PEM" == mistake(cert, missing)
-    assert f"tls_cert: {tmp_path}: Is a directory; give a PEM certificate chain" == mistake(str(tmp_path), key)
-    for bad in (str(nonsense), str(broken), key):
-        assert f"tls_cert: {bad}: this is not a PEM certificate chain" == mistake(bad, key)
-    for bad in (str(nonsense), cert):
-        assert f"tls_key: {bad}: this is not a PEM private key for {cert}" == mistake(cert, bad)
-    assert f"tls_key: {other} is not the private key of {cert}: give the two of a pair" == mistake(cert, other)
-    assert mistake(cert, locked).startswith(f"tls_key: {locked} has a passphrase, ")
+@pytest.mark.parametrize("heartbeat, expected", [(15.0, 30_000), (0.1, 200), (LONG_HEARTBEAT + 1, 0)])
+def test_connections_inherit_the_patience_of_their_socket(heartbeat: float, expected: int) -> None:
+    """A peer that takes nothing has two heartbeats; where these are rare, the system's own time."""
+    with closing(bind("127.0.0.1", 0)[0]) as sock:
+        sock.listen()
+        set_patience([sock], heartbeat)
+        with closing(socket.create_connection(sock.getsockname())), closing(sock.accept()[0]) as accepted:
+            assert expected == accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

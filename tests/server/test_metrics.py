@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from oncecast.server.metrics import render
+from oncecast.server.metrics import measure, render
 
 if TYPE_CHECKING:
     from tests.server.conftest import Bench
@@ -17,15 +17,16 @@ POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n42"
 
 def read(bench: Bench) -> dict[tuple[str, str], float]:
     """Return every value by its name and status."""
-    families = text_string_to_metric_families(render(bench.app).decode())
+    families = text_string_to_metric_families(render(measure(bench.app)).decode())
     return {
         (sample.name, sample.labels.get("status", "")): sample.value for family in families for sample in family.samples
     }
 
 
 def test_a_server_that_has_done_nothing(bench: Bench) -> None:
-    """All metrics are there from the start, at zero."""
+    """All metrics are there from the start, at zero; but the process that tells them serves."""
     values = read(bench)
+    assert 1 == values.pop(("oncecast_workers", ""))
     assert {0} == set(values.values())
     assert ("oncecast_connections", "") in values
     assert ("oncecast_deliveries_total", "") in values
@@ -59,6 +60,6 @@ def test_what_was_done_is_counted(bench: Bench) -> None:
 
 def test_every_metric_says_what_it_is(bench: Bench) -> None:
     """Each family has a type and a help text that is a sentence."""
-    for family in text_string_to_metric_families(render(bench.app).decode()):
+    for family in text_string_to_metric_families(render(measure(bench.app)).decode()):
         assert family.type in ("counter", "gauge")
         assert family.documentation.endswith(".")

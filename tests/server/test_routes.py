@@ -395,7 +395,7 @@ def test_a_streams_head(bench: Bench) -> None:
         "Connection": "keep-alive",
     }.items() <= fields.items()
     assert b"id: e0-0\n" in body
-    assert b"retry: 2000\n" in body
+    assert b"retry: 1000\n" in body
     assert 1 == bench.app.counters.requests[200]
 
 
@@ -534,14 +534,15 @@ def test_the_same_poll_again_is_remembered_until_something_is_new(bench: Bench, 
 
 
 def test_a_remembered_poll_of_a_server_that_stops(bench: Bench, parse: Parse) -> None:
-    """While it stops, a server tells each client that this was the last answer."""
+    """While it stops, a server tells each client that this was the last answer, and when to ask another."""
     connection, transport = bench.connect()
     poll = request("GET", A)
     connection.data_received(poll)
     transport.take()
     bench.app.ready = False
     connection.data_received(poll)
-    assert "close" == parse(transport.take()).headers["connection"]
+    answer = parse(transport.take())
+    assert (200, "close", "1") == (answer.status, answer.headers["connection"], answer.headers["retry-after"])
     assert transport.eof_written
 
 

@@ -91,7 +91,7 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
     """Exit status 0 and nothing on standard error; a stream ends whole, a WebSocket and a long poll are answered."""
     process, port = start(program)
     with contextlib.ExitStack() as stack:
-        end = b"retry: 2000\n\n\r\n"
+        end = b"retry: 1000\n\n\r\n"
         sse, _ = connect(
             port, b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n", until=end
         )
@@ -103,9 +103,10 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
         for peer in (sse, v1, raw, long):
             stack.enter_context(peer)
         process.send_signal(number)
-        assert b"0\r\n\r\n" == rest(sse)
+        assert b"d\r\nretry: 1000\n\n\r\n0\r\n\r\n" == rest(sse)
         answer = parse(rest(long, third))
         assert (200, [], "close") == (answer.status, answer.json["messages"], answer.headers["connection"])
+        assert "1" == answer.headers["retry-after"]
         for peer, got, types in ((v1, first, ["subscribed", "drain"]), (raw, second, [])):
             codec = WebSocketConnection(Role.CLIENT)
             events: list[Any] = codec.receive(got)

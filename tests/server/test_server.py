@@ -209,6 +209,44 @@ async def test_stopping_cuts_off_who_does_not_go(open_site: Open) -> None:
     assert b"" == await peer.all()
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("turns", range(6))
+def test_who_has_only_just_been_accepted_is_let_go_too(run: Callable[..., Any], turns: int) -> None:
+    """However far the accepting of a connection had come when the stop began, nobody is left behind or held up for."""
+
+    async def scenario() -> None:
+        server = Server(Settings(port=0))
+        await server.start()
+        with socket.create_connection(("127.0.0.1", server.port)) as peer:
+            peer.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stopping = asyncio.create_task(server.stop())
+            with contextlib.suppress(ConnectionResetError):
+                assert b"" == await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 1), SECONDS)
+        await asyncio.wait_for(stopping, SECONDS)
+        assert set() == server.app.connections
+
+    run(scenario())
+
+
+async def test_stopping_takes_as_long_as_the_pace_asks_for(open_site: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """More subscribers than may be told in the time are told at the pace all the same, and the log says what to set."""
+    site = await open_site(Settings(port=0, limits=Limits(drain_per_second=4)))
+    streams = [await site.sse("a") for _ in range(3)]
+    began = asyncio.get_running_loop().time()
+    stopping = asyncio.create_task(site.server.stop(0.2))
+    ends = []
+    for ended in asyncio.as_completed([peer.all() for peer in streams]):
+        assert (await ended).endswith(b"0\r\n\r\n")
+        ends.append(asyncio.get_running_loop().time() - began)
+    assert ends[2] - ends[1] > 0.1
+    for peer in site.peers:
+        peer.close()
+    await asyncio.wait_for(stopping, SECONDS)
+    assert 1 == caplog.text.count("limits.drain_per_second = 4")
+
+
 async def test_stopping_a_server_that_nobody_asks(open_site: Open) -> None:
     """Without connections there is nothing to wait for; stopping twice is fine."""
     site = await open_site()
@@ -300,7 +338,7 @@ async def test_streams_that_are_refused_keep_the_descriptor_whole(open_site: Ope
     others = [await site.connect(HEALTH) for _ in range(5)]
     assert [200] * 5 == [(await asyncio.wait_for(other.answer(), SECONDS)).status for other in others]
     await peer.send(b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n")
-    await asyncio.wait_for(peer.until(b"retry: 2000\n\n"), SECONDS)
+    await asyncio.wait_for(peer.until(b"retry: 1000\n\n"), SECONDS)
     site.publish("a", b"here")
     await asyncio.wait_for(peer.until(b"data: here\n"), SECONDS)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from oncecast.brokers.base import Done, Outcome, Sink
+from oncecast.brokers.base import Done, Opening, Outcome, Sink
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.message import Draft, Message, Receipt
 from oncecast.testing.broker import CHECKS, BrokerFailed, check_broker
@@ -21,13 +21,22 @@ class Good(MemoryBroker):
         super().__init__(epoch, clock.wall)
         self.sink: Sink | None = None
 
-    def open(self, sink: Sink) -> None:
+    def open(self, sink: Sink) -> Opening:
         self.sink = sink
-        super().open(self.deliver)
+        return super().open(self)
+
+    def receive(self, messages: Sequence[Message], /) -> None:
+        self.deliver(messages)
+
+    def skip(self, seq: int, /) -> None:
+        raise NotImplementedError
+
+    def fail(self, reason: str, /) -> None:
+        raise NotImplementedError
 
     def deliver(self, messages: Sequence[Message]) -> None:
         assert self.sink is not None
-        self.sink(messages)
+        self.sink.receive(messages)
 
 
 class BadEpoch(Good):

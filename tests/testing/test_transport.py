@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.log import Entry, Mark
-from oncecast.message import Draft
+from oncecast.log import Entry
+from oncecast.message import Draft, Mark
 from oncecast.server.settings import Limits, Settings
 from oncecast.testing import transport, transport_faults
 from oncecast.testing.subscriber import Subscriber

@@ -8,8 +8,7 @@ import pytest
 
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.log import Retention
-from oncecast.message import Draft, Kind, Receipt
+from oncecast.message import Draft, Kind, Receipt, Retention
 from oncecast.node import ChannelPolicy, Node
 from oncecast.subscription import Lag
 from oncecast.testing.clock import FakeClock, Turns

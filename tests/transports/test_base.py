@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.log import EARLIEST, LATEST, Retention, Start, StartKind
-from oncecast.message import Cursor, Draft, Gap, Kind, Reason
+from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Kind, Reason, Retention, Start, StartKind
 from oncecast.transports.base import (
     PollRequest,
     Query,
@@ -24,7 +23,9 @@ from oncecast.transports.base import (
 
 def poll(rig: Any, query: str = "", known: str | None = None, channels: tuple[str, ...] = ("c",)) -> Reply:
     """Answer one poll."""
-    reply = PollRequest(rig.node, rig.settings, channels, parse_query(query), known).answer()
+    replies: list[Reply | Refusal | None] = []
+    PollRequest(rig.node, rig.settings, channels, parse_query(query), known).answer(replies.append)
+    (reply,) = replies
     assert isinstance(reply, Reply)
     return reply
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.log import Retention
+from oncecast.message import Retention
 from oncecast.subscription import Lag
 from oncecast.transports.base import Reply, parse_query
 from oncecast.transports.long_poll import LongPoll

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.log import Retention
-from oncecast.message import Draft, Kind
+from oncecast.message import Draft, Kind, Retention
 from oncecast.subscription import Lag
 from oncecast.transports.base import parse_query
 from oncecast.transports.sse import HEADERS, SseStream
@@ -44,7 +43,7 @@ class Stream:
         return str(self.link.take().decode())
 
 
-OPENING = "HEAD\nid: e-{}\nretry: 2000\n\n"
+OPENING = "HEAD\nid: e-{}\nretry: 1000\n\n"
 
 
 def test_a_stream_begins_with_its_cursor_and_when_to_retry(rig: Any) -> None:
@@ -52,7 +51,7 @@ def test_a_stream_begins_with_its_cursor_and_when_to_retry(rig: Any) -> None:
     rig.publish("1")
     stream = Stream(rig)
     assert [(OPENING.format(1)).encode()] == stream.link.sent
-    assert "HEAD\nid: e-1\nretry: 2000\n\n" == stream.take()
+    assert "HEAD\nid: e-1\nretry: 1000\n\n" == stream.take()
 
 
 def test_messages_are_events(rig: Any) -> None:
@@ -82,14 +81,14 @@ def test_an_envelope_is_the_messages_json(rig: Any, query: str, channels: tuple[
 
 
 def test_chunks_for_http_1_1(rig: Any) -> None:
-    """RFC 9112 §7.1: each write is one chunk, and the last chunk ends the stream."""
+    """RFC 9112 §7.1: each write is one chunk, and the last chunk ends the stream; before it, when to come back."""
     stream = Stream(rig, chunked=True)
-    assert "HEAD\n15\r\nid: e-0\nretry: 2000\n\n\r\n" == stream.take()
+    assert "HEAD\n15\r\nid: e-0\nretry: 1000\n\n\r\n" == stream.take()
     rig.publish("1", "2")
     rig.settle()
     assert "22\r\nid: e-1\ndata: 1\n\nid: e-2\ndata: 2\n\n\r\n" == stream.take()
     stream.stream.drain()
-    assert "0\r\n\r\n" == stream.take()
+    assert "d\r\nretry: 1000\n\n\r\n0\r\n\r\n" == stream.take()
     assert ("ended", 0) == (stream.link.state, rig.node.hub.subscriptions)
 
 
@@ -98,7 +97,7 @@ def test_without_chunks_the_end_is_the_close(rig: Any) -> None:
     stream = Stream(rig)
     stream.take()
     stream.stream.drain()
-    assert ("", "ended") == (stream.take(), stream.link.state)
+    assert ("retry: 1000\n\n", "ended") == (stream.take(), stream.link.state)
 
 
 def test_last_event_id_wins_over_the_query(rig: Any) -> None:

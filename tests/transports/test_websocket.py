@@ -9,8 +9,7 @@ import pytest
 
 from oncecast.brokers.base import Done
 from oncecast.errors import Refusal
-from oncecast.log import Retention
-from oncecast.message import Draft, Kind
+from oncecast.message import Draft, Kind, Retention
 from oncecast.subscription import Lag
 from oncecast.transports.base import Settings, parse_query
 from oncecast.transports.websocket import CLOSE_SECONDS, READ_BYTES, RawSocket, V1Socket

@@ -220,6 +220,7 @@ class Bench:
             "limits__publishes_per_second": 10_000_000,
             "limits__frames_per_second": 1_000_000,
             "limits__heartbeat_seconds": 3600,
+            "broker": "memory://",
         }
         for name, value in {**raised, **settings}.items():
             environ[f"ONCECAST_{name.upper()}"] = str(value)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import Refusal, UsageError
 from ..message import Draft, Message, Receipt
-from .base import Done, Outcome, Sink
+from .base import Done, History, Opening, Outcome, Sink
 
 KEYS = 100_000  # idempotency keys remembered; the oldest goes first
 KEY_SECONDS = 24 * 3600.0  # and none longer than this: a publisher that retries for longer has other troubles
@@ -24,21 +24,24 @@ class MemoryBroker:
     """
 
     durability = "memory"
+    history: History | None = None
 
-    def __init__(self, epoch: str, wall: Callable[[], float]) -> None:
+    def __init__(self, epoch: str, wall: Callable[[], float], *, key_seconds: float = KEY_SECONDS) -> None:
         self.epoch = epoch
         self._wall = wall
+        self._key_seconds = key_seconds
         self._seq = 0
         self._time = 0.0
         self._keys: OrderedDict[tuple[str, str], tuple[float, Receipt]] = OrderedDict()
         self._sink: Sink | None = None
         self._closed = False
 
-    def open(self, sink: Sink) -> None:
+    def open(self, sink: Sink) -> Opening:
         """Begin to hand every new message to `sink`."""
         if self._sink is not None:
             raise UsageError("This broker is open already: one broker serves one node.")
         self._sink = sink
+        return Opening()
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts and answer at once."""
@@ -71,7 +74,7 @@ class MemoryBroker:
             if key is not None:
                 self._keys[key] = (now, receipt)
         if messages:
-            self._sink(messages)
+            self._sink.receive(messages)
         done(outcomes)
 
     def close(self) -> None:
@@ -81,7 +84,7 @@ class MemoryBroker:
     def _forget_keys(self, now: float) -> None:
         while self._keys:
             oldest = next(iter(self._keys.values()))
-            if len(self._keys) < KEYS and oldest[0] + KEY_SECONDS > now:
+            if len(self._keys) < KEYS and oldest[0] + self._key_seconds > now:
                 return
             self._keys.popitem(last=False)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from pathlib import Path
 
 import click
 
+from ..server import config
 from .base import MISUSED, Failure, config_option, in_one_line, load_settings
 from .interrupt import ending_at_once
 
@@ -18,8 +20,8 @@ __all__ = ["serve"]
 @click.option("--dev", is_flag=True, help="For development: any --host, pages from this machine, a demo, first steps.")
 @click.option("--host", metavar="H", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, metavar="P", help="The port; 0 takes any free one.  [default: 8000]")
-@click.option("--workers", type=int, metavar="N", help="Processes that serve together.  [default: 1]")
-@click.option("--broker", metavar="URL", help="Where messages are ordered and kept.  [default: memory://]")
+@click.option("--workers", metavar="N|auto", help="Processes that serve together; auto: one per core.  [default: 1]")
+@click.option("--broker", metavar="URL", help="Where messages are ordered and kept.  [default: sqlite:///oncecast.db]")
 @config_option
 @click.option("--tls-cert", metavar="FILE", help="The certificate chain, PEM; with --tls-key.")
 @click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")
@@ -40,13 +42,14 @@ def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None,
       oncecast serve --host 0.0.0.0 --public --tls-cert cert.pem --tls-key key.pem
       oncecast serve --origin https://app.example --config /etc/oncecast.toml
     """
-    settings = load_settings(file, {**flags, "dev": dev or None, "public": public or None}).settings
+    given = {**flags, "dev": dev or None, "public": public or None}
+    settings = load_settings(file, given).settings
     with ending_at_once():
         from ..server.run import run  # here, so that the other commands start without a server's imports
 
     try:
         with in_one_line():
-            code = run(settings)
+            code = run(settings, lambda: config.load(file=file, environ=os.environ, flags=given).settings)
     except OSError as error:
         raise Failure(_cure(error, settings.host, settings.port), MISUSED) from None
     context.exit(code)

@@ -14,6 +14,7 @@ from ..guard.origin import Origins
 from ..node import Node
 from ..transports.base import Settings as TransportSettings
 from ..wire import http1
+from .drain import Drain
 from .memo import Memo
 from .wheel import Item, Wheel
 
@@ -24,6 +25,10 @@ READ_BYTES = 32 << 10  # of one connection in a turn of the loop. The dearest by
 REMIND_SECONDS = 60.0  # a server at its ceiling says so this often, not for each connection it turns away
 
 
+# Calls back, within a few seconds, with the metrics of all workers. None where there is only this process.
+Collect = Callable[[Callable[[bytes], None]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """How long a connection may take, in seconds."""
@@ -32,6 +37,17 @@ class Deadlines:
     body: float = 30.0
     keep_alive: float = 75.0
     answer: float = 30.0  # in which a client must take some of an answer that does not fit into its socket
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What of the settings a connection is held to. `ceiling` is how many there may be."""
+
+    limits: http1.Limits
+    deadlines: Deadlines
+    settings: TransportSettings
+    origins: Origins
+    ceiling: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,42 +92,59 @@ class App:
         self,
         node: Node,
         *,
-        limits: http1.Limits,
-        deadlines: Deadlines,
-        settings: TransportSettings,
-        origins: Origins,
+        rules: Rules,
         pages: Mapping[str, Page],
-        ceiling: int,
         monotonic: Callable[[], float],
         wall: Callable[[], float] = time.time,
         scheme: str = "http",
     ) -> None:
         self.node = node
-        self.limits = limits
-        self.deadlines = deadlines
-        self.settings = settings
-        self.origins = origins
+        self.adopt(rules)
         self.pages = pages
-        self.ceiling = ceiling
         self.monotonic = monotonic
         self.wall = wall
         self.scheme = scheme
-        self.ready = True
+        self.ready = True  # until the server begins to stop
+        self.leaving: Drain[Peer] | None = None  # who is still to be told that the server stops, once it does
         self.counters = Counters()
-        self.memo = Memo()
         self.wheel: Wheel[Peer] = Wheel(monotonic())
         self.connections: set[Peer] = set()
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self.when_empty: Callable[[], None] | None = None
+        self.collect: Collect | None = None
         self._reminded = -REMIND_SECONDS
         self.second = 0
         self.date = b""  # of an answer made now (RFC 9110 §6.6.1)
         self._read_clock()
 
+    def adopt(self, rules: Rules) -> None:
+        """Let these rules hold for whatever begins from now on."""
+        self.limits = rules.limits
+        self.deadlines = rules.deadlines
+        self.settings = rules.settings
+        self.origins = rules.origins
+        self.ceiling = rules.ceiling
+        self.memo = Memo()  # what a poll may have could be another now
+
+    def leave(self, per_second: float) -> Drain[Peer]:
+        """Begin to stop: tell so many connections a second that they are to go. The first ones are told now."""
+        self.ready = False
+        if self.leaving is None:
+            now = self.monotonic()
+            self.leaving = Drain(self.connections, per_second, now)
+            self._let_go(self.leaving, now)
+        return self.leaving
+
+    def told(self, connection: Peer) -> bool:
+        """Whether a connection's moment to go has come already."""
+        return self.leaving is not None and connection not in self.leaving
+
     def admit(self, connection: Peer) -> Refusal | None:
         """Count a new connection in, or say why it can't be."""
         self.connections.add(connection)
         self.counters.connections += 1
+        if self.leaving is not None:  # it was accepted just before the server began to stop
+            self.leaving.add(connection)
         if len(self.connections) <= self.ceiling:
             return None
         self.counters.turned_away += 1
@@ -129,11 +162,13 @@ class App:
         """Count a connection out."""
         self.wheel.clear(connection)
         self.connections.discard(connection)
+        if self.leaving is not None:
+            self.leaving.discard(connection)
         if not self.connections and self.when_empty is not None:
             self.when_empty()
 
     def tick(self) -> None:
-        """Wake every connection whose deadline has come. Call it every `wheel.RESOLUTION` seconds."""
+        """Wake every connection whose deadline or moment has come. Call it every `wheel.RESOLUTION` seconds."""
         self._read_clock()
         now = self.monotonic()
         for connection in self.wheel.expire(now):
@@ -141,6 +176,16 @@ class App:
                 connection.expired(now)
             except Exception:
                 logger.exception("a connection failed at its deadline")
+                connection.abort()
+        if self.leaving is not None:
+            self._let_go(self.leaving, now)
+
+    def _let_go(self, leaving: Drain[Peer], now: float) -> None:
+        for connection in leaving.due(now):
+            try:
+                connection.drain()
+            except Exception:
+                logger.exception("a connection failed at its goodbye")
                 connection.abort()
 
     def _read_clock(self) -> None:

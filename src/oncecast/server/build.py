@@ -6,52 +6,84 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from ..brokers.base import Broker
 from ..brokers.memory import MemoryBroker, new_epoch
+from ..brokers.sqlite import SqliteBroker
 from ..errors import ConfigurationError
 from ..guard.origin import Origins
-from ..log import Retention
+from ..message import Retention
 from ..node import ChannelPolicy, Node
 from ..subscription import Lag
 from ..transports.base import Settings as TransportSettings
 from ..wire.http1 import Limits
-from .app import App, Deadlines
+from .app import App, Deadlines, Rules
 from .pages import load_pages
-from .settings import Settings, connection_ceiling, rule_for
+from .settings import MEMORY, SQLITE, Settings, connection_ceiling, rule_for
+
+Policy = Callable[[str], ChannelPolicy]
 
 
-def build_broker(url: str) -> Broker:
-    """Return the broker that a URL names."""
-    if url == "memory://":
-        return MemoryBroker(new_epoch(os.urandom(8)), time.time)
-    raise ConfigurationError(f"broker: {url} is not one that this version knows: use memory://")
+def build_broker(settings: Settings, policy: Policy, call: Callable[[Callable[[], None]], object]) -> Broker:
+    """Return the broker that the settings name. `call` runs a callable on the loop's thread, soon."""
+    epoch = new_epoch(os.urandom(8))
+    key_seconds = settings.retention.key_seconds
+    if settings.broker == MEMORY:
+        return MemoryBroker(epoch, time.time, key_seconds=key_seconds)
+    if settings.broker.startswith(SQLITE):
+        return SqliteBroker(
+            Path(settings.broker.removeprefix(SQLITE)),
+            epoch=epoch,
+            wall=time.time,
+            call=call,
+            policy=lambda channel: policy(channel).retention,
+            durability=settings.durability,
+            key_seconds=key_seconds,
+        )
+    raise ConfigurationError(f"broker: {settings.broker} is not one that this version knows: use {SQLITE}oncecast.db")
+
+
+def build_policy(settings: Callable[[], Settings]) -> Policy:
+    """Return what gives a channel's policy, by the settings as they are when it is asked."""
+
+    def policy(channel: str) -> ChannelPolicy:
+        rule = rule_for(settings(), channel)
+        assert rule.messages is not None
+        assert rule.seconds is not None
+        return ChannelPolicy(Retention(rule.messages, rule.seconds), Lag(rule.lag))
+
+    return policy
 
 
 def build_node(
     settings: Settings,
     broker: Broker,
+    policy: Policy,
     *,
     monotonic: Callable[[], float],
     schedule: Callable[[Callable[[], None]], object],
 ) -> Node:
-    """Return the node, with each channel's policy from the settings."""
-
-    def policy(channel: str) -> ChannelPolicy:
-        rule = rule_for(settings, channel)
-        assert rule.messages is not None
-        assert rule.seconds is not None
-        return ChannelPolicy(Retention(rule.messages, rule.seconds), Lag(rule.lag))
-
+    """Return the node."""
     return Node(broker, policy=policy, max_bytes=settings.retention.bytes, monotonic=monotonic, schedule=schedule)
 
 
 def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float]) -> App:
     """Return what the connections share."""
-    limits = settings.limits
-    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return App(
         node,
+        rules=build_rules(settings),
+        pages=load_pages(),
+        monotonic=monotonic,
+        scheme="https" if settings.tls_cert else "http",
+    )
+
+
+def build_rules(settings: Settings) -> Rules:
+    """Return what of the settings the connections are held to."""
+    limits = settings.limits
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Rules(
         limits=Limits(limits.header_bytes, limits.header_count, limits.url_bytes, limits.body_bytes),
         deadlines=Deadlines(limits.head_seconds, limits.body_seconds, limits.keep_alive_seconds),
         settings=TransportSettings(
@@ -65,8 +97,5 @@ def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float])
             deflate=settings.deflate,
         ),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
-        pages=load_pages(),
         ceiling=connection_ceiling(limits, open_files),
-        monotonic=monotonic,
-        scheme="https" if settings.tls_cert else "http",
     )

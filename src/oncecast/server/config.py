@@ -25,9 +25,21 @@ from msgspec import Meta, Struct
 
 from ..errors import ConfigurationError, Refusal
 from ..message import check_channel
-from .settings import ChannelRule, Limits, Retention, Settings, connection_ceiling, rule_for
+from .cores import worker_count
+from .settings import (
+    DEFAULT_BROKER,
+    MEMORY,
+    SQLITE,
+    ChannelRule,
+    Limits,
+    Retention,
+    Settings,
+    connection_ceiling,
+    rule_for,
+)
 
 __all__ = [
+    "DEFAULT_BROKER",
     "DEFAULT_FILE",
     "ChannelRule",
     "Limits",
@@ -77,6 +89,9 @@ def load(*, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, o
         found.update(_from_file(file))
     found.update(_from_environ(environ))
     found.update(_from_flags(flags))
+    # To try things out leaves nothing behind.
+    dev, _ = found.get(("dev",), (False, ""))
+    found.setdefault(("broker",), (MEMORY if dev else DEFAULT_BROKER, "default"))
 
     values: dict[tuple[str, ...], dict[str, object]] = {}
     sources = {_dotted((*table, key)): "default" for table, keys in _TABLES.items() for key in keys}
@@ -215,7 +230,10 @@ def _from_flags(flags: Mapping[str, object]) -> Found:
         if value is None or value == ():
             continue
         name = "--origin" if key == "origins" else "--" + key.replace("_", "-")
-        yield (key,), (_TABLES[()][key].check(value, f"command line: {name}"), name)
+        setting = _TABLES[()][key]
+        if setting.word is not None and isinstance(value, str):
+            value = setting.from_text(value)
+        yield (key,), (setting.check(value, f"command line: {name}"), name)
 
 
 # Checks ----------------------------------------------------------------------------------------------------------
@@ -230,10 +248,13 @@ class _Setting:
     base: Any  # the same without Meta and None: int, float, bool, str, tuple or a Literal
     default: object
     meta: Meta
+    word: str | None = None  # one that may stand for a number
 
     @property
     def shape(self) -> str:
         """What a value must be, in words."""
+        if self.word is not None:
+            return f'an integer from {self.meta.ge} to {self.meta.le}, or "{self.word}"'
         if get_origin(self.base) is Literal:
             return "one of " + ", ".join(f'"{choice}"' for choice in get_args(self.base))
         if self.base in (int, float):
@@ -243,6 +264,8 @@ class _Setting:
 
     def from_text(self, text: str) -> object:
         """Read a variable's text: yes and no in the usual words, lists with commas."""
+        if self.word is not None and text.strip().lower() == self.word:
+            return self.word
         if self.base is bool:
             return _WORDS.get(text.strip().lower(), text)
         if get_origin(self.base) is tuple:
@@ -270,7 +293,7 @@ class _Setting:
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_LATER_BROKERS = ("sqlite", "redis", "kafka", "amqp", "nats")
+_LATER_BROKERS = ("redis", "kafka", "amqp", "nats")
 
 
 def _check_origin(text: str, where: str) -> str:
@@ -305,12 +328,14 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     scheme = settings.broker.partition(":")[0].lower()
     if scheme in _LATER_BROKERS:
         # Only the scheme is repeated: a broker's URL can hold a password.
-        fail("broker", f"{scheme}:// is not in this version; use memory://")
-    if settings.broker != "memory://":
+        fail("broker", f"{scheme}:// is not in this version; use {DEFAULT_BROKER} or {MEMORY}")
+    if settings.broker != MEMORY and not (settings.broker.startswith(SQLITE) and settings.broker != SQLITE):
         later = ", ".join(f"{name}://" for name in _LATER_BROKERS)
-        fail("broker", f"not a broker URL that is known; use memory:// ({later} are not in this version)")
-    if settings.workers > 1:
-        fail("workers", f"{settings.workers} processes can't share memory://; in this version, set workers to 1")
+        fail(
+            "broker", f"not a broker URL that is known; use {SQLITE}FILE or {MEMORY} ({later} are not in this version)"
+        )
+    if settings.broker == MEMORY and (count := worker_count(settings.workers)) > 1:
+        fail("workers", f"{count} processes can't share {MEMORY}; use {DEFAULT_BROKER}, or workers = 1")
 
 
 def _is_loopback(host: str) -> bool:
@@ -330,10 +355,15 @@ def _declared(struct: type[Struct]) -> dict[str, _Setting]:
     for info in msgspec.structs.fields(struct):
         if get_origin(info.type) is Annotated:
             base, meta = get_args(info.type)
-            bases = [arg for arg in get_args(base) if arg is not type(None)]
+            choices = [arg for arg in get_args(base) if arg is not type(None)]
             if type(None) in get_args(base):
-                base = bases[0]
-            settings[info.name] = _Setting(info.name, Annotated[base, meta], base, info.default, meta)
+                base = choices[0]
+            given: Any = Annotated[base, meta]
+            if choices and get_origin(choices[0]) is Annotated:  # a number with its bounds, and perhaps a word for one
+                base, bounds = get_args(choices[0])
+                meta = Meta(ge=bounds.ge, le=bounds.le, description=meta.description)
+            word = get_args(choices[1])[0] if len(choices) > 1 and get_origin(choices[1]) is Literal else None
+            settings[info.name] = _Setting(info.name, given, base, info.default, meta, word)
     return settings
 
 
@@ -348,7 +378,7 @@ _RULE = _declared(ChannelRule)
 def _example_lines(keys: Mapping[str, _Setting]) -> Iterator[str]:
     """Yield each setting's explanation and its default; an example where there is no default."""
     for setting in keys.values():
-        value = setting.default
+        value = DEFAULT_BROKER if setting.key == "broker" else setting.default
         if value is None:
             value = setting.meta.examples[0] if setting.meta.examples else getattr(Retention(), setting.key)
         yield f"# {setting.meta.description}"

@@ -39,6 +39,7 @@ TURN_SECONDS = 0.01
 TLS_HIGH, TLS_LOW = 64 << 10, 16 << 10  # unsent bytes: what a TLS record and its buffers hold anyway
 PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
 LINGER_SECONDS = 2.0
+FIRST_SECONDS = 1.0  # for the first request on a connection that was taken just before the server stops
 
 
 class Phase(enum.Enum):
@@ -70,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_bucket",
         "_eof",
+        "_fresh",
         "_full",
         "_listener",
         "_parser",
@@ -100,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stage = IDLE
         self.descriptor: int | None = None
         self._eof = False
+        self._fresh = True  # no request has come yet
         self._full = False
         self._paused = False
         self._untaken = 0
@@ -257,7 +260,7 @@ class Connection(asyncio.BufferedProtocol):
     def reply(self, reply: Reply | Refusal) -> None:
         """Answer the request that is being handled, and go on to the next."""
         request = self._request
-        if request is None:  # the client is gone
+        if request is None:
             return
         if isinstance(reply, Refusal):
             reply = error_reply(reply)
@@ -266,7 +269,8 @@ class Connection(asyncio.BufferedProtocol):
     def send(self, answer: bytes) -> None:
         """Do as `reply` does, with an answer that is bytes already."""
         request = self._request
-        assert request is not None
+        if request is None:  # the client is gone
+            return
         self._request = self._listener = None
         self.write(answer)
         waiting = self.phase is WAITING
@@ -297,6 +301,8 @@ class Connection(asyncio.BufferedProtocol):
             listener.blocked()
         if rest:
             listener.received(rest)
+        if self.app.told(self):  # its moment to go came while its request did
+            self.drain()
 
     def wait(self, request: http1.Request, listener: Listener | None = None) -> None:
         """Unless it has come already, the answer comes later, by `reply`. `listener` hears of the connection meanwhile.
@@ -305,8 +311,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._request is not request:
             return
-        if self._eof and listener is not None:
-            listener.drain()  # see `eof_received`
+        if listener is not None and (self._eof or self.app.told(self)):
+            listener.drain()  # see `eof_received` and `drain`
             return
         self._move(WAITING)
         self._listener = listener
@@ -314,11 +320,14 @@ class Connection(asyncio.BufferedProtocol):
             self.wake_at(self.now() + self.app.deadlines.answer)
 
     def drain(self) -> None:
-        """The server is stopping: end what is idle, let a stream say goodbye, and close after the next answer."""
+        """The moment to go has come: end what is idle, let a stream say goodbye, and close after the next answer."""
         if self._listener is not None:
             self._listener.drain()
         elif self.phase is READING and self._stage is IDLE:
-            self.end()
+            if self._fresh:  # its first request is on the way, and there is no other connection to ask on
+                self.wake_at(self.now() + FIRST_SECONDS)
+            else:
+                self.end()
 
     def spend_publishes(self, count: int) -> None:
         """Count publishes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
@@ -363,6 +372,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _handle(self, request: http1.Request) -> None:
         self._stage = IDLE
+        self._fresh = False
         self._request = request
         try:
             routes.handle(self.app, self, request)

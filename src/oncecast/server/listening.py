@@ -1,31 +1,30 @@
-"""What a server listens with: its sockets, and the TLS on them.
+"""The sockets that a server listens with.
 
-Invariant: every address of the host is bound, with one port, or `OSError` raised and nothing left bound; and a
-certificate that can't serve is told in one line. To change what TLS accepts, edit `tls_context`.
+Invariant: every address of the host is bound, with one port, or `OSError` raised and nothing left bound. A port that
+somebody listens on is in use, whether or not its owner would share it. What holds for each connection that comes in by
+such a socket, and is inherited from it, is set here (`set_patience`).
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-import ssl
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..errors import ConfigurationError
-from .settings import Settings
-
+BACKLOG = 4096  # connections that wait to be accepted: all clients come back at once after a restart
+LONG_HEARTBEAT = 600.0  # seconds
 PORT_TRIES = 8  # for a port that is free on each address; nearly always the first one is
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # as of ::1 where there is no IPv6
 
 _Address = tuple[int, tuple[Any, ...]]  # the family, and what `socket.bind` takes
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Return a bound socket for each address of `host`, all with the same port, which for 0 is any free one.
 
-    An address that this machine does not have is left out where there is another. Raises `OSError`.
+    An address that this machine does not have is left out where there is another. With `shared`, others of this user
+    may bind the same. Raises `OSError`.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses: list[_Address] = list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
@@ -33,48 +32,50 @@ def bind(host: str, port: int) -> list[socket.socket]:
     while True:
         tries -= 1
         try:
-            return _bind_all(addresses, port)
+            return _bind_all(addresses, port, shared)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or tries == 0:
                 raise
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return what TLS is spoken with, or None without it. Raises `ConfigurationError`."""
-    cert, key = settings.tls_cert, settings.tls_key
-    if cert is None or key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    # One file at a time: `ssl` would not say which of the two it means.
-    chain = _read("tls_cert", cert, "a PEM certificate chain")
-    _read("tls_key", key, "the certificate's private key in PEM")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=chain.decode("ascii"))
-    except (ssl.SSLError, ValueError):
-        raise ConfigurationError(f"tls_cert: {cert}: this is not a PEM certificate chain") from None
-    try:
-        context.load_cert_chain(cert, key, password=lambda: _no_passphrase(key))
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigurationError(
-                f"tls_key: {key} is not the private key of {cert}: give the two of a pair"
-            ) from None
-        raise ConfigurationError(f"tls_key: {key}: this is not a PEM private key for {cert}") from None
-    return context
+def bind_slots(host: str, port: int, slots: int) -> list[list[socket.socket]]:
+    """Return, for each of several processes, sockets of its own on every address of `host`, all with one port.
+
+    They listen already. The kernel spreads connections evenly over them (`SO_REUSEPORT`, socket(7)), and as each has a
+    queue of its own, what waits in it stays there while its process is replaced. Raises `OSError`.
+    """
+    probe = bind(host, port)  # `SO_REUSEPORT` alone would let us in beside another server of the same user
+    port = probe[0].getsockname()[1]
+    for sock in probe:
+        sock.close()
+    bound = [bind(host, port, shared=True) for _ in range(slots)]
+    for sock in (sock for sockets in bound for sock in sockets):
+        sock.listen(BACKLOG)
+    return bound
+
+
+def set_patience(sockets: Iterable[socket.socket], heartbeat_seconds: float) -> None:
+    """Let the kernel end a connection whose peer takes nothing for two heartbeats (`TCP_USER_TIMEOUT`, tcp(7)).
+
+    Each connection inherits it. A stream of events has no other way to find that its peer is dead, nor has a WebSocket
+    whose socket is full. Where heartbeats are rarer than `LONG_HEARTBEAT`, the system's own patience holds, about
+    15 minutes.
+    """
+    seconds = 0.0 if heartbeat_seconds > LONG_HEARTBEAT else 2 * heartbeat_seconds
+    for sock in sockets:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 # Helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _bind_all(addresses: Sequence[_Address], port: int) -> list[socket.socket]:
+def _bind_all(addresses: Sequence[_Address], port: int, shared: bool) -> list[socket.socket]:
     bound: list[socket.socket] = []
     absent: OSError | None = None
     try:
         for family, (host, _, *rest) in addresses:
             try:
-                bound.append(_bind(family, (host, port, *rest)))
+                bound.append(_bind(family, (host, port, *rest), shared))
             except OSError as error:
                 if error.errno not in ABSENT:
                     raise
@@ -90,11 +91,13 @@ def _bind_all(addresses: Sequence[_Address], port: int) -> list[socket.socket]:
     return bound
 
 
-def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
+def _bind(family: int, address: tuple[Any, ...], shared: bool) -> socket.socket:
     # The protocol is named: asyncio sets TCP_NODELAY on no other socket.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:  # IPv4 has a socket of its own, whatever this system's default is
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
@@ -102,15 +105,3 @@ def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _read(setting: str, path: str, wanted: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{setting}: {path}: {error.strerror}; give {wanted}") from None
-
-
-def _no_passphrase(key: str) -> str:
-    """Refuse: OpenSSL would stop and ask at the terminal."""
-    raise ConfigurationError(f"tls_key: {key} has a passphrase, which a server can't ask for: give the key without one")

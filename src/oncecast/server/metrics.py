@@ -1,9 +1,16 @@
-"""`/metrics`, in Prometheus's text format: counters that the node and the connections keep anyway, read when asked."""
+"""`/metrics`, in Prometheus's text format: counters that the node and the connections keep anyway, read when asked.
+
+Invariant: what several workers measured is shown as one server's: sums, and a maximum where each tells the same. To
+add a metric, add a line to `METRICS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -11,47 +18,113 @@ from prometheus_client.registry import Collector
 
 from .app import App
 
+__all__ = ["ALONE", "CONTENT_TYPE", "Crew", "Measures", "add", "lasting", "measure", "render"]
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-class _AppCollector(Collector):
-    def __init__(self, app: App) -> None:
-        self._app = app
+class Measures(msgspec.Struct, frozen=True):
+    """What one process has measured, or several together: values by their metric's name, and requests by status."""
 
-    def collect(self) -> Iterable[Metric]:
-        app = self._app
-        hub, log = app.node.hub, app.node.log
-        done, counted = hub.counters, app.counters
-        yield _gauge("connections", "Open connections.", len(app.connections))
-        yield _gauge(
-            "subscriptions", "Channel subscriptions, those that catch up or are blocked included.", hub.subscriptions
-        )
-        yield _gauge("log_messages", "Messages held in memory.", log.count)
-        yield _gauge("log_bytes", "Bytes that these messages take, their encodings included.", log.bytes)
-        yield _gauge("log_head", "Sequence number of the newest message.", log.head)
-        yield _counter("connections_opened", "Connections taken since the start.", counted.connections)
-        yield _counter("connections_turned_away", "Connections answered with 503 at the ceiling.", counted.turned_away)
-        yield _counter("publishes", "Messages published over HTTP.", counted.publishes)
-        yield _counter("messages", "Messages that this node has received from its broker.", done.messages)
-        yield _counter("deliveries", "Messages written to subscribers.", done.deliveries)
-        yield _counter("gaps", "Gaps told to streaming subscribers that had fallen behind.", done.gaps)
-        yield _counter("blocked", "Times that a subscriber's socket was full.", done.blocked)
-        requests = CounterMetricFamily("oncecast_requests", "Requests answered, by status.", labels=["status"])
-        for status, count in sorted(counted.requests.items()):
-            requests.add_metric([str(status)], count)
-        yield requests
+    values: dict[str, float] = {}
+    requests: dict[int, int] = {}
 
 
-def render(app: App) -> bytes:
-    """Return the metrics as they are now."""
+class Crew(msgspec.Struct, frozen=True):
+    """Who measured: how many workers serve, how many were restarted, and how many did not answer in time."""
+
+    workers: int = 1
+    restarts: int = 0
+    silent: int = 0
+
+
+ALONE = Crew()
+
+
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    name: str
+    text: str
+    read: Callable[[App], float]
+    counter: bool = False
+    join: Callable[[Iterable[float]], float] = sum
+
+
+def _counter(name: str, text: str, read: Callable[[App], float]) -> _Metric:
+    return _Metric(name, text, read, counter=True)
+
+
+METRICS = (
+    _Metric("connections", "Open connections.", lambda app: len(app.connections)),
+    _Metric(
+        "subscriptions",
+        "Channel subscriptions, those that catch up or are blocked included.",
+        lambda app: app.node.hub.subscriptions,
+    ),
+    _Metric("log_messages", "Messages held in memory.", lambda app: app.node.log.count),
+    _Metric("log_bytes", "Bytes that these messages take, their encodings included.", lambda app: app.node.log.bytes),
+    _Metric("log_head", "Sequence number of the newest message.", lambda app: app.node.log.head, join=max),
+    _counter("connections_opened", "Connections taken since the start.", lambda app: app.counters.connections),
+    _counter(
+        "connections_turned_away", "Connections answered with 503 at the ceiling.", lambda app: app.counters.turned_away
+    ),
+    _counter("publishes", "Messages published over HTTP.", lambda app: app.counters.publishes),
+    _counter(
+        "messages", "Messages that this node has received from its broker.", lambda app: app.node.hub.counters.messages
+    ),
+    _counter("deliveries", "Messages written to subscribers.", lambda app: app.node.hub.counters.deliveries),
+    _counter(
+        "gaps", "Gaps told to streaming subscribers that had fallen behind.", lambda app: app.node.hub.counters.gaps
+    ),
+    _counter("blocked", "Times that a subscriber's socket was full.", lambda app: app.node.hub.counters.blocked),
+)
+
+
+def measure(app: App) -> Measures:
+    """Return what this process has measured up to now."""
+    return Measures({metric.name: metric.read(app) for metric in METRICS}, dict(app.counters.requests))
+
+
+def add(measured: Iterable[Measures]) -> Measures:
+    """Return what several processes have measured together."""
+    found = list(measured)
+    requests: Counter[int] = Counter()
+    for each in found:
+        requests.update(each.requests)
+    values = {metric.name: metric.join([each.values.get(metric.name, 0) for each in found]) for metric in METRICS}
+    return Measures(values if found else {}, dict(requests))
+
+
+def lasting(measures: Measures) -> Measures:
+    """Return what still counts when the process that measured it is gone: else a counter would go backwards."""
+    return Measures({m.name: measures.values.get(m.name, 0) for m in METRICS if m.counter}, measures.requests)
+
+
+def render(measures: Measures, crew: Crew = ALONE) -> bytes:
+    """Return measures as Prometheus reads them."""
     registry = CollectorRegistry()
-    registry.register(_AppCollector(app))
+    registry.register(_Families(measures, crew))
     return generate_latest(registry)
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"oncecast_{name}", text, value=value)
+class _Families(Collector):
+    def __init__(self, measures: Measures, crew: Crew) -> None:
+        self._measures = measures
+        self._crew = crew
 
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"oncecast_{name}", text, value=value)
+    def collect(self) -> Iterable[Metric]:
+        for metric in METRICS:
+            family = CounterMetricFamily if metric.counter else GaugeMetricFamily
+            yield family(f"oncecast_{metric.name}", metric.text, value=self._measures.values.get(metric.name, 0))
+        requests = CounterMetricFamily("oncecast_requests", "Requests answered, by status.", labels=["status"])
+        for status, count in sorted(self._measures.requests.items()):
+            requests.add_metric([str(status)], count)
+        yield requests
+        crew = self._crew
+        yield GaugeMetricFamily("oncecast_workers", "Processes that serve.", value=crew.workers)
+        yield CounterMetricFamily(
+            "oncecast_worker_restarts", "Workers that ended unasked and were replaced.", value=crew.restarts
+        )
+        yield GaugeMetricFamily(
+            "oncecast_workers_silent", "Workers that did not answer and are missing here.", value=crew.silent
+        )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from math import ceil
 
 from ..brokers.base import Outcome
 from ..errors import Refusal
 from ..guard.origin import preflight
 from ..message import Draft, Kind, check_channel, check_event, check_key
 from ..transports import short_poll
-from ..transports.base import JSON_HEADERS, Query, Reply, parse_channels, parse_query
+from ..transports.base import DRAIN_MS, JSON_HEADERS, Query, Reply, parse_channels, parse_query
 from ..transports.long_poll import LongPoll, parse_wait
 from ..transports.sse import HEADERS as SSE_HEADERS
 from ..transports.sse import SseStream, parse_stream
@@ -19,7 +20,7 @@ from ..wire import envelope, http1, ws_handshake
 from .app import App
 from .exchange import Exchange
 from .metrics import CONTENT_TYPE as METRICS_TYPE
-from .metrics import render
+from .metrics import measure, render
 from .replies import error_reply, text_reply
 
 CHANNELS = "/v1/channels/"
@@ -51,7 +52,14 @@ def handle(app: App, connection: Exchange, request: http1.Request) -> None:
             return
     path = request.path
     if not path.startswith("/v1/"):
-        connection.reply(_plain(app, request, path))
+        reply = _plain(app, request, path)
+        if reply is not None:
+            connection.reply(reply)
+        elif app.collect is None:
+            connection.reply(_metrics(render(measure(app))))
+        else:
+            app.collect(lambda text: connection.reply(_metrics(text)))
+            connection.wait(request)
         return
     # Before anything is done: a page of another origin may neither read nor publish.
     origin = request.headers.get("origin")
@@ -117,17 +125,38 @@ def _listen(app: App, connection: Exchange, request: http1.Request, channels: tu
         _long_poll(app, connection, request, channels, query)
     else:
         parse_wait(app.settings, query)  # HEAD does not wait, and is refused what GET is
-        reply = short_poll.answer(app.node, app.settings, channels, query, headers.get("if-none-match"))
-        answer = encode(app, request, reply, close=not app.ready)
-        if reply.status == 200 and request.keep_alive:
-            app.memo.put(request, answer)
-        connection.send(answer)
+        answered = partial(_short_polled, app, connection, request, app.node.log.version, app.second)
+        short_poll.answer(app.node, app.settings, channels, query, headers.get("if-none-match"), answered)
+        connection.wait(request)
+
+
+def _short_polled(
+    app: App, connection: Exchange, request: http1.Request, version: int, second: int, reply: Reply | Refusal
+) -> None:
+    late = app.node.log.version != version or app.second != second
+    if late or isinstance(reply, Refusal) or not app.ready:
+        _answer_poll(app, connection, reply)
+        return
+    answer = encode(app, request, reply)
+    if reply.status == 200 and request.keep_alive:
+        app.memo.put(request, answer)
+    connection.send(answer)
 
 
 def _long_poll(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
     known = request.headers.get("if-none-match")
-    poll = LongPoll(app.node, app.settings, connection, channels, query, known, connection.reply)
+    done = partial(_answer_poll, app, connection)
+    poll = LongPoll(app.node, app.settings, connection, channels, query, known, done)
     connection.wait(request, poll)
+
+
+def _answer_poll(app: App, connection: Exchange, reply: Reply | Refusal) -> None:
+    connection.reply(_last_poll(reply) if isinstance(reply, Reply) and not app.ready else reply)
+
+
+def _last_poll(reply: Reply) -> Reply:
+    """Say when to ask again, as the server that answers is about to stop."""
+    return Reply(reply.status, (*reply.headers, ("Retry-After", str(ceil(DRAIN_MS / 1000)))), reply.body)
 
 
 def _stream(app: App, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query) -> None:
@@ -300,7 +329,12 @@ def _media_type(content_type: str) -> tuple[str, str]:
 # -- everything else
 
 
-def _plain(app: App, request: http1.Request, path: str) -> Reply:
+def _metrics(text: bytes) -> Reply:
+    return Reply(200, (("Content-Type", METRICS_TYPE), ("Cache-Control", "no-store")), text)
+
+
+def _plain(app: App, request: http1.Request, path: str) -> Reply | None:
+    """Return the answer to a request for what is no channel; None where it is for metrics."""
     if path == "*":  # RFC 9110 §9.3.7: about the server as a whole. No other method has this target
         return Reply(204, (("Allow", "GET, HEAD, POST, OPTIONS"),), b"")
     if request.method not in ("GET", "HEAD"):
@@ -316,7 +350,7 @@ def _plain(app: App, request: http1.Request, path: str) -> Reply:
             return text_reply(200, "ready")
         return error_reply(Refusal("unavailable", "The server is stopping: use another.", retry_after=1))
     if path == "/metrics":
-        return Reply(200, (("Content-Type", METRICS_TYPE), ("Cache-Control", "no-store")), render(app))
+        return None
     page = app.pages.get(path)
     if page is None:
         raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME, the start page at /.")

@@ -1,7 +1,7 @@
 """A running server: the sockets it listens on, and the few tasks it owns.
 
-`Server.start` binds, `Server.stop` drains: no new connections, each transport says goodbye, and whoever has not gone
-after that is cut off. Everything else happens in callbacks of the connections.
+`Server.start` binds, `Server.stop` drains: no new connections, each transport says goodbye at its moment (`drain.py`),
+and whoever has not gone after that is cut off. Everything else happens in callbacks of the connections.
 """
 
 from __future__ import annotations
@@ -9,37 +9,60 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from ..brokers.base import Broker
 from ..message import Draft, Kind
 from .app import App
-from .build import build_app, build_broker, build_node
+from .build import build_app, build_broker, build_node, build_policy, build_rules
 from .connection import Connection
-from .listening import bind, tls_context
+from .listening import BACKLOG, bind, set_patience
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
+from .tls import Tls
 from .wheel import RESOLUTION
 
 logger = logging.getLogger("oncecast.server")
 
-BACKLOG = 4096  # connections that wait to be accepted: all clients come back at once after a restart
 TRIM_SECONDS = 1.0
 CUT_SECONDS = 1.0  # for the loop to let go of what was cut off: a turn or two
+ACCEPT_TURNS = 4  # of the loop, in which what it has accepted becomes a connection
+GOODBYE_SECONDS = 5.0  # for the last who is told to go
 STOP_SECONDS = 3.0  # for the goodbyes to be heard
 
 
 class Server:
-    """One server in one process, on the running loop. `port` is known once it has started."""
+    """One server in one process, on the running loop. `port` is known once it has started.
 
-    def __init__(self, settings: Settings, *, broker: Broker | None = None) -> None:
+    `sockets` are those to listen on, if they are bound already. `share` is this process's part of what all of them do
+    together: how many connections a second are let go.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        broker: Broker | None = None,
+        sockets: Sequence[socket.socket] = (),
+        share: float = 1.0,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
+        self._share = share
+        self._sockets = list(sockets)
+        self._tls: Tls | None = None
         self.port = settings.port
+        policy = build_policy(lambda: self.settings)
         self.node = build_node(
-            settings, broker or build_broker(settings.broker), monotonic=loop.time, schedule=loop.call_soon
+            settings,
+            broker or build_broker(settings, policy, loop.call_soon_threadsafe),
+            policy,
+            monotonic=loop.time,
+            schedule=loop.call_soon,
         )
         self.app: App = build_app(settings, self.node, monotonic=loop.time)
         self._loop = loop
@@ -48,30 +71,51 @@ class Server:
 
     async def start(self) -> None:
         """Bind and serve. Raises `OSError` where the address is taken, `ConfigurationError` for a bad certificate."""
-        tls = tls_context(self.settings)
-        sockets = bind(self.settings.host, self.settings.port)
-        self.port = sockets[0].getsockname()[1]
-        for sock in sockets:
+        self._tls = None if self.settings.tls_cert is None else Tls(self.settings)
+        self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
+        self.port = self._sockets[0].getsockname()[1]
+        set_patience(self._sockets, self.settings.limits.heartbeat_seconds)
+        for sock in self._sockets:
             server = await self._loop.create_server(
                 lambda: Connection(self.app),
                 sock=sock,
-                ssl=tls,
+                ssl=None if self._tls is None else self._tls.context,
                 backlog=BACKLOG,
-                ssl_handshake_timeout=None if tls is None else self.settings.limits.head_seconds,
+                ssl_handshake_timeout=None if self._tls is None else self.settings.limits.head_seconds,
             )
             self._listening.append(server)
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._trim())]
         if self.settings.dev:
             self._tasks.append(asyncio.create_task(self._demo()))
 
+    def reload(self, settings: Settings) -> None:
+        """Take on settings that differ in nothing that `reload.FIXED` names. Whoever is connected stays.
+
+        What a connection was begun with, such as a stream's heartbeats, it keeps. Raises `ConfigurationError` for a
+        certificate that can't serve; then nothing has changed.
+        """
+        if self._tls is not None:
+            self._tls.renew(settings)
+        self.settings = settings
+        self.app.adopt(build_rules(settings))
+        self.node.change(settings.retention.bytes)
+        if self.app.ready:
+            set_patience(self._sockets, settings.limits.heartbeat_seconds)
+
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop: take no more connections, let the transports end, then cut off who is left. Ends its tasks."""
-        self.app.ready = False
-        for server in self._listening:
-            server.close()
-        for connection in list(self.app.connections):
-            connection.drain()
-        await self._wait_until_empty(seconds)
+        leaving = self.app.leave(self.settings.limits.drain_per_second * self._share)
+        await self._stop_accepting()
+        if leaving.seconds > seconds:
+            logger.warning(
+                "%d connections leave, which takes %.0f s at limits.drain_per_second = %g: raise that, or "
+                "limits.drain_seconds (%g).",
+                len(self.app.connections),
+                leaving.seconds,
+                self.settings.limits.drain_per_second,
+                seconds,
+            )
+        await self._wait_until_empty(max(seconds, leaving.seconds + min(seconds, GOODBYE_SECONDS)))
         self.cut_off()
         await self._wait_until_empty(CUT_SECONDS)
         for task in self._tasks:
@@ -82,6 +126,16 @@ class Server:
         for server in self._listening:
             await server.wait_closed()
         self.node.broker.close()
+
+    async def _stop_accepting(self) -> None:
+        for server in self._listening:
+            for sock in server.sockets:
+                # What asyncio has accepted, and its server is closed before it gets to it, would be left open for ever.
+                self._loop.remove_reader(sock)
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        for server in self._listening:
+            server.close()
 
     async def _wait_until_empty(self, seconds: float) -> None:
         if self.app.connections:

@@ -11,12 +11,27 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-__all__ = ["ChannelRule", "Limits", "Retention", "Settings", "connection_ceiling", "rule_for"]
+__all__ = [
+    "DEFAULT_BROKER",
+    "MEMORY",
+    "SQLITE",
+    "ChannelRule",
+    "Limits",
+    "Retention",
+    "Settings",
+    "connection_ceiling",
+    "rule_for",
+]
+
+MEMORY = "memory://"  # what `dev` uses where no broker is named
+SQLITE = "sqlite:///"  # then a path: a fourth slash begins one from the root
+DEFAULT_BROKER = f"{SQLITE}oncecast.db"
 
 RESERVED_FILES = 64  # descriptors that are not subscribers: listeners, the event loop, logs, a broker's files
 MIB = 1024 * 1024
 
 Lag = Literal["resume", "latest", "disconnect"]
+Durability = Literal["process", "fsync"]
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -54,6 +69,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that subscribers get to move on when a server stops.")
     ] = 30.0
+    drain_per_second: Annotated[
+        float,
+        Meta(ge=1, le=1_000_000, description="Subscribers a second that are told to move on, all workers together."),
+    ] = 1000.0
     poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
     connections: Annotated[
         int,
@@ -76,17 +95,21 @@ class Retention(Struct, frozen=True, kw_only=True):
     bytes: Annotated[int, Meta(ge=65536, le=2**50, description="Bytes that the whole log may take in memory.")] = (
         256 * MIB
     )
+    key_seconds: Annotated[
+        float, Meta(ge=1, le=31_536_000, description="Seconds for which the same Idempotency-Key is one message.")
+    ] = 86_400.0
 
 
 class ChannelRule(Struct, frozen=True, kw_only=True):
     """What differs for the channels of one pattern. `None` means: as in `[retention]`."""
 
     messages: Annotated[
-        int | None, Meta(ge=1, le=100_000_000, description="Messages kept per channel, instead of [retention]'s.")
+        Annotated[int, Meta(ge=1, le=100_000_000)] | None,
+        Meta(description="Messages kept per channel, instead of [retention]'s."),
     ] = None
     seconds: Annotated[
-        float | None,
-        Meta(ge=1, le=315_360_000, description="Seconds that a message is kept, instead of [retention]'s."),
+        Annotated[float, Meta(ge=1, le=315_360_000)] | None,
+        Meta(description="Seconds that a message is kept, instead of [retention]'s."),
     ] = None
     lag: Annotated[
         Lag,
@@ -95,14 +118,26 @@ class ChannelRule(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """All settings of one server. `channels` maps a channel name, or a prefix and `*`, to its rule."""
+    """All settings of one server. `channels` maps a channel name, or a prefix and `*`, to its rule.
+
+    Inside another program the broker is in memory unless it is named; `oncecast serve` has `DEFAULT_BROKER` then.
+    """
 
     host: Annotated[str, Meta(min_length=1, description="The address to listen on, or a name: then all of its.")] = (
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes any free one.")] = 8000
-    workers: Annotated[int, Meta(ge=1, le=256, description="Processes that serve together.")] = 1
-    broker: Annotated[str, Meta(min_length=1, description="Where messages are ordered and kept.")] = "memory://"
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
+        Meta(description='Processes that serve together; "auto" is one for each usable core.'),
+    ] = 1
+    broker: Annotated[str, Meta(min_length=1, description="Where messages are ordered and kept.")] = MEMORY
+    durability: Annotated[
+        Durability,
+        Meta(
+            description="What an acknowledged message survives, in a file: process, any crash; fsync, power cuts too."
+        ),
+    ] = "process"
     public: Annotated[bool, Meta(description="Whether other machines may connect, and so publish.")] = False
     origins: Annotated[
         tuple[str, ...], Meta(description='Other origins whose pages may connect: scheme://host[:port], or "*".')

@@ -19,7 +19,7 @@ from ..brokers.base import Broker, Outcome
 from ..errors import OncecastError, Refusal
 from ..message import Cursor, Draft, Kind, Message, Receipt
 
-DURABILITIES = frozenset({"memory", "broker", "fsync"})
+DURABILITIES = frozenset({"memory", "process", "broker", "fsync"})
 
 Settle = Callable[[Callable[[], bool]], None]
 
@@ -30,18 +30,28 @@ class BrokerFailed(OncecastError):
 
 @dataclass(slots=True)
 class Bench:
-    """An open broker, and what it did. `events` holds `("sink", seq)` and `("done", number)` in the order seen."""
+    """A broker and what it did: its sink. `events` holds `("sink", seq)` and `("done", number)` in the order seen."""
 
     broker: Broker
     settle: Settle
     messages: list[Message] = field(default_factory=list)
     answers: list[list[Outcome]] = field(default_factory=list)
     events: list[tuple[str, int]] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
-    def receive(self, messages: Sequence[Message]) -> None:
-        """Take what the broker delivers: its sink."""
+    def receive(self, messages: Sequence[Message], /) -> None:
+        """Take what the broker delivers."""
         self.messages.extend(messages)
         self.events.extend(("sink", message.seq) for message in messages)
+
+    def skip(self, seq: int, /) -> None:
+        """Take note of what is not delivered."""
+        self.skipped.append(seq)
+
+    def fail(self, reason: str, /) -> None:
+        """Take note of the end."""
+        self.failures.append(reason)
 
     def publish(self, *drafts: Draft) -> list[Outcome]:
         """Publish a batch and return its outcomes, once they have come."""
@@ -81,7 +91,7 @@ def check_broker(factory: Callable[[], Broker], name: str | None = None, *, sett
     """
     for check in CHECKS.values() if name is None else (CHECKS[name],):
         bench = Bench(factory(), settle or _at_once)
-        bench.broker.open(bench.receive)
+        bench.broker.open(bench)
         try:
             check(bench)
         finally:

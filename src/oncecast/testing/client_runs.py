@@ -122,7 +122,7 @@ class _Cluster:
     @property
     def lives(self) -> dict[str, Sequence[Message]]:
         """Every log there was."""
-        return {broker.epoch: broker.history for broker in self.brokers}
+        return {broker.epoch: broker.messages for broker in self.brokers}
 
 
 class _Run:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from oncecast.brokers.base import Done, Sink
+from oncecast.brokers.base import Done, Opening, Sink
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.message import Draft, Message
 
@@ -16,49 +16,57 @@ __all__ = ["NodeBroker", "SharedBroker"]
 
 
 class SharedBroker:
-    """The log, and the nodes that follow it. `history` is every message, for as long as the broker lives."""
+    """The log, and the nodes that follow it. `messages` is every one, for as long as the broker lives."""
 
     def __init__(self, epoch: str, wall: Callable[[], float]) -> None:
         self.epoch = epoch
-        self.history: list[Message] = []
+        self.messages: list[Message] = []
         self.core = MemoryBroker(epoch, wall)
         self._sinks: list[Sink] = []
-        self.core.open(self._spread)
+        self.core.open(self)
 
     def node(self) -> NodeBroker:
         """Return a broker for one more node."""
         return NodeBroker(self)
 
-    def join(self, sink: Sink) -> None:
-        """Follow from the first message on."""
-        if self.history:
-            sink(tuple(self.history))
+    def join(self, sink: Sink) -> Opening:
+        """Follow from here on; what was before is in the opening."""
         self._sinks.append(sink)
+        messages = tuple(self.messages)
+        return Opening(head=messages[-1].seq if messages else 0, recent=messages)
 
     def leave(self, sink: Sink) -> None:
         """Follow no longer."""
         self._sinks.remove(sink)
 
-    def _spread(self, messages: Sequence[Message]) -> None:
-        self.history.extend(messages)
+    def receive(self, messages: Sequence[Message], /) -> None:
+        """Keep them, and hand them to every node."""
+        self.messages.extend(messages)
         for sink in tuple(self._sinks):
-            sink(messages)
+            sink.receive(messages)
+
+    def skip(self, seq: int, /) -> None:
+        """A memory broker never does."""
+
+    def fail(self, reason: str, /) -> None:
+        """A memory broker never does."""
 
 
 class NodeBroker:
     """The shared broker, as one node sees it. It can be opened again once it was closed."""
 
     durability = "memory"
+    history = None
 
     def __init__(self, shared: SharedBroker) -> None:
         self.epoch = shared.epoch
         self._shared = shared
         self._sink: Sink | None = None
 
-    def open(self, sink: Sink) -> None:
+    def open(self, sink: Sink) -> Opening:
         """Begin to hand every message to `sink`."""
         self._sink = sink
-        self._shared.join(sink)
+        return self._shared.join(sink)
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts for all nodes, and answer at once."""

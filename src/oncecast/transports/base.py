@@ -18,12 +18,13 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ..errors import Refusal
-from ..log import EARLIEST, LATEST, Entry, Start, StartKind
-from ..message import Cursor, Gap, Message, check_channel
-from ..node import Node
+from ..log import Entry
+from ..message import EARLIEST, LATEST, Cursor, Gap, Message, Start, StartKind, check_channel
+from ..node import Node, Poll
 from ..wire import envelope
 from ..wire.ws_frames import REASON_BYTES
 
+DRAIN_MS = 1000  # when to come back to a server that stops: time enough for a successor to be ready
 QUERY_FIELDS = 32  # a URL of 8 KiB could hold thousands of empty ones
 # Not what `float` takes, which no other language reads alike: 1_0, white space, 1e3, inf. 18 digits keep it finite.
 _SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
@@ -207,9 +208,12 @@ def check_count(channels: Sequence[object], limit: int) -> None:
 
 
 class PollRequest:
-    """What a poll asks for: the channels, the start, and what the client has already (`If-None-Match`)."""
+    """What a poll asks for: the channels, the start, and what the client has already (`If-None-Match`).
 
-    __slots__ = ("channels", "known", "limit", "node", "start")
+    `here` is how far the log had been read when there was nothing new.
+    """
+
+    __slots__ = ("channels", "here", "known", "limit", "node", "start")
 
     def __init__(
         self, node: Node, settings: Settings, channels: tuple[str, ...], query: Query, if_none_match: str | None
@@ -220,15 +224,26 @@ class PollRequest:
         self.start = query.start or EARLIEST
         self.limit = min(query.limit or settings.poll_messages, settings.poll_messages)
         self.known = _etag_cursors(if_none_match)
+        self.here = node.log.cursor(node.log.head)
 
-    def answer(self, *, even_if_nothing: bool = True) -> Reply | None:
-        """Read the log now. With nothing new the answer is 304 to whoever has it, or None if that is asked for."""
-        poll = self.node.poll(self.channels, self.start, self.limit)
+    def answer(self, done: Callable[[Reply | Refusal | None], None], *, even_if_nothing: bool = True) -> None:
+        """Read the log now, and call `done` once.
+
+        With nothing new the answer is 304 to whoever has it, or None unless `even_if_nothing`.
+        """
+
+        def polled(poll: Poll | Refusal) -> None:
+            done(poll if isinstance(poll, Refusal) else self._reply(poll, even_if_nothing))
+
+        self.node.poll(self.channels, self.start, self.limit, polled)
+
+    def _reply(self, poll: Poll, even_if_nothing: bool) -> Reply | None:
         nothing = not (poll.entries or poll.gaps)
         known = not poll.gaps and self._has(poll.entries, poll.cursor.epoch)
         if (nothing or known) and not even_if_nothing:
             if nothing:
                 self.start = after_cursor(poll.cursor)  # `latest` must not move on while this waits
+            self.here = max(poll.cursor, self.node.log.cursor(self.node.log.head), key=lambda cursor: cursor.seq)
             return None
         if known:
             return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")

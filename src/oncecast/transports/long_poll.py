@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import Refusal
+from ..log import Place
 from ..message import Gap, Message
 from ..node import Node
+from ..subscription import Subscription
 from .base import Link, PollRequest, Query, Reply, Settings, after_cursor
 
 
@@ -29,6 +31,10 @@ class _Nudge:
 _NUDGE = _Nudge()
 
 
+def _announce_nothing(place: Place) -> None:
+    """Say nothing: the answer will."""
+
+
 def parse_wait(settings: Settings, query: Query) -> float:
     """Return for how many seconds a poll waits. Raises `Refusal` where that is too long."""
     wait = query.wait or 0.0
@@ -40,7 +46,7 @@ def parse_wait(settings: Settings, query: Query) -> float:
 class LongPoll:
     """One waiting request. `done` is called once, with the reply or the refusal, unless the link closes before."""
 
-    __slots__ = ("_done", "_link", "_node", "_request", "_subscription")
+    __slots__ = ("_done", "_link", "_node", "_request", "_subscription", "_until", "_waiting")
 
     def __init__(
         self,
@@ -57,14 +63,10 @@ class LongPoll:
         self._link = link
         self._done = done
         self._request = PollRequest(node, settings, channels, query, if_none_match)
-        reply = self._request.answer(even_if_nothing=wait == 0)
-        if reply is not None:
-            self._subscription = None
-            done(reply)
-            return
-        here = after_cursor(node.log.cursor(node.log.head))
-        self._subscription, _ = node.subscribe(channels, here, self, _NUDGE)
-        link.wake_at(link.now() + wait)
+        self._subscription: Subscription | None = None
+        self._waiting = True
+        self._until = link.now() + wait
+        self._request.answer(self._read, even_if_nothing=wait == 0)
 
     # -- what the hub calls
 
@@ -78,8 +80,8 @@ class LongPoll:
 
     def refuse(self, refusal: Refusal, /) -> None:
         """Answer with an error."""
-        if self._leave():
-            self._done(refusal)
+        self._leave()
+        self._reply(refusal)
 
     # -- what the link calls
 
@@ -98,16 +100,37 @@ class LongPoll:
 
     def drain(self) -> None:
         """Answer now: the next poll goes to another server."""
+        self._until = 0.0
         self._answer()
 
     def closed(self) -> None:
         """Nobody waits any more."""
+        self._waiting = False
         self._leave()
+
+    # -- helpers
+
+    def _read(self, reply: Reply | Refusal | None) -> None:
+        """Take the first answer; with nothing new, wait."""
+        if not self._waiting:
+            return
+        if reply is not None:
+            self._reply(reply)
+        elif self._link.now() >= self._until:  # reading took that long
+            self._request.answer(self._reply)
+        else:
+            self._link.wake_at(self._until)
+            start = after_cursor(self._request.here)
+            self._subscription = self._node.subscribe(self._request.channels, start, self, _NUDGE, _announce_nothing)
 
     def _answer(self) -> None:
         if self._leave():
-            reply = self._request.answer()
+            self._request.answer(self._reply)
+
+    def _reply(self, reply: Reply | Refusal | None) -> None:
+        if self._waiting:
             assert reply is not None
+            self._waiting = False
             self._done(reply)
 
     def _leave(self) -> bool:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ..errors import Refusal
 from ..node import Node
 from .base import PollRequest, Query, Reply, Settings
 
 
-def answer(node: Node, settings: Settings, channels: tuple[str, ...], query: Query, if_none_match: str | None) -> Reply:
-    """Answer a short poll: `200` with what there is, or `304` to a client that has it. Raises `Refusal`."""
-    reply = PollRequest(node, settings, channels, query, if_none_match).answer()
-    assert reply is not None
-    return reply
+def answer(
+    node: Node,
+    settings: Settings,
+    channels: tuple[str, ...],
+    query: Query,
+    if_none_match: str | None,
+    done: Callable[[Reply | Refusal], None],
+) -> None:
+    """Answer a short poll: `200` with what there is, or `304` to a client that has it.
+
+    `done` is called once: at once, unless the start lies in the broker's history. Raises `Refusal`.
+    """
+
+    def answered(reply: Reply | Refusal | None) -> None:
+        assert reply is not None
+        done(reply)
+
+    PollRequest(node, settings, channels, query, if_none_match).answer(answered)

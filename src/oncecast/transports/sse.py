@@ -10,13 +10,13 @@ import base64
 from collections.abc import Callable
 
 from ..errors import Refusal
-from ..log import LATEST, Start, hold_until_last
-from ..message import GAP_EVENT, Cursor, Gap, Kind, Message
+from ..log import Place, hold_until_last
+from ..message import GAP_EVENT, LATEST, Cursor, Gap, Kind, Message, Start
 from ..node import Node
 from ..wire import envelope, http1, sse
-from .base import Link, Query, Settings, after_cursor, check_count
+from .base import DRAIN_MS, Link, Query, Settings, after_cursor, check_count
 
-RETRY_MS = 2000  # how long a client waits before it comes back; the jitter is the client's
+RETRY_MS = 1000  # how long a client waits before it comes back; the jitter is the client's
 
 HEADERS = (
     ("Content-Type", "text/event-stream"),
@@ -61,6 +61,11 @@ class SseFormat:
         """Return the beginning of a stream."""
         return self.block([sse.encode(None, id=str(cursor), retry_ms=RETRY_MS)])
 
+    def parting(self) -> bytes:
+        """Return the end of a stream whose server stops; it says when to come back."""
+        end = self.block([sse.encode(None, retry_ms=DRAIN_MS)])
+        return end + http1.LAST_CHUNK if self.chunked else end
+
 
 _FORMATS = {
     (enveloped, chunked): SseFormat(enveloped=enveloped, chunked=chunked)
@@ -97,10 +102,18 @@ class SseStream:
         self._heartbeat = settings.heartbeat_seconds
         self._format = sse_format(enveloped=query.envelope or len(channels) > 1, chunked=chunked)
         self.write: Callable[[bytes], None] = link.write
-        self._subscription, place = node.subscribe(channels, start, self, self._format, link.descriptor)
-        gaps = map(self._format.gap, hold_until_last(place.gaps, place.told))
-        opening = self._format.opening(place.told) + b"".join(gaps)
-        link.write(head(HEADERS) + opening)
+        first = head(HEADERS)
+
+        def attached(place: Place) -> None:
+            nonlocal first
+            gaps = map(self._format.gap, hold_until_last(place.gaps, place.told))
+            link.write(first + self._format.opening(place.told) + b"".join(gaps))
+            first = b""
+
+        self._subscription = node.subscribe(channels, start, self, self._format, attached, link.descriptor)
+        if first:  # the start is being looked up: its place comes later
+            link.write(first)
+            first = b""
         link.wake_at(link.now() + self._heartbeat)
 
     def gap(self, gap: Gap, /) -> None:
@@ -109,7 +122,10 @@ class SseStream:
 
     def refuse(self, refusal: Refusal, /) -> None:
         """End the stream; the client comes back with its cursor."""
-        self._finish()
+        self._node.hub.detach(self._subscription)
+        if self._format.chunked:
+            self._link.write(http1.LAST_CHUNK)
+        self._link.end()
 
     def received(self, data: bytes, /) -> None:
         """A client has nothing to say on this connection any more (RFC 9112 §9.3.2 lets it pipeline; we don't)."""
@@ -130,18 +146,14 @@ class SseStream:
         self._link.wake_at(now + self._heartbeat)
 
     def drain(self) -> None:
-        """End the stream: the client goes to another server."""
-        self._finish()
+        """Say when to come back, and end the stream: the client goes to another server."""
+        self._node.hub.detach(self._subscription)
+        self._link.write(self._format.parting())
+        self._link.end()
 
     def closed(self) -> None:
         """The client is gone."""
         self._node.hub.detach(self._subscription)
-
-    def _finish(self) -> None:
-        self._node.hub.detach(self._subscription)
-        if self._format.chunked:
-            self._link.write(http1.LAST_CHUNK)
-        self._link.end()
 
 
 def parse_stream(settings: Settings, channels: tuple[str, ...], query: Query, last_event_id: str | None) -> Start:

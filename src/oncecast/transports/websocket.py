@@ -19,8 +19,8 @@ import msgspec
 from ..brokers.base import Outcome
 from ..errors import Refusal
 from ..guard.limits import Bucket
-from ..log import LATEST, Start
-from ..message import Cursor, Draft, Gap, Kind, check_channel
+from ..log import Place
+from ..message import LATEST, Cursor, Draft, Gap, Kind, Start, check_channel
 from ..node import Node
 from ..subscription import Subscription
 from ..wire import envelope
@@ -35,11 +35,10 @@ from ..wire.ws_connection import (
 )
 from ..wire.ws_deflate import Deflate, Parameters
 from ..wire.ws_frames import Opcode, encode_frame
-from .base import Link, Query, Settings, check_count, gap_text, parse_channels, parse_start
+from .base import DRAIN_MS, Link, Query, Settings, check_count, gap_text, parse_channels, parse_start
 from .websocket_formats import formats
 
 PROTOCOL = "oncecast.v1"
-DRAIN_MS = 1000  # time enough for a successor to be ready
 CLOSE_SECONDS = 5.0  # how long a peer may take to answer a Close (RFC 6455 §7.1.1 leaves it to us)
 READ_BYTES = 64 << 10  # read at once: so much of empty frames takes 15 ms, and what comes after a flood is not read
 DEFLATED_READ_BYTES = 1 << 10  # the same where the peer may compress: deflate makes at most 1,032 bytes out of one
@@ -315,15 +314,17 @@ class V1Socket(_Socket):
         return next((joined for joined in self._joined if joined.channels[0] == channel), None)
 
     def _subscribe(self, channel: str, start: Start, ref: str | int | None) -> None:
-        subscription, place = self._node.subscribe(
-            parse_channels(channel), start, self, formats(self._deflate)[0], self._link.descriptor
+        def attached(place: Place) -> None:
+            self._say("subscribed", channel=channel, cursor=str(place.told), ref=ref)
+            for gap in place.gaps:
+                self.gap(gap)
+
+        subscription = self._node.subscribe(
+            parse_channels(channel), start, self, formats(self._deflate)[0], attached, self._link.descriptor
         )
         self._joined = (*self._joined, subscription)
         if len(self._joined) > 1:
             self._node.hub.gather(self._joined)
-        self._say("subscribed", channel=channel, cursor=str(place.told), ref=ref)
-        for gap in place.gaps:
-            self.gap(gap)
         if self._full:
             self._node.hub.block((subscription,))
 
@@ -347,21 +348,37 @@ class RawSocket(_Socket):
 
     def _begin(self, channels: tuple[str, ...], start: Start) -> None:
         self._channels = channels
-        self._subscription, place = self._node.subscribe(
-            channels, start, self, formats(self._deflate)[1], self._link.descriptor
+        self._subscription: Subscription | None = None
+        places: list[Place] = []
+
+        def attached(place: Place) -> None:
+            places.append(place)
+            if self._subscription is not None:
+                self._announce(place)
+
+        self._subscription = self._node.subscribe(
+            channels, start, self, formats(self._deflate)[1], attached, self._link.descriptor
         )
-        if place.gaps:
-            self.gap(place.gaps[0])
+        for place in places:  # else it comes later
+            self._announce(place)
 
     def gap(self, gap: Gap, /) -> None:
         """Close: no frame of this socket could say it."""
+        assert self._subscription is not None
         place = self._subscription.place
         assert place is not None  # it is catching up
+        self._end_at(gap, place)
+
+    def _announce(self, place: Place) -> None:
+        if place.gaps:
+            self._end_at(place.gaps[0], place)
+
+    def _end_at(self, gap: Gap, place: Place) -> None:
         here = self._node.log.cursor(place.seq)  # past the gaps of all its channels, of which this may be the first
         self.refuse(Refusal("gap", gap_text(msgspec.structs.replace(gap, cursor=here))))
 
     def _subscriptions(self) -> Sequence[Subscription]:
-        return (self._subscription,)
+        return () if self._subscription is None else (self._subscription,)
 
     def _heartbeat(self) -> bytes:
         return PING

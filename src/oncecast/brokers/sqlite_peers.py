@@ -1,0 +1,104 @@
+"""The other processes that have the same file open: the locks between them, and the datagrams with which they wake.
+
+Beside `log.db` there are `log.db-lock`, held by who writes, `log.db-open`, held in common by all that have the file
+open, and the folder `log.db-wake` with a socket of each. The locks are the kernel's (flock(2)), so a process that dies
+lets go.
+
+SQLite has locks of its own, but its way of waiting for one is to sleep and to look again: with several writers that
+costs half of the messages a second and most of the latency.
+
+Invariant: a datagram is only a hint. Who misses one, or can't be told, reads on when it next looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+LIST_SECONDS = 5.0  # a folder is listed again after this, even if its time stamp has not moved
+
+
+class Peers:
+    """This process among those that have the file open. Raises `OSError` where the folder can't be written to."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._open = os.open(f"{path}-open", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        folder = Path(f"{path}-wake")
+        folder.mkdir(exist_ok=True)
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # By way of the descriptor: the name of a socket is at most 108 bytes long (unix(7)), and a path may be longer.
+        self._root = f"/proc/self/fd/{self._folder}"
+        if not os.path.isdir(self._root):
+            self._root = str(folder)
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self.socket.setblocking(False)
+        self._others: list[str] = []
+        self._listed = (0, -LIST_SECONDS)
+
+    def join(self) -> bool:
+        """Count this process in, and return whether it is the only one. Call it inside `lock`."""
+        try:
+            fcntl.flock(self._open, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        # Between the two nobody can come in, who would have to hold the lock.
+        fcntl.flock(self._open, fcntl.LOCK_SH)
+        if alone:
+            for name in os.listdir(self._folder):
+                self._forget(name)
+        with contextlib.suppress(OSError):  # a name too long: it looks by itself, later
+            self.socket.bind(f"{self._root}/{self._name}")
+        return alone
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock of those who write."""
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def wake(self, now: float) -> None:
+        """Tell the others that there is something new. `now` is in seconds of a monotonic clock."""
+        changed = os.fstat(self._folder).st_mtime_ns
+        if changed != self._listed[0] or now - self._listed[1] >= LIST_SECONDS:
+            self._listed = (changed, now)
+            self._others = [name for name in os.listdir(self._folder) if name != self._name]
+        for name in self._others:
+            try:
+                self.socket.sendto(b"\0", f"{self._root}/{name}")
+            except BlockingIOError:  # it has enough of them
+                continue
+            except ConnectionRefusedError:  # it is dead
+                self._forget(name)
+            except OSError:  # it has just gone, or its name is too long
+                continue
+
+    def hear(self) -> bool:
+        """Take what has come, and return whether anything had."""
+        heard = False
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.socket.recv(16)
+                heard = True
+        return heard
+
+    def close(self) -> None:
+        """Be counted out."""
+        self._forget(self._name)
+        self.socket.close()
+        for descriptor in (self._folder, self._open, self._lock):
+            os.close(descriptor)
+
+    def _forget(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=self._folder)

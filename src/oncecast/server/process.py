@@ -1,0 +1,62 @@
+"""What every process of a server does alike: its event loop, its log, its end, and its signs of life to systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from .server import Server
+from .systemd import Notifier
+
+__all__ = ["begin_log", "drain", "keep_alive", "run_loop", "settle"]
+
+T = TypeVar("T")
+
+GC_OBJECTS = 20_000  # new ones, net of those freed, before the collector looks at them
+
+
+def run_loop(main: Coroutine[object, object, T]) -> T:
+    """Run a coroutine on the fastest loop there is."""
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform: the same, slower
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+def begin_log(worker: int | None = None) -> None:
+    """Log on standard error, which workers share with their supervisor; each of their lines says whose it is."""
+    whose = "" if worker is None else f"[{worker}] "
+    logging.basicConfig(level=logging.INFO, format=f"{whose}%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def settle() -> None:
+    """Let the garbage collector be, once all is built.
+
+    What is there now stays; and what comes and goes with each message can't be part of a cycle, so looking for one as
+    often as the defaults do would cost a tenth of a publish, and more the longer the log is.
+    """
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS, 20, 50)
+
+
+async def drain(server: Server, cut_off: asyncio.Event) -> None:
+    """Give the subscribers their time to leave; the event takes it from them."""
+    drained = asyncio.create_task(server.stop(server.settings.limits.drain_seconds))
+    again = asyncio.create_task(cut_off.wait())
+    await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if not drained.done():
+        server.cut_off()
+    await drained
+
+
+async def keep_alive(notifier: Notifier) -> None:
+    """Tell systemd's watchdog that the loop turns, twice as often as it asks for. Ends where there is none."""
+    while notifier.watchdog:
+        notifier.alive()
+        await asyncio.sleep(notifier.watchdog / 2)

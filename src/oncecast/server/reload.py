@@ -1,0 +1,49 @@
+"""New settings for a server that runs: what of them can hold at once, and what has to wait for a restart.
+
+To let another setting change in place, take it out of `FIXED` and see to it in `Server.reload`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from ..errors import ConfigurationError
+from .settings import Settings
+from .tls import Tls
+
+__all__ = ["FIXED", "Read", "read_again"]
+
+logger = logging.getLogger("oncecast.server")
+
+FIXED = ("host", "port", "workers", "broker", "durability", "dev")  # the sockets, the processes and the broker
+FIXED_RETENTION = ("key_seconds",)
+
+Read = Callable[[], Settings]  # the settings as their sources are now; raises `ConfigurationError`
+
+
+def read_again(current: Settings, read: Read) -> Settings | None:
+    """Return the settings that hold from now on, or None where they are in error and the old ones stay.
+
+    Logs what needs a restart, and what is wrong: settings, certificate and key are checked here, as a whole.
+    """
+    try:
+        wanted = read()
+        if wanted.tls_cert is not None:
+            Tls(wanted)
+    except ConfigurationError as error:
+        logger.error("the settings stay as they were: %s", error)
+        return None
+    waiting = [name for name in FIXED if getattr(wanted, name) != getattr(current, name)]
+    if (wanted.tls_cert is None) != (current.tls_cert is None):
+        waiting += ["tls_cert", "tls_key"]
+    kept, asked = current.retention, wanted.retention
+    waiting_too = [name for name in FIXED_RETENTION if getattr(asked, name) != getattr(kept, name)]
+    if waiting or waiting_too:
+        names = [*waiting, *(f"retention.{name}" for name in waiting_too)]
+        logger.warning("these settings hold after a restart only: %s", ", ".join(names))
+    logger.info("the settings have been read again")
+    retention = msgspec.structs.replace(asked, **{name: getattr(kept, name) for name in waiting_too})
+    return msgspec.structs.replace(wanted, retention=retention, **{name: getattr(current, name) for name in waiting})
