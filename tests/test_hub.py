@@ -616,6 +616,20 @@ def test_a_gap_may_end_a_subscription() -> None:
     assert ([("a", Reason.EXPIRED, 1, 1)], []) == (sink.missed, sink.seqs)
 
 
+@pytest.mark.parametrize("crowd", [1, 2])
+def test_when_the_broker_skips_the_live_catch_up(crowd: int) -> None:
+    """A channel's only listener as well as one of several: it hears of what it has missed, and goes on."""
+    bench = Bench()
+    bench.append("a")
+    sinks = [bench.live()[0] for _ in range(crowd)]
+    bench.hub.skip(4)
+    bench.turns.run_all()
+    assert [[("a", Reason.EXPIRED, 2, 4)]] * crowd == [sink.missed for sink in sinks]
+    bench.append("a")
+    bench.turns.run_all()
+    assert [[5]] * crowd == [sink.seqs for sink in sinks]
+
+
 # -- ending
 
 

@@ -438,6 +438,14 @@ def test_what_is_gone_is_encoded_but_not_counted() -> None:
     assert ENTRY_BYTES + 1 == log.bytes
 
 
+def test_what_is_forgotten_is_encoded_but_not_counted() -> None:
+    """A turn may still have an entry to deliver when the log begins anew."""
+    log = make()
+    entry = log.append(Message(1, "a", b"x", Kind.JSON, None, 0.0), 0.0)
+    log.forget(1)
+    assert (b"Xe", 0) == (log.encode(entry, Upper()), log.bytes)
+
+
 def test_a_window_gives_its_front_back() -> None:
     """What was trimmed leaves the list once it is half of it, so a channel's memory follows what it holds."""
     log = fill(make(Retention(messages=10)), "a" * 1000)
