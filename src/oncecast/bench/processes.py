@@ -38,14 +38,14 @@ P = TypeVar("P", bound="Process")
 
 
 class Process:
-    """A child process on a core of its own. `log` takes what it says on standard error."""
+    """A child process on a core of its own, or on any. `log` takes what it says on standard error."""
 
     def __init__(
-        self, argv: Sequence[str], *, core: int, directory: Path, env: Mapping[str, str] | None = None
+        self, argv: Sequence[str], *, core: int | None, directory: Path, env: Mapping[str, str] | None = None
     ) -> None:
         self.log = Path(tempfile.mkstemp(suffix=".log", dir=directory)[1])
         before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {core})  # children inherit it, and theirs
+        os.sched_setaffinity(0, before if core is None else {core})  # children inherit it, and theirs
         try:
             with self.log.open("wb") as log:
                 self.child = subprocess.Popen(  # noqa: S603 - our own programs, and no shell
@@ -122,7 +122,7 @@ class ServerProcess(Process):
         port: int,
         *,
         path: str,
-        core: int,
+        core: int | None,
         directory: Path,
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -213,8 +213,11 @@ class Bench:
         path.write_bytes(data)
         return path
 
-    def server(self, **settings: object) -> ServerProcess:
-        """Start `oncecast serve` with limits that a benchmark won't meet, and these settings on top."""
+    def server(self, *, pinned: bool = True, **settings: object) -> ServerProcess:
+        """Start `oncecast serve` with limits that a benchmark won't meet, and these settings on top.
+
+        It has a core to itself unless it is not `pinned`: then it shares all there are with the load.
+        """
         environ = _environ()
         raised = {
             "limits__publishes_per_second": 10_000_000,
@@ -227,7 +230,14 @@ class Bench:
         port = free_port()
         argv = [sys.executable, "-m", "oncecast", "serve", "--port", str(port)]
         return self._keep(
-            ServerProcess(argv, port, path="/healthz", core=self.cores[0], directory=self.directory, env=environ)
+            ServerProcess(
+                argv,
+                port,
+                path="/healthz",
+                core=self.cores[0] if pinned else None,
+                directory=self.directory,
+                env=environ,
+            )
         )
 
     def other_server(self, argv: Sequence[str], port: int) -> ServerProcess:

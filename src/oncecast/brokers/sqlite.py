@@ -35,7 +35,7 @@ from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Draft, Message, Page, Start
 from .base import Done, History, Opening, Outcome, Sink
 from .sqlite_peers import Peers
-from .sqlite_store import Policy, Store
+from .sqlite_store import Policy, Store, life_of
 
 logger = logging.getLogger("oncecast.brokers.sqlite")
 
@@ -113,6 +113,7 @@ class SqliteBroker:
         self._appended: Counter[str] = Counter()  # by channel, since its messages were last counted
         self._counting = True  # until each channel has been looked at once
         self._rung = False
+        self._ending = False
         self._complained = -REMIND_SECONDS
         self._failing = False
 
@@ -129,8 +130,12 @@ class SqliteBroker:
         try:
             with peers.lock():
                 alone = peers.join()
+                if alone and peers.note != life_of(self.path):
+                    self._set_aside()
                 store = Store(self.path, durability=self.durability)
                 opening = store.begin(self.epoch, round(self._wall(), 3), alone=alone)
+                if alone:
+                    peers.note = life_of(self.path) or ""
             reader = Store(self.path, durability=self.durability, write=False)
         except sqlite3.Error as error:
             peers.close()
@@ -195,15 +200,27 @@ class SqliteBroker:
         self._state = _State.CLOSED
         if not opened:
             return
-        self._ring()
+        writer, reader = self._threads
         self._requests.put(None)
-        for thread in self._threads:
-            thread.join(CLOSE_SECONDS)
+        reader.join(CLOSE_SECONDS)
+        self._ending = True  # last: with the last connection SQLite moves all into the file
+        with contextlib.suppress(OSError):  # it is full, so the thread has something to hear
+            self._bell.send(b"\0")
+        writer.join(CLOSE_SECONDS)
         self._run_out()
         self._refuse_pending()
         self._peers.close()
         self._bell.close()
         self._ear.close()
+
+    def _set_aside(self) -> None:
+        """Keep a write-ahead log that another file has left: SQLite would mix the two."""
+        beside = Path(f"{self.path}-wal")
+        if self.path.exists() and beside.exists() and beside.stat().st_size:
+            aside = Path(f"{self.path}-wal-{int(self._wall())}")
+            beside.rename(aside)
+            Path(f"{self.path}-shm").unlink(missing_ok=True)
+            logger.warning("%s was replaced by a copy: what the other file has left is set aside, %s", self.path, aside)
 
     def _refuse_pending(self) -> None:
         while self._pending:
@@ -250,7 +267,7 @@ class SqliteBroker:
             with contextlib.suppress(BlockingIOError):
                 self._ear.recv(64)
             heard = self._peers.hear()
-            closing = self._state is _State.CLOSED
+            closing = self._ending
             if self._pending:
                 self._commit()
             elif closing:

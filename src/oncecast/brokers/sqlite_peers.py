@@ -2,7 +2,7 @@
 
 Beside `log.db` there are `log.db-lock`, held by who writes, `log.db-open`, held in common by all that have the file
 open, and the folder `log.db-wake` with a socket of each. The locks are the kernel's (flock(2)), so a process that dies
-lets go.
+lets go. In `log.db-open` stands a note, which outlives the processes.
 
 SQLite has locks of its own, but its way of waiting for one is to sleep and to look again: with several writers that
 costs half of the messages a second and most of the latency.
@@ -57,6 +57,17 @@ class Peers:
         with contextlib.suppress(OSError):  # a name too long: it looks by itself, later
             self.socket.bind(f"{self._root}/{self._name}")
         return alone
+
+    @property
+    def note(self) -> str:
+        """What the last process that was alone has noted."""
+        return os.pread(self._open, 256, 0).decode("ascii", "replace")
+
+    @note.setter
+    def note(self, text: str) -> None:
+        os.ftruncate(self._open, 0)
+        os.pwrite(self._open, text.encode(), 0)
+        os.fsync(self._open)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -13,6 +13,9 @@ the seconds since the file was made, which no earlier life can have reached. So 
 or has lost its end in a power cut, the numbers that are gone are never given again: they lie in a hole between two
 lives, and who holds a cursor from there is told so (`Opening.holes`).
 
+The file itself, without its write-ahead log, always says which life it is of (`log.life`): `begin` sees to that. So it
+can be known, before SQLite opens it, whether the two belong together (`life_of`).
+
 To change the tables, raise `VERSION` and say in `open_file` what becomes of older files.
 """
 
@@ -46,7 +49,8 @@ TRIM_ROWS = 500  # trimmed in one transaction: a few milliseconds
 _TABLES = """
 CREATE TABLE log (
     id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, created REAL NOT NULL,
-    head INTEGER NOT NULL, time REAL NOT NULL, floor_seq INTEGER NOT NULL, floor_time REAL NOT NULL
+    life INTEGER NOT NULL, head INTEGER NOT NULL, time REAL NOT NULL,
+    floor_seq INTEGER NOT NULL, floor_time REAL NOT NULL
 );
 CREATE TABLE holes (before INTEGER PRIMARY KEY, after INTEGER NOT NULL);
 CREATE TABLE channels (
@@ -106,11 +110,16 @@ class Store:
 
     def begin(self, epoch: str, now: float, *, alone: bool) -> Opening:
         """Return where the log stands. `alone` begins a new life; `epoch` is the name of a log that is made now."""
-        with self._writing():
-            if self._db.execute("SELECT 1 FROM log").fetchone() is None:
-                self._db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, 0, 0)", (epoch, now))
-            elif alone:
-                self._begin_life(now)
+        if alone:
+            # What earlier lives have left goes into the file first: a crash before the note is made loses nothing.
+            self._checkpoint()
+            with self._writing():
+                if self._db.execute("SELECT 1 FROM log").fetchone() is None:
+                    self._db.execute("INSERT INTO log VALUES (1, ?, ?, 0, 0, 0, 0, 0)", (epoch, now))
+                else:
+                    self._begin_life(now)
+            self._checkpoint()
+        with self._reading():
             self.epoch = self._db.execute("SELECT epoch FROM log").fetchone()[0]
             head, time = self._head()
             recent, floor, marks = self._recent(head, time)
@@ -125,7 +134,11 @@ class Store:
         oldest = self._db.execute("SELECT min(seq) FROM messages").fetchone()[0]
         self._db.execute("DELETE FROM holes WHERE after <= ?", (oldest or 0,))
         self._db.execute("INSERT INTO holes VALUES (?, ?)", (head, first))
-        self._db.execute("UPDATE log SET head = ?", (first,))
+        self._db.execute("UPDATE log SET head = ?, life = ?", (first, first))
+
+    def _checkpoint(self) -> None:
+        """Move the write-ahead log into the file."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _recent(self, head: int, time: float) -> tuple[tuple[Message, ...], Mark, dict[str, Mark]]:
         """Return the end of the log, the last message before it, and which channels have been trimmed inside it."""
@@ -390,6 +403,16 @@ class Store:
             yield
         finally:
             self._db.execute("COMMIT")
+
+
+def life_of(path: Path) -> str | None:
+    """Return what names the life that the file itself is of, whatever stands in the write-ahead log beside it."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            epoch, life = db.execute("SELECT epoch, life FROM log").fetchone()
+    except (sqlite3.Error, TypeError):  # there is none, or nothing in it yet
+        return None
+    return f"{epoch}-{life}"
 
 
 def open_file(path: Path, durability: str, *, write: bool) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ from .base import FAILED, Failure, escaped, put
 
 __all__ = ["bench"]
 
-NAMES = ("fanout", "burst", "deflate", "idle", "latency", "poll", "publish", "stalled", "scale", "storm")
+NAMES = ("fanout", "burst", "deflate", "idle", "latency", "poll", "publish", "stalled", "scale", "storm", "durable")
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
 
@@ -30,7 +30,8 @@ TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 def bench(
     name: str, transport: str | None, subscribers: int | None, quick: bool, as_json: bool, as_markdown: bool
 ) -> None:
-    """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm.
+    """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm,
+    durable.
 
     The server and the floor under it (a loop in C over send(), or nginx) are measured in turns on one core, the load
     has another. The ratio is the figure to quote: it depends little on the machine. Needs Linux and a C compiler. A

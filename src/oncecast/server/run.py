@@ -61,6 +61,7 @@ async def _serve(settings: Settings, read: Read) -> int:
     # From here on, so that none of them ends a server that is about to begin; they are obeyed once it has.
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    server.node.on_failure = lambda reason: stopping.set()
     await server.start()
     settle()
     async with _signals(settings, server.port, notifier, stopping, reload, roll):
@@ -68,7 +69,7 @@ async def _serve(settings: Settings, read: Read) -> int:
         stopping.clear()
         notifier.stopping("draining")
         await drain(server, stopping)
-    return 0
+    return 1 if server.node.failed else 0
 
 
 async def _supervise(settings: Settings, workers: int, read: Read) -> int:

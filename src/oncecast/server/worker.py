@@ -68,6 +68,7 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
     begin_log(begin.slot)
     try:
         server = Server(begin.settings, sockets=listening, share=1 / begin.workers)
+        server.node.on_failure = lambda reason: stopping.set()
         await server.start()
     except (ConfigurationError, OSError) as error:
         channel.send(Failed(str(error)))
@@ -85,7 +86,7 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
     heard.cancel()
     await asyncio.wait({heard})
     await channel.close()
-    return 0
+    return 1 if server.node.failed else 0
 
 
 class _Worker:

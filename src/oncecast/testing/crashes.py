@@ -1,9 +1,9 @@
 """Crashes and restarts of a real deployment under load, judged by what applications saw and by what is in the file.
 
 Workers on one file; publishers that retry until they are acknowledged; subscribers over the four transports, by the
-client. Meanwhile `kills` SIGKILLs a worker at a random moment, again and again; `wipes` SIGKILLs everything and starts
-it again; `rolls` replaces every worker in turn. Afterwards each subscriber has seen each message of its channels once
-and in order, without a gap, and each acknowledged message is in the file once.
+client. Meanwhile `kills` SIGKILLs a worker at a random moment, again and again; `pauses` stops one for a moment;
+`wipes` SIGKILLs everything and starts it again; `rolls` replaces every worker in turn. Afterwards each subscriber has
+seen each message of its channels once and in order, without a gap, and each acknowledged message is in the file once.
 
 `python -m oncecast.testing.crashes --kills 200` runs it; `--seed N` repeats what was drawn, though not the moments.
 """
@@ -13,14 +13,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, zip_longest
 from pathlib import Path
 
 from oncecast.client import AsyncClient, Gap
@@ -30,7 +32,7 @@ from oncecast.client.transports import TRANSPORTS
 from .client_oracle import Wrong
 from .deployment import Deployment, Stored
 
-__all__ = ["Load", "Report", "kills", "main", "rolls", "wipes"]
+__all__ = ["Load", "Report", "judge_log", "judge_seen", "kills", "main", "pauses", "rolls", "wipes"]
 
 WORKERS = 4
 PUBLISHERS = 4
@@ -93,7 +95,7 @@ class Load:
         by_channel: dict[str, list[Stored]] = defaultdict(list)
         for message in stored:
             by_channel[message.channel].append(message)
-        self._judge_log(stored)
+        judge_log(stored, self._acknowledged)
         for listener in self._listeners:
             await listener.judge(by_channel)
         self._report.published += len(stored)
@@ -117,25 +119,12 @@ class Load:
                 self._acknowledged[ack.id] = data.encode()
                 await asyncio.sleep(INTERVAL * rng.uniform(0.5, 1.5))
 
-    def _judge_log(self, stored: Sequence[Stored]) -> None:
-        by_id = {message.id: message.data for message in stored}
-        if lost := [key for key, data in self._acknowledged.items() if by_id.get(key) != data]:
-            raise Wrong(f"acknowledged, and not in the log: {lost[:3]}")
-        if twice := [data for data, count in Counter(message.data for message in stored).items() if count > 1]:
-            raise Wrong(f"in the log more than once: {twice[:3]}")
-        last: dict[bytes, int] = {}
-        for message in stored:
-            publisher, count = message.data.split()
-            if int(count) <= last.get(publisher, 0):
-                raise Wrong(f"out of order in the log: {message}")
-            last[publisher] = int(count)
-
 
 class _Listener:
     """A subscriber over one transport, and what its application saw."""
 
     def __init__(self, url: str, transport: str, channels: Sequence[str], report: Report) -> None:
-        self.seen: list[tuple[str, str, bytes]] = []
+        self.seen: list[Stored] = []
         self._transport = transport
         self._channels = channels
         self._report = report
@@ -155,7 +144,7 @@ class _Listener:
             if isinstance(item, Gap):
                 raise Wrong(f"{self._transport}: a gap where nothing is missing: {item}")
             data = item.data if isinstance(item.data, bytes) else str(item.data).encode()  # type: ignore[attr-defined]
-            self.seen.append((item.id, item.channel, data))  # type: ignore[attr-defined]
+            self.seen.append(Stored(item.id, item.channel, data))  # type: ignore[attr-defined]
             self._more.set()
 
     def _changed(self, change: StateChanged) -> None:
@@ -178,21 +167,44 @@ class _Listener:
         if self._task.done():
             self._task.result()
         for channel in self._channels:
-            seen = [Stored(*item) for item in self.seen if item[1] == channel]
-            expected = list(stored[channel])
-            if seen != expected:
-                at = next((n for n, pair in enumerate(zip(seen, expected, strict=False)) if pair[0] != pair[1]), None)
-                at = min(len(seen), len(expected)) if at is None else at
-                raise Wrong(
-                    f"{self._transport}, {channel}: {len(seen)} seen of {len(expected)}; at {at} "
-                    f"{seen[at : at + 2]} and not {expected[at : at + 2]}"
-                )
+            judge_seen(
+                self._transport, channel, [each for each in self.seen if each.channel == channel], stored[channel]
+            )
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._client.close()
+
+
+# -- the oracle
+
+
+def judge_log(stored: Sequence[Stored], acknowledged: Mapping[str, bytes]) -> None:
+    """Hold the log against what was acknowledged, by id; each publisher numbers its data. Raises `Wrong`."""
+    by_id = {message.id: message.data for message in stored}
+    if lost := [key for key, data in acknowledged.items() if by_id.get(key) != data]:
+        raise Wrong(f"acknowledged, and not in the log: {lost[:3]}")
+    if twice := [data for data, count in Counter(message.data for message in stored).items() if count > 1]:
+        raise Wrong(f"in the log more than once: {twice[:3]}")
+    last: dict[bytes, int] = {}
+    for message in stored:
+        publisher, count = message.data.split()
+        if int(count) <= last.get(publisher, 0):
+            raise Wrong(f"out of order in the log: {message}")
+        last[publisher] = int(count)
+
+
+def judge_seen(name: str, channel: str, seen: Sequence[Stored], stored: Sequence[Stored]) -> None:
+    """Hold what a subscriber saw of a channel against all that is in the log of it. Raises `Wrong`."""
+    pairs = enumerate(zip_longest(seen, stored))
+    at = next((number for number, (each, other) in pairs if each != other), None)
+    if at is not None:
+        raise Wrong(
+            f"{name}, {channel}: {len(seen)} seen of {len(stored)}; at {at} {seen[at : at + 2]} and not "
+            f"{stored[at : at + 2]}"
+        )
 
 
 # -- the runs
@@ -204,6 +216,19 @@ async def kills(times: int, seed: int, *, workers: int = WORKERS, subscribers: i
         while report.times < times:
             await asyncio.sleep(rng.uniform(0.1, 1.9))
             if deployment.kill_worker(rng) is not None:
+                report.times += 1
+    return report
+
+
+async def pauses(times: int, seed: int, *, workers: int = WORKERS, subscribers: int = SUBSCRIBERS) -> Report:
+    """SIGSTOP a random worker for a second or two, so many times. Raises `Wrong`."""
+    async with _loaded("SIGSTOP of a worker", seed, workers, subscribers) as (deployment, rng, report):
+        for _ in range(times):
+            await asyncio.sleep(rng.uniform(0.1, 0.9))
+            stopped = deployment.kill_worker(rng, signal.SIGSTOP)
+            await asyncio.sleep(rng.uniform(0.5, 2.0))
+            if stopped is not None:
+                os.kill(stopped, signal.SIGCONT)
                 report.times += 1
     return report
 
@@ -279,11 +304,13 @@ def main(arguments: list[str]) -> int:
     """Run what is asked for; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m oncecast.testing.crashes")
     parser.add_argument("--kills", type=int, default=0, help="how often to SIGKILL a random worker")
+    parser.add_argument("--pauses", type=int, default=0, help="how often to stop a random worker for a moment")
     parser.add_argument("--wipes", type=int, default=0, help="how often to SIGKILL everything and start it again")
     parser.add_argument("--rolls", type=int, default=0, help="how often to replace every worker in turn")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    for run, times in ((kills, options.kills), (wipes, options.wipes), (rolls, options.rolls)):
+    for run in (kills, pauses, wipes, rolls):
+        times = getattr(options, run.__name__)
         if times:
             report = asyncio.run(run(times, options.seed))
             sys.stdout.write(f"{report}\n")

@@ -95,14 +95,14 @@ class Deployment:
         """The processes that serve."""
         return [self.pid] if self._workers == 1 else _children(self.pid)
 
-    def kill_worker(self, rng: random.Random) -> int | None:
-        """SIGKILL a worker, and return which; None where there is none at this moment."""
+    def kill_worker(self, rng: random.Random, number: signal.Signals = signal.SIGKILL) -> int | None:
+        """Send a random worker a signal, and return which; None where there is none at this moment."""
         workers = self.workers
         if not workers:
             return None
         chosen = rng.choice(workers)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(chosen, signal.SIGKILL)
+            os.kill(chosen, number)
         return chosen
 
     async def kill_all(self) -> None:
@@ -121,6 +121,10 @@ class Deployment:
     async def stop(self) -> int:
         """SIGTERM it, and return its exit status."""
         self.signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for its end, and return its exit status."""
         assert self._process is not None
         return await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
 

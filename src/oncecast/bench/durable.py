@@ -1,0 +1,126 @@
+"""A log on disk, and several workers: messages a second, beside the disk itself, and what a second core brings.
+
+Four publishers on connections that are kept alive, each sending its next message when the last is acknowledged. Here
+it is wall time that counts, so the load and the server share the cores.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .arena import Arena
+from .base import Plan, Row, alternate, number
+from .processes import Bench
+from .publish import DATA, HEAD
+
+PUBLISHERS = 4
+REQUESTS = 20_000
+PROCESS_TARGET = 5000.0
+FSYNC_TARGET = 3.0
+WORKERS_TARGET = 0.65
+SUBSCRIBERS = 2000
+ROUNDS = 200
+DISK_SECONDS = 1.0
+COMMIT_BYTES = 2 * (4096 + 24)  # two pages of the write-ahead log, with their headers: what a commit writes
+
+
+def run(bench: Bench, plan: Plan) -> Iterator[Row]:
+    """Yield the rates of publishing, without and with fsync, and the wall time of a fan-out with a second worker."""
+    with tempfile.TemporaryDirectory(prefix="oncecast-bench-", dir=Path.cwd()) as folder:
+        yield _process(bench, plan, Path(folder))
+        yield _fsync(bench, plan, Path(folder))
+        yield _workers(bench, plan, Path(folder))
+
+
+def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
+    rates = [_rate(bench, folder / f"process-{n}.db", "process", plan.rounds(REQUESTS)) for n in range(plan.pairs)]
+    figure = statistics.median(rates)
+    return Row(
+        name="publish, process",
+        unit="messages per second",
+        figure=figure,
+        low=min(rates),
+        high=max(rates),
+        met=figure >= PROCESS_TARGET,
+        note=f"{PUBLISHERS} publishers, two workers and the load on {len(os.sched_getaffinity(0))} cores; "
+        f"target: at least {PROCESS_TARGET:,.0f}",
+    )
+
+
+def _fsync(bench: Bench, plan: Plan, folder: Path) -> Row:
+    measured = alternate(
+        lambda: _disk(folder) / 1000,
+        lambda: _rate(bench, folder / f"fsync-{time.monotonic_ns()}.db", "fsync", plan.rounds(REQUESTS // 5)) / 1000,
+        plan.pairs,
+    )
+    return Row(
+        name="publish, fsync",
+        unit="thousand batches per second of the disk",
+        figure=measured.figure,
+        floor=measured.floor,
+        ratio=measured.ratio,
+        low=measured.low,
+        high=measured.high,
+        target=FSYNC_TARGET,
+        note=f"floor: thousand messages per second of {PUBLISHERS} publishers, each acknowledged after an fsync; "
+        f"a batch is {COMMIT_BYTES} bytes and fdatasync(2)",
+    )
+
+
+def _workers(bench: Bench, plan: Plan, folder: Path) -> Row:
+    count = plan.count(200 if plan.quick else SUBSCRIBERS)
+    rounds = plan.rounds(ROUNDS)
+    arenas = {}
+    for workers in (2, 1):
+        server = bench.server(pinned=False, workers=workers, broker=f"sqlite:///{folder}/fan-{workers}.db")
+        arena = arenas[workers] = Arena(bench, server, "websocket")
+        arena.subscribe(count)
+        arena.publisher()
+        arena.rounds(5)
+    measured = alternate(
+        lambda: statistics.fmean(arenas[2].rounds(rounds).micros),
+        lambda: statistics.fmean(arenas[1].rounds(rounds).micros),
+        plan.pairs,
+    )
+    bench.stop_all()
+    return measured.row(
+        "two workers",
+        "µs until the last has it",
+        f"{count} subscribers of one channel on one log, {rounds} rounds; floor: the same with one worker",
+        target=WORKERS_TARGET,
+    )
+
+
+def _rate(bench: Bench, file: Path, durability: str, count: int) -> float:
+    """Return the messages per second that are acknowledged to four publishers."""
+    server = bench.server(pinned=False, workers=2, broker=f"sqlite:///{file}", durability=durability)
+    load = bench.load(server.port, PUBLISHERS, HEAD + b"Content-Length: %d\r\n\r\n" % len(DATA) + DATA)
+    load.command(f"run {count // 10}")
+    began = time.monotonic()
+    done = load.command(f"run {count}")
+    seconds = time.monotonic() - began
+    bench.stop_all()
+    return number(done, "requests") / seconds
+
+
+def _disk(folder: Path) -> float:
+    """Return how often a second the disk takes a commit's bytes and says that they are safe."""
+    data = os.urandom(COMMIT_BYTES)
+    file = os.open(folder / "disk", os.O_RDWR | os.O_CREAT)
+    try:
+        os.write(file, bytes(8 << 20))  # as the write-ahead log, which is written over again and again
+        os.fsync(file)
+        times = 0
+        began = time.monotonic()
+        while time.monotonic() - began < DISK_SECONDS:
+            os.pwrite(file, data, times * COMMIT_BYTES % (4 << 20))
+            os.fdatasync(file)
+            times += 1
+        return times / (time.monotonic() - began)
+    finally:
+        os.close(file)
