@@ -616,6 +616,20 @@ def test_a_gap_may_end_a_subscription() -> None:
     assert ([("a", Reason.EXPIRED, 1, 1)], []) == (sink.missed, sink.seqs)
 
 
+@pytest.mark.parametrize("crowd", [1, 2])
+def test_when_the_broker_skips_the_live_catch_up(crowd: int) -> None:
+    """A channel's only listener as well as one of several: it hears of what it has missed, and goes on."""
+    bench = Bench()
+    bench.append("a")
+    sinks = [bench.live()[0] for _ in range(crowd)]
+    bench.hub.skip(4)
+    bench.turns.run_all()
+    assert [[("a", Reason.EXPIRED, 2, 4)]] * crowd == [sink.missed for sink in sinks]
+    bench.append("a")
+    bench.turns.run_all()
+    assert [[5]] * crowd == [sink.seqs for sink in sinks]
+
+
 # -- ending
 
 
@@ -758,20 +772,41 @@ def test_gathering_before_going_live_is_as_good() -> None:
     assert [b"1 ", b"2 ", b"3 4 "] == sink.blocks
 
 
+@pytest.mark.parametrize("channels", ["aaa", "abc"])
 @pytest.mark.parametrize("room", range(6))
-def test_a_socket_gets_what_it_takes_and_its_sink_the_rest(room: int) -> None:
+def test_a_socket_gets_what_it_takes_and_its_sink_the_rest(room: int, channels: str) -> None:
     """However little a socket takes of a block, its sink gets exactly what is left, and the others get theirs."""
     bench = Bench()
-    sinks = [FakeSink() for _ in range(3)]
+    sinks = [FakeSink() for _ in channels]
     bench.sockets = [FakeSocket(100), FakeSocket(room), FakeSocket(100)]
-    for descriptor, sink in enumerate(sinks):
-        place = bench.log.resolve("a", LATEST)
-        bench.hub.attach(Subscription(("a",), bench.format, sink, place, Lag.RESUME, descriptor))
+    for descriptor, (channel, sink) in enumerate(zip(channels, sinks, strict=True)):
+        place = bench.log.resolve(channel, LATEST)
+        bench.hub.attach(Subscription((channel,), bench.format, sink, place, Lag.RESUME, descriptor))
     bench.turns.run_all()
-    bench.append("aa")
+    bench.append("aabbcc")
     bench.turns.run_all()
-    assert [b"1 2 ", b"1 2 "[:room], b"1 2 "] == [socket.taken for socket in bench.sockets]
-    assert [b"", b"1 2 "[room:], b""] == [b"".join(sink.blocks) for sink in sinks]
+    expected = [{"a": b"1 2 ", "b": b"3 4 ", "c": b"5 6 "}[channel] for channel in channels]
+    assert [expected[0], expected[1][:room], expected[2]] == [socket.taken for socket in bench.sockets]
+    assert [b"", expected[1][room:], b""] == [b"".join(sink.blocks) for sink in sinks]
+
+
+@pytest.mark.parametrize("rooms", [(), (0, 100)])
+def test_a_write_may_end_the_only_listener_of_another_channel(rooms: tuple[int, ...]) -> None:
+    """Whoever was ended before its turn came is not written to, by its sink or by its socket."""
+    bench = Bench()
+    bench.sockets = [FakeSocket(room) for room in rooms]
+    sinks, subscriptions = [FakeSink(), FakeSink()], []
+    for place, channel in enumerate("ab"):
+        start = bench.log.resolve(channel, LATEST)
+        descriptor = place if rooms else None
+        subscriptions.append(Subscription((channel,), bench.format, sinks[place], start, Lag.RESUME, descriptor))
+        bench.hub.attach(subscriptions[place])
+    sinks[0].on_write = lambda: bench.hub.detach(subscriptions[1])
+    bench.turns.run_all()
+    bench.append("ab")
+    bench.turns.run_all()
+    assert ([b"1 "], []) == (sinks[0].blocks, sinks[1].blocks)
+    assert [b""] * len(rooms) == [socket.taken for socket in bench.sockets]
 
 
 def test_a_socket_is_written_to_only_while_its_subscription_is_live() -> None:

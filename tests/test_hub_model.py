@@ -46,6 +46,16 @@ class Words:
 FORMATS = (Words(), Words())
 
 
+def members(hub: Hub, channel: str) -> set[Subscription]:
+    """Who hears a channel: one by itself, or an audience that has somebody in it."""
+    audience = hub._audiences[channel]
+    if isinstance(audience, Subscription):
+        return {audience}
+    alone = {s for group in audience.alone.values() for s in (*group.descriptors, *group.sinks)}
+    assert alone or audience.gathered
+    return alone | set(audience.gathered)
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """A subscription, what its subscriber saw, and the cursor it would come back with."""
@@ -286,14 +296,8 @@ class HubMachine(RuleBasedStateMachine):
         subscriptions = [s for client in self.clients if not client.closed for s in client.subscriptions()]
         assert len(subscriptions) == self.hub.subscriptions
         live = {s for s in subscriptions if s.state is State.LIVE}
-        audiences = self.hub._audiences.values()
-        heard = {
-            s
-            for audience in audiences
-            for group in audience.alone.values()
-            for s in (*group.descriptors, *group.writes)
-        }
-        assert live == heard | {s for audience in audiences for s in audience.gathered}
+        heard = {channel: members(self.hub, channel) for channel in self.hub._audiences}
+        assert heard == {c: here for c in CHANNELS if (here := {s for s in live if c in s.channels})}
         assert all((s.place is None) == (s.state is State.LIVE) for s in subscriptions)
         assert len(self.hub._behind) == len(set(self.hub._behind))
         assert all(s.queued for s in subscriptions if s.state is State.CATCHING_UP)

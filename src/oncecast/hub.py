@@ -28,51 +28,27 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 
 import msgspec
 
 from .errors import Refusal
 from .log import Entry, Log, Place, hold_until_last
 from .message import Cursor, Gap, Message, Page, Reason
-from .subscription import Format, Lag, Sink, State, Subscription
+from .subscription import Audience, Format, Lag, Sink, State, Subscription
 
 PAGE_MESSAGES = 256  # a page of backlog: enough to be written as one block,
 PAGE_BYTES = 32 << 10  # small enough that a stalled reader holds little more than this
 PAGES_FOUND = 64  # pages of the history that are held for those who wait for them
 PAGES_PER_TURN = 64  # a backlog that many read at once may not hold up the live ones for longer than this
 
+LIVE = State.LIVE  # a name for the member: to look it up on its class costs more than the comparison
 
 Write = Callable[[bytes], None]
+Sending = tuple[Subscription, int, bytes]  # a block, the descriptor it goes to, and whose that is
 Send = Callable[[int, bytes], int]  # `os.write`: how many bytes the descriptor took, or OSError
 Key = tuple[tuple[str, ...], int]  # channels and a place: who shares it reads the same page
 Read = Callable[[tuple[str, ...], int, int, int, Callable[[Page | Refusal], None]], None]
-
-
-class _Group:
-    """The live subscriptions of one channel and format whose sink gets nothing else: by socket, or by sink."""
-
-    __slots__ = ("descriptors", "writes")
-
-    def __init__(self) -> None:
-        self.descriptors: dict[Subscription, int] = {}
-        self.writes: dict[Subscription, Write] = {}
-
-    def __len__(self) -> int:
-        return len(self.descriptors) + len(self.writes)
-
-
-class _Audience:
-    """The live subscriptions of one channel: those whose sink gets nothing else, by format, and the others."""
-
-    __slots__ = ("alone", "gathered")
-
-    def __init__(self) -> None:
-        self.alone: dict[Format, _Group] = {}
-        self.gathered: dict[Subscription, None] = {}
-
-    def members(self) -> list[Subscription]:
-        alone = [subscription for group in self.alone.values() for subscription in (*group.descriptors, *group.writes)]
-        return [*alone, *self.gathered]
 
 
 class _Found:
@@ -120,7 +96,9 @@ class Hub:
         self._scheduled = False
         self._delivering = False
         self._turn: list[Entry] = []
-        self._audiences: dict[str, _Audience] = {}
+        # Where a channel has one listener, as that of a user has, it stands here itself: with many such channels each
+        # object on the way to it would be one more that the processor's caches no longer hold.
+        self._audiences: dict[str, Audience | Subscription] = {}
         self._behind: deque[Subscription] = deque()
         self._full: list[Subscription] = []
         self._pages: dict[tuple[tuple[str, ...], Format, int], tuple[bytes, int, int, bool]] = {}
@@ -159,7 +137,7 @@ class Hub:
         self.log.forget(seq)
         place = self.flushed
         for audience in list(self._audiences.values()):
-            for subscription in audience.members():
+            for subscription in [audience] if isinstance(audience, Subscription) else audience.members():
                 if subscription.state is State.LIVE:
                     self._leave(subscription)
                     subscription.place = Place(place, self.log.cursor(place))
@@ -241,20 +219,44 @@ class Hub:
         self.counters.messages += len(turn)
         by_channel: dict[str, list[Entry]] = {}
         for entry in turn:
-            by_channel.setdefault(entry.message.channel, []).append(entry)
+            entries = by_channel.get(entry.message.channel)
+            if entries is None:
+                by_channel[entry.message.channel] = [entry]
+            else:
+                entries.append(entry)
+        # First all blocks are made, then all are sent: either is faster by itself than in turns with the other, which
+        # would push its code and data out of the processor's caches, once for each channel.
+        lone: list[Sending] = []
+        groups: list[Iterable[Sending]] = []
+        writes: list[tuple[Subscription, bytes]] = []
         gathered: dict[Sink, tuple[Subscription, list[str]]] = {}
         for channel, entries in by_channel.items():
             audience = self._audiences.get(channel)
-            if audience is None:
-                continue
-            for format_, group in list(audience.alone.items()):  # a write may end a subscription
-                block = self._block_of(entries, format_)
-                self.counters.deliveries += len(group) * len(entries)
-                self._send_all(list(group.descriptors.items()), block)
-                if group.writes:
-                    self._write_all(list(group.writes.values()), block)
-            for subscription in audience.gathered:
-                gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
+            if isinstance(audience, Subscription):
+                if not audience.alone:
+                    gathered.setdefault(audience.sink, (audience, []))[1].append(channel)
+                    continue
+                self.counters.deliveries += len(entries)
+                block = self._block_of(entries, audience.format)
+                if audience.descriptor is not None:
+                    lone.append((audience, audience.descriptor, block))
+                else:
+                    writes.append((audience, block))
+            elif audience is not None:
+                for format_, group in audience.alone.items():
+                    self.counters.deliveries += len(group) * len(entries)
+                    block = self._block_of(entries, format_)
+                    # Lists, as a write may end a subscription.
+                    groups.append(zip(list(group.descriptors), list(group.descriptors.values()), repeat(block)))
+                    writes.extend(zip(group.sinks, repeat(block)))
+                for subscription in audience.gathered:
+                    gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
+        if lone:  # of which another's write may have ended one
+            self._send_all(sending for sending in lone if sending[0].state is LIVE)
+        for group_sends in groups:
+            self._send_all(group_sends)
+        if writes:
+            self._write_all((who.sink.write, block) for who, block in writes if who.state is LIVE)
         if gathered:
             self._deliver_gathered(gathered.values(), by_channel)
 
@@ -272,31 +274,34 @@ class Hub:
                 made = blocks[key] = (self._block_of(entries, subscription.format), len(entries))
             if subscription.state is State.LIVE:
                 self.counters.deliveries += made[1]
-                self._write_all((subscription.sink.write,), made[0])
+                self._write(subscription, made[0])
 
-    def _send_all(self, descriptors: Iterable[tuple[Subscription, int]], block: bytes) -> None:
+    def _send_all(self, sends: Iterable[Sending]) -> None:
         # The loop that all of the fan-out's time is spent in: a system call, and as little else as can be.
-        send, size = self._send, len(block)
-        rest = iter(descriptors)
+        send = self._send
+        rest = iter(sends)
         while True:
             try:
-                for subscription, descriptor in rest:
+                for subscription, descriptor, block in rest:
                     sent = send(descriptor, block)
-                    if sent != size:
-                        self._write_all((subscription.sink.write,), block[sent:])
+                    if sent != len(block):
+                        self._write(subscription, block[sent:])
                 return
             except OSError:  # full, or broken: its sink finds out which
-                self._write_all((subscription.sink.write,), block)
+                self._write(subscription, block)
 
-    def _write_all(self, writes: Sequence[Write], block: bytes) -> None:
+    def _write_all(self, writes: Iterable[tuple[Write, bytes]]) -> None:
         rest = iter(writes)
         while True:
             try:
-                for write in rest:
+                for write, block in rest:
                     write(block)
                 return
             except Exception as error:  # noqa: BLE001 - a fault in one sink may not keep the message from the others
                 self._on_fault(error)
+
+    def _write(self, subscription: Subscription, block: bytes) -> None:
+        self._write_all(((subscription.sink.write, block),))
 
     def _block_of(self, entries: list[Entry], format_: Format) -> bytes:
         encode = self.log.encode
@@ -348,7 +353,7 @@ class Hub:
         place.seq = seq
         if count:
             self.counters.deliveries += count
-            self._write_all((subscription.sink.write,), block)
+            self._write(subscription, block)
         if not subscription.behind():  # that filled its sink, or ended it
             return
         if more or self._turn:  # what has come since the turn began is in the log already, and will be delivered again
@@ -451,35 +456,23 @@ class Hub:
 
     def _enter(self, subscription: Subscription) -> None:
         for channel in subscription.channels:
-            audience = self._audiences.get(channel)
-            if audience is None:
-                audience = self._audiences[channel] = _Audience()
-            if subscription.alone:
-                group = audience.alone.get(subscription.format)
-                if group is None:
-                    group = audience.alone[subscription.format] = _Group()
-                if subscription.descriptor is not None:
-                    group.descriptors[subscription] = subscription.descriptor
-                else:
-                    group.writes[subscription] = subscription.sink.write
-            else:
-                audience.gathered[subscription] = None
+            audience = self._audiences.setdefault(channel, subscription)
+            if audience is subscription:
+                continue
+            if isinstance(audience, Subscription):
+                first, audience = audience, Audience()
+                audience.add(first)
+                self._audiences[channel] = audience
+            audience.add(subscription)
 
     def _leave(self, subscription: Subscription) -> None:
         for channel in subscription.channels:
             audience = self._audiences[channel]
-            if subscription.alone:
-                group = audience.alone[subscription.format]
-                if subscription.descriptor is not None:
-                    del group.descriptors[subscription]
-                else:
-                    del group.writes[subscription]
-                if not group:
-                    del audience.alone[subscription.format]
-            else:
-                del audience.gathered[subscription]
-            if not audience.alone and not audience.gathered:
-                del self._audiences[channel]
+            if isinstance(audience, Audience):
+                audience.remove(subscription)
+                if audience:
+                    continue
+            del self._audiences[channel]
 
     def _block(self, subscription: Subscription) -> None:
         if subscription.state is State.LIVE:

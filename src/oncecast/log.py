@@ -29,6 +29,7 @@ from .message import MAX_SEQ, Cursor, Gap, Mark, Message, Page, Reason, Retentio
 
 ENTRY_BYTES = 400  # what the objects around one message weigh, measured with tracemalloc; counted against max_bytes
 MARKS = 100_000  # channels with nothing left whose trimmed mark is kept apart; older ones share one mark
+PASSED = 64  # places in the log's order that may be passed before it is looked at
 SWEEP_CHANNELS = 2_000  # channels looked at in one sweep, so that a sweep stays well under a millisecond or two
 
 
@@ -41,12 +42,19 @@ class Encoding(Protocol):
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
-    """A message in the window, its `seq` again, and the bytes it has been encoded to so far."""
+    """A message in the window, its `seq` again, and the bytes it has been encoded to so far.
+
+    The first encoding stands in the entry itself: most messages are wanted in no more than one, and a dictionary weighs
+    more than they do. `held` is False once the window has dropped it.
+    """
 
     message: Message
     seq: int
     appended: float
-    encoded: dict[Encoding, bytes] | None = None
+    held: bool = True
+    encoding: Encoding | None = None
+    encoded: bytes = b""
+    others: dict[Encoding, bytes] | None = None
 
 
 class Place(msgspec.Struct):
@@ -78,27 +86,39 @@ _time_of = attrgetter("message.time")
 
 
 class _Window:
-    """The retained entries of one channel. `first` counts entries at the front of the list that are already gone."""
+    """The retained entries of one channel. `first` counts entries at the front of the list that are already gone.
 
-    __slots__ = ("entries", "first", "mark", "name", "retention", "seqs")
+    What an append touches stands in here and not in objects of its own: with many channels, each of them is one more
+    that the processor's caches no longer hold. `passed` counts the places in the log's order whose entries are gone.
+    """
+
+    __slots__ = ("entries", "first", "marked", "marked_time", "name", "passed", "retained", "retained_seconds")
 
     def __init__(self, name: str, retention: Retention, mark: Mark) -> None:
         self.name = name
-        self.retention = retention
-        self.mark = mark
+        self.retain(retention)
+        self.marked = mark.seq
+        self.marked_time = mark.time
         self.entries: list[Entry] = []
-        self.seqs: list[int] = []
         self.first = 0
+        self.passed = 0
+
+    def retain(self, retention: Retention) -> None:
+        self.retained = retention.messages
+        self.retained_seconds = retention.seconds
 
     def __len__(self) -> int:
         return len(self.entries) - self.first
 
     def after(self, seq: int, limit: int) -> list[Entry]:
-        at = bisect_right(self.seqs, seq, self.first)
+        at = bisect_right(self.entries, seq, self.first, key=_seq_of)
         return self.entries[at : at + limit]
 
     def newest(self, count: int) -> list[Entry]:
         return self.entries[max(self.first, len(self.entries) - count) :]
+
+    def mark(self) -> Mark:
+        return Mark(self.marked, self.marked_time)
 
 
 class Log:
@@ -130,7 +150,7 @@ class Log:
         self._retention = retention
         self._max_bytes = max_bytes
         self._windows: dict[str, _Window] = {}
-        self._order: deque[tuple[int, _Window]] = deque()  # each entry by age, those already trimmed included
+        self._order: deque[_Window] = deque()  # the window of each entry by age, of those already trimmed too
         self._marks: OrderedDict[str, Mark] = OrderedDict(marks or {})
         self._oldest_mark = floor  # stands for every channel forgotten beyond MARKS, too
         self._holes = tuple(holes)
@@ -146,37 +166,44 @@ class Log:
         window = self._windows.get(message.channel)
         if window is None:
             window = self._open(message.channel)
-        window.entries.append(entry)
-        window.seqs.append(message.seq)
+        entries = window.entries
+        entries.append(entry)
         self.head = message.seq
         self.version += 1
         self.count += 1
         self.bytes += ENTRY_BYTES + len(message.data)
-        self._order.append((message.seq, window))
-        self._trim_window(window, now)
+        self._order.append(window)
+        first = window.first
+        if len(entries) - first > window.retained or entries[first].appended < now - window.retained_seconds:
+            self._trim_window(window, now)
         if self.bytes > self._max_bytes:
             self._trim_bytes()
-        if len(self._order) > 2 * self.count + 1024:
-            self._order = deque((seq, w) for seq, w in self._order if seq > w.mark.seq)
+        if len(self._order) > self.count + PASSED:
+            self._tidy_order()
         return entry
 
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
         """Return the entry's bytes in a format: made once, kept as long as the entry."""
-        held = entry.encoded
-        if held is None:
-            held = entry.encoded = {}
-        data = held.get(encoding)
-        if data is None:
-            data = held[encoding] = encoding.message(entry.message, self.epoch)
-            if entry.seq > self.mark(entry.message.channel).seq:  # else it is gone from the window already
-                self.bytes += len(data)
+        if entry.encoding is encoding:
+            return entry.encoded
+        if entry.others is not None and (data := entry.others.get(encoding)) is not None:
+            return data
+        data = encoding.message(entry.message, self.epoch)
+        if entry.encoding is None:
+            entry.encoding, entry.encoded = encoding, data
+        elif entry.others is None:
+            entry.others = {encoding: data}
+        else:
+            entry.others[encoding] = data
+        if entry.held:
+            self.bytes += len(data)
         return data
 
     def change(self, max_bytes: int) -> None:
         """Ask again how much is kept of each channel: the next appends and trims go by it. What is gone stays gone."""
         self._max_bytes = max_bytes
         for window in self._windows.values():
-            window.retention = self._retention(window.name)
+            window.retain(self._retention(window.name))
 
     def trim(self, now: float) -> None:
         """Trim by age, a slice of the channels at a time, and by bytes; call it about once a second."""
@@ -212,11 +239,11 @@ class Log:
         window = self._windows.get(channel)
         if window is None:  # not `if window`: an empty one is false, and its mark is the one that counts
             return self._marks.get(channel, self._oldest_mark)
-        return window.mark
+        return window.mark()
 
     def newest(self, channels: Iterable[str]) -> int:
         """Return the `seq` of the newest message held of the channels, or 0."""
-        return max((w.seqs[-1] for name in channels if (w := self._windows.get(name)) and len(w)), default=0)
+        return max((w.entries[-1].seq for name in channels if (w := self._windows.get(name)) and len(w)), default=0)
 
     def cursor(self, seq: int) -> Cursor:
         """Return the cursor for a place in this log."""
@@ -295,6 +322,9 @@ class Log:
 
     def forget(self, seq: int) -> None:
         """Empty the window: what comes next is above `seq`, and what is before it is in the history alone."""
+        for window in self._windows.values():
+            for entry in window.entries:
+                entry.held = False  # a turn may still have it to deliver
         self._windows.clear()
         self._order.clear()
         self._marks.clear()
@@ -344,7 +374,7 @@ class Log:
             if window := self._windows.get(name):
                 at = bisect_left(window.entries, time, window.first, key=_time_of)
                 if at < len(window.entries):
-                    seq = min(seq, window.seqs[at] - 1)
+                    seq = min(seq, window.entries[at].seq - 1)
             mark = self.mark(name)
             if mark.seq and mark.time >= time:
                 seq = min(seq, mark.seq - 1)
@@ -382,33 +412,35 @@ class Log:
 
     def _close(self, window: _Window) -> None:
         del self._windows[window.name]
-        if window.mark.seq > self._oldest_mark.seq:
-            self._marks[window.name] = window.mark
+        if window.marked > self._oldest_mark.seq:
+            self._marks[window.name] = window.mark()
         if len(self._marks) > MARKS:
             _, mark = self._marks.popitem(last=False)
             self._oldest_mark = max(self._oldest_mark, mark, key=_seq_of)
 
     def _drop(self, window: _Window) -> None:
-        """Drop a window's oldest entry."""
+        """Drop a window's oldest entry. Its place in the log's order stays, as one that is passed."""
         first, entries = window.first, window.entries
         entry = entries[first]
         first += 1
-        window.mark = Mark(entry.seq, entry.message.time)
+        entry.held = False
+        window.marked = entry.seq
+        window.marked_time = entry.message.time
+        window.passed += 1
         # Give the front back once it is as long as what is left: amortised O(1), and at most twice the memory.
         if first * 2 >= len(entries):
             del entries[:first]
-            del window.seqs[:first]
             first = 0
         window.first = first
-        self.bytes -= ENTRY_BYTES + len(entry.message.data)
-        if entry.encoded:
-            self.bytes -= sum(map(len, entry.encoded.values()))
+        self.bytes -= ENTRY_BYTES + len(entry.message.data) + len(entry.encoded)
+        if entry.others:
+            self.bytes -= sum(map(len, entry.others.values()))
         self.count -= 1
         self.version += 1
 
     def _trim_window(self, window: _Window, now: float) -> None:
-        entries, most = window.entries, window.retention.messages
-        oldest = now - window.retention.seconds
+        entries, most = window.entries, window.retained
+        oldest = now - window.retained_seconds
         while held := len(entries) - window.first:
             if held <= most and entries[window.first].appended >= oldest:
                 return
@@ -416,6 +448,22 @@ class Log:
 
     def _trim_bytes(self) -> None:
         while self.bytes > self._max_bytes and self.count > 1:
-            seq, window = self._order.popleft()
-            if seq > window.mark.seq:
+            window = self._order.popleft()
+            if not window.passed:
                 self._drop(window)
+            window.passed -= 1
+
+    def _tidy_order(self) -> None:
+        """Take what has been passed out of the log's order: at its front at once, behind that in one go."""
+        order = self._order
+        while order and (window := order[0]).passed:
+            window.passed -= 1
+            order.popleft()
+        if len(order) > 2 * self.count + 1024:
+            kept: deque[_Window] = deque()
+            for window in order:
+                if window.passed:
+                    window.passed -= 1
+                else:
+                    kept.append(window)
+            self._order = kept

@@ -1,4 +1,5 @@
-"""What the hub serves: a subscription, its states and legal moves, and the contract of its format and its sink.
+"""What the hub serves: a subscription, its states and legal moves, the contract of its format and its sink, and the
+audience of a channel.
 
 To add a policy for readers that lag, add it to `Lag` and to `Hub.unblock`; a state goes into `State` and `MOVES`.
 """
@@ -101,3 +102,60 @@ class Subscription:
         if state not in MOVES[self.state]:
             raise AssertionError(f"a subscription can't go from {self.state.value} to {state.value}")
         self.state = state
+
+
+class Group:
+    """The live subscriptions of one channel and format whose sink gets nothing else: by socket, or by sink."""
+
+    __slots__ = ("descriptors", "sinks")
+
+    def __init__(self) -> None:
+        self.descriptors: dict[Subscription, int] = {}
+        self.sinks: dict[Subscription, None] = {}
+
+    def __len__(self) -> int:
+        return len(self.descriptors) + len(self.sinks)
+
+
+class Audience:
+    """The live subscriptions of one channel: those whose sink gets nothing else, by format, and the others."""
+
+    __slots__ = ("alone", "gathered")
+
+    def __init__(self) -> None:
+        self.alone: dict[Format, Group] = {}
+        self.gathered: dict[Subscription, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.alone or self.gathered)
+
+    def members(self) -> list[Subscription]:
+        """Return all of them."""
+        alone = [subscription for group in self.alone.values() for subscription in (*group.descriptors, *group.sinks)]
+        return [*alone, *self.gathered]
+
+    def add(self, subscription: Subscription) -> None:
+        """Let a subscription hear."""
+        if not subscription.alone:
+            self.gathered[subscription] = None
+            return
+        group = self.alone.get(subscription.format)
+        if group is None:
+            group = self.alone[subscription.format] = Group()
+        if subscription.descriptor is not None:
+            group.descriptors[subscription] = subscription.descriptor
+        else:
+            group.sinks[subscription] = None
+
+    def remove(self, subscription: Subscription) -> None:
+        """Let it hear no more."""
+        if not subscription.alone:
+            del self.gathered[subscription]
+            return
+        group = self.alone[subscription.format]
+        if subscription.descriptor is not None:
+            del group.descriptors[subscription]
+        else:
+            del group.sinks[subscription]
+        if not group:
+            del self.alone[subscription.format]

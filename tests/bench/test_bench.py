@@ -27,15 +27,15 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 
 ROWS = {
     "fanout": ["fanout, websocket", "fanout, sse"],
-    "burst": ["burst of 50"],
+    "burst": ["burst of 50, websocket", "burst of 50, sse"],
     "deflate": ["deflate"],
     "idle": ["idle, websocket", "idle, sse"],
-    "latency": ["latency, p99", "latency, mean"],
+    "latency": [f"latency {which}, {transport}" for transport in ("websocket", "sse") for which in ("p99", "mean")],
     "poll": ["poll"],
     "publish": ["publish"],
     "stalled": ["stalled, latency p99", "stalled, memory", "stalled, silent loss"],
     "scale": ["scale, subscribers", "scale, channels", "scale, channels of one"],
-    "storm": ["storm, websocket", "storm, latency p99"],
+    "storm": [f"{row}, {transport}" for transport in ("websocket", "sse") for row in ("storm", "storm latency p99")],
 }
 
 
@@ -96,11 +96,14 @@ def test_no_stalled_reader_is_wronged() -> None:
     assert "having read on, 5 of 5 were told of a gap" in lost["note"]
 
 
-@pytest.mark.parametrize("name", ["storm", "latency", "burst"])
-def test_sse_is_measured_too(name: str) -> None:
-    """Benchmarks of one transport take the one that is asked for."""
+@pytest.mark.parametrize("name", ["fanout", "burst", "idle", "latency", "storm"])
+def test_one_transport_can_be_asked_for(name: str) -> None:
+    """Benchmarks of both transports measure the one that is asked for, and no other."""
     result = run(name, "--quick", "--subscribers", "5", "--transport", "sse", "--json")
     assert (0, "") == (result.exit_code, result.stderr)
+    assert [row for row in ROWS[name] if row.endswith("sse")] == [
+        row["name"] for row in json.loads(result.stdout)["rows"]
+    ]
 
 
 def test_a_table_and_a_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from .arena import Arena
-from .base import Measured, Plan, Row
+from .base import Measured, Plan, Row, Transport
 from .processes import Bench
 
 SUBSCRIBERS = 1000
@@ -15,8 +15,14 @@ TARGET = 1.5
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield the 99th percentile and the mean. The same process sends, receives and holds the clock."""
-    arena = Arena(bench, bench.server(), plan.transport or "websocket")
+    """Yield the 99th percentile and the mean for each transport. One process sends, receives and holds the clock."""
+    for transport in plan.transports():
+        yield from _rows(bench, plan, transport)
+        bench.stop_all()
+
+
+def _rows(bench: Bench, plan: Plan, transport: Transport) -> Iterator[Row]:
+    arena = Arena(bench, bench.server(), transport)
     arena.subscribe(plan.count(SUBSCRIBERS))
     arena.publisher()
     arena.floor()
@@ -26,6 +32,6 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     pairs = [(arena.rounds(rounds).micros, arena.floor_rounds(rounds).micros) for _ in range(plan.pairs)]
     count = sum(len(ours) for ours, _ in pairs)
     unit, note = "µs until the last has it", f"{arena.count} subscribers, {count} rounds; floor: a round of the C loop"
-    yield Measured.tails(pairs, 99).row("latency, p99", unit, note, target=TARGET)
+    yield Measured.tails(pairs, 99).row(f"latency p99, {transport}", unit, note, target=TARGET)
     means = Measured.of([(statistics.fmean(ours), statistics.fmean(floors)) for ours, floors in pairs])
-    yield means.row("latency, mean", unit, note)
+    yield means.row(f"latency mean, {transport}", unit, note)

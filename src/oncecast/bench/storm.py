@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .arena import Arena, payload, publisher_request, subscriber_request
-from .base import BenchError, Plan, Row, number, numbers, percentile
+from .base import BenchError, Plan, Row, Transport, number, numbers, percentile
 from .processes import Bench
 
 SUBSCRIBERS = 15_000
@@ -26,10 +26,15 @@ CHANNEL = "storm@@@@@"
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield how long the storm lasts, and the latency of the live in the midst of it."""
+    """Yield, for each transport, how long the storm lasts, and the latency of the live in the midst of it."""
+    for transport in plan.transports():
+        yield from _rows(bench, plan, transport)
+        bench.stop_all()
+
+
+def _rows(bench: Bench, plan: Plan, transport: Transport) -> Iterator[Row]:
     count = plan.count(500 if plan.quick else SUBSCRIBERS)
     behind = BEHIND // 10 if plan.quick else BEHIND
-    transport = plan.transport or "websocket"
     server = bench.server()
     live = Arena(bench, server, "websocket")
     live.subscribe(min(LIVE, count))
@@ -61,7 +66,7 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     )
     late = numbers(rounds, "micros")
     yield Row(
-        name="storm, latency p99",
+        name=f"storm latency p99, {transport}",
         unit="ms until the last of the live has it",
         figure=percentile(late, 99) / 1000,
         judged="figure",

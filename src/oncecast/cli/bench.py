@@ -35,7 +35,7 @@ def bench(
 
     The server and the floor under it (a loop in C over send(), or nginx) are measured in turns on one core, the load
     has another. The ratio is the figure to quote: it depends little on the machine. Needs Linux and a C compiler. A
-    full run takes some fifteen minutes; let nothing else run meanwhile.
+    full run takes some twenty minutes; let nothing else run meanwhile.
 
     \b
     Examples:

@@ -45,19 +45,27 @@ def response(
     answers HEAD. A status that has no content (1xx, 204, 304) gets neither body nor length, whatever `body` is
     (RFC 9110 §8.6). Raises `UsageError` as `response_head` does.
     """
+    if status < 200 or status == 204 or status == 304:
+        head, body = _head(status, tuple(headers), None, keep_alive, version < (1, 1), date), b""
+    else:
+        head = _head(status, tuple(headers), len(body), keep_alive, version < (1, 1), date)
+    return head if head_only else head + body
+
+
+@lru_cache(maxsize=256)  # within a second most answers have the same head
+def _head(
+    status: int, headers: tuple[tuple[str, str], ...], length: int | None, keep_alive: bool, is_old: bool, date: bytes
+) -> bytes:
     line = _STATUS_LINES.get(status) or _status_line(status)
     fields = encode_fields(headers, reserved=_FRAMING)
-    if status < 200 or status == 204 or status == 304:
-        length, body = b"", b""
-    else:
-        length = b"Content-Length: %d\r\n" % len(body)
+    framing = b"" if length is None else b"Content-Length: %d\r\n" % length
     connection = b""
     if not keep_alive:
         connection = b"Connection: close\r\n"
-    elif version < (1, 1):
+    elif is_old:
         connection = b"Connection: keep-alive\r\n"
     stamp = b"Date: %b\r\n" % date if date else b""
-    return b"".join((line, fields, length, connection, stamp, b"\r\n", b"" if head_only else body))
+    return b"".join((line, fields, framing, connection, stamp, b"\r\n"))
 
 
 def http_date(unix_seconds: float) -> bytes:
