@@ -70,7 +70,7 @@ def test_what_is_wrong(seen: Sequence[ClientMessage | Gap]) -> None:
 def test_a_life_that_goes_on_under_another_epoch() -> None:
     """Ids of an heir go on where the life was, without a gap; what is lost or repeated there is found all the same."""
     heirs = {"e2": "e", "e3": "e"}
-    right = [got(1), got(3, "e2"), gap("e2-4", "e3-5", "e3-5"), got(7, "e3")]
+    right: list[ClientMessage | Gap] = [got(1), got(3, "e2"), gap("e2-4", "e3-5", "e3-5"), got(7, "e3")]
     assert Cursor("e", 7) == judge("b", LIVES, START, right, heirs=heirs)
     for wrong in (right[:3], right[1:], [got(1), got(1, "e2"), *right[1:]]):
         with pytest.raises(Wrong):

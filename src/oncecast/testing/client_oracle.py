@@ -38,7 +38,9 @@ def judge(
 ) -> Cursor:
     """Hold what was seen of a channel, from after `start` on, against the lives of its log; return where it ended.
 
-    Places are held in the first epoch of their life. `trimmed`: not all of a life is kept, so what it began with may be gone when its first gap is told. Raises `Wrong`.
+    Places are held in the first epoch of their life.
+
+    `trimmed`: not all of a life is kept, so what it began with may be gone when its first gap is told. Raises `Wrong`.
     """
     logs = {epoch: [message for message in log if message.channel == channel] for epoch, log in lives.items()}
     place = _place(str(start), heirs)
