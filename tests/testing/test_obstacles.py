@@ -69,7 +69,7 @@ async def test_the_open_way(proxy: Obstacles, request_: bytes, kind: Kind) -> No
     assert {kind: 1} == proxy.seen
 
 
-async def test_a_cut(proxy: Obstacles) -> None:
+async def test_all_that_is_open_is_cut(proxy: Obstacles) -> None:
     """What is open is cut at once, also what a client waits on; the next connection is served."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(UPGRADE)
