@@ -55,6 +55,8 @@ def spaced(source: str) -> str:
         ("const name = `${other} ${((one) => one)(1)}`; name;", "const t = `${other} ${((t) => t)(1)}`; t;"),
         ("async function* each() { } each();", "async function* t() { } t();"),
         ("export const start = 1; start;", "export const start = 1; start;"),
+        ("export class t { } const text = 1; text(t);", "export class t { } const e = 1; e(t);"),
+        ("const one = Symbol.for('a'); f(Symbol.for('b'), one);", "const t = Symbol.for('a'); f(Symbol.for('b'), t);"),
         ("const text = 1; t(text);", "const e = 1; t(e);"),
         ("do { const a = 1; use(a); } while (b);", "do { const t = 1; use(t); } while (b);"),
     ],
@@ -80,6 +82,8 @@ def test_a_letter_is_used_again_where_its_other_owner_can_not_be_seen() -> None:
         "this.#a;",
         "const new = 1;",
         "a < {};",
+        "export async function f() {}",
+        "const a = 1; export { a };",
     ],
 )
 def test_what_is_refused(source: str) -> None:

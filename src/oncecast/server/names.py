@@ -117,7 +117,7 @@ class _Names:
                 spans.add(
                     (self._parameters(i), self.close[i + 1] if self.texts[i + 1] == "{" else self._end(i + 1) - 1)
                 )
-            elif text == "for":
+            elif text == "for" and self.texts[i - 1] != ".":
                 header = i + 1 + (self.texts[i + 1] == "await")
                 if self.texts[self.close[header] + 1] != "{":
                     spans.add((header, self._statement_end(self.close[header] + 1)))
@@ -251,17 +251,26 @@ class _Names:
 
     # What comes out
 
+    def _exported(self) -> set[str]:
+        """Return the names that others know."""
+        names = set()
+        for i, text in enumerate(self.texts[:-3]):
+            if text == "export":
+                if self.texts[i + 1] not in ("const", "let", "function", "class"):
+                    raise ScriptError("an export of another form")
+                names.add(self.texts[i + 2])
+        return names
+
     def shortened(self) -> list[Token]:
         """Return the tokens with the names that they get."""
         uses = list(self._uses())
         outermost = next(scope for scope in self.scopes if scope.outer is None)
         variables: dict[_Variable, None] = {}
-        kept = {i for i, text in enumerate(self.texts) if i > 1 and self.texts[i - 2] == "export" != text}
+        exported = self._exported()
         used = {i for i, _, _ in uses}
-        free = {
-            token.text for i, token in enumerate(self.tokens) if token.kind is Kind.NAME and i not in used
-        } | _WORDS  # some are properties only: a few names less to choose from
-        exported = {self.texts[i] for i in kept}
+        # Globals among them. Others are properties only: a few names less to choose from.
+        kept = {token.text for i, token in enumerate(self.tokens) if token.kind is Kind.NAME and i not in used}
+        kept |= exported | _WORDS
         for i, prefix, variable in uses:
             if prefix != "#" and variable.scope is outermost and self.texts[i] in exported:
                 continue
@@ -277,7 +286,7 @@ class _Names:
         for variable in sorted(variables, key=lambda each: -len(each.uses)):
             mark = "#" if prefixes[variable.uses[0]] == "#" else ""
             taken = set().union(*(scope.taken for scope in variable.scopes))
-            name = next(each for each in _short_names() if each not in free and mark + each not in taken)
+            name = next(each for each in _short_names() if each not in kept and mark + each not in taken)
             for scope in variable.scopes:
                 scope.taken.add(mark + name)
             for i in variable.uses:
