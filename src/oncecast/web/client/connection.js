@@ -5,6 +5,7 @@
  */
 
 import { LINKS } from "./links.js";
+import { recall, remember } from "./memory.js";
 import { backoff, createTimer } from "./net.js";
 import { goesOn, parseCursor } from "./wire.js";
 
@@ -373,33 +374,4 @@ export function createConnection(net, ladder, tell) {
     net.say(`${from} → ${to}: ${reason}`);
     tell("state", { from, to, reason });
   }
-}
-
-/** The transport that worked here last time, if that is not long ago. @param {Net} net @returns {any} */
-function recall(net) {
-  try {
-    const { name, until } = JSON.parse(memory()[keyOf(net)]);
-    return Date.now() < until ? name : null;
-  } catch {
-    return null; // nothing is kept, or there is nowhere to keep it
-  }
-}
-
-/** @param {Net} net @param {TransportName | null} name */
-function remember(net, name) {
-  try {
-    memory()[keyOf(net)] = JSON.stringify({ name, until: Date.now() + net.timing.memory });
-  } catch {
-    // The page may not keep anything.
-  }
-}
-
-/** Only a browser remembers: Node's `localStorage` would warn. @returns {any} */
-function memory() {
-  return globalThis.document && localStorage;
-}
-
-/** @param {Net} net */
-function keyOf(net) {
-  return `oncecast ${net.url("")}`;
 }
