@@ -23,11 +23,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SCALE = 0.15
 BACK_SECONDS = 60.0 * SCALE
 BLOCKED_SECONDS = 20.0
+INTERVAL = 1.0  # between messages: ten pages at once, each told of by the browser one by one
 
 
 async def test_every_row(browser: Browser) -> None:
     """Nothing is lost, repeated or out of order, and WebSocket is in use again within its time."""
-    rows = (measure(row, pages(browser), scale=SCALE, blocked=BLOCKED_SECONDS) for row in MATRIX)
+    rows = (measure(row, pages(browser), scale=SCALE, blocked=BLOCKED_SECONDS, interval=INTERVAL) for row in MATRIX)
     for result in await asyncio.gather(*rows):
         assert "websocket" == result.transports[-1], result
         assert result.back < BACK_SECONDS, result
