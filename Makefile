@@ -28,7 +28,7 @@ test: .make/dev .make/peers ## Run all the tests, under coverage
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
-proof: .make/dev ## Run the longer proofs: 500 seeded runs of the client, and the matrix of obstacles (ten minutes)
+proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, and the obstacles of all three (ten minutes)
 	$(BIN)/python -m oncecast.testing.client_runs --runs 500
 	$(BIN)/python -m oncecast.testing.client_matrix
 

@@ -1,4 +1,4 @@
-"""The obstacle matrix: whatever stands in the way, the first message comes soon, none is lost, and it goes up again.
+"""The obstacle matrix in Python: whatever stands in the way, the first message comes soon and none is lost.
 
 All rows are measured at once, with times scaled; `python -m oncecast.testing.client_matrix` takes a client's own.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from oncecast.testing.client_matrix import measure
+from oncecast.testing.matrix_listeners import python
 from oncecast.testing.obstacles import MATRIX
 
 SCALE = 0.1
@@ -25,7 +26,9 @@ LOWEST = {
 
 async def test_every_row() -> None:
     """One unbroken, ordered stream, in time, over the transport that gets through, and WebSocket again in time."""
-    for result in await asyncio.gather(*[measure(row, scale=SCALE) for row in MATRIX]):
+    async with python() as listen:
+        results = await asyncio.gather(*[measure(row, listen, scale=SCALE) for row in MATRIX])
+    for result in results:
         most = WORST_SECONDS if result.row == WORST else FIRST_SECONDS
         assert result.first < most * SCALE + SLACK, result
         assert result.back < BACK_SECONDS * SCALE + SLACK, result
@@ -35,7 +38,8 @@ async def test_every_row() -> None:
 
 async def test_short_requests_and_few_messages() -> None:
     """Where long polls are cut as they wait, it polls; and goes up again all the same."""
-    result = await measure("short-only", scale=SCALE, interval=6.0)
+    async with python() as listen:
+        result = await measure("short-only", listen, scale=SCALE, interval=6.0)
     assert "short-poll" == result.lowest, result
     assert "websocket" == result.transports[-1], result
     assert result.back < BACK_SECONDS * SCALE + SLACK, result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.client.base import ClientMessage, CursorMoved, Gap, Received, Start
+from oncecast.client.base import Broken, ClientMessage, CursorMoved, Gap, Received, Start
 from oncecast.client.places import Places
 
 
@@ -44,7 +44,8 @@ def places(cursor: str) -> Places:
         (CursorMoved("e-6", "c"), None, "e-6"),
         (CursorMoved("e-6", "other"), None, "e-5"),
         (CursorMoved("e-4"), None, "e-5"),
-        (CursorMoved("f-6"), None, "e-5"),
+        (CursorMoved("f-3"), None, "f-3"),  # a new epoch without a gap: nothing is missing
+        (got("f-3"), got("f-3").message, "f-3"),
     ],
 )
 def test_an_event(event: Gap | Received | CursorMoved, news: object, place: str) -> None:
@@ -52,6 +53,15 @@ def test_an_event(event: Gap | Received | CursorMoved, news: object, place: str)
     here = places("e-5")
     assert news == here.take(event)
     assert {"c": Start("after", place)} == here.starts
+
+
+@pytest.mark.parametrize("event", [got("a b"), gap("e-6", "e-7", "e\r\nX: y"), CursorMoved(""), CursorMoved("é")])
+def test_what_is_no_place(event: Gap | Received | CursorMoved) -> None:
+    """What can't stand in a URL breaks the connection, and moves nothing."""
+    here = places("e-5")
+    with pytest.raises(Broken, match="malformed"):
+        here.take(event)
+    assert {"c": Start("after", "e-5")} == here.starts
 
 
 def test_repeats() -> None:

@@ -3,8 +3,11 @@
 import { readFileSync } from "node:fs";
 
 import { WebSocket } from "../peers/node_modules/ws/wrapper.mjs";
-import { connect } from "../../src/oncecast/web/client/index.js";
 import { Proxy } from "./proxy.mjs";
+
+/** The client: its modules, or the file that a server has made of them. */
+export const CLIENT = process.env.ONCECAST_CLIENT ?? new URL("../../src/oncecast/web/client/index.js", import.meta.url).href;
+const { connect } = await import(CLIENT);
 
 /** The origin of a server with a heartbeat of 0.4 s. */
 export const SERVER = process.env.ONCECAST_SERVER;

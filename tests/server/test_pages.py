@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from html.parser import HTMLParser
 from importlib import resources
@@ -69,6 +70,29 @@ def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     pages = load_pages()
     assert {"/", "/favicon.ico", "/web/favicon.svg", "/web/a.js", "/web/b.css", "/docs/errors"} == set(pages)
     assert (b"index.html", "text/javascript; charset=utf-8") == (pages["/"].body, pages["/web/a.js"].content_type)
+
+
+def test_a_page_is_compressed_where_that_gains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page has its compressed form ready, unless that is no smaller."""
+    (tmp_path / "web").mkdir()
+    for name, text in ("long.css", "a" * 1000), ("short.css", "a"):
+        (tmp_path / "web" / name).write_text(text)
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    pages = load_pages()
+    assert b"" == pages["/web/short.css"].gzipped
+    assert pages["/web/long.css"].body == gzip.decompress(pages["/web/long.css"].gzipped)
+
+
+def test_the_client_is_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules in `client` are served as they are, and joined at `/oncecast.js`."""
+    folder = tmp_path / "web" / "client"
+    folder.mkdir(parents=True)
+    (folder / "index.js").write_text('import { one } from "./one.js";\nexport const two = one + 1;\n')
+    (folder / "one.js").write_text("export const one = 1; // the first\n")
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    pages = load_pages()
+    assert b"export const one = 1; // the first\n" == pages["/web/client/one.js"].body
+    assert b"let t=1;export let two=t+1;\n" == pages["/oncecast.js"].body
 
 
 def test_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

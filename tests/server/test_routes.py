@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast.guard.origin import Origins
 from oncecast.message import Kind, Message
+from oncecast.server.app import Page
 from oncecast.server.pages import load_pages
 from oncecast.server.routes import BATCH_LINES
 from oncecast.wire.http1 import Limits
@@ -718,6 +719,21 @@ def test_a_page_that_one_has(ask: Ask, tags: str, status: int) -> None:
     answer = ask("GET", "/", If_None_Match=tags)
     assert (status, '"tag"') == (answer.status, answer.headers["etag"])
     assert b"" == answer.rest
+
+
+@pytest.mark.parametrize(
+    "accepted, is_gzipped",
+    [("gzip, br", True), ("br;q=1, GZIP;q=0.5", True), ("gzip;q=0", False), ("identity", False), ("", False)],
+)
+def test_a_compressed_page(ask: Ask, bench: Bench, accepted: str, is_gzipped: bool) -> None:
+    """Who takes gzip gets it, with a tag of its own (RFC 9110 §8.8.1), and caches are told what it depends on."""
+    bench.app.pages = {"/": Page("text/css; charset=utf-8", b"plain", '"tag"', b"packed")}
+    answer = ask("GET", "/", Accept_Encoding=accepted)
+    expected = (b"packed", '"tag-gzip"', "gzip") if is_gzipped else (b"plain", '"tag"', None)
+    assert expected == (answer.body, answer.headers["etag"], answer.headers.get("content-encoding"))
+    assert "Accept-Encoding" == answer.headers["vary"]
+    assert 304 == ask("GET", "/", Accept_Encoding=accepted, If_None_Match=expected[1]).status
+    assert 200 == ask("GET", "/", Accept_Encoding=accepted, If_None_Match='"other"').status
 
 
 def test_the_page_of_errors(ask: Ask, bench: Bench) -> None:

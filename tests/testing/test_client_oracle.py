@@ -67,6 +67,21 @@ def test_what_is_wrong(seen: Sequence[ClientMessage | Gap]) -> None:
         judge("b", LIVES, START, seen)
 
 
+def test_a_life_that_goes_on_under_another_epoch() -> None:
+    """Ids of an heir go on where the life was, without a gap; what is lost or repeated there is found all the same."""
+    heirs = {"e2": "e", "e3": "e"}
+    right: list[ClientMessage | Gap] = [got(1), got(3, "e2"), gap("e2-4", "e3-5", "e3-5"), got(7, "e3")]
+    assert Cursor("e", 7) == judge("b", LIVES, START, right, heirs=heirs)
+    for wrong in (right[:3], right[1:], [got(1), got(1, "e2"), *right[1:]]):
+        with pytest.raises(Wrong):
+            judge("b", LIVES, START, wrong, heirs=heirs)
+    with pytest.raises(Wrong):
+        judge("b", LIVES, START, [got(1), got(3, "e4"), got(5), got(7)], heirs=heirs)
+    judge_log({"e": LOG}, {"1": "e-1", "8": "e3-8"}, [str(n) for n in range(2, 8)], heirs=heirs)
+    with pytest.raises(Wrong):
+        judge_log({"e": LOG}, {"1": "e-1", "8": "e3-8"}, [str(n) for n in range(2, 8)])
+
+
 def test_a_life_that_is_trimmed_may_begin_later() -> None:
     """What a life began with may be gone already when its first gap is told, where little is kept."""
     judge("b", LIVES, START, [EPOCH, got(3, "f")], trimmed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 
@@ -66,6 +67,20 @@ async def test_the_open_way(proxy: Obstacles, request_: bytes, kind: Kind) -> No
     expected = {Kind.WEBSOCKET: b"101", Kind.PUBLISH: b"201", Kind.LONG_POLL: b""}.get(kind, b"200")
     assert expected == answer[9:12]
     assert {kind: 1} == proxy.seen
+
+
+async def test_all_that_is_open_is_cut(proxy: Obstacles) -> None:
+    """What is open is cut at once, also what a client waits on; the next connection is served."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(UPGRADE)
+    await reader.readuntil(b"\r\n\r\n")
+    await proxy.cut()
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+    writer.close()
+    assert (await ask(proxy, POLL))[0].startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_refusal(proxy: Obstacles) -> None:

@@ -8,7 +8,15 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext
+from playwright.async_api import Page as Tab
+
+from oncecast.message import Draft
+from oncecast.server.app import Page
+from oncecast.server.pages import TYPES
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+from oncecast.testing.obstacles import Obstacles
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -49,7 +57,7 @@ def publish(server: ServerProcess, channel: str, *numbers: int) -> None:
 
 async def open_tabs(
     context: BrowserContext, server: ServerProcess, count: int, channel: str, **options: object
-) -> list[Page]:
+) -> list[Tab]:
     """Open so many tabs of one browser, each of which listens."""
     tabs = [await context.new_page() for _ in range(count)]
     await asyncio.gather(*(tab.goto(f"{server.url}docs/errors") for tab in tabs))
@@ -57,7 +65,7 @@ async def open_tabs(
     return tabs
 
 
-async def hears(tab: Page, expected: list[int]) -> None:
+async def hears(tab: Tab, expected: list[int]) -> None:
     """Wait until a tab has heard as many as expected, and compare."""
     await tab.wait_for_function("(count) => heard.length >= count", arg=len(expected), timeout=PATIENCE_MS)
     assert expected == await tab.evaluate("heard")
@@ -88,6 +96,55 @@ async def test_a_page_publishes_and_listens(visit: Visiting, server: ServerProce
         transport,
     )
     assert [[{"t": 1}, True], ["text", True], [[0, 255], True], transport, "closed"] == heard
+
+
+WORKER = """
+import { connect } from "/oncecast.js";
+
+onmessage = async ({ data: transport }) => {
+  const cast = connect("/v1", { transports: [transport] });
+  const news = cast.subscribe(`worker-${transport}`);
+  await new Promise((resolve) => news.on("subscribed", resolve));
+  news.on("message", ({ data }) => postMessage(data));
+  news.on("gap", ({ reason }) => postMessage(reason));
+  onmessage = ({ data }) => cast.publish(news.channel, data);
+  postMessage("ready");
+};
+"""
+IN_A_WORKER = """
+async (transport) => {
+  window.heard = [];
+  window.worker = new Worker("/worker.js", { type: "module" });
+  const ready = new Promise((resolve) => {
+    worker.onmessage = ({ data }) => (data === "ready" ? resolve() : heard.push(data));
+  });
+  worker.postMessage(transport);
+  await ready;
+}
+"""
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse", "long-poll", "short-poll"])
+async def test_in_a_worker(visit: Visiting, transport: str) -> None:
+    """A module worker listens and publishes as a page does, and resumes when it is cut."""
+    server = Server(Settings(port=0))
+    await server.start()
+    # Playwright could give the script to the browser, but a worker that has it from there gets no WebSocket.
+    server.app.pages = {**server.app.pages, "/worker.js": Page(TYPES[".js"], WORKER.encode(), '"worker"')}
+    async with Obstacles(("127.0.0.1", server.port)) as proxy:
+        visited = await visit(f"http://127.0.0.1:{proxy.port}/docs/errors")
+        visited.expect_problems("net::ERR_", "WebSocket")
+        tab = visited.page
+        await tab.evaluate(IN_A_WORKER, transport)
+        await tab.evaluate("() => worker.postMessage(0)")
+        await hears(tab, [0])
+        await proxy.cut()
+        server.node.publish([Draft(f"worker-{transport}", data) for data in (b"1", b"2")], lambda outcomes: None)
+        await hears(tab, [0, 1, 2])
+        await tab.evaluate("() => worker.postMessage(3)")
+        await hears(tab, [0, 1, 2, 3])
+        await tab.evaluate("() => worker.terminate()")
+    await server.stop(0)
 
 
 async def test_a_client_remembers_what_worked(visit: Visiting, server: ServerProcess) -> None:
@@ -229,7 +286,7 @@ async def test_a_network_that_has_changed(visit: Visiting, own_server: ServerPro
     assert "oncecast: the clock has jumped: is the connection still alive?" in said
 
 
-async def leading(tabs: list[Page]) -> Page:
+async def leading(tabs: list[Tab]) -> Tab:
     """The tab that listens for all: the one whose client is connected itself."""
     for tab in tabs:
         if await tab.evaluate("cast.connection.state === 'live'"):

@@ -22,6 +22,7 @@ from ..errors import ERRORS, OncecastError, Refusal
 from ..message import Cursor
 
 __all__ = [
+    "MALFORMED",
     "MESSAGE_BYTES",
     "Adjustable",
     "Authorize",
@@ -54,6 +55,8 @@ CAP_SECONDS = 30.0  # a server that is back is found within this time
 UNREACHABLE_CAP_SECONDS = 5.0  # where nothing listens an attempt costs nobody anything, so look again sooner
 MESSAGE_BYTES = 128 * 1024 * 1024  # the largest message that a server may be set to allow, in base64, fits
 RETRY_AFTER_CAP = 3600.0  # a Retry-After past an hour is a mistake, or hostile
+# What reading a server's JSON may raise: msgspec's errors are ValueErrors, and what is nested too deeply overflows.
+MALFORMED = (ValueError, RecursionError)
 
 
 # Data ------------------------------------------------------------------------------------------------------------
@@ -234,7 +237,7 @@ def refusal(status: int, body: bytes, retry_after: float | None, *, opening: boo
     try:
         error = msgspec.json.decode(body, type=_Answer).error
         code, message = error.code, error.message
-    except msgspec.MsgspecError:
+    except MALFORMED:
         pass  # a proxy's answer, or another server's
     if status in (408, 425, 429) or status >= 500:
         return Broken(message, retry_after=retry_after)
@@ -335,7 +338,7 @@ def parse_message(text: bytes | str) -> ClientMessage:
             data = _read_data(raw)
         else:
             raise Broken("the server sent a message without data")
-    except (KeyError, ValueError, RecursionError):  # what msgspec and binascii raise are ValueErrors
+    except (KeyError, *MALFORMED):  # what binascii raises is a ValueError too
         raise Broken("the server sent a message that is malformed") from None
     return ClientMessage(
         id=fields.id, channel=fields.channel, data=data, event=fields.event, time=fields.time, raw_data=raw
@@ -349,11 +352,11 @@ def _read_data(data: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(data)
-    except (ValueError, RecursionError):
+    except MALFORMED:
         pass  # a number past a float's range, or very deep
     try:
         return json.loads(data)
-    except (ValueError, RecursionError):
+    except MALFORMED:
         return data.decode("utf-8", "replace")
 
 
@@ -361,5 +364,5 @@ def parse_gap(text: bytes | str) -> Gap:
     """Read the JSON of a gap. Raises `Broken` where it is none."""
     try:
         return _read_gap(text)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         raise Broken("the server sent a gap that is malformed") from None

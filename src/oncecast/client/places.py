@@ -1,19 +1,23 @@
 """Where a subscription stands in each of its channels, and what of an event is news to it.
 
 Invariant: each channel's messages come out once and in order, or a `Gap` says what is missing. A place moves only past
-what came out; what a server repeats is dropped; only a gap or a message changes the epoch.
+what came out; what a server repeats is dropped. An epoch may end without a gap, as when a durable log is opened anew:
+places in two epochs can't be compared, so there the order of arrival counts, and the server's word.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 
 from ..message import Cursor
-from .base import ClientMessage, CursorMoved, Gap, Received, Start, parse_cursor
+from .base import Broken, ClientMessage, CursorMoved, Gap, Received, Start, parse_cursor
 
 __all__ = ["Places"]
+
+_PLACE = re.compile(r"[!-~]{1,256}")  # a cursor is opaque, but goes into URLs: nothing else may be a place
 
 
 class Places:
@@ -33,7 +37,7 @@ class Places:
         return all(start.cursor is not None for start in self._starts.values())
 
     def take(self, event: Received | Gap | CursorMoved) -> ClientMessage | Gap | None:
-        """Move the places by an event; return what of it is news."""
+        """Move the places by an event; return what of it is news. Raises `Broken` where it names no place."""
         match event:
             case Received(message) if self._is_new(message.channel, message.id):
                 self._move(message.channel, message.id)
@@ -72,15 +76,20 @@ class Places:
         return here is None or there is None or here.epoch != there.epoch or here.seq < there.seq
 
     def _may_skip_to(self, channel: str, cursor: str) -> bool:
-        """Say whether a cursor without a message moves the place: never back, and never past the gap of a new epoch."""
+        """Say whether a cursor without a message moves the place: never back.
+
+        One of another epoch does: a server announces none that is beyond what it has sent, or told of in a gap.
+        """
         place = self._starts.get(channel)
         if place is None:
             return False
         here, there = place.cursor, parse_cursor(cursor)
         if here is None or there is None:
             return True
-        return here.epoch == there.epoch and here.seq < there.seq
+        return here.epoch != there.epoch or here.seq < there.seq
 
     def _move(self, channel: str, cursor: str) -> None:
+        if not _PLACE.fullmatch(cursor):
+            raise Broken("the server sent a cursor that is malformed")
         del self._starts[channel]
         self._starts[channel] = Start("after", cursor)

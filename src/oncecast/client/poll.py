@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from .base import Broken, CursorMoved, Event, Gap, Received, Start, common_start, parse_message, refusal
+from .base import MALFORMED, Broken, CursorMoved, Event, Gap, Received, Start, common_start, parse_message, refusal
 from .http import Connection, retry_after
 
 __all__ = ["POLL_LIMIT", "Poll", "events_of", "target"]
@@ -74,7 +74,7 @@ def events_of(body: bytes) -> Iterator[Event]:
 def _read(body: bytes) -> _Page:
     try:
         return msgspec.json.decode(body, type=_Page)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         raise Broken("the server's answer is not a page of messages") from None
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from ..message import check_channel, check_event, check_key
-from .base import Backoff, Broken, Refused, Timing, Unreachable, refusal
+from .base import MALFORMED, Backoff, Broken, Refused, Timing, Unreachable, refusal
 from .credentials import Credentials
 from .http import Connection, Server, retry_after
 
@@ -102,5 +102,5 @@ class Publisher:
             raise refusal(answer.status, answer.body, retry_after(answer.headers, time.time))
         try:
             return msgspec.json.decode(answer.body, type=Ack)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise Refused("the answer is not an acknowledgement: is this an Oncecast server?") from None

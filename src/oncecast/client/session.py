@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 
 from .base import (
@@ -36,6 +36,8 @@ from .poll import Poll
 __all__ = ["Context", "Feeds", "Session"]
 
 logger = logging.getLogger("oncecast.client")
+
+ROUNDS = 2  # to bring channels into one epoch again: who restarts more often in a second is listened to all the same
 
 On = dict[str, tuple[Feed, int]]  # per channel of a session: whose it is, in which turn
 
@@ -193,10 +195,16 @@ class Session:
             start = next(iter(starts.values()))
             if start.name != "last" or len(starts) == 1:
                 return
-        epochs = {start.cursor.epoch for start in starts.values() if start.cursor}
-        feeds = [feed for feed, _ in dict.fromkeys(self._on.values())]
-        for feed in feeds:
-            if not feed.near or not feed.places.attached or len(epochs) > 1:
+        await self._read_all(anew=_epochs(starts) > 1)
+        # A new epoch may have begun in between. Places in two of them have no common start that repeats nothing.
+        for _ in range(ROUNDS):
+            if _epochs(_starts(self._on)) > 1:
+                await self._read_all(anew=True)
+
+    async def _read_all(self, *, anew: bool) -> None:
+        """Read each feed that is not near the others, or all of them `anew`; leave out those that are refused."""
+        for feed, _ in dict.fromkeys(self._on.values()):
+            if anew or not feed.near or not feed.places.attached:
                 try:
                     await self._read(feed)
                 except Unsuited:
@@ -214,7 +222,7 @@ class Session:
         try:
             starts = feed.places.starts
             # One request has one start; what no cursor says, or cursors of several lives, has none in common.
-            mixed = len({start.cursor.epoch for start in starts.values() if start.cursor}) > 1
+            mixed = _epochs(starts) > 1
             alone = [{channel: start} for channel, start in starts.items() if start.cursor is None or mixed]
             for each in [*alone, None]:
                 poll = Poll(connection, feed.places.starts if each is None else each)
@@ -236,6 +244,11 @@ class Session:
             await self._offer(event.channel, event)
         elif isinstance(event, CursorMoved) and feed.turn == turn:
             feed.take(event)
+
+
+def _epochs(starts: Mapping[str, Start]) -> int:
+    """Say in how many epochs some channels are."""
+    return len({start.cursor.epoch for start in starts.values() if start.cursor})
 
 
 def _starts(on: On) -> dict[str, Start]:

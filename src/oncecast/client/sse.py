@@ -13,6 +13,7 @@ import msgspec
 
 from ..wire import sse
 from .base import (
+    MALFORMED,
     MESSAGE_BYTES,
     Broken,
     CursorMoved,
@@ -118,5 +119,5 @@ class _Id(msgspec.Struct):
 def _has_id(text: str) -> bool:
     try:
         return bool(msgspec.json.decode(text, type=_Id).id)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return False

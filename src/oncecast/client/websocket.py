@@ -18,6 +18,7 @@ from ..wire.ws_connection import CloseReceived, DataReceived, ProtocolFailed, Ro
 from ..wire.ws_connection import Event as Frame
 from ..wire.ws_handshake import HandshakeFailed, check_response, new_key, request_bytes
 from .base import (
+    MALFORMED,
     MESSAGE_BYTES,
     Authorize,
     Broken,
@@ -160,7 +161,7 @@ class Session:
             case DataReceived(data=data, is_text=True):
                 try:
                     yield from self._take(_read_type(data).type, data)
-                except msgspec.MsgspecError:
+                except MALFORMED:
                     raise Broken("the server sent a frame that is malformed") from None
             case CloseReceived(code=code, reason=reason):
                 text = f"the server closed the connection: {code or 'no code'}{reason and ' ' + reason}"

@@ -52,11 +52,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A file that is served as it is."""
+    """A file that is served as it is, or as `gzipped` to who takes that; b"" where compressing it gains nothing."""
 
     content_type: str
     body: bytes
     etag: str
+    gzipped: bytes = b""
 
 
 @dataclass(slots=True)

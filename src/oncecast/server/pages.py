@@ -1,15 +1,22 @@
-"""The files of `oncecast/web`, read once at the start and served from memory."""
+"""The files of `oncecast/web`, read once at the start and served from memory.
+
+The JavaScript client is the one page that is made: its modules, joined and shortened by `script.py`, so that a browser
+has it with one small answer. The modules themselves are served beside it, for those who want to read them.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import html
 import re
+from functools import lru_cache
 from importlib import resources
 
 from ..errors import ERRORS
 from ..wire.envelope import DOCS_PATH
 from .app import Page
+from .script import join
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -19,23 +26,23 @@ TYPES = {
 }
 
 
-CLIENT = b'export * from "./web/client/index.js";\n'  # relative, so that it works below a proxy's prefix too
-
-
 def load_pages() -> dict[str, Page]:
     """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too.
 
-    The JavaScript client is `/oncecast.js`, which passes on what the modules of `/web/client/` export.
+    The JavaScript client is `/oncecast.js`; its sources are the modules of `/web/client/`.
     """
     pages = {}
+    modules = {}
     web = resources.files("oncecast") / "web"
     for path, folder in ("/web/", web), ("/web/client/", web / "client"):
         for file in folder.iterdir() if folder.is_dir() else ():
             content_type = TYPES.get("." + file.name.rpartition(".")[2])
             if content_type is not None:
                 pages[path + file.name] = _page(content_type, file.read_bytes())
-    if "/web/client/index.js" in pages:
-        pages["/oncecast.js"] = _page(TYPES[".js"], CLIENT)
+                if folder != web and file.name.endswith(".js"):
+                    modules[file.name] = pages[path + file.name].body
+    if modules:
+        pages["/oncecast.js"] = _page(TYPES[".js"], _client(tuple(modules.items())))
     if "/web/index.html" in pages:
         pages["/"] = pages.pop("/web/index.html")
     if "/web/favicon.svg" in pages:
@@ -60,8 +67,16 @@ def _prose(text: str) -> str:
     return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
+@lru_cache(maxsize=1)  # the servers of one process have the same
+def _client(modules: tuple[tuple[str, bytes], ...]) -> bytes:
+    return join({name: body.decode() for name, body in modules}, "index.js").encode()
+
+
+@lru_cache(maxsize=64)
 def _page(content_type: str, body: bytes) -> Page:
-    return Page(content_type, body, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+    gzipped = gzip.compress(body, mtime=0)  # the same bytes from every server
+    tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+    return Page(content_type, body, tag, gzipped if len(gzipped) < len(body) else b"")
 
 
 _ERRORS = """<!doctype html>

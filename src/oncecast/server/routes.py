@@ -211,15 +211,15 @@ def _connect(app: App, connection: Exchange, request: http1.Request) -> None:
 
 
 def _accepts_events(accept: str) -> bool:
-    return "text/event-stream" in accept and _names_events(accept)
+    return "text/event-stream" in accept and _names(accept, "text/event-stream")
 
 
 @lru_cache(maxsize=256)
-def _names_events(accept: str) -> bool:
-    """Return whether an Accept (RFC 9110 §12.5.1) names event streams, and not with a weight of nothing."""
+def _names(accept: str, wanted: str) -> bool:
+    """Return whether an Accept or Accept-Encoding (RFC 9110 §12.5) names something, not with a weight of nothing."""
     for item in accept.split(","):
-        media, *parameters = (part.strip().lower() for part in item.split(";"))
-        if media == "text/event-stream":
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        if name == wanted:
             return not any(p.startswith("q=") and p[2:].strip("0.") == "" for p in parameters)
     return False
 
@@ -354,10 +354,18 @@ def _plain(app: App, request: http1.Request, path: str) -> Reply | None:
     page = app.pages.get(path)
     if page is None:
         raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME, the start page at /.")
+    headers: tuple[tuple[str, str], ...] = PAGE_HEADERS
+    body, etag = page.body, page.etag
+    if page.gzipped:
+        headers += (("Vary", "Accept-Encoding"),)
+        if _names(request.headers.get("accept-encoding", ""), "gzip"):
+            headers += (("Content-Encoding", "gzip"),)
+            # A strong tag is of these very bytes (RFC 9110 §8.8.1), so the compressed ones have another.
+            body, etag = page.gzipped, f'{etag[:-1]}-gzip"'
     tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if page.etag in tags:
-        return Reply(304, (("ETag", page.etag), *PAGE_HEADERS), b"")
-    return Reply(200, (("Content-Type", page.content_type), ("ETag", page.etag), *PAGE_HEADERS), page.body)
+    if etag in tags:
+        return Reply(304, (("ETag", etag), *headers), b"")
+    return Reply(200, (("Content-Type", page.content_type), ("ETag", etag), *headers), body)
 
 
 def _cors(app: App, request: http1.Request) -> tuple[tuple[str, str], ...]:

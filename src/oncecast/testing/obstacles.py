@@ -112,14 +112,18 @@ class Obstacles:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=HEAD_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def close(self) -> None:
-        """Cut every connection and stop listening."""
-        assert self._server is not None
-        self._server.close()
+    async def cut(self) -> None:
+        """Cut every connection that is open."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Cut every connection and stop listening."""
+        assert self._server is not None
+        self._server.close()
+        await self.cut()
         await self._server.wait_closed()
 
     async def __aenter__(self) -> Obstacles:

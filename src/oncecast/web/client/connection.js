@@ -5,7 +5,8 @@
  */
 
 import { LINKS } from "./links.js";
-import { backoff } from "./net.js";
+import { recall, remember } from "./memory.js";
+import { backoff, createTimer } from "./net.js";
 import { goesOn, parseCursor } from "./wire.js";
 
 /** @import { Failure, Host, Item, Link, Net, Place, Start, State, Tell, TransportName } from "./types.js" */
@@ -77,12 +78,9 @@ export function createConnection(net, ladder, tell) {
   let tickAt = 0;
   const proven = new Set(); // rungs that have worked
   const cut = new Set(); // rungs that were cut early: a probe has to stand for a while
-  /** @type {any} */
-  let retryTimer;
-  /** @type {any} */
-  let openTimer;
-  /** @type {any} */
-  let probeTimer;
+  const retryTimer = createTimer();
+  const openTimer = createTimer();
+  const probeTimer = createTimer();
   /** @type {any} */
   let ticker;
 
@@ -93,13 +91,13 @@ export function createConnection(net, ladder, tell) {
   function add(channel, at) {
     places.set(channel, { at, told: at });
     if (host.state === "idle") begin("wanted");
-    else current?.set();
+    else current?.adjust();
   }
 
   /** @param {string} channel */
   function remove(channel) {
     if (!places.delete(channel)) return;
-    if (places.size) current?.set();
+    if (places.size) current?.adjust();
     else rest("unwanted", "nothing is wanted");
   }
 
@@ -123,8 +121,8 @@ export function createConnection(net, ladder, tell) {
       if (link === current && proved) strikes = 0;
       return;
     }
-    clearTimeout(retryTimer);
-    clearTimeout(openTimer);
+    retryTimer();
+    openTimer();
     openedAt = heard = beatAt = Date.now();
     beaten = false;
     failures = refusals = 0;
@@ -134,7 +132,7 @@ export function createConnection(net, ladder, tell) {
     if (from !== to) {
       host.transport = to;
       probes = 0;
-      remember(net, rung ? to : null);
+      remember(net, to);
       net.say(`messages come by ${to}: ${why}`);
       tell("transport", { from, to, reason: why });
     }
@@ -145,7 +143,7 @@ export function createConnection(net, ladder, tell) {
   function alive(link, beat = false) {
     if (link !== current) return;
     const now = (heard = Date.now());
-    if (!link.beats) clearTimeout(openTimer); // a poll's answer has a deadline of its own
+    if (!link.beats) openTimer(); // a poll's answer has a deadline of its own
     if (!beat || !openedAt) return;
     const spacing = now - beatAt;
     beatAt = now;
@@ -187,7 +185,7 @@ export function createConnection(net, ladder, tell) {
     if (link !== current) return;
     link.close();
     current = null;
-    clearTimeout(openTimer);
+    openTimer();
     move("lost", failure.reason);
     if (failure.fatal && isFinal(failure)) return refuse([...places.keys()], failure);
     let { calm, retry = 0 } = failure;
@@ -200,7 +198,7 @@ export function createConnection(net, ladder, tell) {
     if (!calm) failures += 1;
     openedAt = 0;
     net.say(`${failure.reason}; ${ladder[rung]} is next, in ${Math.round(pause)} ms`);
-    retryTimer = setTimeout(() => begin("due"), pause);
+    retryTimer(() => begin("due"), pause);
   }
 
   // Which transport
@@ -254,12 +252,12 @@ export function createConnection(net, ladder, tell) {
     ticker ??= setInterval(tick, Math.min(TICK_MS, net.timing.heartbeat / 5));
     const { open } = net;
     const link = (current = create(rung));
-    openTimer = setTimeout(() => lost(link, { reason: `nothing came within ${open} ms` }), open);
+    openTimer(() => lost(link, { reason: `nothing came within ${open} ms` }), open);
   }
 
   /** @param {number} level @param {Host} [listener] @returns {Link} */
   function create(level, listener = host) {
-    return new LINKS[ladder[level]](listener);
+    return LINKS[ladder[level]](listener);
   }
 
   // Upwards again
@@ -269,7 +267,7 @@ export function createConnection(net, ladder, tell) {
     if (!rung) return;
     const { probe } = net.timing;
     const pause = Math.min(probe, probe * FIRST_PROBE * 2 ** probes++) * (0.8 + Math.random() / 5);
-    probeTimer = setTimeout(() => tryFrom(0), pause);
+    probeTimer(() => tryFrom(0), pause);
   }
 
   /** @param {number} level */
@@ -280,7 +278,7 @@ export function createConnection(net, ladder, tell) {
     rivalRung = level;
     net.say(`trying whether ${ladder[level]} works by now`);
     rival = create(level, cut.has(level) ? trial(level) : host);
-    probeTimer = setTimeout(() => probeFailed(`nothing came within ${open} ms`), open);
+    probeTimer(() => probeFailed(`nothing came within ${open} ms`), open);
   }
 
   /** The host of a link that was cut early before: nobody listens to it, it only has to stand. @param {number} level */
@@ -288,23 +286,20 @@ export function createConnection(net, ladder, tell) {
     const nothing = () => {};
     let stands = false;
     return {
-      net,
+      ...host,
       places: new Map(places),
       apart: false,
       alive: nothing,
       item: nothing,
       raise: nothing,
       refused: nothing,
-      lost,
       opened: () => {
         if (stands) return;
         stands = true;
-        clearTimeout(probeTimer);
-        const passed = () => {
+        probeTimer(() => {
           cut.delete(level);
           tryFrom(level);
-        };
-        probeTimer = setTimeout(passed, net.timing.early);
+        }, net.timing.early);
       },
     };
   }
@@ -316,7 +311,7 @@ export function createConnection(net, ladder, tell) {
   }
 
   function endProbe() {
-    clearTimeout(probeTimer);
+    probeTimer();
     rival?.close();
     rival = null;
   }
@@ -339,7 +334,7 @@ export function createConnection(net, ladder, tell) {
   function wake({ type }) {
     if (globalThis.document?.hidden) return;
     if (host.state === "waiting" && type === "online") {
-      clearTimeout(retryTimer);
+      retryTimer();
       failures = 0;
       begin("due");
     } else if (host.state === "live" && (type !== "visibilitychange" || Date.now() - heard > interval)) {
@@ -353,8 +348,7 @@ export function createConnection(net, ladder, tell) {
     const link = /** @type {Link} */ (current);
     const heardAt = heard;
     net.say(`${reason}: is the connection still alive?`);
-    clearTimeout(openTimer);
-    openTimer = setTimeout(() => {
+    openTimer(() => {
       if (heard === heardAt) lost(link, { reason: `${reason}, and nothing came`, calm: true, retry: -1 });
     }, open);
     link.check(reason);
@@ -367,8 +361,8 @@ export function createConnection(net, ladder, tell) {
     endProbe();
     current?.close();
     current = ticker = (clearInterval(ticker), null);
-    clearTimeout(retryTimer);
-    clearTimeout(openTimer);
+    retryTimer();
+    openTimer();
     move(event, reason);
   }
 
@@ -380,30 +374,4 @@ export function createConnection(net, ladder, tell) {
     net.say(`${from} → ${to}: ${reason}`);
     tell("state", { from, to, reason });
   }
-}
-
-/** The transport that worked here last time, if that is not long ago. @param {Net} net @returns {any} */
-function recall(net) {
-  try {
-    const { name, until } = JSON.parse(localStorage[memory(net)]);
-    return Date.now() < until ? name : null;
-  } catch {
-    return null; // nothing is kept, or there is nowhere to keep it
-  }
-}
-
-/** @param {Net} net @param {TransportName | null} name */
-function remember(net, name) {
-  try {
-    if (name) localStorage[memory(net)] = JSON.stringify({ name, until: Date.now() + net.timing.memory });
-    else delete localStorage[memory(net)];
-  } catch {
-    // The page may not keep anything.
-  }
-}
-
-/** @param {Net} net */
-function memory(net) {
-  if (!globalThis.document) throw new Error("only a browser remembers"); // Node's would warn
-  return `oncecast ${net.url("")}`;
 }

@@ -6,131 +6,120 @@
 import { createConnection } from "./connection.js";
 import { LINKS } from "./links.js";
 import { createNet } from "./net.js";
-import { Publisher } from "./publisher.js";
-import { Emitter, Subscription } from "./subscription.js";
-import { canShare, Tabs } from "./tabs.js";
+import { createPublisher } from "./publisher.js";
+import { createEmitter, createSubscription } from "./subscription.js";
+import { canShare, createTabs } from "./tabs.js";
 import { checkChannel, compare, parseCursor, startFields } from "./wire.js";
 
-/** @import { Failure, Item, Options, Start, State, Tell, Told, TransportName } from "./types.js" */
+/** @import { Feed, Start, State, Tell, Told, TransportName } from "./types.js" */
 
 const BUFFER = 1_024;
 
 /** @type {typeof import("./types.js").connect} */
-export const connect = (url, options = {}) => new Cast(url, options);
+export const connect = (base, options = {}) => {
+  const net = createNet(base, options);
+  const { transports = /** @type {TransportName[]} */ (Object.keys(LINKS)), buffer = BUFFER } = options;
+  for (const name of transports) if (!LINKS[name]) throw new TypeError(`"${name}" is no transport`);
+  const ladder = transports.filter((name) => name !== "websocket" || net.WebSocket);
+  if (!ladder.length) throw new TypeError("there is no transport");
+  const connection = createConnection(net, ladder, (...event) => {
+    hear(...event);
+    if (tabs?.leads) tabs.tell({ event });
+  });
+  const publisher = createPublisher(net);
+  const emitter = createEmitter();
+  /** @type {Set<Feed>} */
+  const feeds = new Set();
+  /** @type {ReturnType<typeof createTabs> | undefined} */
+  let tabs;
 
-class Cast extends Emitter {
-  /** @type {State} */
-  state = "idle";
-  /** @type {TransportName | null} */
-  transport = null;
-  /** @type {Set<Subscription>} */
-  #subscriptions = new Set();
-  /** @type {Tabs | null} */
-  #tabs = null;
-
-  /** @param {string} url @param {Options} options */
-  constructor(url, options) {
-    super();
-    const net = (this.net = createNet(url, options));
-    this.options = options;
-    this.publisher = new Publisher(net);
-    const wanted = options.transports ?? /** @type {TransportName[]} */ (Object.keys(LINKS));
-    for (const name of wanted) if (!LINKS[name]) throw new TypeError(`"${name}" is no transport`);
-    const ladder = wanted.filter((name) => name !== "websocket" || net.WebSocket);
-    if (!ladder.length) throw new TypeError("there is no transport");
-    this.connection = createConnection(net, ladder, (...event) => {
-      this.#hear(...event);
-      if (this.#tabs?.leads) this.#tabs.tell({ event });
-    });
-  }
+  const cast = {
+    state: /** @type {State} */ ("idle"),
+    transport: /** @type {TransportName | null} */ (null),
+    connection,
+    on: emitter.on,
+    publish: publisher.publish,
+    subscribe,
+    close,
+  };
+  return cast;
 
   /** @param {string} channel @param {{ after?: Start }} options */
-  subscribe(channel, { after = "latest" } = {}) {
-    if (this.state === "closed") throw new Error("it is closed");
+  function subscribe(channel, { after = "latest" } = {}) {
+    if (cast.state === "closed") throw new Error("it is closed");
     checkChannel(channel);
     startFields(after);
     const start = typeof after === "object" ? { ...after } : after;
-    const { buffer = BUFFER } = this.options;
-    const subscription = new Subscription(this.net, channel, start, buffer, (changed) => {
-      if (changed.closed) this.#subscriptions.delete(changed);
-      this.#plan();
-      if (!changed.full) this.#meet(changed);
+    const feed = createSubscription(net, channel, start, buffer, (changed) => {
+      if (changed.closed) feeds.delete(changed);
+      plan();
+      if (!changed.full) meet(changed);
     });
-    this.#subscriptions.add(subscription);
-    if (this.options.shareTabs ?? canShare()) this.#tabs ??= this.#openTabs();
-    this.#plan();
-    this.#meet(subscription);
-    return subscription;
+    feeds.add(feed);
+    if (options.shareTabs ?? canShare()) tabs ??= createTabs(net, { cast, hear, plan, fill, place });
+    plan();
+    meet(feed);
+    return feed;
   }
 
-  /** @param {string} channel @param {unknown} data @param {{ event?: string, key?: string }} [options] */
-  publish(channel, data, options) {
-    return this.publisher.publish(channel, data, options);
+  function close() {
+    for (const feed of feeds) feed.close();
+    publisher.close();
+    tabs?.close();
+    connection.close();
   }
 
-  close() {
-    if (this.state === "closed") return;
-    for (const subscription of [...this.#subscriptions]) subscription.close();
-    this.publisher.close();
-    this.#tabs?.close();
-    this.connection.close();
-  }
+  // For the other tabs
 
-  #openTabs() {
-    return new Tabs(this.net, {
-      hear: (...event) => this.#hear(.../** @type {Parameters<Tell>} */ (event)),
-      is: (name) => /** @type {any} */ (this)[name],
-      plan: () => this.#plan(),
-      fill: () => this.#subscriptions.forEach((one) => one.fill("the other tab is silent")),
-      place: (channel) => this.#place(channel),
-    });
-  }
-
-  /** Have the connection listen to what is wanted, or the tab that listens for all. */
-  #plan() {
-    /** @type {Record<string, Start>} */
-    const wanted = {};
-    const want = (/** @type {string} */ channel, /** @type {Start} */ place) => {
-      if (!(channel in wanted) || compare(place, wanted[channel]) < 0) wanted[channel] = place;
-    };
-    for (const { channel, place, full } of this.#subscriptions) if (!full) want(channel, place);
-    const { connection } = this;
-    const tabs = this.#tabs;
-    if (tabs && !tabs.leads) return tabs.want(wanted);
-    for (const channels of tabs?.wants.values() ?? []) {
-      // A place that only the other tab can tell from others, like its last 5 messages, it finds by itself.
-      for (const channel in channels) want(channel, parseCursor(channels[channel]) ? channels[channel] : "latest");
-    }
-    for (const channel of [...connection.places.keys()]) if (!(channel in wanted)) connection.remove(channel);
-    for (const channel in wanted) if (!connection.places.has(channel)) connection.add(channel, wanted[channel]);
-  }
-
-  /** Show a subscription where its feed is: if that is further on, it polls. @param {Subscription} subscription */
-  #meet(subscription) {
-    const place = this.#place(subscription.channel);
-    if (place) subscription.take(place[1], place[2]);
+  function fill() {
+    for (const feed of feeds) feed.fill("the other tab is silent");
   }
 
   /** @param {string} channel @returns {Told | null} where its feed is, if that is known */
-  #place(channel) {
-    const { at, told } = this.connection.places.get(channel) ?? {};
-    return at && told && parseCursor(at) ? [channel, told, /** @type {string} */ (at)] : null;
+  function place(channel) {
+    const { at, told } = connection.places.get(channel) ?? {};
+    return told && parseCursor(at) ? [channel, told, /** @type {string} */ (at)] : null;
   }
 
-  /** What the connection tells, of this tab or of the one that leads. @type {Tell} */
-  #hear = (...event) => {
-    const [name, channel, ...rest] = event;
-    if (name === "state" || name === "transport") {
-      const { to, reason } = channel;
-      const from = this[name];
+  // For the subscriptions
+
+  /** Have the connection listen to what is wanted, or the tab that listens for all. */
+  function plan() {
+    /** @type {Map<string, Start>} */
+    const wanted = new Map();
+    const want = (/** @type {string} */ channel, /** @type {Start} */ at) => {
+      if (!wanted.has(channel) || compare(at, wanted.get(channel)) < 0) wanted.set(channel, at);
+    };
+    for (const { channel, place, full } of feeds) if (!full) want(channel, place);
+    if (tabs && !tabs.leads) return tabs.want(wanted);
+    for (const channels of tabs?.wants.values() ?? []) {
+      // A place that only the other tab can tell from others, like its last 5 messages, it finds by itself.
+      for (const [channel, at] of channels) want(channel, parseCursor(at) ? at : "latest");
+    }
+    const { places } = connection;
+    for (const channel of places.keys()) if (!wanted.has(channel)) connection.remove(channel);
+    for (const [channel, at] of wanted) if (!places.has(channel)) connection.add(channel, at);
+  }
+
+  /** Show a subscription where its feed is: if that is further on, it polls. @param {Feed} feed */
+  function meet(feed) {
+    const known = place(feed.channel);
+    if (known) feed.take(known[1], known[2]);
+  }
+
+  /** What the connection tells, of this tab or of the one that leads. @param {Parameters<Tell>} event */
+  function hear(...event) {
+    if (event[0] === "state" || event[0] === "transport") {
+      const [name, { to, reason }] = event;
+      const from = cast[name];
       if (from === to || from === "closed") return;
-      Object.assign(this, { [name]: to });
-      return this.emit(name, { from, to, reason });
+      Object.assign(cast, { [name]: to });
+      return emitter.emit(name, { from, to, reason });
     }
-    for (const one of this.#subscriptions) {
-      if (one.channel !== channel) continue;
-      if (name === "refused") one.refuse(.../** @type {[Failure]} */ (rest));
-      else one.take(.../** @type {[Start, string, Item?]} */ (rest));
+    for (const feed of feeds) {
+      if (feed.channel !== event[1]) continue;
+      if (event[0] === "refused") feed.refuse(event[2]);
+      else feed.take(event[2], event[3], event[4]);
     }
-  };
-}
+  }
+};

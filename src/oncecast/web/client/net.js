@@ -19,6 +19,7 @@ const TIMING = {
   memory: 600_000,
 };
 const BACKOFF_MAX = 15_000;
+const PAUSE_MAX_MS = 3_600_000; // to stay away for longer is a mistake, or hostile
 const STALLED = 4; // so many times as long as for its beginning, an answer may take for its next part
 
 /** @param {string} base @param {Options} options @returns {Net} */
@@ -79,9 +80,9 @@ export function createNet(base, options) {
 /** @param {Response} response @returns {Promise<Failure>} */
 async function refusal(response) {
   const { status } = response;
-  const error = (await response.json().catch(() => null))?.error;
-  const after = response.headers.get("Retry-After");
-  const retry = after ? (Number(after) * 1000 || Date.parse(after) - Date.now() || 0) : 0;
+  const { error } = await response.json().catch(() => ({})) ?? {};
+  const after = response.headers.get("Retry-After") ?? "";
+  const retry = pauseOf(Number(after) * 1000 || Date.parse(after) - Date.now());
   return {
     reason: error ? `${error.code}: ${error.message}` : `refused with ${status}`,
     code: error?.code ?? null,
@@ -89,6 +90,29 @@ async function refusal(response) {
     fatal: refuses(status),
     retry,
     calm: retry > 0, // who says when to come back has no quarrel with the transport
+  };
+}
+
+/** @param {unknown} error of whatever kind: what a hostile answer makes the code throw, too @returns {Failure} */
+export function failureOf(error) {
+  return error instanceof Error ? { reason: String(error) } : /** @type {Failure} */ (error);
+}
+
+/** The milliseconds to stay away that a server asks for: a number, and no longer than a timer can be. @param {any} asked */
+export function pauseOf(asked) {
+  return Math.min(Math.max(asked, 0) || 0, PAUSE_MAX_MS);
+}
+
+/**
+ * A timer of which at most one is set. Called, it is set anew, or with nothing taken off.
+ * @returns {(task?: () => void, milliseconds?: number) => void}
+ */
+export function createTimer() {
+  /** @type {any} */
+  let timer;
+  return (task, milliseconds) => {
+    clearTimeout(timer);
+    if (task) timer = setTimeout(task, milliseconds);
   };
 }
 
@@ -128,17 +152,14 @@ export async function within(milliseconds, outer, task) {
   // A signal of its own: what listens to one that lives for long would pile up.
   const inner = new AbortController();
   const abort = () => inner.abort();
-  let timer = setTimeout(abort, milliseconds);
-  const more = () => {
-    clearTimeout(timer);
-    timer = setTimeout(abort, STALLED * milliseconds);
-  };
+  const timer = createTimer();
+  timer(abort, milliseconds);
   outer.addEventListener("abort", abort);
   if (outer.aborted) abort();
   try {
-    return await task(inner.signal, more);
+    return await task(inner.signal, () => timer(abort, STALLED * milliseconds));
   } finally {
-    clearTimeout(timer);
+    timer();
     outer.removeEventListener("abort", abort);
   }
 }
@@ -146,7 +167,11 @@ export async function within(milliseconds, outer, task) {
 /** A body as it comes. @param {Response} response */
 export async function* texts({ body }) {
   const reader = body?.pipeThrough(new TextDecoderStream()).getReader();
-  for (let part; reader && !(part = await reader.read()).done; ) yield part.value;
+  try {
+    for (let part; reader && !(part = await reader.read()).done; ) yield part.value;
+  } catch {
+    throw { reason: "the answer was cut off" };
+  }
 }
 
 /**
@@ -160,24 +185,17 @@ export async function* texts({ body }) {
 export function poll(net, channels, start, outer, wait = 0) {
   const url = net.url(`channels/${channels}`, { ...startFields(start), ...(wait && { wait: wait / 1000 }) });
   return within(net.open + wait, outer, async (signal, more) => {
-    /** @type {any} */
-    let answer;
     const response = await net.ask(url, { signal });
-    try {
-      let body = "";
-      for await (const text of texts(response)) {
-        body += text;
-        more();
-      }
-      answer = JSON.parse(body);
-    } catch {
-      throw { reason: "the answer was cut off" };
+    let body = "";
+    for await (const text of texts(response)) {
+      body += text;
+      more();
     }
-    if (!answer.cursor) throw { reason: "the answer is no poll" };
-    const gaps = answer.gaps ?? (answer.gap ? [answer.gap] : []);
+    // A hostile answer makes this throw one thing or another; it is a failure in any case.
+    const { gap, gaps = gap ? [gap] : [], messages, cursor } = JSON.parse(body);
     return {
-      items: [...gaps, ...answer.messages].map((item) => [item.cursor ?? item.id, itemOf(item)]),
-      cursor: answer.cursor,
+      items: [...gaps, ...messages].map((item) => [item.cursor ?? item.id, itemOf(item)]),
+      cursor,
     };
   });
 }

@@ -6,106 +6,113 @@
  * reads on from its place by short polls until it meets the feed. So no feed need know who listens to it.
  */
 
-import { backoff, poll, sleep } from "./net.js";
+import { backoff, failureOf, poll, sleep } from "./net.js";
 import { compare, goesOn, isGap, parseCursor } from "./wire.js";
 
-/** @import { Failure, Item, Message, Net, Start } from "./types.js" */
+/** @import { Failure, Feed, Item, Message, Net, Start } from "./types.js" */
 
 const PENDING = 1_000; // told while it polls; past that they are polled for, too
 
 /** Listeners by name. */
-export class Emitter {
-  /** @type {Map<string, Set<Function>>} */
-  #listeners = new Map();
+export function createEmitter() {
+  /** @type {Record<string, Set<Function>>} */
+  const listeners = {};
+  return {
+    /** @param {string} name @param {any} listener @returns {() => void} takes it off again */
+    on(name, listener) {
+      const those = (listeners[name] ??= new Set());
+      those.add(listener);
+      return () => those.delete(listener);
+    },
 
-  /** @param {string} name @param {any} listener @returns {() => void} takes it off again */
-  on(name, listener) {
-    const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners.add(listener));
-    return () => listeners.delete(listener);
-  }
+    /** @param {string} name */
+    hears: (name) => Boolean(listeners[name]?.size),
 
-  /** @param {string} name */
-  hears(name) {
-    return Boolean(this.#listeners.get(name)?.size);
-  }
-
-  /** @param {string} name @param {any} value */
-  emit(name, value) {
-    for (const listener of this.#listeners.get(name) ?? []) {
-      try {
-        listener(value);
-      } catch (error) {
-        // A listener's fault is the page's to see, and no reason to lose what comes next.
-        queueMicrotask(() => {
-          throw error;
-        });
+    /** @param {string} name @param {any} value */
+    emit(name, value) {
+      for (const listener of listeners[name] ?? []) {
+        try {
+          listener(value);
+        } catch (error) {
+          // A listener's fault is the page's to see, and no reason to lose what comes next.
+          queueMicrotask(() => {
+            throw error;
+          });
+        }
       }
-    }
-  }
+    },
+  };
 }
 
-export class Subscription extends Emitter {
+/**
+ * @param {Net} net
+ * @param {string} channel
+ * @param {Start} place
+ * @param {number} buffer
+ * @param {(feed: Feed) => void} changed it is full, no longer full, or closed
+ * @returns {Feed}
+ */
+export function createSubscription(net, channel, place, buffer, changed) {
+  const emitter = createEmitter();
+  const { emit } = emitter;
   /** Whether as much waits for the page as may: then nothing is taken. */
-  full = false;
+  let full = false;
   /** @type {Item[]} */
-  #waiting = [];
+  const waiting = [];
   /** @type {string | null} */
-  #cursor;
-  #iterating = false;
-  /** Whoever waits for the next message. @type {(() => void)[]} */
-  #wake = [];
-  /** @type {Failure | null} */
-  #failure = null;
-  #abort = new AbortController();
+  let cursor = parseCursor(place) && /** @type {string} */ (place);
+  let iterating = false;
+  /** Whoever waits for the next message. @type {((value?: any) => void)[]} */
+  const sleepers = [];
+  /** @type {any} */
+  let failure = null;
+  const abort = new AbortController();
+  const { signal } = abort;
   /** What is told while it polls. @type {[told: Start, cursor: string, item?: Item][] | null} */
-  #pending = null;
+  let pending = null;
 
-  /**
-   * @param {Net} net
-   * @param {string} channel
-   * @param {Start} place
-   * @param {number} buffer
-   * @param {(subscription: Subscription) => void} changed it is full, no longer full, or closed
-   */
-  constructor(net, channel, place, buffer, changed) {
-    super();
-    this.net = net;
-    this.channel = channel;
-    this.place = place;
-    this.buffer = buffer;
-    this.changed = changed;
-    this.#cursor = parseCursor(place) && /** @type {string} */ (place);
+  const feed = {
+    ...emitter,
+    channel,
+    get cursor() {
+      return cursor;
+    },
+    get place() {
+      return place;
+    },
+    get full() {
+      return full;
+    },
+    get closed() {
+      return signal.aborted;
+    },
+
+    /** @param {string} name @param {any} listener */
+    on(name, listener) {
+      if (name === "message" && waiting.length && !iterating) queueMicrotask(flush);
+      return emitter.on(name, listener);
+    },
+    close,
+    refuse,
+    take,
+    fill,
+    [Symbol.asyncIterator]: iterate,
+  };
+  return feed;
+
+  function close() {
+    if (signal.aborted) return;
+    abort.abort();
+    changed(feed);
+    awake();
   }
 
-  get cursor() {
-    return this.#cursor;
-  }
-
-  get closed() {
-    return this.#abort.signal.aborted;
-  }
-
-  /** @param {string} name @param {any} listener */
-  on(name, listener) {
-    const off = super.on(name, listener);
-    if (name === "message" && this.#waiting.length && !this.#iterating) queueMicrotask(() => this.#flush());
-    return off;
-  }
-
-  close() {
-    if (this.closed) return;
-    this.#abort.abort();
-    this.changed(this);
-    this.#awake();
-  }
-
-  /** @param {Failure} failure it is refused, for good */
-  refuse({ reason, code = null, status = 0 }) {
-    if (this.closed) return;
-    this.#failure = Object.assign(new Error(reason), { reason, code, status });
-    this.close();
-    this.emit("error", this.#failure);
+  /** @param {Failure} refusal it is refused, for good */
+  function refuse({ reason, code = null, status = 0 }) {
+    if (signal.aborted) return;
+    failure = Object.assign(new Error(reason), { code, status });
+    close();
+    emit("error", failure);
   }
 
   /**
@@ -114,108 +121,101 @@ export class Subscription extends Emitter {
    * @param {string} cursor
    * @param {Item} [item]
    */
-  take(told, cursor, item) {
-    if (this.full || this.closed) return;
-    if (this.#pending) {
-      if (this.#pending.push([told, cursor, item]) > PENDING) this.#pending.shift(); // the next one finds the hole
-    } else if (this.place === told || compare(this.place, told) >= 0) {
-      this.#advance(cursor, item);
+  function take(told, cursor, item) {
+    if (full || signal.aborted) return;
+    if (pending) {
+      if (pending.push([told, cursor, item]) > PENDING) pending.shift(); // the next one finds the hole
+    } else if (place === told || compare(place, told) >= 0) {
+      advance(cursor, item);
     } else {
-      this.fill(`its feed is ahead, at ${told}`);
+      fill(`its feed is ahead, at ${told}`);
     }
   }
 
   /** Poll from the place until there is nothing more, then go on with what was told meanwhile. @param {string} reason */
-  async fill(reason) {
-    if (this.#pending || this.full || this.closed) return;
-    this.net.say(`${this.channel} polls for what it lacks: ${reason}`);
-    this.#pending = [];
-    for (let attempt = 0; !this.full; ) {
+  async function fill(reason) {
+    if (pending || full || signal.aborted) return;
+    net.say(`${channel} polls for what it lacks: ${reason}`);
+    pending = [];
+    for (let attempt = 0; !full; ) {
       try {
-        const { signal } = this.#abort;
-        const { items, cursor } = await poll(this.net, [this.channel], this.place, signal);
-        if (this.closed) return;
-        for (const [at, item] of items) if (!this.full) this.#advance(at, item);
-        if (!this.full) this.#advance(cursor);
+        const { items, cursor } = await poll(net, [channel], place, signal);
+        if (signal.aborted) return;
+        for (const [at, item] of items) if (!full) advance(at, item);
+        if (!full) advance(cursor);
         if (!items.length) break;
       } catch (error) {
-        const failure = /** @type {Failure} */ (error);
-        if (this.closed) return;
-        if (failure.fatal) return this.refuse(failure);
-        await sleep(backoff(this.net.retry, attempt++));
-        if (this.closed) return;
+        const failure = failureOf(error);
+        if (signal.aborted) return;
+        if (failure.fatal) return refuse(failure);
+        await sleep(Math.max(backoff(net.retry, attempt++), failure.retry ?? 0));
+        if (signal.aborted) return;
       }
     }
-    const pending = this.#pending;
-    this.#pending = null;
-    for (const told of pending) this.take(...told);
+    const meanwhile = pending;
+    pending = null;
+    for (const told of meanwhile) take(...told);
   }
 
-  /** @param {string} cursor @param {Item} [item] */
-  #advance(cursor, item) {
-    const begins = !parseCursor(this.place);
-    if (!goesOn(cursor, this.place, item)) return;
-    this.place = cursor;
-    if (begins) this.emit("subscribed", { cursor });
-    if (item && (this.#iterating || this.#waiting.length || !this.hears("message"))) {
-      this.#waiting.push(item);
-      if (this.#waiting.length >= this.buffer) this.#setFull(true);
-      this.#awake();
+  /** @param {string} next @param {Item} [item] */
+  function advance(next, item) {
+    const begins = !parseCursor(place);
+    if (!goesOn(next, place, item)) return;
+    place = next;
+    if (begins) emit("subscribed", { cursor: next });
+    if (item && (iterating || waiting.length || !emitter.hears("message"))) {
+      if (waiting.push(item) >= buffer) setFull(true);
+      awake();
     } else if (item) {
-      this.#give(item);
-    } else if (!this.#waiting.length) {
-      this.#cursor = cursor;
+      give(item);
+    } else if (!waiting.length) {
+      cursor = next;
     }
   }
 
   /** @param {Item} item */
-  #give(item) {
-    this.#cursor = isGap(item) ? item.cursor : item.id;
-    this.emit(isGap(item) ? "gap" : "message", item);
+  function give(item) {
+    cursor = isGap(item) ? item.cursor : item.id;
+    emit(isGap(item) ? "gap" : "message", item);
   }
 
-  #flush() {
-    while (this.#waiting.length) this.#give(/** @type {Item} */ (this.#waiting.shift()));
-    this.#setFull(false);
+  function flush() {
+    while (waiting.length) give(/** @type {Item} */ (waiting.shift()));
+    setFull(false);
   }
 
-  /** @param {boolean} full */
-  #setFull(full) {
-    if (this.full === full) return;
-    this.full = full;
-    this.net.say(`${this.channel} ${full ? "is full" : "reads on"}`);
-    this.changed(this);
+  /** @param {boolean} now */
+  function setFull(now) {
+    if (full === now) return;
+    full = now;
+    net.say(`${channel} ${full ? "is full" : "reads on"}`);
+    changed(feed);
   }
 
-  #awake() {
-    for (const wake of this.#wake.splice(0)) wake();
+  function awake() {
+    for (const wake of sleepers.splice(0)) wake();
   }
 
-  /** @returns {AsyncIterator<Message>} */
-  [Symbol.asyncIterator]() {
-    this.#iterating = true;
-    return {
-      next: async () => {
-        for (;;) {
-          const item = this.closed && !this.#failure ? undefined : this.#waiting.shift();
-          if (this.#waiting.length <= this.buffer / 2) this.#setFull(false);
-          if (item) {
-            this.#give(item);
-            if (!isGap(item)) return { done: false, value: item };
-          } else if (this.closed) {
-            const failure = this.#failure;
-            this.#failure = null;
-            if (failure) throw failure;
-            return { done: true, value: undefined };
-          } else {
-            await new Promise((/** @type {(value?: any) => void} */ resolve) => this.#wake.push(resolve));
-          }
+  /** @returns {AsyncGenerator<Message, void>} */
+  async function* iterate() {
+    iterating = true;
+    try {
+      while (!signal.aborted || failure) {
+        const item = waiting.shift();
+        if (waiting.length <= buffer / 2) setFull(false);
+        if (item) {
+          give(item);
+          if (!isGap(item)) yield item;
+        } else if (signal.aborted) {
+          const error = failure;
+          failure = null;
+          throw error;
+        } else {
+          await new Promise((resolve) => sleepers.push(resolve));
         }
-      },
-      return: async () => {
-        this.close();
-        return { done: true, value: undefined };
-      },
-    };
+      }
+    } finally {
+      close();
+    }
   }
 }

@@ -130,6 +130,20 @@ export interface Subscription extends AsyncIterable<Message> {
 
 // Between the modules
 
+/** A subscription, as those see it who feed it (`subscription.js`). */
+export interface Feed extends Subscription {
+  /** Where it would be read on from. */
+  readonly place: Start;
+  /** Whether as much waits for the page as may: then nothing is taken. */
+  readonly full: boolean;
+  readonly closed: boolean;
+  refuse(failure: Failure): void;
+  /** The feed has `item`, which `cursor` is the place after; before, it was at `told`. */
+  take(told: Start, cursor: string, item?: Item): void;
+  /** Poll from the place until there is nothing more. */
+  fill(reason: string): void;
+}
+
 /** What a connection tells. */
 export type Tell = (
   ...event:
@@ -173,9 +187,9 @@ export interface Link {
   /** Whether heartbeats come by it. */
   readonly beats?: boolean;
   /** The channels that are wanted have changed. */
-  set(): void;
+  adjust(): void;
   /** Show that you live. */
-  check(reason?: string): void;
+  check(reason: string): void;
   close(): void;
 }
 

@@ -7,23 +7,29 @@
 
 const CURSOR = /^(\w{1,32})-(0|[1-9]\d{0,18})$/;
 const CHANNEL = /^[A-Za-z0-9][\w.:@-]{0,127}$/;
-const LAST_SEQ = "9223372036854775807";
+const SEQS = 2n ** 63n; // a seq is below that, so it may exceed what a number holds
 
-/** @param {unknown} text @returns {[epoch: string, seq: string] | null} */
+/** @param {unknown} text @returns {[epoch: string, seq: bigint] | null} */
 export function parseCursor(text) {
   const found = typeof text === "string" && CURSOR.exec(text);
-  return found && (found[2].length < 19 || found[2] <= LAST_SEQ) ? [found[1], found[2]] : null;
+  return found && BigInt(found[2]) < SEQS ? [found[1], BigInt(found[2])] : null;
+}
+
+/** A cursor, which must be one. @param {any} text @returns {string} */
+function checkCursor(text) {
+  if (!parseCursor(text)) throw new TypeError(`"${text}" is no cursor`);
+  return text;
 }
 
 /**
  * How far `a` is after `b`: above, below or equal to 0, or NaN where they can't be compared: they are of different
- * lives of the log, or one is no cursor. A seq may exceed what a number holds, so it is compared as text.
- * @param {Start} a @param {Start} b
+ * lives of the log, or one is no cursor.
+ * @param {unknown} a @param {unknown} b
  */
 export function compare(a, b) {
   const [x, y] = [parseCursor(a), parseCursor(b)];
   if (!x || !y || x[0] !== y[0]) return NaN;
-  return x[1].length - y[1].length || (x[1] < y[1] ? -1 : Number(x[1] > y[1]));
+  return Number(x[1] - y[1]);
 }
 
 /** @param {string} channel */
@@ -35,10 +41,7 @@ export function checkChannel(channel) {
 /** The field of a query or a frame that says where to start. @param {Start} start @returns {Record<string, any>} */
 export function startFields(start) {
   if (typeof start !== "string") return start;
-  if (start !== "latest" && start !== "earliest" && !parseCursor(start)) {
-    throw new TypeError(`"${start}" is no cursor, "latest" or "earliest"`);
-  }
-  return { after: start };
+  return { after: start === "latest" || start === "earliest" ? start : checkCursor(start) };
 }
 
 /** A message or a gap, as the page gets it. @param {any} wire @returns {Item} */
@@ -54,69 +57,49 @@ export function isGap(item) {
 
 /**
  * Whether an item, or only a cursor, goes on from `place`. Where the two can't be compared, the server's word counts:
- * it has told of the gap before. And it may say that a cursor is ahead of the log.
+ * it has told of the gap before. And it may say that a cursor is ahead of the log. Throws where it names no cursor.
  * @param {string} cursor @param {Start} place @param {Item} [item]
  */
 export function goesOn(cursor, place, item) {
-  return !(compare(cursor, place) <= 0) || (item !== undefined && isGap(item) && item.reason === "unknown");
+  return !(compare(checkCursor(cursor), place) <= 0) || /** @type {Gap | undefined} */ (item)?.reason === "unknown";
 }
 
 /** @param {unknown} data what to publish @returns {{ data: unknown } | { data64: string }} */
 export function dataFields(data) {
   if (data instanceof ArrayBuffer) data = new Uint8Array(data);
   if (!(data instanceof Uint8Array)) return { data: data ?? null };
-  let bytes = "";
-  for (const byte of data) bytes += String.fromCharCode(byte);
-  return { data64: btoa(bytes) };
+  return { data64: btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join("")) };
 }
 
 /**
- * An event stream, however its text is cut (HTML Living Standard §9.2.6). `onEvent` hears of each blank line, also of
- * those after which a browser fires nothing: an id without data is a cursor. `data` is null there.
+ * Read an event stream, however its text is cut (HTML Living Standard §9.2.6); returns what takes the text. `onEvent`
+ * hears of each blank line, also of those after which a browser fires nothing: an id without data is a cursor. `data`
+ * is null there. An event's name is left out, as the client reads it from the message.
+ * @param {(id: string, data: string | null) => void} onEvent
+ * @param {(milliseconds: number) => void} onRetry
+ * @returns {(text: string) => void}
  */
-export class EventStream {
-  id = "";
-  /** @type {number | null} */
-  retry = null;
-  #rest = "";
-  #afterReturn = false;
-  #id = "";
-  #event = "";
+export function readEvents(onEvent, onRetry) {
+  let rest = "";
+  let id = "";
   /** @type {string[]} */
-  #data = [];
-
-  /** @param {(event: { id: string, event: string, data: string | null }) => void} onEvent */
-  constructor(onEvent) {
-    this.onEvent = onEvent;
-  }
-
-  /** @param {string} text */
-  push(text) {
+  let data = [];
+  let afterReturn = false;
+  return (text) => {
     if (!text) return;
     // A line may end with CR LF, and the cut be between the two: this LF ends no line of its own.
-    if (this.#afterReturn && text[0] === "\n") text = text.slice(1);
-    this.#afterReturn = text.endsWith("\r");
-    const lines = (this.#rest + text).split(/\r\n|\r|\n/);
-    this.#rest = /** @type {string} */ (lines.pop());
-    for (const line of lines) this.#line(line);
-  }
-
-  /** @param {string} line */
-  #line(line) {
-    if (line === "") return this.#dispatch();
-    const [, name, value] = /** @type {RegExpExecArray} */ (/^([^:]*):? ?(.*)$/s.exec(line));
-    if (name === "data") this.#data.push(value);
-    else if (name === "event") this.#event = value;
-    else if (name === "id" && !value.includes("\0")) this.#id = value;
-    else if (name === "retry" && /^\d+$/.test(value)) this.retry = Number(value);
-  }
-
-  #dispatch() {
-    const data = this.#data.length ? this.#data.join("\n") : null;
-    const event = this.#event || "message";
-    this.#data = [];
-    this.#event = "";
-    this.id = this.#id;
-    this.onEvent({ id: this.id, event, data });
-  }
+    const lines = (rest + text.replace(afterReturn ? /^\n/ : "", "")).split(/\r\n|\r|\n/);
+    afterReturn = text.endsWith("\r");
+    rest = /** @type {string} */ (lines.pop());
+    for (const line of lines) {
+      const [, name, value] = /** @type {RegExpExecArray} */ (/^([^:]*):? ?(.*)$/s.exec(line));
+      if (!line) {
+        onEvent(id, data.length ? data.join("\n") : null);
+        data = [];
+      }
+      if (name === "data") data.push(value);
+      if (name === "id" && !value.includes("\0")) id = value;
+      if (name === "retry" && /^\d+$/.test(value)) onRetry(Number(value));
+    }
+  };
 }

@@ -1,0 +1,35 @@
+/**
+ * Which transport worked here last time, so that the next page need not find out again. Owns one item of
+ * `localStorage` for each server; without that, nothing is remembered.
+ */
+
+/** @import { Net, TransportName } from "./types.js" */
+
+/** The transport that worked last, if that is not long ago. @param {Net} net @returns {any} */
+export function recall(net) {
+  try {
+    const { name, until } = JSON.parse(memory()[keyOf(net)]);
+    return Date.now() < until ? name : null;
+  } catch {
+    return null; // nothing is kept, or there is nowhere to keep it
+  }
+}
+
+/** @param {Net} net @param {TransportName | null} name */
+export function remember(net, name) {
+  try {
+    memory()[keyOf(net)] = JSON.stringify({ name, until: Date.now() + net.timing.memory });
+  } catch {
+    // The page may not keep anything.
+  }
+}
+
+/** Only a page remembers: workers can't, and Node's `localStorage` would warn. @returns {any} */
+function memory() {
+  return globalThis.document && localStorage;
+}
+
+/** @param {Net} net */
+function keyOf(net) {
+  return `oncecast ${net.url("")}`;
+}
