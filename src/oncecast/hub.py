@@ -393,9 +393,7 @@ class Hub:
                 self._refuse(subscription, answer)
             return
         self.counters.pages += 1
-        if (
-            answer.upto > self.log.head
-        ):  # what has not been handed over yet will be, and goes the way of all that is live
+        if answer.upto > self.log.head:  # what has not been handed over yet will be, and goes out when it is
             messages = [message for message in answer.messages if message.seq <= self.log.head]
             answer = msgspec.structs.replace(answer, messages=messages, upto=self.log.head)
         if len(self._found) >= PAGES_FOUND:  # whoever still waits for the oldest asks again
@@ -409,7 +407,7 @@ class Hub:
         page = found.page
         block = found.blocks.get(format_)
         if block is None:
-            entries = [Entry(message, message.seq, 0.0) for message in page.messages]
+            entries = [Entry(message, message.seq, 0.0, held=False) for message in page.messages]
             block = found.blocks[format_] = self._block_of(entries, format_) if entries else b""
         return block, page.upto, len(page.messages), True
 
@@ -484,9 +482,8 @@ class Hub:
         subscription.lagging = True
         self.counters.blocked += 1
         if subscription.lag is Lag.DISCONNECT:
-            self._refuse(
-                subscription, Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
-            )
+            refusal = Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
+            self._refuse(subscription, refusal)
 
     def _refuse(self, subscription: Subscription, refusal: Refusal) -> None:
         if subscription.state is State.CLOSED:

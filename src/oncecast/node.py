@@ -175,7 +175,7 @@ class Node:
             return
         place = place or self.log.place_of(channels, start, page)
         gaps = place.gaps + self.log.gaps(channels, place, Reason.EXPIRED, page)
-        entries = [Entry(message, message.seq, 0.0) for message in page.messages]
+        entries = [Entry(message, message.seq, 0.0, held=False) for message in page.messages]
         done(Poll(entries, self.log.cursor(max(place.seq, page.upto)), gaps))
 
     def _found(
