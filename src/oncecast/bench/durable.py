@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .arena import Arena
-from .base import Plan, Row, alternate, number
+from .arena import Arena, payload, publisher_request, subscriber_request
+from .base import BenchError, Plan, Row, alternate, number, numbers, percentile
 from .processes import Bench
 from .publish import DATA, HEAD
 
@@ -26,15 +26,23 @@ WORKERS_TARGET = 0.65
 SUBSCRIBERS = 2000
 ROUNDS = 200
 DISK_SECONDS = 1.0
+REPLAYED = 1_000_000
+REPLAY = "replay@@@@@"
+REPLAY_SECONDS = 300.0
+LIVE = 100
+BATCH = 50
+EVERY_MICROS = 20_000
+MOST_ROUNDS = 20_000
 COMMIT_BYTES = 2 * (4096 + 24)  # two pages of the write-ahead log, with their headers: what a commit writes
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield the rates of publishing, without and with fsync, and the wall time of a fan-out with a second worker."""
+    """Yield the rates of publishing, the wall time of a fan-out with a second worker, and what a long replay does."""
     with tempfile.TemporaryDirectory(prefix="oncecast-bench-", dir=Path.cwd()) as folder:
         yield _process(bench, plan, Path(folder))
         yield _fsync(bench, plan, Path(folder))
         yield _workers(bench, plan, Path(folder))
+        yield from _replay(bench, plan, Path(folder))
 
 
 def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
@@ -93,6 +101,44 @@ def _workers(bench: Bench, plan: Plan, folder: Path) -> Row:
         "µs until the last has it",
         f"{count} subscribers of one channel on one log, {rounds} rounds; floor: the same with one worker",
         target=WORKERS_TARGET,
+    )
+
+
+def _replay(bench: Bench, plan: Plan, folder: Path) -> Iterator[Row]:
+    """Read a long log from its beginning, while others listen to another channel."""
+    count = REPLAYED // 100 if plan.quick else REPLAYED
+    server = bench.server(broker=f"sqlite:///{folder}/replay.db", retention__messages=2 * REPLAYED)
+    live = Arena(bench, server, "websocket")
+    live.subscribe(LIVE)
+    live.publisher()
+    first = server.request("POST", f"/v1/channels/{REPLAY.replace('@', '0')}", b'{"t":0}')["id"]
+    publisher = bench.sink(server.port, "websocket")
+    publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, REPLAY))}")
+    publisher.command(f"rounds {count // BATCH} {BATCH} 1 0")
+    alone = live.rounds(ROUNDS).micros
+    reader = bench.sink(server.port, "websocket")
+    request = bench.file(subscriber_request("websocket", REPLAY, query=f"?after={first}"))
+    live.sink.begin(f"rounds {MOST_ROUNDS} 1 1 {EVERY_MICROS}")
+    reader.command(f"storm 1 {request} {count}")
+    done = reader.command(f"await {REPLAY_SECONDS}")
+    live.sink.begin("stop")
+    beside = numbers(live.sink.answer(), "micros")
+    bench.stop_all()
+    if number(done, "holes") or number(done, "gaps") or number(done, "closed") or number(done, "behind"):
+        raise BenchError(f"in the replay, messages were lost or late: {done}")
+    yield Row(
+        name="replay",
+        unit="thousand messages per second",
+        figure=count / number(done, "seconds") / 1000,
+        note=f"{count:,} messages of one channel, from the first on, by one subscriber",
+    )
+    yield Row(
+        name="replay, latency p99",
+        unit="ms until the last of the live has it",
+        figure=percentile(beside, 99) / 1000,
+        floor=percentile(alone, 99) / 1000,
+        ratio=percentile(beside, 99) / percentile(alone, 99),
+        note=f"{LIVE} live subscribers of another channel, {len(beside)} messages meanwhile; floor: without the replay",
     )
 
 
