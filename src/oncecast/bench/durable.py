@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .arena import Arena, payload, publisher_request, subscriber_request
 from .base import BenchError, Plan, Row, alternate, number, numbers, percentile
-from .processes import Bench
+from .processes import Bench, Program
 from .publish import DATA, HEAD
 
 PUBLISHERS = 4
@@ -46,7 +46,9 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
 
 
 def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
-    rates = [_rate(bench, folder / f"process-{n}.db", "process", plan.rounds(REQUESTS)) for n in range(plan.pairs)]
+    load = _publishers(bench, folder, "process")
+    rates = [_rate(load, plan.rounds(REQUESTS)) for _ in range(plan.pairs + 1)][1:]
+    bench.stop_all()
     figure = statistics.median(rates)
     return Row(
         name="publish, process",
@@ -61,22 +63,16 @@ def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
 
 
 def _fsync(bench: Bench, plan: Plan, folder: Path) -> Row:
-    measured = alternate(
-        lambda: _disk(folder) / 1000,
-        lambda: _rate(bench, folder / f"fsync-{time.monotonic_ns()}.db", "fsync", plan.rounds(REQUESTS // 5)) / 1000,
-        plan.pairs,
-    )
-    return Row(
-        name="publish, fsync",
-        unit="thousand batches per second of the disk",
-        figure=measured.figure,
-        floor=measured.floor,
-        ratio=measured.ratio,
-        low=measured.low,
-        high=measured.high,
-        target=FSYNC_TARGET,
-        note=f"floor: thousand messages per second of {PUBLISHERS} publishers, each acknowledged after an fsync; "
+    load = _publishers(bench, folder, "fsync")
+    count = plan.rounds(REQUESTS // 5)
+    measured = alternate(lambda: _disk(folder) / 1000, lambda: _rate(load, count) / 1000, plan.pairs)
+    bench.stop_all()
+    return measured.row(
+        "publish, fsync",
+        "thousand batches per second of the disk",
+        f"floor: thousand messages per second of {PUBLISHERS} publishers, each acknowledged after an fsync; "
         f"a batch is {COMMIT_BYTES} bytes and fdatasync(2)",
+        target=FSYNC_TARGET,
     )
 
 
@@ -142,16 +138,18 @@ def _replay(bench: Bench, plan: Plan, folder: Path) -> Iterator[Row]:
     )
 
 
-def _rate(bench: Bench, file: Path, durability: str, count: int) -> float:
-    """Return the messages per second that are acknowledged to four publishers."""
-    server = bench.server(pinned=False, workers=2, broker=f"sqlite:///{file}", durability=durability)
-    load = bench.load(server.port, PUBLISHERS, HEAD + b"Content-Length: %d\r\n\r\n" % len(DATA) + DATA)
-    load.command(f"run {count // 10}")
+def _publishers(bench: Bench, folder: Path, durability: str) -> Program:
+    """Return four publishers of a server with two workers."""
+    broker = f"sqlite:///{folder}/{durability}.db"
+    server = bench.server(pinned=False, workers=2, broker=broker, durability=durability)
+    return bench.load(server.port, PUBLISHERS, HEAD + b"Content-Length: %d\r\n\r\n" % len(DATA) + DATA)
+
+
+def _rate(load: Program, count: int) -> float:
+    """Return the messages per second that are acknowledged."""
     began = time.monotonic()
     done = load.command(f"run {count}")
-    seconds = time.monotonic() - began
-    bench.stop_all()
-    return number(done, "requests") / seconds
+    return number(done, "requests") / (time.monotonic() - began)
 
 
 def _disk(folder: Path) -> float:
