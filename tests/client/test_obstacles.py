@@ -11,7 +11,7 @@ from oncecast.testing.client_matrix import measure
 from oncecast.testing.matrix_listeners import python
 from oncecast.testing.obstacles import MATRIX
 
-SCALE = 0.1
+SCALE = 0.15
 FIRST_SECONDS, WORST_SECONDS, BACK_SECONDS = 5.0, 10.0, 60.0
 WORST = "all-silent"
 SLACK = 1.0  # of real time: a loaded machine does not scale

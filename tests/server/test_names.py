@@ -55,6 +55,16 @@ def spaced(source: str) -> str:
         ("const name = `${other} ${((one) => one)(1)}`; name;", "const t = `${other} ${((t) => t)(1)}`; t;"),
         ("async function* each() { } each();", "async function* t() { } t();"),
         ("export const start = 1; start;", "export const start = 1; start;"),
+        ("f((one) => `${one}-${two}-` + one, one2 => 1);", "f((t) => `${t}-${two}-` + t, t => 1);"),
+        ("f(a ? (one) => one : two, (one) => (one ? b : one));", "f(a ? (t) => t : two, (t) => (t ? b : t));"),
+        ("f((one) => one ? b : one);", "f((t) => t ? b : t);"),
+        ("for (const one of a) f(`${one}${one}`); f(one2);", "for (const t of a) f(`${t}${t}`); f(one2);"),
+        (
+            "for (const one of a) if (one) { f(one); } else { g(one); } h();",
+            "for (const t of a) if (t) { f(t); } else { g(t); } h();",
+        ),
+        ("for (const one of a) while (one) { f(one); } h();", "for (const t of a) while (t) { f(t); } h();"),
+        ("f(function (one) { return one; });", "f(function (t) { return t; });"),
         ("export class t { } const text = 1; text(t);", "export class t { } const e = 1; e(t);"),
         ("const one = Symbol.for('a'); f(Symbol.for('b'), one);", "const t = Symbol.for('a'); f(Symbol.for('b'), t);"),
         ("const text = 1; t(text);", "const e = 1; t(e);"),
@@ -64,6 +74,13 @@ def spaced(source: str) -> str:
 def test_names(source: str, expected: str) -> None:
     """Variables are shortened, most used first; properties, globals and exports stay, and no global is covered."""
     assert spaced(expected) == short(source).replace(":", " : ").replace("  ", " ")
+
+
+def test_more_names_than_letters() -> None:
+    """Once the letters are used up, names of two follow, and no two are the same."""
+    out = short("".join(f"const name{n} = {n};" for n in range(100)))
+    names = [words[1] for line in out.split(" ;") if len(words := line.split()) == 4]
+    assert (100, {1, 2}) == (len(set(names)), {len(name) for name in names})
 
 
 def test_a_letter_is_used_again_where_its_other_owner_can_not_be_seen() -> None:

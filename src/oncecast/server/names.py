@@ -150,17 +150,16 @@ class _Names:
             questions += text == "?"
             if text == ":" and (questions := questions - 1) < 0:
                 break
-            at = self.close.get(at, at) + (0 if self._continues(at) else 1)
+            while at in self.close:  # over a bracket, or from piece to piece of a template
+                at = self.close[at]
+            at += 1
         return at
-
-    def _continues(self, at: int) -> bool:
-        """Say whether a template goes on after a substitution: its next piece opens another one."""
-        return at in self.close and self.close[at] in self.close
 
     def _statement_end(self, at: int) -> int:
         """Return the last token of a statement that is no block: of `if`, with its `else`."""
         while self.texts[at] != ";":
-            at = self.close.get(at, at)
+            while at in self.close:
+                at = self.close[at]
             if self.texts[at] == "}" and self.texts[at + 1] != "else":
                 return at
             at += 1

@@ -129,12 +129,12 @@ def _is_empty_statement(out: list[Token]) -> bool:
     """Say whether the semicolon at the end is the whole body of a loop or an `if`."""
     if out[-2].text != ")":
         return False
-    depth = 0
-    for i in range(len(out) - 2, 0, -1):
-        depth += (out[i].text == ")") - (out[i].text == "(")
-        if not depth:
-            return out[i - 1].text in _CONTROL
-    raise ScriptError("a bracket that nothing opens")
+    at = len(out) - 2
+    depth = 1
+    while depth:
+        at -= 1
+        depth += (out[at].text == ")") - (out[at].text == "(")
+    return out[at - 1].text in _CONTROL
 
 
 def _text(tokens: list[Token]) -> str:
