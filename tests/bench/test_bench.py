@@ -36,6 +36,7 @@ ROWS = {
     "stalled": ["stalled, latency p99", "stalled, memory", "stalled, silent loss"],
     "scale": ["scale, subscribers", "scale, channels", "scale, channels of one"],
     "storm": [f"{row}, {transport}" for transport in ("websocket", "sse") for row in ("storm", "storm latency p99")],
+    "durable": ["publish, process", "publish, fsync", "two workers", "replay", "replay, latency p99"],
 }
 
 

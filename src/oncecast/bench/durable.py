@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .arena import Arena
-from .base import Plan, Row, alternate, number
-from .processes import Bench
+from .arena import Arena, payload, publisher_request, subscriber_request
+from .base import BenchError, Plan, Row, alternate, number, numbers, percentile
+from .processes import Bench, Program
 from .publish import DATA, HEAD
 
 PUBLISHERS = 4
@@ -26,19 +26,29 @@ WORKERS_TARGET = 0.65
 SUBSCRIBERS = 2000
 ROUNDS = 200
 DISK_SECONDS = 1.0
+REPLAYED = 1_000_000
+REPLAY = "replay@@@@@"
+REPLAY_SECONDS = 300.0
+LIVE = 100
+BATCH = 50
+EVERY_MICROS = 20_000
+MOST_ROUNDS = 20_000
 COMMIT_BYTES = 2 * (4096 + 24)  # two pages of the write-ahead log, with their headers: what a commit writes
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield the rates of publishing, without and with fsync, and the wall time of a fan-out with a second worker."""
+    """Yield the rates of publishing, the wall time of a fan-out with a second worker, and what a long replay does."""
     with tempfile.TemporaryDirectory(prefix="oncecast-bench-", dir=Path.cwd()) as folder:
         yield _process(bench, plan, Path(folder))
         yield _fsync(bench, plan, Path(folder))
         yield _workers(bench, plan, Path(folder))
+        yield from _replay(bench, plan, Path(folder))
 
 
 def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
-    rates = [_rate(bench, folder / f"process-{n}.db", "process", plan.rounds(REQUESTS)) for n in range(plan.pairs)]
+    load = _publishers(bench, folder, "process")
+    rates = [_rate(load, plan.rounds(REQUESTS)) for _ in range(plan.pairs + 1)][1:]
+    bench.stop_all()
     figure = statistics.median(rates)
     return Row(
         name="publish, process",
@@ -53,22 +63,16 @@ def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
 
 
 def _fsync(bench: Bench, plan: Plan, folder: Path) -> Row:
-    measured = alternate(
-        lambda: _disk(folder) / 1000,
-        lambda: _rate(bench, folder / f"fsync-{time.monotonic_ns()}.db", "fsync", plan.rounds(REQUESTS // 5)) / 1000,
-        plan.pairs,
-    )
-    return Row(
-        name="publish, fsync",
-        unit="thousand batches per second of the disk",
-        figure=measured.figure,
-        floor=measured.floor,
-        ratio=measured.ratio,
-        low=measured.low,
-        high=measured.high,
-        target=FSYNC_TARGET,
-        note=f"floor: thousand messages per second of {PUBLISHERS} publishers, each acknowledged after an fsync; "
+    load = _publishers(bench, folder, "fsync")
+    count = plan.rounds(REQUESTS // 5)
+    measured = alternate(lambda: _disk(folder) / 1000, lambda: _rate(load, count) / 1000, plan.pairs)
+    bench.stop_all()
+    return measured.row(
+        "publish, fsync",
+        "thousand batches per second of the disk",
+        f"floor: thousand messages per second of {PUBLISHERS} publishers, each acknowledged after an fsync; "
         f"a batch is {COMMIT_BYTES} bytes and fdatasync(2)",
+        target=FSYNC_TARGET,
     )
 
 
@@ -96,16 +100,56 @@ def _workers(bench: Bench, plan: Plan, folder: Path) -> Row:
     )
 
 
-def _rate(bench: Bench, file: Path, durability: str, count: int) -> float:
-    """Return the messages per second that are acknowledged to four publishers."""
-    server = bench.server(pinned=False, workers=2, broker=f"sqlite:///{file}", durability=durability)
-    load = bench.load(server.port, PUBLISHERS, HEAD + b"Content-Length: %d\r\n\r\n" % len(DATA) + DATA)
-    load.command(f"run {count // 10}")
+def _replay(bench: Bench, plan: Plan, folder: Path) -> Iterator[Row]:
+    """Read a long log from its beginning, while others listen to another channel."""
+    count = REPLAYED // 100 if plan.quick else REPLAYED
+    server = bench.server(broker=f"sqlite:///{folder}/replay.db", retention__messages=2 * REPLAYED)
+    live = Arena(bench, server, "websocket")
+    live.subscribe(LIVE)
+    live.publisher()
+    first = server.request("POST", f"/v1/channels/{REPLAY.replace('@', '0')}", b'{"t":0}')["id"]
+    publisher = bench.sink(server.port, "websocket")
+    publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, REPLAY))}")
+    publisher.command(f"rounds {count // BATCH} {BATCH} 1 0")
+    alone = live.rounds(ROUNDS).micros
+    reader = bench.sink(server.port, "websocket")
+    request = bench.file(subscriber_request("websocket", REPLAY, query=f"?after={first}"))
+    live.sink.begin(f"rounds {MOST_ROUNDS} 1 1 {EVERY_MICROS}")
+    reader.command(f"storm 1 {request} {count}")
+    done = reader.command(f"await {REPLAY_SECONDS}")
+    live.sink.begin("stop")
+    beside = numbers(live.sink.answer(), "micros")
+    bench.stop_all()
+    if number(done, "holes") or number(done, "gaps") or number(done, "closed") or number(done, "behind"):
+        raise BenchError(f"in the replay, messages were lost or late: {done}")
+    yield Row(
+        name="replay",
+        unit="thousand messages per second",
+        figure=count / number(done, "seconds") / 1000,
+        note=f"{count:,} messages of one channel, from the first on, by one subscriber",
+    )
+    yield Row(
+        name="replay, latency p99",
+        unit="ms until the last of the live has it",
+        figure=percentile(beside, 99) / 1000,
+        floor=percentile(alone, 99) / 1000,
+        ratio=percentile(beside, 99) / percentile(alone, 99),
+        note=f"{LIVE} live subscribers of another channel, {len(beside)} messages meanwhile; floor: without the replay",
+    )
+
+
+def _publishers(bench: Bench, folder: Path, durability: str) -> Program:
+    """Return four publishers of a server with two workers."""
+    broker = f"sqlite:///{folder}/{durability}.db"
+    server = bench.server(pinned=False, workers=2, broker=broker, durability=durability)
+    return bench.load(server.port, PUBLISHERS, HEAD + b"Content-Length: %d\r\n\r\n" % len(DATA) + DATA)
+
+
+def _rate(load: Program, count: int) -> float:
+    """Return the messages per second that are acknowledged."""
     began = time.monotonic()
     done = load.command(f"run {count}")
-    seconds = time.monotonic() - began
-    bench.stop_all()
-    return number(done, "requests") / seconds
+    return number(done, "requests") / (time.monotonic() - began)
 
 
 def _disk(folder: Path) -> float:
