@@ -25,7 +25,7 @@ from oncecast.server import supervisor as module
 from oncecast.server.child import State
 from oncecast.server.metrics import Measures
 from oncecast.server.settings import Settings
-from oncecast.server.supervisor import Supervisor, pause_after
+from oncecast.server.supervisor import Phase, Supervisor, pause_after
 
 if TYPE_CHECKING:
     from tests.server.conftest import Answer, Site
@@ -500,7 +500,7 @@ async def test_counters_do_not_go_backwards_when_workers_are_replaced(start: Sta
 async def test_workers_that_cant_begin_end_the_start(tmp_path: Path, start: Start) -> None:
     """At the first start a fault is the operator's to mend: it is said in one line, and nothing is tried again."""
     (tmp_path / "obstacle").touch()
-    with pytest.raises(AssertionError, match=r"ConfigurationError: worker 1: it ended at its start"):
+    with pytest.raises(AssertionError, match=r"ConfigurationError: no worker could begin"):
         await start()
 
 
@@ -508,15 +508,18 @@ async def test_workers_that_cant_begin_end_the_start(tmp_path: Path, start: Star
 
 
 class FakeChild:
-    """A child that does what the test says. `room` is how often the system has a process to give."""
+    """A child that does what the test says: `room` processes can be started, and if `slow` they serve later."""
 
     room = 0
+    slow = False
     started: list[FakeChild]
 
     def __init__(self) -> None:
         self.state = State.SERVING
+        self.served = True
         self.settled = asyncio.Event()
-        self.settled.set()
+        if not self.slow:
+            self.settled.set()
         self.began = 0.0
         self.pid = 1
         self.failure = None
@@ -566,6 +569,32 @@ async def test_no_room_for_a_successor(supervisor: Supervisor, caplog: pytest.Lo
     supervisor.left(FakeChild.started[0])  # type: ignore[arg-type]  # one that has a successor needs none
     await asyncio.sleep(0)
     assert 2 == len(FakeChild.started)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_one_that_dies_before_the_others_have_begun_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, serves: bool
+) -> None:
+    """At the first start only workers of which none could serve are a reason to give up."""
+    FakeChild.started, FakeChild.room = [], 3
+    monkeypatch.setattr(module, "Child", FakeChild)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+    supervisor = Supervisor(Settings(), [[], []], Settings)
+    monkeypatch.setattr(FakeChild, "slow", True)
+    starting = asyncio.create_task(supervisor.start())
+    await until(lambda: len(FakeChild.started) == 2)
+    dies, slow = FakeChild.started
+    dies.served = serves
+    dies.settled.set()
+    dies.ended.set()
+    if serves:
+        await until(lambda: len(FakeChild.started) == 3)
+        assert not starting.done()
+    slow.settled.set()
+    await asyncio.wait_for(starting, SECONDS)
+    await until(lambda: len(FakeChild.started) == 3)
+    assert Phase.SERVING is supervisor.phase
+    await supervisor.stop(asyncio.Event())
 
 
 async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:

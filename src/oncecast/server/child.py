@@ -78,6 +78,7 @@ class Child:
         self.state = State.STARTING
         self.settled = asyncio.Event()  # it serves, or never will
         self.began = asyncio.get_running_loop().time()
+        self.served = False
         self.failure: str | None = None
         self.measures = Measures()
         self._process = process
@@ -118,6 +119,7 @@ class Child:
                 case Ready():
                     if self.state is State.STARTING:
                         self._move(State.SERVING)
+                        self.served = True
                     self.settled.set()
                 case Failed(reason=reason):
                     self.failure = reason

@@ -65,6 +65,7 @@ class Supervisor:
         self._children: set[Child] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._begun = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
         self._collecting: asyncio.Task[None] | None = None
         self._askers: list[Child] = []
@@ -72,24 +73,27 @@ class Supervisor:
         self._restarts = 0
 
     async def start(self) -> None:
-        """Start every worker, and wait until they serve. Raises `ConfigurationError` where one can't."""
+        """Start every worker, and wait until they serve. Raises `ConfigurationError` where none of them can."""
         for slot in self._slots:
             set_patience(slot.sockets, self.settings.limits.heartbeat_seconds)
             slot.child = await self._start(slot)
-        for slot in self._slots:
-            assert slot.child is not None
-            await slot.child.settled.wait()
-            if slot.child.state is State.ENDED and not self._stopping.is_set():
-                reason = slot.child.failure or "it ended at its start; what it said stands above"
-                await self.stop(asyncio.Event())
-                raise ConfigurationError(f"worker {slot.number}: {reason}")
-        if not self._stopping.is_set():
-            self.phase = Phase.SERVING
+        first = [slot.child for slot in self._slots if slot.child is not None]
+        for child in first:
+            await child.settled.wait()
+        if self._stopping.is_set():
+            return
+        if not any(child.served for child in first):
+            reasons = [child.failure for child in first if child.failure]
+            await self.stop(asyncio.Event())
+            raise ConfigurationError([*reasons, "no worker could begin; what they said stands above"][0])
+        self.phase = Phase.SERVING
+        self._begun.set()
 
     async def stop(self, cut_off: asyncio.Event) -> None:
         """Take no more connections, let every worker drain, and wait for their end. The event makes it quick."""
         self.phase = Phase.STOPPING
         self._stopping.set()
+        self._begun.set()
         for slot in self._slots:
             for sock in slot.sockets:
                 sock.close()
@@ -140,7 +144,9 @@ class Supervisor:
         status = await child.run()
         self._children.discard(child)
         self._past = add([self._past, lasting(child.measures)])
-        if slot.child is not child or self.phase is not Phase.SERVING:
+        if not child.served:
+            await self._begun.wait()  # where none can serve, `start` gives up
+        if slot.child is not child or self.phase is Phase.STOPPING:
             return
         slot.child = None
         self._restarts += 1
@@ -162,7 +168,7 @@ class Supervisor:
             if slot.pause:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), slot.pause)
-            if slot.child is not None or self.phase is not Phase.SERVING:
+            if slot.child is not None or self.phase is Phase.STOPPING:
                 return
             try:
                 child = await self._start(slot)
@@ -216,7 +222,7 @@ class Supervisor:
     def left(self, child: Child) -> None:
         """Give a slot whose worker drains, and was not told to from here, its successor now and not at its end."""
         slot = next((slot for slot in self._slots if slot.child is child), None)
-        if slot is not None and self.phase is Phase.SERVING:
+        if slot is not None and self.phase is not Phase.STOPPING:
             when = self._pause(slot, child)
             logger.info("worker %d (process %d) drains; its successor starts %s", slot.number, child.pid, when)
             slot.child = None
