@@ -29,6 +29,7 @@ from .message import MAX_SEQ, Cursor, Gap, Mark, Message, Page, Reason, Retentio
 
 ENTRY_BYTES = 400  # what the objects around one message weigh, measured with tracemalloc; counted against max_bytes
 MARKS = 100_000  # channels with nothing left whose trimmed mark is kept apart; older ones share one mark
+LOOSE = -math.inf  # when an entry was appended that never was: it is made of a page of the history
 SWEEP_CHANNELS = 2_000  # channels looked at in one sweep, so that a sweep stays well under a millisecond or two
 
 
@@ -71,6 +72,11 @@ def hold_until_last(gaps: list[Gap], here: Cursor) -> list[Gap]:
     hears of all of them, where a cursor past the first would leave the others unsaid.
     """
     return [msgspec.structs.replace(gap, cursor=here) for gap in gaps[:-1]] + gaps[-1:]
+
+
+def loose_entry(message: Message) -> Entry:
+    """Return an entry for a message of the history. It is in no window, so what it is encoded to is not counted."""
+    return Entry(message, message.seq, LOOSE)
 
 
 _seq_of = attrgetter("seq")
@@ -168,7 +174,8 @@ class Log:
         data = held.get(encoding)
         if data is None:
             data = held[encoding] = encoding.message(entry.message, self.epoch)
-            if entry.seq > self.mark(entry.message.channel).seq:  # else it is gone from the window already
+            # Else it was never in the window, or is gone from there already.
+            if entry.appended is not LOOSE and entry.seq > self.mark(entry.message.channel).seq:
                 self.bytes += len(data)
         return data
 
@@ -292,6 +299,13 @@ class Log:
         elif start.kind is not StartKind.CURSOR:
             place.forgiven = {name: mark.seq for name, mark in page.marks.items()}
         return place
+
+    def heed(self, page: Page) -> None:
+        """Let go of what the broker has trimmed: nobody may be given what it has been told is missing."""
+        for name, mark in page.marks.items():
+            window = self._windows.get(name)
+            while window is not None and len(window) and window.entries[window.first].seq <= mark.seq:
+                self._drop(window)
 
     def forget(self, seq: int) -> None:
         """Empty the window: what comes next is above `seq`, and what is before it is in the history alone."""
