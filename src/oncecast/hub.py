@@ -33,13 +33,13 @@ from itertools import repeat
 import msgspec
 
 from .errors import Refusal
-from .log import Entry, Log, Place, hold_until_last
+from .log import Entry, Log, Place, hold_until_last, loose_entry
 from .message import Cursor, Gap, Message, Page, Reason
 from .subscription import Audience, Format, Lag, Sink, State, Subscription
 
 PAGE_MESSAGES = 256  # a page of backlog: enough to be written as one block,
 PAGE_BYTES = 32 << 10  # small enough that a stalled reader holds little more than this
-PAGES_FOUND = 64  # pages of the history that are held for those who wait for them
+PAGES_FOUND = 64  # pages of the history that are asked for, or held for those who have asked: 2 MiB
 PAGES_PER_TURN = 64  # a backlog that many read at once may not hold up the live ones for longer than this
 
 LIVE = State.LIVE  # a name for the member: to look it up on its class costs more than the comparison
@@ -52,13 +52,14 @@ Read = Callable[[tuple[str, ...], int, int, int, Callable[[Page | Refusal], None
 
 
 class _Found:
-    """A page of the history, and its bytes in the formats that were asked for."""
+    """A page of the history, its bytes in the formats that were asked for, and how many have not yet come for it."""
 
-    __slots__ = ("blocks", "page")
+    __slots__ = ("blocks", "page", "waiting")
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.blocks: dict[Format, bytes] = {}
+        self.waiting = 0
 
 
 @dataclass(slots=True)
@@ -106,7 +107,10 @@ class Hub:
         self._read = read
         self._asked: dict[Key, list[Subscription]] = {}
         self._found: dict[Key, _Found] = {}
-        self._ahead: list[Subscription] = []
+        self._kept: dict[Subscription, Key] = {}  # which page is kept for whom, who is in the queue then
+        self._ahead: dict[Subscription, None] = {}  # what they are to read on from is still to come
+        self._calls: list[Callable[[], None]] = []
+        self._later: dict[Subscription, None] = {}  # they ask once fewer do
 
     # -- what the node calls
 
@@ -148,6 +152,26 @@ class Hub:
         self.flushed = self.log.head
         self._let_go_on()
 
+    def refuse(self, subscription: Subscription, refusal: Refusal) -> None:
+        """Tell a subscription why it can't go on, unless it has ended."""
+        if subscription.state is State.CLOSED:
+            return
+        try:
+            subscription.sink.refuse(refusal)
+        except Exception as error:  # noqa: BLE001 - as in `_write_all`
+            self._on_fault(error)
+
+    def is_ahead(self, page: Page) -> bool:
+        """Return whether something is trimmed already that may yet be on its way here.
+
+        A gap would tell of what is then delivered, so whoever was to get the page asks again, `once_further`.
+        """
+        return any(mark.seq > self.log.head for mark in page.marks.values())
+
+    def once_further(self, call: Callable[[], None]) -> None:
+        """Call it once more of the log has been handed over."""
+        self._calls.append(call)
+
     # -- what the transports call
 
     def gather(self, subscriptions: Iterable[Subscription]) -> None:
@@ -168,6 +192,8 @@ class Hub:
             self._leave(subscription)
         subscription.move(State.CLOSED)
         subscription.place = None
+        self._ahead.pop(subscription, None)
+        self._later.pop(subscription, None)
         self.subscriptions -= 1
 
     def block(self, subscriptions: Iterable[Subscription]) -> None:
@@ -188,7 +214,7 @@ class Hub:
                 subscription.move(State.CATCHING_UP)
                 if subscription.place is None:
                     continue
-                if subscription.lag is Lag.LATEST and self._may_skip(subscription.channels, subscription.place.seq):
+                if subscription.lag is Lag.LATEST and self._may_skip(subscription.channels, subscription.place):
                     self._skip(subscription)
                 self._queue(subscription)
 
@@ -316,22 +342,27 @@ class Hub:
     # -- catching up
 
     def _catch_up(self) -> None:
+        for _ in range(min(len(self._later), self._may_ask())):
+            subscription = next(iter(self._later))
+            del self._later[subscription]
+            if subscription.behind():
+                self._queue(subscription)
         for _ in range(min(PAGES_PER_TURN, len(self._behind))):
             subscription = self._behind.popleft()
             subscription.queued = False
             if subscription.behind():
                 self._turn_page(subscription)
-        if self._behind:
+            self._let_go(subscription)
+        if self._behind or (self._later and self._may_ask() > 0):
             self._wake()
         else:
             self._pages.clear()
-            self._found.clear()
 
     def _turn_page(self, subscription: Subscription) -> None:
         place = subscription.place
         assert place is not None
         if place.seq > self.log.head:
-            self._ahead.append(subscription)
+            self._ahead[subscription] = None
             return
         found = None
         if not self._covered(subscription.channels, place.seq):
@@ -363,7 +394,10 @@ class Hub:
 
     def _let_go_on(self) -> None:
         """Those whose cursor, of another node, was ahead of this one may have been met by now."""
-        ahead, self._ahead = self._ahead, []
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+        ahead, self._ahead = self._ahead, {}
         for subscription in ahead:
             if subscription.behind():
                 self._queue(subscription)
@@ -371,9 +405,22 @@ class Hub:
     def _covered(self, channels: tuple[str, ...], seq: int) -> bool:
         return self._read is None or self.log.covers(channels, seq)
 
-    def _may_skip(self, channels: tuple[str, ...], seq: int) -> bool:
-        """Return whether the newest value of each channel is known here."""
-        return self._covered(channels, seq) or all(self.log.newest((channel,)) > seq for channel in channels)
+    def _may_skip(self, channels: tuple[str, ...], place: Place) -> bool:
+        """Return whether the window holds enough to tell what `_skip` would skip, and all that is not skipped."""
+        if self._covered(channels, place.seq):
+            return True
+        newest = self._oldest_newest(channels, place.seq)
+        for channel in channels:
+            mark = self.log.mark(channel).seq
+            if mark > place.seq:
+                skipped = self.log.read_after((channel,), place.seq, 1)
+                if mark >= newest or not skipped or skipped[0].seq >= newest:
+                    return False
+        return not place.anew
+
+    def _oldest_newest(self, channels: tuple[str, ...], seq: int) -> int:
+        """Return the oldest of the channels' newest values after `seq`, or 0."""
+        return min((n for c in channels if (n := self.log.newest((c,))) > seq), default=0)
 
     def _ask(self, subscription: Subscription, seq: int) -> None:
         """Let it wait for a page of the history; those who stand at the same place wait for the same."""
@@ -382,32 +429,57 @@ class Hub:
         if waiting is not None:
             waiting.append(subscription)
             return
+        if self._may_ask() <= 0:
+            self._later[subscription] = None
+            return
         self._asked[key] = [subscription]
         assert self._read is not None
         self._read(subscription.channels, seq, PAGE_MESSAGES, PAGE_BYTES, partial(self._answered, key))
 
     def _answered(self, key: Key, answer: Page | Refusal) -> None:
         waiting = self._asked.pop(key)
+        if self._later:
+            self._wake()
         if isinstance(answer, Refusal):
             for subscription in waiting:
-                self._refuse(subscription, answer)
+                self.refuse(subscription, answer)
             return
         self.counters.pages += 1
-        if answer.upto > self.log.head:  # what has not been handed over yet will be, and goes out when it is
-            messages = [message for message in answer.messages if message.seq <= self.log.head]
-            answer = msgspec.structs.replace(answer, messages=messages, upto=self.log.head)
-        if len(self._found) >= PAGES_FOUND:  # whoever still waits for the oldest asks again
-            del self._found[next(iter(self._found))]
-        self._found[key] = _Found(answer)
-        for subscription in waiting:
+        if self.is_ahead(answer):
+            self._ahead.update(dict.fromkeys(waiting))
+            return
+        self.log.heed(answer)
+        head = self.log.head
+        if answer.upto > head:  # what has not been handed over yet will be, and goes out when it is
+            messages = [message for message in answer.messages if message.seq <= head]
+            answer = msgspec.structs.replace(answer, messages=messages, upto=head)
+        found = _Found(answer)
+        for subscription in dict.fromkeys(waiting):
             if subscription.behind():
+                self._let_go(subscription)
+                self._found[key] = found
+                found.waiting += 1
+                self._kept[subscription] = key
                 self._queue(subscription)
+
+    def _may_ask(self) -> int:
+        """Return for how many pages more there is room."""
+        return PAGES_FOUND - len(self._asked) - len(self._found)
+
+    def _let_go(self, subscription: Subscription) -> None:
+        """Let go of the page that is kept for a subscription, if one is."""
+        key = self._kept.pop(subscription, None)
+        if key is not None:
+            found = self._found[key]
+            found.waiting -= 1
+            if not found.waiting:
+                del self._found[key]
 
     def _block_found(self, found: _Found, format_: Format) -> tuple[bytes, int, int, bool]:
         page = found.page
         block = found.blocks.get(format_)
         if block is None:
-            entries = [Entry(message, message.seq, 0.0, held=False) for message in page.messages]
+            entries = [loose_entry(message) for message in page.messages]
             block = found.blocks[format_] = self._block_of(entries, format_) if entries else b""
         return block, page.upto, len(page.messages), True
 
@@ -483,15 +555,7 @@ class Hub:
         self.counters.blocked += 1
         if subscription.lag is Lag.DISCONNECT:
             refusal = Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
-            self._refuse(subscription, refusal)
-
-    def _refuse(self, subscription: Subscription, refusal: Refusal) -> None:
-        if subscription.state is State.CLOSED:
-            return
-        try:
-            subscription.sink.refuse(refusal)
-        except Exception as error:  # noqa: BLE001 - as in `_write_all`
-            self._on_fault(error)
+            self.refuse(subscription, refusal)
 
     def _skip(self, subscription: Subscription) -> None:
         """Move a subscription that lagged to just before its newest value, with a gap where that skips any.
@@ -502,7 +566,7 @@ class Hub:
         assert place is not None
         behind = self.log.cursor(place.seq)
         trimmed = {gap.channel: gap for gap in self.log.gaps(subscription.channels, place, Reason.SLOW)}
-        newest = min((n for c in subscription.channels if (n := self.log.newest((c,))) > place.seq), default=0)
+        newest = self._oldest_newest(subscription.channels, place.seq)
         before, place.seq = place.seq, max(place.seq, newest - 1)
         here = self.log.cursor(place.seq)
         gaps = []

@@ -81,6 +81,11 @@ def hold_until_last(gaps: list[Gap], here: Cursor) -> list[Gap]:
     return [msgspec.structs.replace(gap, cursor=here) for gap in gaps[:-1]] + gaps[-1:]
 
 
+def loose_entry(message: Message) -> Entry:
+    """Return an entry for a message of the history. It is in no window, so what it is encoded to is not counted."""
+    return Entry(message, message.seq, -math.inf, held=False)
+
+
 _seq_of = attrgetter("seq")
 _time_of = attrgetter("message.time")
 
@@ -319,6 +324,13 @@ class Log:
         elif start.kind is not StartKind.CURSOR:
             place.forgiven = {name: mark.seq for name, mark in page.marks.items()}
         return place
+
+    def heed(self, page: Page) -> None:
+        """Let go of what the broker has trimmed: nobody may be given what it has been told is missing."""
+        for name, mark in page.marks.items():
+            window = self._windows.get(name)
+            while window is not None and len(window) and window.entries[window.first].seq <= mark.seq:
+                self._drop(window)
 
     def forget(self, seq: int) -> None:
         """Empty the window: what comes next is above `seq`, and what is before it is in the history alone."""

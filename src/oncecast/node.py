@@ -16,7 +16,7 @@ import msgspec
 from .brokers.base import Broker, Done, History
 from .errors import Refusal
 from .hub import Hub
-from .log import Encoding, Entry, Log, Place
+from .log import Encoding, Entry, Log, Place, loose_entry
 from .message import Cursor, Draft, Gap, Message, Page, Reason, Retention, Start, StartKind
 from .subscription import Format, Lag, Sink, State, Subscription
 
@@ -90,15 +90,11 @@ class Node:
         """
         place = self.log.locate(channels, start)
         if place is None:
-            self._history_of(start).read(
-                channels, start, limit, POLL_BYTES, partial(self._polled, channels, start, None, done)
-            )
+            self._read_poll(channels, start, None, limit, done)
         elif self._history is None or self.log.covers(channels, place.seq):
             done(self._poll(channels, place, limit))
         else:
-            start = Start(StartKind.CURSOR, self.log.cursor(place.seq))
-            polled = partial(self._polled, channels, start, place, done)
-            self._history.read(channels, start, limit, POLL_BYTES, polled)
+            self._read_poll(channels, Start(StartKind.CURSOR, self.log.cursor(place.seq)), place, limit, done)
 
     def subscribe(
         self,
@@ -113,16 +109,29 @@ class Node:
 
         `attached` is called once, with its place, before the hub writes to the sink: it announces `place.told` and then
         `place.gaps`. That is before this returns, except where the start has to be looked up in the broker's history;
-        and not at all if the subscription ends first, or the sink is told why it can't begin (`refuse`).
+        and not at all if the subscription ends first, or the sink is told why it can't begin (`refuse`). Raises
+        `Refusal` where that is known at once.
         """
         place = self.log.locate(channels, start)
         subscription = Subscription(channels, format, sink, place, self._lag(channels), descriptor)
         self.hub.attach(subscription)
         if place is not None:
             attached(place)
-        else:
-            found = partial(self._found, subscription, start, attached)
-            self._history_of(start).read(channels, start, 0, 0, found)
+            return subscription
+        early: list[Refusal] = []
+        returned = False
+
+        def found(page: Page | Refusal) -> None:
+            if isinstance(page, Refusal) and not returned:
+                early.append(page)
+            else:
+                self._found(subscription, start, attached, page)
+
+        self._history_of(start).read(channels, start, 0, 0, found)
+        returned = True
+        if early:  # nothing has been said to the subscriber yet, so this can be the answer
+            self.hub.detach(subscription)
+            raise early[0]
         return subscription
 
     def change(self, max_bytes: int) -> None:
@@ -162,20 +171,36 @@ class Node:
         seq = entries[-1].seq if cut else max(place.seq, self.log.head)
         return Poll(entries, self.log.cursor(seq), place.gaps)
 
+    def _read_poll(
+        self,
+        channels: tuple[str, ...],
+        start: Start,
+        place: Place | None,
+        limit: int,
+        done: Callable[[Poll | Refusal], None],
+    ) -> None:
+        polled = partial(self._polled, channels, start, place, limit, done)
+        self._history_of(start).read(channels, start, limit, POLL_BYTES, polled)
+
     def _polled(
         self,
         channels: tuple[str, ...],
         start: Start,
         place: Place | None,
+        limit: int,
         done: Callable[[Poll | Refusal], None],
         page: Page | Refusal,
     ) -> None:
         if isinstance(page, Refusal):
             done(page)
             return
+        if self.hub.is_ahead(page):
+            self.hub.once_further(partial(self._read_poll, channels, start, place, limit, done))
+            return
+        self.log.heed(page)
         place = place or self.log.place_of(channels, start, page)
         gaps = place.gaps + self.log.gaps(channels, place, Reason.EXPIRED, page)
-        entries = [Entry(message, message.seq, 0.0, held=False) for message in page.messages]
+        entries = [loose_entry(message) for message in page.messages]
         done(Poll(entries, self.log.cursor(max(place.seq, page.upto)), gaps))
 
     def _found(
@@ -188,7 +213,7 @@ class Node:
         if subscription.state is State.CLOSED:
             return
         if isinstance(page, Refusal):
-            subscription.sink.refuse(page)
+            self.hub.refuse(subscription, page)
             return
         place = self.log.place_of(subscription.channels, start, page)
         attached(place)

@@ -232,18 +232,20 @@ class PollRequest:
         With nothing new the answer is 304 to whoever has it, or None unless `even_if_nothing`.
         """
 
+        head = self.node.log.cursor(self.node.log.head)  # what comes while it is read may not be in the answer
+
         def polled(poll: Poll | Refusal) -> None:
-            done(poll if isinstance(poll, Refusal) else self._reply(poll, even_if_nothing))
+            done(poll if isinstance(poll, Refusal) else self._reply(poll, even_if_nothing, head))
 
         self.node.poll(self.channels, self.start, self.limit, polled)
 
-    def _reply(self, poll: Poll, even_if_nothing: bool) -> Reply | None:
+    def _reply(self, poll: Poll, even_if_nothing: bool, head: Cursor) -> Reply | None:
         nothing = not (poll.entries or poll.gaps)
         known = not poll.gaps and self._has(poll.entries, poll.cursor.epoch)
         if (nothing or known) and not even_if_nothing:
             if nothing:
                 self.start = after_cursor(poll.cursor)  # `latest` must not move on while this waits
-            self.here = max(poll.cursor, self.node.log.cursor(self.node.log.head), key=lambda cursor: cursor.seq)
+            self.here = max(poll.cursor, head, key=lambda cursor: cursor.seq)
             return None
         if known:
             return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..errors import Refusal
 from ..log import Place
-from ..message import Gap, Message
+from ..message import Gap, Message, Start
 from ..node import Node
 from ..subscription import Subscription
 from .base import Link, PollRequest, Query, Reply, Settings, after_cursor
@@ -120,8 +120,13 @@ class LongPoll:
             self._request.answer(self._reply)
         else:
             self._link.wake_at(self._until)
-            start = after_cursor(self._request.here)
+            self._subscribe(after_cursor(self._request.here))
+
+    def _subscribe(self, start: Start) -> None:
+        try:
             self._subscription = self._node.subscribe(self._request.channels, start, self, _NUDGE, _announce_nothing)
+        except Refusal as refusal:
+            self._reply(refusal)
 
     def _answer(self) -> None:
         if self._leave():

@@ -99,7 +99,11 @@ class _Socket(ABC):
         self._full = False
         self._out: list[bytes] | None = [opening]
         link.wake_at(link.now() + settings.heartbeat_seconds)
-        self._begin(channels, query.start or LATEST)
+        try:
+            self._begin(channels, query.start or LATEST)
+        except Refusal:
+            self._leave()  # those of its channels that it has joined already
+            raise
         self._write_out()
 
     # -- for the two kinds

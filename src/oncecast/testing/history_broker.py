@@ -1,0 +1,215 @@
+"""A broker with a history that does as a test says: what it hands over, what it trims, and when it answers a read.
+
+It stands for what is appended by others and heard late, for a read that looks at one moment and answers at another, and
+for a disk that refuses. Invariant: nothing is delivered, trimmed or answered unless the test says so, or has set
+`at_once`; what it answers is found by going through a list, the plain meaning of `History.read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..brokers.base import Done, History, Opening, Outcome, Sink
+from ..errors import Refusal
+from ..message import Draft, Mark, Message, Page, Receipt, Start, StartKind
+
+__all__ = ["HistoryBroker", "Read"]
+
+
+@dataclass(slots=True, eq=False)
+class Read:
+    """A read that waits. `page` is what it has found, once it has looked."""
+
+    channels: tuple[str, ...]
+    start: Start
+    limit: int
+    max_bytes: int
+    done: Callable[[Page | Refusal], None]
+    page: Page | None = None
+
+
+class HistoryBroker:
+    """The log in a list. `reads` wait for `answer`; `handed` is the number up to which the sink has been told.
+
+    With `at_once` each publish is handed over and each read answered before the call returns. An opening has the newest
+    `recent` messages.
+    """
+
+    durability = "process"
+
+    def __init__(self, epoch: str, wall: Callable[[], float], *, at_once: bool = True, recent: int = 0) -> None:
+        self.epoch = epoch
+        self.at_once = at_once
+        self.recent = recent
+        self.history: History | None = self
+        self.head = self.handed = 0
+        self.messages: list[Message] = []
+        self.marks: dict[str, Mark] = {}
+        self.holes: tuple[tuple[int, int], ...] = ()
+        self.reads: list[Read] = []
+        self._wall = wall
+        self._time = 0.0
+        self._fetched = 0
+        self._on_the_way: list[tuple[int, list[Message] | None]] = []
+        self._keys: dict[tuple[str, str], Receipt] = {}
+        self._sink: Sink | None = None
+        self._closed = False
+
+    # -- the broker's contract
+
+    def open(self, sink: Sink) -> Opening:
+        """Hand over to `sink` from here on."""
+        self._sink = sink
+        self.handed = self._fetched = self.head
+        recent = tuple(self.messages[len(self.messages) - self.recent :] if self.recent else ())
+        before = recent[0].seq - 1 if recent else self.head
+        time = max((m.time for m in (recent[:1] or self.messages[-1:])), default=self._time)
+        marks = {name: mark for name, mark in self.marks.items() if mark.seq > before}
+        return Opening(self.head, Mark(before, time), recent, marks, self.holes)
+
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        """Append the drafts, hand them over with what was before, and answer."""
+        if self._closed:
+            done([_refusal()] * len(drafts))
+            return
+        outcomes: list[Outcome] = []
+        for draft in drafts:
+            receipt = None if draft.key is None else self._keys.get((draft.channel, draft.key))
+            if receipt is None:
+                receipt = self._append(draft)
+                if draft.key is not None:
+                    self._keys[draft.channel, draft.key] = receipt
+            outcomes.append(receipt)
+        self.hand_over()
+        done(outcomes)
+
+    def read(
+        self,
+        channels: Sequence[str],
+        start: Start,
+        limit: int,
+        max_bytes: int,
+        done: Callable[[Page | Refusal], None],
+    ) -> None:
+        """Let the read wait, or answer it."""
+        if self._closed:
+            done(_refusal())
+            return
+        self.reads.append(Read(tuple(channels), start, limit, max_bytes, done))
+        if self.at_once:
+            self.answer(len(self.reads) - 1)
+
+    def close(self) -> None:
+        """Take and answer nothing more."""
+        self._closed = True
+
+    # -- what a test says
+
+    def append(self, *drafts: Draft) -> None:
+        """Append what another node has published: this one's sink hears of it when it is handed over."""
+        for draft in drafts:
+            self._append(draft)
+
+    def skip_numbers(self, count: int) -> None:
+        """Give no message these numbers, as between two lives of a log; before it is opened."""
+        self.holes = (*self.holes, (self.head, self.head + count))
+        self.head += count
+        self._fetched = self.handed = self.head
+
+    def fetch(self, count: int | None = None) -> None:
+        """Take the next messages, so many or all, that are to be handed over: they are on their way to the sink."""
+        ahead = [message for message in self.messages if message.seq > self._fetched]
+        if len(ahead) != self.head - self._fetched:  # some of it has been trimmed: it is not whole
+            self._fetched = self.head
+            self._on_the_way.append((self.head, None))
+        elif ahead := ahead[:count]:
+            self._fetched = ahead[-1].seq
+            self._on_the_way.append((self._fetched, ahead))
+
+    def hand_over(self) -> None:
+        """Hand to the sink what is on its way, and all that there is; or tell it to skip what is gone."""
+        self.fetch()
+        while self._on_the_way:
+            self.arrive()
+
+    def arrive(self) -> None:
+        """Hand to the sink what was fetched first."""
+        self.handed, messages = self._on_the_way.pop(0)
+        if self._sink is None:
+            return
+        if messages is None:
+            self._sink.skip(self.handed)
+        else:
+            self._sink.receive(messages)
+
+    def skip(self) -> None:
+        """Tell the sink to go on after the head, as what is before that is too much."""
+        self._fetched = self.head
+        self._on_the_way.append((self.head, None))
+        while self._on_the_way:
+            self.arrive()
+
+    def trim(self, channel: str, upto: int) -> None:
+        """Trim a channel's messages up to a number."""
+        gone = [m for m in self.messages if m.channel == channel and m.seq <= upto]
+        if gone:
+            self.marks[channel] = Mark(gone[-1].seq, gone[-1].time)
+            self.messages = [m for m in self.messages if m.channel != channel or m.seq > upto]
+
+    def look(self, index: int) -> None:
+        """Let a read that waits find what there is now."""
+        read = self.reads[index]
+        if read.page is None:
+            read.page = self.find(read.channels, read.start, read.limit, read.max_bytes)
+
+    def answer(self, index: int = 0, refusal: Refusal | None = None) -> None:
+        """Answer a read that waits, with what it has found or finds now, or with a refusal."""
+        self.look(index)
+        read = self.reads.pop(index)
+        assert read.page is not None
+        read.done(refusal or read.page)
+
+    def mark(self, channel: str) -> Mark:
+        """Return a channel's trimmed mark."""
+        return self.marks.get(channel, Mark())
+
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        """Return what a read of this moment is to be answered with."""
+        kept = [message for message in self.messages if message.channel in channels]
+        marks = {name: self.mark(name) for name in channels}
+        match start.kind:
+            case StartKind.CURSOR:
+                assert start.cursor is not None
+                after = min(start.cursor.seq, self.head)
+            case StartKind.LATEST:
+                after = self.head
+            case StartKind.EARLIEST:
+                after = kept[0].seq - 1 if kept else self.head
+            case StartKind.LAST:
+                last = kept[len(kept) - min(int(start.number), len(kept)) :]
+                after = last[0].seq - 1 if last else self.head
+            case StartKind.SINCE:
+                young = [m.seq for m in self.messages if m.time >= start.number][:1]
+                trimmed = [m.seq for m in marks.values() if m.seq and m.time >= start.number]
+                after = min([*young, *trimmed, self.head + 1]) - 1
+        found: list[Message] = []
+        size = 0
+        for message in (m for m in kept if m.seq > after):
+            size += len(message.data)
+            if len(found) >= limit or (found and size > max_bytes):
+                return Page(after, found, found[-1].seq if found else after, marks)
+            found.append(message)
+        return Page(after, found, max(self.head, after) if limit else after, marks)
+
+    # -- helpers
+
+    def _append(self, draft: Draft) -> Receipt:
+        self.head += 1
+        self._time = max(self._time, round(self._wall(), 3))
+        self.messages.append(Message(self.head, draft.channel, draft.data, draft.kind, draft.event, self._time))
+        return Receipt(self.epoch, self.head, self.durability)
+
+
+def _refusal() -> Refusal:
+    return Refusal("unavailable", "The broker is closed.", retry_after=1)
