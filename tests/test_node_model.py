@@ -409,7 +409,8 @@ class NodeMachine(RuleBasedStateMachine):
         subscriptions = [client.subscription for client in self.clients if not client.closed]
         assert len(subscriptions) == hub.subscriptions
         live = {s for s in subscriptions if s and s.state is State.LIVE}
-        assert live == {s for audience in hub._audiences.values() for s in audience.members()}
+        listening = [[a] if isinstance(a, Subscription) else a.members() for a in hub._audiences.values()]
+        assert live == {s for members in listening for s in members}
         waiting = {s for asked in hub._asked.values() for s in asked} | {*hub._ahead, *hub._later}
         for client in self.clients:
             subscription = client.subscription
