@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+from msgspec.structs import replace
 
-from oncecast.brokers.base import Done, Opening, Outcome, Sink
+from oncecast.brokers.base import Broker, Done, Opening, Outcome, Sink
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.message import Draft, Message, Receipt
+from oncecast.errors import Refusal
+from oncecast.message import EARLIEST, LATEST, Draft, Mark, Message, Page, Receipt, Start, StartKind
 from oncecast.testing.broker import CHECKS, BrokerFailed, check_broker
 from oncecast.testing.clock import FakeClock, Turns
+from oncecast.testing.history_broker import HistoryBroker
 
 
 class Good(MemoryBroker):
@@ -174,9 +177,189 @@ class DeliversWhenClosed(Good):
         super().publish(drafts, done)
 
 
-def test_a_good_broker_passes() -> None:
-    """All clauses hold for a broker that keeps the contract."""
-    check_broker(Good)
+class Kept(HistoryBroker):
+    """A broker with a history and without a fault, to derive faulty ones from. It has begun before it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__("e", FakeClock().wall, recent=2)
+        self.append(*(Draft(channel, b"old") for channel in "baa"))
+
+    def open(self, sink: Sink) -> Opening:
+        return self.change(super().open(sink))
+
+    def change(self, opening: Opening) -> Opening:
+        return opening
+
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        return self.spoil(super().find(channels, start, limit, max_bytes), limit)
+
+    def spoil(self, page: Page, limit: int) -> Page:
+        return page
+
+
+class Fresh(Kept):
+    """One whose log is empty at first."""
+
+    def __init__(self) -> None:
+        HistoryBroker.__init__(self, "e", FakeClock().wall)
+
+
+class LosesTheNewest(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return replace(page, messages=page.messages[:-1])
+
+
+class ReadsTooFar(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return replace(page, upto=page.upto + 1)
+
+
+class ForgetsAMark(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return replace(page, marks=dict(list(page.marks.items())[1:]))
+
+
+class MarksTheFuture(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return replace(page, marks=dict.fromkeys(page.marks, Mark(99, 1.0)), messages=[])
+
+
+class BeginsEarly(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return replace(page, after=max(0, page.after - 1))
+
+
+class StandsStill(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return replace(page, upto=0) if limit == 4 else page
+
+
+class ByChannel(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return replace(page, messages=sorted(page.messages, key=lambda message: message.channel))
+
+
+class NoBound(Fresh):
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        return super().find(channels, start, limit, 1 << 40)
+
+
+class NothingFits(Fresh):
+    def spoil(self, page: Page, limit: int) -> Page:
+        return page if sum(len(m.data) for m in page.messages) > 100 else replace(page, messages=[])
+
+
+class LastIsFirst(Fresh):
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        return super().find(channels, EARLIEST if start.kind is StartKind.LAST else start, limit, max_bytes)
+
+
+class SinceIsLatest(Fresh):
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        return super().find(channels, LATEST if start.kind is StartKind.SINCE else start, limit, max_bytes)
+
+
+class ReadsTwice(Fresh):
+    def read(
+        self,
+        channels: Sequence[str],
+        start: Start,
+        limit: int,
+        max_bytes: int,
+        done: Callable[[Page | Refusal], None],
+    ) -> None:
+        super().read(channels, start, limit, max_bytes, done)
+        super().read(channels, start, limit, max_bytes, done)
+
+
+class CantRead(Fresh):
+    def answer(self, index: int = 0, refusal: Refusal | None = None) -> None:
+        super().answer(index, Refusal("unavailable", "no"))
+
+
+class ReadsOn(Fresh):
+    def close(self) -> None:
+        pass
+
+
+class OpensWithHoles(Kept):
+    def change(self, opening: Opening) -> Opening:
+        return replace(opening, recent=opening.recent[:1])
+
+
+class OpensTurned(Kept):
+    def change(self, opening: Opening) -> Opening:
+        return replace(opening, recent=opening.recent[::-1])
+
+
+class OpensBelowItsFloor(Kept):
+    def change(self, opening: Opening) -> Opening:
+        return replace(opening, floor=Mark(opening.head, 1.0))
+
+
+class OpensAboveItsHead(Kept):
+    def change(self, opening: Opening) -> Opening:
+        return replace(opening, floor=Mark(99, 1.0), recent=())
+
+
+class OpensWithoutMarks(Kept):
+    def __init__(self) -> None:
+        super().__init__()
+        self.append(Draft("a", b"5"))
+        self.trim("a", 2)
+
+    def change(self, opening: Opening) -> Opening:
+        return replace(opening, floor=Mark(1, 1.0), marks={})
+
+
+class OpensAhead(Kept):
+    def change(self, opening: Opening) -> Opening:
+        return replace(opening, head=99)
+
+
+@pytest.mark.parametrize("broker", [Good, Kept, Fresh])
+def test_a_good_broker_passes(broker: Callable[[], Broker]) -> None:
+    """All clauses hold for a broker that keeps the contract, with a history or without."""
+    for name in CHECKS:
+        if broker is not Kept or name in HOLDS_LATER:
+            check_broker(broker, name)
+
+
+# The other clauses expect that what is read is what was delivered: of a log that is new.
+HOLDS_LATER = ("opens_where_it_stands", "keeps_the_order", "numbers_what_it_appends", "refuses_once_closed")
+
+
+@pytest.mark.parametrize(
+    "broker, name",
+    [
+        (LosesTheNewest, "reads_what_it_delivered"),
+        (ReadsTooFar, "reads_what_it_delivered"),
+        (ForgetsAMark, "reads_what_it_delivered"),
+        (MarksTheFuture, "reads_what_it_delivered"),
+        (BeginsEarly, "reads_what_it_delivered"),
+        (ByChannel, "reads_what_it_delivered"),
+        (ReadsTwice, "reads_what_it_delivered"),
+        (CantRead, "reads_what_it_delivered"),
+        (StandsStill, "reads_on_page_by_page"),
+        (LosesTheNewest, "reads_on_page_by_page"),
+        (NoBound, "bounds_a_page_by_bytes"),
+        (NothingFits, "bounds_a_page_by_bytes"),
+        (ReadsTooFar, "bounds_a_page_by_bytes"),
+        (LastIsFirst, "finds_every_start"),
+        (SinceIsLatest, "finds_every_start"),
+        (OpensWithHoles, "opens_where_it_stands"),
+        (OpensTurned, "opens_where_it_stands"),
+        (OpensBelowItsFloor, "opens_where_it_stands"),
+        (OpensAboveItsHead, "opens_where_it_stands"),
+        (OpensWithoutMarks, "opens_where_it_stands"),
+        (OpensAhead, "opens_where_it_stands"),
+        (ReadsOn, "refuses_reads_once_closed"),
+    ],
+)
+def test_a_broken_history_is_caught(broker: type[Kept], name: str) -> None:
+    """Each fault of a history fails the check of its clause."""
+    with pytest.raises(BrokerFailed):
+        check_broker(broker, name)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from queue import SimpleQueue
 
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Draft, Message, Page, Start
-from .base import Done, History, Opening, Outcome, Sink
+from .base import Done, History, Opening, Sink
 from .sqlite_peers import Peers
 from .sqlite_store import Policy, Store, life_of
 
@@ -44,6 +44,8 @@ BATCH_BYTES = 8 << 20
 PENDING_DRAFTS = 50_000  # that wait for the disk; past either bound publishes are refused until it has caught up
 PENDING_BYTES = 64 << 20
 LOOK_SECONDS = 0.25  # how often it looks for what others have appended, should no datagram have come
+OUT_STEPS = 64  # that wait for the loop: past it nothing more is read from the file, and what is too much skipped
+PENDING_READS = 20_000
 SWEEP_SECONDS = 1.0
 FORGET_SECONDS = 10.0
 REMIND_SECONDS = 60.0  # a disk that stays full is logged this often
@@ -109,6 +111,7 @@ class SqliteBroker:
         self._taken = [0, 0]  # and those that no longer wait, counted by the other
         self._out: deque[Callable[[], None]] = deque()
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._under_way: list[_Batch] = []  # taken, and not yet answered
         self._due: dict[str, int] = {}  # what is to be trimmed, by channel: up to which number
         self._appended: Counter[str] = Counter()  # by channel, since its messages were last counted
         self._counting = True  # until each channel has been looked at once
@@ -127,22 +130,23 @@ class SqliteBroker:
             peers = Peers(self.path)
         except OSError as error:
             raise ConfigurationError(f"broker: {self.path}: {error.strerror}: it needs a folder to write to") from None
+        undo = contextlib.ExitStack()
+        undo.callback(peers.close)
         try:
-            with peers.lock():
-                alone = peers.join()
-                if alone and peers.note != life_of(self.path):
+            with undo, peers.lock():
+                self.path.touch()
+                alone = peers.join(repr(_identity(self.path)))
+                if alone and peers.note and peers.note != life_of(self.path):
                     self._set_aside()
                 store = Store(self.path, durability=self.durability)
+                undo.callback(store.close)
                 opening = store.begin(self.epoch, round(self._wall(), 3), alone=alone)
                 if alone:
                     peers.note = life_of(self.path) or ""
-            reader = Store(self.path, durability=self.durability, write=False)
-        except sqlite3.Error as error:
-            peers.close()
+                reader = Store(self.path, durability=self.durability, write=False)
+                undo.pop_all()
+        except (sqlite3.Error, OSError) as error:
             raise ConfigurationError(f"broker: {self.path}: {error}") from None
-        except BaseException:
-            peers.close()
-            raise
         self.epoch = reader.epoch = store.epoch
         self._sink = sink
         self._seen = opening.head
@@ -190,7 +194,10 @@ class SqliteBroker:
     ) -> None:
         """Read a page of what the file holds; the answer comes in a later turn of the loop."""
         if self._state is not _State.OPEN:
-            done(Refusal("unavailable", "The server is stopping: read on at another.", retry_after=1))
+            done(_STOPPING)
+            return
+        if self._requests.qsize() >= PENDING_READS:
+            done(Refusal("unavailable", "More is read than the disk gives: try again in a moment.", retry_after=1))
             return
         self._requests.put((channels, start, limit, max_bytes, done))
 
@@ -209,6 +216,10 @@ class SqliteBroker:
         writer.join(CLOSE_SECONDS)
         self._run_out()
         self._refuse_pending()
+        if any(thread.is_alive() for thread in self._threads):
+            logger.error("%s did not close in time: its threads end with the process", self.path)
+            _refuse_all(self._under_way, "The server is stopping: publish again in a moment.")
+            return  # they may still use what would be closed here
         self._peers.close()
         self._bell.close()
         self._ear.close()
@@ -242,7 +253,11 @@ class SqliteBroker:
 
     def _run_out(self) -> None:
         while self._out:
-            self._out.popleft()()
+            step = self._out.popleft()
+            try:
+                step()
+            except Exception:
+                logger.exception("an answer or a delivery failed; the others go on")
 
     # -- on the thread that writes
 
@@ -263,19 +278,19 @@ class SqliteBroker:
         while True:
             wait = 0.0 if self._due else max(0.0, look - time.monotonic())
             poll.poll(wait * 1000)
-            self._rung = False  # first: what is published from here on rings again
             with contextlib.suppress(BlockingIOError):
                 self._ear.recv(64)
+            self._rung = False  # after that, or a byte is taken whose bell then never rings again
             heard = self._peers.hear()
             closing = self._ending
             if self._pending:
-                self._commit()
+                if not self._commit():
+                    return
             elif closing:
                 return
             now = time.monotonic()
             if heard or now >= look:
-                self._follow()
-                if now >= look and not self._in_place():
+                if not self._follow() or (now >= look and not self._in_place()):
                     return
                 look = now + LOOK_SECONDS
             if now >= sweep:
@@ -289,8 +304,9 @@ class SqliteBroker:
             if self._pending:
                 self._ring()
 
-    def _commit(self) -> None:
-        batches = self._take()
+    def _commit(self) -> bool:
+        """Commit what waits, and return whether the file is still in its place."""
+        batches = self._under_way = self._take()
         drafts = [draft for batch in batches for draft in batch.drafts]
         try:
             with self._peers.lock():
@@ -298,9 +314,10 @@ class SqliteBroker:
                 made = self._store.append(drafts, now, self._key_seconds, self._seen)
         except (sqlite3.Error, OSError) as error:
             self._complain(error)
-            self._say(partial(_refuse_all, batches, "The log can't be written to now: publish again in a moment."))
-            self._tell()
-            return
+            self._refuse_under_way()
+            return True
+        if not self._in_place():  # committed to a file that nobody will find: not acknowledged, then
+            return False
         self._recover()
         self._hand_over(made.others, made.before)
         if made.messages:
@@ -308,7 +325,17 @@ class SqliteBroker:
             self._seen = made.messages[-1].seq
             self._peers.wake(time.monotonic())
             self._guarded(partial(self._count, made.messages))
-        self._say(partial(_answer, batches, made.receipts))
+        at = 0
+        for batch in batches:
+            self._say(partial(batch.done, made.receipts[at : at + len(batch.drafts)]))
+            at += len(batch.drafts)
+        self._under_way = []
+        self._tell()
+        return True
+
+    def _refuse_under_way(self) -> None:
+        batches, self._under_way = self._under_way, []
+        self._say(partial(_refuse_all, batches, "The log can't be written to now: publish again in a moment."))
         self._tell()
 
     def _take(self) -> list[_Batch]:
@@ -324,15 +351,22 @@ class SqliteBroker:
         self._taken[1] += size
         return batches
 
-    def _follow(self) -> None:
+    def _follow(self) -> bool:
+        """Read what others have appended, and return whether the log has still what it had."""
+        if len(self._out) >= OUT_STEPS:  # the loop is busy: what comes meanwhile is in the file
+            return True
         try:
             head, messages = self._store.follow(self._seen)
         except sqlite3.Error as error:
             self._complain(error)
-            return
+            return True
+        if head < self._seen:
+            self._fail(f"broker: {self.path}: its end is gone while it was open; the server has to start again")
+            return False
         if head != self._seen:
             self._hand_over(messages, head)
             self._tell()
+        return True
 
     def _hand_over(self, messages: list[Message] | None, head: int) -> None:
         """Hand on what others have appended, up to `head`."""
@@ -361,8 +395,10 @@ class SqliteBroker:
             self._counting = False
 
     def _forget(self) -> None:
-        with self._peers.lock():
-            self._store.forget(self._wall(), self._key_seconds)
+        now = self._wall()
+        if any(found := self._store.find_forgettable(now, self._key_seconds)):  # before the lock: it may take a while
+            with self._peers.lock():
+                self._store.forget(*found, now, self._key_seconds)
 
     def _trim(self) -> None:
         name, last = next(iter(self._due.items()))
@@ -403,6 +439,7 @@ class SqliteBroker:
             logger.warning("%s is written to again", self.path)
 
     def _fail(self, reason: str) -> None:
+        self._refuse_under_way()
         self._say(partial(self._failed, reason))
         self._tell()
 
@@ -429,23 +466,19 @@ class SqliteBroker:
             channels, start, limit, max_bytes, done = request
             answer: Page | Refusal
             try:
-                answer = self._reader.read(channels, start, limit, max_bytes)
+                stopping = self._state is _State.CLOSED
+                answer = _STOPPING if stopping else self._reader.read(channels, start, limit, max_bytes)
             except sqlite3.Error as error:
                 self._complain(error)
                 answer = Refusal("unavailable", "The log can't be read now: try again in a moment.", retry_after=5)
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._call(partial(done, answer))
+            self._say(partial(done, answer))
+            self._tell()
         self._reader.close()
 
 
 # -- helpers
 
-
-def _answer(batches: list[_Batch], outcomes: Sequence[Outcome]) -> None:
-    at = 0
-    for batch in batches:
-        batch.done(outcomes[at : at + len(batch.drafts)])
-        at += len(batch.drafts)
+_STOPPING = Refusal("unavailable", "The server is stopping: read on at another.", retry_after=1)
 
 
 def _refuse_all(batches: list[_Batch], text: str) -> None:

@@ -2,7 +2,7 @@
 
 Beside `log.db` there are `log.db-lock`, held by who writes, `log.db-open`, held in common by all that have the file
 open, and the folder `log.db-wake` with a socket of each. The locks are the kernel's (flock(2)), so a process that dies
-lets go. In `log.db-open` stands a note, which outlives the processes.
+lets go. In `log.db-lock` stands a note, which outlives the processes.
 
 SQLite has locks of its own, but its way of waiting for one is to sleep and to look again: with several writers that
 costs half of the messages a second and most of the latency.
@@ -42,16 +42,23 @@ class Peers:
         self._others: list[str] = []
         self._listed = (0, -LIST_SECONDS)
 
-    def join(self) -> bool:
-        """Count this process in, and return whether it is the only one. Call it inside `lock`."""
+    def join(self, file: str) -> bool:
+        """Count this process in, and return whether it is the only one that has this very file open.
+
+        `file` names the file as the system knows it: others may still have one open that was replaced. Call it inside
+        `lock`.
+        """
         try:
             fcntl.flock(self._open, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
+            alone = nobody = True
         except BlockingIOError:
-            alone = False
+            nobody = False
+            alone = os.pread(self._open, 200, 0) != file.encode()
+        os.ftruncate(self._open, 0)
+        os.pwrite(self._open, file.encode(), 0)
         # Between the two nobody can come in, who would have to hold the lock.
         fcntl.flock(self._open, fcntl.LOCK_SH)
-        if alone:
+        if nobody:
             for name in os.listdir(self._folder):
                 self._forget(name)
         with contextlib.suppress(OSError):  # a name too long: it looks by itself, later
@@ -61,13 +68,13 @@ class Peers:
     @property
     def note(self) -> str:
         """What the last process that was alone has noted."""
-        return os.pread(self._open, 256, 0).decode("ascii", "replace")
+        return os.pread(self._lock, 256, 0).decode("ascii", "replace")
 
     @note.setter
     def note(self, text: str) -> None:
-        os.ftruncate(self._open, 0)
-        os.pwrite(self._open, text.encode(), 0)
-        os.fsync(self._open)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, text.encode(), 0)
+        os.fsync(self._lock)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -82,8 +89,9 @@ class Peers:
         """Tell the others that there is something new. `now` is in seconds of a monotonic clock."""
         changed = os.fstat(self._folder).st_mtime_ns
         if changed != self._listed[0] or now - self._listed[1] >= LIST_SECONDS:
-            self._listed = (changed, now)
-            self._others = [name for name in os.listdir(self._folder) if name != self._name]
+            with contextlib.suppress(OSError):  # no descriptor is left to list it with: it tells those it knows
+                self._others = [name for name in os.listdir(self._folder) if name != self._name]
+                self._listed = (changed, now)
         for name in self._others:
             try:
                 self.socket.sendto(b"\0", f"{self._root}/{name}")

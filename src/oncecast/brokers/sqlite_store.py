@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigurationError
 from ..message import Draft, Kind, Mark, Message, Page, Receipt, Retention, Start, StartKind
@@ -43,6 +44,7 @@ PAGES_KEPT = 4000  # 4 KiB each: the cache of a connection
 CHECKPOINT_PAGES = 2000  # of the write-ahead log, before they are moved into the file
 RECENT = 10_000  # messages read at the start, so that clients that come back at once are served from memory
 RECENT_BYTES = 16 << 20
+HOLES = 1000  # lives of the log whose lost ends are known; a cursor from before that is taken at its word
 FORGET_SECONDS = 7 * 86400.0  # a channel with nothing left is forgotten, and its mark merged into the floor
 SWEEP_CHANNELS = 500  # looked at in one step of the sweep
 TRIM_ROWS = 500  # trimmed in one transaction: a few milliseconds
@@ -130,13 +132,16 @@ class Store:
     def _begin_life(self, now: float) -> None:
         created = self._db.execute("SELECT created FROM log").fetchone()[0]
         head, time = self._head()
-        first = int((max(now, time) - created) * NUMBERS_A_SECOND)
+        # A second ahead of the clock, so that it is above what came at once after an earlier life began; no further, or
+        # a server that is started again and again runs ahead of what an older copy of the file can know.
+        first = int((max(now, time) - created + 1) * NUMBERS_A_SECOND)
         if first <= head:  # the clock was set back: a number that another life in its place would hardly begin with
             first = head + 1 + secrets.randbelow(NUMBERS_A_SECOND)
-        # Before the oldest message a hole makes no difference: what was there is trimmed, and told as a gap.
-        oldest = self._db.execute("SELECT min(seq) FROM messages").fetchone()[0]
-        self._db.execute("DELETE FROM holes WHERE after <= ?", (oldest or 0,))
         self._db.execute("INSERT INTO holes VALUES (?, ?)", (head, first))
+        self._db.execute(
+            "DELETE FROM holes WHERE before <= (SELECT before FROM holes ORDER BY before DESC LIMIT 1 OFFSET ?)",
+            (HOLES,),
+        )
         self._db.execute("UPDATE log SET head = ?, life = ?", (first, first))
 
     def _checkpoint(self) -> None:
@@ -209,8 +214,14 @@ class Store:
             return []
         if head - seen > RECENT:
             return None
-        rows = self._db.execute(f"{_MESSAGE} WHERE m.seq > ? AND m.seq <= ? ORDER BY m.seq", (seen, head)).fetchall()
-        return [_message(row) for row in rows] if len(rows) == head - seen else None
+        messages = []
+        size = 0
+        for row in self._db.execute(f"{_MESSAGE} WHERE m.seq > ? AND m.seq <= ? ORDER BY m.seq", (seen, head)):
+            size += len(row[2])
+            if size > RECENT_BYTES:
+                return None
+            messages.append(_message(row))
+        return messages if len(messages) == head - seen else None
 
     def _channel(self, name: str) -> int:
         row = self._db.execute("SELECT id FROM channels WHERE name = ?", (name,)).fetchone()
@@ -362,18 +373,20 @@ class Store:
             self._db.execute("UPDATE log SET head = max(head, ?), time = max(time, ?)", (seq, time))
         return len(gone) == TRIM_ROWS
 
-    def forget(self, now: float, key_seconds: float) -> None:
-        """Forget a slice of the keys that are too old, and of the channels that have nothing left."""
+    def find_forgettable(self, now: float, key_seconds: float) -> tuple[list[Any], list[Any]]:
+        """Return a slice of the keys that are too old, and of the channels that have nothing left, for `forget`."""
         old = self._db.execute(
             "SELECT channel, key, time FROM keys WHERE time < ? ORDER BY time LIMIT ?", (now - key_seconds, TRIM_ROWS)
         ).fetchall()
         before = now - max(FORGET_SECONDS, key_seconds)
-        channels = self._db.execute(_EMPTY, (before, TRIM_ROWS)).fetchall()
-        if not (old or channels):
-            return
+        return old, self._db.execute(_EMPTY, (before, TRIM_ROWS)).fetchall()
+
+    def forget(self, old: list[Any], channels: list[Any], now: float, key_seconds: float) -> None:
+        """Forget these keys, and these channels unless something has come since."""
+        before = now - max(FORGET_SECONDS, key_seconds)
         with self._writing():
             self._db.executemany("DELETE FROM keys WHERE channel = ? AND key = ? AND time = ?", old)
-            for channel, seq, time in channels:  # unless something has come since
+            for channel, seq, time in channels:
                 gone = self._db.execute(_FORGET, (before, channel)).rowcount
                 if gone:  # whoever is behind its mark is behind the floor from now on
                     self._db.execute(

@@ -6,6 +6,9 @@ holds them by name, so that pytest can show each as a test of its own:
     @pytest.mark.parametrize("name", CHECKS)
     def test_contract(name): check_broker(factory, name)
 
+The clauses of the history hold for a broker without one, which is asked nothing. What a broker trims while it is
+checked is left out of what is expected, by the marks that its pages have.
+
 To add a clause to the contract, write a check and put it into `CHECKS`. The checks are plain asserts and need no
 plugin; a failed one raises `BrokerFailed`, whose text is the clause.
 """
@@ -15,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..brokers.base import Broker, Outcome
+from ..brokers.base import Broker, Opening, Outcome
 from ..errors import OncecastError, Refusal
-from ..message import Cursor, Draft, Kind, Message, Receipt
+from ..message import EARLIEST, LATEST, Cursor, Draft, Kind, Message, Page, Receipt, Start, StartKind
 
+ENOUGH = 1 << 30
 DURABILITIES = frozenset({"memory", "process", "broker", "fsync"})
 
 Settle = Callable[[Callable[[], bool]], None]
@@ -34,6 +38,7 @@ class Bench:
 
     broker: Broker
     settle: Settle
+    opening: Opening = field(default_factory=Opening)
     messages: list[Message] = field(default_factory=list)
     answers: list[list[Outcome]] = field(default_factory=list)
     events: list[tuple[str, int]] = field(default_factory=list)
@@ -72,6 +77,31 @@ class Bench:
         expect(len(drafts) == len(answer), "done gets one outcome for each draft", answer)
         return answer
 
+    def ask(self, channels: str, start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH) -> Page | Refusal | None:
+        """Read channels with a letter each, and return the answer once it has come; None where there is no history."""
+        answers: list[Page | Refusal] = []
+        if self.broker.history is None:
+            return None
+        self.broker.history.read(tuple(channels), start, limit, max_bytes, answers.append)
+        self.settle(lambda: bool(answers))
+        expect(len(answers) == 1, "a read is answered exactly once", answers)
+        return answers[0]
+
+    def page(self, channels: str, start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH) -> Page | None:
+        """Do as `ask` does, where the answer must be a page."""
+        answer = self.ask(channels, start, limit, max_bytes)
+        expect(not isinstance(answer, Refusal), "a read of what there is is answered with a page", answer)
+        return answer if isinstance(answer, Page) else None
+
+    def after(self, seq: int) -> Start:
+        """Return the start after a number."""
+        return Start(StartKind.CURSOR, Cursor(self.broker.epoch, seq))
+
+    def kept(self, channels: str, page: Page, after: int) -> list[Message]:
+        """Return what was delivered of the channels after a number, and is not trimmed as the page says."""
+        trimmed = {name: max(after, mark.seq) for name, mark in page.marks.items()}
+        return [m for m in self.messages if m.channel in channels and m.seq > trimmed.get(m.channel, after)]
+
     def receipts(self, *drafts: Draft) -> list[Receipt]:
         """Publish a batch that must be taken, and return its receipts."""
         outcomes = self.publish(*drafts)
@@ -91,7 +121,7 @@ def check_broker(factory: Callable[[], Broker], name: str | None = None, *, sett
     """
     for check in CHECKS.values() if name is None else (CHECKS[name],):
         bench = Bench(factory(), settle or _at_once)
-        bench.broker.open(bench)
+        bench.opening = bench.broker.open(bench)
         try:
             check(bench)
         finally:
@@ -209,6 +239,98 @@ def refuses_once_closed(bench: Bench) -> None:
     expect(bench.messages == [], "a closed broker delivers nothing", bench.messages)
 
 
+def reads_what_it_delivered(bench: Bench) -> None:
+    """From any cursor a page has what was delivered after it, in order and whole, up to the limit, and says how far."""
+    seqs = [0, *_publish_over_channels(bench)]
+    for channels in ("a", "ab", "cba", "x"):
+        for seq in (*seqs, seqs[-1] + 1_000):
+            for limit in (0, 1, 3, ENOUGH):
+                page = bench.page(channels, bench.after(seq), limit)
+                if page is None:
+                    return
+                after = min(seq, seqs[-1])
+                kept = bench.kept(channels, page, after)
+                expect(page.after == after, "a page begins at its cursor, or at the head before it", page)
+                expect(page.messages == kept[:limit], "a page has what was delivered after its cursor", page)
+                upto = after if limit == 0 else seqs[-1] if len(kept) <= limit else kept[limit - 1].seq
+                expect(page.upto == upto, "a page says up to where it has all there is", page)
+                expect(set(page.marks) == set(channels), "a page has the mark of each of its channels", page)
+                trimmed = [name for name, mark in page.marks.items() if mark.seq > seqs[-1]]
+                expect(not trimmed, "a mark is the number of a message", page)
+
+
+def reads_on_page_by_page(bench: Bench) -> None:
+    """Who reads on where each page ends gets each message once, until nothing is left."""
+    _publish_over_channels(bench)
+    found: list[Message] = []
+    seq = 0
+    while (page := bench.page("abc", bench.after(seq), 4)) and page.messages:
+        expect(page.upto > seq, "a page moves its reader on", page)
+        found.extend(page.messages)
+        seq = page.upto
+    if page is not None:
+        expect(found == bench.kept("abc", page, 0), "pages follow one another without a loss or a repeat", found)
+
+
+def bounds_a_page_by_bytes(bench: Bench) -> None:
+    """A page has as many messages as fit in its bytes, and at least one, however large."""
+    bench.receipts(*(Draft("a", bytes(100), Kind.BINARY) for _ in range(5)))
+    for max_bytes, count in ((1, 1), (100, 1), (250, 2), (300, 3), (ENOUGH, 5)):
+        page = bench.page("a", bench.after(0), max_bytes=max_bytes)
+        if page is not None:
+            expected = bench.kept("a", page, 0)[:count]
+            expect(page.messages == expected, "a page holds what fits, or one message", (max_bytes, page))
+            expect(page.upto == expected[-1].seq, "a page that is full ends with its last message", page)
+
+
+def finds_every_start(bench: Bench) -> None:
+    """The earliest, the latest, the last so many and those since a time begin right before what they name."""
+    _publish_over_channels(bench)
+    head = bench.messages[-1].seq
+    for channels in ("a", "bc", "x"):
+        for start in (LATEST, EARLIEST, *(Start(StartKind.LAST, number=n) for n in (0, 1, 3, 100))):
+            page = bench.page(channels, start)
+            if page is None:
+                return
+            kept = bench.kept(channels, page, 0)
+            if start.kind is not StartKind.EARLIEST:
+                count = min(int(start.number), len(kept))
+                kept = kept[len(kept) - count :]
+            after = kept[0].seq - 1 if kept else head
+            expect((page.after, page.messages) == (after, kept), f"`{start.kind.value}` begins where it says", page)
+        for time in {0.0, *(m.time for m in bench.messages), bench.messages[-1].time + 1}:
+            page = bench.page(channels, Start(StartKind.SINCE, number=time))
+            assert page is not None
+            expected = [message for message in bench.kept(channels, page, 0) if message.time >= time]
+            expect(page.messages == expected, "`since` begins with the first message of that time", (time, page))
+
+
+def opens_where_it_stands(bench: Bench) -> None:
+    """An opening's newest messages are the end of the log, and what is delivered goes on from its head."""
+    opening = bench.opening
+    seqs = [message.seq for message in opening.recent]
+    expect(seqs == sorted(set(seqs)), "the recent messages are in order", seqs)
+    expect(opening.floor.seq <= opening.head, "the floor is not above the head", opening)
+    expect(all(opening.floor.seq < n <= opening.head for n in seqs), "they are between the floor and the head", opening)
+    channels = "".join(sorted({message.channel for message in opening.recent}))
+    page = bench.page(channels, bench.after(opening.floor.seq)) if channels else None
+    if page is not None:
+        expect(page.messages == list(opening.recent), "they are what a read after the floor gives", page)
+        told = {name: mark for name, mark in page.marks.items() if mark.seq > opening.floor.seq}
+        expect(told == dict(opening.marks), "the marks are those above the floor", opening.marks)
+    (receipt,) = bench.receipts(Draft("a", b"1"))
+    expect(receipt.seq > opening.head, "what is published is after the head", receipt)
+
+
+def refuses_reads_once_closed(bench: Bench) -> None:
+    """A closed broker answers a read with `unavailable`."""
+    bench.receipts(Draft("a", b"1"))
+    bench.broker.close()
+    answer = bench.ask("a", EARLIEST)
+    refused = answer is None or (isinstance(answer, Refusal) and answer.code == "unavailable")
+    expect(refused, "a closed broker refuses to read with `unavailable`", answer)
+
+
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
@@ -224,11 +346,23 @@ CHECKS: dict[str, Check] = {
         appends_a_key_once_in_a_batch,
         times_never_go_back,
         refuses_once_closed,
+        reads_what_it_delivered,
+        reads_on_page_by_page,
+        bounds_a_page_by_bytes,
+        finds_every_start,
+        opens_where_it_stands,
+        refuses_reads_once_closed,
     )
 }
 
 
 # -- helpers
+
+
+def _publish_over_channels(bench: Bench) -> list[int]:
+    drafts = [Draft("abc"[n * n % 3], b"%d" % n, Kind.JSON, "made" if n % 2 else None) for n in range(14)]
+    drafts[5] = Draft("c", b"5", Kind.TEXT)
+    return [receipt.seq for at in (0, 5, 10) for receipt in bench.receipts(*drafts[at : at + 5])]
 
 
 def expect(held: bool, clause: str, seen: object) -> None:
