@@ -345,9 +345,10 @@ class Hub:
         for _ in range(min(PAGES_PER_TURN, len(self._behind))):
             subscription = self._behind.popleft()
             subscription.queued = False
+            kept = self._kept.pop(subscription, None)
             if subscription.behind():
                 self._turn_page(subscription)
-            self._let_go(subscription)
+            self._let_go(kept)
         if self._behind or (self._later and self._may_ask() > 0):
             self._wake()
         else:
@@ -451,7 +452,7 @@ class Hub:
         found = _Found(answer)
         for subscription in dict.fromkeys(waiting):
             if subscription.behind():
-                self._let_go(subscription)
+                self._let_go(self._kept.pop(subscription, None))
                 self._found[key] = found
                 found.waiting += 1
                 self._kept[subscription] = key
@@ -461,9 +462,8 @@ class Hub:
         """Return for how many pages more there is room."""
         return PAGES_FOUND - len(self._asked) - len(self._found)
 
-    def _let_go(self, subscription: Subscription) -> None:
-        """Let go of the page that is kept for a subscription, if one is."""
-        key = self._kept.pop(subscription, None)
+    def _let_go(self, key: Key | None) -> None:
+        """Let go of a page that was kept for a subscription, if one was."""
         if key is not None:
             found = self._found[key]
             found.waiting -= 1
