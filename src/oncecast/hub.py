@@ -410,7 +410,8 @@ class Hub:
             mark = self.log.mark(channel).seq
             if mark > place.seq:
                 skipped = self.log.read_after((channel,), place.seq, 1)
-                if mark >= newest or not skipped or skipped[0].seq >= newest:
+                some = self.log.dropped(channel) > place.seq or (bool(skipped) and skipped[0].seq < newest)
+                if mark >= newest or not some:
                     return False
         return not place.anew
 

@@ -86,12 +86,13 @@ _time_of = attrgetter("message.time")
 class _Window:
     """The retained entries of one channel. `first` counts entries at the front of the list that are already gone."""
 
-    __slots__ = ("entries", "first", "mark", "name", "retention", "seqs")
+    __slots__ = ("began", "entries", "first", "mark", "name", "retention", "seqs")
 
     def __init__(self, name: str, retention: Retention, mark: Mark) -> None:
         self.name = name
         self.retention = retention
         self.mark = mark
+        self.began = mark.seq  # until it has dropped a message of its own, its mark may be shared by many channels
         self.entries: list[Entry] = []
         self.seqs: list[int] = []
         self.first = 0
@@ -220,6 +221,11 @@ class Log:
         if window is None:  # not `if window`: an empty one is false, and its mark is the one that counts
             return self._marks.get(channel, self._oldest_mark)
         return window.mark
+
+    def dropped(self, channel: str) -> int:
+        """Return the last message of a channel that its window has dropped, or 0 where that is not known."""
+        window = self._windows.get(channel)
+        return 0 if window is None or window.mark.seq == window.began else window.mark.seq
 
     def newest(self, channels: Iterable[str]) -> int:
         """Return the `seq` of the newest message held of the channels, or 0."""
