@@ -350,9 +350,10 @@ class Hub:
         for _ in range(min(PAGES_PER_TURN, len(self._behind))):
             subscription = self._behind.popleft()
             subscription.queued = False
+            kept = self._kept.pop(subscription, None)
             if subscription.behind():
                 self._turn_page(subscription)
-            self._let_go(subscription)
+            self._let_go(kept)
         if self._behind or (self._later and self._may_ask() > 0):
             self._wake()
         else:
@@ -414,7 +415,8 @@ class Hub:
             mark = self.log.mark(channel).seq
             if mark > place.seq:
                 skipped = self.log.read_after((channel,), place.seq, 1)
-                if mark >= newest or not skipped or skipped[0].seq >= newest:
+                some = self.log.dropped(channel) > place.seq or (bool(skipped) and skipped[0].seq < newest)
+                if mark >= newest or not some:
                     return False
         return not place.anew
 
@@ -456,7 +458,7 @@ class Hub:
         found = _Found(answer)
         for subscription in dict.fromkeys(waiting):
             if subscription.behind():
-                self._let_go(subscription)
+                self._let_go(self._kept.pop(subscription, None))
                 self._found[key] = found
                 found.waiting += 1
                 self._kept[subscription] = key
@@ -466,9 +468,8 @@ class Hub:
         """Return for how many pages more there is room."""
         return PAGES_FOUND - len(self._asked) - len(self._found)
 
-    def _let_go(self, subscription: Subscription) -> None:
-        """Let go of the page that is kept for a subscription, if one is."""
-        key = self._kept.pop(subscription, None)
+    def _let_go(self, key: Key | None) -> None:
+        """Let go of a page that was kept for a subscription, if one was."""
         if key is not None:
             found = self._found[key]
             found.waiting -= 1

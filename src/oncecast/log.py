@@ -97,13 +97,14 @@ class _Window:
     that the processor's caches no longer hold. `passed` counts the places in the log's order whose entries are gone.
     """
 
-    __slots__ = ("entries", "first", "marked", "marked_time", "name", "passed", "retained", "retained_seconds")
+    __slots__ = ("began", "entries", "first", "marked", "marked_time", "name", "passed", "retained", "retained_seconds")
 
     def __init__(self, name: str, retention: Retention, mark: Mark) -> None:
         self.name = name
         self.retain(retention)
         self.marked = mark.seq
         self.marked_time = mark.time
+        self.began = mark.seq  # until it has dropped a message of its own, its mark may be shared by many channels
         self.entries: list[Entry] = []
         self.first = 0
         self.passed = 0
@@ -245,6 +246,11 @@ class Log:
         if window is None:  # not `if window`: an empty one is false, and its mark is the one that counts
             return self._marks.get(channel, self._oldest_mark)
         return window.mark()
+
+    def dropped(self, channel: str) -> int:
+        """Return the last message of a channel that its window has dropped, or 0 where that is not known."""
+        window = self._windows.get(channel)
+        return 0 if window is None or window.marked == window.began else window.marked
 
     def newest(self, channels: Iterable[str]) -> int:
         """Return the `seq` of the newest message held of the channels, or 0."""
