@@ -43,6 +43,7 @@ BATCH_DRAFTS = 2000  # committed together: some 20 ms, and a crash loses no ackn
 BATCH_BYTES = 8 << 20
 PENDING_DRAFTS = 50_000  # that wait for the disk; past either bound publishes are refused until it has caught up
 PENDING_BYTES = 64 << 20
+FOLLOW_SECONDS = 0.001  # between two reads of what others append, while they append all the time
 LOOK_SECONDS = 0.25  # how often it looks for what others have appended, should no datagram have come
 OUT_STEPS = 64  # that wait for the loop: past it nothing more is read from the file, and what is too much skipped
 PENDING_READS = 20_000
@@ -271,10 +272,11 @@ class SqliteBroker:
             self._store.close()
 
     def _serve(self) -> None:
-        poll = select.poll()
-        poll.register(self._ear, select.POLLIN)
+        poll, own = select.poll(), select.poll()
+        for each in poll, own:
+            each.register(self._ear, select.POLLIN)
         poll.register(self._peers.socket, select.POLLIN)
-        look = sweep = forget = time.monotonic()
+        look = sweep = forget = followed = time.monotonic()
         while True:
             wait = 0.0 if self._due else max(0.0, look - time.monotonic())
             poll.poll(wait * 1000)
@@ -289,7 +291,13 @@ class SqliteBroker:
             elif closing:
                 return
             now = time.monotonic()
+            if heard and now - followed < FOLLOW_SECONDS and not self._pending:
+                # Others publish at a high rate: read what they append in a while together, unless there is work here.
+                own.poll(FOLLOW_SECONDS * 1000)
+                if self._pending:
+                    continue  # and see to theirs with that
             if heard or now >= look:
+                followed = now
                 if not self._follow() or (now >= look and not self._in_place()):
                     return
                 look = now + LOOK_SECONDS
