@@ -474,4 +474,4 @@ class NodeMachine(RuleBasedStateMachine):
 
 TestNodeKeepsThePromise = NodeMachine.TestCase
 TestNodeKeepsThePromise.__doc__ = "Whatever happens in whatever order, every subscriber gets what it is owed."
-TestNodeKeepsThePromise.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+TestNodeKeepsThePromise.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -68,6 +68,10 @@ class Arena:
         """Publish so many times `batch` messages, each time when all have those before; channels take turns."""
         return _rounds(self.sink.command(f"rounds {count} {batch} {self._channels} 0"))
 
+    def arrivals(self, count: int) -> Rounds:
+        """Publish so many times, each time when all have the last message, which is read only between the rounds."""
+        return _rounds(self.sink.command(f"arrivals {count}"))
+
     def cost(self, rounds: int, *, batch: int = 1) -> float:
         """Return the server's CPU microseconds for one delivery, the publishes included."""
         return self.round_cost(rounds, batch=batch) * self._channels / self.count / batch

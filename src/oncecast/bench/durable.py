@@ -85,17 +85,17 @@ def _workers(bench: Bench, plan: Plan, folder: Path) -> Row:
         arena = arenas[workers] = Arena(bench, server, "websocket")
         arena.subscribe(count)
         arena.publisher()
-        arena.rounds(5)
+        arena.arrivals(5)
     measured = alternate(
-        lambda: statistics.fmean(arenas[2].rounds(rounds).micros),
-        lambda: statistics.fmean(arenas[1].rounds(rounds).micros),
+        lambda: statistics.fmean(arenas[2].arrivals(rounds).micros),
+        lambda: statistics.fmean(arenas[1].arrivals(rounds).micros),
         plan.pairs,
     )
     bench.stop_all()
     return measured.row(
         "two workers",
         "µs until the last has it",
-        f"{count} subscribers of one channel on one log, {rounds} rounds; floor: the same with one worker",
+        f"{count} subscribers of one channel on one log, {rounds} rounds, read between them; floor: one worker",
         target=WORKERS_TARGET,
     )
 

@@ -12,6 +12,8 @@
  *                                      message's number) in it, a masked text frame each; `-` sends one byte a round
  *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, wait until everybody has them; at
  *                                      least MICROS between the starts. A line of input ends it early
+ *   arrivals R                         R times: publish a message, wait until something has arrived at everybody, and only
+ *                                      then read it: so the load takes next to nothing of the time that it measures
  *   await SECONDS                      read until all have the newest message, for at most so long
  *   resume                             let the stalled read
  *   check                              what all have had so far
@@ -266,6 +268,42 @@ static void rounds(long wanted, int batch, int micros) {
     free(out), free(took);
 }
 
+/* An edge-triggered event says that bytes have come without their being read. */
+static void arrivals(long wanted) {
+    static struct epoll_event events[1024];
+    struct timespec pause = {.tv_nsec = 50000};
+    char *out = malloc(payload_length + 16);
+    double *took = malloc(wanted * sizeof *took), start = now();
+    int all = listeners();
+    while (turn(0)) continue;
+    for (int i = 0; i < count; i++)
+        if (peers[i].stage == STREAM) watch(&peers[i], EPOLL_CTL_MOD, EPOLLIN | EPOLLET);
+    while (epoll_wait(poller, events, 1024, 0) > 0) continue;
+    for (long done = 0; done < wanted; done++) {
+        size_t length = publish_frame(out, next_number++, 0);
+        double sent = now(), until = sent + PATIENCE;
+        write_all(publisher.fd, out, length);
+        for (int come = 0; come < all;) {
+            int n = epoll_wait(poller, events, 1024, 1000);
+            for (int i = 0; i < n; i++)
+                if (events[i].data.ptr == &publisher) arrived(&publisher);
+                else come++;
+            if (come < all) nanosleep(&pause, 0);
+            if (now() > until) fail("round %ld: %d of %d arrivals in %.0f seconds", done, come, all, PATIENCE);
+        }
+        took[done] = now() - sent;
+        for (int i = 0; i < count; i++)
+            if (peers[i].stage == STREAM) arrived(&peers[i]);
+    }
+    for (int i = 0; i < count; i++)
+        if (peers[i].stage == STREAM) watch(&peers[i], EPOLL_CTL_MOD, EPOLLIN);
+    printf("{\"rounds\": %ld, \"deliveries\": %ld, \"bytes\": %ld, \"reads\": %ld, \"seconds\": %.6f, \"micros\": [",
+           wanted, all * wanted, bytes, reads, now() - start);
+    for (long i = 0; i < wanted; i++) printf("%s%.1f", i ? ", " : "", took[i] * 1e6);
+    say("]}");
+    free(out), free(took);
+}
+
 /* The buffer grows too: through a window of a few segments the backlog would take a minute. */
 static void resume(struct peer *p) {
     int bytes = 1 << 18;
@@ -320,6 +358,8 @@ int main(int argc, char **argv) {
         } else if (sscanf(line, "rounds %ld %d %d %d", &n, &batch, &spread, &micros) == 4) {
             channels = spread;
             rounds(n, batch, micros);
+        } else if (sscanf(line, "arrivals %ld", &n) == 1) {
+            arrivals(n);
         } else if (sscanf(line, "await %lf", &seconds) == 1) {
             while (behind() && now() < began + seconds) turn(0.1);
             check(last_arrival - began);

@@ -43,7 +43,9 @@ BATCH_DRAFTS = 2000  # committed together: some 20 ms, and a crash loses no ackn
 BATCH_BYTES = 8 << 20
 PENDING_DRAFTS = 50_000  # that wait for the disk; past either bound publishes are refused until it has caught up
 PENDING_BYTES = 64 << 20
-FOLLOW_SECONDS = 0.001  # between two reads of what others append, while they append all the time
+COUNT_SECONDS, FOLLOWS = 0.05, 60  # who reads what others append so often in that time
+FOLLOW_MILLISECONDS = 1  # waits that long before the next, to read more together
+YIELD_SECONDS = 0.005  # a page of the history waits so long, at most, for what is being published
 LOOK_SECONDS = 0.25  # how often it looks for what others have appended, should no datagram have come
 OUT_STEPS = 64  # that wait for the loop: past it nothing more is read from the file, and what is too much skipped
 PENDING_READS = 20_000
@@ -117,6 +119,8 @@ class SqliteBroker:
         self._appended: Counter[str] = Counter()  # by channel, since its messages were last counted
         self._counting = True  # until each channel has been looked at once
         self._rung = False
+        self._idle = threading.Event()  # nothing waits to be committed
+        self._idle.set()
         self._ending = False
         self._complained = -REMIND_SECONDS
         self._failing = False
@@ -182,6 +186,7 @@ class SqliteBroker:
             return
         put[0] += len(drafts)
         put[1] += size
+        self._idle.clear()
         self._pending.append(_Batch(drafts, done, size))
         self._ring()
 
@@ -276,7 +281,8 @@ class SqliteBroker:
         for each in poll, own:
             each.register(self._ear, select.POLLIN)
         poll.register(self._peers.socket, select.POLLIN)
-        look = sweep = forget = followed = time.monotonic()
+        look = sweep = forget = counted = time.monotonic()
+        often, follows = False, 0
         while True:
             wait = 0.0 if self._due else max(0.0, look - time.monotonic())
             poll.poll(wait * 1000)
@@ -291,13 +297,15 @@ class SqliteBroker:
             elif closing:
                 return
             now = time.monotonic()
-            if heard and now - followed < FOLLOW_SECONDS and not self._pending:
+            if now - counted >= COUNT_SECONDS:
+                often, follows, counted = follows >= FOLLOWS, 0, now
+            if heard and often and not self._pending:
                 # Others publish at a high rate: read what they append in a while together, unless there is work here.
-                own.poll(FOLLOW_SECONDS * 1000)
+                own.poll(FOLLOW_MILLISECONDS)
                 if self._pending:
                     continue  # and see to theirs with that
             if heard or now >= look:
-                followed = now
+                follows += 1
                 if not self._follow() or (now >= look and not self._in_place()):
                     return
                 look = now + LOOK_SECONDS
@@ -311,6 +319,8 @@ class SqliteBroker:
                 self._guarded(self._trim)
             if self._pending:
                 self._ring()
+            else:
+                self._idle.set()
 
     def _commit(self) -> bool:
         """Commit what waits, and return whether the file is still in its place."""
@@ -472,6 +482,7 @@ class SqliteBroker:
     def _run_reader(self) -> None:
         while (request := self._requests.get()) is not None:
             channels, start, limit, max_bytes, done = request
+            self._idle.wait(YIELD_SECONDS)
             answer: Page | Refusal
             try:
                 stopping = self._state is _State.CLOSED
