@@ -265,9 +265,9 @@ async def _connect_again_and_again(port: int) -> None:
     """Ask for `/healthz` on a new connection each time: none may be refused, reset or answered with an error."""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /v1/channels/a?last=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
+        with contextlib.closing(writer):
+            writer.write(b"GET /v1/channels/a?last=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            answer = await reader.read()
         if not answer.startswith(b"HTTP/1.1 200 "):
             raise Wrong(f"a new connection was answered with {answer[:100]!r}")
         await asyncio.sleep(0.005)
