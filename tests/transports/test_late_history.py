@@ -15,7 +15,7 @@ from oncecast.testing.history_broker import HistoryBroker
 from oncecast.transports import short_poll
 from oncecast.transports.base import Reply, parse_query
 from oncecast.transports.long_poll import LongPoll
-from oncecast.transports.sse import SseStream
+from oncecast.transports.sse import RETRY_MS, SseStream
 from oncecast.transports.websocket import RawSocket, V1Socket
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, Role, WebSocketConnection
 
@@ -79,9 +79,11 @@ def test_a_stream_says_its_head_at_once_and_its_place_when_it_is_known(late: Any
     settle(late)
     ids = [f"id: e-{n}" for n in range(6)]
     data = [f"data: {n}" for n in range(1, 6)]
-    assert [ids[0], "retry: 1000", *(each for pair in zip(ids[1:], data, strict=True) for each in pair)] == events(
-        link.take()
-    )
+    assert [
+        ids[0],
+        f"retry: {RETRY_MS}",
+        *(each for pair in zip(ids[1:], data, strict=True) for each in pair),
+    ] == events(link.take())
 
 
 def test_no_heartbeat_comes_before_the_place(late: Any) -> None:
@@ -152,7 +154,7 @@ def test_a_full_socket_before_the_place(late: Any) -> None:
     link, made = stream(late)
     made.blocked()
     settle(late)
-    assert b"HEAD\n19\r\nid: e-0\nretry: 1000\n\n\r\n".replace(b"19", b"15") == link.take()
+    assert b"HEAD\n15\r\nid: e-0\nretry: %d\n\n\r\n" % RETRY_MS == link.take()
     made.drained()
     settle(late)
     assert ["id: e-1", "data: 1"] == events(link.take())[:2]
