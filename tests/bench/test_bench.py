@@ -73,7 +73,8 @@ def test_every_benchmark_can_be_named() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_measures(name: str) -> None:
     """Each benchmark yields its rows, with figures that a working server could have."""
-    result = run(name, "--quick", "--subscribers", "12", "--json")
+    # Memory grows by pages: a dozen may find room in those that there are.
+    result = run(name, "--quick", "--subscribers", "500" if name == "idle" else "12", "--json")
     assert (0, "") == (result.exit_code, result.stderr)
     answer = json.loads(result.stdout)
     assert {"cpu", "cores", "system", "python"} == answer["machine"].keys()
