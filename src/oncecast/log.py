@@ -285,8 +285,7 @@ class Log:
                 known = self.covers(channels, 0)
             case StartKind.LAST:
                 seq = self._before_last(channels, int(start.number))
-                known = self.covers(channels, 0) or (start.number > 0 and self._holds(channels, seq, start.number))
-                known = known or start.number <= 0
+                known = start.number <= 0 or self.covers(channels, 0) or self._holds(channels, seq, start.number)
             case kind:
                 assert_never(kind)
         if self.history and not known:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncecast.brokers import memory
-from oncecast.brokers.memory import KEY_SECONDS, MemoryBroker, new_epoch
+from oncecast.brokers.base import KEY_SECONDS
+from oncecast.brokers.memory import MemoryBroker, new_epoch
 from oncecast.errors import UsageError
 from oncecast.message import Cursor, Draft
 from oncecast.testing.broker import CHECKS, Bench, check_broker

@@ -11,8 +11,9 @@ from ..wire.ws_frames import Opcode, encode_frame
 from .base import number, numbers
 from .processes import Bench, Program, ServerProcess
 
-__all__ = ["Arena", "Rounds", "payload", "publisher_request", "subscriber_request"]
+__all__ = ["Arena", "Rounds", "fill", "payload", "publisher_request", "subscriber_request"]
 
+BATCH = 50  # messages in one write, where it is to go fast
 CHANNEL = "bench@@@@@"  # `sink` writes a number over the marks
 KEY = "b25jZWNhc3QgaXMgb25jZQ=="  # any 16 bytes, RFC 6455 §4.1
 MARKED = b"^00000000"
@@ -108,6 +109,15 @@ class Arena:
         after = self._floor.command("cpu")
         sends = number(after, "sends") - number(before, "sends")
         return (number(after, "loop_ns") - number(before, "loop_ns")) / sends / batch / 1000
+
+
+def fill(bench: Bench, server: ServerProcess, channel: str, count: int) -> str:
+    """Publish so many messages to a channel, as fast as it goes, and return the cursor before them."""
+    cursor = server.request("POST", f"/v1/channels/{channel.replace('@', '0')}", b'{"t":0}')["id"]
+    publisher = bench.sink(server.port, "websocket")
+    publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, channel))}")
+    publisher.command(f"rounds {count // BATCH} {BATCH} 1 0")
+    return str(cursor)
 
 
 # -- bytes

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .arena import Arena, payload, publisher_request, subscriber_request
+from .arena import Arena, fill, subscriber_request
 from .base import BenchError, Plan, Row, alternate, number, numbers, percentile
 from .processes import Bench, Program
 from .publish import DATA, HEAD
@@ -30,7 +30,6 @@ REPLAYED = 1_000_000
 REPLAY = "replay@@@@@"
 REPLAY_SECONDS = 300.0
 LIVE = 100
-BATCH = 50
 EVERY_MICROS = 20_000
 MOST_ROUNDS = 20_000
 COMMIT_BYTES = 2 * (4096 + 24)  # two pages of the write-ahead log, with their headers: what a commit writes
@@ -107,10 +106,7 @@ def _replay(bench: Bench, plan: Plan, folder: Path) -> Iterator[Row]:
     live = Arena(bench, server, "websocket")
     live.subscribe(LIVE)
     live.publisher()
-    first = server.request("POST", f"/v1/channels/{REPLAY.replace('@', '0')}", b'{"t":0}')["id"]
-    publisher = bench.sink(server.port, "websocket")
-    publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, REPLAY))}")
-    publisher.command(f"rounds {count // BATCH} {BATCH} 1 0")
+    first = fill(bench, server, REPLAY, count)
     alone = live.rounds(ROUNDS).micros
     reader = bench.sink(server.port, "websocket")
     request = bench.file(subscriber_request("websocket", REPLAY, query=f"?after={first}"))

@@ -28,7 +28,7 @@ import msgspec
 
 from .base import BenchError
 
-__all__ = ["Bench", "Process", "Program", "ServerProcess", "free_port"]
+__all__ = ["Bench", "Process", "Program", "ServerProcess", "environment", "free_port"]
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0  # then it is killed: nothing that it still has to do is of use
@@ -218,7 +218,7 @@ class Bench:
 
         It has a core to itself unless it is not `pinned`: then it shares all there are with the load.
         """
-        environ = _environ()
+        environ = environment()
         raised = {
             "limits__publishes_per_second": 10_000_000,
             "limits__frames_per_second": 1_000_000,
@@ -243,7 +243,7 @@ class Bench:
     def other_server(self, argv: Sequence[str], port: int) -> ServerProcess:
         """Start another server, on the core of the server under test."""
         core, directory = self.cores[0], self.directory
-        return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=_environ()))
+        return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=environment()))
 
     def sink(self, port: int, mode: str) -> Program:
         """Start `sink`: subscribers and a publisher."""
@@ -269,7 +269,7 @@ class Bench:
 # -- helpers
 
 
-def _environ() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the environment without settings of ours, so that all have the same, and with the way to this package."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
     ways = [str(Path(__file__).parents[2]), environ.get("PYTHONPATH")]

@@ -237,6 +237,13 @@ static int listeners(void) {
     return n;
 }
 
+static void say_rounds(long done, long delivered, long read_bytes, long read_times, double seconds, const double *took) {
+    printf("{\"rounds\": %ld, \"deliveries\": %ld, \"bytes\": %ld, \"reads\": %ld, \"seconds\": %.6f, \"micros\": [",
+           done, delivered, read_bytes, read_times, seconds);
+    for (long i = 0; i < done; i++) printf("%s%.1f", i ? ", " : "", took[i] * 1e6);
+    say("]}");
+}
+
 static void rounds(long wanted, int batch, int micros) {
     char *out = malloc((size_t)batch * (payload_length + 16) + 1);
     double *took = malloc(wanted * sizeof *took), start = now(), due = start;
@@ -261,10 +268,7 @@ static void rounds(long wanted, int batch, int micros) {
         }
         took[done] = last_arrival - sent, due += micros * 1e-6;
     }
-    printf("{\"rounds\": %ld, \"deliveries\": %ld, \"bytes\": %ld, \"reads\": %ld, \"seconds\": %.6f, \"micros\": [",
-           done, each * done, bytes - before_bytes, reads - before_reads, now() - start);
-    for (long i = 0; i < done; i++) printf("%s%.1f", i ? ", " : "", took[i] * 1e6);
-    say("]}");
+    say_rounds(done, each * done, bytes - before_bytes, reads - before_reads, now() - start, took);
     free(out), free(took);
 }
 
@@ -274,6 +278,7 @@ static void arrivals(long wanted) {
     struct timespec pause = {.tv_nsec = 50000};
     char *out = malloc(payload_length + 16);
     double *took = malloc(wanted * sizeof *took), start = now();
+    long before_bytes = bytes, before_reads = reads;
     int all = listeners();
     while (turn(0)) continue;
     for (int i = 0; i < count; i++)
@@ -297,10 +302,7 @@ static void arrivals(long wanted) {
     }
     for (int i = 0; i < count; i++)
         if (peers[i].stage == STREAM) watch(&peers[i], EPOLL_CTL_MOD, EPOLLIN);
-    printf("{\"rounds\": %ld, \"deliveries\": %ld, \"bytes\": %ld, \"reads\": %ld, \"seconds\": %.6f, \"micros\": [",
-           wanted, all * wanted, bytes, reads, now() - start);
-    for (long i = 0; i < wanted; i++) printf("%s%.1f", i ? ", " : "", took[i] * 1e6);
-    say("]}");
+    say_rounds(wanted, all * wanted, bytes - before_bytes, reads - before_reads, now() - start, took);
     free(out), free(took);
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .arena import Arena, payload, publisher_request, subscriber_request
+from .arena import Arena, fill, subscriber_request
 from .base import BenchError, Plan, Row, Transport, number, numbers, percentile
 from .processes import Bench
 
@@ -18,7 +18,6 @@ BEHIND = 1000
 LIVE = 100
 EVERY_MICROS = 50_000
 MOST_ROUNDS = 4000  # 200 seconds of them: longer than the storm may take
-BATCH = 50
 SECONDS = 100.0
 SECONDS_TARGET = 20.0
 LATENCY_TARGET = 250.0
@@ -40,10 +39,7 @@ def _rows(bench: Bench, plan: Plan, transport: Transport) -> Iterator[Row]:
     live.subscribe(min(LIVE, count))
     live.publisher()
     storm = Arena(bench, server, transport, channel=CHANNEL)
-    cursor = server.request("POST", f"/v1/channels/{CHANNEL.replace('@', '0')}", b'{"t":0}')["id"]
-    publisher = bench.sink(server.port, "websocket")
-    publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, CHANNEL))}")
-    publisher.command(f"rounds {behind // BATCH} {BATCH} 1 0")
+    cursor = fill(bench, server, CHANNEL, behind)
 
     live.sink.begin(f"rounds {MOST_ROUNDS} 1 1 {EVERY_MICROS}")
     request = bench.file(subscriber_request(transport, CHANNEL, query=f"?after={cursor}"))

@@ -25,6 +25,9 @@ from ..message import Draft, Mark, Message, Page, Receipt, Start
 Outcome = Receipt | Refusal
 Done = Callable[[Sequence[Outcome]], None]
 
+KEY_SECONDS = 24 * 3600.0  # an idempotency key is known; who retries for longer has other troubles
+STOPPING = Refusal("unavailable", "The server is stopping: publish again in a moment.", retry_after=1)
+
 
 class Sink(Protocol):
     """What a broker delivers to."""

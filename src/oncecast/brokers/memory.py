@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from ..errors import Refusal, UsageError
+from ..errors import UsageError
 from ..message import Draft, Message, Receipt
-from .base import Done, History, Opening, Outcome, Sink
+from .base import KEY_SECONDS, STOPPING, Done, History, Opening, Outcome, Sink
 
 KEYS = 100_000  # idempotency keys remembered; the oldest goes first
-KEY_SECONDS = 24 * 3600.0  # and none longer than this: a publisher that retries for longer has other troubles
 
 
 class MemoryBroker:
@@ -48,10 +47,7 @@ class MemoryBroker:
         if self._sink is None:
             raise UsageError("Open the broker before publishing.")
         if self._closed:
-            done(
-                [Refusal("unavailable", "The server is stopping: publish again in a moment.", retry_after=1)]
-                * len(drafts)
-            )
+            done([STOPPING] * len(drafts))
             return
         # Milliseconds are what the wire shows; a clock that steps back must not make `since` miss a message.
         now = round(self._wall(), 3)

@@ -33,7 +33,7 @@ from queue import SimpleQueue
 
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Draft, Message, Page, Start
-from .base import Done, History, Opening, Sink
+from .base import KEY_SECONDS, STOPPING, Done, History, Opening, Sink
 from .sqlite_peers import Peers
 from .sqlite_store import Policy, Store, life_of
 
@@ -54,7 +54,6 @@ FORGET_SECONDS = 10.0
 REMIND_SECONDS = 60.0  # a disk that stays full is logged this often
 COUNT_MESSAGES = 64  # and an eighth of what is kept: so many may be there beyond it, before they are trimmed
 COUNTED_CHANNELS = 100_000
-KEY_SECONDS = 24 * 3600.0
 CLOSE_SECONDS = 10.0  # for the threads to finish what they are at
 
 
@@ -140,7 +139,8 @@ class SqliteBroker:
         try:
             with undo, peers.lock():
                 self.path.touch()
-                alone = peers.join(repr(_identity(self.path)))
+                self._identity = _identity(self.path)
+                alone = peers.join(repr(self._identity))
                 if alone and peers.note and peers.note != life_of(self.path):
                     self._set_aside()
                 store = Store(self.path, durability=self.durability)
@@ -155,7 +155,6 @@ class SqliteBroker:
         self.epoch = reader.epoch = store.epoch
         self._sink = sink
         self._seen = opening.head
-        self._identity = _identity(self.path)
         self._peers, self._store, self._reader = peers, store, reader
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
@@ -174,7 +173,7 @@ class SqliteBroker:
         if self._state is _State.NEW:
             raise UsageError("Open the broker before publishing.")
         if self._state is not _State.OPEN:
-            _refuse(done, drafts, "The server is stopping: publish again in a moment.", 1)
+            done([STOPPING] * len(drafts))
             return
         if not drafts:
             done([])
@@ -182,7 +181,7 @@ class SqliteBroker:
         size = sum(len(draft.data) for draft in drafts)
         put, taken = self._put, self._taken
         if put[0] - taken[0] >= PENDING_DRAFTS or put[1] - taken[1] >= PENDING_BYTES:
-            _refuse(done, drafts, "More is published than the disk takes: publish again in a moment.", 1)
+            done([_OVERRUN] * len(drafts))
             return
         put[0] += len(drafts)
         put[1] += size
@@ -200,7 +199,7 @@ class SqliteBroker:
     ) -> None:
         """Read a page of what the file holds; the answer comes in a later turn of the loop."""
         if self._state is not _State.OPEN:
-            done(_STOPPING)
+            done(_CLOSED)
             return
         if self._requests.qsize() >= PENDING_READS:
             done(Refusal("unavailable", "More is read than the disk gives: try again in a moment.", retry_after=1))
@@ -224,7 +223,7 @@ class SqliteBroker:
         self._refuse_pending()
         if any(thread.is_alive() for thread in self._threads):
             logger.error("%s did not close in time: its threads end with the process", self.path)
-            _refuse_all(self._under_way, "The server is stopping: publish again in a moment.")
+            _refuse(self._under_way, STOPPING)
             return  # they may still use what would be closed here
         self._peers.close()
         self._bell.close()
@@ -233,7 +232,7 @@ class SqliteBroker:
     def _set_aside(self) -> None:
         """Keep a write-ahead log that another file has left: SQLite would mix the two."""
         beside = Path(f"{self.path}-wal")
-        if self.path.exists() and beside.exists() and beside.stat().st_size:
+        if beside.exists() and beside.stat().st_size:
             aside = Path(f"{self.path}-wal-{int(self._wall())}")
             beside.rename(aside)
             Path(f"{self.path}-shm").unlink(missing_ok=True)
@@ -241,8 +240,7 @@ class SqliteBroker:
 
     def _refuse_pending(self) -> None:
         while self._pending:
-            batch = self._pending.popleft()
-            _refuse(batch.done, batch.drafts, "The server is stopping: publish again in a moment.", 1)
+            _refuse([self._pending.popleft()], STOPPING)
 
     def _failed(self, reason: str) -> None:
         if self._state is _State.OPEN:
@@ -353,7 +351,7 @@ class SqliteBroker:
 
     def _refuse_under_way(self) -> None:
         batches, self._under_way = self._under_way, []
-        self._say(partial(_refuse_all, batches, "The log can't be written to now: publish again in a moment."))
+        self._say(partial(_refuse, batches, _UNWRITABLE))
         self._tell()
 
     def _take(self) -> list[_Batch]:
@@ -486,7 +484,7 @@ class SqliteBroker:
             answer: Page | Refusal
             try:
                 stopping = self._state is _State.CLOSED
-                answer = _STOPPING if stopping else self._reader.read(channels, start, limit, max_bytes)
+                answer = _CLOSED if stopping else self._reader.read(channels, start, limit, max_bytes)
             except sqlite3.Error as error:
                 self._complain(error)
                 answer = Refusal("unavailable", "The log can't be read now: try again in a moment.", retry_after=5)
@@ -497,16 +495,14 @@ class SqliteBroker:
 
 # -- helpers
 
-_STOPPING = Refusal("unavailable", "The server is stopping: read on at another.", retry_after=1)
+_OVERRUN = Refusal("unavailable", "More is published than the disk takes: publish again in a moment.", retry_after=1)
+_UNWRITABLE = Refusal("unavailable", "The log can't be written to now: publish again in a moment.", retry_after=5)
+_CLOSED = Refusal("unavailable", "The server is stopping: read on at another.", retry_after=1)
 
 
-def _refuse_all(batches: list[_Batch], text: str) -> None:
+def _refuse(batches: Sequence[_Batch], refusal: Refusal) -> None:
     for batch in batches:
-        _refuse(batch.done, batch.drafts, text, 5)
-
-
-def _refuse(done: Done, drafts: Sequence[Draft], text: str, seconds: float) -> None:
-    done([Refusal("unavailable", text, retry_after=seconds)] * len(drafts))
+        batch.done([refusal] * len(batch.drafts))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -59,8 +59,8 @@ def settle() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-async def drain(server: Server, cut_off: asyncio.Event) -> None:
-    """Give the subscribers their time to leave; the event takes it from them."""
+async def drain(server: Server, cut_off: asyncio.Event) -> int:
+    """Give the subscribers their time to leave; the event takes it from them. Returns the process's exit status."""
     drained = asyncio.create_task(server.stop(server.settings.limits.drain_seconds))
     again = asyncio.create_task(cut_off.wait())
     await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,6 +68,7 @@ async def drain(server: Server, cut_off: asyncio.Event) -> None:
     if not drained.done():
         server.cut_off()
     await drained
+    return 1 if server.node.failed else 0
 
 
 async def keep_alive(notifier: Notifier) -> None:

@@ -68,8 +68,7 @@ async def _serve(settings: Settings, read: Read) -> int:
         await stopping.wait()
         stopping.clear()
         notifier.stopping("draining")
-        await drain(server, stopping)
-    return 1 if server.node.failed else 0
+        return await drain(server, stopping)
 
 
 async def _supervise(settings: Settings, workers: int, read: Read) -> int:

@@ -82,12 +82,12 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
     heard = asyncio.create_task(worker.listen())
     await stopping.wait()
     channel.send(Leaving())
-    await drain(server, worker.cut_off)
+    status = await drain(server, worker.cut_off)
     channel.send(Measured(measure(server.app)))
     heard.cancel()
     await asyncio.wait({heard})
     await channel.close()
-    return 1 if server.node.failed else 0
+    return status
 
 
 class _Worker:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, zip_longest
 from pathlib import Path
 
+from oncecast.bench.base import percentile
 from oncecast.client import AsyncClient, Gap
 from oncecast.client.link import LinkState, StateChanged
 from oncecast.client.transports import TRANSPORTS
@@ -56,8 +57,7 @@ class Report:
 
     def outage(self, percent: float) -> float:
         """Return a percentile of the outages, or 0 where there was none."""
-        ordered = sorted(self.outages)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
+        return percentile(self.outages, percent) if self.outages else 0.0
 
     def __str__(self) -> str:
         return (
@@ -262,7 +262,7 @@ async def rolls(times: int, seed: int, *, workers: int = WORKERS, subscribers: i
 
 
 async def _connect_again_and_again(port: int) -> None:
-    """Ask for `/healthz` on a new connection each time: none may be refused, reset or answered with an error."""
+    """Poll on a new connection each time: none may be refused, reset or answered with an error."""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.closing(writer):

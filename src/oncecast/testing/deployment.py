@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import sqlite3
 import sys
 import time
@@ -20,7 +19,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Deployment", "Stored", "free_port"]
+from oncecast.bench.processes import environment, free_port
+
+__all__ = ["Deployment", "Stored"]
 
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -64,8 +65,7 @@ class Deployment:
 
     async def start(self) -> None:
         """Start it and wait until it is ready. Raises `RuntimeError` with what it said where it is not."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.getenv("PYTHONPATH")]))
+        environ = environment()
         environ.update({f"ONCECAST_{name.upper()}": str(value) for name, value in self._settings.items()})
         arguments = ["-m", "oncecast", "serve", "--port", str(self.port), "--workers", str(self._workers)]
         with (self.folder / "server.log").open("ab") as log:
@@ -150,14 +150,6 @@ class Deployment:
                 "SELECT m.seq, c.name, m.data FROM messages m JOIN channels c ON c.id = m.channel ORDER BY m.seq"
             )
             return [Stored(f"{epoch}-{seq}", channel, data) for seq, channel, data in rows]
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _is_ready(port: int) -> bool:
