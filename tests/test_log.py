@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from oncecast import log as log_module
@@ -460,3 +462,15 @@ def test_the_order_of_ages_is_compacted() -> None:
     fill(log, "b" + "a" * 5000)
     assert len(log._order) <= 2 * log.count + 1025
     assert log._windows["b"] is log._order[0]
+
+
+def test_what_is_dropped_is_let_go_of_at_once() -> None:
+    """Memory is given back message by message, not when the list is cleared of half a window."""
+    log = make(Retention(messages=100))
+    data = bytes([49]) * 1000
+    before = sys.getrefcount(data)
+    for seq in range(1, 101):
+        log.append(Message(seq, "a", data, Kind.JSON, None, float(seq)), 0.0)
+    for seq in range(101, 111):
+        log.append(Message(seq, "a", b"1", Kind.JSON, None, float(seq)), 0.0)
+    assert before + 90 == sys.getrefcount(data)

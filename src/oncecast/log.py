@@ -25,7 +25,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
-from .message import MAX_SEQ, Cursor, Gap, Mark, Message, Page, Reason, Retention, Start, StartKind
+from .message import MAX_SEQ, Cursor, Gap, Kind, Mark, Message, Page, Reason, Retention, Start, StartKind
 
 ENTRY_BYTES = 400  # what the objects around one message weigh, measured with tracemalloc; counted against max_bytes
 MARKS = 100_000  # channels with nothing left whose trimmed mark is kept apart; older ones share one mark
@@ -86,6 +86,7 @@ def loose_entry(message: Message) -> Entry:
     return Entry(message, message.seq, -math.inf, held=False)
 
 
+_GONE = Entry(Message(0, "", b"", Kind.BINARY, None, 0.0), 0, -math.inf, held=False)  # in the place of a dropped one
 _seq_of = attrgetter("seq")
 _time_of = attrgetter("message.time")
 
@@ -439,6 +440,7 @@ class Log:
         """Drop a window's oldest entry. Its place in the log's order stays, as one that is passed."""
         first, entries = window.first, window.entries
         entry = entries[first]
+        entries[first] = _GONE  # so that its memory is free now: half a window's at once takes a tenth of a second
         first += 1
         entry.held = False
         window.marked = entry.seq

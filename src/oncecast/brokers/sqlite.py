@@ -45,7 +45,6 @@ PENDING_DRAFTS = 50_000  # that wait for the disk; past either bound publishes a
 PENDING_BYTES = 64 << 20
 COUNT_SECONDS, FOLLOWS = 0.05, 60  # who reads what others append so often in that time
 FOLLOW_MILLISECONDS = 1  # waits that long before the next, to read more together
-YIELD_SECONDS = 0.005  # a page of the history waits so long, at most, for what is being published
 LOOK_SECONDS = 0.25  # how often it looks for what others have appended, should no datagram have come
 OUT_STEPS = 64  # that wait for the loop: past it nothing more is read from the file, and what is too much skipped
 PENDING_READS = 20_000
@@ -118,8 +117,6 @@ class SqliteBroker:
         self._appended: Counter[str] = Counter()  # by channel, since its messages were last counted
         self._counting = True  # until each channel has been looked at once
         self._rung = False
-        self._idle = threading.Event()  # nothing waits to be committed
-        self._idle.set()
         self._ending = False
         self._complained = -REMIND_SECONDS
         self._failing = False
@@ -185,7 +182,6 @@ class SqliteBroker:
             return
         put[0] += len(drafts)
         put[1] += size
-        self._idle.clear()
         self._pending.append(_Batch(drafts, done, size))
         self._ring()
 
@@ -317,8 +313,6 @@ class SqliteBroker:
                 self._guarded(self._trim)
             if self._pending:
                 self._ring()
-            else:
-                self._idle.set()
 
     def _commit(self) -> bool:
         """Commit what waits, and return whether the file is still in its place."""
@@ -480,7 +474,6 @@ class SqliteBroker:
     def _run_reader(self) -> None:
         while (request := self._requests.get()) is not None:
             channels, start, limit, max_bytes, done = request
-            self._idle.wait(YIELD_SECONDS)
             answer: Page | Refusal
             try:
                 stopping = self._state is _State.CLOSED
