@@ -293,12 +293,22 @@ async def test_one_that_is_told_to_go_by_somebody_else_drains_and_is_replaced(st
 
 
 @pytest.mark.parametrize(
-    "lived, pause, expected",
-    [(1.9, 0.0, 0.1), (0.0, 0.1, 0.2), (1.0, 3.0, 5.0), (1.0, 5.0, 5.0), (2.0, 5.0, 0.0)],
+    "lived, pause, served, expected",
+    [
+        (1.9, 0.0, False, 0.1),
+        (0.0, 0.1, False, 0.2),
+        (1.0, 3.0, False, 5.0),
+        (1.0, 5.0, False, 5.0),
+        (2.0, 5.0, False, 0.0),
+        (1.9, 0.0, True, 0.1),
+        (1.9, 0.2, True, 0.4),
+        (1.9, 0.4, True, 0.5),
+        (2.0, 0.5, True, 0.0),
+    ],
 )
-def test_the_pause_before_a_successor(lived: float, pause: float, expected: float) -> None:
-    """Those that die young are started again ever more slowly; one that has lived is replaced at once."""
-    assert expected == pause_after(lived, pause)
+def test_the_pause_before_a_successor(lived: float, pause: float, served: bool, expected: float) -> None:
+    """Those that die young are started again ever more slowly, and never slowly where somebody waits to be served."""
+    assert expected == pause_after(lived, pause, served=served)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def _workers(bench: Bench, plan: Plan, folder: Path) -> Row:
     return measured.row(
         "two workers",
         "µs until the last has it",
-        f"{count} subscribers of one channel on one log, {rounds} rounds, read between them; floor: one worker",
+        f"{count} subscribers of one channel on one log, {rounds} rounds; floor: one worker",
         target=WORKERS_TARGET,
     )
 

@@ -12,8 +12,8 @@
  *                                      message's number) in it, a masked text frame each; `-` sends one byte a round
  *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, wait until everybody has them; at
  *                                      least MICROS between the starts. A line of input ends it early
- *   arrivals R                         R times: publish a message, wait until something has arrived at everybody, and only
- *                                      then read it: so the load takes next to nothing of the time that it measures
+ *   arrivals R                         R times: publish a message, sleep until everybody must have it, and only then read
+ *                                      it, and from the kernel when it came: so the load takes nothing of that time
  *   await SECONDS                      read until all have the newest message, for at most so long
  *   resume                             let the stalled read
  *   check                              what all have had so far
@@ -129,8 +129,8 @@ static void answer(struct peer *p, const char *data, size_t length) {
     else frames(p, data, length);
 }
 
-static void arrived(struct peer *p) {
-    ssize_t n = read(p->fd, buffer, sizeof buffer);
+/* What has been read, or failed to be, into the buffer. */
+static void taken(struct peer *p, ssize_t n) {
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) {
         if (p->stage != STREAM || p == &publisher) fail("the server closed connection %ld", (long)(p - peers));
@@ -143,6 +143,8 @@ static void arrived(struct peer *p) {
     else if (mode == SSE && p != &publisher) scan(p, buffer, n);
     else frames(p, buffer, n);
 }
+
+static void arrived(struct peer *p) { taken(p, read(p->fd, buffer, sizeof buffer)); }
 
 static void watch(struct peer *p, int how, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = p};
@@ -272,36 +274,54 @@ static void rounds(long wanted, int batch, int micros) {
     free(out), free(took);
 }
 
-/* An edge-triggered event says that bytes have come without their being read. */
+static double seconds_of(const struct timespec *t) { return t->tv_sec + t->tv_nsec * 1e-9; }
+
+/* Waits for bytes, reads them, and returns when the last of them came, by the kernel's clock (SO_TIMESTAMPNS). */
+static double came(struct peer *p) {
+    char control[256];
+    struct pollfd readable = {.fd = p->fd, .events = POLLIN};
+    struct iovec part = {.iov_base = buffer, .iov_len = sizeof buffer};
+    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    if (poll(&readable, 1, (int)(PATIENCE * 1000)) != 1) fail("nothing has come in %.0f seconds", PATIENCE);
+    taken(p, recvmsg(p->fd, &header, 0));
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) return seconds_of((void *)CMSG_DATA(c));
+    fail("the kernel does not say when it came");
+}
+
+static void stamps(int on) {
+    for (int i = 0; i < count; i++)
+        if (peers[i].stage == STREAM) {
+            if (setsockopt(peers[i].fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on)) fail("SO_TIMESTAMPNS: %s", strerror(errno));
+            watch(&peers[i], on ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, EPOLLIN);
+        }
+}
+
 static void arrivals(long wanted) {
-    static struct epoll_event events[1024];
-    struct timespec pause = {.tv_nsec = 50000};
     char *out = malloc(payload_length + 16);
-    double *took = malloc(wanted * sizeof *took), start = now();
+    double *took = malloc(wanted * sizeof *took), start = now(), sleep = 0.1;
     long before_bytes = bytes, before_reads = reads;
     int all = listeners();
     while (turn(0)) continue;
-    for (int i = 0; i < count; i++)
-        if (peers[i].stage == STREAM) watch(&peers[i], EPOLL_CTL_MOD, EPOLLIN | EPOLLET);
-    while (epoll_wait(poller, events, 1024, 0) > 0) continue;
+    stamps(1);
     for (long done = 0; done < wanted; done++) {
+        struct timespec wall, pause = {.tv_nsec = (long)(sleep * 1e9)};
         size_t length = publish_frame(out, next_number++, 0);
-        double sent = now(), until = sent + PATIENCE;
+        long acks = acknowledged;
+        double last = 0;
+        clock_gettime(CLOCK_REALTIME, &wall);
         write_all(publisher.fd, out, length);
-        for (int come = 0; come < all;) {
-            int n = epoll_wait(poller, events, 1024, 1000);
-            for (int i = 0; i < n; i++)
-                if (events[i].data.ptr == &publisher) arrived(&publisher);
-                else come++;
-            if (come < all) nanosleep(&pause, 0);
-            if (now() > until) fail("round %ld: %d of %d arrivals in %.0f seconds", done, come, all, PATIENCE);
-        }
-        took[done] = now() - sent;
+        nanosleep(&pause, 0);
         for (int i = 0; i < count; i++)
-            if (peers[i].stage == STREAM) arrived(&peers[i]);
+            if (peers[i].stage == STREAM) {
+                double at = came(&peers[i]);
+                if (at > last) last = at;
+            }
+        while (acknowledged == acks) turn(1);
+        took[done] = last - seconds_of(&wall);
+        sleep = took[done] > 0.25 ? 0.5 : took[done] < 0.01 ? 0.02 : 2 * took[done];
     }
-    for (int i = 0; i < count; i++)
-        if (peers[i].stage == STREAM) watch(&peers[i], EPOLL_CTL_MOD, EPOLLIN);
+    stamps(0);
     say_rounds(wanted, all * wanted, bytes - before_bytes, reads - before_reads, now() - start, took);
     free(out), free(took);
 }

@@ -35,6 +35,7 @@ logger = logging.getLogger("oncecast.server")
 
 YOUNG_SECONDS = 2.0  # a worker that dies younger than that died of what it found at its start
 PAUSE_SECONDS, LONGEST_PAUSE = 0.1, 5.0
+LONGEST_PAUSE_SERVED = 0.5  # after one that served: who connects to its slot meanwhile waits for the successor
 KILL_SECONDS = 5.0  # for a worker to end that was told to do so at once
 
 
@@ -159,7 +160,8 @@ class Supervisor:
 
     def _pause(self, slot: _Slot, child: Child) -> str:
         """Set how long a slot waits for its child's successor, and say it."""
-        slot.pause = pause_after(asyncio.get_running_loop().time() - child.began, slot.pause)
+        lived = asyncio.get_running_loop().time() - child.began
+        slot.pause = pause_after(lived, slot.pause, served=child.served)
         return f"in {slot.pause:g} s" if slot.pause else "now"
 
     async def _refill(self, slot: _Slot) -> None:
@@ -173,7 +175,7 @@ class Supervisor:
             try:
                 child = await self._start(slot)
             except OSError as error:
-                slot.pause = pause_after(0, slot.pause)
+                slot.pause = pause_after(0, slot.pause, served=False)
                 logger.error("worker %d can't be started: %s", slot.number, error)
                 continue
             self._place(slot, child)
@@ -247,9 +249,11 @@ class Supervisor:
             child.tell(total)
 
 
-def pause_after(lived: float, pause: float) -> float:
+def pause_after(lived: float, pause: float, *, served: bool) -> float:
     """Return how long the successor waits of a worker that lived so many seconds, after a pause of that many."""
-    return 0.0 if lived >= YOUNG_SECONDS else min(LONGEST_PAUSE, max(PAUSE_SECONDS, 2 * pause))
+    if lived >= YOUNG_SECONDS:
+        return 0.0
+    return min(LONGEST_PAUSE_SERVED if served else LONGEST_PAUSE, max(PAUSE_SECONDS, 2 * pause))
 
 
 def _ended(status: int) -> str:
