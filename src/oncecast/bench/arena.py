@@ -70,7 +70,7 @@ class Arena:
         return _rounds(self.sink.command(f"rounds {count} {batch} {self._channels} 0"))
 
     def arrivals(self, count: int) -> Rounds:
-        """Publish so many times; nothing is read, or waited for, until all must have the message. Linux tells its time."""
+        """Publish so many times; nobody reads, or waits, until all must have it, and the kernel says since when."""
         return _rounds(self.sink.command(f"arrivals {count}"))
 
     def cost(self, rounds: int, *, batch: int = 1) -> float:

@@ -138,7 +138,8 @@ def _publishers(bench: Bench, folder: Path, durability: str) -> Program:
     """Return four publishers of a server with two workers."""
     broker = f"sqlite:///{folder}/{durability}.db"
     server = bench.server(pinned=False, workers=2, broker=broker, durability=durability)
-    return bench.load(server.port, PUBLISHERS, HEAD + b"Content-Length: %d\r\n\r\n" % len(DATA) + DATA)
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(DATA) + DATA
+    return bench.load(server.port, PUBLISHERS, request, spin=False)
 
 
 def _rate(load: Program, count: int) -> float:

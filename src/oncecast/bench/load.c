@@ -1,7 +1,10 @@
 /* Requests on connections that are kept alive, the next one on each when the last is answered: for polls and publishes.
  *
- *   load PORT CONNECTIONS REQUEST_FILE       and then, for each line `run N`, that many requests
+ *   load PORT CONNECTIONS REQUEST_FILE spin|sleep       and then, for each line `run N`, that many requests
  *
+ * Where the CPU time of a server on another core is measured, it spins: waking a client that sleeps costs whoever answers
+ * an interrupt to the other core, and the client of the slower server sleeps more often. Where it shares the cores with
+ * the server it sleeps.
  * Answers {"requests": N, "seconds": S, "status": 200}; an answer with another status than the first is a failure. */
 #include "common.h"
 
@@ -29,8 +32,9 @@ static int whole(struct client *c) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) return fprintf(stderr, "load PORT CONNECTIONS REQUEST_FILE\n"), 2;
+    if (argc != 5) return fprintf(stderr, "load PORT CONNECTIONS REQUEST_FILE spin|sleep\n"), 2;
     int port = atoi(argv[1]), connections = atoi(argv[2]), poller = epoll_create1(0);
+    int wait = strcmp(argv[4], "spin") ? 1000 : 0;
     size_t length;
     char line[256], *request = load(argv[3], &length);
     struct client *clients = calloc(connections, sizeof *clients);
@@ -50,11 +54,9 @@ int main(int argc, char **argv) {
         }
         while (done < wanted) {
             struct epoll_event events[64];
-            /* It spins: waking a client that sleeps costs whoever answers an interrupt to the other core, and the client
-             * of the slower server sleeps more often. */
             double until = now() + PATIENCE;
             int n;
-            while (!(n = epoll_wait(poller, events, 64, 0)))
+            while (!(n = epoll_wait(poller, events, 64, wait)))
                 if (now() > until) fail("no answer in %.0f seconds", PATIENCE);
             if (n < 0) fail("epoll_wait: %s", strerror(errno));
             for (int i = 0; i < n; i++) {

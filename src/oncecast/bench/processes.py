@@ -249,9 +249,10 @@ class Bench:
         """Start `sink`: subscribers and a publisher."""
         return self._program("sink", str(port), mode)
 
-    def load(self, port: int, connections: int, request: bytes) -> Program:
-        """Start `load`: requests on connections that are kept alive."""
-        return self._program("load", str(port), str(connections), str(self.file(request)))
+    def load(self, port: int, connections: int, request: bytes, *, spin: bool = True) -> Program:
+        """Start `load`: requests on connections that are kept alive. What shares the server's cores must not `spin`."""
+        wait = "spin" if spin else "sleep"
+        return self._program("load", str(port), str(connections), str(self.file(request)), wait)
 
     def floor(self, subscribers: int) -> Program:
         """Start `floor`, on the core of the server under test."""
