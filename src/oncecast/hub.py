@@ -252,55 +252,73 @@ class Hub:
                 entries.append(entry)
         # First all blocks are made, then all are sent: either is faster by itself than in turns with the other, which
         # would push its code and data out of the processor's caches, once for each channel.
-        lone: list[Sending] = []
+        sends: list[Sending] = []
         groups: list[Iterable[Sending]] = []
         writes: list[tuple[Subscription, bytes]] = []
-        gathered: dict[Sink, tuple[Subscription, list[str]]] = {}
+        gathered: dict[Sink, tuple[Subscription, tuple[str, ...]]] = {}
         for channel, entries in by_channel.items():
             audience = self._audiences.get(channel)
-            if isinstance(audience, Subscription):
-                if not audience.alone:
-                    gathered.setdefault(audience.sink, (audience, []))[1].append(channel)
-                    continue
-                self.counters.deliveries += len(entries)
-                block = self._block_of(entries, audience.format)
-                if audience.descriptor is not None:
-                    lone.append((audience, audience.descriptor, block))
-                else:
-                    writes.append((audience, block))
-            elif audience is not None:
+            if audience is None:
+                continue
+            others: Iterable[Subscription]
+            if not isinstance(audience, Subscription):
                 for format_, group in audience.alone.items():
                     self.counters.deliveries += len(group) * len(entries)
                     block = self._block_of(entries, format_)
                     # Lists, as a write may end a subscription.
                     groups.append(zip(list(group.descriptors), list(group.descriptors.values()), repeat(block)))
                     writes.extend(zip(group.sinks, repeat(block)))
-                for subscription in audience.gathered:
-                    gathered.setdefault(subscription.sink, (subscription, []))[1].append(channel)
-        if lone:  # of which another's write may have ended one
-            self._send_all(sending for sending in lone if sending[0].state is LIVE)
+                others = audience.gathered
+            elif audience.alone:
+                self._add(audience, self._block_of(entries, audience.format), len(entries), sends, writes)
+                continue
+            else:
+                others = (audience,)
+            only = (channel,)
+            for subscription in others:
+                sink = subscription.sink
+                known = gathered.get(sink)
+                gathered[sink] = (subscription, only) if known is None else (known[0], known[1] + only)
+        if gathered:
+            self._add_gathered(gathered.values(), by_channel, sends, writes)
+        if sends:  # of which another's write may have ended one
+            self._send_all(sending for sending in sends if sending[0].state is LIVE)
         for group_sends in groups:
             self._send_all(group_sends)
         if writes:
             self._write_all((who.sink.write, block) for who, block in writes if who.state is LIVE)
-        if gathered:
-            self._deliver_gathered(gathered.values(), by_channel)
 
-    def _deliver_gathered(
-        self, gathered: Iterable[tuple[Subscription, list[str]]], by_channel: dict[str, list[Entry]]
+    def _add_gathered(
+        self,
+        gathered: Iterable[tuple[Subscription, tuple[str, ...]]],
+        by_channel: dict[str, list[Entry]],
+        sends: list[Sending],
+        writes: list[tuple[Subscription, bytes]],
     ) -> None:
         # A subscription of several channels has one cursor, so it gets them in the log's order, not by channel. Those
         # that have the same channels in this turn share the block.
         blocks: dict[tuple[Format, tuple[str, ...]], tuple[bytes, int]] = {}
         for subscription, channels in gathered:
-            key = (subscription.format, tuple(channels))
+            key = (subscription.format, channels)
             made = blocks.get(key)
             if made is None:
                 entries = sorted((e for c in channels for e in by_channel[c]), key=lambda entry: entry.seq)
                 made = blocks[key] = (self._block_of(entries, subscription.format), len(entries))
-            if subscription.state is State.LIVE:
-                self.counters.deliveries += made[1]
-                self._write(subscription, made[0])
+            self._add(subscription, made[0], made[1], sends, writes)
+
+    def _add(
+        self,
+        subscription: Subscription,
+        block: bytes,
+        messages: int,
+        sends: list[Sending],
+        writes: list[tuple[Subscription, bytes]],
+    ) -> None:
+        self.counters.deliveries += messages
+        if subscription.descriptor is not None:
+            sends.append((subscription, subscription.descriptor, block))
+        else:
+            writes.append((subscription, block))
 
     def _send_all(self, sends: Iterable[Sending]) -> None:
         # The loop that all of the fan-out's time is spent in: a system call, and as little else as can be.

@@ -47,10 +47,11 @@ class Arena:
         self._floor: Program | None = None
         self._floor_sink: Program | None = None
 
-    def subscribe(self, count: int, *, channels: int = 1, headers: str = "") -> dict[str, object]:
-        """Add subscribers, spread over so many channels."""
-        request = self._bench.file(subscriber_request(self.mode, self.channel, headers=headers))
-        answer = self.sink.command(f"subscribe {count} {request} {channels} 0 0")
+    def subscribe(self, count: int, *, channels: int = 1, each: int = 1, headers: str = "") -> dict[str, object]:
+        """Add subscribers, spread over so many channels; each listens to `each` of them."""
+        name = ",".join([self.channel] * each)
+        request = self._bench.file(subscriber_request(self.mode, name, headers=headers))
+        answer = self.sink.command(f"subscribe {count} {request} {channels // each} 0 0")
         self.count += count
         self._channels = channels
         return answer

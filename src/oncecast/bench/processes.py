@@ -43,7 +43,9 @@ class Process:
     def __init__(
         self, argv: Sequence[str], *, core: int | None, directory: Path, env: Mapping[str, str] | None = None
     ) -> None:
-        self.log = Path(tempfile.mkstemp(suffix=".log", dir=directory)[1])
+        handle, log_name = tempfile.mkstemp(suffix=".log", dir=directory)
+        os.close(handle)
+        self.log = Path(log_name)
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, before if core is None else {core})  # children inherit it, and theirs
         try:

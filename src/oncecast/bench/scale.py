@@ -3,13 +3,15 @@
 What the publishes cost is measured apart, on a channel of their own, and taken off: with few subscribers to each
 channel there would else be little but publishes. (Where there are many channels, one subscriber listens to that one, so
 that the encoding of a message is taken off too; its writes are joined to one in a round.) As many subscribers on more
-channels are more messages for as many deliveries, so for the number of channels the judged row is the one where each
-delivery has a message of its own at every size. The machine's caches hold 10 sockets and not 10,000, so the C loop gets
-dearer too; what is judged is how far the multiple of it moves.
+channels are more messages for as many deliveries, so for the number of channels two other rows are judged: one where
+each delivery has a message of its own at every size, and one with the same sockets, and ten listeners to a channel, at
+every size, so that the number of channels is all that changes. The machine's caches hold 10 sockets and not 10,000, so
+the C loop gets dearer too; what is judged is how far the multiple of it moves.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,10 +22,13 @@ from .processes import Bench
 SUBSCRIBERS = (10, 100, 1000, 10_000)
 CHANNELS = (1, 100, 10_000)
 ALONE = (50, 1000, 10_000)  # not fewer than are published at once
+SHARED = (100, 1000, 10_000)  # of ten of `SHARERS` each
+SHARERS, LISTENERS = 1000, 10
 DELIVERIES = 40_000  # of each measurement, about
 BATCH = 50  # publishes at once, where there are many channels
 TARGET = 1.2
 MOST_ROUNDS = 2000
+SLICES = 8
 MINIMUM = 0.01  # µs: a run too short to tell a delivery from the noise of the publishes still has a quotient
 
 
@@ -60,6 +65,15 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
         f"{alone[0]} to {most} channels with one subscriber each",
         target=TARGET,
     )
+    sharers = min(most, SHARERS)
+    shared = [size * sharers // SHARERS for size in SHARED]
+    yield _row(
+        "scale, channels of ten",
+        [_by_channels(bench, plan, size, sharers, deliveries, each=LISTENERS * size // sharers) for size in shared],
+        f"{shared[0]} to {shared[-1]} channels with {LISTENERS} listeners each: {sharers} subscribers of "
+        f"{LISTENERS * shared[0] // sharers} to {LISTENERS * shared[-1] // sharers} channels",
+        target=TARGET,
+    )
 
 
 def _by_subscribers(bench: Bench, plan: Plan, size: int, deliveries: int) -> _Point:
@@ -68,36 +82,48 @@ def _by_subscribers(bench: Bench, plan: Plan, size: int, deliveries: int) -> _Po
     arena.floor()
 
     def cost() -> float:
-        return (arena.round_cost(rounds) - quiet.round_cost(rounds)) / size
+        return _beyond(arena, quiet, rounds) / size
 
     return _point(bench, plan, size, cost, lambda: arena.floor_cost(rounds))
 
 
-def _by_channels(bench: Bench, plan: Plan, channels: int, subscribers: int, deliveries: int) -> _Point:
-    each = subscribers // channels
+def _by_channels(
+    bench: Bench, plan: Plan, channels: int, subscribers: int, deliveries: int, *, each: int = 1
+) -> _Point:
+    """Measure subscribers spread over channels, each listening to `each` of them."""
+    listeners = subscribers * each // channels
     batch = min(BATCH, channels)
-    rounds = _rounds(deliveries, each * batch)
-    arena, quiet = _arenas(bench, each * channels, channels)
+    rounds = _rounds(deliveries, listeners * batch)
+    arena, quiet = _arenas(bench, subscribers, channels, each)
     quiet.subscribe(1)
+    arena.rounds(-(-channels // batch), batch=batch)  # once everybody has a message, all have done with attaching
     arena.floor()
     floor_rounds = _rounds(deliveries, subscribers)
 
     def cost() -> float:
-        publishes = quiet.round_cost(rounds, batch=batch)
-        return (arena.round_cost(rounds, batch=batch) - publishes) / (batch * each)
+        return _beyond(arena, quiet, rounds, batch) / (batch * listeners)
 
     return _point(bench, plan, channels, cost, lambda: arena.floor_cost(floor_rounds))
 
 
-def _arenas(bench: Bench, subscribers: int, channels: int) -> tuple[Arena, Arena]:
+def _arenas(bench: Bench, subscribers: int, channels: int, each: int = 1) -> tuple[Arena, Arena]:
     """Return a server's subscribers, and a publisher on the same server to whom nobody listens yet."""
-    server = bench.server(retention__messages=4)  # so that the log of 10,000 channels soon grows no more
+    # Of each channel little is kept, so that the log of 10,000 soon grows no more.
+    server = bench.server(retention__messages=4, limits__channels_per_subscription=max(64, each))
     arena = Arena(bench, server, "websocket")
-    arena.subscribe(subscribers, channels=channels)
+    arena.subscribe(subscribers, channels=channels, each=each)
     arena.publisher()
     quiet = Arena(bench, server, "websocket", channel="quiet@@@@@")
     quiet.publisher()
     return arena, quiet
+
+
+def _beyond(arena: Arena, quiet: Arena, rounds: int, batch: int = 1) -> float:
+    """Return by how much a round costs more than its publishes, measured in short turns: it is a small difference."""
+    each = max(1, rounds // SLICES)
+    return statistics.fmean(
+        arena.round_cost(each, batch=batch) - quiet.round_cost(each, batch=batch) for _ in range(min(SLICES, rounds))
+    )
 
 
 def _point(bench: Bench, plan: Plan, size: int, cost: Callable[[], float], floor: Callable[[], float]) -> _Point:

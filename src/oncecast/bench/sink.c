@@ -6,12 +6,13 @@
  * `websocket` reads the frames of oncecast.v1, `sse` events; both know a message by MARK and the eight digits behind it.
  * `frames` counts data frames, whatever is in them (they may be compressed). Commands, each answered with JSON:
  *
- *   subscribe N FILE CHANNELS BUFFER STALLED  connect N more; FILE is the request, @@@@@ in it the channel's number.
- *                                      BUFFER is SO_RCVBUF (0: the kernel's); STALLED 1: read nothing until `resume`
+ *   subscribe N FILE CHANNELS BUFFER STALLED  connect N more; FILE is the request, @@@@@ in it the channel's number: they
+ *                                      take turns, and a second @@@@@ is the number CHANNELS higher. BUFFER is SO_RCVBUF (0: the kernel's); STALLED 1: read nothing until `resume`
  *   publisher FILE PAYLOAD             connect the publisher. PAYLOAD is what it publishes, with @@@@@ and ######## (the
  *                                      message's number) in it, a masked text frame each; `-` sends one byte a round
  *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, wait until everybody has them; at
- *                                      least MICROS between the starts. A line of input ends it early
+ *                                      least MICROS between the starts, and a line of input ends it early. With 0 it
+ *                                      spins, as whoever wakes the sleeper of another core pays for that (an interrupt)
  *   arrivals R                         R times: publish a message, sleep until everybody must have it, and only then read
  *                                      it, and from the kernel when it came: so the load takes nothing of that time
  *   await SECONDS                      read until all have the newest message, for at most so long
@@ -41,7 +42,7 @@ struct peer {
 };
 
 static enum mode mode;
-static int port, poller, count, channels = 1, streaming, closed, publisher_plain;
+static int port, poller, count, channels = 1, names = 1, streaming, closed, publisher_plain;
 static struct peer *peers, publisher = {.fd = -1};
 static long deliveries, acknowledged, bytes, reads, published, next_number;
 static char *payload, buffer[1 << 18], first_answer[1024];
@@ -50,11 +51,15 @@ static double last_arrival;
 
 static void say(const char *text) { printf("%s\n", text), fflush(stdout); }
 
-static void replace(char *text, size_t length, const char *what, long value) {
-    char digits[32], *place = memmem(text, length, what, strlen(what));
-    if (!place) return;
-    snprintf(digits, sizeof digits, "%0*ld", (int)strlen(what), value);
-    memcpy(place, digits, strlen(what));
+/* Writes a number over each `what`: the first gets `value`, the next one `step` more. Returns how many there were. */
+static int replace(char *text, size_t length, const char *what, long value, long step) {
+    char digits[32], *place;
+    int found = 0;
+    for (; (place = memmem(text, length, what, strlen(what))); value += step, found++) {
+        snprintf(digits, sizeof digits, "%0*ld", (int)strlen(what), value);
+        memcpy(place, digits, strlen(what));
+    }
+    return found;
 }
 
 /* One message has been read whole. */
@@ -165,7 +170,8 @@ static int turn(double seconds) {
             socklen_t size = sizeof error;
             getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &size);
             if (error) fail("connection %ld: %s", (long)(p - peers), strerror(error));
-            replace(memcpy(buffer, requests, request_length), request_length, "@@@@@", p->channel);
+            int named = replace(memcpy(buffer, requests, request_length), request_length, "@@@@@", p->channel, channels);
+            if (p != &publisher && named) names = named;
             write_all(p->fd, buffer, request_length);
             p->stage = HEAD;
             watch(p, EPOLL_CTL_MOD, EPOLLIN);
@@ -222,8 +228,8 @@ static size_t publish_frame(char *out, long number, long channel) {
     else out[1] = (char)(0x80 | 126), out[2] = (char)(payload_length >> 8), out[3] = (char)payload_length;
     memcpy(out + head, key, 4);
     char *body = memcpy(out + head + 4, payload, payload_length);
-    replace(body, payload_length, "########", number);
-    replace(body, payload_length, "@@@@@", channel);
+    replace(body, payload_length, "########", number, 0);
+    replace(body, payload_length, "@@@@@", channel, 0);
     for (size_t i = 0; i < payload_length; i++) body[i] ^= key[i & 3];
     return head + 4 + payload_length;
 }
@@ -249,7 +255,7 @@ static void say_rounds(long done, long delivered, long read_bytes, long read_tim
 static void rounds(long wanted, int batch, int micros) {
     char *out = malloc((size_t)batch * (payload_length + 16) + 1);
     double *took = malloc(wanted * sizeof *took), start = now(), due = start;
-    long done = 0, before_bytes = bytes, before_reads = reads, each = (long)batch * listeners() / channels;
+    long done = 0, before_bytes = bytes, before_reads = reads, each = (long)batch * listeners() * names / channels;
     long before = deliveries, acks = acknowledged;
     for (; done < wanted; done++) {
         while (micros && now() < due) turn(due - now() > 0.0015 ? due - now() - 0.001 : 0);
@@ -263,7 +269,7 @@ static void rounds(long wanted, int batch, int micros) {
         last_arrival = sent;
         before += each, acks += publisher_plain ? 0 : batch;
         while (deliveries < before || acknowledged < acks) {
-            turn(1);
+            turn(micros ? 1 : 0);
             if (now() > until)
                 fail("round %ld: %ld of %ld deliveries, %ld of %ld acknowledgements in %.0f seconds", done,
                      deliveries - before + each, each, acknowledged - acks + batch, (long)batch, PATIENCE);
