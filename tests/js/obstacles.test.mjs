@@ -109,6 +109,22 @@ describe("obstacles", { concurrency: true, timeout: 45_000 }, () => {
     assert.deepEqual(Object.keys(between.requests), ["websocket", "sse"]);
   });
 
+  for (const transport of ["long-poll", "short-poll"]) {
+    test(`${transport}: a server that stops is obeyed, and its answer counts`, async (t) => {
+      const asked = [];
+      const rule = () => (asked.push(Date.now()), asked.length === 1 ? { retryAfter: 1 } : {});
+      const between = await proxy(t, { "long-poll": rule, "short-poll": rule });
+      const name = channel();
+      await publish(name, 1);
+      const cast = open(t, between.url, { transports: [transport], timing: TIMING });
+      const news = cast.subscribe(name, { after: "earliest" });
+      assert.deepEqual((await take(news, 1))[0].data, 1);
+      await publish(name, 2);
+      assert.deepEqual((await take(news, 1))[0].data, 2);
+      assert.ok(asked[1] - asked[0] > 950);
+    });
+  }
+
   test("a page whose policy forbids WebSocket has the next transport", async (t) => {
     class Forbidden {
       constructor() {

@@ -74,16 +74,16 @@ export class Proxy {
   #forward(request, response) {
     const fault = this.#fault(request);
     if (fault.silent || this.frozen) return;
+    const after = fault.retryAfter ? { "Retry-After": fault.retryAfter } : {};
     if (fault.status) {
-      const headers = { "Content-Type": "text/html", ...(fault.retryAfter && { "Retry-After": fault.retryAfter }) };
-      return response.writeHead(fault.status, headers).end("<p>no</p>");
+      return response.writeHead(fault.status, { "Content-Type": "text/html", ...after }).end("<p>no</p>");
     }
     const { method, url, headers } = request;
     const options = { host: this.target.hostname, port: this.target.port, path: url, method, headers, agent: false };
     const onward = http.request(options, (answer) => {
       if (fault.lost) return answer.resume().on("end", () => request.socket.destroy());
       const held = [];
-      if (!fault.hold) response.writeHead(answer.statusCode, answer.headers);
+      if (!fault.hold) response.writeHead(answer.statusCode, { ...answer.headers, ...after });
       response.flushHeaders();
       const write = limited(fault, (data) => this.frozen || response.write(data), () => request.socket.destroy());
       let passed = 0;
@@ -94,7 +94,7 @@ export class Proxy {
       });
       answer.on("end", () => {
         if (this.frozen) return;
-        if (fault.hold) response.writeHead(answer.statusCode, answer.headers).write(Buffer.concat(held));
+        if (fault.hold) response.writeHead(answer.statusCode, { ...answer.headers, ...after }).write(Buffer.concat(held));
         if (!(passed >= fault.stallBytes)) response.end();
       });
       answer.on("error", () => request.socket.destroy());

@@ -32,6 +32,28 @@ def test_no_second_has_more_than_is_set(per_second: float) -> None:
         assert count <= max(1, per_second), f"seed {seed}"
 
 
+def test_the_rate_may_change_meanwhile() -> None:
+    """No second has more than the greatest rate that was set in it, and once it is set a rate is kept."""
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    rate = 100.0
+    drain = Drain(range(1_000_000), rate, 0.0)
+    now = 0.0
+    told: list[tuple[float, int, float]] = []
+    for _ in range(600):
+        told.append((now, len(drain.due(now)), rate))
+        now += RESOLUTION * rng.choice((1, 1, 2, 9))
+        if rng.random() < 0.05:
+            rate = rng.choice((1.0, 10.0, 50.0, 100.0))
+            drain.change(rate, now)
+    for first, (begin, _, before) in enumerate(told):
+        second = [(count, most) for at, count, most in told[first:] if at < begin + 1]
+        assert sum(count for count, _ in second) <= max(before, *(most for _, most in second)), f"seed {seed}"
+    drain.change(1000, now)
+    drain.due(now)
+    assert 900 <= sum(len(drain.due(now + (step + 1) * RESOLUTION)) for step in range(int(1 / RESOLUTION))) <= 1000
+
+
 @pytest.mark.parametrize("per_second", [1, 10, 100, 1000])
 def test_many_are_spread_evenly(per_second: int) -> None:
     """With a steady wheel it takes the time that `seconds` says, a tenth more than the rate itself at the most."""

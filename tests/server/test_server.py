@@ -247,6 +247,22 @@ async def test_stopping_takes_as_long_as_the_pace_asks_for(open_site: Open, capl
     assert 1 == caplog.text.count("limits.drain_per_second = 4")
 
 
+async def test_a_share_that_becomes_smaller_while_it_stops(open_site: Open) -> None:
+    """Then it takes longer, and nobody is cut off who has not been told."""
+    site = await open_site(Settings(port=0, limits=Limits(drain_per_second=100)))
+    streams = [await site.sse("a") for _ in range(20)]
+    began = asyncio.get_running_loop().time()
+    stopping = asyncio.create_task(site.server.stop(0.1))
+    await asyncio.sleep(0)
+    site.server.pace(1 / 10)
+    for ended in asyncio.as_completed([peer.all() for peer in streams]):
+        assert (await ended).endswith(b"0\r\n\r\n")
+    assert asyncio.get_running_loop().time() - began > 0.7
+    for peer in site.peers:
+        peer.close()
+    await asyncio.wait_for(stopping, SECONDS)
+
+
 async def test_stopping_a_server_that_nobody_asks(open_site: Open) -> None:
     """Without connections there is nothing to wait for; stopping twice is fine."""
     site = await open_site()

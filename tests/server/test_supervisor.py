@@ -23,6 +23,7 @@ import pytest_asyncio
 import oncecast
 from oncecast.server import supervisor as module
 from oncecast.server.child import State
+from oncecast.server.control import Pace
 from oncecast.server.metrics import Measures
 from oncecast.server.settings import Settings
 from oncecast.server.supervisor import Phase, Supervisor, pause_after
@@ -535,6 +536,7 @@ class FakeChild:
         self.failure = None
         self.measures = Measures()
         self.ended = asyncio.Event()
+        self.told: list[object] = []
 
     @classmethod
     async def start(cls, *arguments: object) -> FakeChild:
@@ -550,6 +552,10 @@ class FakeChild:
         await self.ended.wait()
         self.state = State.ENDED
         return 1
+
+    def tell(self, message: object) -> None:
+        """Note it."""
+        self.told.append(message)
 
     def stop(self) -> None:
         """End."""
@@ -605,6 +611,23 @@ async def test_one_that_dies_before_the_others_have_begun_is_replaced(
     await until(lambda: len(FakeChild.started) == 3)
     assert Phase.SERVING is supervisor.phase
     await supervisor.stop(asyncio.Event())
+
+
+async def test_more_that_drain_than_there_are_slots_share_the_pace(supervisor: Supervisor) -> None:
+    """A second restart, or the end, comes while earlier workers still let go: each has its part of the rate."""
+    FakeChild.room = 2
+    slot = supervisor._slots[0]
+    first, second, third = FakeChild.started[0], *[await supervisor._start(slot) for _ in range(2)]
+    for leaving in (first, second, third):
+        leaving.state = State.LEAVING
+        supervisor._divide()
+    assert [Pace(2), Pace(3)] == first.told
+    assert [Pace(3)] == third.told  # type: ignore[attr-defined]
+    first.ended.set()
+    await until(lambda: len(first.told) == 2 and Pace(2) in third.told)  # type: ignore[attr-defined]
+    third.ended.set()  # type: ignore[attr-defined]
+    await until(lambda: Pace(1) in second.told)  # type: ignore[attr-defined]
+    second.ended.set()  # type: ignore[attr-defined]
 
 
 async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,8 +29,11 @@ class LongPoll(OverHttp):
                 asked, place = loop.time(), poll.start
                 for event in await poll.page(wait=wait):
                     yield event
+                pause = poll.pause
                 if wait and poll.start == place and loop.time() - asked < self._timing.interval:
-                    await self._sleep(self._timing.interval)  # a server, or a proxy, that won't wait
+                    pause = max(pause, self._timing.interval)  # a server, or a proxy, that won't wait
+                if pause:
+                    await self._sleep(pause)
                 wait = 0.0 if poll.full else self._timing.wait
         finally:
             await connection.close()

@@ -11,7 +11,19 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from .base import MALFORMED, Broken, CursorMoved, Event, Gap, Received, Start, common_start, parse_message, refusal
+from .base import (
+    MALFORMED,
+    RETRY_AFTER_CAP,
+    Broken,
+    CursorMoved,
+    Event,
+    Gap,
+    Received,
+    Start,
+    common_start,
+    parse_message,
+    refusal,
+)
 from .http import Connection, retry_after
 
 __all__ = ["POLL_LIMIT", "Poll", "events_of", "target"]
@@ -30,12 +42,13 @@ class Poll:
     """Asks for one page after another on one connection.
 
     `start` is where the next page begins. `full` says whether the last one had as many messages as fit, so that
-    there is more to read at once.
+    there is more to read at once. `pause` is for how many seconds a server that stops has asked to stay away.
     """
 
     def __init__(self, connection: Connection, starts: Mapping[str, Start]) -> None:
         self.start = common_start(starts)
         self.full = False
+        self.pause = 0.0
         self._channels = sorted(starts)
         self._connection = connection
         self._etag: str | None = None
@@ -49,10 +62,12 @@ class Poll:
         path = target(self._channels, self.start) + query
         answer = await self._connection.request("GET", path, headers, wait=wait)
         self.full = False
+        after = retry_after(answer.headers, time.time)
+        self.pause = min(max(after or 0.0, 0.0), RETRY_AFTER_CAP)
         if answer.status == 304:
             return []
         if answer.status != 200:
-            raise refusal(answer.status, answer.body, retry_after(answer.headers, time.time), opening=True)
+            raise refusal(answer.status, answer.body, after, opening=True)
         page = _read(answer.body)
         start = Start("after", page.cursor)
         self._etag = answer.headers.get("etag") if start == self.start else None

@@ -25,7 +25,7 @@ class ShortPoll(OverHttp):
             while True:
                 for event in await poll.page():
                     yield event
-                if not poll.full:
-                    await self._sleep(self._timing.interval)
+                if poll.pause or not poll.full:
+                    await self._sleep(max(poll.pause, self._timing.interval))
         finally:
             await connection.close()

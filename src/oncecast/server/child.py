@@ -28,6 +28,7 @@ from .control import (
     FromWorker,
     Leaving,
     Measured,
+    Pace,
     Ready,
     Stop,
     Total,
@@ -149,7 +150,7 @@ class Child:
         answered, self._measured = self._measured.is_set(), None
         return self.measures if answered else None
 
-    def tell(self, message: Total | Change) -> None:
+    def tell(self, message: Total | Change | Pace) -> None:
         """Send the worker something to know."""
         self._channel.send(message)
 

@@ -30,6 +30,7 @@ __all__ = [
     "FromWorker",
     "Leaving",
     "Measured",
+    "Pace",
     "Ready",
     "Stop",
     "ToWorker",
@@ -65,6 +66,12 @@ class Change(_Message, frozen=True):
 
 class Stop(_Message, frozen=True):
     """Let the connections go, each at its moment, and end."""
+
+
+class Pace(_Message, frozen=True):
+    """So many workers let go of their connections now: keep to your part of what they may do together."""
+
+    workers: int
 
 
 class CutOff(_Message, frozen=True):
@@ -109,7 +116,7 @@ class Measured(_Message, frozen=True):
     measures: Measures
 
 
-ToWorker = Begin | Change | Stop | CutOff | Collect | Total
+ToWorker = Begin | Change | Stop | Pace | CutOff | Collect | Total
 FromWorker = Ready | Failed | Leaving | Asked | Measured
 
 T = TypeVar("T")

@@ -4,7 +4,8 @@ All of them told at once would all come back at once, to a successor that has ju
 and many are spread evenly.
 
 Invariant: within any one second no more than `per_second` are told (one, where that is less), however late or bunched
-the calls of `due` are; whoever leaves by itself costs nobody else a moment. Time is passed in.
+the calls of `due` are; whoever leaves by itself costs nobody else a moment. In the second in which it changes, the
+greater of the two holds. Time is passed in.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ class Drain(Generic[T]):
 
     def __init__(self, peers: Iterable[T], per_second: float, now: float) -> None:
         self._waiting: dict[T, None] = dict.fromkeys(peers)
-        self._together = 1 + per_second * RESOLUTION
-        self._rate = per_second * (1 - RESOLUTION)
+        self._set(per_second)
         self._credit = self._together
         self._stamp = now
+
+    def _set(self, per_second: float) -> None:
+        self._together = 1 + per_second * RESOLUTION
+        self._rate = per_second * (1 - RESOLUTION)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -54,12 +58,21 @@ class Drain(Generic[T]):
         """Forget somebody who has gone."""
         self._waiting.pop(peer, None)
 
+    def change(self, per_second: float, now: float) -> None:
+        """Go on at another rate."""
+        self._accrue(now)
+        self._set(per_second)
+        self._credit = min(self._together, self._credit)
+
     def due(self, now: float) -> list[T]:
         """Return who is to be told now, first come first served; they are not waiting from then on."""
-        self._credit = min(self._together, self._credit + (now - self._stamp) * self._rate)
-        self._stamp = now
+        self._accrue(now)
         told = list(islice(self._waiting, int(self._credit)))
         self._credit -= len(told)
         for peer in told:
             del self._waiting[peer]
         return told
+
+    def _accrue(self, now: float) -> None:
+        self._credit = min(self._together, self._credit + (now - self._stamp) * self._rate)
+        self._stamp = now

@@ -107,9 +107,18 @@ class Server:
         if self.app.ready:
             set_patience(self._sockets, settings.limits.heartbeat_seconds)
 
+    def pace(self, share: float) -> None:
+        """Take on another part of what all processes do together."""
+        self._share = share
+        if self.app.leaving is not None:
+            self.app.leaving.change(self._per_second(), self._loop.time())
+
+    def _per_second(self) -> float:
+        return self.settings.limits.drain_per_second * self._share
+
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop: take no more connections, let the transports end, then cut off who is left. Ends its tasks."""
-        leaving = self.app.leave(self.settings.limits.drain_per_second * self._share)
+        leaving = self.app.leave(self._per_second())
         await self._stop_accepting()
         if leaving.seconds > seconds:
             logger.warning(
@@ -120,7 +129,10 @@ class Server:
                 self.settings.limits.drain_per_second,
                 seconds,
             )
-        await self._wait_until_empty(max(seconds, leaving.seconds + min(seconds, GOODBYE_SECONDS)))
+        goodbye = min(seconds, GOODBYE_SECONDS)
+        await self._wait_until_empty(max(seconds, leaving.seconds + goodbye))
+        while leaving:  # the rate was lowered meanwhile
+            await self._wait_until_empty(leaving.seconds + goodbye)
         self.cut_off()
         await self._wait_until_empty(CUT_SECONDS)
         for task in self._tasks:

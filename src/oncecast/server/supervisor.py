@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from .child import Child, State
-from .control import Change, Total
+from .control import Change, Pace, Total
 from .listening import set_patience
 from .metrics import Crew, Measures, add, lasting
 from .reload import Read, read_again
@@ -71,6 +71,7 @@ class Supervisor:
         self._collecting: asyncio.Task[None] | None = None
         self._askers: list[Child] = []
         self._past = Measures()  # of workers that have ended
+        self._parts = len(sockets)  # into which the rate is divided at which connections are let go
         self._restarts = 0
 
     async def start(self) -> None:
@@ -100,6 +101,7 @@ class Supervisor:
                 sock.close()
         for child in self._children:
             child.stop()
+        self._divide()
         impatient = asyncio.create_task(cut_off.wait())
         while self._tasks:
             await asyncio.wait({*self._tasks, impatient}, return_when=asyncio.FIRST_COMPLETED)
@@ -145,6 +147,7 @@ class Supervisor:
         status = await child.run()
         self._children.discard(child)
         self._past = add([self._past, lasting(child.measures)])
+        self._divide()
         if not child.served:
             await self._begun.wait()  # where none can serve, `start` gives up
         if slot.child is not child or self.phase is Phase.STOPPING:
@@ -208,6 +211,7 @@ class Supervisor:
             logger.info("worker %d is process %d now", slot.number, successor.pid)
             if old is not None:  # else it had died, or left, and its successor was on its way
                 old.stop()
+                self._divide()
         logger.info("rolling restart: every worker is a new one")
 
     async def _cut_off(self) -> None:
@@ -223,12 +227,22 @@ class Supervisor:
 
     def left(self, child: Child) -> None:
         """Give a slot whose worker drains, and was not told to from here, its successor now and not at its end."""
+        self._divide()
         slot = next((slot for slot in self._slots if slot.child is child), None)
         if slot is not None and self.phase is not Phase.STOPPING:
             when = self._pause(slot, child)
             logger.info("worker %d (process %d) drains; its successor starts %s", slot.number, child.pid, when)
             slot.child = None
             self._own(self._refill(slot))
+
+    def _divide(self) -> None:
+        """Tell those who let go of their connections if they are more than there are slots, or no longer so many."""
+        leaving = [child for child in self._children if child.state is State.LEAVING]
+        parts = max(len(self._slots), len(leaving))
+        if parts > len(self._slots) or parts != self._parts:
+            for child in leaving:
+                child.tell(Pace(parts))
+        self._parts = parts
 
     # -- metrics
 

@@ -27,6 +27,7 @@ from .control import (
     Failed,
     Leaving,
     Measured,
+    Pace,
     Ready,
     Stop,
     Total,
@@ -121,6 +122,8 @@ class _Worker:
                     self._server.reload(settings)
                 except ConfigurationError as error:  # the files have changed since the supervisor read them
                     logger.error("the settings stay as they were: %s", error)
+            case Pace(workers=workers):
+                self._server.pace(1 / workers)
             case Stop():
                 self._stopping.set()
             case CutOff():

@@ -205,11 +205,12 @@ function repeat(host, run, beats) {
 
   /** @param {string[]} channels @param {Start} start @param {number} [wait] @returns {Promise<number>} how many came */
   async function ask(channels, start, wait) {
-    const { items, cursor } = await poll(net, channels, start, signal, wait);
+    const { items, cursor, pause } = await poll(net, channels, start, signal, wait);
     if (signal.aborted) return 0;
     host.alive(link);
     for (const [at, item] of items) host.item(link, item.channel, at, item);
     host.raise(link, channels, cursor);
+    if (pause) await sleep(pause);
     return items.length;
   }
 }

@@ -180,7 +180,8 @@ export async function* texts({ body }) {
  * @param {Start} start
  * @param {AbortSignal} outer
  * @param {number} [wait] milliseconds
- * @returns {Promise<{ items: [cursor: string, item: Item][], cursor: string }>} in order, each with its place
+ * @returns {Promise<{ items: [cursor: string, item: Item][], cursor: string, pause: number }>} in order, each with its
+ *   place; and for how many milliseconds a server that stops asks to stay away
  */
 export function poll(net, channels, start, outer, wait = 0) {
   const url = net.url(`channels/${channels}`, { ...startFields(start), ...(wait && { wait: wait / 1000 }) });
@@ -196,6 +197,7 @@ export function poll(net, channels, start, outer, wait = 0) {
     return {
       items: [...gaps, ...messages].map((item) => [item.cursor ?? item.id, itemOf(item)]),
       cursor,
+      pause: pauseOf(Number(response.headers.get("Retry-After")) * 1000),
     };
   });
 }
