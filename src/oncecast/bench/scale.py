@@ -1,12 +1,12 @@
 """Scale: whether a delivery costs the same to 10 subscribers as to 10,000, and on one channel as on 10,000.
 
-What the publishes cost is measured apart, on a channel of their own, and taken off: with few subscribers to each
-channel there would else be little but publishes. (Where there are many channels, one subscriber listens to that one, so
-that the encoding of a message is taken off too; its writes are joined to one in a round.) As many subscribers on more
-channels are more messages for as many deliveries, so for the number of channels two other rows are judged: one where
-each delivery has a message of its own at every size, and one with the same sockets, and ten listeners to a channel, at
-every size, so that the number of channels is all that changes. The machine's caches hold 10 sockets and not 10,000, so
-the C loop gets dearer too; what is judged is how far the multiple of it moves.
+What the publishes cost is measured apart, on a channel of their own to which one subscriber listens, and taken off:
+with few subscribers to each channel there would else be little but publishes, and the encoding of messages. (Where
+there are many channels, the writes to that one are joined to one in a round.) As many subscribers on more channels are
+more messages for as many deliveries, so for the number of channels two other rows are judged: one where each delivery
+has a message of its own at every size, and one with the same sockets, and ten listeners to a channel, at every size, so
+that the number of channels is all that changes. The machine's caches hold 10 sockets and not 10,000, so the C loop gets
+dearer too; what is judged is how far the multiple of it moves.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .processes import Bench
 SUBSCRIBERS = (10, 100, 1000, 10_000)
 CHANNELS = (1, 100, 10_000)
 ALONE = (50, 1000, 10_000)  # not fewer than are published at once
-SHARED = (100, 1000, 10_000)  # of ten of `SHARERS` each
-SHARERS, LISTENERS = 1000, 10
+SHARERS, LISTENERS = 1000, 10  # subscribers that share channels, and how many each channel has
+EACH = (1, 10, 100)  # channels of one of them
 DELIVERIES = 40_000  # of each measurement, about
 BATCH = 50  # publishes at once, where there are many channels
 TARGET = 1.2
@@ -65,13 +65,13 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
         f"{alone[0]} to {most} channels with one subscriber each",
         target=TARGET,
     )
-    sharers = min(most, SHARERS)
-    shared = [size * sharers // SHARERS for size in SHARED]
+    groups = max(1, min(most, SHARERS) // LISTENERS)
+    sharers = groups * LISTENERS
     yield _row(
         "scale, channels of ten",
-        [_by_channels(bench, plan, size, sharers, deliveries, each=LISTENERS * size // sharers) for size in shared],
-        f"{shared[0]} to {shared[-1]} channels with {LISTENERS} listeners each: {sharers} subscribers of "
-        f"{LISTENERS * shared[0] // sharers} to {LISTENERS * shared[-1] // sharers} channels",
+        [_by_channels(bench, plan, groups * each, sharers, deliveries, each=each) for each in EACH],
+        f"{groups * EACH[0]} to {groups * EACH[-1]} channels with {LISTENERS} listeners each: {sharers} subscribers "
+        f"of {EACH[0]} to {EACH[-1]} channels",
         target=TARGET,
     )
 
@@ -79,10 +79,11 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
 def _by_subscribers(bench: Bench, plan: Plan, size: int, deliveries: int) -> _Point:
     rounds = _rounds(deliveries, size)
     arena, quiet = _arenas(bench, size, 1)
+    quiet.subscribe(1)
     arena.floor()
 
     def cost() -> float:
-        return _beyond(arena, quiet, rounds) / size
+        return _beyond(arena, quiet, rounds) / (size - 1)
 
     return _point(bench, plan, size, cost, lambda: arena.floor_cost(rounds))
 
