@@ -34,7 +34,7 @@ ROWS = {
     "poll": ["poll"],
     "publish": ["publish"],
     "stalled": ["stalled, latency p99", "stalled, memory", "stalled, silent loss"],
-    "scale": ["scale, subscribers", "scale, channels", "scale, channels of one"],
+    "scale": ["scale, subscribers", "scale, channels", "scale, channels of one", "scale, channels of ten"],
     "storm": [f"{row}, {transport}" for transport in ("websocket", "sse") for row in ("storm", "storm latency p99")],
     "durable": ["publish, process", "publish, fsync", "two workers", "replay", "replay, latency p99"],
 }

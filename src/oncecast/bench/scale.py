@@ -93,7 +93,7 @@ def _by_channels(
 ) -> _Point:
     """Measure subscribers spread over channels, each listening to `each` of them."""
     listeners = subscribers * each // channels
-    batch = min(BATCH, channels)
+    batch = min(BATCH, channels // each)  # for nobody two in one write
     rounds = _rounds(deliveries, listeners * batch)
     arena, quiet = _arenas(bench, subscribers, channels, each)
     quiet.subscribe(1)
