@@ -39,7 +39,9 @@ class Peers:
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self.socket.setblocking(False)
-        self._others: list[str] = []
+        # By name. A socket of its own for each, as what a peer has not taken yet counts against its sender's buffer: by
+        # one that takes nothing it would else be filled for all.
+        self._others: dict[str, socket.socket] = {}
         self._listed = (0, -LIST_SECONDS)
 
     def join(self, file: str) -> bool:
@@ -90,16 +92,16 @@ class Peers:
         changed = os.fstat(self._folder).st_mtime_ns
         if changed != self._listed[0] or now - self._listed[1] >= LIST_SECONDS:
             with contextlib.suppress(OSError):  # no descriptor is left to list it with: it tells those it knows
-                self._others = [name for name in os.listdir(self._folder) if name != self._name]
+                self._meet({name for name in os.listdir(self._folder) if name != self._name})
                 self._listed = (changed, now)
-        for name in self._others:
+        for name, other in list(self._others.items()):
             try:
-                self.socket.sendto(b"\0", f"{self._root}/{name}")
+                other.send(b"\0")
             except BlockingIOError:  # it has enough of them
                 continue
             except ConnectionRefusedError:  # it is dead
                 self._forget(name)
-            except OSError:  # it has just gone, or its name is too long
+            except OSError:  # it has never been met
                 continue
 
     def hear(self) -> bool:
@@ -113,11 +115,29 @@ class Peers:
 
     def close(self) -> None:
         """Be counted out."""
+        self._meet(set())
         self._forget(self._name)
         self.socket.close()
         for descriptor in (self._folder, self._open, self._lock):
             os.close(descriptor)
 
+    def _meet(self, names: set[str]) -> None:
+        """Let these be the others. Raises `OSError` where a descriptor is missing; who was met before that is met."""
+        for name in self._others.keys() - names:
+            self._others.pop(name).close()
+        for name in names - self._others.keys():
+            other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            other.setblocking(False)
+            self._others[name] = other
+            try:
+                other.connect(f"{self._root}/{name}")
+            except ConnectionRefusedError:  # it is dead
+                self._forget(name)
+            except OSError:  # it has just gone, or its name is too long
+                continue
+
     def _forget(self, name: str) -> None:
+        if name in self._others:
+            self._others.pop(name).close()
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._folder)
