@@ -39,21 +39,3 @@ async def test_waits(
     assert ["after=latest", *["after=e-3&wait=9"] * 3, "after=e-3"] == asked
     assert ["e-2", "e-3", "e-1", "e-2", "e-3"] == [event.message.id for event in events if isinstance(event, Received)]
     assert [7] * 3 == delays
-
-
-async def test_a_server_that_stops_says_how_long_to_stay_away(
-    peer: Peer, log: Log, delays: list[float], sleep: Sleep, drain: Drain
-) -> None:
-    """Its answer counts, and the next request comes when it says."""
-
-    async def script(talk: Talk) -> None:
-        for after in ({}, {"Retry_After": "30"}, {"Retry_After": "-1"}):
-            await talk.request()
-            await talk.answer(200, {"messages": log.after("e-1"), "cursor": "e-3"}, **after)
-
-    peer.scripts = [script]
-    transport = LongPoll(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep)
-    events, end = await drain(transport, {"c": Start("after", "e-1")})
-    assert Broken is type(end)
-    assert ["e-2", "e-3"] * 3 == [event.message.id for event in events if isinstance(event, Received)]
-    assert [30, 7] == delays

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncecast.client import poll
-from oncecast.client.base import Broken, ClientMessage, CursorMoved, Gap, Received, Refused, Start, Unsuited
+from oncecast.client.base import Broken, ClientMessage, CursorMoved, Gap, Received, Refused, Start, Timing, Unsuited
+from oncecast.client.long_poll import LongPoll
 from oncecast.client.poll import Poll
+from oncecast.client.short_poll import ShortPoll
 
 if TYPE_CHECKING:
-    from tests.client.conftest import Log, Peer, Talk
+    from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
 
     from oncecast.client.http import Connection
 
@@ -122,3 +124,29 @@ async def test_a_bad_answer(
         await Poll(connection, {"c": LATEST}).page()
     assert expected is type(caught.value)
     assert wait == getattr(caught.value, "retry_after", None)
+
+
+@pytest.mark.parametrize("way, expected", [(ShortPoll, [7, 30, 7]), (LongPoll, [30, 7])])
+async def test_a_server_that_stops_says_how_long_to_stay_away(
+    peer: Peer,
+    log: Log,
+    delays: list[float],
+    sleep: Sleep,
+    drain: Drain,
+    way: type[ShortPoll | LongPoll],
+    expected: list[float],
+) -> None:
+    """Its answer counts, and the next request comes when it says."""
+
+    async def script(talk: Talk) -> None:
+        for after in ({}, {"Retry_After": "30"}, {"Retry_After": "-1"}):
+            await talk.request()
+            await talk.answer(200, {"messages": log.after("e-1"), "cursor": "e-3"}, **after)
+
+    peer.scripts = [script]
+    events, end = await drain(
+        way(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep), {"c": Start("after", "e-1")}
+    )
+    assert Broken is type(end)
+    assert ["e-2", "e-3"] * 3 == [event.message.id for event in events if isinstance(event, Received)]
+    assert expected == delays

@@ -7,7 +7,8 @@
  * `frames` counts data frames, whatever is in them (they may be compressed). Commands, each answered with JSON:
  *
  *   subscribe N FILE CHANNELS BUFFER STALLED  connect N more; FILE is the request, @@@@@ in it the channel's number: they
- *                                      take turns, and a second @@@@@ is the number CHANNELS higher. BUFFER is SO_RCVBUF (0: the kernel's); STALLED 1: read nothing until `resume`
+ *                                      take turns, and a second @@@@@ is the number CHANNELS higher. BUFFER is SO_RCVBUF
+ *                                      (0: the kernel's); STALLED 1: read nothing until `resume`
  *   publisher FILE PAYLOAD             connect the publisher. PAYLOAD is what it publishes, with @@@@@ and ######## (the
  *                                      message's number) in it, a masked text frame each; `-` sends one byte a round
  *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, wait until everybody has them; at
@@ -298,7 +299,8 @@ static double came(struct peer *p) {
 static void stamps(int on) {
     for (int i = 0; i < count; i++)
         if (peers[i].stage == STREAM) {
-            if (setsockopt(peers[i].fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on)) fail("SO_TIMESTAMPNS: %s", strerror(errno));
+            if (setsockopt(peers[i].fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on))
+                fail("SO_TIMESTAMPNS: %s", strerror(errno));
             watch(&peers[i], on ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, EPOLLIN);
         }
 }

@@ -37,8 +37,7 @@ class Peers:
         if not os.path.isdir(self._root):
             self._root = str(folder)
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self.socket.setblocking(False)
+        self.socket = _open_socket()
         # By name. A socket of its own for each, as what a peer has not taken yet counts against its sender's buffer: by
         # one that takes nothing it would else be filled for all.
         self._others: dict[str, socket.socket] = {}
@@ -126,9 +125,7 @@ class Peers:
         for name in self._others.keys() - names:
             self._others.pop(name).close()
         for name in names - self._others.keys():
-            other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            other.setblocking(False)
-            self._others[name] = other
+            other = self._others[name] = _open_socket()
             try:
                 other.connect(f"{self._root}/{name}")
             except ConnectionRefusedError:  # it is dead
@@ -141,3 +138,9 @@ class Peers:
             self._others.pop(name).close()
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._folder)
+
+
+def _open_socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    made.setblocking(False)
+    return made

@@ -47,6 +47,7 @@ __all__ = [
     "parse_cursor",
     "parse_gap",
     "parse_message",
+    "pause_of",
     "refusal",
 ]
 
@@ -249,6 +250,11 @@ def refusal(status: int, body: bytes, retry_after: float | None, *, opening: boo
 # Behaviour -------------------------------------------------------------------------------------------------------
 
 
+def pause_of(retry_after: float | None) -> float:
+    """Return for how many seconds to stay away where a server asks for so many, or for nothing."""
+    return min(max(retry_after or 0.0, 0.0), RETRY_AFTER_CAP)
+
+
 class Backoff:
     """Full jitter: a random delay below a ceiling that doubles with each failure, up to `cap` seconds.
 
@@ -277,7 +283,7 @@ class Backoff:
         # The exponent is bounded before the ceiling is, so that a long outage doesn't overflow a float.
         ceiling = min(cap, self._cap, self._base * 2.0 ** min(self._failures, 32))
         self._failures += 1
-        return min(max(retry_after or 0.0, 0.0), RETRY_AFTER_CAP) + self._rng() * ceiling
+        return pause_of(retry_after) + self._rng() * ceiling
 
     def reset(self) -> None:
         """Begin again with the smallest ceiling, since something worked."""

@@ -13,7 +13,6 @@ import msgspec
 
 from .base import (
     MALFORMED,
-    RETRY_AFTER_CAP,
     Broken,
     CursorMoved,
     Event,
@@ -22,6 +21,7 @@ from .base import (
     Start,
     common_start,
     parse_message,
+    pause_of,
     refusal,
 )
 from .http import Connection, retry_after
@@ -63,7 +63,7 @@ class Poll:
         answer = await self._connection.request("GET", path, headers, wait=wait)
         self.full = False
         after = retry_after(answer.headers, time.time)
-        self.pause = min(max(after or 0.0, 0.0), RETRY_AFTER_CAP)
+        self.pause = pause_of(after)
         if answer.status == 304:
             return []
         if answer.status != 200:

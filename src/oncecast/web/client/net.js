@@ -81,8 +81,7 @@ export function createNet(base, options) {
 async function refusal(response) {
   const { status } = response;
   const { error } = await response.json().catch(() => ({})) ?? {};
-  const after = response.headers.get("Retry-After") ?? "";
-  const retry = pauseOf(Number(after) * 1000 || Date.parse(after) - Date.now());
+  const retry = retryOf(response);
   return {
     reason: error ? `${error.code}: ${error.message}` : `refused with ${status}`,
     code: error?.code ?? null,
@@ -91,6 +90,12 @@ async function refusal(response) {
     retry,
     calm: retry > 0, // who says when to come back has no quarrel with the transport
   };
+}
+
+/** The milliseconds to stay away that an answer asks for: by a number of seconds, or a date. @param {Response} response */
+function retryOf({ headers }) {
+  const after = headers.get("Retry-After") ?? "";
+  return pauseOf(Number(after) * 1000 || Date.parse(after) - Date.now());
 }
 
 /** @param {unknown} error of whatever kind: what a hostile answer makes the code throw, too @returns {Failure} */
@@ -197,7 +202,7 @@ export function poll(net, channels, start, outer, wait = 0) {
     return {
       items: [...gaps, ...messages].map((item) => [item.cursor ?? item.id, itemOf(item)]),
       cursor,
-      pause: pauseOf(Number(response.headers.get("Retry-After")) * 1000),
+      pause: retryOf(response),
     };
   });
 }
