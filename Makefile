@@ -29,9 +29,9 @@ test: .make/dev .make/peers ## Run all the tests, under coverage
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
 proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, 200 crashes (a quarter of an hour)
-	$(BIN)/python -m oncecast.testing.client_runs --runs 500
-	$(BIN)/python -m oncecast.testing.client_matrix
-	$(BIN)/python -m oncecast.testing.crashes --kills 200 --pauses 20 --wipes 10 --rolls 20
+	$(BIN)/python -m tests.proof.client_runs --runs 500
+	$(BIN)/python -m tests.proof.client_matrix
+	$(BIN)/python -m tests.proof.crashes --kills 200 --pauses 20 --wipes 10 --rolls 20
 
 check: .make/dev ## Check format, lint, types, the import rule and the installed versions
 	$(BIN)/ruff format --check

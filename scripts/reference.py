@@ -20,10 +20,11 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from oncecast import subscription
+from oncecast.core import subscription
 from oncecast.errors import ERRORS
-from oncecast.server import child, connection
+from oncecast.server import connection
 from oncecast.server.metrics import measure, render
+from oncecast.server.process import child
 from oncecast.server.server import Server
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
 from oncecast.wire import ws_connection

@@ -23,50 +23,44 @@ PACKAGE = "oncecast"
 SOURCE = Path(__file__).parent.parent / "src" / PACKAGE
 
 VALUES = frozenset({"errors", "message"})
-PARTS = VALUES | {"wire", "log", "guard", "brokers"}
-SUBSCRIPTION = PARTS | {"subscription"}
-HUB = SUBSCRIPTION | {"hub"}
-NODE = HUB | {"node"}
-TRANSPORTS = NODE | {"transports"}
-FACES = TRANSPORTS | {"server", "client"}
+PARTS = VALUES | {"wire", "policy", "brokers"}
+CORE = PARTS | {"core"}
+PROTOCOL = CORE | {"protocol"}
+FACES = PROTOCOL | {"server", "client"}
 
 # The room on the left may import the rooms on the right. `oncecast/__init__.py` is the room "": the public face.
 ALLOWED: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "message": frozenset({"errors"}),
     "wire": VALUES,
-    "log": VALUES,
-    "guard": VALUES,
+    "policy": VALUES,
     "brokers": VALUES,
-    "subscription": VALUES | {"log"},
-    "hub": SUBSCRIPTION,
-    "node": HUB,
-    "transports": NODE,
-    "server": TRANSPORTS,
+    "core": PARTS,
+    "protocol": CORE,
+    "server": PROTOCOL,
     "client": VALUES | {"wire"},
-    "bench": VALUES | {"wire", "server"},
-    "cli": FACES | {"bench"},
+    "cli": FACES,
     "__main__": frozenset({"cli"}),
     "": FACES,
-    "testing": FACES | {"", "bench"},
+    "testing": FACES | {""},
 }
 NOT_DRAWN = frozenset({"__main__", "", "testing"})
 
 # Inside these rooms modules build on each other, though never in a circle. In every other room a module imports only
 # its room's `base` and the pairs in SIBLINGS.
-OPEN_ROOMS = frozenset({"server", "client", "cli", "testing", "bench"})
+OPEN_ROOMS = frozenset({"core", "server", "client", "cli", "testing"})
 SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.ws_connection", "wire.ws_frames"): "a connection is a sequence of frames",
     ("wire.ws_deflate", "wire.ws_frames"): "what it can't inflate is a frame's fault",
     ("wire.ws_deflate", "wire.ws_handshake"): "an extension is negotiated in the handshake",
-    ("transports.websocket", "transports.websocket_formats"): "the sockets and what they send",
+    ("protocol.websocket", "protocol.websocket_formats"): "the sockets and what they send",
     ("wire.http1", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_head", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_response", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_client", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1", "wire.http1_head"): "a request begins with its head",
-    ("brokers.sqlite", "brokers.sqlite_peers"): "the broker, and the other processes on its file",
-    ("brokers.sqlite", "brokers.sqlite_store"): "the broker, and what is in its file",
+    ("brokers.sqlite.broker", "brokers.sqlite.peers"): "the broker, and the other processes on its file",
+    ("brokers.sqlite.broker", "brokers.sqlite.store"): "the broker, and what is in its file",
     ("wire.http1", "wire.http1_response"): "one name to import for both directions of a server",
 }
 
@@ -76,8 +70,8 @@ BUILDERS_OF_BROKERS = frozenset({"server", "testing"})
 # Time, scheduling and input are handed to these rooms, so that a test can hand them others.
 NOT_IN_PURE_ROOMS = frozenset({"asyncio", "socket", "ssl", "threading", "time", "logging"})
 PURE_ROOMS: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(["errors", "message", "wire", "log", "guard", "subscription", "hub"], NOT_IN_PURE_ROOMS),
-    "node": NOT_IN_PURE_ROOMS - {"logging"},  # the lowest room that tells an operator anything
+    **dict.fromkeys(["errors", "message", "wire", "policy"], NOT_IN_PURE_ROOMS),
+    "core": NOT_IN_PURE_ROOMS - {"logging"},  # the lowest room that reports to an operator
 }
 
 
@@ -239,21 +233,25 @@ def test_no_exception_outlives_its_use() -> None:
 @pytest.mark.parametrize(
     "path, text, found, rule",
     [
-        ("message.py", "from .hub import Hub", "1 imports oncecast.hub", "'message' may import errors"),
+        ("message.py", "from .core.hub import Hub", "1 imports oncecast.core.hub", "'message' may import errors"),
         ("errors.py", "from . import message", "1 imports oncecast.message", "'errors' may import nothing"),
-        ("wire/sse.py", "\n\nfrom ..log import Window", "3 imports oncecast.log", "'wire' may import errors, message"),
         (
-            "hub.py",
-            "import oncecast.node",
-            "1 imports oncecast.node",
-            "'hub' may import brokers, errors",
+            "wire/sse.py",
+            "\n\nfrom ..core.log import Window",
+            "3 imports oncecast.core.log",
+            "'wire' may import errors, message",
         ),
-        ("client/socket.py", "from ..hub import Hub", "1 imports oncecast.hub", "'client' may import errors, message"),
         (
-            "bench/base.py",
-            "from ..server import listener, x\nfrom ..hub import Hub",
-            "2 imports oncecast.hub",
-            "'bench' may",
+            "core/hub.py",
+            "import oncecast.protocol.base",
+            "1 imports oncecast.protocol.base",
+            "'core' may import brokers, errors",
+        ),
+        (
+            "client/socket.py",
+            "from ..core import hub",
+            "1 imports oncecast.core.hub",
+            "'client' may import errors, message",
         ),
         (
             "client/http.py",
@@ -267,18 +265,24 @@ def test_no_exception_outlives_its_use() -> None:
         ("wire/sse.py", "if 1:\n    from . import http1", "2 imports oncecast.wire.http1", "only wire.base"),
         ("wire/sse.py", "from . import Event", "1 imports oncecast.wire", "only wire.base"),
         ("brokers/redis.py", "from .memory import M", "1 imports oncecast.brokers.memory", "only brokers.base"),
-        ("node.py", "from .brokers import memory", "1 imports oncecast.brokers.memory", "only the server builds"),
+        ("core/node.py", "from ..brokers import memory", "1 imports oncecast.brokers.memory", "only the server builds"),
         ("cli.py", "from .brokers.memory import M", "1 imports oncecast.brokers.memory", "only the server builds"),
         ("brokers/__init__.py", "from . import memory", "1 imports oncecast.brokers.memory", "only the server builds"),
         ("wire/sse.py", "import asyncio", "1 imports asyncio", "no asyncio in the room 'wire'"),
-        ("hub.py", "from time import monotonic", "1 imports time", "no time in the room 'hub'"),
-        ("guard/limits.py", "import logging.handlers", "1 imports logging.handlers", "no logging in the room 'guard'"),
-        ("node.py", "import threading", "1 imports threading", "no threading in the room 'node'"),
+        ("core/hub.py", "from time import monotonic", "1 imports time", "no time in the room 'core'"),
+        (
+            "policy/limits.py",
+            "import logging.handlers",
+            "1 imports logging.handlers",
+            "no logging in the room 'policy'",
+        ),
+        ("core/node.py", "import threading", "1 imports threading", "no threading in the room 'core'"),
     ],
 )
 def test_a_breach_is_refused(path: str, text: str, found: str, rule: str) -> None:
     """Each kind of forbidden import is found, and the message names the import and the rule."""
-    others = ["brokers/memory.py", "message.py", "server/listener.py", "wire/http1.py", "wire/__init__.py"]
+    others = ["brokers/memory.py", "core/hub.py", "core/log.py", "message.py", "protocol/base.py", "server/listener.py"]
+    others += ["wire/http1.py", "wire/__init__.py"]
     breaches = violations({**dict.fromkeys(others, ""), path: text})
     assert 1 == len(breaches)
     assert breaches[0].startswith(f"{title(module(path))}:{found}: ")
@@ -298,12 +302,12 @@ def test_a_room_that_the_table_does_not_know_is_refused() -> None:
         ("wire/http1.py", "from .. import __version__"),
         ("wire/http1.py", "from . import base\nfrom .base import Event"),
         ("wire/ws_connection.py", "from . import ws_frames\nimport struct, timeit"),
-        ("node.py", "import logging"),
-        ("hub.py", "from .brokers.base import Broker\nfrom .brokers import Position"),
+        ("core/node.py", "import logging"),
+        ("core/hub.py", "from ..brokers.base import Broker\nfrom ..brokers import Position"),
         ("server/listener.py", "import asyncio, socket, ssl, threading, time\nfrom . import routes"),
         ("server/workers.py", "from ..brokers.memory import MemoryBroker"),
         ("testing/plugin.py", "from ..server import listener\nfrom ..brokers import memory"),
-        ("__init__.py", "from .client import Client\nfrom .node import Node"),
+        ("__init__.py", "from .client import Client\nfrom .core.node import Node"),
         ("cli.py", "from . import __version__, client\nfrom .server.listener import serve"),
     ],
 )
@@ -319,7 +323,7 @@ def test_what_the_rule_allows_is_let_through(path: str, text: str) -> None:
     [
         ({"server/a.py": "from . import b", "server/b.py": "from . import a"}, {"server.a", "server.b"}),
         ({"client/a.py": "from .b import x", "client/b.py": "import oncecast.client.a"}, {"client.a", "client.b"}),
-        ({"__init__.py": "from .node import Node", "node.py": ""}, set()),
+        ({"__init__.py": "from .core.node import Node", "core/node.py": ""}, set()),
         (
             {"testing/__init__.py": "from .pipe import Pipe", "testing/pipe.py": "from . import x"},
             {"testing", "testing.pipe"},

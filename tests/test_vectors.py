@@ -19,11 +19,11 @@ import pytest
 
 from oncecast.errors import ERRORS, Refusal
 from oncecast.message import Cursor, Draft, Gap, Kind, Message, Reason, check_channel
+from oncecast.protocol.base import gap_text, parse_channels, parse_query
+from oncecast.protocol.events import sse_format
+from oncecast.protocol.websocket_formats import RAW, V1
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.transports.base import gap_text, parse_channels, parse_query
-from oncecast.transports.sse import sse_format
-from oncecast.transports.websocket_formats import RAW, V1
 from oncecast.wire import envelope
 from oncecast.wire.sse import Event, EventParser
 from oncecast.wire.ws_connection import (

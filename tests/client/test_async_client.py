@@ -16,7 +16,8 @@ from oncecast.client.base import Start
 from oncecast.client.transports import TRANSPORTS
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.testing.obstacles import Kind, Obstacle, Obstacles
+
+from ..proof.obstacles import Kind, Obstacle, Obstacles
 
 if TYPE_CHECKING:
     from tests.client.conftest import Items, Peer, Talk, Until

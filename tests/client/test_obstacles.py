@@ -1,15 +1,15 @@
 """The obstacle matrix in Python: whatever stands in the way, the first message comes soon and none is lost.
 
-All rows are measured at once, with times scaled; `python -m oncecast.testing.client_matrix` takes a client's own.
+All rows are measured at once, with times scaled; `python -m tests.proof.client_matrix` takes a client's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from oncecast.testing.client_matrix import measure
-from oncecast.testing.matrix_listeners import python
-from oncecast.testing.obstacles import MATRIX
+from ..proof.client_matrix import measure
+from ..proof.matrix_listeners import python
+from ..proof.obstacles import MATRIX
 
 SCALE = 0.15
 FIRST_SECONDS, WORST_SECONDS, BACK_SECONDS = 5.0, 10.0, 60.0

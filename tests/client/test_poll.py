@@ -13,9 +13,8 @@ from oncecast.client.poll import Poll
 from oncecast.client.short_poll import ShortPoll
 
 if TYPE_CHECKING:
-    from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
-
     from oncecast.client.http import Connection
+    from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
 
 LATEST = Start("after", "latest")
 GAP = {"channel": "c", "reason": "expired", "missed_from": "e-1", "missed_to": "e-2", "cursor": "e-2"}

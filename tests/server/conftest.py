@@ -21,14 +21,14 @@ import pytest_asyncio
 
 from oncecast.brokers.base import Done
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.guard.origin import Origins
+from oncecast.core.node import ChannelPolicy, Node
 from oncecast.message import Draft, Kind
-from oncecast.node import ChannelPolicy, Node
+from oncecast.policy.origin import Origins
+from oncecast.protocol.base import Settings as TransportSettings
 from oncecast.server.app import App, Deadlines, Page, Rules
 from oncecast.server.connection import Connection
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.transports.base import Settings as TransportSettings
 from oncecast.wire.http1 import Limits
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, ProtocolFailed, Role, WebSocketConnection
 from oncecast.wire.ws_frames import Opcode, encode_frame

@@ -10,14 +10,14 @@ import pytest
 
 from oncecast.brokers.base import Broker
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.brokers.sqlite import SqliteBroker
+from oncecast.brokers.sqlite.broker import SqliteBroker
+from oncecast.core.node import Node
+from oncecast.core.subscription import Lag
 from oncecast.errors import ConfigurationError
 from oncecast.message import LATEST, Draft
-from oncecast.node import Node
+from oncecast.protocol.events import sse_format
 from oncecast.server.build import build_app, build_broker, build_node, build_policy
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
-from oncecast.subscription import Lag
-from oncecast.transports.sse import sse_format
 from oncecast.wire.http1 import Limits as HttpLimits
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from oncecast.errors import Refusal
 from oncecast.message import Draft
+from oncecast.protocol.base import Reply
+from oncecast.protocol.events import SseStream
 from oncecast.server import connection as module
 from oncecast.server import routes
 from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
-from oncecast.transports.base import Reply
-from oncecast.transports.sse import SseStream
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ SECONDS = 60
 PROGRAM = """
 import asyncio, json, subprocess, sys
 from oncecast.message import Draft, Kind
-from oncecast.server.process import run_loop
+from oncecast.server.process.runtime import run_loop
 from oncecast.server.server import Server
 from oncecast.server.settings import Limits, Settings
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from oncecast.protocol import websocket as websocket_module
 from oncecast.server import connection as connection_module
 from oncecast.server.settings import Limits, Settings
-from oncecast.transports import websocket as websocket_module
 from oncecast.wire.ws_connection import CloseReceived, PingReceived
 from oncecast.wire.ws_frames import Opcode, encode_frame
 

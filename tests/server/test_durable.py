@@ -1,6 +1,6 @@
 """A server on a file, as a process: what a restart keeps, an older copy put back, a full disk, a file that is gone.
 
-`tests/testing/test_crashes.py` has what happens under load.
+`tests/proof/test_crashes.py` has what happens under load.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pytest
 import pytest_asyncio
 
 from oncecast import AsyncClient
-from oncecast.testing.deployment import Deployment
+
+from ..proof.deployment import Deployment
 
 SECONDS = 20.0
 

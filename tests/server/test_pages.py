@@ -62,8 +62,8 @@ def test_pages_have_types_and_strong_tags() -> None:
 
 def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`index.html` stands at the root, the icon where browsers look too; what is no page is not served."""
-    folder = tmp_path / "web"
-    folder.mkdir()
+    folder = tmp_path / "web" / "start"
+    folder.mkdir(parents=True)
     for name in ("index.html", "favicon.svg", "a.js", "b.css", "__init__.py", "secret.txt", "noextension"):
         (folder / name).write_text(name)
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
@@ -74,9 +74,10 @@ def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_page_is_compressed_where_that_gains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page has its compressed form ready, unless that is no smaller."""
-    (tmp_path / "web").mkdir()
+    folder = tmp_path / "web" / "start"
+    folder.mkdir(parents=True)
     for name, text in ("long.css", "a" * 1000), ("short.css", "a"):
-        (tmp_path / "web" / name).write_text(text)
+        (folder / name).write_text(text)
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     pages = load_pages()
     assert b"" == pages["/web/short.css"].gzipped

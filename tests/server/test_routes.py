@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from oncecast.guard.origin import Origins
 from oncecast.message import Kind, Message
+from oncecast.policy.origin import Origins
 from oncecast.server.app import Page
 from oncecast.server.pages import load_pages
 from oncecast.server.routes import BATCH_LINES

@@ -23,10 +23,10 @@ import pytest
 import oncecast
 from oncecast.errors import ConfigurationError
 from oncecast.server import run as module
+from oncecast.server.process.supervisor import Supervisor
 from oncecast.server.run import run
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.server.supervisor import Supervisor
 from oncecast.wire.ws_connection import CloseReceived, Role, WebSocketConnection
 
 if TYPE_CHECKING:

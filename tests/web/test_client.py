@@ -16,10 +16,12 @@ from oncecast.server.app import Page
 from oncecast.server.pages import TYPES
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.testing.obstacles import Obstacles
+
+from ..proof.obstacles import Obstacles
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
+
     from tests.web.conftest import ServerProcess, Visiting
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -1,6 +1,6 @@
 """The obstacle matrix in Chromium: whatever stands in the way, a page sees one unbroken stream, and is soon back up.
 
-All rows are measured at once, with times scaled; `python -m oncecast.testing.client_matrix` takes a client's own, and
+All rows are measured at once, with times scaled; `python -m tests.proof.client_matrix` takes a client's own, and
 judges how soon the first message comes.
 """
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncecast.testing.client_matrix import measure
-from oncecast.testing.matrix_listeners import pages
-from oncecast.testing.obstacles import MATRIX
+from ..proof.client_matrix import measure
+from ..proof.matrix_listeners import pages
+from ..proof.obstacles import MATRIX
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser

@@ -45,8 +45,13 @@ def bench(
     """
     if not sys.platform.startswith("linux"):
         raise Failure("oncecast bench reads CPU time from Linux's /proc: run it there", FAILED)
-    from ..bench import catalogue, report  # here, so that the other commands start without it
-    from ..bench.base import BenchError, Plan, Transport
+    try:  # here, so that the other commands start without it
+        from benchmarks import catalogue, report
+        from benchmarks.base import BenchError, Plan, Transport
+    except ModuleNotFoundError:
+        raise Failure(
+            "the benchmarks are not in the package: clone the repository and run its oncecast bench", FAILED
+        ) from None
 
     plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick)
     as_table = not (as_json or as_markdown)

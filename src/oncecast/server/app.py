@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..core.node import Node
 from ..errors import Refusal
-from ..guard.origin import Origins
-from ..node import Node
-from ..transports.base import Settings as TransportSettings
+from ..policy.origin import Origins
+from ..protocol.base import Settings as TransportSettings
 from ..wire import http1
-from .drain import Drain
 from .memo import Memo
+from .process.drain import Drain
 from .wheel import Item, Wheel
 
 logger = logging.getLogger("oncecast.server")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from ..brokers.base import Broker
 from ..brokers.memory import MemoryBroker, new_epoch
-from ..brokers.sqlite import SqliteBroker
+from ..brokers.sqlite.broker import SqliteBroker
+from ..core.node import ChannelPolicy, Node
+from ..core.subscription import Lag
 from ..errors import ConfigurationError
-from ..guard.origin import Origins
 from ..message import Retention
-from ..node import ChannelPolicy, Node
-from ..subscription import Lag
-from ..transports.base import Settings as TransportSettings
+from ..policy.origin import Origins
+from ..protocol.base import Settings as TransportSettings
 from ..wire.http1 import Limits
 from .app import App, Deadlines, Rules
 from .pages import load_pages

@@ -26,8 +26,8 @@ from collections.abc import Callable
 from typing import cast
 
 from ..errors import Refusal
-from ..guard.limits import Bucket
-from ..transports.base import Listener, Reply
+from ..policy.limits import Bucket
+from ..protocol.base import Listener, Reply
 from ..wire import http1
 from . import routes
 from .app import App

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import Refusal
-from ..transports.base import Link, Listener, Reply
+from ..protocol.base import Link, Listener, Reply
 from ..wire import http1
 
 

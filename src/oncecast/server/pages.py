@@ -1,4 +1,4 @@
-"""The files of `oncecast/web`, read once at the start and served from memory.
+"""The files of `oncecast/web/start` and `oncecast/web/client`, read once at the start and served from memory.
 
 The JavaScript client is the one page that is made: its modules, joined and shortened by `script.py`, so that a browser
 has it with one small answer. The modules themselves are served beside it, for those who want to read them.
@@ -34,12 +34,12 @@ def load_pages() -> dict[str, Page]:
     pages = {}
     modules = {}
     web = resources.files("oncecast") / "web"
-    for path, folder in ("/web/", web), ("/web/client/", web / "client"):
+    for path, folder in ("/web/", web / "start"), ("/web/client/", web / "client"):
         for file in folder.iterdir() if folder.is_dir() else ():
             content_type = TYPES.get("." + file.name.rpartition(".")[2])
             if content_type is not None:
                 pages[path + file.name] = _page(content_type, file.read_bytes())
-                if folder != web and file.name.endswith(".js"):
+                if path == "/web/client/" and file.name.endswith(".js"):
                     modules[file.name] = pages[path + file.name].body
     if modules:
         pages["/oncecast.js"] = _page(TYPES[".js"], _client(tuple(modules.items())))

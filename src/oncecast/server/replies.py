@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 from ..errors import Refusal
-from ..transports.base import Reply, json_reply
+from ..protocol.base import Reply, json_reply
 from ..wire import envelope
 
 

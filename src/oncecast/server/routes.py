@@ -8,14 +8,14 @@ from math import ceil
 
 from ..brokers.base import Outcome
 from ..errors import Refusal
-from ..guard.origin import preflight
 from ..message import Draft, Kind, check_channel, check_event, check_key
-from ..transports import short_poll
-from ..transports.base import DRAIN_MS, JSON_HEADERS, Query, Reply, parse_channels, parse_query
-from ..transports.long_poll import LongPoll, parse_wait
-from ..transports.sse import HEADERS as SSE_HEADERS
-from ..transports.sse import SseStream, parse_stream
-from ..transports.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
+from ..policy.origin import preflight
+from ..protocol import short_poll
+from ..protocol.base import DRAIN_MS, JSON_HEADERS, Query, Reply, parse_channels, parse_query
+from ..protocol.events import HEADERS as SSE_HEADERS
+from ..protocol.events import SseStream, parse_stream
+from ..protocol.long_poll import LongPoll, parse_wait
+from ..protocol.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
 from ..wire import envelope, http1, ws_handshake
 from .app import App
 from .exchange import Exchange

@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator, Callable
 from ..errors import ConfigurationError
 from .cores import worker_count
 from .listening import bind_slots
-from .process import begin_log, drain, keep_alive, run_loop, settle
+from .process.runtime import begin_log, drain, keep_alive, run_loop, settle
+from .process.supervisor import Supervisor
+from .process.systemd import Notifier, take_sockets
 from .reload import Read, read_again
 from .server import Server
 from .settings import Settings
-from .supervisor import Supervisor
-from .systemd import Notifier, take_sockets
 from .tls import Tls
 
 logger = logging.getLogger("oncecast.server")

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from ..brokers.base import Outcome
 from ..brokers.memory import MemoryBroker
+from ..core.node import Node
 from ..errors import OncecastError
 from ..message import Draft, Kind
-from ..node import Node
 from ..server.server import Server
 from ..server.settings import Settings
 from .pipe import FaultyPipe

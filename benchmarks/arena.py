@@ -1,0 +1,173 @@
+"""A server and its floor, each with subscribers and a publisher of its own, to be measured in turns.
+
+The floor sends the bytes that the server sends: as many per send, and a shape that the same subscribers read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oncecast.wire.ws_frames import Opcode, encode_frame
+
+from .base import number, numbers
+from .processes import Bench, Program, ServerProcess
+
+__all__ = ["Arena", "Rounds", "fill", "payload", "publisher_request", "subscriber_request"]
+
+BATCH = 50  # messages in one write, where it is to go fast
+CHANNEL = "bench@@@@@"  # `sink` writes a number over the marks
+KEY = "b25jZWNhc3QgaXMgb25jZQ=="  # any 16 bytes, RFC 6455 §4.1
+MARKED = b"^00000000"
+GREETING = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What some rounds took. `micros` holds, per round, the time from the publish until the last subscriber had it."""
+
+    deliveries: int
+    bytes: int
+    micros: list[float]
+    seconds: float
+
+
+class Arena:
+    """A server, and subscribers of it. `mode` is how `sink` reads: websocket (oncecast.v1), sse, or frames (raw)."""
+
+    def __init__(
+        self, bench: Bench, server: ServerProcess, mode: str, *, data_bytes: int = 60, channel: str = CHANNEL
+    ) -> None:
+        self._bench = bench
+        self.server = server
+        self.mode = mode
+        self.sink = bench.sink(server.port, mode)
+        self.count = 0
+        self._channels = 1
+        self.channel = channel
+        self._data_bytes = data_bytes
+        self._floor: Program | None = None
+        self._floor_sink: Program | None = None
+
+    def subscribe(self, count: int, *, channels: int = 1, each: int = 1, headers: str = "") -> dict[str, object]:
+        """Add subscribers, spread over so many channels; each listens to `each` of them."""
+        name = ",".join([self.channel] * each)
+        request = self._bench.file(subscriber_request(self.mode, name, headers=headers))
+        answer = self.sink.command(f"subscribe {count} {request} {channels // each} 0 0")
+        self.count += count
+        self._channels = channels
+        return answer
+
+    def stalled(self, count: int, buffer: int) -> None:
+        """Add subscribers with a small receive buffer, who read nothing until `resume`."""
+        request = self._bench.file(subscriber_request(self.mode, self.channel))
+        self.sink.command(f"subscribe {count} {request} 1 {buffer} 1")
+
+    def publisher(self) -> None:
+        """Connect the one who publishes, on a WebSocket of its own."""
+        request = self._bench.file(publisher_request())
+        self.sink.command(f"publisher {request} {self._bench.file(payload(self._data_bytes, self.channel))}")
+
+    def rounds(self, count: int, *, batch: int = 1) -> Rounds:
+        """Publish so many times `batch` messages, each time when all have those before; channels take turns."""
+        return _rounds(self.sink.command(f"rounds {count} {batch} {self._channels} 0"))
+
+    def arrivals(self, count: int) -> Rounds:
+        """Publish so many times; nobody reads, or waits, until all must have it, and the kernel says since when."""
+        return _rounds(self.sink.command(f"arrivals {count}"))
+
+    def cost(self, rounds: int, *, batch: int = 1) -> float:
+        """Return the server's CPU microseconds for one delivery, the publishes included."""
+        return self.round_cost(rounds, batch=batch) * self._channels / self.count / batch
+
+    def round_cost(self, rounds: int, *, batch: int = 1) -> float:
+        """Return the server's CPU microseconds for one round."""
+        before = self.server.cpu_ns()
+        self.rounds(rounds, batch=batch)
+        return (self.server.cpu_ns() - before) / rounds / 1000
+
+    def floor(self, *, batch: int = 1) -> None:
+        """Start the floor, with as many subscribers and the bytes of the server's sends."""
+        probe = self.rounds(2, batch=batch)
+        block = floor_block(self.mode, round(probe.bytes / probe.deliveries)) * batch
+        self._floor = self._bench.floor(self.count)
+        port = int(number(self._floor.answer(), "port"))
+        self._floor.command(f"greeting {self._bench.file(GREETING)}")
+        self._floor.command(f"block {self._bench.file(block)}")
+        self._floor_sink = self._bench.sink(port, self.mode)
+        request = self._bench.file(GREETING)  # it answers to anything
+        self._floor_sink.command(f"subscribe {self.count} {request} 1 0 0")
+        self._floor_sink.command(f"publisher {request} -")
+
+    def floor_rounds(self, count: int, *, batch: int = 1) -> Rounds:
+        """Let the floor do the same."""
+        assert self._floor_sink is not None
+        return _rounds(self._floor_sink.command(f"rounds {count} {batch} 1 0"))
+
+    def floor_cost(self, rounds: int, *, batch: int = 1) -> float:
+        """Return the CPU microseconds of one send() in the bare loop, by the message."""
+        assert self._floor is not None
+        before = self._floor.command("cpu")
+        self.floor_rounds(rounds, batch=batch)
+        after = self._floor.command("cpu")
+        sends = number(after, "sends") - number(before, "sends")
+        return (number(after, "loop_ns") - number(before, "loop_ns")) / sends / batch / 1000
+
+
+def fill(bench: Bench, server: ServerProcess, channel: str, count: int) -> str:
+    """Publish so many messages to a channel, as fast as it goes, and return the cursor before them."""
+    cursor = server.request("POST", f"/v1/channels/{channel.replace('@', '0')}", b'{"t":0}')["id"]
+    publisher = bench.sink(server.port, "websocket")
+    publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, channel))}")
+    publisher.command(f"rounds {count // BATCH} {BATCH} 1 0")
+    return str(cursor)
+
+
+# -- bytes
+
+
+def subscriber_request(mode: str, channel: str = CHANNEL, *, query: str = "", headers: str = "") -> bytes:
+    """Return the request of a subscriber."""
+    return _request(f"/v1/channels/{channel}{query}", mode, headers)
+
+
+def publisher_request() -> bytes:
+    """Return the request of the publisher: a connection without a channel."""
+    return _request("/v1/connect", "websocket", "")
+
+
+def payload(data_bytes: int, channel: str = CHANNEL) -> bytes:
+    """Return the frame that publishes JSON of so many bytes: the mark, the number, and words enough."""
+    head, tail = b'{"n":"^########","text":"', b'"}'
+    words = b"the quick brown fox jumps over the lazy dog and runs "
+    rest = max(0, data_bytes - len(head) - len(tail))
+    data = head + (words * (rest // len(words) + 1))[:rest] + tail
+    return b'{"type":"publish","channel":"' + channel.encode() + b'","data":' + data + b"}"
+
+
+def floor_block(mode: str, size: int) -> bytes:
+    """Return bytes of this size that `sink` reads as one message."""
+    if mode == "sse":
+        return b"data: " + MARKED + b"x" * (size - 17) + b"\n\n"
+    head = 2 if size < 128 else 4
+    body = MARKED if mode == "websocket" else b""
+    return encode_frame(Opcode.TEXT, (b'{"type":"message",' + body).ljust(size - head, b"x")[: size - head])
+
+
+def _request(target: str, mode: str, headers: str) -> bytes:
+    lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1"]
+    if mode == "sse":
+        lines.append("Accept: text/event-stream")
+    else:
+        lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}"]
+    if mode == "websocket":
+        lines.append("Sec-WebSocket-Protocol: oncecast.v1")
+    return "\r\n".join([*lines, *([headers] if headers else []), "", ""]).encode()
+
+
+def _rounds(answer: dict[str, object]) -> Rounds:
+    return Rounds(
+        int(number(answer, "deliveries")),
+        int(number(answer, "bytes")),
+        numbers(answer, "micros"),
+        number(answer, "seconds"),
+    )

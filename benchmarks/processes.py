@@ -1,0 +1,288 @@
+"""Processes with a core each, their CPU time and memory, and the end of all of them.
+
+CPU time is the scheduler's own count of nanoseconds, user and system together, of every thread of a process. The one
+under test has a core to itself and the load has the other, so what is counted is its work and not its waiting.
+
+Invariant: a `Bench` ends every process that it has started, whatever happens inside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+
+from .base import BenchError
+
+__all__ = ["Bench", "Process", "Program", "ServerProcess", "environment", "free_port"]
+
+START_SECONDS = 20.0
+STOP_SECONDS = 5.0  # then it is killed: nothing that it still has to do is of use
+ANSWER_SECONDS = 1800.0  # for one command of a program, which gives up by itself long before
+
+P = TypeVar("P", bound="Process")
+
+
+class Process:
+    """A child process on a core of its own, or on any. `log` takes what it says on standard error."""
+
+    def __init__(
+        self, argv: Sequence[str], *, core: int | None, directory: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        handle, log_name = tempfile.mkstemp(suffix=".log", dir=directory)
+        os.close(handle)
+        self.log = Path(log_name)
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, before if core is None else {core})  # children inherit it, and theirs
+        try:
+            with self.log.open("wb") as log:
+                self.child = subprocess.Popen(  # noqa: S603 - our own programs, and no shell
+                    argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=directory, env=env
+                )
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def cpu_ns(self) -> int:
+        """Return the nanoseconds of CPU time that its threads have had, in the kernel and outside."""
+        total = 0
+        for task in Path(f"/proc/{self.child.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                total += int((task / "schedstat").read_text("ascii").split()[0])
+        return total
+
+    def resident(self) -> int:
+        """Return the bytes of memory that are resident."""
+        for line in Path(f"/proc/{self.child.pid}/status").read_text("ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise BenchError(f"process {self.child.pid} has no resident memory")
+
+    def stop(self) -> None:
+        """End it. Ending it twice is fine."""
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self.child.terminate()
+        try:
+            self.child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+
+class Program(Process):
+    """One of the C programs: a line in, a line of JSON out."""
+
+    def command(self, line: str) -> dict[str, object]:
+        """Send a command and return its answer. Raises `BenchError`."""
+        self.begin(line)
+        return self.answer()
+
+    def begin(self, line: str) -> None:
+        """Send a command whose answer `answer` will take."""
+        assert self.child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its last words are in its output
+            self.child.stdin.write(f"{line}\n".encode())
+            self.child.stdin.flush()
+
+    def answer(self) -> dict[str, object]:
+        """Take the answer to a command. Raises `BenchError`."""
+        stdout = self.child.stdout
+        assert stdout is not None
+        if not select.select([stdout], [], [], ANSWER_SECONDS)[0]:
+            raise BenchError(f"{self.child.args!s} did not answer in {ANSWER_SECONDS:.0f} seconds")
+        line = stdout.readline()
+        if not line:
+            raise BenchError(f"the load program ended: {self.log.read_text('utf-8', 'replace')[-300:]}")
+        answer: dict[str, object] = msgspec.json.decode(line)
+        if "error" in answer:
+            raise BenchError(str(answer["error"]))
+        return answer
+
+
+class ServerProcess(Process):
+    """Something that listens on `port`."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        port: int,
+        *,
+        path: str,
+        core: int | None,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(argv, core=core, directory=directory, env=env)
+        self.port = port
+        try:
+            self._until_it_answers(path)
+        except BaseException:
+            self.stop()
+            raise
+
+    def body(self, request: bytes) -> bytes:
+        """Return the body of the answer to the bytes of a request."""
+        with socket.create_connection(("127.0.0.1", self.port), START_SECONDS) as connection:
+            connection.sendall(request)
+            response = HTTPResponse(connection)
+            response.begin()
+            return response.read()
+
+    def request(self, method: str, target: str, body: bytes | None = None) -> dict[str, object]:
+        """Send one request and return the JSON of the answer. Raises `BenchError`."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
+        try:
+            connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
+            with connection.getresponse() as response:
+                text = response.read()
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise BenchError(f"{method} {target}: {response.status} {text[:200]!r}")
+        answer: dict[str, object] = msgspec.json.decode(text)
+        return answer
+
+    def _until_it_answers(self, path: str) -> None:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=1)
+            try:
+                connection.request("GET", path)
+                connection.getresponse().read()
+                return
+            except OSError:
+                if self.child.poll() is not None or time.monotonic() > end:
+                    said = self.log.read_text("utf-8", "replace").strip()[-300:]
+                    raise BenchError(f"the server on port {self.port} does not start: {said}") from None
+                time.sleep(0.02)  # there is nothing to wait on: it is another process's socket
+            finally:
+                connection.close()
+
+
+# -- all of it
+
+
+@dataclass(slots=True)
+class Bench:
+    """The processes of a run and the folder for their files. Use it as a context manager."""
+
+    programs: Path
+    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="oncecast-bench-")))
+    _started: list[Process] = field(default_factory=list)
+    _files: int = 0
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_all()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def stop_all(self) -> None:
+        """End what runs, the load first: then a server has nobody to wait for."""
+        while self._started:
+            self._started[-1].stop()
+            self._started.pop()  # not before: what interrupts this comes by here again
+
+    @property
+    def cores(self) -> tuple[int, int]:
+        """The core of the server under test, and that of the load."""
+        allowed = sorted(os.sched_getaffinity(0))
+        return allowed[0], allowed[-1]
+
+    def file(self, data: bytes) -> Path:
+        """Write bytes to a file that lasts as long as the run."""
+        self._files += 1
+        path = self.directory / f"{self._files}.bin"
+        path.write_bytes(data)
+        return path
+
+    def server(self, *, pinned: bool = True, **settings: object) -> ServerProcess:
+        """Start `oncecast serve` with limits that a benchmark won't meet, and these settings on top.
+
+        It has a core to itself unless it is not `pinned`: then it shares all there are with the load.
+        """
+        environ = environment()
+        raised = {
+            "limits__publishes_per_second": 10_000_000,
+            "limits__frames_per_second": 1_000_000,
+            "limits__heartbeat_seconds": 3600,
+            "broker": "memory://",
+        }
+        for name, value in {**raised, **settings}.items():
+            environ[f"ONCECAST_{name.upper()}"] = str(value)
+        port = free_port()
+        argv = [sys.executable, "-m", "oncecast", "serve", "--port", str(port)]
+        return self._keep(
+            ServerProcess(
+                argv,
+                port,
+                path="/healthz",
+                core=self.cores[0] if pinned else None,
+                directory=self.directory,
+                env=environ,
+            )
+        )
+
+    def other_server(self, argv: Sequence[str], port: int) -> ServerProcess:
+        """Start another server, on the core of the server under test."""
+        core, directory = self.cores[0], self.directory
+        return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=environment()))
+
+    def sink(self, port: int, mode: str) -> Program:
+        """Start `sink`: subscribers and a publisher."""
+        return self._program("sink", str(port), mode)
+
+    def load(self, port: int, connections: int, request: bytes, *, spin: bool = True) -> Program:
+        """Start `load`: requests on connections that are kept alive. What shares the server's cores must not `spin`."""
+        wait = "spin" if spin else "sleep"
+        return self._program("load", str(port), str(connections), str(self.file(request)), wait)
+
+    def floor(self, subscribers: int) -> Program:
+        """Start `floor`, on the core of the server under test."""
+        return self._program("floor", str(subscribers), core=self.cores[0])
+
+    def _program(self, name: str, *arguments: str, core: int | None = None) -> Program:
+        argv = [str(self.programs / name), *arguments]
+        return self._keep(Program(argv, core=self.cores[1] if core is None else core, directory=self.directory))
+
+    def _keep(self, process: P) -> P:
+        self._started.append(process)
+        return process
+
+
+# -- helpers
+
+
+def environment() -> dict[str, str]:
+    """Return the environment without settings of ours, with the paths of this package and of `oncecast`."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
+    root = Path(__file__).parents[1]
+    ways = [str(root), str(root / "src"), environ.get("PYTHONPATH")]
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, ways))}
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,764 @@
+"""The SQLite broker: the contract, group commit, several on one file, crashes, old copies, full disks, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from oncecast.brokers.base import Outcome
+from oncecast.brokers.sqlite import broker as sqlite_module
+from oncecast.brokers.sqlite import store as sqlite_store
+from oncecast.brokers.sqlite.broker import SqliteBroker
+from oncecast.brokers.sqlite.peers import Peers
+from oncecast.core.log import Log
+from oncecast.errors import ConfigurationError, Refusal, UsageError
+from oncecast.message import EARLIEST, Cursor, Draft, Kind, Message, Page, Reason, Receipt, Retention, Start, StartKind
+from oncecast.testing.broker import CHECKS, Bench, check_broker
+
+SECONDS = 20.0  # past it, what is waited for will not come
+NOW = 1_764_000_000.0
+
+
+class Loop:
+    """The loop's thread: what other threads call waits until the test runs it."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+        self.ready = threading.Condition()
+        self.closed = False
+
+    def call(self, what: Callable[[], None]) -> None:
+        """Do as `loop.call_soon_threadsafe`."""
+        with self.ready:
+            if self.closed:
+                raise RuntimeError("Event loop is closed")
+            self.calls.append(what)
+            self.ready.notify()
+
+    def settle(self, condition: Callable[[], bool]) -> None:
+        """Run what is called until the condition holds."""
+        end = time.monotonic() + SECONDS
+        while not condition():
+            with self.ready:
+                assert self.ready.wait_for(lambda: bool(self.calls), end - time.monotonic()), "it never comes"
+                calls, self.calls = self.calls, []
+            for what in calls:
+                what()
+
+
+class Rig:
+    """Brokers on one file, each with a sink that keeps what it gets."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loop = Loop()
+        self.now = NOW
+        self.keep = Retention(10**9, 1e12)
+        self.benches: list[Bench] = []
+
+    def broker(self, *, durability: str = "process", key_seconds: float = 86400.0) -> SqliteBroker:
+        """Return a broker, not yet open."""
+        return SqliteBroker(
+            self.path,
+            epoch="life",
+            wall=lambda: self.now,
+            call=self.loop.call,
+            policy=lambda channel: self.keep,
+            durability=durability,
+            key_seconds=key_seconds,
+        )
+
+    def open(self, **settings: float) -> Bench:
+        """Return an open broker, with its sink."""
+        bench = Bench(self.broker(**settings), self.loop.settle)  # type: ignore[arg-type]
+        bench.opening = bench.broker.open(bench)
+        self.benches.append(bench)
+        return bench
+
+    def close(self) -> None:
+        """Close all of them."""
+        for bench in self.benches:
+            bench.broker.close()
+        self.benches.clear()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A file that is not there yet."""
+    made = Rig(tmp_path / "log.db")
+    yield made
+    made.close()
+
+
+def data(bench: Bench) -> list[bytes]:
+    """What a sink has got."""
+    return [message.data for message in bench.messages]
+
+
+def codes(outcomes: list[Outcome]) -> list[str]:
+    """Receipts as `taken`, refusals by their code."""
+    return [outcome.code if isinstance(outcome, Refusal) else "taken" for outcome in outcomes]
+
+
+# -- the contract
+
+
+@pytest.mark.parametrize("durability", ["process", "fsync"])
+@pytest.mark.parametrize("name", CHECKS)
+def test_it_keeps_the_contract(rig: Rig, name: str, durability: str) -> None:
+    """It passes every check that a broker must pass."""
+    numbers = iter(range(1000))
+
+    def make() -> SqliteBroker:
+        rig.path = rig.path.with_name(f"{next(numbers)}.db")
+        return rig.broker(durability=durability)
+
+    check_broker(make, name, settle=rig.loop.settle)
+
+
+def test_what_is_already_there_is_opened(rig: Rig) -> None:
+    """The last clause again, for a log that has begun."""
+    rig.open().receipts(*(Draft(c, b"1") for c in "abac"))
+    rig.close()
+    check_broker(rig.broker, "opens_where_it_stands", settle=rig.loop.settle)
+
+
+def test_it_serves_one_node(rig: Rig) -> None:
+    """A second sink is our own mistake, and so is publishing before there is one; closing what is not open is none."""
+    broker = rig.broker()
+    with pytest.raises(UsageError, match="Open the broker"):
+        broker.publish((Draft("a", b"1"),), lambda outcomes: None)
+    bench = rig.open()
+    with pytest.raises(UsageError, match="open already"):
+        bench.broker.open(bench)
+    broker.close()
+
+
+@pytest.mark.parametrize("place", ["nowhere/log.db", "folder"])
+def test_what_can_not_be_opened_is_told(rig: Rig, tmp_path: Path, place: str) -> None:
+    """The error names the file, and nothing is left open."""
+    (tmp_path / "folder").mkdir()
+    rig.path = tmp_path / place
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigurationError, match=f"broker: .*{place}"):
+        rig.open()
+    assert before == set(os.listdir("/proc/self/fd"))
+
+
+def test_another_programs_database_is_refused(rig: Rig) -> None:
+    """Nothing is left open then, and the lock is let go."""
+    db = sqlite3.connect(rig.path)
+    db.execute("CREATE TABLE mine (id)")
+    db.close()
+    with pytest.raises(ConfigurationError, match="another program"):
+        rig.open()
+    rig.path.unlink()
+    assert 1 == len(rig.open().receipts(Draft("a", b"1")))
+
+
+# -- committing
+
+
+def test_what_comes_together_is_committed_together(rig: Rig) -> None:
+    """While the disk is busy, publishes gather; they are one transaction, in order, each with its own answer."""
+    bench = rig.open()
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    commits: list[int] = []
+    append = broker._store.append
+
+    def counted(drafts: list[Draft], *rest: float) -> object:
+        commits.append(len(drafts))
+        return append(drafts, *rest)  # type: ignore[arg-type]
+
+    broker._store.append = counted  # type: ignore[assignment,method-assign]
+    answers: list[list[Outcome]] = []
+    with broker._peers.lock():  # nobody can commit
+        for n in range(50):
+            broker.publish([Draft("a", b"%d" % n)] * (n % 3), lambda outcomes: answers.append(list(outcomes)))
+    rig.loop.settle(lambda: len(answers) == 50)
+    published = [b"%d" % n for n in range(50) for _ in range(n % 3)]
+    assert published == data(bench)
+    assert len(published) == sum(commits)
+    assert len(commits) <= 2
+    assert sorted(len(answer) for answer in answers) == sorted(n % 3 for n in range(50))
+
+
+def test_a_batch_has_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past a number of drafts, or of bytes, the rest is committed next."""
+    monkeypatch.setattr(sqlite_module, "BATCH_DRAFTS", 3)
+    bench = rig.open()
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    answers: list[object] = []
+    with broker._peers.lock():
+        for n in range(10):
+            broker.publish([Draft("a", b"%d" % n)], answers.append)
+    rig.loop.settle(lambda: len(answers) == 10)
+    assert [b"%d" % n for n in range(10)] == data(bench)
+
+
+@pytest.mark.parametrize("bound", ["PENDING_DRAFTS", "PENDING_BYTES"])
+def test_what_waits_for_the_disk_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """Past the bound a publish is refused at once; when the disk has caught up, the next is taken."""
+    monkeypatch.setattr(sqlite_module, bound, 3)
+    bench = rig.open()
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    answers: list[Outcome] = []
+    with broker._peers.lock():
+        broker.publish([Draft("a", b"0")], answers.extend)
+        while broker._taken == [0, 0]:  # it is taken, and waits for the lock
+            time.sleep(0.001)
+        for n in range(1, 6):
+            broker.publish([Draft("a", b"%d" % n)], answers.extend)
+        assert ["unavailable"] * 2 == codes(answers)
+    rig.loop.settle(lambda: len(answers) == 6)
+    assert [b"0", b"1", b"2", b"3"] == data(bench)
+    assert ["taken"] == codes(bench.publish(Draft("a", b"6")))
+
+
+def test_a_defect_in_one_answer_is_not_the_others(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Who is answered in the same commit gets its answer; the defect is logged."""
+    bench = rig.open()
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    answers: list[Outcome] = []
+
+    def fail(outcomes: object) -> None:
+        raise RuntimeError("defect")
+
+    with broker._peers.lock():
+        broker.publish([Draft("a", b"1")], fail)
+        broker.publish([Draft("a", b"2")], answers.extend)
+    rig.loop.settle(lambda: bool(answers))
+    assert ["taken"] == codes(answers)
+    assert ["an answer or a delivery failed; the others go on"] == caplog.messages
+
+
+def test_a_publish_rings_though_another_has_just_been_heard(rig: Rig) -> None:
+    """No publish waits for the next look: each is committed when it comes, whatever the thread is at."""
+    bench = rig.open()
+    began = time.monotonic()
+    for n in range(400):
+        bench.receipts(Draft("a", b"%d" % n))
+    assert time.monotonic() - began < 400 * sqlite_module.LOOK_SECONDS / 4
+
+
+# -- several on one file
+
+
+def test_two_brokers_on_one_file_see_one_order(rig: Rig) -> None:
+    """Each gets its own messages and the other's, all in the order of their numbers."""
+    one, two = rig.open(), rig.open()
+    for n in range(20):
+        (one, two)[n % 2].receipts(Draft("a", b"%d" % n))
+    rig.loop.settle(lambda: len(one.messages) == len(two.messages) == 20)
+    assert [b"%d" % n for n in range(20)] == data(one) == data(two)
+    assert one.messages == two.messages
+
+
+def test_a_key_counts_across_brokers_and_openings(rig: Rig) -> None:
+    """The same key is in the log once: at another process, and after a restart, until it expires."""
+    one, two = rig.open(), rig.open()
+    draft = Draft("a", b"1", key="k")
+    first = one.receipts(draft)
+    assert first == two.receipts(draft)
+    rig.close()
+    rig.now += 86399
+    again = rig.open()
+    assert first == again.receipts(draft)
+    rig.now += 1
+    assert first != again.receipts(draft)
+
+
+def test_processes_share_one_log(rig: Rig) -> None:
+    """Four processes publish at once: each message is there once, and this one hears all in one order."""
+    bench = rig.open()
+    code = """
+import asyncio, sys
+from pathlib import Path
+from oncecast.brokers.sqlite.broker import SqliteBroker
+from oncecast.message import Draft, Retention
+
+class Sink:
+    def receive(self, messages): pass
+    def skip(self, seq): pass
+    def fail(self, reason): raise SystemExit(reason)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    broker = SqliteBroker(Path(sys.argv[1]), epoch="x", wall=lambda: 1_764_000_000.0, call=loop.call_soon_threadsafe,
+                          policy=lambda channel: Retention(10**9, 1e12))
+    broker.open(Sink())
+    for n in range(50):
+        done = loop.create_future()
+        broker.publish([Draft("a", b"%s-%d" % (sys.argv[2].encode(), n))], done.set_result)
+        await done
+    broker.close()
+
+asyncio.run(main())
+"""
+    children = [subprocess.Popen([sys.executable, "-c", code, str(rig.path), str(n)]) for n in range(4)]
+    rig.loop.settle(lambda: len(bench.messages) == 200)
+    assert [0] * 4 == [child.wait() for child in children]
+    assert list(range(1, 201)) == [message.seq for message in bench.messages]
+    for n in range(4):
+        assert [b"%d-%d" % (n, k) for k in range(50)] == [d for d in data(bench) if d.startswith(b"%d-" % n)]
+    page = bench.page("a", EARLIEST)
+    assert page is not None
+    assert bench.messages == page.messages
+
+
+def test_a_message_of_a_killed_process_is_there(rig: Rig) -> None:
+    """What was acknowledged survives a SIGKILL, and nobody waits for the dead."""
+    code = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from oncecast.brokers.sqlite.broker import SqliteBroker
+from oncecast.message import Draft, Retention
+
+class Sink:
+    def receive(self, messages): pass
+
+loop = asyncio.new_event_loop()
+broker = SqliteBroker(Path(sys.argv[1]), epoch="x", wall=lambda: 1_764_000_000.0, call=loop.call_soon_threadsafe,
+                      policy=lambda channel: Retention())
+broker.open(Sink())
+broker.publish([Draft("a", b"1")], lambda outcomes: os.kill(os.getpid(), signal.SIGKILL))
+loop.run_forever()
+"""
+    child = subprocess.run([sys.executable, "-c", code, str(rig.path)], check=False)
+    assert -signal.SIGKILL == child.returncode
+    bench = rig.open()
+    assert [b"1"] == [message.data for message in bench.opening.recent]
+    assert bench.receipts(Draft("a", b"2"))[0].seq > 1
+
+
+def test_who_lags_behind_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has not heard what is trimmed already goes on after it, and reads the history."""
+    one, two = rig.open(), rig.open()
+    slow = two.broker
+    assert isinstance(slow, SqliteBroker)
+    real = slow._store.follow
+    slow._store.follow = lambda seen: (seen, [])  # type: ignore[method-assign] # it hears nothing
+    one.receipts(*(Draft("a", b"%d" % n) for n in range(5)))
+    fast = one.broker
+    assert isinstance(fast, SqliteBroker)
+    other = sqlite_store.Store(rig.path, durability="process")
+    with fast._peers.lock():
+        other.trim("a", 3)
+    other.close()
+    slow._store.follow = real  # type: ignore[method-assign]
+    rig.loop.settle(lambda: bool(two.skipped))
+    assert ([5], []) == (two.skipped, two.messages)
+    two.receipts(Draft("a", b"5"))
+    assert [6] == [message.seq for message in two.messages]
+    page = two.page("a", EARLIEST)
+    assert page is not None
+    assert [4, 5, 6] == [message.seq for message in page.messages]
+
+
+def test_what_waits_for_a_busy_loop_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the loop does not run, no more is read from the file than a bound; then it goes on without a loss."""
+    monkeypatch.setattr(sqlite_module, "OUT_STEPS", 2)
+    monkeypatch.setattr(sqlite_module, "LOOK_SECONDS", 0.001)
+    one, two = rig.open(), rig.open()
+    busy = two.broker
+    assert isinstance(busy, SqliteBroker)
+    published = []
+    run_out, busy._run_out = busy._run_out, lambda: None  # type: ignore[method-assign]
+    for n in range(50):
+        published.append(one.receipts(Draft("a", b"%d" % n))[0].seq)
+        assert len(busy._out) <= 2
+    busy._run_out = run_out  # type: ignore[method-assign]
+    run_out()
+    rig.loop.settle(lambda: len(two.messages) == 50)
+    assert published == [message.seq for message in two.messages]
+
+
+# -- retention
+
+
+def test_what_is_over_is_trimmed_by_number(rig: Rig) -> None:
+    """In the background; the newest stay, and the mark is that of the last that went."""
+    rig.keep = Retention(messages=10, seconds=1e12)
+    bench = rig.open()
+    rig.loop.settle(lambda: True)
+    for _ in range(3):
+        bench.receipts(*(Draft("a", b"x") for _ in range(100)))
+    pages: list[Page] = []
+
+    def trimmed() -> bool:
+        page = bench.page("a", EARLIEST)
+        assert page is not None
+        pages.append(page)
+        return len(page.messages) <= 10 + 10 // 8 + sqlite_module.COUNT_MESSAGES
+
+    while not trimmed():
+        pass
+    newest = [message.seq for message in pages[-1].messages]
+    assert 300 == newest[-1]
+    assert newest[0] - 1 == pages[-1].marks["a"].seq
+
+
+def test_what_is_old_is_trimmed_by_age(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the wall clock, and a channel with nothing left is forgotten after a week."""
+    for name in ("SWEEP_SECONDS", "FORGET_SECONDS", "LOOK_SECONDS"):
+        monkeypatch.setattr(sqlite_module, name, 0.001)
+    rig.keep = Retention(messages=10, seconds=60)
+    bench = rig.open()
+    bench.receipts(Draft("a", b"1", key="k"), Draft("b", b"2"))
+    rig.now += 61
+
+    def left(channel: str) -> int:
+        page = bench.page(channel, EARLIEST)
+        assert page is not None
+        return len(page.messages)
+
+    while left("a") or left("b"):
+        pass
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    rig.now += 8 * 86400
+    db = sqlite3.connect(rig.path)
+    while db.execute("SELECT (SELECT count(*) FROM channels) + (SELECT count(*) FROM keys)").fetchone()[0]:
+        pass
+    db.close()
+    page = bench.page("ab", Start(StartKind.CURSOR, Cursor("life", 0)))
+    assert page is not None
+    assert {2} == {mark.seq for mark in page.marks.values()}
+
+
+def test_many_channels_are_counted_anew(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts of what was appended are bounded: past the bound each channel is looked at."""
+    monkeypatch.setattr(sqlite_module, "COUNTED_CHANNELS", 2)
+    bench = rig.open()
+    bench.receipts(*(Draft(c, b"1") for c in "abc"))
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    assert {} == broker._appended
+
+
+# -- what is lost
+
+
+def copy_of(path: Path, to: Path) -> None:
+    """Copy a file with its write-ahead log, if it has one."""
+    to.mkdir()
+    for each in (path, path.with_name(f"{path.name}-wal")):
+        if each.exists():
+            shutil.copy(each, to / each.name)
+
+
+def put_back(path: Path, copy: Path) -> None:
+    """Put a copy in the file's place, as a new file."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    for each in copy.iterdir():
+        shutil.copy(each, path.with_name(each.name))
+
+
+def reasons(rig: Rig, bench: Bench, cursor: int) -> list[Reason]:
+    """Which gaps a subscriber of channel `a` hears that comes with a cursor."""
+    opening = bench.opening
+    log = Log(
+        "life",
+        lambda channel: rig.keep,
+        history=True,
+        floor=opening.floor,
+        marks=opening.marks,
+        holes=opening.holes,
+    )
+    log.head = opening.head
+    place = log.locate(("a",), Start(StartKind.CURSOR, Cursor("life", cursor)))
+    assert place is not None
+    return [gap.reason for gap in place.gaps]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_an_older_copy_is_noticed(rig: Rig, tmp_path: Path, clean: bool) -> None:
+    """Every cursor beyond the copy is told of a gap, none before it is, and no number is given twice."""
+    bench = rig.open()
+    kept = [r.seq for n in range(5) for r in bench.receipts(Draft("a", b"kept"))]
+    if clean:
+        rig.close()
+    copy_of(rig.path, tmp_path / "copy")
+    if clean:
+        rig.now += 10
+        bench = rig.open()
+    lost = [r.seq for n in range(5) for r in bench.receipts(Draft("a", b"lost"))]
+    rig.close()
+    put_back(rig.path, tmp_path / "copy")
+    rig.now += 10
+    again = rig.open()
+    new = [r.seq for n in range(5) for r in again.receipts(Draft("a", b"new"))]
+    assert set() == set(lost) & set(new)
+    assert {Reason.UNKNOWN} == {reason for seq in lost for reason in reasons(rig, again, seq)}
+    assert [[Reason.UNKNOWN]] * 5 == [reasons(rig, again, seq) for seq in lost]
+    assert [[]] * 5 == [reasons(rig, again, seq) for seq in kept]
+    page = again.page("a", EARLIEST)
+    assert page is not None
+    assert [b"kept"] * 5 + [b"new"] * 5 == [message.data for message in page.messages]
+
+
+def test_a_lost_end_is_noticed(rig: Rig) -> None:
+    """Where a power cut takes the end of the write-ahead log, cursors from there are told of a gap."""
+    bench = rig.open()
+    kept = bench.receipts(Draft("a", b"1"))[0].seq
+    wal = rig.path.with_name("log.db-wal")
+    whole = wal.stat().st_size
+    lost = bench.receipts(Draft("a", b"2"))[0].seq
+    found = rig.path.read_bytes(), wal.read_bytes()[:whole]
+    rig.close()
+    rig.path.write_bytes(found[0])
+    wal.write_bytes(found[1])
+    rig.path.with_name("log.db-shm").unlink(missing_ok=True)
+    rig.now += 5
+    again = rig.open()
+    assert [kept] == [message.seq for message in again.opening.recent]
+    assert ([Reason.UNKNOWN], []) == (reasons(rig, again, lost), reasons(rig, again, kept))
+    assert again.receipts(Draft("a", b"3"))[0].seq > lost
+
+
+def test_a_file_that_is_removed_is_the_end(rig: Rig) -> None:
+    """The node is told once, publishes and reads are refused, and what was put in its place is a life of its own."""
+    bench, other = rig.open(), rig.open()
+    bench.receipts(Draft("a", b"1"))
+    rig.path.unlink()
+    rig.loop.settle(lambda: bool(bench.failures and other.failures))
+    assert 1 == len(bench.failures)
+    assert "was replaced or removed while it was open" in bench.failures[0]
+    assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
+    answer = bench.ask("a", EARLIEST)
+    assert isinstance(answer, Refusal)
+
+
+def test_what_is_committed_to_a_removed_file_is_not_acknowledged(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is looked at after each commit: whoever is told that it is taken can find it."""
+    monkeypatch.setattr(sqlite_module, "LOOK_SECONDS", 1e6)
+    bench = rig.open()
+    bench.receipts(Draft("a", b"1"))
+    rig.path.unlink()
+    assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
+    rig.loop.settle(lambda: bool(bench.failures))
+    assert [b"1"] == data(bench)
+
+
+def test_a_file_put_back_under_open_brokers_is_a_new_life(rig: Rig, tmp_path: Path) -> None:
+    """One that comes anew begins it, although another still has the old file open."""
+    bench, other = rig.open(), rig.open()
+    bench.receipts(Draft("a", b"kept"))
+    copy_of(rig.path, tmp_path / "copy")
+    lost = bench.receipts(Draft("a", b"lost"))[0].seq
+    stuck = other.broker
+    assert isinstance(stuck, SqliteBroker)
+    stuck._in_place = lambda: True  # type: ignore[method-assign] # it has not noticed yet
+    put_back(rig.path, tmp_path / "copy")
+    rig.loop.settle(lambda: bool(bench.failures))
+    rig.now += 5
+    again = rig.open()
+    assert [Reason.UNKNOWN] == reasons(rig, again, lost)
+    assert again.receipts(Draft("a", b"new"))[0].seq > lost
+
+
+def test_an_end_that_is_gone_is_the_end(rig: Rig) -> None:
+    """A log that has less than this process has seen is not the one that it opened."""
+    bench = rig.open()
+    bench.receipts(Draft("a", b"1"), Draft("a", b"2"))
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    broker._store.follow = lambda seen: (1, [])  # type: ignore[method-assign]
+    rig.loop.settle(lambda: bool(bench.failures))
+    assert "its end is gone" in bench.failures[0]
+
+
+# -- a disk that fails
+
+
+def test_a_full_disk_refuses_and_heals(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Publishes are refused with `unavailable`, reads go on, the log says so once, and with room all is as before."""
+    bench = rig.open()
+    bench.receipts(Draft("a", b"1"))
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    with broker._peers.lock():
+        pages = broker._store._db.execute("PRAGMA page_count").fetchone()[0]
+        broker._store._db.execute(f"PRAGMA max_page_count = {pages}")
+    big = Draft("a", bytes(100_000), Kind.BINARY)
+    with caplog.at_level(logging.WARNING):
+        assert [["unavailable"]] * 3 == [codes(bench.publish(big)) for _ in range(3)]
+        page = bench.page("a", EARLIEST)
+        assert page is not None
+        assert [b"1"] == [message.data for message in page.messages]
+        with broker._peers.lock():
+            broker._store._db.execute("PRAGMA max_page_count = 1000000")
+        assert ["taken"] == codes(bench.publish(big))
+    assert ["can't be written to or read: database or disk is full", "is written to again"] == [
+        text.partition("log.db ")[2].partition(";")[0] for text in caplog.messages
+    ]
+    assert [1, 2] == [message.seq for message in bench.messages]
+
+
+def test_trimming_waits_for_a_disk_that_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can wait does, and nobody is kept from publishing."""
+    monkeypatch.setattr(sqlite_module, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(sqlite_module, "LOOK_SECONDS", 0.001)
+    rig.keep = Retention(messages=10, seconds=60)
+    bench = rig.open()
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    failed = threading.Event()
+
+    def fail(name: str, last: int) -> bool:
+        failed.set()
+        raise sqlite3.OperationalError("disk I/O error")
+
+    real, broker._store.trim = broker._store.trim, fail  # type: ignore[method-assign]
+    bench.receipts(Draft("a", b"1"))
+    rig.now += 61
+    assert failed.wait(SECONDS)
+    bench.receipts(Draft("b", b"2"))
+    broker._store.trim = real  # type: ignore[method-assign]
+    while (page := bench.page("a", EARLIEST)) and page.messages:
+        pass
+
+
+def test_a_read_that_fails_is_refused(rig: Rig) -> None:
+    """The reader hears `unavailable`, and the next may be answered; what others append is looked for again."""
+    bench = rig.open()
+    bench.receipts(Draft("a", b"1"))
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+
+    def fail(*rest: object) -> Page:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    real, broker._reader.read = broker._reader.read, fail  # type: ignore[method-assign,assignment]
+    follow, broker._store.follow = broker._store.follow, fail  # type: ignore[method-assign,assignment]
+    answer = bench.ask("a", EARLIEST)
+    assert isinstance(answer, Refusal)
+    assert "unavailable" == answer.code
+    broker._reader.read, broker._store.follow = real, follow  # type: ignore[method-assign]
+    assert isinstance(bench.ask("a", EARLIEST), Page)
+
+
+def test_a_defect_in_the_thread_is_the_end(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever waits is answered, and the node is told: nothing hangs."""
+    bench = rig.open()
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+
+    def fail(*rest: object) -> object:
+        raise ValueError("defect")
+
+    broker._store.append = fail  # type: ignore[assignment,method-assign]
+    assert ["unavailable"] == codes(bench.publish(Draft("a", b"1")))
+    rig.loop.settle(lambda: bool(bench.failures))
+    assert "the thread of the log has failed: defect" in bench.failures[0]
+
+
+# -- the end
+
+
+def test_a_close_commits_what_waits(rig: Rig) -> None:
+    """Each that was published before is answered before `close` returns, and is in the log."""
+    bench = rig.open()
+    answers: list[Outcome] = []
+    for n in range(100):
+        bench.broker.publish([Draft("a", b"%d" % n)], answers.extend)
+    bench.broker.close()
+    assert ["taken"] * 100 == codes(answers)
+    assert 100 == len(bench.messages)
+    assert 100 == len(rig.open().opening.recent)
+
+
+def test_a_close_answers_each_read(rig: Rig) -> None:
+    """With a page or with `unavailable`, before it returns."""
+    bench = rig.open()
+    answers: list[Page | Refusal] = []
+    history = bench.broker.history
+    assert history is not None
+    for _ in range(50):
+        history.read(("a",), EARLIEST, 10, 10, answers.append)
+    bench.broker.close()
+    assert 50 == len(answers)
+
+
+def test_reads_that_wait_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound a read is refused at once."""
+    monkeypatch.setattr(sqlite_module, "PENDING_READS", 0)
+    answer = rig.open().ask("a", EARLIEST)
+    assert isinstance(answer, Refusal)
+    assert 1 == answer.retry_after
+
+
+def test_a_loop_that_is_closed_is_no_fault(rig: Rig) -> None:
+    """What the threads then say is said by `close`."""
+    bench = rig.open()
+    rig.loop.closed = True
+    answers: list[Outcome] = []
+    bench.broker.publish([Draft("a", b"1")], answers.extend)
+    bench.broker.close()
+    assert ["taken"] == codes(answers)
+
+
+def test_a_close_does_not_wait_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another holds the lock and does not let go, what waits is refused, and the process can end."""
+    monkeypatch.setattr(sqlite_module, "CLOSE_SECONDS", 0.05)
+    bench = rig.open()
+    broker = bench.broker
+    assert isinstance(broker, SqliteBroker)
+    holder = Peers(rig.path)
+    answers: list[Outcome] = []
+    with holder.lock():
+        broker.publish([Draft("a", b"1")], answers.extend)
+        while not broker._under_way:
+            time.sleep(0.001)
+        broker.publish([Draft("a", b"2")], answers.extend)
+        broker.close()
+        assert ["unavailable"] * 2 == codes(answers)
+    for thread in broker._threads:
+        thread.join(SECONDS)
+    broker._peers.close()
+    broker._bell.close()
+    broker._ear.close()
+    holder.close()
+
+
+async def test_it_runs_on_a_loop(rig: Rig) -> None:
+    """As the server has it: called from the loop, it calls back there."""
+    loop = asyncio.get_running_loop()
+    here = threading.get_ident()
+    seen: list[tuple[int, list[Message]]] = []
+
+    class Sink(Bench):
+        def receive(self, messages: object, /) -> None:
+            seen.append((threading.get_ident(), list(messages)))  # type: ignore[call-overload]
+
+    broker = SqliteBroker(
+        rig.path,
+        epoch="life",
+        wall=lambda: rig.now,
+        call=loop.call_soon_threadsafe,
+        policy=lambda channel: rig.keep,
+    )
+    broker.open(Sink(broker, lambda condition: None))
+    done: asyncio.Future[list[Outcome]] = loop.create_future()
+    broker.publish([Draft("a", b"1")], lambda outcomes: done.set_result(list(outcomes)))
+    (receipt,) = await asyncio.wait_for(done, SECONDS)
+    broker.close()
+    assert isinstance(receipt, Receipt)
+    assert [(here, 1)] == [(thread, len(messages)) for thread, messages in seen]

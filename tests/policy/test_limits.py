@@ -1,0 +1,63 @@
+"""The token bucket: its burst, its rate, and its debt."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oncecast.policy.limits import Bucket
+
+
+def test_a_burst_is_allowed_at_once_and_no_more() -> None:
+    """So many go through without time passing, and the next has to wait."""
+    bucket = Bucket(2.0, 3.0, now=10.0)
+    assert [0.0, 0.0, 0.0, 0.5] == [bucket.take(10.0) for _ in range(4)]
+
+
+def test_credit_comes_back_at_the_rate() -> None:
+    """After the time that the refusal named, one is allowed."""
+    bucket = Bucket(2.0, 1.0, now=0.0)
+    bucket.take(0.0)
+    wait = bucket.take(0.0)
+    assert (0.5, 0.0) == (wait, bucket.take(wait))
+
+
+def test_credit_never_exceeds_the_burst() -> None:
+    """A long quiet time buys no more than one burst."""
+    bucket = Bucket(100.0, 2.0, now=0.0)
+    assert [True, True, False] == [bucket.take(1e6) == 0 for _ in range(3)]
+
+
+def test_a_batch_larger_than_the_burst_is_a_debt() -> None:
+    """It is taken as long as there is any credit, and then the debt is waited off."""
+    bucket = Bucket(10.0, 5.0, now=0.0)
+    assert 0.0 == bucket.take(0.0, 25)
+    assert pytest.approx(2.1) == bucket.take(0.0)
+    assert pytest.approx(1.1) == bucket.take(1.0)
+    assert 0.0 == bucket.take(2.1)
+
+
+def test_a_refusal_costs_nothing() -> None:
+    """Whoever asks while refused does not put off its own turn."""
+    bucket = Bucket(1.0, 1.0, now=0.0)
+    bucket.take(0.0)
+    assert [pytest.approx(1.0)] * 50 == [bucket.take(0.0) for _ in range(50)]
+    assert 0.0 == bucket.take(1.0)
+
+
+@given(
+    st.integers(1, 50),
+    st.integers(1, 50),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), max_size=60),
+)
+def test_in_the_long_run_the_rate_holds(rate: int, burst: int, asked: list[tuple[int, int]]) -> None:
+    """Whatever is asked whenever, what is granted stays under the burst, the rate, and one batch of debt."""
+    bucket = Bucket(rate, burst, now=0.0)
+    now, granted, largest = 0.0, 0, 0
+    for wait, count in asked:
+        now += wait / 8  # exact in binary, so that the sum below is too
+        if bucket.take(now, count) == 0:
+            granted += count
+            largest = max(largest, count)
+        assert granted <= burst + now * rate + largest

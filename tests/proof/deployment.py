@@ -1,0 +1,179 @@
+"""`oncecast serve` as a process of its own, with workers and a file: to be killed, stopped, restarted and looked into.
+
+Invariant: what a `Deployment` has started has ended when its `async with` is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.processes import environment, free_port
+
+__all__ = ["Deployment", "Stored"]
+
+START_SECONDS = 30.0
+STOP_SECONDS = 60.0
+LOOK_SECONDS = 0.02  # there is nothing to wait on: they are other processes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as it stands in the file."""
+
+    id: str
+    channel: str
+    data: bytes
+
+
+class Deployment:
+    """A server on `folder/log.db`. `settings` are variables without their prefix, as in `limits__drain_seconds`."""
+
+    def __init__(self, folder: Path, *, workers: int, settings: Mapping[str, object] | None = None) -> None:
+        self.folder = folder
+        self.file = folder / "log.db"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._workers = workers
+        self._settings = dict(settings or {})
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Deployment:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.kill_all()
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return (self.folder / "server.log").read_text("utf-8", "replace")
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready. Raises `RuntimeError` with what it said where it is not."""
+        environ = environment()
+        environ.update({f"ONCECAST_{name.upper()}": str(value) for name, value in self._settings.items()})
+        arguments = ["-m", "oncecast", "serve", "--port", str(self.port), "--workers", str(self._workers)]
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *arguments,
+                "--broker",
+                f"sqlite:///{self.file}",
+                env=environ,
+                stderr=log,
+                cwd=self.folder,
+            )
+        end = time.monotonic() + START_SECONDS
+        while not await asyncio.to_thread(_is_ready, self.port):
+            if self._process.returncode is not None or time.monotonic() > end:
+                raise RuntimeError(f"the server does not start:\n{self.log[-2000:]}")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    @property
+    def pid(self) -> int:
+        """The process that was started: the supervisor, where there are several workers."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve."""
+        return [self.pid] if self._workers == 1 else _children(self.pid)
+
+    def kill_worker(self, rng: random.Random, number: signal.Signals = signal.SIGKILL) -> int | None:
+        """Send a random worker a signal, and return which; None where there is none at this moment."""
+        workers = self.workers
+        if not workers:
+            return None
+        chosen = rng.choice(workers)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(chosen, number)
+        return chosen
+
+    async def kill_all(self) -> None:
+        """SIGKILL the supervisor and every worker at once, and wait for their end."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        pids = {self.pid, *self.workers}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await process.wait()
+        while any(_is_alive(pid) for pid in pids):  # noqa: ASYNC110 - not our children, so nothing says so
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def stop(self) -> int:
+        """SIGTERM it, and return its exit status."""
+        self.signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for its end, and return its exit status."""
+        assert self._process is not None
+        return await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        os.kill(self.pid, number)
+
+    async def roll(self) -> None:
+        """Ask for a rolling restart, and wait until every worker is another one and the old ones have ended."""
+        before = set(self.workers)
+        self.signal(signal.SIGUSR2)
+        end = time.monotonic() + START_SECONDS + STOP_SECONDS
+        while before & set(self.workers) or len(self.workers) != self._workers:
+            if time.monotonic() > end:
+                raise RuntimeError(f"the rolling restart does not end:\n{self.log[-2000:]}")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def stored(self) -> list[Stored]:
+        """Read the whole log out of the file, past the server."""
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            epoch = db.execute("SELECT epoch FROM log").fetchone()[0]
+            rows = db.execute(
+                "SELECT m.seq, c.name, m.data FROM messages m JOIN channels c ON c.id = m.channel ORDER BY m.seq"
+            )
+            return [Stored(f"{epoch}-{seq}", channel, data) for seq, channel, data in rows]
+
+
+def _is_ready(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text("ascii").split()]
+    return [child for child in found if _is_alive(child)]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

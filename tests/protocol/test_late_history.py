@@ -1,0 +1,336 @@
+"""Every transport over a broker whose history answers late: what is said before, and in which order after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from oncecast.core.node import ChannelPolicy, Node
+from oncecast.errors import Refusal
+from oncecast.message import Draft
+from oncecast.protocol import short_poll
+from oncecast.protocol.base import Reply, parse_query
+from oncecast.protocol.events import RETRY_MS, SseStream
+from oncecast.protocol.long_poll import LongPoll
+from oncecast.protocol.websocket import RawSocket, V1Socket
+from oncecast.testing.history_broker import HistoryBroker
+from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, Role, WebSocketConnection
+
+REFUSAL = Refusal("unavailable", "The log can't be read now.", retry_after=5)
+
+
+@pytest.fixture
+def late(rig: Any) -> Any:
+    """A rig whose log has four messages, none of them in memory, read when the test says so."""
+    rig.broker = HistoryBroker("e", rig.clock.wall, at_once=False)
+    rig.broker.append(*(Draft("c", b"%d" % n) for n in (1, 2, 3, 4)))
+    rig.node = Node(
+        rig.broker,
+        policy=lambda channel: ChannelPolicy(rig.retention, rig.lag),
+        max_bytes=1 << 30,
+        monotonic=rig.clock.monotonic,
+        schedule=rig.turns.schedule,
+    )
+    return rig
+
+
+def settle(late: Any) -> None:
+    """Answer and turn until nothing is left to do."""
+    while late.broker.reads or late.turns.run():
+        if late.broker.reads:
+            late.broker.answer()
+
+
+# -- SSE
+
+
+def stream(late: Any, query: str = "after=earliest", channels: tuple[str, ...] = ("c",)) -> tuple[Any, SseStream]:
+    """A stream, chunked, and its link."""
+    link = late.link()
+    made = SseStream(
+        late.node,
+        late.settings,
+        link,
+        channels,
+        parse_query(query),
+        None,
+        chunked=True,
+        head=lambda headers: b"HEAD\n",
+    )
+    link.listener = made
+    return link, made
+
+
+def events(data: bytes) -> list[str]:
+    """The fields of a stream's events, without the chunks."""
+    return [line for line in data.decode().splitlines() if line.partition(":")[0] in ("HEAD", "id", "retry", "data")]
+
+
+def test_a_stream_says_its_head_at_once_and_its_place_when_it_is_known(late: Any) -> None:
+    """Then come the opening and the messages, once; what is published meanwhile comes last."""
+    link, _ = stream(late)
+    assert b"HEAD\n" == link.take()
+    late.settle()
+    assert b"" == link.take()
+    late.publish("5")
+    settle(late)
+    ids = [f"id: e-{n}" for n in range(6)]
+    data = [f"data: {n}" for n in range(1, 6)]
+    assert [
+        ids[0],
+        f"retry: {RETRY_MS}",
+        *(each for pair in zip(ids[1:], data, strict=True) for each in pair),
+    ] == events(link.take())
+
+
+def test_no_heartbeat_comes_before_the_place(late: Any) -> None:
+    """There is no cursor to send, and the stream goes on."""
+    link, made = stream(late)
+    late.settle()
+    link.take()
+    late.pass_time(link, made, 15)
+    assert b"" == link.take()
+    settle(late)
+    link.take()
+    late.pass_time(link, made, 15)
+    assert b"keep-alive" in link.take()
+
+
+def test_a_client_that_leaves_before_its_place_is_written_nothing(late: Any) -> None:
+    """The answer finds nobody."""
+    link, made = stream(late)
+    link.take()
+    made.closed()
+    settle(late)
+    assert (b"", 0) == (link.take(), late.node.hub.subscriptions)
+
+
+def test_a_drain_before_the_place_ends_the_stream(late: Any) -> None:
+    """With when to come back, and nothing after it."""
+    link, made = stream(late)
+    link.take()
+    made.drain()
+    assert b"d\r\nretry: 1000\n\n\r\n0\r\n\r\n" == link.take()
+    settle(late)
+    assert (b"", "ended") == (link.take(), link.state)
+
+
+def test_a_history_that_fails_ends_the_stream(late: Any) -> None:
+    """In order, so that the browser comes back, also where a page fails after the opening."""
+    link, _ = stream(late)
+    link.take()
+    late.broker.answer(0, REFUSAL)
+    assert (b"0\r\n\r\n", "ended", 0) == (link.take(), link.state, late.node.hub.subscriptions)
+    link, _ = stream(late, "after=e-1")
+    late.settle()
+    link.take()
+    late.broker.answer(0, REFUSAL)
+    assert (b"0\r\n\r\n", "ended") == (link.take(), link.state)
+
+
+def test_a_history_that_refuses_at_once_is_an_answer_of_its_own(late: Any) -> None:
+    """Nothing has been written: the client gets 503, not a stream."""
+    late.broker.close()
+    link = late.link()
+    with pytest.raises(Refusal):
+        SseStream(
+            late.node,
+            late.settings,
+            link,
+            ("c",),
+            parse_query("after=earliest"),
+            None,
+            chunked=True,
+            head=lambda headers: b"HEAD\n",
+        )
+    assert (b"", 0) == (link.take(), late.node.hub.subscriptions)
+
+
+def test_a_full_socket_before_the_place(late: Any) -> None:
+    """The opening is said, the messages wait."""
+    link, made = stream(late)
+    made.blocked()
+    settle(late)
+    assert b"HEAD\n15\r\nid: e-0\nretry: %d\n\n\r\n" % RETRY_MS == link.take()
+    made.drained()
+    settle(late)
+    assert ["id: e-1", "data: 1"] == events(link.take())[:2]
+
+
+# -- WebSocket
+
+
+class Socket:
+    """A socket on a fake link, and the client's end of the codec."""
+
+    def __init__(self, late: Any, kind: Callable[..., Any], query: str, channels: tuple[str, ...] = ("c",)) -> None:
+        self.link = late.link()
+        self.peer = WebSocketConnection(Role.CLIENT, max_message_bytes=1 << 20)
+        self.socket = kind(late.node, late.settings, self.link, channels, parse_query(query), b"", None)
+        self.link.listener = self.socket
+
+    def events(self) -> list[Event]:
+        """What has come since the last time."""
+        return self.peer.receive(self.link.take())
+
+    def frames(self) -> list[str]:
+        """The frames that have come, in few words."""
+        told = []
+        for event in self.events():
+            if isinstance(event, DataReceived):
+                frame = json.loads(event.data)
+                told.append(f"{frame['type']} {frame.get('channel')} {frame.get('cursor') or frame.get('id')}")
+            elif isinstance(event, CloseReceived):
+                told.append(f"close {event.code}")
+        return told
+
+
+def test_a_socket_says_subscribed_when_the_place_is_known(late: Any) -> None:
+    """One channel may wait while another, whose place is known, goes on; each is announced before its messages."""
+    socket = Socket(late, V1Socket, "after=latest", ("d",))
+    late.settle()
+    assert ["subscribed d e-4"] == socket.frames()
+    socket.socket._subscribe("c", parse_query("after=earliest").start, None)
+    late.publish("5", channel="d")
+    late.settle()
+    assert ["message d e-5"] == socket.frames()
+    settle(late)
+    assert ["subscribed c e-0", *(f"message c e-{n}" for n in (1, 2, 3, 4))] == socket.frames()
+    late.publish("6")
+    late.settle()
+    assert ["message c e-6"] == socket.frames()
+
+
+def test_a_socket_that_closes_before_the_place_says_no_more(late: Any) -> None:
+    """After a drain there is a Close, and nothing after it; a client that has gone is written nothing."""
+    socket = Socket(late, V1Socket, "after=earliest")
+    socket.socket.drain()
+    settle(late)
+    assert ["drain None None", "close 1012"] == socket.frames()
+    gone = Socket(late, V1Socket, "after=earliest")
+    gone.link.take()
+    gone.socket.closed()
+    settle(late)
+    assert (b"", 0) == (gone.link.take(), late.node.hub.subscriptions)
+
+
+def test_a_history_that_fails_closes_the_socket(late: Any) -> None:
+    """With the error's code: the client comes back with its cursors."""
+    for kind in (V1Socket, RawSocket):
+        socket = Socket(late, kind, "after=earliest")
+        late.broker.answer(0, REFUSAL)
+        assert [f"close {REFUSAL.error.close}"] == socket.frames()
+        socket.socket.closed()
+    assert 0 == late.node.hub.subscriptions
+
+
+@pytest.mark.parametrize("kind", [V1Socket, RawSocket])
+def test_a_socket_that_can_not_begin_leaves_nothing(late: Any, kind: Callable[..., Any]) -> None:
+    """A history that refuses at once is the answer to the handshake, whichever channel it was."""
+    late.broker.close()
+    with pytest.raises(Refusal):
+        Socket(late, kind, "after=earliest", ("d", "c"))
+    assert 0 == late.node.hub.subscriptions
+
+
+def test_a_raw_socket_begins_when_its_place_is_known(late: Any) -> None:
+    """Its first frame is the first message; a gap at its start closes it, with the place to go on from."""
+    socket = Socket(late, RawSocket, "after=earliest")
+    late.publish("5")
+    settle(late)
+    assert [b"1", b"2", b"3", b"4", b"5"] == [e.data for e in socket.events() if isinstance(e, DataReceived)]
+    gap = Socket(late, RawSocket, "after=e-99")
+    settle(late)
+    assert ["close 4410"] == gap.frames()
+
+
+# -- polls
+
+
+def short(late: Any, query: str, known: str | None = None) -> list[Reply | Refusal]:
+    """Poll, and return where the answer will be."""
+    answers: list[Reply | Refusal] = []
+    short_poll.answer(late.node, late.settings, ("c",), parse_query(query), known, answers.append)
+    return answers
+
+
+def long(late: Any, query: str, known: str | None = None) -> tuple[Any, LongPoll, list[Reply | Refusal]]:
+    """Poll, and wait; return the link, the poll, and where the answer will be."""
+    link = late.link()
+    answers: list[Reply | Refusal] = []
+    return link, LongPoll(late.node, late.settings, link, ("c",), parse_query(query), known, answers.append), answers
+
+
+def shown(answers: list[Reply | Refusal]) -> tuple[list[object], str]:
+    """The data of the one answer, and its cursor."""
+    (answer,) = answers
+    assert isinstance(answer, Reply)
+    body = json.loads(answer.body)
+    return [message["data"] for message in body["messages"]], body["cursor"]
+
+
+def test_a_short_poll_is_answered_when_it_has_been_read(late: Any) -> None:
+    """With what there was when it was read, with 304 to who has it, or with the refusal."""
+    answers, known = short(late, "after=earliest"), short(late, "after=earliest", '"e-4"')
+    assert [] == answers + known
+    settle(late)
+    assert (([1, 2, 3, 4], "e-4"), 304) == (shown(answers), known[0].status)  # type: ignore[union-attr]
+    refused = short(late, "after=earliest")
+    late.broker.answer(0, REFUSAL)
+    assert [REFUSAL] == refused
+
+
+def test_a_long_poll_that_is_behind_is_answered_when_it_has_been_read(late: Any) -> None:
+    """It does not wait then; one that ends before is not answered."""
+    _, _, answers = long(late, "after=e-2&wait=25")
+    settle(late)
+    assert ([3, 4], "e-4") == shown(answers)
+    _, poll, none = long(late, "after=e-2&wait=25")
+    poll.closed()
+    settle(late)
+    assert [] == none
+
+
+@pytest.mark.parametrize("known", [None, '"e-4"'])
+def test_what_comes_while_a_long_poll_is_read_wakes_it(late: Any, known: str | None) -> None:
+    """The read has not seen it, so it must not be passed over: with a cursor that is ahead, and with If-None-Match."""
+    late.broker.append(Draft("x", b"0"))
+    query = "after=e-5&wait=25" if known is None else "after=earliest&wait=25"
+    _, _, answers = long(late, query, known)
+    late.broker.look(0)
+    late.publish("6")
+    late.settle()
+    assert [] == answers
+    settle(late)
+    assert 6 == shown(answers)[0][-1]
+
+
+def test_a_drain_while_a_long_poll_is_read_answers_with_what_is_found(late: Any) -> None:
+    """It waits for nothing more than the read."""
+    late.broker.append(Draft("x", b"0"))
+    _, poll, answers = long(late, "after=e-5&wait=25")
+    poll.drain()
+    assert [] == answers
+    settle(late)
+    assert ([], "e-5") == shown(answers)
+
+
+def test_a_history_that_fails_is_a_long_polls_answer(late: Any) -> None:
+    """When it is read first, when it begins to wait, and when that is refused at once."""
+    _, _, answers = long(late, "after=e-2&wait=25")
+    late.broker.answer(0, REFUSAL)
+    assert [REFUSAL] == answers
+    late.broker.append(Draft("x", b"0"))
+    _, _, answers = long(late, "after=e-5&wait=25")
+    late.broker.answer()
+    late.broker.answer(0, REFUSAL)
+    assert [REFUSAL] == answers
+    _, _, answers = long(late, "after=e-5&wait=25")
+    late.broker.look(0)
+    late.broker.close()
+    late.broker.answer()
+    assert "unavailable" == getattr(answers[0], "code", None)
+    assert 0 == late.node.hub.subscriptions

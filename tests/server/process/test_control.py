@@ -1,0 +1,105 @@
+"""The socket between a supervisor and a worker: whole messages, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from oncecast.server.metrics import Crew, Measures
+from oncecast.server.process import control
+from oncecast.server.process.control import (
+    Asked,
+    Begin,
+    Channel,
+    Collect,
+    Failed,
+    FromWorker,
+    Measured,
+    Total,
+    ToWorker,
+)
+from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+
+Pair = tuple[Channel[ToWorker], Channel[FromWorker]]
+
+
+@pytest_asyncio.fixture
+async def pair() -> AsyncIterator[Pair]:
+    """A worker's end and a supervisor's."""
+    one, other = socket.socketpair()
+    worker: Channel[ToWorker] = await Channel.open(one, ToWorker)
+    supervisor: Channel[FromWorker] = await Channel.open(other, FromWorker)
+    yield worker, supervisor
+    await worker.close()
+    await supervisor.close()
+
+
+async def test_settings_arrive_whole(pair: Pair) -> None:
+    """Every kind of value that settings have is the same at the other end."""
+    worker, supervisor = pair
+    settings = Settings(
+        workers="auto",
+        origins=("https://a.example", "*"),
+        tls_cert="c.pem",
+        tls_key="k\n.pem",
+        limits=Limits(head_seconds=0.25, drain_per_second=3),
+        retention=Retention(messages=5),
+        channels={"ticker.*": ChannelRule(messages=1, lag="latest"), "b": ChannelRule(seconds=2.5)},
+    )
+    supervisor.send(Begin(2, 7, settings))
+    assert Begin(2, 7, settings) == await worker.receive()
+
+
+async def test_messages_keep_their_order_both_ways(pair: Pair) -> None:
+    """What one end sends, the other receives, in that order; after the last comes None."""
+    worker, supervisor = pair
+    total = Total(Measures({"connections": 2.0}, {200: 3}), Crew(4, 1, 0))
+    supervisor.send(Collect())
+    supervisor.send(total)
+    for message in (Asked(), Measured(Measures({}, {})), Failed("no\nroom")):
+        worker.send(message)
+    assert [Collect(), total] == [await worker.receive() for _ in range(2)]
+    await worker.close()
+    received = [await supervisor.receive() for _ in range(4)]
+    assert [Asked(), Measured(Measures({}, {})), Failed("no\nroom"), None] == received
+
+
+async def test_what_is_not_understood_is_skipped(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """A message of a newer version, or one that is none, is logged; those after it count."""
+    worker, supervisor = pair
+    supervisor._writer.write(b'{"type":"News","x":1}\nnonsense\n' + b'{"type":"Collect","new":1}\n')
+    with caplog.at_level(logging.WARNING, "oncecast.server"):
+        assert Collect() == await worker.receive()
+    assert 2 == caplog.text.count("is not understood")
+
+
+async def test_half_a_message_is_none(pair: Pair) -> None:
+    """A peer that dies in the middle of one has not said it."""
+    worker, supervisor = pair
+    supervisor._writer.write(b'{"type":"Collect"}')
+    await supervisor.close()
+    assert await worker.receive() is None
+
+
+async def test_one_that_never_ends_is_none(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line past the bound ends the conversation: it is not kept."""
+    worker, supervisor = pair
+    supervisor._writer.write(b"x" * (2 * control.LINE_BYTES + 1))
+    assert await asyncio.wait_for(worker.receive(), 30) is None
+
+
+async def test_a_peer_that_reads_nothing_costs_a_bounded_amount(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound it is told nothing more; a peer that has gone, neither."""
+    worker, supervisor = pair
+    monkeypatch.setattr(control, "UNSENT_BYTES", 1000)
+    worker._reader._transport.pause_reading()  # type: ignore[attr-defined]
+    for _ in range(20_000):
+        supervisor.send(Failed("x" * 100))
+    assert supervisor._writer.transport.get_write_buffer_size() < 1200
+    await worker.close()
+    worker.send(Asked())

@@ -1,0 +1,129 @@
+"""What every process of a server does alike, on either loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import oncecast
+from oncecast.server.process import runtime as module
+from oncecast.server.process.runtime import begin_log, keep_alive
+from oncecast.server.process.systemd import Notifier
+
+SECONDS = 30
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+# Serves where files are few, and others than connections have taken most of them.
+PROGRAM = """
+import asyncio, os, resource, sys, time
+if sys.argv[1] == "asyncio":
+    sys.modules["uvloop"] = None
+from oncecast.server.process.runtime import begin_log, run_loop
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+
+async def main():
+    server = Server(Settings(port=0))
+    await server.start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+    taken = []
+    while len(taken) < 60 - 10 and max(taken, default=0) < 60 - 10:
+        taken.append(os.dup(0))
+    print(server.port, flush=True)
+    began = time.process_time()
+    await asyncio.to_thread(sys.stdin.readline)
+    print(time.process_time() - began, flush=True)
+    for descriptor in taken:
+        os.close(descriptor)
+    await asyncio.to_thread(sys.stdin.readline)
+    await server.stop(0.1)
+
+begin_log()
+run_loop(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_without_a_free_descriptor_those_who_are_there_are_served(loop: str) -> None:
+    """No connection more can be accepted: that is one line with its cure, and neither a busy loop nor anybody's end."""
+    source = os.path.dirname(os.path.dirname(oncecast.__file__))
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, loop],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        port = int(process.stdout.readline())
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS))
+            first.sendall(HEALTH)
+            assert first.recv(1000).startswith(b"HTTP/1.1 200 ")
+            for _ in range(40):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS))
+            said = process.stderr.readline()
+            assert "no file descriptor left" in said
+            assert "ulimit -n" in said
+            first.sendall(HEALTH)
+            assert first.recv(1000).startswith(b"HTTP/1.1 200 ")
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert float(process.stdout.readline()) < 1.0
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as later:
+            later.sendall(HEALTH)
+            assert later.recv(1000).startswith(b"HTTP/1.1 200 ")
+        _, rest = process.communicate("\n", SECONDS)
+        assert ("", 0) == (rest, process.returncode)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("worker, expected", [(None, "WARNING n: text"), (2, "[2] WARNING n: text")])
+def test_a_workers_lines_say_whose_they_are(monkeypatch: pytest.MonkeyPatch, worker: int | None, expected: str) -> None:
+    """The log of all processes is one."""
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(logging, "basicConfig", lambda **given: options.update(given))
+    begin_log(worker)
+    record = logging.LogRecord("n", logging.WARNING, "", 0, "text", (), None)
+    assert expected == logging.Formatter(options["format"]).format(record)
+
+
+async def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog hears of us twice as often as it asks for; without one nothing is sent, and the task ends."""
+    notifier = Notifier({})
+    await keep_alive(notifier)
+    signs: list[float] = []
+    notifier.watchdog = 20.0
+    monkeypatch.setattr(notifier, "alive", lambda: signs.append(0))
+
+    async def sleep(seconds: float) -> None:
+        signs.append(seconds)
+        if len(signs) == 6:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await keep_alive(notifier)
+    assert [0, 10.0] * 3 == signs
+
+
+async def test_what_else_callbacks_raise_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Only what the server says itself is left out of asyncio's reports."""
+    loop = asyncio.get_running_loop()
+    module._report(loop, {"message": "socket.accept() out of system resource"})
+    assert "" == caplog.text
+    module._report(loop, {"message": "something else"})
+    assert "something else" in caplog.text

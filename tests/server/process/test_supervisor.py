@@ -1,0 +1,648 @@
+"""A supervisor and its workers, as real processes: they share a port, are replaced when they die, and end together.
+
+Each worker has a memory broker of its own here, so the epoch in an answer tells which of them gave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+import oncecast
+from oncecast.server.metrics import Measures
+from oncecast.server.process import supervisor as module
+from oncecast.server.process.child import State
+from oncecast.server.process.control import Pace
+from oncecast.server.process.supervisor import Phase, Supervisor, pause_after
+from oncecast.server.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Answer, Site
+
+SECONDS = 30.0  # what takes longer has failed
+PROGRAM = """
+import sys, pathlib
+from oncecast.server import config
+from oncecast.server.run import run
+read = lambda: config.load(file=pathlib.Path(sys.argv[1]), environ={}, flags={}).settings
+config._check_together = lambda settings, sources: None  # which would not have a memory broker for each worker
+sys.exit(run(read(), read))
+"""
+BASE = 'workers = 2\nbroker = "memory://"\n'
+# Stands in every new process's way, once the file is there.
+OBSTACLE = (
+    "import os, sys\nif os.path.exists({flag!r}) and 'oncecast.server.process.worker' in sys.orig_argv: os._exit(3)\n"
+)
+POLL = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+STREAM_END = b"d\r\nretry: 1000\n\n\r\n0\r\n\r\n"
+
+
+class Running:
+    """A supervisor's process, and a way to its workers."""
+
+    def __init__(self, process: asyncio.subprocess.Process, site: Site, folder: Path) -> None:
+        self.process = process
+        self.site = site
+        self.config = folder / "oncecast.toml"
+        self.obstacle = folder / "obstacle"
+        self.log: list[str] = []
+
+    @property
+    def workers(self) -> list[int]:
+        """The pids of its workers, oldest first."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    async def logged(self, pattern: str) -> str:
+        """Read the log up to a line that has the pattern."""
+        assert self.process.stderr is not None
+        while True:
+            line = (await asyncio.wait_for(self.process.stderr.readline(), SECONDS)).decode()
+            assert line, f"the log has ended, with no {pattern!r} in {self.log}"
+            self.log.append(line)
+            if re.search(pattern, line):
+                return line
+
+    async def rest(self) -> list[str]:
+        """Wait for its end, and return what it has logged since."""
+        assert self.process.stderr is not None
+        rest = (await asyncio.wait_for(self.process.stderr.read(), SECONDS)).decode().splitlines()
+        await asyncio.wait_for(self.process.wait(), SECONDS)
+        return rest
+
+    async def end(self) -> None:
+        """End it if it runs: as it should, else by force."""
+        if self.process.returncode is not None:
+            return
+        pids = [self.process.pid]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends this moment
+            pids += self.workers
+            self.process.terminate()
+        try:
+            await self.rest()
+        except TimeoutError:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
+
+    async def ask(self, request: bytes) -> Answer:
+        """Ask on a new connection."""
+        return await asyncio.wait_for((await self.site.connect(request)).answer(), SECONDS)
+
+    async def epoch(self) -> str:
+        """Return the epoch of the worker that a new connection comes to."""
+        return str((await self.ask(POLL)).json["cursor"]).partition("-")[0]
+
+    async def epochs(self, count: int) -> set[str]:
+        """Ask until so many different workers have answered."""
+        found: set[str] = set()
+        for _ in range(500):
+            found.add(await self.epoch())
+            if len(found) == count:
+                return found
+        raise AssertionError(f"only {found} answer")
+
+    async def streams(self) -> dict[str, Any]:
+        """Open a stream of events at each of two workers; returns them by epoch."""
+        found: dict[str, Any] = {}
+        while len(found) < 2:
+            peer = await self.site.connect(
+                b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
+            )
+            opening = await asyncio.wait_for(peer.until(b"retry: 1000\n\n\r\n"), SECONDS)
+            found.setdefault(re.findall(rb"id: (\w+)-", opening)[0].decode(), peer)
+        return found
+
+    async def metrics(self) -> dict[str, float]:
+        """Return the metrics without labels."""
+        text = (await self.ask(b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")).body.decode()
+        return {name: float(value) for name, value in re.findall(r"^oncecast_(\w+) (\S+)$", text, re.MULTILINE)}
+
+    async def metrics_of_any(self) -> dict[str, float]:
+        """Return the metrics, also while a worker takes no connections."""
+        asking = [asyncio.create_task(self.metrics()) for _ in range(12)]
+        done, waiting = await asyncio.wait(asking, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        return done.pop().result()
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest_asyncio.fixture
+async def start(tmp_path: Path, make_site: Callable[..., Site]) -> AsyncIterator[Start]:
+    """Start a supervisor and its workers; none of them is left at the end."""
+    started: list[Running] = []
+
+    async def start(settings: str = "") -> Running:
+        file = tmp_path / "oncecast.toml"
+        file.write_text(f"{BASE}port = 0\n{settings}")
+        (tmp_path / "sitecustomize.py").write_text(OBSTACLE.format(flag=str(tmp_path / "obstacle")))
+        source = os.path.dirname(os.path.dirname(oncecast.__file__))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PROGRAM, str(file)),
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), source])},
+        )
+        running = Running(process, make_site(SimpleNamespace(port=0), None), tmp_path)
+        started.append(running)
+        port = re.findall(r":(\d+)$", await running.logged("Oncecast is listening on http://127.0.0.1:"))
+        running.site.server.port = int(port[0])
+        return running
+
+    yield start
+    for running in started:
+        for peer in running.site.peers:
+            peer.close()
+        await running.end()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(int(SECONDS * 1000)):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
+
+
+def stat(pid: int) -> str:
+    """Return what the kernel says of a process. Raises `FileNotFoundError`."""
+    return Path(f"/proc/{pid}/stat").read_text()
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process is gone, or only its exit status is left."""
+    for _ in range(int(SECONDS * 100)):
+        try:
+            if ") Z " in stat(pid):
+                return
+        except FileNotFoundError:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{pid} is still there")
+
+
+# -- serving together
+
+
+async def test_workers_share_a_port_and_a_log(start: Start) -> None:
+    """Each worker gets a share of the connections, `/metrics` at any of them has the sums, and one log has them all."""
+    running = await start("[limits]\nconnections = 50")
+    assert 2 == len(await running.epochs(2))
+    streams = await running.streams()
+    for _ in range(4):
+        answer = await running.ask(
+            b"POST /v1/channels/b HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
+        )
+        assert 201 == answer.status
+    before = await running.metrics()
+    assert (2, 0, 0, 4) == tuple(
+        before[name] for name in ("workers", "worker_restarts_total", "workers_silent", "publishes_total")
+    )
+    assert before["subscriptions"] >= 2 == len(streams)
+    after = await running.metrics()
+    assert after["connections_opened_total"] == before["connections_opened_total"] + 1
+
+
+async def test_a_worker_that_is_stuck_does_not_hold_up_the_metrics(start: Start) -> None:
+    """Within a second or two the others' sums are there, and that one is missing is one of them."""
+    running = await start()
+    streams = await running.streams()
+    stuck = running.workers[0]
+    os.kill(stuck, signal.SIGSTOP)
+    try:
+        for peer in streams.values():  # one of them is at the other worker
+            peer.close()
+        found = await running.metrics_of_any()
+        assert (1, 2) == (found["workers_silent"], found["workers"])
+    finally:
+        os.kill(stuck, signal.SIGCONT)
+
+
+# -- a worker dies
+
+
+async def test_a_worker_that_dies_is_replaced_and_the_others_do_not_notice(start: Start) -> None:
+    """SIGKILL of one cuts its subscribers alone; it is logged, counted, and a successor serves in its place."""
+    running = await start()
+    first, second = (await running.streams()).items()
+    old = running.workers
+    os.kill(old[0], signal.SIGKILL)
+    line = await running.logged(r"worker 1 \(process \d+\) was ended by SIGKILL; its successor starts")
+    assert f"process {old[0]}" in line
+    cut, whole = (first, second) if await _ends(first[1]) else (second, first)
+    assert whole[0] in await running.epochs(2)
+    assert cut[0] not in await running.epochs(2)
+    assert [old[1]] == [pid for pid in running.workers if pid in old]
+    assert not await _ends(whole[1])
+    assert 1 == (await running.metrics())["worker_restarts_total"]
+
+
+async def _ends(peer: Any) -> bool:
+    try:
+        return b"" == bytes(await asyncio.wait_for(peer.reader.read(1), 0.5))
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+async def test_who_waited_for_the_dead_is_served_by_its_successor(start: Start) -> None:
+    """A connection that a worker had not accepted when it died is not reset: its slot's socket outlives it."""
+    running = await start()
+    epochs = await running.epochs(2)
+    stopped = running.workers[0]
+    os.kill(stopped, signal.SIGSTOP)
+    peers = [await running.site.connect(POLL) for _ in range(16)]
+    answers = [asyncio.create_task(peer.answer()) for peer in peers]
+    done, waiting = await asyncio.wait(answers, timeout=1.0)
+    assert done
+    assert waiting
+    os.kill(stopped, signal.SIGKILL)
+    answered = await asyncio.wait_for(asyncio.gather(*answers), SECONDS)
+    assert {200} == {answer.status for answer in answered}
+    served = {str(answer.json["cursor"]).partition("-")[0] for answer in answered}
+    assert (2, 1) == (len(served), len(served & epochs))
+
+
+async def test_one_that_is_told_to_go_by_somebody_else_drains_and_is_replaced(start: Start) -> None:
+    """SIGTERM of one worker is a goodbye to its subscribers, and its successor does not wait for that to end."""
+    running = await start()
+    streams = await running.streams()
+    os.kill(running.workers[1], signal.SIGTERM)
+    await running.logged(r"worker 2 \(process \d+\) drains; its successor starts ")
+    ends = {asyncio.create_task(peer.all()) for peer in streams.values()}
+    done, others = await asyncio.wait(ends, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    assert [STREAM_END] == [task.result() for task in done]
+    assert 1 == len(await running.epochs(2) & set(streams))
+    assert 0 == (await running.metrics())["worker_restarts_total"]
+    for task in others:
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    "lived, pause, served, expected",
+    [
+        (1.9, 0.0, False, 0.1),
+        (0.0, 0.1, False, 0.2),
+        (1.0, 3.0, False, 5.0),
+        (1.0, 5.0, False, 5.0),
+        (2.0, 5.0, False, 0.0),
+        (1.9, 0.0, True, 0.1),
+        (1.9, 0.2, True, 0.4),
+        (1.9, 0.4, True, 0.5),
+        (2.0, 0.5, True, 0.0),
+    ],
+)
+def test_the_pause_before_a_successor(lived: float, pause: float, served: bool, expected: float) -> None:
+    """Those that die young are started again ever more slowly, and never slowly where somebody waits to be served."""
+    assert expected == pause_after(lived, pause, served=served)
+
+
+@pytest.mark.parametrize(
+    "status, expected",
+    [
+        (3, "ended with exit status 3"),
+        (-9, "was ended by SIGKILL"),
+        (-40, "was ended by signal 40"),
+    ],
+)
+def test_how_a_process_ended_is_said_in_words(status: int, expected: str) -> None:
+    """By its exit status, or by the signal that ended it."""
+    assert expected == module._ended(status)
+
+
+async def test_successors_that_die_young_are_tried_again(start: Start) -> None:
+    """As long as a worker can't begin, the other serves, and the pauses grow; then all is as before."""
+    running = await start()
+    running.obstacle.touch()
+    os.kill(running.workers[0], signal.SIGKILL)
+    await running.logged("was ended by SIGKILL; its successor starts in 0.1 s")
+    await running.logged("ended with exit status 3; its successor starts in 0.2 s")
+    await running.logged("ended with exit status 3; its successor starts in 0.4 s")
+    assert 1 == (await running.metrics_of_any())["workers"]
+    running.obstacle.unlink()
+    assert 2 == len(await running.epochs(2))
+
+
+# -- the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_all_of_them(start: Start, number: signal.Signals) -> None:
+    """Every subscriber of every worker hears of it, nobody can connect any more, and the end is clean."""
+    running = await start()
+    workers, streams = running.workers, await running.streams()
+    running.process.send_signal(number)
+    for peer in streams.values():
+        assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
+    for peer in running.site.peers:
+        peer.close()
+    assert [] == await running.rest()
+    assert 0 == running.process.returncode
+    with pytest.raises(ConnectionRefusedError):
+        await running.site.connect()
+    for pid in workers:
+        await gone(pid)
+
+
+async def test_ctrl_c_reaches_all_processes_of_a_terminal_and_is_heard_once(start: Start) -> None:
+    """A worker leaves it to its supervisor: two signals would be one too many for who is to have time to leave."""
+    running = await start()
+    streams = await running.streams()
+    for pid in (running.process.pid, *running.workers):
+        os.kill(pid, signal.SIGINT)
+    for peer in streams.values():
+        assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
+        peer.close()
+    assert [] == await running.rest()
+    assert 0 == running.process.returncode
+
+
+async def test_a_second_signal_cuts_off(start: Start) -> None:
+    """Who does not leave is cut off when the supervisor is told twice."""
+    running = await start()
+    stays = await running.site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n")
+    leaves = await running.streams()
+    running.process.send_signal(signal.SIGTERM)
+    for peer in leaves.values():
+        assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
+    running.process.send_signal(signal.SIGTERM)
+    assert b"" == await asyncio.wait_for(stays.all(), SECONDS / 2)
+    assert [] == await running.rest()
+    assert 0 == running.process.returncode
+
+
+async def test_a_worker_that_is_stuck_is_killed_in_the_end(start: Start) -> None:
+    """Told twice, the supervisor waits a few seconds for it and no longer; the log says which it was."""
+    running = await start()
+    other, stuck = running.workers
+    os.kill(stuck, signal.SIGSTOP)
+    running.process.send_signal(signal.SIGTERM)
+    await gone(other)  # so the first signal has been heard
+    running.process.send_signal(signal.SIGTERM)
+    assert [f"ERROR oncecast.server: process {stuck} does not end: it is killed"] == await running.rest()
+    assert 0 == running.process.returncode
+
+
+async def test_workers_do_not_outlive_their_supervisor(start: Start) -> None:
+    """When it is killed they say goodbye to their subscribers, and end; the port is free again."""
+    running = await start()
+    workers, streams = running.workers, await running.streams()
+    running.process.kill()
+    for peer in streams.values():
+        assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
+        peer.close()
+    for pid in workers:
+        await gone(pid)
+    with pytest.raises(ConnectionRefusedError):
+        await running.site.connect()
+
+
+# -- new settings
+
+
+async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
+    """Whoever is connected stays; what can't change while serving is named, and a mistake changes nothing."""
+    running = await start()
+    streams = await running.streams()
+    running.config.write_text(f"{BASE}port = 1\n[limits]\nmessage_bytes = 3\n")
+    running.process.send_signal(signal.SIGHUP)
+    await running.logged("these settings hold after a restart only: port$")
+    await running.logged("the settings have been read again")
+    post = b"POST /v1/channels/b HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 4\r\n\r\n1234"
+
+    async def statuses() -> set[int]:
+        return {(await running.ask(post)).status for _ in range(10)}
+
+    while {413} != await statuses():
+        pass
+    running.config.write_text(f"{BASE}port = 0\n[limits]\nmessage_byte = 3\n")
+    running.process.send_signal(signal.SIGHUP)
+    await running.logged("the settings stay as they were: .*message_byte is not a setting; did you mean message_bytes")
+    assert {413} == await statuses()
+    assert [False, False] == [await _ends(peer) for peer in streams.values()]
+
+
+# -- a rolling restart
+
+
+async def test_a_rolling_restart_refuses_nobody(start: Start) -> None:
+    """All workers are new processes after it; each subscriber was told, and each connection meanwhile was answered."""
+    running = await start()
+    old_pids, streams = running.workers, await running.streams()
+    rolled = asyncio.Event()
+    answers: list[int] = []
+
+    async def keep_asking() -> None:
+        while not rolled.is_set():
+            answers.append((await running.ask(POLL)).status)
+
+    asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
+    running.process.send_signal(signal.SIGUSR2)
+    await running.logged("rolling restart: 2 workers")
+    running.process.send_signal(signal.SIGUSR2)
+    await running.logged("a rolling restart can't begin now")
+    for peer in streams.values():
+        assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
+    await running.logged("rolling restart: every worker is a new one")
+    rolled.set()
+    await asyncio.wait_for(asyncio.gather(*asking), SECONDS)
+    assert {200} == set(answers)
+    for peer in running.site.peers:
+        peer.close()
+    for pid in old_pids:
+        await gone(pid)
+    assert 2 == len(running.workers)
+    assert set() == await running.epochs(2) & set(streams)
+    assert 0 == (await running.metrics())["worker_restarts_total"]
+
+
+async def test_a_rolling_restart_whose_successor_fails_is_given_up(start: Start) -> None:
+    """The old workers serve on, and the log says so; when the fault is mended, the next one works."""
+    running = await start()
+    streams = await running.streams()
+    running.obstacle.touch()
+    running.process.send_signal(signal.SIGUSR2)
+    await running.logged(
+        "rolling restart given up at worker 1: its successor ended at its start. The old ones serve on"
+    )
+    assert set(streams) == await running.epochs(2)
+    assert [False, False] == [await _ends(peer) for peer in streams.values()]
+    running.obstacle.unlink()
+    running.process.send_signal(signal.SIGUSR2)
+    await running.logged("rolling restart: every worker is a new one")
+
+
+async def test_counters_do_not_go_backwards_when_workers_are_replaced(start: Start) -> None:
+    """What a worker has counted is in the sums after its end."""
+    running = await start()
+    for _ in range(6):
+        await running.ask(b"POST /v1/channels/b HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1")
+    old = running.workers
+    running.process.send_signal(signal.SIGUSR2)
+    await running.logged("rolling restart: every worker is a new one")
+    for peer in running.site.peers:
+        peer.close()
+    for pid in old:
+        await gone(pid)
+    found: dict[str, float] = {}
+    while found.get("publishes_total") != 6:  # the supervisor hears of the end a moment later
+        found = await running.metrics()
+    assert 0 == found["log_messages"]
+
+
+# -- a start that fails
+
+
+async def test_workers_that_cant_begin_end_the_start(tmp_path: Path, start: Start) -> None:
+    """At the first start a fault is the operator's to mend: it is said in one line, and nothing is tried again."""
+    (tmp_path / "obstacle").touch()
+    with pytest.raises(AssertionError, match=r"ConfigurationError: no worker could begin"):
+        await start()
+
+
+# -- without processes
+
+
+class FakeChild:
+    """A child that does what the test says: `room` processes can be started, and if `slow` they serve later."""
+
+    room = 0
+    slow = False
+    started: list[FakeChild]
+
+    def __init__(self) -> None:
+        self.state = State.SERVING
+        self.served = True
+        self.settled = asyncio.Event()
+        if not self.slow:
+            self.settled.set()
+        self.began = 0.0
+        self.pid = 1
+        self.failure = None
+        self.measures = Measures()
+        self.ended = asyncio.Event()
+        self.told: list[object] = []
+
+    @classmethod
+    async def start(cls, *arguments: object) -> FakeChild:
+        """Return a new one. Raises `OSError`."""
+        if cls.room == 0:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        cls.room -= 1
+        cls.started.append(cls())
+        return cls.started[-1]
+
+    async def run(self) -> int:
+        """End when told to."""
+        await self.ended.wait()
+        self.state = State.ENDED
+        return 1
+
+    def tell(self, message: object) -> None:
+        """Note it."""
+        self.told.append(message)
+
+    def stop(self) -> None:
+        """End."""
+        self.state = State.LEAVING
+        self.ended.set()
+
+
+@pytest_asyncio.fixture
+async def supervisor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
+    """A supervisor of one slot whose worker is fake."""
+    FakeChild.started, FakeChild.room = [], 1
+    monkeypatch.setattr(module, "Child", FakeChild)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+    supervisor = Supervisor(Settings(), [[]], Settings)
+    await supervisor.start()
+    yield supervisor
+    await asyncio.wait_for(supervisor.stop(asyncio.Event()), SECONDS)
+    assert all(child.ended.is_set() for child in FakeChild.started)
+
+
+async def test_no_room_for_a_successor(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the system has no process to give, it is asked again and again, and the log says so."""
+    FakeChild.started[0].ended.set()
+    await until(lambda: caplog.text.count("worker 1 can't be started: [Errno 11]") >= 3)
+    FakeChild.room = 1
+    await until(lambda: len(FakeChild.started) == 2)
+    supervisor.left(FakeChild.started[0])  # type: ignore[arg-type]  # one that has a successor needs none
+    await asyncio.sleep(0)
+    assert 2 == len(FakeChild.started)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_one_that_dies_before_the_others_have_begun_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, serves: bool
+) -> None:
+    """At the first start only workers of which none could serve are a reason to give up."""
+    FakeChild.started, FakeChild.room = [], 3
+    monkeypatch.setattr(module, "Child", FakeChild)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+    supervisor = Supervisor(Settings(), [[], []], Settings)
+    monkeypatch.setattr(FakeChild, "slow", True)
+    starting = asyncio.create_task(supervisor.start())
+    await until(lambda: len(FakeChild.started) == 2)
+    dies, slow = FakeChild.started
+    dies.served = serves
+    dies.settled.set()
+    dies.ended.set()
+    if serves:
+        await until(lambda: len(FakeChild.started) == 3)
+        assert not starting.done()
+    slow.settled.set()
+    await asyncio.wait_for(starting, SECONDS)
+    await until(lambda: len(FakeChild.started) == 3)
+    assert Phase.SERVING is supervisor.phase
+    await supervisor.stop(asyncio.Event())
+
+
+async def test_more_that_drain_than_there_are_slots_share_the_pace(supervisor: Supervisor) -> None:
+    """A second restart, or the end, comes while earlier workers still let go: each has its part of the rate."""
+    FakeChild.room = 2
+    slot = supervisor._slots[0]
+    first, second, third = FakeChild.started[0], *[await supervisor._start(slot) for _ in range(2)]
+    for leaving in (first, second, third):
+        leaving.state = State.LEAVING
+        supervisor._divide()
+    assert [Pace(2), Pace(3)] == first.told
+    assert [Pace(3)] == third.told  # type: ignore[attr-defined]
+    first.ended.set()
+    await until(lambda: len(first.told) == 2 and Pace(2) in third.told)  # type: ignore[attr-defined]
+    third.ended.set()  # type: ignore[attr-defined]
+    await until(lambda: Pace(1) in second.told)  # type: ignore[attr-defined]
+    second.ended.set()  # type: ignore[attr-defined]
+
+
+async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+    """Then nothing has happened."""
+    supervisor.roll()
+    await until(lambda: "rolling restart given up at worker 1: [Errno 11]" in caplog.text)
+    assert [State.SERVING] == [child.state for child in FakeChild.started]
+
+
+async def test_a_successor_that_a_rolling_restart_was_faster_than(supervisor: Supervisor) -> None:
+    """Of two that come for the same slot, the second one goes again."""
+    FakeChild.room = 1
+    slot = supervisor._slots[0]
+    late = await supervisor._start(slot)
+    supervisor._place(slot, late)
+    assert [State.SERVING, State.LEAVING] == [child.state for child in FakeChild.started]

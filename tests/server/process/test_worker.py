@@ -1,0 +1,109 @@
+"""The worker's side of the control socket; its life as a process stands in test_child.py and test_supervisor.py."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from oncecast.errors import ConfigurationError
+from oncecast.server.metrics import Crew, Measures
+from oncecast.server.process import worker as module
+from oncecast.server.process.control import Asked, Begin, Change, Channel, FromWorker, Total, ToWorker
+from oncecast.server.process.worker import _Worker
+from oncecast.server.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Open
+
+SECONDS = 30.0
+
+
+class Rig:
+    """A worker in this process, and its supervisor's end of the socket."""
+
+    def __init__(self, worker: _Worker, channel: Channel[FromWorker], stopping: asyncio.Event) -> None:
+        self.worker = worker
+        self.channel = channel
+        self.stopping = stopping
+
+
+@pytest_asyncio.fixture
+async def rig(open_site: Open) -> AsyncIterator[Rig]:
+    """A worker that listens to a supervisor."""
+    site = await open_site(Settings(port=0))
+    one, other = socket.socketpair()
+    ours: Channel[ToWorker] = await Channel.open(one, ToWorker)
+    supervisor: Channel[FromWorker] = await Channel.open(other, FromWorker)
+    stopping = asyncio.Event()
+    worker = _Worker(site.server, ours, stopping, 3)
+    listening = asyncio.create_task(worker.listen())
+    yield Rig(worker, supervisor, stopping)
+    await supervisor.close()
+    await asyncio.wait_for(stopping.wait(), SECONDS)  # the supervisor is gone
+    await listening
+    await ours.close()
+
+
+async def test_who_asks_meanwhile_gets_the_same_answer(rig: Rig) -> None:
+    """The supervisor is asked once at a time, however many scrape."""
+    answers: list[bytes] = []
+    second: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    rig.worker.collect(answers.append)
+    rig.worker.collect(second.set_result)
+    assert Asked() == await rig.channel.receive()
+    rig.channel.send(Total(Measures({"publishes": 5}), Crew(3, 1, 0)))
+    assert await asyncio.wait_for(second, SECONDS) is answers[0]
+    assert b"oncecast_publishes_total 5.0" in answers[0]
+    rig.worker.collect(answers.append)
+    assert Asked() == await rig.channel.receive()
+    rig.channel.send(Total(Measures(), Crew()))
+    rig.channel.send(Total(Measures(), Crew()))  # one that nobody asked for
+
+
+async def test_a_supervisor_that_does_not_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then this worker's own numbers have to do, and the others are counted as missing."""
+    monkeypatch.setattr(module, "TOTAL_SECONDS", 0.01)
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    rig.worker.collect(answer.set_result)
+    text = await asyncio.wait_for(answer, SECONDS)
+    assert b"oncecast_workers_silent 2.0" in text
+
+
+async def test_files_that_have_changed_since_the_supervisor_looked(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New settings that can't be taken on after all are logged, and the worker goes on as it was."""
+
+    def fail(settings: Settings) -> None:
+        raise ConfigurationError("tls_cert: gone")
+
+    monkeypatch.setattr(rig.worker._server, "reload", fail)
+    with caplog.at_level(logging.ERROR, "oncecast.server"):
+        rig.channel.send(Change(Settings()))
+        rig.channel.send(Begin(1, 3, Settings()))  # means nothing any more
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        rig.worker.collect(answer.set_result)
+        rig.channel.send(Total(Measures(), Crew()))
+        await asyncio.wait_for(answer, SECONDS)  # so it has read what was sent before
+    assert "tls_cert: gone" in caplog.text
+    assert not rig.stopping.is_set()
+
+
+def test_a_worker_without_a_supervisor_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends at once, with nothing to complain about; the signals of a terminal are not its own."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    before = {number: signal.getsignal(number) for number in module.SUPERVISORS}
+    try:
+        assert 0 == module.main([str(ours.detach())])
+        assert {signal.SIG_IGN} == {signal.getsignal(number) for number in module.SUPERVISORS}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
