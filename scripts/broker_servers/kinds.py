@@ -1,4 +1,4 @@
-"""The kinds of server, by name. To add one, write a class with `require`, `command` and `ready` and put it in `KINDS`."""
+"""The kinds of server, by name. To add one, write a class with `require`, `command` and `ready`; put it in `KINDS`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Redis(BrokerServer):
     """Debian's Redis: append-only file, synced each second, nothing evicted."""
 
     name = "redis"
-    package = "redis-server"
+    package: str | None = "redis-server"
     sync = "everysec"
     replica_of: int | None = None
 
@@ -67,7 +67,7 @@ class Nats(BrokerServer):
     """Debian's NATS with JetStream."""
 
     name = "nats"
-    package = "nats-server"
+    package: str | None = "nats-server"
     port_count = 2
 
     @classmethod
