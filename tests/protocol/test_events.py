@@ -10,7 +10,7 @@ from oncecast.core.subscription import Lag
 from oncecast.errors import Refusal
 from oncecast.message import Draft, Kind, Retention
 from oncecast.protocol.base import parse_query
-from oncecast.protocol.events import HEADERS, SseStream
+from oncecast.protocol.events import SseStream, stream_headers
 
 
 class Stream:
@@ -34,7 +34,7 @@ class Stream:
             parse_query(query),
             last_event_id,
             chunked=chunked,
-            head=lambda headers: b"HEAD\n" if headers == HEADERS else b"?",
+            head=lambda headers: b"HEAD\n" if headers == stream_headers(rig.settings.heartbeat_seconds) else b"?",
         )
         self.link.listener = self.stream
 

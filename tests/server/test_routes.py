@@ -392,6 +392,7 @@ def test_a_streams_head(bench: Bench) -> None:
         "Content-Type": "text/event-stream",
         "Cache-Control": "no-store",
         "X-Accel-Buffering": "no",
+        "Oncecast-Heartbeat": "15",
         "Transfer-Encoding": "chunked",
         "Connection": "keep-alive",
     }.items() <= fields.items()
@@ -556,6 +557,7 @@ def test_a_websocket_opens(bench: Bench, upgrade: Callable[..., bytes]) -> None:
         head = bench.ask(upgrade(path, protocol=protocol)).partition(b"\r\n\r\n")[0]
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+        assert b"Oncecast-Heartbeat: 15\r\n" in head
         assert (protocol is not None) == (b"Sec-WebSocket-Protocol: oncecast.v1" in head)
     assert 4 == bench.app.counters.requests[101]
 

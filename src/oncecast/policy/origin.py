@@ -18,7 +18,7 @@ ALLOW_METHODS = "GET, HEAD, POST, OPTIONS"
 ALLOW_HEADERS = (
     "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Oncecast-Event"
 )
-EXPOSE_HEADERS = "ETag, Retry-After"
+EXPOSE_HEADERS = "ETag, Oncecast-Heartbeat, Retry-After"
 PREFLIGHT_SECONDS = 7200  # the most that Chromium keeps a preflight's answer
 
 Headers = tuple[tuple[str, str], ...]

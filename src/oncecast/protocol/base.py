@@ -24,6 +24,7 @@ from ..message import EARLIEST, LATEST, Cursor, Gap, Message, Start, StartKind, 
 from ..wire import envelope
 from ..wire.ws_frames import REASON_BYTES
 
+HEARTBEAT_HEADER = "Oncecast-Heartbeat"  # of the answer that opens a stream or a socket: seconds between heartbeats
 DRAIN_MS = 1000  # when to come back to a server that stops: time enough for a successor to be ready
 QUERY_FIELDS = 32  # a URL of 8 KiB could hold thousands of empty ones
 # Not what `float` takes, which no other language reads alike: 1_0, white space, 1e3, inf. 18 digits keep it finite.

@@ -14,7 +14,7 @@ from ..core.node import Node
 from ..errors import Refusal
 from ..message import GAP_EVENT, LATEST, Cursor, Gap, Kind, Message, Start
 from ..wire import envelope, http1, sse
-from .base import DRAIN_MS, Link, Query, Settings, after_cursor, check_count
+from .base import DRAIN_MS, HEARTBEAT_HEADER, Link, Query, Settings, after_cursor, check_count
 
 RETRY_MS = 1000  # how long a client waits before it comes back; the jitter is the client's
 
@@ -23,6 +23,11 @@ HEADERS = (
     ("Cache-Control", "no-store"),
     ("X-Accel-Buffering", "no"),  # nginx and those that follow it would hold the stream back
 )
+
+
+def stream_headers(heartbeat_seconds: float) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a stream; they announce the interval of its heartbeats, in seconds."""
+    return (*HEADERS, (HEARTBEAT_HEADER, f"{heartbeat_seconds:g}"))
 
 
 class SseFormat:
@@ -102,7 +107,7 @@ class SseStream:
         self._heartbeat = settings.heartbeat_seconds
         self._format = sse_format(enveloped=query.envelope or len(channels) > 1, chunked=chunked)
         self.write: Callable[[bytes], None] = link.write
-        first = head(HEADERS)
+        first = head(stream_headers(settings.heartbeat_seconds))
 
         def attached(place: Place) -> None:
             nonlocal first

@@ -11,9 +11,8 @@ from ..errors import Refusal
 from ..message import Draft, Kind, check_channel, check_event, check_key
 from ..policy.origin import preflight
 from ..protocol import short_poll
-from ..protocol.base import DRAIN_MS, JSON_HEADERS, Query, Reply, parse_channels, parse_query
-from ..protocol.events import HEADERS as SSE_HEADERS
-from ..protocol.events import SseStream, parse_stream
+from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, JSON_HEADERS, Query, Reply, parse_channels, parse_query
+from ..protocol.events import SseStream, parse_stream, stream_headers
 from ..protocol.long_poll import LongPoll, parse_wait
 from ..protocol.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
 from ..wire import envelope, http1, ws_handshake
@@ -173,7 +172,7 @@ def _stream(app: App, connection: Exchange, request: http1.Request, channels: tu
     last_event_id = request.headers.get("last-event-id")
     if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
         parse_stream(app.settings, channels, query, last_event_id)
-        connection.send(head(SSE_HEADERS))
+        connection.send(head(stream_headers(app.settings.heartbeat_seconds)))
         if not goes_on:
             connection.end()
         return
@@ -188,7 +187,9 @@ def _upgrade(app: App, connection: Exchange, request: http1.Request, channels: t
     try:
         upgrade = ws_handshake.parse_upgrade(request.method, request.version, request.headers)
         deflate = DEFLATE.accept(upgrade.extensions) if app.settings.deflate else None
-        extra = () if deflate is None else (("Sec-WebSocket-Extensions", str(deflate)),)
+        extra: tuple[tuple[str, str], ...] = ((HEARTBEAT_HEADER, f"{app.settings.heartbeat_seconds:g}"),)
+        if deflate is not None:
+            extra += (("Sec-WebSocket-Extensions", str(deflate)),)
         if PROTOCOL in upgrade.protocols:
             kind: type[V1Socket | RawSocket] = V1Socket
             opening = ws_handshake.accept_response(upgrade, PROTOCOL, extra)
