@@ -557,7 +557,7 @@ def test_a_websocket_opens(bench: Bench, upgrade: Callable[..., bytes]) -> None:
         head = bench.ask(upgrade(path, protocol=protocol)).partition(b"\r\n\r\n")[0]
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
-        assert b"Oncecast-Heartbeat: 15\r\n" in head
+        assert b"\r\nOncecast-Heartbeat: 15" in head
         assert (protocol is not None) == (b"Sec-WebSocket-Protocol: oncecast.v1" in head)
     assert 4 == bench.app.counters.requests[101]
 
