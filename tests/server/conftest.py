@@ -22,11 +22,13 @@ import pytest_asyncio
 from oncecast.brokers.base import Done
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.core.node import ChannelPolicy, Node
+from oncecast.http.service import Asset, Deadlines, Rules
 from oncecast.message import Draft, Kind
 from oncecast.policy.origin import Origins
 from oncecast.protocol.base import Settings as TransportSettings
-from oncecast.server.app import App, Deadlines, Page, Rules
+from oncecast.server.app import App
 from oncecast.server.connection import Connection
+from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.wire.http1 import Limits
@@ -170,9 +172,10 @@ class Bench:
                 origins=Origins(frozenset({"https://friend.example"})),
                 ceiling=100,
             ),
-            pages={"/": Page("text/html; charset=utf-8", b"<!doctype html>", '"tag"')},
+            pages={"/": Asset("text/html; charset=utf-8", b"<!doctype html>", '"tag"')},
             monotonic=self.now,
             wall=lambda: WALL,
+            collect=lambda done: done(render(measure(self.app))),
         )
 
     def now(self) -> float:

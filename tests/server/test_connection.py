@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncecast.errors import Refusal
+from oncecast.http import routes
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
 from oncecast.protocol.events import SseStream
 from oncecast.server import connection as module
-from oncecast.server import routes
 from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
 from oncecast.wire.ws_frames import Opcode, encode_frame
 

@@ -11,8 +11,8 @@ import pytest
 from playwright.async_api import BrowserContext
 from playwright.async_api import Page as Tab
 
+from oncecast.http.service import Asset
 from oncecast.message import Draft
-from oncecast.server.app import Page
 from oncecast.server.pages import TYPES
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
@@ -132,7 +132,7 @@ async def test_in_a_worker(visit: Visiting, transport: str) -> None:
     server = Server(Settings(port=0))
     await server.start()
     # Playwright could give the script to the browser, but a worker that has it from there gets no WebSocket.
-    server.app.pages = {**server.app.pages, "/worker.js": Page(TYPES[".js"], WORKER.encode(), '"worker"')}
+    server.app.pages = {**server.app.pages, "/worker.js": Asset(TYPES[".js"], WORKER.encode(), '"worker"')}
     async with Obstacles(("127.0.0.1", server.port)) as proxy:
         visited = await visit(f"http://127.0.0.1:{proxy.port}/docs/errors")
         visited.expect_problems("net::ERR_", "WebSocket")

@@ -3,7 +3,7 @@
 A transport is one subscriber's life. It talks to the node above it and to a `Link` below it, the connection that
 carries its bytes; the link calls its `Listener` methods. A transport holds no timer and no task: it asks the link to
 be woken at a time. To add one, write a file beside this one, run `oncecast.testing.check_transport` over it, and route
-to it in `server/routes.py`.
+to it in `http/listening.py`.
 """
 
 from __future__ import annotations

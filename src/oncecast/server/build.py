@@ -14,11 +14,13 @@ from ..brokers.sqlite.broker import SqliteBroker
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
 from ..errors import ConfigurationError
+from ..http.service import Deadlines, Rules
 from ..message import Retention
 from ..policy.origin import Origins
 from ..protocol.base import Settings as TransportSettings
 from ..wire.http1 import Limits
-from .app import App, Deadlines, Rules
+from .app import App
+from .metrics import measure, render
 from .pages import load_pages
 from .settings import MEMORY, SQLITE, Settings, connection_ceiling, rule_for
 
@@ -70,13 +72,15 @@ def build_node(
 
 def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float]) -> App:
     """Return what the connections share."""
-    return App(
+    app = App(
         node,
         rules=build_rules(settings),
         pages=load_pages(),
         monotonic=monotonic,
         scheme="https" if settings.tls_cert else "http",
     )
+    app.collect = lambda done: done(render(measure(app)))  # a worker collects from all processes instead
+    return app
 
 
 def build_rules(settings: Settings) -> Rules:

@@ -26,12 +26,12 @@ from collections.abc import Callable
 from typing import cast
 
 from ..errors import Refusal
+from ..http import routes
+from ..http.replies import encode, error_reply
 from ..policy.limits import Bucket
 from ..protocol.base import Listener, Reply
 from ..wire import http1
-from . import routes
 from .app import App
-from .replies import error_reply
 
 logger = logging.getLogger("oncecast.server")
 
@@ -264,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if isinstance(reply, Refusal):
             reply = error_reply(reply)
-        self.send(routes.encode(self.app, request, reply, close=not self.app.ready))
+        self.send(encode(self.app, request, reply, close=not self.app.ready))
 
     def send(self, answer: bytes) -> None:
         """Do as `reply` does, with an answer that is bytes already."""
@@ -286,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def fail(self, refusal: Refusal) -> None:
         """Answer with an error and close, where it is not known where the next request begins."""
-        self.write(routes.encode(self.app, self._request, error_reply(refusal), close=True))
+        self.write(encode(self.app, self._request, error_reply(refusal), close=True))
         self.end()
 
     def stream(self, make: Callable[[], Listener]) -> None:

@@ -14,8 +14,8 @@ from functools import lru_cache
 from importlib import resources
 
 from ..errors import ERRORS
+from ..http.service import Asset
 from ..wire.envelope import DOCS_PATH
-from .app import Page
 from .script import join
 
 TYPES = {
@@ -26,7 +26,7 @@ TYPES = {
 }
 
 
-def load_pages() -> dict[str, Page]:
+def load_pages() -> dict[str, Asset]:
     """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too.
 
     The JavaScript client is `/oncecast.js`; its sources are the modules of `/web/client/`.
@@ -73,10 +73,10 @@ def _client(modules: tuple[tuple[str, bytes], ...]) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _page(content_type: str, body: bytes) -> Page:
+def _page(content_type: str, body: bytes) -> Asset:
     gzipped = gzip.compress(body, mtime=0)  # the same bytes from every server
     tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    return Page(content_type, body, tag, gzipped if len(gzipped) < len(body) else b"")
+    return Asset(content_type, body, tag, gzipped if len(gzipped) < len(body) else b"")
 
 
 _ERRORS = """<!doctype html>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oncecast.server.memo import ANSWER_BYTES, ANSWERS, Memo
+from oncecast.http.memo import ANSWER_BYTES, ANSWERS, Memo
 from oncecast.wire.http1 import Request
 
 

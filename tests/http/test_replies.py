@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from oncecast.errors import ERRORS, Refusal
-from oncecast.server.replies import error_reply, text_reply
+from oncecast.http.replies import error_reply, text_reply
 
 
 def test_every_error_as_an_answer() -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from oncecast.http.publishing import BATCH_LINES
+from oncecast.http.service import Asset
 from oncecast.message import Kind, Message
 from oncecast.policy.origin import Origins
-from oncecast.server.app import Page
 from oncecast.server.pages import load_pages
-from oncecast.server.routes import BATCH_LINES
 from oncecast.wire.http1 import Limits
 
 if TYPE_CHECKING:
@@ -729,7 +729,7 @@ def test_a_page_that_one_has(ask: Ask, tags: str, status: int) -> None:
 )
 def test_a_compressed_page(ask: Ask, bench: Bench, accepted: str, is_gzipped: bool) -> None:
     """Who takes gzip gets it, with a tag of its own (RFC 9110 §8.8.1), and caches are told what it depends on."""
-    bench.app.pages = {"/": Page("text/css; charset=utf-8", b"plain", '"tag"', b"packed")}
+    bench.app.pages = {"/": Asset("text/css; charset=utf-8", b"plain", '"tag"', b"packed")}
     answer = ask("GET", "/", Accept_Encoding=accepted)
     expected = (b"packed", '"tag-gzip"', "gzip") if is_gzipped else (b"plain", '"tag"', None)
     assert expected == (answer.body, answer.headers["etag"], answer.headers.get("content-encoding"))

@@ -1,0 +1,127 @@
+"""GET and HEAD of a channel, and the WebSocket handshakes: from a request to the transport that answers it."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import ceil
+
+from ..errors import Refusal
+from ..protocol import short_poll
+from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Query, Reply, parse_query
+from ..protocol.events import SseStream, parse_stream, stream_headers
+from ..protocol.long_poll import LongPoll, parse_wait
+from ..protocol.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
+from ..wire import http1, ws_handshake
+from .exchange import Exchange
+from .replies import cors_headers, encode, names
+from .service import Service
+
+
+def listen(service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...]) -> None:
+    """Answer GET or HEAD of channels by the transport that the headers and the query ask for. Raises `Refusal`."""
+    headers = request.headers
+    query = parse_query(request.query)
+    if "upgrade" in headers and ws_handshake.wants_upgrade(headers):
+        _upgrade(service, connection, request, channels, query)
+    elif _accepts_events(headers.get("accept", "")):
+        _stream(service, connection, request, channels, query)
+    elif query.wait and request.method == "GET":
+        _long_poll(service, connection, request, channels, query)
+    else:
+        parse_wait(service.settings, query)  # HEAD does not wait, and is refused what GET is
+        answered = partial(_short_polled, service, connection, request, service.node.log.version, service.second)
+        short_poll.answer(service.node, service.settings, channels, query, headers.get("if-none-match"), answered)
+        connection.wait(request)
+
+
+def _short_polled(
+    service: Service, connection: Exchange, request: http1.Request, version: int, second: int, reply: Reply | Refusal
+) -> None:
+    late = service.node.log.version != version or service.second != second
+    if late or isinstance(reply, Refusal) or not service.ready:
+        _answer_poll(service, connection, reply)
+        return
+    answer = encode(service, request, reply)
+    if reply.status == 200 and request.keep_alive:
+        service.memo.put(request, answer)
+    connection.send(answer)
+
+
+def _long_poll(
+    service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query
+) -> None:
+    known = request.headers.get("if-none-match")
+    done = partial(_answer_poll, service, connection)
+    poll = LongPoll(service.node, service.settings, connection, channels, query, known, done)
+    connection.wait(request, poll)
+
+
+def _answer_poll(service: Service, connection: Exchange, reply: Reply | Refusal) -> None:
+    connection.reply(_last_poll(reply) if isinstance(reply, Reply) and not service.ready else reply)
+
+
+def _last_poll(reply: Reply) -> Reply:
+    """Say when to ask again, as the server that answers is about to stop."""
+    return Reply(reply.status, (*reply.headers, ("Retry-After", str(ceil(DRAIN_MS / 1000)))), reply.body)
+
+
+def _stream(
+    service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query
+) -> None:
+    chunked = request.version >= (1, 1)  # RFC 9112 §6.1: HTTP/1.0 knows no chunks; there the stream ends by closing
+    goes_on = chunked and (request.method != "HEAD" or (request.keep_alive and service.ready))
+    framing: tuple[tuple[str, str], ...] = (("Connection", "keep-alive" if goes_on else "close"),)
+    if chunked:
+        framing = (("Transfer-Encoding", "chunked"), *framing)
+
+    def head(headers: tuple[tuple[str, str], ...]) -> bytes:
+        service.counters.requests[200] += 1
+        return http1.response_head(200, (*headers, *framing, *cors_headers(service, request)), date=service.date)
+
+    last_event_id = request.headers.get("last-event-id")
+    if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
+        parse_stream(service.settings, channels, query, last_event_id)
+        connection.send(head(stream_headers(service.settings.heartbeat_seconds)))
+        if not goes_on:
+            connection.end()
+        return
+    connection.stream(
+        lambda: SseStream(
+            service.node, service.settings, connection, channels, query, last_event_id, chunked=chunked, head=head
+        )
+    )
+
+
+def _upgrade(
+    service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query
+) -> None:
+    try:
+        upgrade = ws_handshake.parse_upgrade(request.method, request.version, request.headers)
+        deflate = DEFLATE.accept(upgrade.extensions) if service.settings.deflate else None
+        extra: tuple[tuple[str, str], ...] = ((HEARTBEAT_HEADER, f"{service.settings.heartbeat_seconds:g}"),)
+        if deflate is not None:
+            extra += (("Sec-WebSocket-Extensions", str(deflate)),)
+        if PROTOCOL in upgrade.protocols:
+            kind: type[V1Socket | RawSocket] = V1Socket
+            opening = ws_handshake.accept_response(upgrade, PROTOCOL, extra)
+        elif upgrade.protocols or not channels:
+            raise Refusal("request_invalid", f"Offer the subprotocol {PROTOCOL}, or, to a channel's URL, none.")
+        else:
+            kind = RawSocket
+            opening = ws_handshake.accept_response(upgrade, None, extra)
+        connection.stream(lambda: kind(service.node, service.settings, connection, channels, query, opening, deflate))
+    except Refusal as refusal:
+        connection.fail(refusal)  # frames may follow what was meant as a handshake: nothing after it is a request
+        return
+    service.counters.requests[101] += 1
+
+
+def connect(service: Service, connection: Exchange, request: http1.Request) -> None:
+    """Open an `oncecast.v1` WebSocket that has no channel yet. Raises `Refusal`."""
+    if not ws_handshake.wants_upgrade(request.headers):
+        raise Refusal("upgrade_required", f"Only a WebSocket connects here: open one with the subprotocol {PROTOCOL}.")
+    _upgrade(service, connection, request, (), parse_query(request.query))
+
+
+def _accepts_events(accept: str) -> bool:
+    return "text/event-stream" in accept and names(accept, "text/event-stream")

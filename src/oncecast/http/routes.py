@@ -1,0 +1,64 @@
+"""Which path and method does what. To add a path, add it to `handle`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..errors import Refusal
+from ..message import check_channel
+from ..policy.origin import preflight
+from ..protocol.base import Reply, parse_channels
+from ..wire import http1
+from . import listening, pages, publishing
+from .exchange import Exchange
+from .service import Service
+
+CHANNELS = "/v1/channels/"
+PUBLISH = "/v1/publish"
+CONNECT = "/v1/connect"
+
+
+def handle(service: Service, connection: Exchange, request: http1.Request) -> None:
+    """Answer a request, now or later. Raises `Refusal`."""
+    if request.method == "GET" and service.ready:
+        answer = service.memo.get(request, service.node.log.version, service.second)
+        if answer is not None:
+            service.counters.requests[200] += 1
+            connection.send(answer)
+            return
+    path = request.path
+    if not path.startswith("/v1/"):
+        pages.answer(service, connection, request, path)
+        return
+    # Before anything is done: a page of another origin may neither read nor publish.
+    origin = request.headers.get("origin")
+    cors = service.origins.check(origin, request.headers.get("host"), service.scheme) if origin is not None else ()
+    if path.startswith(CHANNELS):
+        allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
+        if request.method in ("GET", "HEAD"):
+            listening.listen(service, connection, request, parse_channels(path[len(CHANNELS) :]))
+            return
+        if request.method == "POST":
+            publishing.publish(service, connection, request, _channel_of(path))
+            return
+    elif path == PUBLISH:
+        allow = ("POST", "OPTIONS")
+        if request.method == "POST":
+            publishing.publish_batch(service, connection, request)
+            return
+    elif path == CONNECT:
+        allow = ("GET", "HEAD", "OPTIONS")
+        if request.method in ("GET", "HEAD"):
+            listening.connect(service, connection, request)
+            return
+    else:
+        raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME.")
+    if request.method != "OPTIONS":
+        raise Refusal("method_not_allowed", f"Use one of {', '.join(allow)} here.", allow=allow)
+    headers = preflight(()) if cors and "access-control-request-method" in request.headers else ()
+    connection.reply(Reply(204, (("Allow", ", ".join(allow)), *headers), b""))
+
+
+@lru_cache(maxsize=1024)  # publishers repeat themselves
+def _channel_of(path: str) -> str:
+    return check_channel(path[len(CHANNELS) :])

@@ -1,0 +1,106 @@
+"""What every request of one server needs: the node, the rules, the counters, the clock's second and the pages.
+
+It knows no socket and no event loop: time is passed in, and `server.app.App` builds the connections on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..core.node import Node
+from ..policy.origin import Origins
+from ..protocol.base import Settings as TransportSettings
+from ..wire import http1
+from .memo import Memo
+
+# Calls back, within a few seconds, with the metrics of all workers as Prometheus's text.
+Collect = Callable[[Callable[[bytes], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a connection may take, in seconds."""
+
+    head: float = 10.0
+    body: float = 30.0
+    keep_alive: float = 75.0
+    answer: float = 30.0  # in which a client must take some of an answer that does not fit into its socket
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What of the settings a connection is held to. `ceiling` is how many there may be."""
+
+    limits: http1.Limits
+    deadlines: Deadlines
+    settings: TransportSettings
+    origins: Origins
+    ceiling: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file that is served as it is, or as `gzipped` to clients that accept gzip (b"" where that gains nothing)."""
+
+    content_type: str
+    body: bytes
+    etag: str
+    gzipped: bytes = b""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the connections have done since the server began."""
+
+    connections: int = 0
+    requests: Counter[int] = field(default_factory=Counter)  # by status
+    publishes: int = 0
+    turned_away: int = 0
+
+
+class Service:
+    """What the routes answer from. `scheme` is what its own pages are reached by: `http` or `https`.
+
+    `wall` returns Unix seconds. `ready` is true until the server begins to stop. `collect` gathers the metrics; without
+    it `/metrics` is not found.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        rules: Rules,
+        pages: Mapping[str, Asset],
+        wall: Callable[[], float],
+        scheme: str = "http",
+        collect: Collect | None = None,
+    ) -> None:
+        self.node = node
+        self.adopt(rules)
+        self.pages = pages
+        self.wall = wall
+        self.scheme = scheme
+        self.collect = collect
+        self.ready = True
+        self.counters = Counters()
+        self.second = 0
+        self.date = b""  # of an answer made now (RFC 9110 §6.6.1)
+        self.read_clock()
+
+    def adopt(self, rules: Rules) -> None:
+        """Apply these rules to whatever begins from now on."""
+        self.limits = rules.limits
+        self.deadlines = rules.deadlines
+        self.settings = rules.settings
+        self.origins = rules.origins
+        self.ceiling = rules.ceiling
+        self.memo = Memo()  # an answer made under the old rules may not be given under the new ones
+
+    def read_clock(self) -> None:
+        """Read the wall clock for the `Date` of the next answers. Call it several times a second."""
+        second = int(self.wall())
+        if second != self.second:
+            self.second = second
+            self.date = http1.http_date(second)
