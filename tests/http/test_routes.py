@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast.http.publishing import BATCH_LINES
@@ -16,7 +16,6 @@ from oncecast.http.service import Asset
 from oncecast.message import Kind, Message
 from oncecast.policy.origin import Origins
 from oncecast.server.pages import load_pages
-from oncecast.wire.http1 import Limits
 
 if TYPE_CHECKING:
     from tests.server.conftest import Answer, Bench
@@ -216,7 +215,7 @@ def test_a_message_over_the_limit(ask: Ask, bench: Bench) -> None:
 
 def test_limits_of_a_request(bench: Bench, ask: Ask, parse: Parse) -> None:
     """Each limit has its coded error, and closes, for the rest of the request is not read."""
-    bench.app.limits = Limits(header_bytes=300, header_count=5, url_bytes=100, body_bytes=20)
+    bench.app.settings = replace(bench.app.settings, header_bytes=300, header_count=5, url_bytes=100, body_bytes=20)
     for data, status, code in (
         (request("GET", A, X="x" * 300), 431, "headers_too_large"),
         (request("GET", A, a="1", b="1", c="1", d="1", e="1", f="1"), 431, "headers_too_large"),

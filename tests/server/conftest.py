@@ -22,7 +22,7 @@ import pytest_asyncio
 from oncecast.brokers.base import Done
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.core.node import ChannelPolicy, Node
-from oncecast.http.service import Asset, Deadlines, Rules
+from oncecast.http.service import Asset, Rules
 from oncecast.message import Draft, Kind
 from oncecast.policy.origin import Origins
 from oncecast.protocol.base import Settings as TransportSettings
@@ -31,7 +31,6 @@ from oncecast.server.connection import Connection
 from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.wire.http1 import Limits
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, ProtocolFailed, Role, WebSocketConnection
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
@@ -166,8 +165,6 @@ class Bench:
         self.app = App(
             node,
             rules=Rules(
-                limits=Limits(),
-                deadlines=Deadlines(),
                 settings=TransportSettings(),
                 origins=Origins(frozenset({"https://friend.example"})),
                 ceiling=100,

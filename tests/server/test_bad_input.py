@@ -13,11 +13,12 @@ import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from oncecast.errors import ERRORS
 from oncecast.server.connection import Connection

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from oncecast.brokers.base import Broker
 from oncecast.brokers.memory import MemoryBroker
@@ -18,7 +19,6 @@ from oncecast.message import LATEST, Draft
 from oncecast.protocol.events import sse_format
 from oncecast.server.build import build_app, build_broker, build_node, build_policy
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
-from oncecast.wire.http1 import Limits as HttpLimits
 
 
 class Nobody:
@@ -85,33 +85,13 @@ def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:
 
 def test_the_limits_reach_what_holds_them() -> None:
     """Each limit of the settings arrives where it is kept."""
-    limits = Limits(
-        header_bytes=2000,
-        header_count=9,
-        url_bytes=200,
-        body_bytes=300,
-        message_bytes=250,
-        head_seconds=1,
-        body_seconds=2,
-        keep_alive_seconds=3,
-        wait_seconds=4,
-        heartbeat_seconds=5,
-        channels_per_subscription=6,
-        poll_messages=7,
-        connections=8,
-        frames_per_second=90,
-        publishes_per_second=91,
+    limits = Limits(**dict.fromkeys(Limits.__struct_fields__, 2))
+    settings = Settings(
+        limits=limits, origins=("https://a.example",), dev=True, tls_cert="c", tls_key="k", deflate=True
     )
-    settings = Settings(limits=limits, origins=("https://a.example",), dev=True, tls_cert="c", tls_key="k")
     app = build_app(settings, node_of(settings, lambda callback: None), monotonic=time.monotonic)
-    assert HttpLimits(2000, 9, 200, 300) == app.limits
-    assert (1, 2, 3) == (app.deadlines.head, app.deadlines.body, app.deadlines.keep_alive)
-    assert (4, 5, 250, 6, 7, 90, 91) == (
-        app.settings.wait_seconds, app.settings.heartbeat_seconds, app.settings.message_bytes,
-        app.settings.channels_per_subscription, app.settings.poll_messages, app.settings.frames_per_second,
-        app.settings.publishes_per_second,
-    )  # fmt: skip
-    assert (8, "https", True) == (app.ceiling, app.scheme, app.origins.loopback)
+    assert {**structs.asdict(limits), "deflate": True} == structs.asdict(app.settings)
+    assert (2, "https", True) == (app.ceiling, app.scheme, app.origins.loopback)
     assert frozenset({"https://a.example"}) == app.origins.allowed
     assert "/docs/errors" in app.pages
 

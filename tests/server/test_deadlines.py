@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from oncecast.protocol import websocket as websocket_module
 from oncecast.server import connection as connection_module
@@ -33,7 +33,7 @@ async def site(open_site: Open) -> AsyncIterator[Site]:
     """A server with short deadlines, and a subscriber that must hear everything."""
     limits = Limits(head_seconds=SHORT, body_seconds=SHORT, keep_alive_seconds=SHORT)
     site = await open_site(Settings(port=0, limits=limits))
-    site.server.app.deadlines = replace(site.server.app.deadlines, answer=SHORT)
+    site.server.app.settings = replace(site.server.app.settings, answer_seconds=SHORT)
     witness = await site.sse("w")
     yield site
     site.publish("w", b"still here")

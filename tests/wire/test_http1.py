@@ -8,17 +8,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import h11
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from oncecast.errors import Refusal
+from oncecast.policy.limits import Limits
 from oncecast.wire import http1_base, http1_head
-from oncecast.wire.http1 import CONTINUE, LAST_CHUNK, Limits, Request, RequestParser, Stage, chunk, parse_query
+from oncecast.wire.http1 import CONTINUE, LAST_CHUNK, Request, RequestParser, Stage, chunk, parse_query
 
 SMALL = Limits(header_bytes=300, header_count=5, url_bytes=40, body_bytes=20)
 NEXT = b"GET /next HTTP/1.1\r\nHost: other\r\n\r\n"
@@ -108,7 +109,7 @@ ACCEPTED = {
         ),
     ),
     "chunks with trailers": (
-        POST + b"Transfer-Encoding: Chunked\r\n\r\n1\r\n\n\r\n0;end\r\nA: b\r\nContent-Length: 3\r\n\r\n",
+        POST + b"Transfer-Encoding: Chunked\r\n\r\n1\r\n\n\r\n0;end\r\nA: b\r\nB: 3\r\n\r\n",
         Request("POST", "/", "/", headers={"host": "a", "transfer-encoding": "Chunked"}, body=b"\n", raw_path="/"),
     ),
     "repeated headers": (
@@ -304,6 +305,9 @@ REFUSED = {
     "chunk ended by LF": (CHUNKED + b"5\r\nhello\n0\r\n\r\n", BAD),
     "chunk ended by CR": (CHUNKED + b"5\r\nhello\r0\r\n\r\n", BAD),
     "trailer of no field": (CHUNKED + b"0\r\nA\r\n\r\n", BAD),
+    "length in a trailer": (CHUNKED + b"0\r\nContent-Length:: 3\r\n\r\n", BAD),
+    "coding in a trailer": (CHUNKED + b"0\r\ntransfer-encoding: chunked\r\n\r\n", BAD),
+    "host in a trailer": (CHUNKED + b"0\r\nHOST: b\r\n\r\n", BAD),
     "folded trailer": (CHUNKED + b"0\r\nA: b\r\n c\r\n\r\n", BAD),
     "trailer ended by LF": (CHUNKED + b"0\r\nA: b\n\r\n", BAD),
     "last line ended by LF": (CHUNKED + b"0\r\n\n", BAD),

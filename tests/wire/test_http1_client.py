@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oncecast.errors import OncecastError, UsageError
-from oncecast.wire.http1 import LAST_CHUNK, Limits, RequestParser, chunk
+from oncecast.policy.limits import Limits
+from oncecast.wire.http1 import LAST_CHUNK, RequestParser, chunk
 from oncecast.wire.http1_client import (
     INTERIM_RESPONSES,
     Body,

@@ -20,21 +20,9 @@ Collect = Callable[[Callable[[bytes], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
-    """How long a connection may take, in seconds."""
-
-    head: float = 10.0
-    body: float = 30.0
-    keep_alive: float = 75.0
-    answer: float = 30.0  # in which a client must take some of an answer that does not fit into its socket
-
-
-@dataclass(frozen=True, slots=True)
 class Rules:
     """What of the settings a connection is held to. `ceiling` is how many there may be."""
 
-    limits: http1.Limits
-    deadlines: Deadlines
     settings: TransportSettings
     origins: Origins
     ceiling: int
@@ -91,8 +79,6 @@ class Service:
 
     def adopt(self, rules: Rules) -> None:
         """Apply these rules to whatever begins from now on."""
-        self.limits = rules.limits
-        self.deadlines = rules.deadlines
         self.settings = rules.settings
         self.origins = rules.origins
         self.ceiling = rules.ceiling

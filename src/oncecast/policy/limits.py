@@ -1,36 +1,70 @@
-"""How often: a token bucket per connection.
+"""What one peer may cost: every limit once, with its name, default, range, unit and one-line explanation.
 
-A bucket may go into debt: whoever has any credit left may spend a whole batch at once, and then waits until the debt is
-paid off. So a batch larger than the burst is slow, but never impossible.
+All rooms read the limits from this one struct. The settings file, its checks, the reference page and the example file
+are made from it. To add a limit, add a field with its `Meta`, and use it where the cost arises.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
 
-class Bucket:
-    """Allows `rate` a second in the long run, and `burst` at once. Time is passed in, in seconds."""
+from msgspec import Meta, Struct
 
-    __slots__ = ("_credit", "_stamp", "burst", "rate")
+MIB = 1024 * 1024
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._credit = burst
-        self._stamp = now
 
-    @classmethod
-    def steady(cls, rate: float, now: float) -> Bucket:
-        """Return the bucket of a connection: what two seconds allow may come at once."""
-        return cls(rate, 2 * rate, now)
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one peer may cost. Bytes, seconds and counts; each past its limit is refused with a coded error."""
 
-    def take(self, now: float, count: float = 1) -> float:
-        """Spend `count`. Returns 0 where that is allowed, else the seconds after which it will be."""
-        credit = self._credit + (now - self._stamp) * self.rate
-        if credit > self.burst:
-            credit = self.burst
-        self._stamp = now
-        if credit <= 0:
-            self._credit = credit
-            return (1 - credit) / self.rate
-        self._credit = credit - count
-        return 0.0
+    header_bytes: Annotated[int, Meta(ge=1024, le=MIB, description="Bytes of a request's head; past that, 431.")] = (
+        16384
+    )
+    header_count: Annotated[int, Meta(ge=8, le=10_000, description="Header fields in a request; past that, 431.")] = 100
+    url_bytes: Annotated[int, Meta(ge=128, le=65536, description="Bytes of a request's target; past that, 414.")] = 8192
+    body_bytes: Annotated[int, Meta(ge=1, le=1024 * MIB, description="Bytes of a request's body; past that, 413.")] = (
+        MIB
+    )
+    message_bytes: Annotated[
+        int, Meta(ge=1, le=64 * MIB, description="Bytes of one message's data; past that, 413 or close 1009.")
+    ] = MIB
+    channels_per_subscription: Annotated[
+        int, Meta(ge=1, le=10_000, description="Channels that one connection may listen to.")
+    ] = 64
+    head_seconds: Annotated[
+        float, Meta(ge=0.1, le=600, description="Seconds for a request's head to arrive; past that, 408.")
+    ] = 10.0
+    body_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Seconds for a request's body to arrive; past that, 408.")
+    ] = 30.0
+    answer_seconds: Annotated[
+        float,
+        Meta(ge=0.1, le=3600, description="Seconds in which a client must take some of its answer, or is cut off."),
+    ] = 30.0
+    keep_alive_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds that an idle connection is kept for its next request.")
+    ] = 75.0
+    wait_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="Longest wait, in seconds, that a long poll may ask for.")
+    ] = 60.0
+    heartbeat_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Seconds between heartbeats; stay below your proxy's timeout.")
+    ] = 15.0
+    drain_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds that subscribers get to move on when a server stops.")
+    ] = 30.0
+    drain_per_second: Annotated[
+        float,
+        Meta(ge=1, le=1_000_000, description="Subscribers a second that are told to move on, all workers together."),
+    ] = 1000.0
+    poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
+    connections: Annotated[
+        int,
+        Meta(ge=0, le=10_000_000, description="Open connections per worker; 0 is as many as open files allow."),
+    ] = 0
+    frames_per_second: Annotated[
+        float,
+        Meta(ge=1, le=1_000_000, description="Frames a second, publishes apart, that one WebSocket may go on sending."),
+    ] = 200.0
+    publishes_per_second: Annotated[
+        float, Meta(ge=1, le=10_000_000, description="Messages a second that one connection may go on publishing.")
+    ] = 5000.0

@@ -21,6 +21,7 @@ from ..core.log import Entry
 from ..core.node import Node, Poll
 from ..errors import Refusal
 from ..message import EARLIEST, LATEST, Cursor, Gap, Message, Start, StartKind, check_channel
+from ..policy.limits import Limits
 from ..wire import envelope
 from ..wire.ws_frames import REASON_BYTES
 
@@ -89,17 +90,9 @@ class Listener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the transports are set to; the limits of `wire.md`, in seconds, bytes and messages."""
+class Settings(Limits, frozen=True, kw_only=True):
+    """What the transports are set to: the limits, and whether WebSocket messages may be compressed (`deflate`)."""
 
-    wait_seconds: float = 60.0
-    heartbeat_seconds: float = 15.0
-    message_bytes: int = 1 << 20
-    channels_per_subscription: int = 64
-    poll_messages: int = 1000
-    frames_per_second: float = 200.0
-    publishes_per_second: float = 5000.0
     deflate: bool = False
 
 

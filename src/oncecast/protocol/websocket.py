@@ -22,7 +22,7 @@ from ..core.node import Node
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import LATEST, Cursor, Draft, Gap, Kind, Start, check_channel
-from ..policy.limits import Bucket
+from ..policy.bucket import Bucket
 from ..wire import envelope
 from ..wire.ws_connection import (
     DataReceived,

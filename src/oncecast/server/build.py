@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import structs
+
 from ..brokers.base import Broker
 from ..brokers.memory import MemoryBroker, new_epoch
 from ..brokers.sqlite.broker import SqliteBroker
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
 from ..errors import ConfigurationError
-from ..http.service import Deadlines, Rules
+from ..http.service import Rules
 from ..message import Retention
 from ..policy.origin import Origins
 from ..protocol.base import Settings as TransportSettings
-from ..wire.http1 import Limits
 from .app import App
 from .metrics import measure, render
 from .pages import load_pages
@@ -88,18 +89,7 @@ def build_rules(settings: Settings) -> Rules:
     limits = settings.limits
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Rules(
-        limits=Limits(limits.header_bytes, limits.header_count, limits.url_bytes, limits.body_bytes),
-        deadlines=Deadlines(limits.head_seconds, limits.body_seconds, limits.keep_alive_seconds),
-        settings=TransportSettings(
-            wait_seconds=limits.wait_seconds,
-            heartbeat_seconds=limits.heartbeat_seconds,
-            message_bytes=limits.message_bytes,
-            channels_per_subscription=limits.channels_per_subscription,
-            poll_messages=limits.poll_messages,
-            frames_per_second=limits.frames_per_second,
-            publishes_per_second=limits.publishes_per_second,
-            deflate=settings.deflate,
-        ),
+        settings=TransportSettings(**structs.asdict(limits), deflate=settings.deflate),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
         ceiling=connection_ceiling(limits, open_files),
     )

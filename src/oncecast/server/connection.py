@@ -28,7 +28,7 @@ from typing import cast
 from ..errors import Refusal
 from ..http import routes
 from ..http.replies import encode, error_reply
-from ..policy.limits import Bucket
+from ..policy.bucket import Bucket
 from ..protocol.base import Listener, Reply
 from ..wire import http1
 from .app import App
@@ -119,8 +119,8 @@ class Connection(asyncio.BufferedProtocol):
             self._take_hold(self._transport)
         else:
             self._transport.set_write_buffer_limits(high=TLS_HIGH, low=TLS_LOW)
-        self._parser = http1.RequestParser(self.app.limits)
-        self.wake_at(self.now() + self.app.deadlines.head)
+        self._parser = http1.RequestParser(self.app.settings)
+        self.wake_at(self.now() + self.app.settings.head_seconds)
         refusal = self.app.admit(self)
         if refusal is not None:
             self.fail(refusal)
@@ -211,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
             self.end()  # an idle keep-alive connection
         elif 0 < (untaken := self._count_untaken()) < self._untaken:
             self._untaken = untaken  # slow, but it takes: a large answer on a thin line has its time
-            self.wake_at(now + self.app.deadlines.answer)
+            self.wake_at(now + self.app.settings.answer_seconds)
         else:
             self.abort()
 
@@ -241,7 +241,7 @@ class Connection(asyncio.BufferedProtocol):
         self._let_go()
         self._untaken = self._count_untaken()
         unsent = transport.get_write_buffer_size() > 0
-        self.wake_at(self.now() + (self.app.deadlines.answer if unsent else LINGER_SECONDS))
+        self.wake_at(self.now() + (self.app.settings.answer_seconds if unsent else LINGER_SECONDS))
         if self._eof or not transport.can_write_eof():  # TLS has its own goodbye
             transport.close()
             return
@@ -307,7 +307,7 @@ class Connection(asyncio.BufferedProtocol):
     def wait(self, request: http1.Request, listener: Listener | None = None) -> None:
         """Unless it has come already, the answer comes later, by `reply`. `listener` hears of the connection meanwhile.
 
-        Without a listener the answer has the time that `Deadlines.answer` gives it.
+        Without a listener the answer has the time that `answer_seconds` gives it.
         """
         if self._request is not request:
             return
@@ -317,7 +317,7 @@ class Connection(asyncio.BufferedProtocol):
         self._move(WAITING)
         self._listener = listener
         if listener is None:
-            self.wake_at(self.now() + self.app.deadlines.answer)
+            self.wake_at(self.now() + self.app.settings.answer_seconds)
 
     def drain(self) -> None:
         """The moment to go has come: end what is idle, let a stream say goodbye, and close after the next answer."""
@@ -366,7 +366,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if self.phase is READING and self.now() > until:
                 self._move(WAITING)
-                self.wake_at(self.now() + self.app.deadlines.answer)
+                self.wake_at(self.now() + self.app.settings.answer_seconds)
                 asyncio.get_running_loop().call_soon(self._next_turn)
                 return
 
@@ -405,16 +405,16 @@ class Connection(asyncio.BufferedProtocol):
         if stage is self._stage and stage is not IDLE:
             return
         self._stage = stage
-        deadlines = self.app.deadlines
-        seconds = deadlines.keep_alive
+        settings = self.app.settings
+        seconds = settings.keep_alive_seconds
         if stage is not IDLE:
-            seconds = deadlines.head if stage is HEAD else deadlines.body
+            seconds = settings.head_seconds if stage is HEAD else settings.body_seconds
         self.wake_at(self.now() + seconds)
 
     def _await_taking(self) -> None:
         """Set the deadline for the client to take what is written; `expired` moves it as long as some is taken."""
         self._untaken = self._count_untaken()
-        self.wake_at(self.now() + self.app.deadlines.answer)
+        self.wake_at(self.now() + self.app.settings.answer_seconds)
 
     def _count_untaken(self) -> int:
         """Return how many bytes the client has not taken: the transport's, and the kernel's, which are not few."""

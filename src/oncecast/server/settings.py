@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from ..policy.limits import MIB, Limits
+
 __all__ = [
     "DEFAULT_BROKER",
     "MEMORY",
@@ -28,63 +30,9 @@ SQLITE = "sqlite:///"  # then a path: a fourth slash begins one from the root
 DEFAULT_BROKER = f"{SQLITE}oncecast.db"
 
 RESERVED_FILES = 64  # descriptors that are not subscribers: listeners, the event loop, logs, a broker's files
-MIB = 1024 * 1024
 
 Lag = Literal["resume", "latest", "disconnect"]
 Durability = Literal["process", "fsync"]
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """What one peer may cost. Bytes, seconds and counts; each past its limit is refused with a coded error."""
-
-    header_bytes: Annotated[int, Meta(ge=1024, le=MIB, description="Bytes of a request's head; past that, 431.")] = (
-        16384
-    )
-    header_count: Annotated[int, Meta(ge=8, le=10_000, description="Header fields in a request; past that, 431.")] = 100
-    url_bytes: Annotated[int, Meta(ge=128, le=65536, description="Bytes of a request's target; past that, 414.")] = 8192
-    body_bytes: Annotated[int, Meta(ge=1, le=1024 * MIB, description="Bytes of a request's body; past that, 413.")] = (
-        MIB
-    )
-    message_bytes: Annotated[
-        int, Meta(ge=1, le=64 * MIB, description="Bytes of one message's data; past that, 413 or close 1009.")
-    ] = MIB
-    channels_per_subscription: Annotated[
-        int, Meta(ge=1, le=10_000, description="Channels that one connection may listen to.")
-    ] = 64
-    head_seconds: Annotated[
-        float, Meta(ge=0.1, le=600, description="Seconds for a request's head to arrive; past that, 408.")
-    ] = 10.0
-    body_seconds: Annotated[
-        float, Meta(ge=0.1, le=3600, description="Seconds for a request's body to arrive; past that, 408.")
-    ] = 30.0
-    keep_alive_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="Seconds that an idle connection is kept for its next request.")
-    ] = 75.0
-    wait_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="Longest wait, in seconds, that a long poll may ask for.")
-    ] = 60.0
-    heartbeat_seconds: Annotated[
-        float, Meta(ge=0.1, le=3600, description="Seconds between heartbeats; stay below your proxy's timeout.")
-    ] = 15.0
-    drain_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="Seconds that subscribers get to move on when a server stops.")
-    ] = 30.0
-    drain_per_second: Annotated[
-        float,
-        Meta(ge=1, le=1_000_000, description="Subscribers a second that are told to move on, all workers together."),
-    ] = 1000.0
-    poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
-    connections: Annotated[
-        int,
-        Meta(ge=0, le=10_000_000, description="Open connections per worker; 0 is as many as open files allow."),
-    ] = 0
-    frames_per_second: Annotated[
-        float,
-        Meta(ge=1, le=1_000_000, description="Frames a second, publishes apart, that one WebSocket may go on sending."),
-    ] = 200.0
-    publishes_per_second: Annotated[
-        float, Meta(ge=1, le=10_000_000, description="Messages a second that one connection may go on publishing.")
-    ] = 5000.0
 
 
 class Retention(Struct, frozen=True, kw_only=True):

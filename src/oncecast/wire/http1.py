@@ -4,15 +4,15 @@ Owns: the limits of a request, and when it is whole. `Request`, `parse_query` an
 files named below and are given out here, so that the server has one place to import from.
 Invariant: `RequestParser` gives the same requests, or a refusal, however the bytes were cut on their way; and it looks
 at each byte of an unfinished head once.
-To extend: a limit goes into `Limits`, a check of a whole head into `http1_head.parse_head`; what the client shares
-stands in `http1_base`, answers in `http1_response`.
+To extend: a limit goes into `RequestLimits`, a check of a whole head into `http1_head.parse_head`; what the client
+shares stands in `http1_base`, answers in `http1_response`.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from typing import Protocol
 
 from ..errors import Refusal
 from .http1_base import CHUNKED, LAST_CHUNK, ChunkReader, chunk
@@ -25,8 +25,8 @@ __all__ = [
     "LAST_CHUNK",
     "METHOD_BYTES",
     "QUERY_FIELDS",
-    "Limits",
     "Request",
+    "RequestLimits",
     "RequestParser",
     "Stage",
     "chunk",
@@ -44,17 +44,21 @@ _VERSION_BYTES = len(" HTTP/1.1")
 _NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of a request is read before it is refused.
+class RequestLimits(Protocol):
+    """How much of a request is read before it is refused; `policy.limits.Limits` declares the values.
 
-    `header_bytes` bounds the whole head, request line and last empty line included; `url_bytes` the request target.
+    `header_bytes` bounds the whole head, request line and last empty line included; `url_bytes` the request target;
+    `header_count` the fields of the head; `body_bytes` the content, without its chunks' framing.
     """
 
-    header_bytes: int = 16384
-    header_count: int = 100
-    url_bytes: int = 8192
-    body_bytes: int = 1 << 20
+    @property
+    def header_bytes(self) -> int: ...  # noqa: D102 - see above
+    @property
+    def header_count(self) -> int: ...  # noqa: D102
+    @property
+    def url_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def body_bytes(self) -> int: ...  # noqa: D102
 
 
 class Stage(enum.Enum):
@@ -84,7 +88,7 @@ class RequestParser:
         "_wants_continue",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         self._buffer = bytearray()
         self._head: Head | None = None  # set while its body is awaited
@@ -253,7 +257,7 @@ class RequestParser:
         return head.with_body(body)
 
 
-def _check_request_line(buffer: bytearray, start: int, size: int, limits: Limits) -> None:
+def _check_request_line(buffer: bytearray, start: int, size: int, limits: RequestLimits) -> None:
     """Refuse a request line that is too long already; `start` is before its end, if that has come."""
     end = buffer.find(b"\n", start, size)
     length = (size if end < 0 else end) - 1  # without a CR, which an unfinished line may have too
@@ -265,9 +269,9 @@ def _check_request_line(buffer: bytearray, start: int, size: int, limits: Limits
         raise _url_too_long(limits)
 
 
-def _too_many_headers(limits: Limits) -> Refusal:
+def _too_many_headers(limits: RequestLimits) -> Refusal:
     return Refusal("headers_too_large", f"There are more than {limits.header_count} headers.")
 
 
-def _url_too_long(limits: Limits) -> Refusal:
+def _url_too_long(limits: RequestLimits) -> Refusal:
     return Refusal("url_too_long", f"The request target is over {limits.url_bytes} bytes.")

@@ -51,6 +51,7 @@ _CHUNK_SIZE = re.compile(rf"{_CHUNK_LINE}\r\n".encode())
 _CHUNK_SIZE_SO_FAR = re.compile(rf"(?:{_CHUNK_LINE}\r?)?".encode())
 # Two of these are two answers to "whose request, and how long is it?" (RFC 9112 §3.2, §6.3).
 _ONCE = frozenset({"host", "content-length"})
+_NOT_IN_TRAILERS = frozenset({b"content-length", b"host", b"transfer-encoding"})
 
 
 # --- fields, read ---
@@ -246,8 +247,8 @@ class ChunkReader:
                 at = line_end + 1
                 self._trailer_room -= len(line)
                 ended = line == b"\r\n"
-                if not ended and _FIELDS.fullmatch(line) is None:
-                    raise Refusal("request_invalid", "A trailer is no header field.")
+                if not ended:
+                    _check_trailer(line)
         del buffer[:at]
         return ended
 
@@ -257,6 +258,14 @@ class ChunkReader:
         self._room -= size
         self._left = size
         self._part = _Part.DATA if size else _Part.TRAILER
+
+
+def _check_trailer(line: bytes) -> None:
+    """Refuse what is no field, and a field that says how a message is framed or routed (RFC 9110 §6.5.1)."""
+    if _FIELDS.fullmatch(line) is None:
+        raise Refusal("request_invalid", "A trailer is no header field.")
+    if line.partition(b":")[0].lower() in _NOT_IN_TRAILERS:
+        raise Refusal("request_invalid", "A trailer names a header that belongs before the body: send it there.")
 
 
 def _bad_chunk_size() -> Refusal:

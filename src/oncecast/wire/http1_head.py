@@ -3,7 +3,7 @@
 Owns: the request line, the forms of a target, what the fields of a request may say, and queries.
 Invariant: `parse_head` is a pure function of the head's bytes. Nothing that two readers could understand differently is
 let through.
-To extend: a new check of a head goes into `parse_head`; one that depends on `Limits` into `http1.RequestParser`.
+To extend: a new check of a head goes into `parse_head`; one that depends on the limits into `http1.RequestParser`.
 
 Keep-alive clients send the same head again and again, so `read_head` remembers: a repeated one costs a dictionary
 lookup, and its requests share what was parsed.

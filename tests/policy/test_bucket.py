@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oncecast.policy.limits import Bucket
+from oncecast.policy.bucket import Bucket
 
 
 def test_a_burst_is_allowed_at_once_and_no_more() -> None:
