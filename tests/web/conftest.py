@@ -127,6 +127,9 @@ class ServerProcess:
             listening.set_exception(RuntimeError("the server did not start:\n" + "".join(self._errors)))
 
 
+Serving = Callable[..., Awaitable[ServerProcess]]
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Chromium, headless."""
@@ -182,3 +185,17 @@ async def server() -> AsyncIterator[ServerProcess]:
     await server.start()
     yield server
     await server.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def serving() -> AsyncIterator[Serving]:
+    """Start servers with flags of one's own; they are stopped at the end of the test."""
+    async with contextlib.AsyncExitStack() as servers:
+
+        async def start(*flags: str) -> ServerProcess:
+            server = ServerProcess(*flags)
+            await server.start()
+            servers.push_async_callback(server.stop)
+            return server
+
+        yield start

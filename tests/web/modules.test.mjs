@@ -92,7 +92,7 @@ test("what is remembered has a bound", () => {
 /** A listener that notes what it is told, and the answers that `fetch` gives it one after the other. */
 function polling(Kind, answers) {
   const seen = { asked: [], told: [] };
-  globalThis.location = { href: "http://host.example/" };
+  globalThis.document = { baseURI: "http://host.example/" };
   const over = new Promise((resolve) => {
     globalThis.fetch = async (url) => {
       seen.asked.push(url.search);

@@ -11,7 +11,7 @@ import pytest
 import oncecast
 
 HERE = Path(__file__).parent
-WEB = Path(oncecast.__file__).parent / "web"
+WEB = Path(oncecast.__file__).parent / "web" / "start"
 MODULES = sorted(path.name for path in WEB.glob("*.js"))
 SECONDS = 60
 

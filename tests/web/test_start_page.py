@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from oncecast.testing.pipe import FaultyPipe
+from tests.web.prefix import Prefix
 
 if TYPE_CHECKING:
-    from tests.web.conftest import ServerProcess, Visit, Visiting
+    from tests.web.conftest import ServerProcess, Serving, Visit, Visiting
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -20,30 +22,6 @@ UNREACHABLE = (r"^Failed to load resource: net::ERR_", r"^WebSocket connection t
 PHONE = {"width": 390, "height": 844}
 WIDTHS = (320, 360, 768, 1440)  # the narrowest is what WCAG 2.2 §1.4.10 asks for
 SOUND = {"missed": "0", "repeated": "0", "disordered": "0"}
-
-# How far the words at the top of the chart end above the highest point of a curve at 100 %, in pixels: what is drawn
-# once with that curve and once with nothing differs only below.
-TOP_OF_THE_CURVE = """async () => {
-  const { Chart } = await import("/web/chart.js");
-  const canvas = document.body.appendChild(document.createElement("canvas"));
-  canvas.style = "width: 300px; height: 120px";
-  canvas.getContext("2d", { willReadFrequently: true }); // or the browser complains
-  const chart = new Chart(canvas);
-  await new Promise((resolve) => new ResizeObserver(resolve).observe(canvas));
-  const { surface } = chart;
-  const rows = (samples) => {
-    chart.draw(samples, 60_000);
-    const { data, width, height } = surface.context.getImageData(0, 0, canvas.width, canvas.height);
-    return Array.from({ length: height }, (_, row) => data.slice(row * width * 4, (row + 1) * width * 4).join());
-  };
-  const bare = rows([]);
-  const blank = Array(canvas.width * 4).fill(0).join();
-  const inked = bare.findIndex((row) => row !== blank);
-  const wordsEnd = inked + bare.slice(inked).findIndex((row) => row === blank);
-  const at = (n) => ({ at: n * 1000, n, cpu: 100, memory: 1, late: false, afterGap: false });
-  const full = rows(Array.from({ length: 61 }, (_, n) => at(n)));
-  return full.findIndex((row, index) => row !== bare[index]) - wordsEnd;
-}"""
 
 # How many lines a snippet takes.
 LINES = """(pre) =>
@@ -133,32 +111,28 @@ async def test_facts_of_the_server(server: ServerProcess, visit: Visiting) -> No
     assert "in step" == await page.page.text_content("[data-fact=clock]")
 
 
-async def test_the_first_listener_stands_on_the_first_screen(server: ServerProcess, visit: Visiting) -> None:
-    """On a phone the head of the page keeps to what matters, and the whole is not endless."""
+async def test_the_first_screens_of_a_phone(server: ServerProcess, visit: Visiting) -> None:
+    """On a phone the head of the page is short, and the form comes before the listeners."""
     page = await visit(server.url, viewport=PHONE)
     await moved(page, *KINDS)
     shown = page.page.locator(".facts [data-fact]:visible")
     assert ["rate", "clock", "cpu", "memory"] == [await fact.get_attribute("data-fact") for fact in await shown.all()]
-    assert (
-        await page.page.evaluate("document.querySelector('.panel').getBoundingClientRect().top")
-        < PHONE["height"] * 0.65
-    )
-    assert await page.page.evaluate("document.documentElement.scrollHeight") < PHONE["height"] * 5
-
-
-async def test_the_chart_names_its_top_outside_the_curve(server: ServerProcess, visit: Visiting) -> None:
-    """A processor at 100 % does not draw over the words that say so."""
-    page = await visit(f"{server.url}docs/errors")
-    below = await page.page.evaluate(TOP_OF_THE_CURVE)
-    assert below >= 0
+    tops = [
+        await page.page.evaluate(f"document.querySelector('{name}').getBoundingClientRect().top")
+        for name in (".tape", "#publish-form", ".panel")
+    ]
+    assert tops == sorted(tops)
+    assert tops[1] < PHONE["height"] * 0.8
+    assert await page.page.evaluate("document.documentElement.scrollHeight") < PHONE["height"] * 6
 
 
 async def test_the_server_s_pages_are_linked(server: ServerProcess, visit: Visiting) -> None:
     """The head of the page leads to what the server says of itself, and to what its errors mean."""
     page = await visit(server.url)
     links = await page.page.locator("nav a").all()
-    assert ["/metrics", "/readyz", "/docs/errors"] == [await link.get_attribute("href") for link in links]
-    await links[-1].click()
+    hrefs = [await link.get_attribute("href") for link in links]
+    assert ["./metrics", "./readyz", "./docs/errors", "#clients", "#read-on"] == hrefs
+    await links[2].click()
     await page.page.wait_for_url("**/docs/errors")
     assert "Errors" == await page.page.text_content("h1")
 
@@ -178,8 +152,9 @@ async def test_errors_can_be_read_on_a_phone(server: ServerProcess, visit: Visit
 
 
 async def test_the_canvases_are_drawn(server: ServerProcess, visit: Visiting) -> None:
-    """Each chart and the tape show something."""
+    """Each picture and the tape show something, and the four pictures differ."""
     page = await visit(server.url)
+    page.expect_problems("willReadFrequently")  # the test reads what the page only draws
     await moved(page, *KINDS)
     drawn = """() => [...document.querySelectorAll("canvas")].every((canvas) => {
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -187,6 +162,17 @@ async def test_the_canvases_are_drawn(server: ServerProcess, visit: Visiting) ->
     })"""
     await page.until(drawn)
     assert 5 == await page.page.locator("canvas").count()
+    # A short poll holds no connection, so most of its picture is bare; the three others hold one all the time.
+    await page.until(
+        """() => {
+          const pictures = [...document.querySelectorAll(".panel canvas")].map((canvas) => {
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const inked = data.filter((value, index) => index % 4 === 3 && value > 0).length;
+            return inked / (canvas.width * canvas.height);
+          });
+          return pictures[0] < 0.4 && Math.min(...pictures.slice(1)) > 0.5;
+        }"""
+    )
 
 
 # -- publishing
@@ -303,6 +289,84 @@ async def test_a_new_life_of_the_log_is_a_gap(own_server: ServerProcess, visit: 
         assert not panel["id"].startswith(f"{old}-")
 
 
+async def test_a_server_that_is_gone_is_said(own_server: ServerProcess, visit: Visiting) -> None:
+    """While there is no server, no listener claims to be reading."""
+    page = await visit(own_server.url)
+    page.expect_problems(*UNREACHABLE)
+    await moved(page, *KINDS)
+    await own_server.kill()
+    await page.until(
+        "() => [...document.querySelectorAll('[data-behind]')]"
+        ".every(({ textContent }) => /no server|connecting/.test(textContent))"
+    )
+
+
+async def test_a_server_without_a_demo_says_what_to_do(serving: Serving, visit: Visiting) -> None:
+    """Without --dev nothing is published by itself: the page says so, and claims nothing of messages it never had."""
+    server = await serving("--broker", "memory://")
+    page = await visit(server.url)
+    await in_state(page, "live", *KINDS)
+    await page.page.wait_for_selector("#quiet:visible")
+    assert "oncecast serve --dev" in (await page.page.text_content("#quiet") or "")
+    shown = await panels(page)
+    assert {"nothing published yet"} == {panel["integrity"] for panel in shown.values()}
+    checks = "(p) => getComputedStyle(p, '::before').content"
+    marks = [await p.evaluate(checks) for p in await page.page.locator(".integrity").all()]
+    assert ['""'] * 4 == marks
+    await page.page.click("#publish-form button")
+    await page.page.wait_for_selector("#arrivals tbody[data-own][data-arrivals='4']")
+    await page.page.wait_for_selector("#quiet:not(:visible)", state="attached")
+
+
+async def test_a_message_from_before_is_no_gap(serving: Serving, visit: Visiting) -> None:
+    """A message older than what a listener began with is not called a gap, as none was declared."""
+    server = await serving("--dev")
+    first = await visit(server.url)
+    await moved(first, *KINDS)
+    await first.page.fill("#publish-form [name=data]", "long ago")
+    await first.page.click("#publish-form button")
+    await first.page.wait_for_selector("#arrivals tbody[data-own][data-arrivals='4']")
+    fill = "\n".join(json.dumps({"channel": "demo.machine", "data": {"n": n}}) for n in range(10_000, 10_400))
+    await first.page.evaluate(
+        "(body) => fetch('/v1/publish', { method: 'POST', body }).then((answer) => answer.text())", fill
+    )
+    page = await visit(server.url)
+    await moved(page, *KINDS)
+    await page.page.wait_for_selector("#arrivals tbody", state="attached")
+    outcomes = await page.page.evaluate(
+        "() => [...document.querySelectorAll('[data-arrival] .when')].map(({ textContent }) => textContent)"
+    )
+    assert "gap" not in outcomes
+
+
+async def test_text_of_another_direction_leaves_the_row_alone(server: ServerProcess, visit: Visiting) -> None:
+    """A right-to-left text stands in its own embedding: the number and the note keep their places."""
+    page = await visit(server.url)
+    await moved(page, *KINDS)
+    await page.page.fill("#publish-form [name=data]", "\u05e9\u05dc\u05d5\u05dd 1 2 3")
+    await page.page.click("#publish-form button")
+    row = page.page.locator("#arrivals tbody[data-own][data-arrivals='4']").first
+    await row.wait_for()
+    assert "BDI" == await row.locator(".said").evaluate("(said) => said.tagName")
+    text, note = [await row.locator(name).bounding_box() for name in (".said", ".note")]
+    assert text is not None
+    assert note is not None
+    assert text["x"] + text["width"] <= note["x"] + 1
+
+
+async def test_behind_a_path_prefix(server: ServerProcess, visit: Visiting) -> None:
+    """Behind a proxy that puts the server below a path, the page, its listeners, its form and its links work."""
+    async with Prefix("/rt/", server.port) as proxy:
+        page = await visit(f"http://127.0.0.1:{proxy.port}/rt/")
+        await moved(page, *KINDS)
+        await page.page.click("#publish-form button")
+        await page.page.wait_for_selector("#arrivals tbody[data-own][data-arrivals='4']")
+        assert f"127.0.0.1:{proxy.port}/rt" == await page.page.text_content("[data-fact=server]")
+        assert f"http://127.0.0.1:{proxy.port}/rt/v1/" in (await page.page.text_content("#snippets") or "")
+        await page.page.click("nav a >> text=Errors")
+        await page.page.wait_for_url("**/rt/docs/errors")
+
+
 # -- looks, keys and names
 
 
@@ -410,7 +474,7 @@ async def test_commands_are_where_make_puts_them(server: ServerProcess, visit: V
     """The lines for the shell run in a checkout, and the page says what they are elsewhere."""
     page = await visit(server.url)
     lines = [await code.text_content() or "" for code in await page.page.locator("#snippets code").all()]
-    assert [".venv/bin/oncecast sub", ".venv/bin/oncecast pub"] == [line[:22] for line in lines if "oncecast " in line]
+    assert [".venv/bin/oncecast sub", ".venv/bin/oncecast pub"] == [line[:22] for line in lines if line[:1] == "."]
     assert "leave out .venv/bin/" in (await page.page.text_content(".lines .section-head") or "")
 
 

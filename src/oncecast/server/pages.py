@@ -85,12 +85,12 @@ _ERRORS = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Errors · Oncecast</title>
-<link rel="icon" href="/web/favicon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/web/style.css">
+<link rel="icon" href="../web/favicon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="../web/style.css">
 </head>
 <body class="document">
 <main>
-<p><a href="/">Oncecast</a></p>
+<p><a href="../">Oncecast</a></p>
 <h1>Errors</h1>
 <p>HTTP answers carry the code in <code>error.code</code>, with the status below. A WebSocket of
 <code>oncecast.v1</code> gets an <code>error</code> frame, or, where the connection can't go on, the close code.</p>

@@ -19,6 +19,9 @@ const TEXT_CHARS = 200;
 
 const UNNAMED = "An EventSource hears a named event only if it listened for that name.";
 const LATE = "Published while this listener was away, and caught up on return.";
+const EXPIRED = "It expired while this listener was away, and a gap said so.";
+const BEFORE = "Published before the part of the log that this listener began with.";
+const MISSED = "This listener has read past it, and no gap was declared.";
 
 /**
  * @typedef {{cell: HTMLTableCellElement, done: boolean}} Arrival
@@ -40,10 +43,12 @@ export class Arrivals {
   /**
    * @param {HTMLTableElement} table
    * @param {readonly string[]} kinds of the listeners, in the order of the columns
+   * @param {string} channel whose messages are shown
    */
-  constructor(table, kinds) {
+  constructor(table, kinds, channel) {
     this.table = table;
     this.kinds = kinds;
+    this.channel = channel;
   }
 
   /**
@@ -80,22 +85,36 @@ export class Arrivals {
   }
 
   /**
-   * A listener has reached a time. What it has not heard from before that, it most likely never will: it fell
-   * into a gap, or it is a named event, which an `EventSource` hears only if it listened for that name.
-   * Should the message come after all, as it may while channels are caught up one after the other, then it is
-   * entered all the same.
+   * A listener has reached a time. What it has not heard from before that, it most likely never will. The cell says why:
+   * a gap was declared, the listener began after the message, or it is a named event, which an `EventSource` hears
+   * only if it listened for that name. Should the message come after all, as it may while channels are caught up one
+   * after the other, then it is entered all the same.
    * @param {string} kind
    * @param {number} time Unix seconds, the server's clock
+   * @param {{begins: number, lacks: (channel: string, id: string) => boolean}} panel
    */
-  passed(kind, time) {
-    for (const row of this.#rows.values()) {
+  passed(kind, time, panel) {
+    for (const [id, row] of this.#rows) {
       const arrival = row.cells.get(kind);
       if (!arrival || arrival.done || row.time >= time) continue;
-      const unnamed = kind === "sse" && row.note.dataset.event;
-      arrival.cell.dataset.outcome = "unheard";
-      arrival.cell.title = unnamed ? UNNAMED : "It expired while this listener was away, and a gap said so.";
-      this.#fill(arrival.cell, unnamed ? "unnamed" : "gap", null);
+      const [text, title] = this.#why(kind, id, row, panel);
+      arrival.cell.dataset.outcome = title === MISSED ? "missed" : "unheard";
+      arrival.cell.title = title;
+      this.#fill(arrival.cell, text, null);
     }
+  }
+
+  /**
+   * Why a listener has not heard a message.
+   * @param {string} kind
+   * @param {string} id
+   * @param {Row} row
+   * @param {{begins: number, lacks: (channel: string, id: string) => boolean}} panel
+   */
+  #why(kind, id, row, panel) {
+    if (kind === "sse" && row.note.dataset.event) return ["unnamed", UNNAMED];
+    if (panel.lacks(this.channel, id)) return ["gap", EXPIRED];
+    return row.time < panel.begins ? ["before", BEFORE] : ["missed", MISSED];
   }
 
   /**
@@ -132,7 +151,8 @@ export class Arrivals {
     head.colSpan = this.kinds.length;
     const note = element("span", "", "note");
     if (event) note.dataset.event = event;
-    head.append(element("span", id, "said-id"), element("span", shown(data), "said"), note);
+    // The text is somebody's, in any script: `bdi` keeps its direction from turning the row around.
+    head.append(element("span", id, "said-id"), element("bdi", shown(data), "said"), note);
     top.append(head);
 
     const cells = new Map();

@@ -1,6 +1,14 @@
 /** The little that the page needs of the document. */
 
 /**
+ * The URL of one of the server's paths. It is taken from this page's own, as a proxy may have put both below a prefix.
+ * @param {string} path without a slash in front
+ */
+export function address(path) {
+  return new URL(path, document.baseURI);
+}
+
+/**
  * The one element that matches. A page without it is a mistake of ours, so this throws.
  * @param {string} selector
  * @param {ParentNode} [root]

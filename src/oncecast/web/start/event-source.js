@@ -30,14 +30,17 @@ export class ServerSentEvents extends Transport {
     // reconnects by itself, it sends the Last-Event-ID that it has seen, and the server lets that win.
     const source = new EventSource(this.url());
     this.#source = source;
-    this.counters.requests += 1;
+    this.asked(now());
     for (const name of this.#names) source.addEventListener(name, this.#take);
     source.addEventListener("open", (event) => {
-      if (!(event instanceof MessageEvent)) this.opened(now());
+      if (event instanceof MessageEvent) return;
+      if (!this.isHeld) this.held(now());
+      this.opened(now());
     });
     source.addEventListener("error", (event) => {
       if (event instanceof MessageEvent) return;
       if (source.readyState === EventSource.CLOSED) return this.lost("the stream was refused");
+      this.ended();
       this.counters.requests += 1; // the browser will ask again, after the pause that `retry:` named
       this.enter("waiting", "the stream ended");
     });

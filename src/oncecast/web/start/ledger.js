@@ -42,6 +42,9 @@ export class Ledger {
   /** The newest value of the counter. @type {number | null} */
   counter = null;
 
+  /** When the oldest message that it took was published: Unix seconds. */
+  begins = Infinity;
+
   #ids = new Set();
   #time = -Infinity;
   #excused = false;
@@ -80,6 +83,7 @@ export class Ledger {
       return { fresh: false, afterGap: false };
     }
     this.#remember(message.id);
+    this.begins = Math.min(this.begins, message.time);
     if (account && late) account.caughtUp += 1;
 
     const n = message.channel === this.channel ? message.data?.n : undefined;
@@ -91,6 +95,22 @@ export class Ledger {
       account.settled = !late;
     }
     return { fresh: true, afterGap };
+  }
+
+  /**
+   * Whether a declared gap covers a message.
+   * @param {string} channel
+   * @param {string} id
+   */
+  covers(channel, id) {
+    const [epoch, seq] = place(id);
+    return this.gaps.some((gap) => {
+      if (gap.channel !== channel) return false;
+      const [first, from] = place(gap.missed_from);
+      const [last, to] = place(gap.missed_to);
+      if (gap.reason === "epoch" && epoch === first) return seq >= from;
+      return (first === "" || first === epoch) && seq >= from && (last === "" || (last === epoch && seq <= to));
+    });
   }
 
   /** Whether a gap was declared where the counter stands. */
@@ -134,4 +154,14 @@ export class Ledger {
     this.#ids.add(id);
     if (this.#ids.size > MEMORY) this.#ids.delete(this.#ids.values().next().value);
   }
+}
+
+/**
+ * An id's two parts: the epoch, and the number in it. Of none, an empty epoch.
+ * @param {string | null} id
+ * @returns {[string, number]}
+ */
+function place(id) {
+  const at = id?.lastIndexOf("-") ?? -1;
+  return id && at > 0 ? [id.slice(0, at), Number(id.slice(at + 1))] : ["", 0];
 }

@@ -8,7 +8,7 @@
 import { Announcer } from "./announcer.js";
 import { Arrivals } from "./arrivals.js";
 import { Clock, now } from "./clock.js";
-import { find, write } from "./dom.js";
+import { address, find, write } from "./dom.js";
 import * as format from "./format.js";
 import { Panel } from "./panel.js";
 import { bringToLife } from "./publish.js";
@@ -63,6 +63,7 @@ const announcer = new Announcer(find("#announcer"));
 const arrivals = new Arrivals(
   find("#arrivals"),
   SETTINGS.map(({ kind }) => kind),
+  CHAT,
 );
 const tape = new Tape(find("#tape"));
 const toggleAll = find("[data-action=toggle-all]");
@@ -88,8 +89,8 @@ function deliver(panel, message, delivery) {
   if (message.channel === CHAT) {
     arrivals.arrived(panel.kind, message, delivery, clock.local(message.time) < opened);
   }
-  arrivals.passed(panel.kind, message.time);
-  // Who hears every event tells the one who has to know their names.
+  arrivals.passed(panel.kind, message.time, panel);
+  // The three that hear every event give its name to the one that hears only names it knows.
   if (message.event) hearEvent(message.event);
 }
 
@@ -119,7 +120,7 @@ toggleAll.addEventListener("click", () => {
 
 /**
  * Messages a second, by the time that the last ten seconds' messages carry.
- * @param {readonly import("./chart.js").Sample[]} samples
+ * @param {readonly import("./exchange.js").Sample[]} samples
  */
 function rate(samples) {
   const recent = samples.slice(-41);
@@ -161,16 +162,16 @@ function frame() {
     const head = furthest().samples.at(-1)?.n ?? 0;
     for (const panel of panels) {
       panel.render(head);
-      const behind = panel.behind(head);
-      const away = panel.isCut || behind > NOTABLE;
-      write(find(`[data-behind=${panel.kind}]`), away ? `${format.whole(behind)} behind` : "reading");
+      write(find(`[data-behind=${panel.kind}]`), panel.standing(head, NOTABLE));
     }
+    find("#quiet").hidden = !panels.every((panel) => panel.hearsNothing);
     renderFacts();
   }
   if (at - drawn >= (calm.matches ? CALM_DRAW_MS : DRAW_MS)) {
     drawn = at;
     const edge = clock.serverNow;
-    for (const panel of panels) panel.draw(edge);
+    const published = [...new Set(panels.flatMap(({ samples }) => samples.map(({ at }) => at)))];
+    for (const panel of panels) panel.draw(edge, published);
     tape.draw(
       panels.map(({ kind, samples, transport }) => ({
         samples,
@@ -188,7 +189,7 @@ function furthest() {
 }
 
 find("#panels").append(...panels.map((panel) => panel.element));
-find("[data-fact=server]").textContent = location.host;
+find("[data-fact=server]").textContent = address("").href.replace(/^https?:\/\/|\/$/g, "");
 fill(find("#snippets"), find("#snippet-template").content, (sentence) => announcer.say(sentence));
 bringToLife(find("#publish-form"), find("#publish-result"), {
   heard: CHAT,

@@ -1,20 +1,26 @@
 /**
- * One panel: a listener with its own transport, its books, its chart and its numbers.
+ * One panel: a listener with its own transport, its books, a picture of its exchange with the server, and its numbers.
  *
  * Messages are entered as they come; what is seen is brought up to date by `render` and `draw`, which the
  * page calls a few times a second, so that a flood of messages costs a flood of arithmetic and not of layout.
  */
 
-import { Chart, SPAN_MS } from "./chart.js";
 import { now } from "./clock.js";
 import { find, write } from "./dom.js";
+import { Exchange } from "./exchange.js";
 import * as format from "./format.js";
 import { Ledger } from "./ledger.js";
 
 /** The median is of this many deliveries. */
 const DELAYS = 40;
 
-/** The chart's text alternative changes no more often than this. */
+/** A listener that is live and has heard nothing for this long says that there is nothing to hear. */
+const QUIET_MS = 3_000;
+
+/** How much of the past the page draws: the tape of a wide window. */
+const SPAN_MS = 60_000;
+
+/** The picture's text alternative changes no more often than this. */
 const DESCRIBE_MS = 15_000;
 
 const STATES = {
@@ -43,7 +49,7 @@ const STATES = {
  */
 
 export class Panel {
-  /** @type {import("./chart.js").Sample[]} */
+  /** @type {import("./exchange.js").Sample[]} */
   samples = [];
 
   /** @type {Message | null} */
@@ -91,7 +97,7 @@ export class Panel {
     this.fields.bytes.parentElement.title = setting.bytesNote;
     this.toggle = find("[data-action=toggle]", this.element);
     this.toggle.addEventListener("click", () => (this.isCut ? this.reconnect() : this.cut()));
-    this.chart = new Chart(this.fields.chart);
+    this.exchange = new Exchange(this.fields.exchange);
     this.#showState("idle", "");
   }
 
@@ -185,11 +191,10 @@ export class Panel {
     write(fields["newest-id"], this.newest?.id ?? "–");
     write(fields.messages, format.whole(counters.messages));
     write(fields.requests, format.whole(counters.requests));
+    write(fields.empty, format.whole(counters.empty));
     write(fields.bytes, format.bytes(counters.bytes));
     write(fields.delay, format.duration(middle));
     write(fields.latest, format.duration(this.#latest));
-    write(fields.cpu, format.percent(this.samples.at(-1)?.cpu));
-    write(fields.memory, format.percent(this.samples.at(-1)?.memory));
     write(fields.integrity, this.#integrity());
     write(fields.resume, this.#story(behind));
     const { missed, repeated, disordered, declared } = this.ledger;
@@ -198,21 +203,59 @@ export class Panel {
       repeated,
       disordered,
       declared,
-      sound: this.ledger.sound,
+      sound: this.newest === null ? "unknown" : this.ledger.sound,
     });
     fields.resume.dataset.tone = this.#tone();
   }
 
-  /** @param {number} at milliseconds, the server's clock: the right edge of the chart */
-  draw(at) {
-    this.chart.draw(this.samples, at);
+  /**
+   * @param {number} at milliseconds, the server's clock: the right edge of the picture
+   * @param {readonly number[]} published when each known message was published
+   */
+  draw(at, published) {
+    this.exchange.draw(this.samples, published, this.transport.spans, at, this.page.clock.offset);
     if (at - this.#described < DESCRIBE_MS) return;
     this.#described = at;
-    const newest = this.samples.at(-1);
-    const values = newest
-      ? `processor ${Math.round(newest.cpu)} percent, memory ${Math.round(newest.memory)} percent`
-      : "nothing received yet";
-    this.fields.chart.setAttribute("aria-label", `Last minute as heard by ${this.title}: ${values}.`);
+    const { requests, empty, messages } = this.transport.counters;
+    const sum = [format.plural(requests, "request"), format.plural(messages, "message")];
+    if (empty) sum.push(format.plural(empty, "empty answer"));
+    const delay = `median delay ${format.duration(format.median(this.#delays))}`;
+    this.fields.exchange.setAttribute("aria-label", `${this.title}: ${sum.join(", ")}; ${delay}.`);
+  }
+
+  /** Where it stands, in a word or two, for the tape. @param {number} head @param {number} notable */
+  standing(head, notable) {
+    const behind = this.behind(head);
+    switch (this.transport.state) {
+      case "live":
+        if (this.newest === null) return "waiting";
+        return behind > notable ? `${format.whole(behind)} behind` : "reading";
+      case "cut":
+        return `${format.whole(behind)} behind`;
+      case "waiting":
+        return "no server";
+      default:
+        return "connecting";
+    }
+  }
+
+  /** Whether it is live, and has heard nothing for as long as the demo would take. */
+  get hearsNothing() {
+    return this.newest === null && this.transport.state === "live" && now() - this.transport.attachedAt > QUIET_MS;
+  }
+
+  /**
+   * Whether a gap that was declared to this listener covers a message.
+   * @param {string} channel
+   * @param {string} id
+   */
+  lacks(channel, id) {
+    return this.ledger.covers(channel, id);
+  }
+
+  /** When the oldest message that it has was published: Unix seconds, the server's clock. */
+  get begins() {
+    return this.ledger.begins;
   }
 
   /** How many counted messages others have and this panel has not. @param {number} head */
@@ -222,7 +265,7 @@ export class Panel {
 
   #integrity() {
     const { ledger } = this;
-    if (this.newest === null) return "waiting for the first message";
+    if (this.newest === null) return this.hearsNothing ? "nothing published yet" : "waiting for the first message";
     const parts = [ledger.disordered ? `${ledger.disordered} out of order` : "in order"];
     const told = ledger.declared
       ? `${format.whole(ledger.declared)} in a gap`
@@ -288,12 +331,12 @@ export class Panel {
   #sample({ data, time }, late, afterGap) {
     this.machine = data;
     const at = time * 1000;
+    if (late && this.ledger.resume === null) afterGap = false; // the history that a page begins with
     const resumed = this.ledger.resume !== null; // the history a page begins with is no catching up
     this.samples.push({
       at,
+      arrival: this.page.clock.serverNow,
       n: data.n,
-      cpu: data.cpu,
-      memory: data.memory?.percent,
       late: late && resumed,
       afterGap,
     });

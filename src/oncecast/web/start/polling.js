@@ -44,8 +44,10 @@ class Poll extends Transport {
     try {
       while (this.#abort === abort) {
         const asked = now();
+        this.asked(asked);
         const answer = await this.#ask(abort);
         if (this.#abort !== abort) return;
+        this.answered(now(), answer.messages.length);
         if (this.state !== "live") this.opened(asked);
         // Gaps first: a gap stands before the messages that follow it.
         for (const gap of gapsOf(answer)) this.listener.onGap(gap);
@@ -70,7 +72,6 @@ class Poll extends Transport {
   /** @param {AbortController} abort */
   async #ask(abort) {
     const deadline = setTimeout(() => abort.abort(new Error("no answer in time")), this.patience);
-    this.counters.requests += 1;
     try {
       const response = await fetch(this.url(this.query), { signal: abort.signal, cache: "no-store" });
       const body = await response.arrayBuffer();

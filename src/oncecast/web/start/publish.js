@@ -6,7 +6,7 @@
  */
 
 import { now } from "./clock.js";
-import { element, find } from "./dom.js";
+import { address, element, find } from "./dom.js";
 import * as format from "./format.js";
 import { backoff } from "./transport.js";
 
@@ -42,10 +42,11 @@ class Refused extends Error {
 export async function publish(channel, text, event = "") {
   /** @type {Record<string, string>} */
   const headers = { "Content-Type": contentType(text), "Idempotency-Key": key() };
-  if (event) headers["Oncecast-Event"] = event;
+  // A header's value is bytes, which the server reads as UTF-8; `fetch` takes them as characters of Latin-1.
+  if (event) headers["Oncecast-Event"] = String.fromCharCode(...new TextEncoder().encode(event));
   for (let attempt = 0; ; attempt += 1) {
     try {
-      const response = await fetch(`/v1/channels/${encodeURIComponent(channel)}`, {
+      const response = await fetch(address(`v1/channels/${encodeURIComponent(channel)}`), {
         method: "POST",
         headers,
         body: text,

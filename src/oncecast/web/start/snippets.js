@@ -1,6 +1,6 @@
 /** Lines to copy, with this server's own address filled in. */
 
-import { find } from "./dom.js";
+import { address, find } from "./dom.js";
 
 /**
  * @typedef {object} Snippet
@@ -10,7 +10,7 @@ import { find } from "./dom.js";
  */
 
 /**
- * @param {string} origin `http://host:port`
+ * @param {string} origin the server's base URL: `http://host:port`, and a path where a proxy adds one
  * @returns {Snippet[]}
  */
 export function snippets(origin) {
@@ -37,6 +37,14 @@ export function snippets(origin) {
       kind: "websocket",
       code: `new WebSocket(\n  "${socket}${machine}",\n  "oncecast.v1",\n${print}`,
     },
+    {
+      title: "oncecast.js",
+      code: `import { connect } from "${origin}/oncecast.js";\n\nfor await (const message of connect().subscribe("demo.machine"))\n  console.log(message.id, message.data);`,
+    },
+    {
+      title: "Python",
+      code: `from oncecast import Client\n\nwith Client("${origin}") as client:\n    for message in client.subscribe("demo.machine"):\n        print(message.id, message.data)`,
+    },
     { title: "oncecast sub", code: `${command} sub demo.machine --last 10 \\\n  --server ${origin}` },
     { title: "oncecast pub", code: `${command} pub demo.chat hello \\\n  --server ${origin}` },
   ];
@@ -52,7 +60,7 @@ export function fill(list, template, say) {
   const widths = new ResizeObserver((entries) => {
     for (const { target } of entries) makeScrollable(/** @type {HTMLElement} */ (target));
   });
-  for (const { title, kind, code } of snippets(location.origin)) {
+  for (const { title, kind, code } of snippets(address("").href.replace(/\/$/, ""))) {
     const entry = /** @type {DocumentFragment} */ (template.cloneNode(true));
     const heading = find("h3", entry);
     const text = find("code", entry);

@@ -19,7 +19,7 @@ const ROW = 22; // must match --row in the style sheet
 
 /**
  * @typedef {object} Reader
- * @property {readonly import("./chart.js").Sample[]} samples in order
+ * @property {readonly import("./exchange.js").Sample[]} samples in order
  * @property {string} color the custom property with its colour
  * @property {boolean} live
  */
@@ -53,7 +53,7 @@ export class Tape {
 
   /**
    * @param {CanvasRenderingContext2D} context
-   * @param {readonly import("./chart.js").Sample[]} samples
+   * @param {readonly import("./exchange.js").Sample[]} samples
    * @param {(at: number) => number} x
    */
   #log(context, samples, x) {
@@ -77,7 +77,7 @@ export class Tape {
   /**
    * @param {CanvasRenderingContext2D} context
    * @param {Reader} reader
-   * @param {readonly import("./chart.js").Sample[]} samples
+   * @param {readonly import("./exchange.js").Sample[]} samples
    * @param {(at: number) => number} x
    * @param {number} middle
    * @param {number} right
@@ -125,7 +125,7 @@ export class Tape {
 
 /**
  * Every message that any reader knows, each once.
- * @param {readonly (readonly import("./chart.js").Sample[])[]} lists
+ * @param {readonly (readonly import("./exchange.js").Sample[])[]} lists
  */
 function union(lists) {
   const known = new Map();

@@ -10,8 +10,9 @@
  *   cut()           really close the connection, and keep the cursor
  *   onMessages, onGap, onState   what it tells its listener
  *   counters        what it has cost so far
+ *   spans           its latest requests and connections, to be drawn
  *
- * To add one, extend `Transport`, write `open` and `close`, and call `opened`, `received` and `lost`;
+ * To add one, extend `Transport`, write `open` and `close`, and call `asked`, `opened`, `received`, `answered` and `lost`;
  * then name it in `transports.js`.
  */
 
@@ -39,14 +40,22 @@
  * @property {(state: State, detail: string) => void} onState
  * @property {(message: Message) => number} localTime its time on this browser's clock, in milliseconds
  *
+ * @typedef {import("./exchange.js").Span} Span
+ *
  * @typedef {string | Record<string, string> | null} Place
  *   One cursor for all channels; on a WebSocket, one for each. `null` before the first is known.
  */
 
+import { now } from "./clock.js";
+import { address } from "./dom.js";
+
 /**
- * A new listener begins with this much of the log, so that its chart is not empty: a minute at four a second.
+ * A new listener begins with this much of the log, so that the tape is not empty: a minute at four a second.
  */
 const HISTORY = 240;
+
+/** Exchanges remembered, to be drawn: of the busiest transport, more than the picture shows. */
+const SPANS = 64;
 
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 10_000;
@@ -71,7 +80,10 @@ export class Transport {
   /** When the present connection began, on this browser's clock. What is older than that was caught up. */
   attachedAt = 0;
 
-  counters = { messages: 0, requests: 0, bytes: 0 };
+  counters = { messages: 0, requests: 0, empty: 0, bytes: 0 };
+
+  /** @type {Span[]} */
+  spans = [];
 
   #attempt = 0;
   #timer = 0;
@@ -96,6 +108,7 @@ export class Transport {
   /** Close the connection for real. The cursor stays. */
   cut() {
     clearTimeout(this.#timer);
+    this.ended();
     this.close();
     this.enter("cut");
   }
@@ -113,6 +126,39 @@ export class Transport {
   }
 
   // What a transport calls
+
+  /** A request goes out. Its connection is open from now on. @param {number} at on this browser's clock */
+  asked(at) {
+    this.counters.requests += 1;
+    this.held(at);
+  }
+
+  /** The server holds a connection for it from now on. @param {number} at on this browser's clock */
+  held(at) {
+    this.ended(at);
+    this.spans.push({ from: at, to: Infinity, messages: -1 });
+    if (this.spans.length > SPANS) this.spans.shift();
+  }
+
+  /** Its connection is gone. @param {number} [at] on this browser's clock */
+  ended(at = now()) {
+    if (this.isHeld) /** @type {Span} */ (this.spans.at(-1)).to = at;
+  }
+
+  get isHeld() {
+    return this.spans.at(-1)?.to === Infinity;
+  }
+
+  /**
+   * The request that went out last has been answered. A stream never is.
+   * @param {number} at on this browser's clock
+   * @param {number} messages how many the answer had
+   */
+  answered(at, messages) {
+    const span = this.spans.at(-1);
+    if (span) Object.assign(span, { to: at, messages });
+    if (messages === 0) this.counters.empty += 1;
+  }
 
   /** @param {number} at when the connection was asked for or made, on this browser's clock */
   opened(at) {
@@ -136,6 +182,7 @@ export class Transport {
    * @param {number} [atLeast] milliseconds that the server asked for
    */
   lost(why, atLeast = 0) {
+    this.ended();
     this.close();
     const pause = Math.max(backoff(this.#attempt), atLeast);
     this.#attempt += 1;
@@ -158,7 +205,7 @@ export class Transport {
    * @param {Record<string, string | number>} [query]
    */
   url(query = {}) {
-    const url = new URL(`/v1/channels/${this.channels.join(",")}`, location.href);
+    const url = address(`v1/channels/${this.channels.join(",")}`);
     if (typeof this.cursor === "string") url.searchParams.set("after", this.cursor);
     else url.searchParams.set("last", String(HISTORY));
     for (const [name, value] of Object.entries(query)) url.searchParams.set(name, String(value));

@@ -3,6 +3,7 @@
  */
 
 import { now } from "./clock.js";
+import { address } from "./dom.js";
 import { Transport } from "./transport.js";
 
 /** Heartbeats come more often than this. Silence for longer means a connection that died unnoticed. */
@@ -22,11 +23,11 @@ export class WebSockets extends Transport {
     // cursor: during a catch-up one channel can be ahead of another, and a single cursor would skip what the
     // other lacks.
     const places = /** @type {Record<string, string> | null} */ (this.cursor);
-    const url = places ? new URL("/v1/connect", location.href) : this.url();
+    const url = places ? address("v1/connect") : this.url();
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url, "oncecast.v1");
     this.#socket = socket;
-    this.counters.requests += 1;
+    this.asked(now());
     socket.onopen = () => {
       for (const channel of places ? this.channels : []) {
         socket.send(JSON.stringify({ type: "subscribe", channel, after: places?.[channel] }));
