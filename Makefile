@@ -9,11 +9,12 @@ COVERAGE_MIN ?= 95 # the least share of lines and branches that the tests must r
 BIN := .venv/bin
 # A stamp says nothing about what was deleted since: without its product a stamp is out of date.
 VENV_GONE := $(if $(wildcard $(BIN)/python),,gone)
+WEB_GONE := $(if $(wildcard scripts/web/node_modules/.package-lock.json),,gone)
 PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve test proof check format lock clean system brokers gone
+.PHONY: help serve test proof web dist check format lock clean system brokers gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -22,7 +23,7 @@ help: ## List the targets
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
-test: .make/dev .make/peers | brokers ## Run all the tests, under coverage
+test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under coverage
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet
@@ -32,6 +33,12 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.client_runs --runs 500
 	$(BIN)/python -m tests.proof.client_matrix
 	$(BIN)/python -m tests.proof.crashes --kills 200 --pauses 20 --wipes 10 --rolls 20
+
+web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a release serves it
+	npm run --silent --prefix scripts/web build
+
+dist: .make/dev .make/web ## Build the sdist and the wheel into dist
+	$(BIN)/python -c 'from hatchling.build import build_sdist, build_wheel; build_sdist("dist"); build_wheel("dist")'
 
 check: .make/dev ## Check format, lint, types, the import rule and the installed versions
 	$(BIN)/ruff format --check
@@ -49,7 +56,7 @@ lock: .make/runtime ## Pin the newest versions that pyproject.toml allows
 
 clean: ## Remove everything that make made
 	rm -rf .make .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
-	rm -rf tests/peers/node_modules
+	rm -rf tests/peers/node_modules scripts/web/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 brokers: .make/dev # the real servers of the brokers; where one is missing its tests are skipped by name, but not in CI
@@ -63,6 +70,11 @@ system: # Debian's packages; looks each time, as it costs nothing
 
 .make/dev: pyproject.toml requirements/runtime.lock requirements/dev.lock $(VENV_GONE)
 	@scripts/install dev '$(PYTHON)'
+
+.make/web: scripts/web/package.json scripts/web/package-lock.json $(WEB_GONE) | system
+	@rm -f $@ && mkdir -p $(@D)
+	npm ci --prefix scripts/web --silent
+	@touch $@
 
 .make/peers: tests/peers/package.json tests/peers/package-lock.json $(PEERS_GONE) | system
 	@rm -f $@ && mkdir -p $(@D)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUILD = "import sys, hatchling.build; hatchling.build.build_wheel(sys.argv[1])"
+BUILD = "import sys, hatchling.build as b; print(getattr(b, 'build_' + sys.argv[1])(sys.argv[2]))"
 
 # Written so that no pattern matches itself.
 HOME = re.compile(rb"(?<![\w.~-])/(?:(?:home|Users)/\w|[r]oot/)")
@@ -27,13 +29,15 @@ ADDRESS = re.compile(rb"[a-z]+:/[/]|^-(?:i|f)\b|--(?:extra-)?index-url|--find-li
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     """The wheel, built from this tree by the backend that pyproject.toml names."""
-    place = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-c", BUILD, str(place)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60
-    )
-    (built,) = place.glob("*.whl")
-    with zipfile.ZipFile(built) as opened:
+    with zipfile.ZipFile(built("wheel", ROOT, tmp_path_factory.mktemp("wheel"))) as opened:
         yield opened
+
+
+def built(kind: str, tree: Path, place: Path) -> Path:
+    """Build a `wheel` or an `sdist` of a tree; return its path."""
+    command = [sys.executable, "-c", BUILD, kind, str(place)]
+    ended = subprocess.run(command, cwd=tree, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    return place / ended.stdout.splitlines()[-1]
 
 
 def tree() -> list[Path]:
@@ -68,6 +72,35 @@ def test_the_wheel_holds_nothing_but_the_package(wheel: zipfile.ZipFile) -> None
     assert [] == [str(name) for name in names if "tests" in name.parts or name.suffix in {".pyc", ".db"}]
 
 
+def test_the_wheel_holds_the_bundled_client(wheel: zipfile.ZipFile) -> None:
+    """`/oncecast.js` of an installed package is one file without imports."""
+    assert b"import" not in wheel.read("oncecast/web/oncecast.js")
+
+
+def test_an_sdist_holds_what_a_wheel_needs(tmp_path: Path) -> None:
+    """A wheel that is built from the sdist, without npm, has the bundled client, and no environment of a checkout."""
+    source = Path(built("sdist", ROOT, tmp_path))
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert not list(unpacked.rglob("node_modules"))
+    with zipfile.ZipFile(built("wheel", unpacked, tmp_path)) as wheel:
+        assert (unpacked / "build/web/oncecast.js").read_bytes() == wheel.read("oncecast/web/oncecast.js")
+
+
+def test_a_wheel_without_npm(tmp_path: Path) -> None:
+    """From a tree without esbuild a wheel has the modules of the client, and no bundle that may be an old one."""
+    for name in ("pyproject.toml", "README.md", "LICENSE", "scripts/hatch_build.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "build/web").mkdir(parents=True)
+    (tmp_path / "build/web/oncecast.js").write_text("old")
+    with zipfile.ZipFile(built("wheel", tmp_path, tmp_path)) as wheel:
+        assert "oncecast/web/client/index.js" in wheel.namelist()
+        assert "oncecast/web/oncecast.js" not in wheel.namelist()
+
+
 def test_the_wheel_carries_the_licence_and_the_command(wheel: zipfile.ZipFile) -> None:
     """The licence's text comes along, the metadata names it, and the command is declared."""
     contents = {name.partition(".dist-info/")[2]: wheel.read(name) for name in wheel.namelist()}
@@ -84,7 +117,13 @@ def test_no_file_is_tied_to_a_machine_or_a_registry(pattern: re.Pattern[bytes]) 
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements/runtime.lock", "requirements/dev.lock", "tests/peers/package-lock.json"]
+    "name",
+    [
+        "requirements/runtime.lock",
+        "requirements/dev.lock",
+        "tests/peers/package-lock.json",
+        "scripts/web/package-lock.json",
+    ],
 )
 def test_a_lock_names_no_address(name: str) -> None:
     """A lock says what the files are, by hash; where they come from is the installer's configuration."""

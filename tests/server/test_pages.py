@@ -84,16 +84,27 @@ def test_a_page_is_compressed_where_that_gains(tmp_path: Path, monkeypatch: pyte
     assert pages["/web/long.css"].body == gzip.decompress(pages["/web/long.css"].gzipped)
 
 
-def test_the_client_is_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The modules in `client` are served as they are, and joined at `/oncecast.js`."""
+def test_the_client_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bundle the modules are served as they are, and `/oncecast.js` exports them by a relative URL."""
     folder = tmp_path / "web" / "client"
     folder.mkdir(parents=True)
-    (folder / "index.js").write_text('import { one } from "./one.js";\nexport const two = one + 1;\n')
-    (folder / "one.js").write_text("export const one = 1; // the first\n")
+    (folder / "index.js").write_text("export const two = 2; // the first\n")
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     pages = load_pages()
-    assert b"export const one = 1; // the first\n" == pages["/web/client/one.js"].body
-    assert b"let t=1;export let two=t+1;\n" == pages["/oncecast.js"].body
+    assert b"export const two = 2; // the first\n" == pages["/web/client/index.js"].body
+    assert b'export * from "./web/client/index.js";\n' == pages["/oncecast.js"].body
+
+
+def test_the_client_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle is served as it is, at `/oncecast.js` alone, and the modules beside it."""
+    folder = tmp_path / "web" / "client"
+    folder.mkdir(parents=True)
+    (folder / "index.js").write_text("export const two = 2;\n")
+    (tmp_path / "web" / "oncecast.js").write_text("const t=2;export{t as two};")
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    pages = load_pages()
+    assert b"const t=2;export{t as two};" == pages["/oncecast.js"].body
+    assert {"/oncecast.js", "/web/client/index.js", "/docs/errors"} == set(pages)
 
 
 def test_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

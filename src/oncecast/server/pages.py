@@ -1,7 +1,8 @@
 """The files of `oncecast/web/start` and `oncecast/web/client`, read once at the start and served from memory.
 
-The JavaScript client is the one page that is made: its modules, joined and shortened by `script.py`, so that a browser
-has it with one small answer. The modules themselves are served beside it, for those who want to read them.
+The JavaScript client is `/oncecast.js`. An installed package has it as one small file, which `scripts/hatch_build.py`
+has bundled; a checkout has not, and serves a module that exports those of `/web/client/`. So no step of a build stands
+between a change of a module and the browser.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from importlib import resources
 from ..errors import ERRORS
 from ..http.service import Asset
 from ..wire.envelope import DOCS_PATH
-from .script import join
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -25,6 +25,9 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 
+BUNDLE = "oncecast.js"  # under `web`, in a wheel
+MODULES = b'export * from "./web/client/index.js";\n'  # relative, as a proxy may serve all of it below a prefix
+
 
 def load_pages() -> dict[str, Asset]:
     """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too.
@@ -32,17 +35,17 @@ def load_pages() -> dict[str, Asset]:
     The JavaScript client is `/oncecast.js`; its sources are the modules of `/web/client/`.
     """
     pages = {}
-    modules = {}
     web = resources.files("oncecast") / "web"
     for path, folder in ("/web/", web / "start"), ("/web/client/", web / "client"):
         for file in folder.iterdir() if folder.is_dir() else ():
             content_type = TYPES.get("." + file.name.rpartition(".")[2])
             if content_type is not None:
                 pages[path + file.name] = _page(content_type, file.read_bytes())
-                if path == "/web/client/" and file.name.endswith(".js"):
-                    modules[file.name] = pages[path + file.name].body
-    if modules:
-        pages["/oncecast.js"] = _page(TYPES[".js"], _client(tuple(modules.items())))
+    bundle = web / BUNDLE
+    if bundle.is_file():
+        pages["/oncecast.js"] = _page(TYPES[".js"], bundle.read_bytes())
+    elif "/web/client/index.js" in pages:
+        pages["/oncecast.js"] = _page(TYPES[".js"], MODULES)
     if "/web/index.html" in pages:
         pages["/"] = pages.pop("/web/index.html")
     if "/web/favicon.svg" in pages:
@@ -65,11 +68,6 @@ def errors_html() -> str:
 def _prose(text: str) -> str:
     """Return a sentence as HTML, what stands in backquotes as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
-
-
-@lru_cache(maxsize=1)  # the servers of one process have the same
-def _client(modules: tuple[tuple[str, bytes], ...]) -> bytes:
-    return join({name: body.decode() for name, body in modules}, "index.js").encode()
 
 
 @lru_cache(maxsize=64)
