@@ -9,7 +9,9 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import shutil
+import tarfile
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,30 +24,31 @@ from oncecast.server.server import Server
 from oncecast.server.settings import Limits, Settings
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 CLIENT = Path(oncecast.__file__).parent / "web" / "client"
 TOOLS = HERE / "peers" / "node_modules" / ".bin"
+WEB = ROOT / "scripts" / "web"
 MODULES = sorted(path.name for path in (HERE / "js").glob("*.test.mjs"))
-SERVED = [name for name in MODULES if name != "wire.test.mjs"]  # which is about one module's own exports
-TWICE = {"client.test.mjs"}  # of what is served, and of the modules that npm has; the others see what is served
+INNER = {"wire.test.mjs", "inner.test.mjs"}  # they are about exports of single modules
 HEARTBEAT_SECONDS = 0.4  # so that a silence is noticed within a second
 SECONDS = 110.0  # for one file of tests; the slowest takes half a minute
-MOST_BYTES = 8192  # of all that a page loads, as it goes over the wire
+MOST_BYTES = 13_824  # of all that a page loads, as it goes over the wire
 
 
 def program(name: str) -> str:
     """Where a program is: Node's, or one of those that the tests have installed beside `ws`."""
     found = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
     if found is None:
-        pytest.fail(f"there is no {name}: run scripts/system-packages, and npm ci --prefix tests/peers")
+        pytest.fail(f"there is no {name}: run make .make/peers .make/web")
     return found
 
 
-async def run(name: str, *arguments: str, **environment: str) -> bytes:
+async def run(name: str, *arguments: str, cwd: Path = HERE / "js", **environment: str) -> bytes:
     """Run a program, which has to succeed, and return what it printed."""
     process = await asyncio.create_subprocess_exec(
         program(name),
         *arguments,
-        cwd=HERE / "js",
+        cwd=cwd,
         env=os.environ | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -70,19 +73,25 @@ async def server() -> AsyncIterator[Server]:
     await server.stop(0)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name in TWICE or name not in SERVED])
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client as a release serves it, made by the script that makes it for a release."""
+    made = tmp_path_factory.mktemp("bundle") / "oncecast.mjs"
+    asyncio.run(run("npm", "run", "--silent", "build", "--", f"--outfile={made}", cwd=WEB))
+    return made
+
+
+@pytest.mark.parametrize("name", MODULES)
 async def test_the_modules_in_node(server: Server, name: str) -> None:
     """The tests of one file pass with the modules as they are written."""
     await run("node", "--test", "--test-reporter=spec", name, ONCECAST_SERVER=f"http://127.0.0.1:{server.port}")
 
 
-@pytest.mark.parametrize("name", SERVED)
-async def test_what_is_served_in_node(server: Server, tmp_path: Path, name: str) -> None:
-    """The tests of one file pass with the one module that a server sends."""
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in INNER])
+async def test_the_bundle_in_node(server: Server, bundle: Path, name: str) -> None:
+    """The tests of one file pass with the one file that a release serves."""
     url = f"http://127.0.0.1:{server.port}"
-    client = tmp_path / "oncecast.mjs"
-    client.write_bytes((await get(f"{url}/oncecast.js"))[1])
-    await run("node", "--test", "--test-reporter=spec", name, ONCECAST_SERVER=url, ONCECAST_CLIENT=str(client))
+    await run("node", "--test", "--test-reporter=spec", name, ONCECAST_SERVER=url, ONCECAST_CLIENT=str(bundle))
 
 
 async def test_the_types_are_right() -> None:
@@ -100,27 +109,49 @@ async def get(url: str, **headers: str) -> tuple[dict[str, str], bytes]:
     return await asyncio.to_thread(fetch)
 
 
-async def test_the_client_is_small(server: Server) -> None:
-    """The one answer that a page waits for, which imports nothing more, is small as it goes over the wire."""
-    headers, body = await get(f"http://127.0.0.1:{server.port}/oncecast.js", **{"Accept-Encoding": "br, gzip"})
-    assert "gzip" == headers["content-encoding"]
-    assert len(body) <= MOST_BYTES
-    text = gzip.decompress(body).decode()
+def test_the_client_is_small(bundle: Path) -> None:
+    """What a page of a released server waits for imports nothing more, and is small as it goes over the wire."""
+    text = bundle.read_text("utf-8")
     assert "import" not in text
-    assert (await get(f"http://127.0.0.1:{server.port}/oncecast.js"))[1].decode() == text
+    assert len(gzip.compress(text.encode(), mtime=0)) <= MOST_BYTES
 
 
-async def test_the_sources_can_be_read(server: Server) -> None:
-    """The modules are served as they are written, each by its name."""
+async def test_a_checkout_serves_the_modules(server: Server) -> None:
+    """`/oncecast.js` exports the modules that are served as they are written, each by its name."""
+    url = f"http://127.0.0.1:{server.port}"
+    assert b'export * from "./web/client/index.js";\n' == (await get(f"{url}/oncecast.js"))[1]
     for module in CLIENT.glob("*.js"):
-        _, body = await get(f"http://127.0.0.1:{server.port}/web/client/{module.name}")
-        assert module.read_bytes() == body
+        assert module.read_bytes() == (await get(f"{url}/web/client/{module.name}"))[1]
 
 
-def test_the_package_for_npm_is_of_this_version() -> None:
-    """What npm would publish names its version and its files, and all of them exist."""
-    package = json.loads((CLIENT / "package.json").read_text("utf-8"))
-    assert oncecast.__version__ == package["version"]
-    for target in (package["types"], *package["exports"]["."].values()):
-        assert (CLIENT / target).is_file()
-    assert "dependencies" not in package
+@pytest_asyncio.fixture
+async def package(tmp_path: Path) -> Path:
+    """The package as npm would publish and install it: the folder that is its place in `node_modules`."""
+    (packed,) = json.loads(await run("npm", "pack", "--json", f"--pack-destination={tmp_path}", cwd=CLIENT))
+    with tarfile.open(tmp_path / packed["filename"]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return (tmp_path / "package").rename(tmp_path / "oncecast")
+
+
+def test_the_package_for_npm(package: Path) -> None:
+    """The tarball has this version, the modules, the public types, a README and the licence, and nothing else."""
+    described = json.loads((package / "package.json").read_text("utf-8"))
+    assert oncecast.__version__ == described["version"]
+    assert "dependencies" not in described
+    expected = {"README.md", "LICENSE", "package.json", "types.d.ts", *(path.name for path in CLIENT.glob("*.js"))}
+    assert expected == {path.name for path in package.iterdir()}
+    assert (ROOT / "LICENSE").read_bytes() == (package / "LICENSE").read_bytes()
+    for target in (described["types"], *described["exports"]["."].values()):
+        assert (package / target).is_file()
+
+
+async def test_the_types_of_the_package(package: Path) -> None:
+    """An application is checked against the package alone: its public types, none of the inner ones."""
+    place = package.parent / "application" / "node_modules"
+    place.mkdir(parents=True)
+    installed = Path(shutil.move(package, place / "oncecast"))
+    shutil.copy(HERE / "js" / "application.mts", place.parent)
+    options = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022"]
+    await run("tsc", *options, "--lib", "es2023,dom,dom.asynciterable", "application.mts", cwd=place.parent)
+    exported = (installed / "types.d.ts").read_text("utf-8")
+    assert not {"Feed", "Link", "Host", "Net", "Failure"} & set(re.findall(r"export (?:\w+ )+(\w+)", exported))

@@ -61,7 +61,7 @@ async function story(t, seed) {
   const got = [[], []];
   const heard = [0, 1].map(async (index) => {
     const name = channel();
-    const news = cast.subscribe(name, { after: pick(["earliest", { last: MESSAGES }]) });
+    const news = cast.subscribe(name, pick([{ after: "earliest" }, { last: MESSAGES }]));
     for (let number = 0; number < MESSAGES; number += 1) {
       cast.publish(name, number).catch(() => {}); // what was heard may not be acknowledged when the story ends
       if (chance() < 0.5) await new Promise((resolve) => setTimeout(resolve, chance() * 20));

@@ -205,7 +205,7 @@ async def test_a_tab_that_comes_late_starts_where_it_asks_to(browser: Browser, o
               window.all = [];
               window.others = [];
               cast.subscribe("late", { after: "earliest" }).on("message", (message) => all.push(message.data));
-              cast.subscribe("other", { after: { last: 2 } }).on("message", (message) => others.push(message.data));
+              cast.subscribe("other", { last: 2 }).on("message", (message) => others.push(message.data));
             }
             """
         )

@@ -1,15 +1,19 @@
 /**
- * One connection to the server: which transport, when to reconnect, when to go down a transport or up again.
- * Invariant: at most one link delivers, `current`; a better one is tried beside it, and replaces it in one step at the
- * places where its channels are. What a link repeats is dropped here.
+ * One connection to the server: when to connect, when to reconnect, when to try a better transport.
+ * Invariant: at most one link delivers, `current`. Another one, `rival`, is tried beside it where a better transport may
+ * work by now, or where `current` may be dead and cannot be asked; it replaces `current` in one step, at the places where
+ * its channels are. What a link repeats is dropped here.
  */
 
+import { createLadder } from "./ladder.js";
 import { LINKS } from "./links.js";
-import { recall, remember } from "./memory.js";
-import { backoff, createTimer } from "./net.js";
+import { createLiveness } from "./liveness.js";
+import { remember } from "./memory.js";
+import { backoff, createDeadline, createTimer, now } from "./time.js";
 import { goesOn, parseCursor } from "./wire.js";
 
-/** @import { Failure, Host, Item, Link, Net, Place, Start, State, Tell, TransportName } from "./types.js" */
+/** @import { Failure, Host, Item, Link, Net, Place, Start, Tell } from "./internal.js" */
+/** @import { State, TransportName } from "./types.js" */
 
 /** The legal moves: from a state, by an event, to a state. @type {Record<State, Record<string, State>>} */
 export const MOVES = {
@@ -20,14 +24,9 @@ export const MOVES = {
   closed: {},
 };
 
-const STRIKES = 3; // so often may a transport fail or be cut early before the next one gets its turn
-const SILENT_BEATS = 2.5;
 const FIRST_PROBE = 0.1; // of the longest time between two probes; each waits twice as long as the one before
-const OPEN_MAX_MS = 20_000;
-const TICK_MS = 1_000;
-const SLEPT_MS = 3_000; // a tick that is later than this: the machine has slept, or the page was frozen
 
-/** What may mean that the network has changed. @type {[any, string][]} */
+/** Events that may mean that the network has changed. @type {[any, string][]} */
 const WAKERS = [
   [globalThis, "online"],
   [globalThis, "offline"],
@@ -35,12 +34,11 @@ const WAKERS = [
 ];
 
 /**
- * What a connection is told by those who listen, what its links tell it, and how it is.
  * @param {Net} net
- * @param {TransportName[]} ladder
+ * @param {TransportName[]} names of the transports, best first
  * @param {Tell} tell
  */
-export function createConnection(net, ladder, tell) {
+export function createConnection(net, names, tell) {
   /** @type {Map<string, Place>} */
   const places = new Map();
   const host = {
@@ -51,6 +49,7 @@ export function createConnection(net, ladder, tell) {
     transport: /** @type {TransportName | null} */ (null),
     add,
     remove,
+    clear,
     close,
     opened,
     alive,
@@ -59,37 +58,36 @@ export function createConnection(net, ladder, tell) {
     refused,
     lost,
   };
+  const ladder = createLadder(net, names);
   /** @type {Link | null} */
   let current = null;
-  /** The link of a better transport, on trial. @type {Link | null} */
+  /** The link on trial. @type {Link | null} */
   let rival = null;
-  let rung = Math.max(0, ladder.indexOf(recall(net))); // of the ladder
   let rivalRung = 0;
-  let why = rung ? "it worked here last time" : "the first choice";
+  let renewing = false; // `rival` is to replace a link that may be dead
   let openedAt = 0; // 0: not yet
-  let heard = 0;
-  let beatAt = 0;
-  let interval = net.timing.heartbeat;
-  let beaten = false; // whether a heartbeat has come, so that `interval` is no guess
-  let strikes = 0;
+  let checking = false;
+  let silence = false; // what is checked is a silence, and not a change of the network
   let failures = 0;
   let probes = 0;
   let refusals = 0;
-  let tickAt = 0;
-  const proven = new Set(); // rungs that have worked
-  const cut = new Set(); // rungs that were cut early: a probe has to stand for a while
   const retryTimer = createTimer();
-  const openTimer = createTimer();
-  const probeTimer = createTimer();
-  /** @type {any} */
-  let ticker;
+  const lingerTimer = createTimer();
+  const openTimer = createDeadline();
+  const probeTimer = createDeadline();
+  const liveness = createLiveness(net, (reason, silent) => {
+    if (host.state === "live" && (!silent || current?.beats)) check(reason, silent);
+  });
 
   for (const [target, name] of WAKERS) target?.addEventListener?.(name, wake);
   return host;
 
   /** Listen to a channel, from there. @param {string} channel @param {Start} at */
   function add(channel, at) {
+    const lingered = !places.size && host.state === "live";
+    lingerTimer();
     places.set(channel, { at, told: at });
+    if (lingered) planProbe();
     if (host.state === "idle") begin("wanted");
     else current?.adjust();
   }
@@ -97,8 +95,17 @@ export function createConnection(net, ladder, tell) {
   /** @param {string} channel */
   function remove(channel) {
     if (!places.delete(channel)) return;
-    if (places.size) current?.adjust();
-    else rest("unwanted", "nothing is wanted");
+    const lingers = current?.lingers && host.state === "live";
+    if (!places.size && !lingers) return rest("unwanted", "no channel is wanted");
+    current?.adjust();
+    if (places.size) return;
+    endProbe();
+    lingerTimer(() => rest("unwanted", "no channel is wanted"), net.timing.linger);
+  }
+
+  function clear() {
+    places.clear();
+    rest("unwanted", "another tab listens");
   }
 
   function close() {
@@ -111,45 +118,45 @@ export function createConnection(net, ladder, tell) {
 
   /** @param {Link} link */
   function opened(link, proved = false) {
-    if (link === rival) {
+    const replaces = link === rival;
+    if (replaces) {
       current?.close();
       current = link;
       rival = null;
-      rung = rivalRung;
-      why = `${ladder[rung]} works by now`;
     } else if (link !== current || openedAt) {
-      if (link === current && proved) strikes = 0;
+      if (link === current && proved) ladder.proved();
       return;
     }
+    const silent = replaces && renewing && silence;
+    renewing = false;
+    ladder.opened(replaces ? rivalRung : ladder.rung);
     retryTimer();
     openTimer();
-    openedAt = heard = beatAt = Date.now();
-    beaten = false;
+    openedAt = now();
+    checking = false;
     failures = refusals = 0;
-    proven.add(rung);
+    liveness.start();
     move("opened", "the server has answered");
-    const [from, to] = [host.transport, ladder[rung]];
+    const [from, to] = [host.transport, names[ladder.rung]];
     if (from !== to) {
       host.transport = to;
       probes = 0;
       remember(net, to);
-      net.say(`messages come by ${to}: ${why}`);
-      tell("transport", { from, to, reason: why });
+      net.say(`messages come by ${to}: ${ladder.why}`);
+      tell("transport", { from, to, reason: ladder.why });
     }
+    if (silent && ladder.silent()) return lost(link, { reason: "it falls silent again and again" });
     planProbe();
+    if (replaces) link.adjust(); // the channels may have changed since it was created
   }
 
   /** @param {Link} link */
   function alive(link, beat = false) {
     if (link !== current) return;
-    const now = (heard = Date.now());
-    if (!link.beats) openTimer(); // a poll's answer has a deadline of its own
-    if (!beat || !openedAt) return;
-    const spacing = now - beatAt;
-    beatAt = now;
-    if (spacing < net.timing.heartbeat / 100) return; // the opening
-    interval = beaten ? Math.max(interval * 0.8, spacing) : spacing;
-    beaten = true;
+    liveness.heard(beat && openedAt > 0);
+    if (beat) ladder.proved(true);
+    if (checking || !link.beats) openTimer(); // a poll's answer has a deadline of its own
+    checking = false;
   }
 
   /** @param {Link} link @param {string} channel @param {string} cursor @param {Item} item */
@@ -181,51 +188,38 @@ export function createConnection(net, ladder, tell) {
 
   /** @param {Link} link @param {Failure} failure */
   function lost(link, failure) {
-    if (link === rival) return probeFailed(failure.reason);
+    if (link === rival) {
+      if (!renewing) return probeFailed(failure.reason);
+      link = /** @type {Link} */ (current);
+      failure = { ...failure, fatal: false };
+    }
     if (link !== current) return;
+    if (renewing) endProbe();
     link.close();
     current = null;
+    checking = false;
+    liveness.stop();
     openTimer();
+    if (!places.size) return rest("unwanted", failure.reason);
     move("lost", failure.reason);
     if (failure.fatal && isFinal(failure)) return refuse([...places.keys()], failure);
     let { calm, retry = 0 } = failure;
     if (failure.fatal && refusals) [calm, retry] = [true, -1];
-    const before = rung;
-    if (!calm) judge(failure.reason);
-    // Down the ladder for the first time there is nothing to wait for.
-    const atOnce = retry < 0 || (rung > before && failures < ladder.length);
+    const before = ladder.rung;
+    if (!calm) ladder.failed(failure.reason, openedAt);
+    // At the first change to a worse transport there is nothing to wait for.
+    const atOnce = retry < 0 || (ladder.rung > before && failures < names.length);
     const pause = atOnce ? 0 : Math.max(backoff(net.retry, failures), retry * (1 + Math.random() / 5));
     if (!calm) failures += 1;
     openedAt = 0;
-    net.say(`${failure.reason}; ${ladder[rung]} is next, in ${Math.round(pause)} ms`);
+    net.say(`${failure.reason}; ${names[ladder.rung]} is next, in ${Math.round(pause)} ms`);
     retryTimer(() => begin("due"), pause);
-  }
-
-  // Which transport
-
-  /** Count what speaks against the transport; at the third strike the next one has its turn. @param {string} reason */
-  function judge(reason) {
-    if (globalThis.navigator?.onLine === false) return;
-    if (!openedAt) {
-      strikes += proven.has(rung) ? 1 : STRIKES;
-    } else if (Date.now() - openedAt < net.timing.early) {
-      strikes += 1;
-      cut.add(rung);
-    } else {
-      strikes = 0;
-    }
-    if (strikes < STRIKES) return;
-    strikes = 0;
-    why = `${ladder[rung]} does not work: ${reason}`;
-    rung = (rung + 1) % ladder.length;
-    // None works, perhaps because the network is slow.
-    if (!rung) net.open = Math.min(net.open * 2, OPEN_MAX_MS);
   }
 
   /** Whether there is nothing left to try. @param {Failure} failure */
   function isFinal({ code, status }) {
-    // What is no error of ours comes from something in between, that another transport may pass.
-    if (!code) return rung === ladder.length - 1;
+    // What is no error of the server comes from something in between, that another transport may pass.
+    if (!code) return ladder.rung === names.length - 1;
     // A token may have run out: HTTP has renewed it, a socket has not. Of several channels one may be the cause.
     const once = code === "4401" || places.size > 1;
     if (!once || refusals++) return true;
@@ -246,43 +240,42 @@ export function createConnection(net, ladder, tell) {
 
   /** @param {string} event */
   function begin(event) {
-    move(event, `by ${ladder[rung]}`);
+    move(event, `by ${names[ladder.rung]}`);
     openedAt = 0;
-    heard = tickAt = Date.now();
-    ticker ??= setInterval(tick, Math.min(TICK_MS, net.timing.heartbeat / 5));
+    liveness.start();
     const { open } = net;
-    const link = (current = create(rung));
+    const link = (current = create(ladder.rung));
     openTimer(() => lost(link, { reason: `nothing came within ${open} ms` }), open);
   }
 
-  /** @param {number} level @param {Host} [listener] @returns {Link} */
-  function create(level, listener = host) {
-    return LINKS[ladder[level]](listener);
+  /** @param {number} rung @param {Host} [listener] @returns {Link} */
+  function create(rung, listener = host) {
+    return LINKS[names[rung]](listener);
   }
 
-  // Upwards again
+  // A better transport
 
   function planProbe() {
     endProbe();
-    if (!rung) return;
+    if (!ladder.rung) return;
     const { probe } = net.timing;
     const pause = Math.min(probe, probe * FIRST_PROBE * 2 ** probes++) * (0.8 + Math.random() / 5);
     probeTimer(() => tryFrom(0), pause);
   }
 
-  /** @param {number} level */
-  function tryFrom(level) {
+  /** @param {number} rung */
+  function tryFrom(rung) {
     endProbe();
-    if (level >= rung) return planProbe();
+    if (rung >= ladder.rung) return planProbe();
     const { open } = net;
-    rivalRung = level;
-    net.say(`trying whether ${ladder[level]} works by now`);
-    rival = create(level, cut.has(level) ? trial(level) : host);
+    rivalRung = rung;
+    net.say(`trying whether ${names[rung]} works by now`);
+    rival = create(rung, ladder.cut.has(rung) ? trial(rung) : host);
     probeTimer(() => probeFailed(`nothing came within ${open} ms`), open);
   }
 
-  /** The host of a link that was cut early before: nobody listens to it, it only has to stand. @param {number} level */
-  function trial(level) {
+  /** The host of a link that was cut early before: it delivers nothing, and has to stand. @param {number} rung */
+  function trial(rung) {
     const nothing = () => {};
     let stands = false;
     return {
@@ -297,8 +290,8 @@ export function createConnection(net, ladder, tell) {
         if (stands) return;
         stands = true;
         probeTimer(() => {
-          cut.delete(level);
-          tryFrom(level);
+          ladder.cut.delete(rung);
+          tryFrom(rung);
         }, net.timing.early);
       },
     };
@@ -306,29 +299,19 @@ export function createConnection(net, ladder, tell) {
 
   /** @param {string} reason */
   function probeFailed(reason) {
-    net.say(`${ladder[rivalRung]} does not work yet: ${reason}`);
+    net.say(`${names[rivalRung]} does not work yet: ${reason}`);
     tryFrom(rivalRung + 1);
   }
 
   function endProbe() {
     probeTimer();
-    rival?.close();
+    renewing = false;
+    const link = rival;
     rival = null;
+    link?.close();
   }
 
   // Whether it lives
-
-  function tick() {
-    const now = Date.now();
-    const late = now - tickAt > SLEPT_MS;
-    const silent = now - heard;
-    tickAt = now;
-    if (host.state !== "live") return;
-    if (late && silent > interval) return check("the clock has jumped");
-    if (!current?.beats || silent < SILENT_BEATS * interval) return;
-    if (!beaten) interval *= 2; // perhaps this server's heartbeat is only slower than was thought
-    lost(current, { reason: `nothing came for ${Math.round(silent / 1000)} s` });
-  }
 
   /** @param {Event} event */
   function wake({ type }) {
@@ -337,32 +320,44 @@ export function createConnection(net, ladder, tell) {
       retryTimer();
       failures = 0;
       begin("due");
-    } else if (host.state === "live" && (type !== "visibilitychange" || Date.now() - heard > interval)) {
+    } else if (host.state === "live" && (type !== "visibilitychange" || now() - liveness.at > liveness.interval())) {
       check(`the browser says ${type}`);
     }
   }
 
-  /** @param {string} reason */
-  function check(reason) {
-    const { open } = net;
+  /** Ask the link whether it lives, or replace it where it cannot be asked. @param {string} reason */
+  function check(reason, silent = false) {
+    if (checking || renewing) return;
     const link = /** @type {Link} */ (current);
-    const heardAt = heard;
+    const { open } = net;
+    const dead = () => lost(link, silent ? { reason } : { reason: `${reason}, and nothing came`, calm: true, retry: -1 });
+    silence = silent;
     net.say(`${reason}: is the connection still alive?`);
-    openTimer(() => {
-      if (heard === heardAt) lost(link, { reason: `${reason}, and nothing came`, calm: true, retry: -1 });
-    }, open);
-    link.check(reason);
+    if (link.check) {
+      checking = true;
+      openTimer(dead, open);
+      link.check();
+    } else {
+      endProbe();
+      renewing = true;
+      rivalRung = ladder.rung;
+      probeTimer(dead, open);
+      rival = create(ladder.rung);
+    }
   }
 
   // Helpers
 
-  /** Be done with every link. @param {"unwanted" | "closed"} event @param {string} reason */
+  /** Close every link. @param {"unwanted" | "closed"} event @param {string} reason */
   function rest(event, reason) {
     endProbe();
     current?.close();
-    current = ticker = (clearInterval(ticker), null);
+    current = null;
+    checking = false;
+    liveness.stop();
     retryTimer();
     openTimer();
+    lingerTimer();
     move(event, reason);
   }
 

@@ -4,76 +4,137 @@
  */
 
 import { createConnection } from "./connection.js";
+import { createEmitter } from "./emitter.js";
+import { Refused } from "./errors.js";
+import { readHistory } from "./history.js";
 import { LINKS } from "./links.js";
 import { createNet } from "./net.js";
+import { numberOf, optionsOf, signalOf, timeoutOf } from "./options.js";
 import { createPublisher } from "./publisher.js";
-import { createEmitter, createSubscription } from "./subscription.js";
+import { createSubscription } from "./subscription.js";
 import { canShare, createTabs } from "./tabs.js";
-import { checkChannel, compare, parseCursor, startFields } from "./wire.js";
+import { checkChannel, compare, parseCursor, startOf } from "./wire.js";
 
-/** @import { Feed, Start, State, Tell, Told, TransportName } from "./types.js" */
+/** @import { Entry, Feed, Start, Tell, Told } from "./internal.js" */
+/** @import { Draft, HistoryOptions, PublishOptions, Receipt, SendOptions, State } from "./types.js" */
+/** @import { SubscribeOptions, TransportName } from "./types.js" */
+
+export { Refused };
 
 const BUFFER = 1_024;
+const BUFFER_MAX = 100_000;
+const HISTORY = 1_000;
+const HISTORY_MAX = 100_000;
+const OPTIONS = "getToken transports shareTabs debug WebSocket fetch buffer timing";
 
 /** @type {typeof import("./types.js").connect} */
-export const connect = (base, options = {}) => {
+export const connect = (base, given) => {
+  const options = optionsOf("connect", given, OPTIONS);
   const net = createNet(base, options);
-  const { transports = /** @type {TransportName[]} */ (Object.keys(LINKS)), buffer = BUFFER } = options;
-  for (const name of transports) if (!LINKS[name]) throw new TypeError(`"${name}" is no transport`);
-  const ladder = transports.filter((name) => name !== "websocket" || net.WebSocket);
-  if (!ladder.length) throw new TypeError("there is no transport");
-  const connection = createConnection(net, ladder, (...event) => {
+  const buffer = numberOf("buffer", options.buffer ?? BUFFER, 1, BUFFER_MAX, true);
+  const connection = createConnection(net, transportsOf(options.transports, net.WebSocket), (...event) => {
+    if (tabs && !tabs.leads && connection.state !== "closed") return;
     hear(...event);
     if (tabs?.leads) tabs.tell({ event });
   });
-  const publisher = createPublisher(net);
-  const emitter = createEmitter();
-  /** @type {Set<Feed>} */
-  const feeds = new Set();
+  const emitter = createEmitter("state transport publishing");
+  const publisher = createPublisher(net, (failure) => emitter.emit("publishing", failure));
+  const end = new AbortController();
+  /** @type {Set<Entry>} */
+  const entries = new Set();
   /** @type {ReturnType<typeof createTabs> | undefined} */
   let tabs;
 
   const cast = {
     state: /** @type {State} */ ("idle"),
     transport: /** @type {TransportName | null} */ (null),
-    connection,
+    connection, // for this project's tests
     on: emitter.on,
-    publish: publisher.publish,
+    publish,
+    publishMany,
+    history,
     subscribe,
     close,
   };
   return cast;
 
-  /** @param {string} channel @param {{ after?: Start }} options */
-  function subscribe(channel, { after = "latest" } = {}) {
-    if (cast.state === "closed") throw new Error("it is closed");
-    checkChannel(channel);
-    startFields(after);
-    const start = typeof after === "object" ? { ...after } : after;
-    const feed = createSubscription(net, channel, start, buffer, (changed) => {
-      if (changed.closed) feeds.delete(changed);
+  /** @param {string | readonly string[]} given @param {SubscribeOptions} [options] */
+  function subscribe(given, options) {
+    const { signal, ...where } = optionsOf("subscribe", options, "after last since signal");
+    const channels = [...new Set(typeof given === "string" ? [given] : given)].map(checkChannel);
+    if (!channels.length) throw new TypeError("subscribe needs a channel");
+    const start = startOf(where, "latest");
+    checkOpen();
+    const entry = createSubscription(net, channels, start, buffer, signalOf(signal), (changed) => {
+      if (changed.closed) entries.delete(changed);
       plan();
-      if (!changed.full) meet(changed);
+      if (!changed.full) changed.feeds.forEach(meet);
     });
-    feeds.add(feed);
-    if (options.shareTabs ?? canShare()) tabs ??= createTabs(net, { cast, hear, plan, fill, place });
+    entries.add(entry);
+    if (sharing()) tabs ??= createTabs(net, { cast, hear, plan, rest: connection.clear, place });
     plan();
-    meet(feed);
-    return feed;
+    entry.feeds.forEach(meet);
+    return entry.subscription;
+  }
+
+  /** @param {string} channel @param {unknown} data @param {PublishOptions} [given] @returns {Promise<Receipt>} */
+  async function publish(channel, data, given) {
+    const { event, key, ...until } = optionsOf("publish", given, "event key signal timeout");
+    const [result] = await post([{ channel, data, event, key }], until);
+    if (result.status === "rejected") throw result.reason;
+    return result.value;
+  }
+
+  /** @param {Iterable<Draft>} drafts @param {SendOptions} [given] */
+  async function publishMany(drafts, given) {
+    const until = optionsOf("publishMany", given, "signal timeout");
+    const settled = await post(
+      [...drafts].map((draft) => optionsOf("a message", draft, "channel data event key")),
+      until,
+    );
+    const results = settled.map((result) => (result.status === "fulfilled" ? result.value : result.reason));
+    const errors = results.filter((_, index) => settled[index].status === "rejected");
+    if (!errors.length) return results;
+    const text = `${errors.length} of ${results.length} messages were not acknowledged; the first one: ${errors[0]}`;
+    throw Object.assign(new AggregateError(errors, text), { results });
+  }
+
+  /** @param {Draft[]} drafts @param {SendOptions} until */
+  function post(drafts, { signal, timeout = net.timing.publish }) {
+    return publisher.post(drafts, signalOf(signal), timeoutOf(timeout));
+  }
+
+  /** @param {string} channel @param {HistoryOptions} [given] */
+  async function history(channel, given) {
+    const { limit, signal, timeout = net.timing.publish, ...where } = optionsOf(
+      "history",
+      given,
+      "after last since limit signal timeout",
+    );
+    const start = startOf(where, "earliest");
+    const most = numberOf("limit", limit ?? (where.last || HISTORY), 1, HISTORY_MAX, true);
+    checkOpen();
+    const signals = [signalOf(signal), end.signal];
+    return readHistory(net, checkChannel(channel), start, most, { signals, timeout: timeoutOf(timeout) });
   }
 
   function close() {
-    for (const feed of feeds) feed.close();
+    end.abort();
+    for (const { subscription } of entries) subscription.close();
     publisher.close();
     tabs?.close();
     connection.close();
   }
 
-  // For the other tabs
-
-  function fill() {
-    for (const feed of feeds) feed.fill("the other tab is silent");
+  function checkOpen() {
+    if (cast.state === "closed") throw new Error("the client is closed: connect again");
   }
+
+  function sharing() {
+    return options.shareTabs ?? canShare();
+  }
+
+  // For the other tabs
 
   /** @param {string} channel @returns {Told | null} where its feed is, if that is known */
   function place(channel) {
@@ -90,7 +151,7 @@ export const connect = (base, options = {}) => {
     const want = (/** @type {string} */ channel, /** @type {Start} */ at) => {
       if (!wanted.has(channel) || compare(at, wanted.get(channel)) < 0) wanted.set(channel, at);
     };
-    for (const { channel, place, full } of feeds) if (!full) want(channel, place);
+    for (const { feeds, full } of entries) if (!full) for (const { channel, place } of feeds) want(channel, place);
     if (tabs && !tabs.leads) return tabs.want(wanted);
     for (const channels of tabs?.wants.values() ?? []) {
       // A place that only the other tab can tell from others, like its last 5 messages, it finds by itself.
@@ -101,7 +162,7 @@ export const connect = (base, options = {}) => {
     for (const [channel, at] of wanted) if (!places.has(channel)) connection.add(channel, at);
   }
 
-  /** Show a subscription where its feed is: if that is further on, it polls. @param {Feed} feed */
+  /** Show a feed where its channel is: if that is further on, it polls. @param {Feed} feed */
   function meet(feed) {
     const known = place(feed.channel);
     if (known) feed.take(known[1], known[2]);
@@ -116,10 +177,25 @@ export const connect = (base, options = {}) => {
       Object.assign(cast, { [name]: to });
       return emitter.emit(name, { from, to, reason });
     }
-    for (const feed of feeds) {
-      if (feed.channel !== event[1]) continue;
-      if (event[0] === "refused") feed.refuse(event[2]);
-      else feed.take(event[2], event[3], event[4]);
+    for (const entry of entries) {
+      for (const feed of entry.feeds) {
+        if (feed.channel !== event[1]) continue;
+        if (event[0] === "refused") entry.refuse(event[1], event[2]);
+        else feed.take(event[2], event[3], event[4]);
+      }
     }
   }
 };
+
+/** @param {unknown} given @param {any} socket the WebSocket class, if there is one @returns {TransportName[]} */
+function transportsOf(given = Object.keys(LINKS), socket) {
+  if (!Array.isArray(given)) throw new TypeError("transports must be an array");
+  for (const name of given) {
+    if (!Object.hasOwn(LINKS, name)) {
+      throw new TypeError(`transports has "${name}", which is none: use ${Object.keys(LINKS).join(" ")}`);
+    }
+  }
+  const found = [...new Set(given)].filter((name) => name !== "websocket" || socket);
+  if (!found.length) throw new TypeError("transports leaves nothing: WebSocket is missing here, or the list is empty");
+  return found;
+}

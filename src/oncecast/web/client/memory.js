@@ -3,13 +3,15 @@
  * `localStorage` for each server; without that, nothing is remembered.
  */
 
-/** @import { Net, TransportName } from "./types.js" */
+/** @import { Net } from "./internal.js" */
+/** @import { TransportName } from "./types.js" */
 
 /** The transport that worked last, if that is not long ago. @param {Net} net @returns {any} */
 export function recall(net) {
   try {
     const { name, until } = JSON.parse(memory()[keyOf(net)]);
-    return Date.now() < until ? name : null;
+    const left = until - Date.now();
+    return left > 0 && left <= net.timing.memory ? name : null; // the clock may have been set back
   } catch {
     return null; // nothing is kept, or there is nowhere to keep it
   }

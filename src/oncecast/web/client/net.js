@@ -1,11 +1,17 @@
 /**
- * Requests: the token, the deadline, what a refusal says, and the one poll that everybody asks with.
- * Invariant: what is thrown is a `Failure`, which knows whether and when to ask again.
+ * Requests: the URL, the token, the deadline, what a refusal says, and the poll that links, subscriptions and `history`
+ * ask with.
+ * Invariant: what is thrown is a `Failure`, which says whether and when to ask again; and no promise outlives its
+ * deadline.
  */
 
+import { onAbort } from "./abort.js";
+import { functionOf, numberOf } from "./options.js";
+import { createDeadline, TIMER_MAX_MS } from "./time.js";
 import { itemOf, startFields } from "./wire.js";
 
-/** @import { Failure, Item, Net, Options, Start, Timing } from "./types.js" */
+/** @import { Failure, Item, Net, Start } from "./internal.js" */
+/** @import { Options, Timing } from "./types.js" */
 
 /** @type {Timing} */
 const TIMING = {
@@ -17,17 +23,31 @@ const TIMING = {
   wait: 25_000,
   heartbeat: 15_000,
   memory: 600_000,
+  linger: 5_000,
+  publish: 60_000,
 };
-const BACKOFF_MAX = 15_000;
 const PAUSE_MAX_MS = 3_600_000; // to stay away for longer is a mistake, or hostile
-const STALLED = 4; // so many times as long as for its beginning, an answer may take for its next part
+const STALLED = 4; // an answer may take this many times the time for its beginning, for each next part
+const TOKEN_MS = 30_000;
+const BODY_MAX = 2 ** 26; // characters of an answer: far above what a server sends, and a bound for memory
 
-/** @param {string} base @param {Options} options @returns {Net} */
+/** @param {string | URL} base @param {Options} options @returns {Net} */
 export function createNet(base, options) {
   const { getToken, debug, fetch: ask = (...given) => fetch(...given) } = options;
-  const timing = { ...TIMING, ...options.timing };
-  const root = new URL(base.replace(/\/*$/, "/"), globalThis.location?.href);
-  /** @type {Promise<string> | null} */
+  functionOf("getToken", getToken);
+  functionOf("fetch", ask);
+  functionOf("WebSocket", options.WebSocket);
+  const timing = { ...TIMING };
+  for (const [name, value] of Object.entries(options.timing ?? {})) {
+    if (!(name in TIMING)) throw new TypeError(`timing has no "${name}": use ${Object.keys(TIMING).join(" ")}`);
+    const least = name === "linger" ? 0 : 1;
+    timing[/** @type {keyof Timing} */ (name)] = numberOf(`timing.${name}`, value, least, TIMER_MAX_MS);
+  }
+  const root = new URL(base, globalThis.location?.href);
+  if (!/^https?:$/.test(root.protocol)) throw new TypeError(`the server's URL must begin with http: or https:, not ${root}`);
+  root.pathname = root.pathname.replace(/(\/v1)?\/*$/, "/v1/");
+  root.search = root.hash = "";
+  /** The token, or who is asked for it. @type {Promise<string> | null} */
   let token = null;
 
   return {
@@ -36,6 +56,8 @@ export function createNet(base, options) {
     retry: timing.backoff,
     wait: timing.wait,
     open: timing.open,
+    heartbeat: timing.heartbeat,
+    urlMax: Infinity,
 
     say(text) {
       if (debug) console.debug(`oncecast: ${text}`);
@@ -49,25 +71,34 @@ export function createNet(base, options) {
 
     async token(renew = false) {
       if (!getToken) return null;
-      if (renew || !token) token = Promise.resolve(getToken(renew));
+      if (renew) token = null;
+      const asked = (token ??= within(TOKEN_MS, undefined, async () => {
+        const given = await getToken(renew);
+        if (typeof given !== "string" || !given) throw "it gave no text";
+        return given;
+      }));
       try {
-        return await token;
+        return await asked;
       } catch (error) {
-        token = null;
-        throw { reason: `getToken failed: ${error}` };
+        if (token === asked) token = null;
+        throw { reason: `getToken failed: ${/** @type {any} */ (error)?.reason ?? error}` };
       }
     },
 
     async ask(url, init = {}) {
+      let used = null;
       for (let tries = 0; ; tries += 1) {
-        const bearer = await this.token(tries > 0);
+        // Of several requests that are refused at once, the first asks for another token.
+        const bearer = await this.token(tries > 0 && token === used);
+        used = token;
         const headers = { ...init.headers, ...(bearer && { Authorization: `Bearer ${bearer}` }) };
         /** @type {Response} */
         let response;
         try {
           response = await ask(url, { cache: "no-store", ...init, headers });
         } catch (error) {
-          throw { reason: init.signal?.aborted ? "no answer came in time" : "no connection" };
+          const { cause, message } = /** @type {any} */ (error) ?? {};
+          throw { reason: init.signal?.aborted ? "no answer came in time" : `no connection (${cause?.code ?? message})` };
         }
         if (response.ok) return response;
         const failure = await refusal(response);
@@ -88,37 +119,20 @@ async function refusal(response) {
     status,
     fatal: refuses(status),
     retry,
-    calm: retry > 0, // who says when to come back has no quarrel with the transport
+    calm: retry > 0, // a server that says when to come back has nothing against the transport
   };
 }
 
 /** The milliseconds to stay away that an answer asks for: by a number of seconds, or a date. @param {Response} response */
 function retryOf({ headers }) {
   const after = headers.get("Retry-After") ?? "";
-  return pauseOf(Number(after) * 1000 || Date.parse(after) - Date.now());
-}
-
-/** @param {unknown} error of whatever kind: what a hostile answer makes the code throw, too @returns {Failure} */
-export function failureOf(error) {
-  return error instanceof Error ? { reason: String(error) } : /** @type {Failure} */ (error);
+  const date = Date.parse(headers.get("Date") ?? "") || Date.now();
+  return pauseOf(Number(after) * 1000 || Date.parse(after) - date);
 }
 
 /** The milliseconds to stay away that a server asks for: a number, and no longer than a timer can be. @param {any} asked */
 export function pauseOf(asked) {
   return Math.min(Math.max(asked, 0) || 0, PAUSE_MAX_MS);
-}
-
-/**
- * A timer of which at most one is set. Called, it is set anew, or with nothing taken off.
- * @returns {(task?: () => void, milliseconds?: number) => void}
- */
-export function createTimer() {
-  /** @type {any} */
-  let timer;
-  return (task, milliseconds) => {
-    clearTimeout(timer);
-    if (task) timer = setTimeout(task, milliseconds);
-  };
 }
 
 /** Whether a status means that the same request would be refused again. @param {number} status */
@@ -133,39 +147,27 @@ export function passes(code) {
   return TEMPORARY.includes(code);
 }
 
-/** @param {number} milliseconds @returns {Promise<void>} */
-export function sleep(milliseconds) {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
-}
-
 /**
- * Full jitter: any time up to a ceiling that doubles, so that those who lost the same server don't return at once.
- * @param {number} first @param {number} attempt
- */
-export function backoff(first, attempt) {
-  return Math.random() * Math.min(BACKOFF_MAX, first * 2 ** Math.min(attempt, 16));
-}
-
-/**
- * Do something that ends when `outer` is aborted, or after so long; `more` gives it another while.
+ * Do something that ends when `outer` is aborted, or after a time; `more` grants it more time.
  * @template T
  * @param {number} milliseconds
- * @param {AbortSignal} outer
+ * @param {AbortSignal | undefined} outer
  * @param {(signal: AbortSignal, more: () => void) => Promise<T>} task
  */
 export async function within(milliseconds, outer, task) {
-  // A signal of its own: what listens to one that lives for long would pile up.
   const inner = new AbortController();
   const abort = () => inner.abort();
-  const timer = createTimer();
-  timer(abort, milliseconds);
-  outer.addEventListener("abort", abort);
-  if (outer.aborted) abort();
+  const deadline = createDeadline();
+  deadline(abort, milliseconds);
+  const off = onAbort(outer, abort);
   try {
-    return await task(inner.signal, () => timer(abort, STALLED * milliseconds));
+    /** The task itself may wait for what never comes. @type {Promise<never>} */
+    const late = new Promise((_, reject) => onAbort(inner.signal, () => reject({ reason: "no answer came in time" })));
+    return await Promise.race([task(inner.signal, () => deadline(abort, STALLED * milliseconds)), late]);
   } finally {
-    timer();
-    outer.removeEventListener("abort", abort);
+    deadline();
+    off();
+    abort(); // what the task has left open
   }
 }
 
@@ -183,18 +185,19 @@ export async function* texts({ body }) {
  * @param {Net} net
  * @param {string[]} channels
  * @param {Start} start
- * @param {AbortSignal} outer
- * @param {number} [wait] milliseconds
+ * @param {AbortSignal | undefined} outer
+ * @param {{ wait?: number, limit?: number }} [options] in milliseconds; in messages
  * @returns {Promise<{ items: [cursor: string, item: Item][], cursor: string, pause: number }>} in order, each with its
  *   place; and for how many milliseconds a server that stops asks to stay away
  */
-export function poll(net, channels, start, outer, wait = 0) {
-  const url = net.url(`channels/${channels}`, { ...startFields(start), ...(wait && { wait: wait / 1000 }) });
+export function poll(net, channels, start, outer, { wait = 0, limit } = {}) {
+  const query = { ...startFields(start), ...(wait && { wait: wait / 1000 }), ...(limit && { limit }) };
   return within(net.open + wait, outer, async (signal, more) => {
-    const response = await net.ask(url, { signal });
+    const response = await net.ask(net.url(`channels/${channels}`, query), { signal });
     let body = "";
     for await (const text of texts(response)) {
       body += text;
+      if (body.length > BODY_MAX) throw { reason: `an answer has more than ${BODY_MAX} characters` };
       more();
     }
     // A hostile answer makes this throw one thing or another; it is a failure in any case.

@@ -1,182 +1,125 @@
 /**
- * One subscription of the page: its place, and each message once, in order.
- *
- * It is told what its channel's feed has, by this page's connection or by another tab, and takes what continues its
- * own place. Where there is a hole between the two, because it began elsewhere, read too slowly or missed something, it
- * reads on from its place by short polls until it meets the feed. So no feed need know who listens to it.
+ * One subscription of the page: what its feeds bring, to listeners or to a `for await`.
+ * Invariant: what waits for the application is bounded by `buffer`. When that is full nothing more is taken, and the
+ * feeds read on from their places later. Every call of `next` settles when the subscription closes.
  */
 
-import { backoff, failureOf, poll, sleep } from "./net.js";
-import { compare, goesOn, isGap, parseCursor } from "./wire.js";
+import { onAbort } from "./abort.js";
+import { createEmitter } from "./emitter.js";
+import { Refused } from "./errors.js";
+import { createFeed } from "./feed.js";
+import { isGap, parseCursor } from "./wire.js";
 
-/** @import { Failure, Feed, Item, Message, Net, Start } from "./types.js" */
-
-const PENDING = 1_000; // told while it polls; past that they are polled for, too
-
-/** Listeners by name. */
-export function createEmitter() {
-  /** @type {Record<string, Set<Function>>} */
-  const listeners = {};
-  return {
-    /** @param {string} name @param {any} listener @returns {() => void} takes it off again */
-    on(name, listener) {
-      const those = (listeners[name] ??= new Set());
-      those.add(listener);
-      return () => those.delete(listener);
-    },
-
-    /** @param {string} name */
-    hears: (name) => Boolean(listeners[name]?.size),
-
-    /** @param {string} name @param {any} value */
-    emit(name, value) {
-      for (const listener of listeners[name] ?? []) {
-        try {
-          listener(value);
-        } catch (error) {
-          // A listener's fault is the page's to see, and no reason to lose what comes next.
-          queueMicrotask(() => {
-            throw error;
-          });
-        }
-      }
-    },
-  };
-}
+/** @import { Entry, Failure, Item, Net, Start } from "./internal.js" */
+/** @import { Gap } from "./types.js" */
 
 /**
  * @param {Net} net
- * @param {string} channel
- * @param {Start} place
+ * @param {string[]} channels
+ * @param {Start} start
  * @param {number} buffer
- * @param {(feed: Feed) => void} changed it is full, no longer full, or closed
- * @returns {Feed}
+ * @param {AbortSignal | undefined} outer closes it
+ * @param {(entry: Entry) => void} changed it is full, no longer full, or closed
+ * @returns {Entry}
  */
-export function createSubscription(net, channel, place, buffer, changed) {
-  const emitter = createEmitter();
-  const { emit } = emitter;
-  /** Whether as much waits for the page as may: then nothing is taken. */
-  let full = false;
-  /** @type {Item[]} */
-  const waiting = [];
-  /** @type {string | null} */
-  let cursor = parseCursor(place) && /** @type {string} */ (place);
-  let iterating = false;
-  /** Whoever waits for the next message. @type {((value?: any) => void)[]} */
-  const sleepers = [];
-  /** @type {any} */
-  let failure = null;
+export function createSubscription(net, channels, start, buffer, outer, changed) {
+  const emitter = createEmitter("message gap subscribed error");
   const abort = new AbortController();
   const { signal } = abort;
-  /** What is told while it polls. @type {[told: Start, cursor: string, item?: Item][] | null} */
-  let pending = null;
+  /** @type {Item[]} */
+  const waiting = [];
+  let full = false;
+  /** @type {Record<string, string>} */
+  const cursors = {};
+  if (parseCursor(start)) for (const channel of channels) cursors[channel] = /** @type {string} */ (start);
+  let iterating = false;
+  let gapsTaken = false; // by `events()`
+  /** The calls of `next` that wait. @type {(() => void)[]} */
+  const sleepers = [];
+  /** @type {Refused | null} */
+  let failure = null;
 
-  const feed = {
-    ...emitter,
-    channel,
+  const subscription = {
+    channels,
+    channel: channels[0],
+    cursors,
     get cursor() {
-      return cursor;
+      return cursors[channels[0]] ?? null;
     },
-    get place() {
-      return place;
+
+    /** @param {string} name @param {any} listener */
+    on(name, listener) {
+      const off = emitter.on(name, listener);
+      if (name === "message" && waiting.length && !iterating) queueMicrotask(flush);
+      return off;
     },
+    events: () => iterate(true),
+    [Symbol.asyncIterator]: () => iterate(false),
+    close,
+  };
+  const reader = {
+    signal,
+    get full() {
+      return full;
+    },
+    begins: (/** @type {string} */ channel, /** @type {string} */ cursor) =>
+      emitter.emit("subscribed", { channel, cursor }),
+    put,
+    refuse,
+  };
+  const entry = {
+    subscription: /** @type {any} */ (subscription),
+    feeds: channels.map((channel) => createFeed(net, channel, start, reader)),
     get full() {
       return full;
     },
     get closed() {
       return signal.aborted;
     },
-
-    /** @param {string} name @param {any} listener */
-    on(name, listener) {
-      if (name === "message" && waiting.length && !iterating) queueMicrotask(flush);
-      return emitter.on(name, listener);
-    },
-    close,
     refuse,
-    take,
-    fill,
-    [Symbol.asyncIterator]: iterate,
   };
-  return feed;
+  const off = onAbort(outer, close);
+  return entry;
 
   function close() {
     if (signal.aborted) return;
     abort.abort();
-    changed(feed);
+    off();
+    changed(entry);
     awake();
   }
 
-  /** @param {Failure} refusal it is refused, for good */
-  function refuse({ reason, code = null, status = 0 }) {
+  /** It is refused, for good. @param {string} channel @param {Failure} refusal */
+  function refuse(channel, refusal) {
     if (signal.aborted) return;
-    failure = Object.assign(new Error(reason), { code, status });
+    const reason = channels.length > 1 ? `${channel}: ${refusal.reason}` : refusal.reason;
+    const error = (failure = new Refused({ ...refusal, reason }));
     close();
-    emit("error", failure);
+    if (!iterating && !emitter.hears("error")) console.warn(`oncecast: a subscription has ended: ${reason}`);
+    emitter.emit("error", error);
   }
 
-  /**
-   * The feed has `item`, which `cursor` is the place after.
-   * @param {Start} told
-   * @param {string} cursor
-   * @param {Item} [item]
-   */
-  function take(told, cursor, item) {
-    if (full || signal.aborted) return;
-    if (pending) {
-      if (pending.push([told, cursor, item]) > PENDING) pending.shift(); // the next one finds the hole
-    } else if (place === told || compare(place, told) >= 0) {
-      advance(cursor, item);
-    } else {
-      fill(`its feed is ahead, at ${told}`);
-    }
-  }
-
-  /** Poll from the place until there is nothing more, then go on with what was told meanwhile. @param {string} reason */
-  async function fill(reason) {
-    if (pending || full || signal.aborted) return;
-    net.say(`${channel} polls for what it lacks: ${reason}`);
-    pending = [];
-    for (let attempt = 0; !full; ) {
-      try {
-        const { items, cursor } = await poll(net, [channel], place, signal);
-        if (signal.aborted) return;
-        for (const [at, item] of items) if (!full) advance(at, item);
-        if (!full) advance(cursor);
-        if (!items.length) break;
-      } catch (error) {
-        const failure = failureOf(error);
-        if (signal.aborted) return;
-        if (failure.fatal) return refuse(failure);
-        await sleep(Math.max(backoff(net.retry, attempt++), failure.retry ?? 0));
-        if (signal.aborted) return;
-      }
-    }
-    const meanwhile = pending;
-    pending = null;
-    for (const told of meanwhile) take(...told);
-  }
-
-  /** @param {string} next @param {Item} [item] */
-  function advance(next, item) {
-    const begins = !parseCursor(place);
-    if (!goesOn(next, place, item)) return;
-    place = next;
-    if (begins) emit("subscribed", { cursor: next });
+  /** @param {string} channel @param {string} cursor @param {Item} [item] */
+  function put(channel, cursor, item) {
     if (item && (iterating || waiting.length || !emitter.hears("message"))) {
       if (waiting.push(item) >= buffer) setFull(true);
       awake();
     } else if (item) {
       give(item);
     } else if (!waiting.length) {
-      cursor = next;
+      cursors[channel] = cursor;
     }
   }
 
   /** @param {Item} item */
   function give(item) {
-    cursor = isGap(item) ? item.cursor : item.id;
-    emit(isGap(item) ? "gap" : "message", item);
+    if (!isGap(item)) {
+      cursors[item.channel] = item.id;
+      return emitter.emit("message", item);
+    }
+    cursors[item.channel] = item.cursor;
+    if (!gapsTaken && !emitter.hears("gap")) warn(item);
+    emitter.emit("gap", item);
   }
 
   function flush() {
@@ -184,38 +127,55 @@ export function createSubscription(net, channel, place, buffer, changed) {
     setFull(false);
   }
 
-  /** @param {boolean} now */
-  function setFull(now) {
-    if (full === now) return;
-    full = now;
-    net.say(`${channel} ${full ? "is full" : "reads on"}`);
-    changed(feed);
+  /** @param {boolean} is */
+  function setFull(is) {
+    if (full === is) return;
+    full = is;
+    net.say(`${channels} ${full ? "is full" : "reads on"}`);
+    changed(entry);
   }
 
   function awake() {
     for (const wake of sleepers.splice(0)) wake();
   }
 
-  /** @returns {AsyncGenerator<Message, void>} */
-  async function* iterate() {
+  /** @param {boolean} gaps whether they are handed out, too @returns {AsyncIterableIterator<any>} */
+  function iterate(gaps) {
     iterating = true;
-    try {
-      while (!signal.aborted || failure) {
-        const item = waiting.shift();
-        if (waiting.length <= buffer / 2) setFull(false);
-        if (item) {
-          give(item);
-          if (!isGap(item)) yield item;
-        } else if (signal.aborted) {
-          const error = failure;
-          failure = null;
-          throw error;
-        } else {
-          await new Promise((resolve) => sleepers.push(resolve));
+    gapsTaken ||= gaps;
+    return {
+      async next() {
+        for (;;) {
+          const item = waiting.shift();
+          if (waiting.length <= buffer / 2) setFull(false);
+          if (item) {
+            give(item);
+            if (gaps || !isGap(item)) return { value: item, done: false };
+          } else if (signal.aborted) {
+            const error = failure;
+            failure = null;
+            if (error) throw error;
+            return { value: undefined, done: true };
+          } else {
+            await new Promise((resolve) => sleepers.push(() => resolve(null)));
+          }
         }
-      }
-    } finally {
-      close();
-    }
+      },
+      async return(value) {
+        close();
+        return { value, done: true };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
+}
+
+/** The application has not asked for gaps, and must not miss one in silence. @param {Gap} gap */
+function warn({ channel, reason, missed_from: from, missed_to: to }) {
+  console.warn(
+    `oncecast: messages of ${channel} are missing (${reason}, from ${from} to ${to ?? "an unknown id"}). Reload what they` +
+      ' changed, and listen to them with subscription.on("gap", …) or for await (… of subscription.events()).',
+  );
 }

@@ -1,33 +1,73 @@
-/**
- * The client's public interface, and what its modules say to one another. The modules are checked against it by
- * `tsc`; it is not sent to browsers.
- */
+/** The client's public interface. The modules are checked against it by `tsc`; it is not sent to browsers. */
 
 /**
- * Listen and publish to the server whose interface is at `url`, say `/v1`. Nothing is opened before the first
- * `subscribe` or `publish`.
+ * Listen and publish to a server. Nothing is opened before the first `subscribe`, `publish` or `history`.
+ * @param url of the server, with or without `/v1` at its end; in a page it may be relative
  */
-export declare function connect(url: string, options?: Options): Cast;
+export declare function connect(url: string | URL, options?: Options): Cast;
 
 export type TransportName = "websocket" | "sse" | "long-poll" | "short-poll";
 
-/** Where a subscription begins: a cursor, an end of the log, the last N messages, or a time in Unix seconds. */
-export type Start = string | { last: number } | { since: number };
+/** Where to start; at most one of the three. */
+export interface Start {
+  /** A cursor, `"latest"` or `"earliest"`. */
+  after?: string;
+  /** With the last N messages of each channel. */
+  last?: number;
+  /** With the first message at or after this time, in Unix seconds. */
+  since?: number;
+}
+
+export interface SubscribeOptions extends Start {
+  /** Closes the subscription. */
+  signal?: AbortSignal;
+}
+
+export interface HistoryOptions extends Start {
+  /** The largest number of messages; default: `last`, or 1,000. */
+  limit?: number;
+  /** Ends the call; the promise rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Milliseconds for which the call is tried; `Infinity` for no limit. Default: `timing.publish`. */
+  timeout?: number;
+}
+
+export interface SendOptions {
+  /** Ends the call; the promise rejects with the signal's reason. The message may be appended all the same. */
+  signal?: AbortSignal;
+  /** Milliseconds for which the call is tried; `Infinity` for no limit. Default: `timing.publish`. */
+  timeout?: number;
+}
+
+export interface PublishOptions extends SendOptions {
+  /** The event name, 1 to 128 characters. */
+  event?: string;
+  /** The idempotency key; by default each message has a random one. */
+  key?: string;
+}
+
+/** A message to publish. */
+export interface Draft {
+  channel: string;
+  data: unknown;
+  event?: string;
+  key?: string;
+}
 
 export interface Options {
-  /** Gives the token for `Authorization: Bearer`. Asked again, once, when the server answers 401. */
+  /** Gives the token for `Authorization: Bearer`. Called again, once, with `true`, when the server answers 401. */
   getToken?: (renew: boolean) => string | Promise<string>;
-  /** The ways to listen, best first. Default: all four. */
+  /** The transports to use, best first. Default: all four. */
   transports?: readonly TransportName[];
   /** Whether the tabs of one origin listen through one connection. Default: where the browser can do it. */
   shareTabs?: boolean;
-  /** Tells on `console.debug` what is done, and why. */
+  /** Writes to `console.debug` what is done, and why. */
   debug?: boolean;
   /** For Node before 22: a WebSocket class, as of `ws`. Without one, the client begins with `sse`. */
   WebSocket?: any;
   /** Instead of the global `fetch`. */
   fetch?: typeof fetch;
-  /** How many messages wait for a `for await` that is slow, before the client stops reading. Default: 1024. */
+  /** The messages that wait for a slow `for await`, before the client stops reading. Default: 1,024. */
   buffer?: number;
   timing?: Partial<Timing>;
 }
@@ -36,37 +76,41 @@ export interface Options {
 export interface Timing {
   /** Within which a connection must show life, or it is given up. 2,000 */
   open: number;
-  /** A connection that is cut sooner is a bad sign; at the third one the next transport has its turn. 10,000 */
+  /** A connection that is cut sooner speaks against its transport; at the third one the next transport is used. 10,000 */
   early: number;
   /** The longest time between two tries of a better transport. 30,000 */
   probe: number;
-  /** The first pause before reconnecting, at most; it doubles. The server's `retry` replaces it. 1,000 */
+  /** The ceiling of the first pause before reconnecting; it doubles. The server's `retry` replaces it. 1,000 */
   backoff: number;
   /** Between two short polls. 1,000 */
   poll: number;
-  /** How long a long poll asks the server to wait. 25,000 */
+  /** The longest wait of a long poll. 25,000 */
   wait: number;
-  /** Between two heartbeats of the server, until the client has seen how long it is. 15,000 */
+  /** Between two heartbeats of the server, until some have come. 15,000 */
   heartbeat: number;
-  /** For how long a transport that works is remembered. 600,000 */
+  /** For which a transport that works is remembered. 600,000 */
   memory: number;
+  /** For which a WebSocket stays open without a subscription. 5,000 */
+  linger: number;
+  /** The default `timeout` of `publish`, `publishMany` and `history`. 60,000 */
+  publish: number;
 }
 
-export interface Message {
+export interface Message<T = any> {
   /** The cursor just after this message. */
   id: string;
   channel: string;
   /** What was published: a JSON value, a string, or a `Uint8Array`. */
-  data: any;
+  data: T;
   event: string | null;
   /** When the server's broker appended it, in Unix seconds. */
   time: number;
 }
 
-/** What is missing, said instead of passed over in silence. */
+/** Messages that are missing. */
 export interface Gap {
   channel: string;
-  reason: "expired" | "epoch" | "slow" | "unknown" | string;
+  reason: "expired" | "epoch" | "slow" | "unknown" | (string & {});
   missed_from: string | null;
   missed_to: string | null;
   /** Where the stream goes on. */
@@ -75,13 +119,32 @@ export interface Gap {
 
 export interface Receipt {
   id: string;
-  durability: "memory" | "broker" | "fsync" | string;
+  durability: "memory" | "process" | "broker" | "fsync" | (string & {});
 }
 
-/** A refusal that a repetition would not change. `code` is the server's, or null where something else has refused. */
-export interface Refused extends Error {
-  code: string | null;
-  status: number;
+/** A refusal for good: the same request would be refused again. */
+export declare class Refused extends Error {
+  private constructor();
+  /** The server's error code; `"queue_full"` of this client; or null where something in between has refused. */
+  readonly code: string | null;
+  /** The HTTP status, or 0. */
+  readonly status: number;
+  /** Milliseconds after which the server would be asked again, where it said so. */
+  readonly retryAfter: number | null;
+}
+
+/** Some messages of a `publishMany` were not acknowledged. */
+export interface PublishError extends AggregateError {
+  /** For each message, in order: its receipt, or why there is none. */
+  readonly results: readonly (Receipt | Error)[];
+}
+
+export interface History<T = any> {
+  messages: Message<T>[];
+  /** What is missing before or between the messages. */
+  gaps: Gap[];
+  /** Where a subscription or another call goes on. */
+  cursor: string;
 }
 
 export type State = "idle" | "connecting" | "live" | "waiting" | "closed";
@@ -98,131 +161,57 @@ export interface TransportChange {
   reason: string;
 }
 
+/** A request to publish has failed, and will be repeated. */
+export interface Publishing {
+  reason: string;
+  /** Failures in a row. */
+  attempts: number;
+  /** Milliseconds until the next attempt. */
+  retry: number;
+  /** Messages that are not acknowledged. */
+  waiting: number;
+}
+
 export interface Cast {
   readonly state: State;
-  /** What messages come by at present, or came by last. */
+  /** The transport that messages come by, or came by last. */
   readonly transport: TransportName | null;
-  subscribe(channel: string, options?: { after?: Start }): Subscription;
+  /** Listen to a channel, or to several. */
+  subscribe<T = any>(channels: string | readonly string[], options?: SubscribeOptions): Subscription<T>;
   /**
    * Publish: a `Uint8Array` or `ArrayBuffer` is kept as binary, a string as text, anything else as JSON. Resolves once
    * the server has acknowledged it, and is repeated until then; it is appended once. What one page publishes keeps its
-   * order.
+   * order. Rejects with a `TypeError` for a value that JSON cannot hold, a `Refused`, a `TimeoutError`, or the signal's
+   * reason.
    */
-  publish(channel: string, data: unknown, options?: { event?: string; key?: string }): Promise<Receipt>;
+  publish(channel: string, data: unknown, options?: PublishOptions): Promise<Receipt>;
+  /** Publish several messages. Rejects with a `PublishError` if any is not acknowledged; the others are appended. */
+  publishMany(messages: Iterable<Draft>, options?: SendOptions): Promise<Receipt[]>;
+  /** What a channel has. Without a start: from the oldest message that is kept. */
+  history<T = any>(channel: string, options?: HistoryOptions): Promise<History<T>>;
   on(name: "state", listener: (change: StateChange) => void): () => void;
   on(name: "transport", listener: (change: TransportChange) => void): () => void;
+  on(name: "publishing", listener: (failure: Publishing) => void): () => void;
   close(): void;
 }
 
-/** The messages of one channel, each once and in order. Closing a `for await` closes it. */
-export interface Subscription extends AsyncIterable<Message> {
+/** The messages of its channels, each once, and in the order of its channel. Closing a `for await` closes it. */
+export interface Subscription<T = any> {
+  [Symbol.asyncIterator](): AsyncIterableIterator<Message<T>>;
+  /** Messages and gaps; only a gap has a `reason`. */
+  events(): AsyncIterableIterator<Message<T> | Gap>;
+  readonly channels: readonly string[];
+  /** For each channel the place after the last message that the application has had, once it is known. */
+  readonly cursors: Readonly<Record<string, string>>;
+  /** The first of `channels`. */
   readonly channel: string;
-  /** The place after the last message that the page has had: where another subscription would go on. */
+  /** The cursor of `channel`: where another subscription would go on. */
   readonly cursor: string | null;
-  on(name: "message", listener: (message: Message) => void): () => void;
+  on(name: "message", listener: (message: Message<T>) => void): () => void;
   on(name: "gap", listener: (gap: Gap) => void): () => void;
-  /** The server has said where it begins. */
-  on(name: "subscribed", listener: (place: { cursor: string }) => void): () => void;
-  /** It is over: what was refused will not be tried again. */
+  /** The server has said where a channel begins. */
+  on(name: "subscribed", listener: (place: { channel: string; cursor: string }) => void): () => void;
+  /** The subscription has ended: what was refused will not be tried again. */
   on(name: "error", listener: (error: Refused) => void): () => void;
   close(): void;
-}
-
-// Between the modules
-
-/** A subscription, as those see it who feed it (`subscription.js`). */
-export interface Feed extends Subscription {
-  /** Where it would be read on from. */
-  readonly place: Start;
-  /** Whether as much waits for the page as may: then nothing is taken. */
-  readonly full: boolean;
-  readonly closed: boolean;
-  refuse(failure: Failure): void;
-  /** The feed has `item`, which `cursor` is the place after; before, it was at `told`. */
-  take(told: Start, cursor: string, item?: Item): void;
-  /** Poll from the place until there is nothing more. */
-  fill(reason: string): void;
-}
-
-/** What a connection tells. */
-export type Tell = (
-  ...event:
-    | ["told", ...Told]
-    | ["refused", channel: string, failure: Failure]
-    | ["state", StateChange]
-    | ["transport", TransportChange]
-) => void;
-
-/** A message or a gap. A gap has a reason, a message never has. */
-export type Item = Message | Gap;
-
-/**
- * What a channel's feed tells: `item` and the cursor after it, or only that nothing lies before `cursor`. Who is at
- * `told` or after it has missed nothing.
- */
-export type Told = [channel: string, told: Start, cursor: string, item?: Item];
-
-/** A failure to listen or to ask. */
-export interface Failure {
-  reason: string;
-  /** The server does not want to be asked again. */
-  fatal?: boolean;
-  code?: string | null;
-  status?: number;
-  /** Milliseconds to wait, at least; -1: not at all. */
-  retry?: number;
-  /** Nobody's fault: the transport is as good as before. */
-  calm?: boolean;
-}
-
-export interface Place {
-  /** Where the channel's feed is. */
-  at: Start;
-  /** The place of the last item that was told, or where the feed began. */
-  told: Start;
-}
-
-/** A way to listen, at work. It reports to its host, and to nobody once it is closed. */
-export interface Link {
-  /** Whether heartbeats come by it. */
-  readonly beats?: boolean;
-  /** The channels that are wanted have changed. */
-  adjust(): void;
-  /** Show that you live. */
-  check(reason: string): void;
-  close(): void;
-}
-
-/** What a link may know and say. */
-export interface Host {
-  readonly net: Net;
-  readonly places: Map<string, Place>;
-  /** Whether one of the channels may have been refused, so that each is asked for by itself first. */
-  apart: boolean;
-  /** It works; `proved`: even the part that is easily cut. */
-  opened(link: Link, proved?: boolean): void;
-  /** Bytes have come; `beat`: they were a heartbeat. */
-  alive(link: Link, beat?: boolean): void;
-  item(link: Link, channel: string, cursor: string, item: Item): void;
-  /** Nothing of these channels lies before the cursor. */
-  raise(link: Link, channels: Iterable<string>, cursor: string): void;
-  refused(link: Link, channel: string, failure: Failure): void;
-  lost(link: Link, failure: Failure): void;
-}
-
-/** How to reach the server. */
-export interface Net {
-  readonly timing: Timing;
-  readonly WebSocket: any;
-  /** The pause that the server asks for before a reconnect. */
-  retry: number;
-  /** How long a long poll may wait on this network. */
-  wait: number;
-  /** Within which an answer must begin on this network. */
-  open: number;
-  say(text: string): void;
-  url(path: string, query?: Record<string, string | number>): URL;
-  token(renew?: boolean): Promise<string | null>;
-  /** Rejects with a `Failure` unless the answer is of the 2xx. */
-  ask(url: URL, init?: RequestInit): Promise<Response>;
 }

@@ -1,12 +1,18 @@
 /**
- * Texts of the wire, read and written: cursors, starts, messages, event streams. Pure: no clock, no network.
+ * Texts of the wire, read and written: cursors, starts, messages. Pure: no clock, no network.
  * To read another field of a message, add it to `types.d.ts`; `itemOf` passes on what it does not know.
  */
 
-/** @import { Gap, Item, Start } from "./types.js" */
+import { numberOf } from "./options.js";
+
+/** @import { Item, Start } from "./internal.js" */
+/** @import { Gap } from "./types.js" */
 
 const CURSOR = /^(\w{1,32})-(0|[1-9]\d{0,18})$/;
 const CHANNEL = /^[A-Za-z0-9][\w.:@-]{0,127}$/;
+const LAST_MAX = 2 ** 31; // far more than any server keeps of a channel
+const SINCE_MAX = 1e12; // seconds; later times would be written with an exponent
+const LONE_SURROGATE = /(?:^|[^\\])(?:\\\\)*\\ud[89a-f]/;
 const SEQS = 2n ** 63n; // a seq is below that, so it may exceed what a number holds
 
 /** @param {unknown} text @returns {[epoch: string, seq: bigint] | null} */
@@ -15,9 +21,9 @@ export function parseCursor(text) {
   return found && BigInt(found[2]) < SEQS ? [found[1], BigInt(found[2])] : null;
 }
 
-/** A cursor, which must be one. @param {any} text @returns {string} */
-function checkCursor(text) {
-  if (!parseCursor(text)) throw new TypeError(`"${text}" is no cursor`);
+/** A cursor, which must be one. @param {any} text @param {string} [name] @returns {string} */
+function checkCursor(text, name = "the cursor") {
+  if (!parseCursor(text)) throw new TypeError(`${name} must be a cursor as the server gave it, not ${JSON.stringify(text)}`);
   return text;
 }
 
@@ -32,16 +38,31 @@ export function compare(a, b) {
   return Number(x[1] - y[1]);
 }
 
-/** @param {string} channel */
+/** @param {unknown} channel @returns {string} */
 export function checkChannel(channel) {
-  if (!CHANNEL.test(channel)) throw new TypeError(`"${channel}" is not a channel name`);
-  return channel;
+  if (typeof channel === "string" && CHANNEL.test(channel)) return channel;
+  throw new TypeError(`"${channel}" is no channel name: use 1 to 128 of A-Z a-z 0-9 . _ : @ - and start with a letter or digit`);
+}
+
+/**
+ * Where to start, from the options of `subscribe` and `history`: `after`, `last` or `since`.
+ * @param {{ after?: any, last?: any, since?: any }} options
+ * @param {string} otherwise
+ * @returns {Start}
+ */
+export function startOf({ after, last, since }, otherwise) {
+  if ([after, last, since].filter((value) => value !== undefined).length > 1) {
+    throw new TypeError("after, last and since exclude each other: give one of them");
+  }
+  if (last !== undefined) return { last: numberOf("last", last, 0, LAST_MAX, true) };
+  if (since !== undefined) return { since: Math.round(numberOf("since", since, 0, SINCE_MAX) * 1e6) / 1e6 };
+  if (after === undefined) return otherwise;
+  return after === "latest" || after === "earliest" ? after : checkCursor(after, "after");
 }
 
 /** The field of a query or a frame that says where to start. @param {Start} start @returns {Record<string, any>} */
 export function startFields(start) {
-  if (typeof start !== "string") return start;
-  return { after: start === "latest" || start === "earliest" ? start : checkCursor(start) };
+  return typeof start === "string" ? { after: start } : start;
 }
 
 /** A message or a gap, as the page gets it. @param {any} wire @returns {Item} */
@@ -64,42 +85,39 @@ export function goesOn(cursor, place, item) {
   return !(compare(checkCursor(cursor), place) <= 0) || /** @type {Gap | undefined} */ (item)?.reason === "unknown";
 }
 
-/** @param {unknown} data what to publish @returns {{ data: unknown } | { data64: string }} */
-export function dataFields(data) {
+/**
+ * The line of a batch that publishes a message. Throws a `TypeError` where JSON would not give the values back.
+ * @param {{ channel: string, data: unknown, event?: string, key?: string }} message
+ * @returns {string}
+ */
+export function lineOf({ channel, data, event, key }) {
+  for (const [name, text] of Object.entries({ event, key })) {
+    if (text !== undefined && typeof text !== "string") throw new TypeError(`${name} must be a string`);
+  }
   if (data instanceof ArrayBuffer) data = new Uint8Array(data);
-  if (!(data instanceof Uint8Array)) return { data: data ?? null };
-  return { data64: btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join("")) };
+  const fields = data instanceof Uint8Array ? { data64: base64(data) } : { data };
+  if (data === undefined) throw new TypeError("data must not be undefined: publish null");
+  const line = JSON.stringify({ channel: checkChannel(channel), ...fields, event, key }, checkValue);
+  // JSON.stringify writes half of a surrogate pair as an escape, and nothing else that begins with \ud.
+  if (LONE_SURROGATE.test(line)) throw new TypeError("half of a surrogate pair is no text: UTF-8 cannot hold it");
+  return line;
 }
 
-/**
- * Read an event stream, however its text is cut (HTML Living Standard §9.2.6); returns what takes the text. `onEvent`
- * hears of each blank line, also of those after which a browser fires nothing: an id without data is a cursor. `data`
- * is null there. An event's name is left out, as the client reads it from the message.
- * @param {(id: string, data: string | null) => void} onEvent
- * @param {(milliseconds: number) => void} onRetry
- * @returns {(text: string) => void}
- */
-export function readEvents(onEvent, onRetry) {
-  let rest = "";
-  let id = "";
-  /** @type {string[]} */
-  let data = [];
-  let afterReturn = false;
-  return (text) => {
-    if (!text) return;
-    // A line may end with CR LF, and the cut be between the two: this LF ends no line of its own.
-    const lines = (rest + text.replace(afterReturn ? /^\n/ : "", "")).split(/\r\n|\r|\n/);
-    afterReturn = text.endsWith("\r");
-    rest = /** @type {string} */ (lines.pop());
-    for (const line of lines) {
-      const [, name, value] = /** @type {RegExpExecArray} */ (/^([^:]*):? ?(.*)$/s.exec(line));
-      if (!line) {
-        onEvent(id, data.length ? data.join("\n") : null);
-        data = [];
-      }
-      if (name === "data") data.push(value);
-      if (name === "id" && !value.includes("\0")) id = value;
-      if (name === "retry" && /^\d+$/.test(value)) onRetry(Number(value));
-    }
-  };
+/** As a replacer of `JSON.stringify`. @this {any} @param {string} name @param {unknown} value */
+function checkValue(name, value) {
+  const was = this[name];
+  const kind = Object.prototype.toString.call(value);
+  const isField = value === undefined && was === undefined && !Array.isArray(this); // left out, as everywhere
+  const faithful =
+    isField ||
+    ["boolean", "string"].includes(typeof value) ||
+    (typeof value === "number" ? Number.isFinite(value) : kind === "[object Object]" || Array.isArray(value)) ||
+    (value === null && was === null);
+  if (!faithful) throw new TypeError(`JSON has no ${String(was)} (${kind.slice(8, -1)}, at "${name}"): publish it as text`);
+  return value;
+}
+
+/** @param {Uint8Array} bytes */
+function base64(bytes) {
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 }

@@ -1,0 +1,250 @@
+/**
+ * The transports over HTTP: Server-Sent Events, long polls, short polls. A request has a fixed set of channels, so
+ * another set takes another request; channels whose names do not fit into one URL take several at a time.
+ */
+
+import { failureOf } from "./errors.js";
+import { pauseOf, poll, texts } from "./net.js";
+import { readEvents } from "./events.js";
+import { now, sleep } from "./time.js";
+import { compare, isGap, itemOf, parseCursor, startFields } from "./wire.js";
+
+/** @import { Failure, Host, Link, Place, Start } from "./internal.js" */
+
+const MANY = 100; // messages in an answer: there may be more, so ask again at once
+const SHORTEST_WAIT_MS = 800;
+const RETRY_MIN_MS = 100; // the least pause that a server can ask for
+const ROUNDS = 3; // to bring channels together; after that, a channel may be sent what it has had
+const AT_ONCE = 6; // requests: a browser's limit for one server over HTTP/1.1
+const URL_ROOM = 200; // characters of a URL beside the names: a cursor and a query
+
+/**
+ * One request: for which channels, from where, and how to ask for it as a poll. `alive` reaches the host once each of the
+ * requests at work has called it, so that none of them may fall silent.
+ * @typedef {{ link: Link, signal: AbortSignal, channels: string[], start: Start,
+ *   ask(wait?: number): Promise<number>, alive(beat?: boolean): void }} Round
+ */
+
+/**
+ * What the three transports share.
+ * @param {Host} host
+ * @param {(round: Round) => Promise<void>} run one request
+ * @param {boolean} [beats] whether heartbeats come by it
+ * @returns {Link}
+ */
+function repeat(host, run, beats) {
+  const { net, places } = host;
+  const abort = new AbortController();
+  const { signal } = abort;
+  /** The channels that are asked for, or null where the next request takes those of then. @type {Place[] | null} */
+  let asked = null;
+  const link = { beats, adjust, close: () => abort.abort() };
+  begin();
+  return link;
+
+  async function begin() {
+    await null; // channels that are added in the same turn come along
+    asked = [...places.values()];
+    try {
+      await meet();
+      if (asked) asked = [...places.values()];
+      const parts = split([...places.keys()]);
+      const alive = every(parts.length, (beat) => host.alive(link, beat));
+      await Promise.all(
+        parts.map(async (channels, index) => {
+          while (!signal.aborted) {
+            await run({
+              link,
+              signal,
+              channels,
+              start: earliest(channels),
+              ask: (wait) => ask(channels, earliest(channels), () => alive(index), wait),
+              alive: (beat) => alive(index, beat),
+            });
+          }
+        }),
+      );
+    } catch (error) {
+      if (!signal.aborted) host.lost(link, tooLong(failureOf(error)));
+    }
+  }
+
+  /** Where a request begins that has all these channels: each drops what it has had. @param {string[]} channels */
+  function earliest(channels) {
+    return channels
+      .map((channel) => places.get(channel)?.at ?? "latest")
+      .reduce((first, next) => (compare(next, first) < 0 ? next : first));
+  }
+
+  /** Channels in parts whose names fit into a URL. @param {string[]} channels */
+  function split(channels) {
+    /** @type {string[][]} */
+    const parts = [];
+    let room = 0;
+    for (const channel of channels) {
+      room -= channel.length + 1;
+      if (room < 0 || !parts.length) {
+        parts.push([]);
+        room = net.urlMax - URL_ROOM - channel.length;
+      }
+      /** @type {string[]} */ (parts.at(-1)).push(channel);
+    }
+    return parts;
+  }
+
+  /** Where the URL was refused for its length, and could be shorter, the next ones are. @param {Failure} failure */
+  function tooLong(failure) {
+    const length = places.size && Math.max(...split([...places.keys()]).map((part) => `${part}`.length));
+    if (failure.status !== 414 || split([...places.keys()]).length === places.size) return failure;
+    net.urlMax = length / 2 + URL_ROOM;
+    net.say(`a URL was too long: the next ones have at most ${Math.round(net.urlMax)} characters`);
+    return { ...failure, fatal: false, calm: true, retry: -1 };
+  }
+
+  /** Several changes in one turn are one. */
+  function adjust() {
+    if (!asked) return;
+    const before = asked;
+    asked = null;
+    queueMicrotask(() => {
+      const wanted = [...places.values()];
+      if (wanted.length === before.length && wanted.every((place) => before.includes(place))) asked = before;
+      else if (!signal.aborted) host.lost(link, { reason: "the channels have changed", calm: true, retry: -1 });
+    });
+  }
+
+  /**
+   * A request has one start. Channels that do not begin alike, or are in different lives of the log, are polled apart
+   * first, after which each has a cursor.
+   */
+  async function meet() {
+    for (let round = 0; round < ROUNDS; round += 1) {
+      /** @type {Record<string, [Start, string[]]>} */
+      const groups = {};
+      for (const [channel, { at }] of places) {
+        const apart = host.apart || (typeof at === "object" && "last" in at);
+        const group = (groups[`${parseCursor(at)?.[0] ?? JSON.stringify(at)} ${apart && channel}`] ??= [at, []]);
+        if (compare(at, group[0]) < 0) group[0] = at;
+        group[1].push(channel);
+      }
+      if (Object.keys(groups).length < 2) return;
+      host.apart = false;
+      const all = Object.values(groups).flatMap(([start, channels]) =>
+        split(channels).map((part) => /** @type {const} */ ([start, part])),
+      );
+      const next = async () => {
+        for (let group; (group = all.pop()) && !signal.aborted; ) await meetPart(...group);
+      };
+      await Promise.all(Array.from({ length: AT_ONCE }, next));
+    }
+  }
+
+  /** @param {Start} start @param {string[]} channels */
+  async function meetPart(start, channels) {
+    try {
+      await ask(channels, start, () => host.alive(link));
+    } catch (error) {
+      const failure = failureOf(error);
+      if (!failure.fatal || channels.length > 1 || signal.aborted) throw failure;
+      host.refused(link, channels[0], failure);
+    }
+  }
+
+  /**
+   * @param {string[]} channels @param {Start} start @param {() => void} alive @param {number} [wait] milliseconds
+   * @returns {Promise<number>} the number of messages
+   */
+  async function ask(channels, start, alive, wait) {
+    const { items, cursor, pause } = await poll(net, channels, start, signal, { wait });
+    if (signal.aborted) return 0;
+    alive();
+    for (const [at, item] of items) host.item(link, item.channel, at, item);
+    host.raise(link, channels, cursor);
+    if (pause) await sleep(pause, signal);
+    return items.length;
+  }
+}
+
+/**
+ * Call `task` each time that all of `count` have called, with what the first of them said.
+ * @param {number} count
+ * @param {(said?: boolean) => void} task
+ */
+function every(count, task) {
+  const called = new Set();
+  return (/** @type {number} */ index, /** @type {boolean} */ said = false) => {
+    called.add(index);
+    if (called.size < count) return;
+    called.clear();
+    task(said);
+  };
+}
+
+/** Server-Sent Events, by `fetch`: which sees the status, and can send a token. @param {Host} host */
+export function openStream(host) {
+  const { net } = host;
+  return repeat(
+    host,
+    async ({ link, signal, channels, start, alive }) => {
+      const url = net.url(`channels/${channels}`, { ...startFields(start), envelope: 1 });
+      const response = await net.ask(url, { headers: { Accept: "text/event-stream" }, signal });
+      const type = response.headers.get("Content-Type") ?? "";
+      if (!type.startsWith("text/event-stream")) throw { reason: `the answer is ${type}, no stream` };
+      net.heartbeat = pauseOf(Number(response.headers.get("Oncecast-Heartbeat")) * 1000) || net.heartbeat;
+      let first = true; // the opening, which has an id without data, as a heartbeat has
+      const read = readEvents(
+        (id, data) => {
+          if (signal.aborted) return;
+          host.opened(link);
+          const item = data && itemOf(JSON.parse(data));
+          if (item) host.item(link, item.channel, isGap(item) ? item.cursor : id, item);
+          else if (!first) alive(true);
+          if (!item || !isGap(item)) host.raise(link, channels, id);
+          first = false;
+        },
+        (milliseconds) => (net.retry = Math.max(milliseconds, RETRY_MIN_MS)),
+      );
+      for await (const text of texts(response)) {
+        if (signal.aborted) return;
+        alive();
+        read(text);
+      }
+      throw { reason: "the stream ended" };
+    },
+    true,
+  );
+}
+
+/** Ask; the server waits for a message before it answers. @param {Host} host */
+export function pollLong(host) {
+  const { net } = host;
+  /** The first poll is answered at once, the next ones wait longer and longer, to see what passes. */
+  let next = 0;
+  return repeat(host, async ({ link, signal, ask }) => {
+    const wait = Math.min(next, net.wait);
+    const asked = now();
+    try {
+      await ask(wait);
+    } catch (error) {
+      const failure = failureOf(error);
+      if (!wait || signal.aborted) throw failure;
+      const lasted = now() - asked;
+      const refused = failure.status === 400; // the server allows less
+      const calm = refused && wait > SHORTEST_WAIT_MS;
+      net.wait = Math.max(SHORTEST_WAIT_MS, Math.min(wait / 2, refused ? wait : lasted * 0.8));
+      net.say(`a long poll failed: the next one waits ${Math.round(net.wait)} ms`);
+      throw refused ? { ...failure, fatal: false, calm, retry: -1 } : failure;
+    }
+    next = Math.max(next * 2, net.open);
+    host.opened(link, wait > 0);
+  });
+}
+
+/** Ask, and again after a while. @param {Host} host */
+export function pollShort(host) {
+  return repeat(host, async ({ link, signal, ask }) => {
+    const count = await ask();
+    host.opened(link, true);
+    if (count < MANY) await sleep(host.net.timing.poll * (0.8 + 0.4 * Math.random()), signal);
+  });
+}
