@@ -29,7 +29,8 @@ from oncecast.client import AsyncClient, LinkState, StateChanged
 from oncecast.client.ladder import Ladder, Moved
 from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import ConfigurationError
-from oncecast.server.config import DEFAULT_BROKER, Settings, example_file
+from oncecast.server.config import example_file
+from oncecast.server.settings import DEFAULT_BROKER, Settings
 
 COMMANDS = [[], ["serve"], ["pub"], ["sub"], ["config"], ["config", "check"], ["config", "show"], ["config", "init"]]
 SECONDS = 20  # for a process to do what it is about to do anyway
@@ -277,6 +278,35 @@ def test_config_check() -> None:
     assert expected == result.stdout
     expected = "environment: ONCECAST_HOTS is not a setting; did you mean ONCECAST_HOST?"
     assert expected == complaint(call("config", "check", ONCECAST_HOTS="x"), 2)
+
+
+def test_config_check_of_a_file() -> None:
+    """The file is an argument, or --config's, but not two files."""
+    Path("a.toml").write_text("port = 1")
+    expected = "The settings are valid: 1 from a.toml, the rest are defaults.\n"
+    for arguments in (["a.toml"], ["--config", "a.toml"], ["a.toml", "--config", "a.toml"]):
+        assert expected == call("config", "check", *arguments).stdout
+    expected = "FILE is a.toml and --config is b.toml: give one of them"
+    assert expected == complaint(call("config", "check", "a.toml", "--config", "b.toml"), 2)
+    assert "b.toml: cannot be read: No such file or directory" == complaint(call("config", "check", "b.toml"), 2)
+
+
+@pytest.mark.parametrize("command", [["serve"], ["config", "check"], ["config", "show"]], ids=" ".join)
+def test_what_is_not_used_is_a_warning(run: list[Any], command: list[str]) -> None:
+    """In a namespace with a service named oncecast the server starts, and one line says what is ignored."""
+    result = call(*command, ONCECAST_PORT="tcp://10.0.0.1:8000", ONCECAST_SERVICE_HOST="10.0.0.1\x1b")
+    assert 0 == result.exit_code
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        "Warning: environment: ONCECAST_PORT, ONCECAST_SERVICE_HOST: ignored, as Kubernetes or Docker"
+    )
+
+
+def test_serve_overrides_a_wrong_variable(run: list[Any]) -> None:
+    """A flag's variable is not judged, beyond a warning."""
+    result = call("serve", "--port", "9", ONCECAST_PORT="eighty")
+    assert (0, 9) == (result.exit_code, run[0].port)
+    assert result.stderr.endswith('not "eighty"; ignored, as --port overrides it\n')
 
 
 def test_config_show() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -29,6 +29,7 @@ __all__ = [
     "put",
     "quietly",
     "server_option",
+    "warn",
 ]
 
 FAILED = 1  # it was asked for correctly, and did not work
@@ -103,6 +104,13 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> config.Load
     """Return the settings from flags, environment and file. Raises `Failure`."""
     with in_one_line():
         return config.load(file=file, environ=os.environ, flags=flags)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print each line on standard error; the command goes on where it is not taken."""
+    for line in lines:
+        with contextlib.suppress(OSError):
+            click.echo(f"Warning: {escaped(line)}", err=True)
 
 
 def _parse_server(_context: click.Context, _parameter: click.Parameter, value: str) -> Server:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ..server import config
-from .base import MISUSED, Failure, config_option, in_one_line, load_settings
+from .base import MISUSED, Failure, config_option, in_one_line, load_settings, warn
 from .interrupt import ending_at_once
 
 __all__ = ["serve"]
@@ -43,7 +43,9 @@ def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None,
       oncecast serve --origin https://app.example --config /etc/oncecast.toml
     """
     given = {**flags, "dev": dev or None, "public": public or None}
-    settings = load_settings(file, given).settings
+    loaded = load_settings(file, given)
+    warn(loaded.warnings)
+    settings = loaded.settings
     with ending_at_once():
         from ..server.run import run  # here, so that the other commands start without a server's imports
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..server.config import DEFAULT_FILE, example_file, to_toml
-from .base import MISUSED, Failure, config_option, load_settings, put
+from .base import MISUSED, Failure, config_option, load_settings, put, warn
 
 __all__ = ["config"]
 
@@ -25,18 +25,23 @@ def config() -> None:
 
 
 @config.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @config_option
-def check(file: Path | None) -> None:
+def check(path: Path | None, file: Path | None) -> None:
     """Check the settings file and the ONCECAST_ variables.
 
-    Says where the settings come from, or names the first mistake and exits with 2.
+    FILE is the settings file, as --config names it too. Prints where the settings come from and warns of what is not
+    used; or names the first mistake, and exits with 2.
 
     \b
     Examples:
       oncecast config check
-      oncecast config check --config /etc/oncecast.toml && systemctl restart oncecast
+      oncecast config check /etc/oncecast.toml && systemctl restart oncecast
     """
-    loaded = load_settings(file, {})
+    if path is not None and file is not None and path != file:
+        raise Failure(f"FILE is {path} and --config is {file}: give one of them", MISUSED)
+    loaded = load_settings(path or file, {})
+    warn(loaded.warnings)
     read = [] if loaded.file is None else [str(loaded.file)]
     counted = Counter(source for source in loaded.sources.values() if source != "default")
     variables = sorted(source for source in counted if source not in read)
@@ -56,6 +61,7 @@ def show(file: Path | None) -> None:
       ONCECAST_PORT=9000 oncecast config show | grep -v default
     """
     loaded = load_settings(file, {})
+    warn(loaded.warnings)
     put(to_toml(loaded.settings, loaded.sources), nl=False)
 
 

@@ -35,9 +35,10 @@ SECONDS = 30.0  # what takes longer has failed
 PROGRAM = """
 import sys, pathlib
 from oncecast.server import config
+from oncecast.server.config import sources
 from oncecast.server.run import run
 read = lambda: config.load(file=pathlib.Path(sys.argv[1]), environ={}, flags={}).settings
-config._check_together = lambda settings, sources: None  # which would not have a memory broker for each worker
+sources.check_together = lambda settings, sources: None  # which would not have a memory broker for each worker
 sys.exit(run(read(), read))
 """
 BASE = 'workers = 2\nbroker = "memory://"\n'

@@ -1,0 +1,86 @@
+"""Settings that are each well formed but can't hold together.
+
+Invariant: an error names both settings, and the source of the one that is most likely wrong. A broker's URL is never
+repeated in one, as it can hold a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import NoReturn
+
+from ...errors import ConfigurationError
+from ..cores import worker_count
+from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings
+
+__all__ = ["check_together"]
+
+_LATER_BROKERS = ("redis", "kafka", "amqp", "nats")
+
+
+def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Raise `ConfigurationError` for the first contradiction. `sources` is as `Loaded` has it."""
+    _check_tls(settings, sources)
+    _check_address(settings, sources)
+    _check_broker(settings, sources)
+    _check_sizes(settings, sources)
+
+
+def _check_tls(settings: Settings, sources: Mapping[str, str]) -> None:
+    for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if getattr(settings, given) is not None and getattr(settings, missing) is None:
+            _fail(sources, given, f"TLS needs tls_cert and tls_key, and {missing} is not set: set both or neither")
+
+
+def _check_address(settings: Settings, sources: Mapping[str, str]) -> None:
+    if not (settings.public or settings.dev or _is_loopback(settings.host)):
+        every = "binding to all interfaces" if settings.host in ("0.0.0.0", "::") else f"binding to {settings.host}"  # noqa: S104
+        _fail(sources, "host", f"{every} lets anyone publish who can reach it; give --public if that is meant")
+
+
+def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:
+    scheme = settings.broker.partition(":")[0].lower()
+    if scheme in _LATER_BROKERS:
+        _fail(sources, "broker", f"{scheme}:// is not in this version; use {DEFAULT_BROKER} or {MEMORY}")
+    if settings.broker != MEMORY and not (settings.broker.startswith(SQLITE) and settings.broker != SQLITE):
+        later = ", ".join(f"{name}://" for name in _LATER_BROKERS)
+        known = f"use {SQLITE}FILE or {MEMORY} ({later} are not in this version)"
+        _fail(sources, "broker", f"not a broker URL that is known; {known}")
+    if settings.broker != MEMORY:
+        return
+    if (count := worker_count(settings.workers)) > 1:
+        text = f"{count} processes can't share the broker {MEMORY}; use broker = {DEFAULT_BROKER}, or workers = 1"
+        _fail(sources, "workers", text)
+    if settings.durability == "fsync":
+        text = (
+            f'fsync needs a file, and the broker is {MEMORY}; use broker = {DEFAULT_BROKER}, or durability = "process"'
+        )
+        _fail(sources, "durability", text)
+
+
+def _check_sizes(settings: Settings, sources: Mapping[str, str]) -> None:
+    limits, kept = settings.limits, settings.retention
+    head = {"limits.url_bytes": limits.url_bytes}, {"limits.header_bytes": limits.header_bytes}, "a head has its URL"
+    log = {"limits.message_bytes": limits.message_bytes}, {"retention.bytes": kept.bytes}, "the log must hold a message"
+    for small, large, why in (head, log):
+        ((name, size),) = small.items()
+        ((other, bound),) = large.items()
+        if size > bound:
+            key = other if sources[name] == "default" else name
+            _fail(sources, key, f"{name} = {size} is above {other} = {bound}, but {why}: lower {name} or raise {other}")
+
+
+def _fail(sources: Mapping[str, str], key: str, text: str) -> NoReturn:
+    source = sources[key]
+    # A variable or a flag is named after its key; a file is not.
+    named = source if source.startswith(("--", "ONCECAST_")) else f"{source}: {key}"
+    raise ConfigurationError(f"{named}: {text}")
+
+
+def _is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach the host. A name other than localhost could be any address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,99 @@
+"""Settings that can't hold together: each pair is refused with both names."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.server.config.conftest import load, mistake
+
+
+@pytest.mark.parametrize(
+    "toml, environ, flags, expected",
+    [
+        (
+            'tls_cert = "c"',
+            {},
+            {},
+            "oncecast.toml: tls_cert: TLS needs tls_cert and tls_key, and tls_key is not set: set both or neither",
+        ),
+        (
+            "",
+            {"ONCECAST_TLS_KEY": "k"},
+            {},
+            "ONCECAST_TLS_KEY: TLS needs tls_cert and tls_key, and tls_cert is not set: set both or neither",
+        ),
+        (
+            "",
+            {},
+            {"host": "0.0.0.0"},
+            "--host: binding to all interfaces lets anyone publish who can reach it; give --public if that is meant",
+        ),
+        (
+            "host = '10.0.0.7'",
+            {},
+            {},
+            "oncecast.toml: host: binding to 10.0.0.7 lets anyone publish who can reach it;"
+            " give --public if that is meant",
+        ),
+        (
+            "",
+            {},
+            {"broker": "redis://:secret@h"},
+            "--broker: redis:// is not in this version; use sqlite:///oncecast.db or memory://",
+        ),
+        (
+            "broker = 'mysql://:secret@h'",
+            {},
+            {},
+            "oncecast.toml: broker: not a broker URL that is known; use sqlite:///FILE or memory://"
+            " (redis://, kafka://, amqp://, nats:// are not in this version)",
+        ),
+        (
+            "workers = 4\ndev = true",
+            {},
+            {},
+            "oncecast.toml: workers: 4 processes can't share the broker memory://; use broker = sqlite:///oncecast.db,"
+            " or workers = 1",
+        ),
+        (
+            "dev = true",
+            {"ONCECAST_DURABILITY": "fsync"},
+            {},
+            "ONCECAST_DURABILITY: fsync needs a file, and the broker is memory://; use broker = sqlite:///oncecast.db,"
+            ' or durability = "process"',
+        ),
+        (
+            "[retention]\nbytes = 65536",
+            {},
+            {},
+            "oncecast.toml: retention.bytes: limits.message_bytes = 1048576 is above retention.bytes = 65536, but the"
+            " log must hold a message: lower limits.message_bytes or raise retention.bytes",
+        ),
+        (
+            "",
+            {"ONCECAST_LIMITS__URL_BYTES": "65536"},
+            {},
+            "ONCECAST_LIMITS__URL_BYTES: limits.url_bytes = 65536 is above limits.header_bytes = 16384, but a head has"
+            " its URL: lower limits.url_bytes or raise limits.header_bytes",
+        ),
+    ],
+)
+def test_contradictions(toml: str, environ: dict[str, str], flags: dict[str, object], expected: str) -> None:
+    """Settings that can't hold together are refused with the source and the cure, and without a broker's password."""
+    assert expected == mistake(toml, environ, flags)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"host": "0.0.0.0", "public": True},
+        {"host": "0.0.0.0", "dev": True},
+        {"host": "localhost"},
+        {"host": "::1"},
+        {"host": "127.8.8.8"},
+        {"tls_cert": "c", "tls_key": "k"},
+    ],
+)
+def test_what_does_not_contradict(flags: dict[str, object]) -> None:
+    """What is asked for outright, and what only this machine reaches, is let through."""
+    assert flags == {key: getattr(load(flags=flags).settings, key) for key in flags}

@@ -1,0 +1,44 @@
+"""The settings as text: the example file, and what holds."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+from oncecast.server import config
+from oncecast.server.settings import DEFAULT_BROKER, ChannelRule, Limits, Retention, Settings
+from tests.server.config.conftest import load
+
+
+def test_example_file_is_the_defaults() -> None:
+    """The example sets nothing as it stands, and the defaults once every setting is uncommented."""
+    example = config.example_file()
+    assert Settings(broker=DEFAULT_BROKER) == load(example).settings
+    settings = load(re.sub(r"(?m)^#(?! )", "", example)).settings
+    rule = ChannelRule(messages=10_000, seconds=3600.0, lag="resume")
+    expected = Settings(broker=DEFAULT_BROKER, tls_cert="cert.pem", tls_key="key.pem", channels={"ticker.*": rule})
+    assert expected == settings
+
+
+def test_example_file_explains_every_key() -> None:
+    """Each setting in the example stands below a line that explains it."""
+    lines = config.example_file().splitlines()
+    settings = [n for n, line in enumerate(lines) if re.match("#[a-z_]+ = ", line)]
+    assert len(load().sources) + 3 == len(settings)
+    assert [] == [lines[n] for n in settings if not re.fullmatch(r"# [A-Z].+\.", lines[n - 1])]
+
+
+def test_to_toml_round_trip() -> None:
+    """What is written reads back to the same settings."""
+    settings = Settings(
+        host="::1",
+        origins=("https://a.example",),
+        tls_cert='we"ird\\\x7f\x01é.pem',
+        tls_key="k",
+        limits=Limits(wait_seconds=0.5),
+        retention=Retention(messages=5),
+        channels={"a.*": ChannelRule(seconds=1.5), "b": ChannelRule(lag="latest")},
+    )
+    text = config.to_toml(settings)
+    assert settings == load(text).settings
+    assert {"limits", "retention", "channels"} <= set(tomllib.loads(text))

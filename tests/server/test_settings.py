@@ -1,0 +1,41 @@
+"""What holds for one channel, and for one process's descriptors."""
+
+from __future__ import annotations
+
+import pytest
+
+from oncecast.server import settings
+from oncecast.server.settings import ChannelRule, Limits
+from tests.server.config.conftest import load
+
+
+@pytest.mark.parametrize(
+    "channel, expected",
+    [
+        ("other", ChannelRule(messages=7, seconds=70.0)),
+        ("a.b", ChannelRule(messages=1, seconds=70.0)),
+        ("a.b.c", ChannelRule(messages=7, seconds=2.0, lag="latest")),
+        ("a.b.c.d", ChannelRule(messages=7, seconds=70.0)),
+    ],
+)
+def test_rule_for(channel: str, expected: ChannelRule) -> None:
+    """The exact name wins over prefixes, the longest prefix over shorter ones, and [retention] fills the rest."""
+    loaded = load(
+        "[retention]\nmessages = 7\nseconds = 70\n"
+        '[channels."a.*"]\nmessages = 1\n[channels."a.b.*"]\nseconds = 2\nlag = "latest"\n[channels."a.b.c.d"]\n'
+    )
+    assert expected == settings.rule_for(loaded.settings, channel)
+
+
+def test_rule_for_every_channel() -> None:
+    """The pattern * fits every name, and loses against any other that fits."""
+    loaded = load('[channels."*"]\nlag = "disconnect"\n[channels."x*"]\nlag = "latest"')
+    assert ["disconnect", "latest"] == [settings.rule_for(loaded.settings, name).lag for name in ("y", "x")]
+
+
+@pytest.mark.parametrize(
+    "configured, files, expected", [(0, 1024, 960), (100, 1024, 100), (5000, 1024, 960), (0, 8, 1)]
+)
+def test_connection_ceiling(configured: int, files: int, expected: int) -> None:
+    """Connections stay below the limit on open files, whatever is configured."""
+    assert expected == settings.connection_ceiling(Limits(connections=configured), files)
