@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from oncecast.server import settings
-from oncecast.server.settings import ChannelRule, Limits
-from tests.server.config.conftest import load
+from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+
+RULES = {
+    "a.*": ChannelRule(messages=1),
+    "a.b.*": ChannelRule(seconds=2.0, lag="latest"),
+    "a.b.c.d": ChannelRule(),
+}
 
 
 @pytest.mark.parametrize(
@@ -20,17 +25,14 @@ from tests.server.config.conftest import load
 )
 def test_rule_for(channel: str, expected: ChannelRule) -> None:
     """The exact name wins over prefixes, the longest prefix over shorter ones, and [retention] fills the rest."""
-    loaded = load(
-        "[retention]\nmessages = 7\nseconds = 70\n"
-        '[channels."a.*"]\nmessages = 1\n[channels."a.b.*"]\nseconds = 2\nlag = "latest"\n[channels."a.b.c.d"]\n'
-    )
-    assert expected == settings.rule_for(loaded.settings, channel)
+    given = Settings(retention=Retention(messages=7, seconds=70.0), channels=RULES)
+    assert expected == settings.rule_for(given, channel)
 
 
 def test_rule_for_every_channel() -> None:
     """The pattern * fits every name, and loses against any other that fits."""
-    loaded = load('[channels."*"]\nlag = "disconnect"\n[channels."x*"]\nlag = "latest"')
-    assert ["disconnect", "latest"] == [settings.rule_for(loaded.settings, name).lag for name in ("y", "x")]
+    given = Settings(channels={"*": ChannelRule(lag="disconnect"), "x*": ChannelRule(lag="latest")})
+    assert ["disconnect", "latest"] == [settings.rule_for(given, name).lag for name in ("y", "x")]
 
 
 @pytest.mark.parametrize(
