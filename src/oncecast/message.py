@@ -148,13 +148,15 @@ EARLIEST = Start(StartKind.EARLIEST)
 class Page(msgspec.Struct, frozen=True, gc=False):
     """What a read of a broker's history found: the messages of the channels above `after`, in order, all up to `upto`.
 
-    `after` is the place that the start came to. `marks` has each channel's trimmed mark.
+    `after` is the place that the start came to. `marks` has each channel's trimmed mark. For `last=N`, `floors` has for
+    each channel the number that its N newest messages are above.
     """
 
     after: int
     messages: list[Message]
     upto: int
     marks: Mapping[str, Mark]
+    floors: Mapping[str, int] = {}
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -12,23 +12,24 @@ from hypothesis import strategies as st
 from oncecast.brokers import memory
 from oncecast.brokers.base import KEY_SECONDS
 from oncecast.brokers.memory import MemoryBroker, new_epoch
-from oncecast.errors import UsageError
-from oncecast.message import Cursor, Draft
-from oncecast.testing.broker import CHECKS, Bench, check_broker
+from oncecast.errors import Refusal, UsageError
+from oncecast.message import EARLIEST, Cursor, Draft
+from oncecast.testing.broker import CHECKS, Bench, Lab, check_broker
 from oncecast.testing.clock import EPOCH_SECONDS, FakeClock
 
 
 def bench(wall: Callable[[], float]) -> Bench:
     """An open memory broker that keeps what it delivers."""
-    made = Bench(MemoryBroker("e", wall), lambda condition: None)
-    made.broker.open(made)
+    lab = Lab(lambda: MemoryBroker("e", wall))
+    made = Bench(lab.make(), lab)
+    made.start()
     return made
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_it_keeps_the_contract(name: str) -> None:
     """It passes every check that a broker must pass."""
-    check_broker(lambda: MemoryBroker("k3f9x2", FakeClock().wall), name)
+    check_broker(lambda: Lab(lambda: MemoryBroker("k3f9x2", FakeClock().wall)), name)
 
 
 def test_numbers_go_up_by_one() -> None:
@@ -89,14 +90,32 @@ def test_every_key_may_have_expired_at_once() -> None:
 
 
 def test_it_serves_one_node() -> None:
-    """A second sink is our own mistake, and so is publishing before there is one."""
-    broker = MemoryBroker("e", FakeClock().wall)
-    with pytest.raises(UsageError, match="Open the broker"):
-        broker.publish((Draft("a", b"1"),), lambda outcomes: None)
-    sink = Bench(broker, lambda condition: None)
-    broker.open(sink)
-    with pytest.raises(UsageError, match="open already"):
-        broker.open(sink)
+    """A second start is our own mistake, and so is a read; what is published before the first is refused."""
+    lab = Lab(lambda: MemoryBroker("e", FakeClock().wall))
+    made = Bench(lab.make(), lab)
+    assert ["unavailable"] == [
+        outcome.code for outcome in made.publish(Draft("a", b"1")) if isinstance(outcome, Refusal)
+    ]
+    made.start()
+    with pytest.raises(UsageError, match="started already"):
+        made.start()
+    with pytest.raises(UsageError, match="no history"):
+        made.broker.read(("a",), EARLIEST, 1, 1, lambda answer: None)
+
+
+def test_a_delivery_that_fails_is_not_acknowledged() -> None:
+    """The publisher is refused and the node told; nothing is taken after that, as it would leave a hole."""
+
+    class Deaf(Bench):
+        def receive(self, messages: object, /) -> None:
+            raise ValueError("defect")
+
+    lab = Lab(lambda: MemoryBroker("e", FakeClock().wall))
+    made = Deaf(lab.make(), lab)
+    made.start()
+    refused = [outcome for _ in range(2) for outcome in made.publish(Draft("a", b"1"))]
+    assert ["internal"] * 2 == [outcome.code for outcome in refused if isinstance(outcome, Refusal)]
+    assert ["broker: a delivery failed: ValueError('defect')"] == made.failures
 
 
 @given(st.binary(min_size=8, max_size=16))

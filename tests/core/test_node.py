@@ -17,6 +17,7 @@ from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Message, Reason, Receipt, Retention, Start, StartKind
 from oncecast.testing.clock import FakeClock, Turns
+from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
 
 
@@ -71,6 +72,7 @@ class Bench:
             monotonic=self.clock.monotonic,
             schedule=self.turns.schedule,
         )
+        run_now(self.node.start())
 
     def publish(self, channels: str, data: bytes = b"1") -> list[Outcome]:
         """Publish a message for each letter in one batch, and return the outcomes."""
@@ -207,10 +209,10 @@ def test_each_channel_is_kept_as_its_policy_says() -> None:
     bench = Bench(a=ChannelPolicy(Retention(messages=1)), b=ChannelPolicy(Retention(seconds=5)))
     bench.publish("aab")
     bench.clock.jump(3600)
-    bench.node.trim()
+    bench.node.tick()
     assert [2, 3] == seqs(bench.poll("ab", EARLIEST))
     bench.clock.advance(6)
-    bench.node.trim()
+    bench.node.tick()
     assert [2] == seqs(bench.poll("ab", EARLIEST))
 
 
@@ -281,6 +283,7 @@ class Late:
             monotonic=self.clock.monotonic,
             schedule=self.turns.schedule,
         )
+        run_now(self.node.start())
 
     def append(self, channels: str) -> None:
         """Let another node publish a message for each letter, not heard of yet."""
@@ -430,7 +433,7 @@ def test_a_history_that_fails_is_a_refusal() -> None:
 def test_a_refusal_that_comes_at_once_is_raised() -> None:
     """Then nothing has been said yet, and no subscription is left behind."""
     late = Late("aaaa")
-    late.broker.close()
+    run_now(late.broker.stop())
     with pytest.raises(Refusal):
         late.subscribe("a", EARLIEST)
     assert 0 == late.node.hub.subscriptions
@@ -643,12 +646,14 @@ def test_who_lagged_skips_to_the_newest_where_the_window_knows_it(
 def test_a_broker_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever runs the node hears why, once set to; the operator in any case."""
     late = Late()
-    late.node.fail("first")
+    other = Late()
+    other.node.fail("without anybody to tell")
     heard: list[str] = []
     late.node.on_failure = heard.append
     late.node.fail("the file is gone")
+    late.node.fail("and again")
     assert (["the file is gone"], "the file is gone") == (heard, late.node.failed)
-    assert ["first", "the file is gone"] == caplog.messages
+    assert ["without anybody to tell", "the file is gone"] == caplog.messages
 
 
 def test_an_opening_fills_the_window() -> None:
@@ -674,6 +679,7 @@ def test_a_cursor_from_a_hole_is_of_a_lost_end() -> None:
         monotonic=clock.monotonic,
         schedule=Turns().schedule,
     )
+    run_now(node.start())
     for seq, reasons in ((1, []), (2, [Reason.UNKNOWN]), (10, [Reason.UNKNOWN]), (11, [])):
         place = node.log.resolve(("a",), after(Cursor("e", seq)))
         assert reasons == [gap.reason for gap in place.gaps]

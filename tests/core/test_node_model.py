@@ -22,6 +22,7 @@ from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Kind, Message, Reason, Retention, Start, StartKind
 from oncecast.testing.clock import FakeClock, Turns
+from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
 from oncecast.testing.witness import Ledger, Witness
 
@@ -184,11 +185,17 @@ class NodeMachine(RuleBasedStateMachine):
             monotonic=self.clock.monotonic,
             schedule=self.turns.schedule,
         )
+        run_now(self.node.start())
         self.node.hub._on_fault = self.fault
+        self.node.on_failure = self.failure
 
     def fault(self, error: Exception) -> None:
         """A client that breaks its promise ends the run, and is not only logged."""
         raise error
+
+    def failure(self, reason: str) -> None:
+        """A node that fails ends the run."""
+        raise AssertionError(reason)
 
     # -- what the clients ask
 
@@ -277,7 +284,7 @@ class NodeMachine(RuleBasedStateMachine):
     def trim_in_memory(self, seconds: int) -> None:
         """Time passes, and the window lets go of what is old."""
         self.clock.advance(seconds)
-        self.node.trim()
+        self.node.tick()
 
     @precondition(lambda self: self.broker.reads)
     @rule(which=st.integers(0, 20))

@@ -16,6 +16,7 @@ from oncecast.http.service import Asset
 from oncecast.message import Kind, Message
 from oncecast.policy.origin import Origins
 from oncecast.server.pages import load_pages
+from oncecast.testing.driver import run_now
 
 if TYPE_CHECKING:
     from tests.server.conftest import Answer, Bench
@@ -261,7 +262,7 @@ def test_no_line_break_gets_into_an_event(bench: Bench, ask: Ask, break_: str) -
 
 def test_a_publish_that_the_broker_refuses(ask: Ask, bench: Bench) -> None:
     """A refusal of the broker is the answer, with the time to wait."""
-    bench.broker.close()
+    run_now(bench.broker.stop())
     answer = ask("POST", A, b"1")
     assert (503, "unavailable", "1") == (answer.status, answer.code, answer.headers["retry-after"])
 
@@ -354,7 +355,7 @@ def test_a_batch_counts_against_the_flood_guard(bench: Bench, parse: Parse) -> N
 
 def test_a_batch_that_the_broker_refuses(ask: Ask, bench: Bench) -> None:
     """Each line of a batch has the broker's refusal."""
-    bench.broker.close()
+    run_now(bench.broker.stop())
     answer = ask("POST", "/v1/publish", b'{"channel":"a","data":1}\nx')
     assert ["unavailable", "data_invalid"] == [line["error"]["code"] for line in lines(answer)]
 

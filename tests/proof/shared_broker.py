@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from oncecast.brokers.base import Done, Opening, Sink
+from oncecast.brokers.base import Capabilities, Done, Opening, Read, Sink
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.message import Draft, Message
+from oncecast.message import Draft, Message, Start
+from oncecast.testing.driver import run_now
 
 __all__ = ["NodeBroker", "SharedBroker"]
 
@@ -23,7 +24,7 @@ class SharedBroker:
         self.messages: list[Message] = []
         self.core = MemoryBroker(epoch, wall)
         self._sinks: list[Sink] = []
-        self.core.open(self)
+        run_now(self.core.start(self))
 
     def node(self) -> NodeBroker:
         """Return a broker for one more node."""
@@ -33,7 +34,7 @@ class SharedBroker:
         """Follow from here on; what was before is in the opening."""
         self._sinks.append(sink)
         messages = tuple(self.messages)
-        return Opening(head=messages[-1].seq if messages else 0, recent=messages)
+        return Opening(self.epoch, head=messages[-1].seq if messages else 0, recent=messages)
 
     def leave(self, sink: Sink) -> None:
         """Follow no longer."""
@@ -45,7 +46,25 @@ class SharedBroker:
         for sink in tuple(self._sinks):
             sink.receive(messages)
 
+    def begin(self, opening: Opening, /) -> None:
+        """Begin empty."""
+
     def skip(self, seq: int, /) -> None:
+        """A memory broker never does."""
+
+    def advance(self, seq: int, /) -> None:
+        """A memory broker never does."""
+
+    def hole(self, before: int, after: int, /) -> None:
+        """A memory broker never does."""
+
+    def wanted(self, channels: Sequence[str], seq: int, /) -> None:
+        """A memory broker never does."""
+
+    def away(self, reason: str, /) -> None:
+        """A memory broker never does."""
+
+    def back(self) -> None:
         """A memory broker never does."""
 
     def fail(self, reason: str, /) -> None:
@@ -53,26 +72,35 @@ class SharedBroker:
 
 
 class NodeBroker:
-    """The shared broker, as one node sees it. It can be opened again once it was closed."""
+    """The shared broker, as one node sees it. It can be started again once it was stopped."""
 
-    durability = "memory"
-    history = None
+    capabilities = Capabilities("memory", history=False)
 
     def __init__(self, shared: SharedBroker) -> None:
         self.epoch = shared.epoch
         self._shared = shared
         self._sink: Sink | None = None
 
-    def open(self, sink: Sink) -> Opening:
+    async def start(self, sink: Sink) -> None:
         """Begin to hand every message to `sink`."""
         self._sink = sink
-        return self._shared.join(sink)
+        sink.begin(self._shared.join(sink))
+
+    def read(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int, done: Read) -> None:
+        """There is no history."""
+        raise NotImplementedError
+
+    def want(self, channels: Sequence[str]) -> None:
+        """Every channel is delivered."""
+
+    def unwant(self, channels: Sequence[str]) -> None:
+        """Every channel is delivered."""
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts for all nodes, and answer at once."""
         self._shared.core.publish(drafts, done)
 
-    def close(self) -> None:
+    async def stop(self) -> None:
         """Leave; the other nodes go on."""
         if self._sink is not None:
             self._shared.leave(self._sink)

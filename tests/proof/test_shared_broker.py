@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oncecast.brokers.base import Outcome
 from oncecast.message import Draft, Receipt
-from oncecast.testing.broker import Bench
+from oncecast.testing.broker import Bench, Lab
 
 from .shared_broker import SharedBroker
 
@@ -14,15 +14,15 @@ def test_nodes_follow_one_log() -> None:
     shared = SharedBroker("e", lambda: 1.0)
     outcomes: list[Outcome] = []
     nodes = [shared.node() for _ in range(3)]
-    sinks = [Bench(node, lambda condition: None) for node in nodes]
-    assert {("e", "memory")} == {(node.epoch, node.durability) for node in nodes}
-    nodes[0].open(sinks[0])
-    nodes[1].open(sinks[1])
+    sinks = [Bench(node, Lab(shared.node)) for node in nodes]
+    sinks[0].start()
+    sinks[1].start()
     nodes[0].publish([Draft("a", b"1", key="k")], outcomes.extend)
     nodes[1].publish([Draft("a", b"1", key="k"), Draft("b", b"2")], outcomes.extend)
-    opening = nodes[2].open(sinks[2])
-    nodes[0].close()
-    nodes[0].close()
+    sinks[2].start()
+    opening = sinks[2].opening
+    sinks[0].stop()
+    sinks[0].stop()
     nodes[1].publish([Draft("a", b"3")], outcomes.extend)
     assert [1, 1, 2, 3] == [outcome.seq for outcome in outcomes if isinstance(outcome, Receipt)]
     assert [1, 2, 3] == [message.seq for message in sinks[1].messages]

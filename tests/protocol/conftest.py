@@ -13,6 +13,7 @@ from oncecast.core.subscription import Lag
 from oncecast.message import Draft, Kind, Receipt, Retention
 from oncecast.protocol.base import Listener, Settings
 from oncecast.testing.clock import FakeClock, Turns
+from oncecast.testing.driver import run_now
 
 
 class FakeLink:
@@ -72,6 +73,7 @@ class Rig:
             monotonic=self.clock.monotonic,
             schedule=self.turns.schedule,
         )
+        run_now(self.node.start())
 
     def link(self) -> FakeLink:
         """Return a new connection."""

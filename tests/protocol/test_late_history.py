@@ -16,6 +16,7 @@ from oncecast.protocol.base import Reply, parse_query
 from oncecast.protocol.events import RETRY_MS, SseStream
 from oncecast.protocol.long_poll import LongPoll
 from oncecast.protocol.websocket import RawSocket, V1Socket
+from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, Role, WebSocketConnection
 
@@ -34,6 +35,7 @@ def late(rig: Any) -> Any:
         monotonic=rig.clock.monotonic,
         schedule=rig.turns.schedule,
     )
+    run_now(rig.node.start())
     return rig
 
 
@@ -133,7 +135,7 @@ def test_a_history_that_fails_ends_the_stream(late: Any) -> None:
 
 def test_a_history_that_refuses_at_once_is_an_answer_of_its_own(late: Any) -> None:
     """Nothing has been written: the client gets 503, not a stream."""
-    late.broker.close()
+    run_now(late.broker.stop())
     link = late.link()
     with pytest.raises(Refusal):
         SseStream(
@@ -230,7 +232,7 @@ def test_a_history_that_fails_closes_the_socket(late: Any) -> None:
 @pytest.mark.parametrize("kind", [V1Socket, RawSocket])
 def test_a_socket_that_can_not_begin_leaves_nothing(late: Any, kind: Callable[..., Any]) -> None:
     """A history that refuses at once is the answer to the handshake, whichever channel it was."""
-    late.broker.close()
+    run_now(late.broker.stop())
     with pytest.raises(Refusal):
         Socket(late, kind, "after=earliest", ("d", "c"))
     assert 0 == late.node.hub.subscriptions
@@ -330,7 +332,7 @@ def test_a_history_that_fails_is_a_long_polls_answer(late: Any) -> None:
     assert [REFUSAL] == answers
     _, _, answers = long(late, "after=e-5&wait=25")
     late.broker.look(0)
-    late.broker.close()
+    run_now(late.broker.stop())
     late.broker.answer()
     assert "unavailable" == getattr(answers[0], "code", None)
     assert 0 == late.node.hub.subscriptions

@@ -13,6 +13,7 @@ from oncecast.errors import Refusal
 from oncecast.message import Draft, Kind, Retention
 from oncecast.protocol.base import Settings, parse_query
 from oncecast.protocol.websocket import CLOSE_SECONDS, READ_BYTES, RawSocket, V1Socket
+from oncecast.testing.driver import run_now
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, PingReceived, Role, WebSocketConnection
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
@@ -272,7 +273,7 @@ def test_the_number_of_channels_is_limited(rig: Any) -> None:
 
 def test_a_refused_publish_is_an_error_with_its_ref(rig: Any) -> None:
     """What the broker refuses is not acknowledged."""
-    rig.broker.close()
+    run_now(rig.broker.stop())
     error = v1(rig).ask(type="publish", channel="c", data=1, ref=3)
     assert ("error", "unavailable", 3) == (error["type"], error["code"], error["ref"])
 
@@ -470,7 +471,7 @@ def test_raw_is_closed_by_a_gap_on_the_way(rig: Any) -> None:
 
 def test_raw_is_closed_where_its_publish_is_refused(rig: Any) -> None:
     """The broker's refusal has no other way to be said."""
-    rig.broker.close()
+    run_now(rig.broker.stop())
     peer = raw(rig)
     peer.socket.received(peer.codec.text(b"x"))
     assert 1013 == peer.close()[0]

@@ -31,6 +31,7 @@ from oncecast.server.connection import Connection
 from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
+from oncecast.testing.driver import run_now
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, ProtocolFailed, Role, WebSocketConnection
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
@@ -162,6 +163,7 @@ class Bench:
             monotonic=self.now,
             schedule=self.scheduled.append,
         )
+        run_now(node.start())
         self.app = App(
             node,
             rules=Rules(

@@ -18,7 +18,8 @@ from oncecast.errors import ConfigurationError
 from oncecast.message import LATEST, Draft
 from oncecast.protocol.events import sse_format
 from oncecast.server.build import build_app, build_broker, build_node, build_policy
-from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import MEMORY, ChannelRule, Limits, Retention, Settings
+from oncecast.testing.driver import run_now
 
 
 class Nobody:
@@ -37,20 +38,24 @@ class Nobody:
 def node_of(settings: Settings, schedule: Callable[[Callable[[], None]], object]) -> Node:
     """Return a node for these settings."""
     policy = build_policy(lambda: settings)
-    broker = build_broker(settings, policy, schedule)
-    return build_node(settings, broker, policy, monotonic=time.monotonic, schedule=schedule)
+    broker = build_broker(settings, policy)
+    node = build_node(settings, broker, policy, monotonic=time.monotonic, schedule=schedule)
+    if settings.broker == MEMORY:
+        run_now(node.start())
+    return node
 
 
 def broker_of(url: str) -> Broker:
     """Return the broker that a URL names."""
     settings = Settings(broker=url, durability="fsync", retention=Retention(key_seconds=5))
-    return build_broker(settings, build_policy(lambda: settings), lambda callback: None)
+    return build_broker(settings, build_policy(lambda: settings))
 
 
 def test_the_memory_broker_has_a_new_epoch_each_time() -> None:
     """A restart is another life of the log: the cursors of the last one may not be taken for this one's."""
     first, second = broker_of("memory://"), broker_of("memory://")
     assert isinstance(first, MemoryBroker)
+    assert isinstance(second, MemoryBroker)
     assert first.epoch != second.epoch
 
 
@@ -65,7 +70,7 @@ def test_a_file_is_a_broker(url: str, path: str) -> None:
     """After three slashes comes a path; a fourth begins one from the root."""
     broker = broker_of(url)
     assert isinstance(broker, SqliteBroker)
-    assert (Path(path), "fsync") == (broker.path, broker.durability)
+    assert (Path(path), "fsync") == (broker.path, broker.capabilities.durability)
 
 
 def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:

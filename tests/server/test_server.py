@@ -295,7 +295,7 @@ async def test_a_task_that_failed_is_reported_and_does_not_stop_the_stop(
         failed.set()
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(site.server.node, "trim", fail)
+    monkeypatch.setattr(site.server.node, "tick", fail)
     await asyncio.wait_for(failed.wait(), SECONDS)
     await asyncio.sleep(0)
     with caplog.at_level(logging.ERROR, "oncecast.server"):
@@ -308,7 +308,7 @@ async def test_the_log_is_trimmed(open_site: Open, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "TRIM_SECONDS", 0.0)
     site = await open_site()
     trimmed = asyncio.Event()
-    monkeypatch.setattr(site.server.node, "trim", trimmed.set)
+    monkeypatch.setattr(site.server.node, "tick", trimmed.set)
     await asyncio.wait_for(trimmed.wait(), SECONDS)
 
 

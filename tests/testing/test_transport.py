@@ -122,7 +122,7 @@ async def test_a_connection_cut_without_resume_is_an_error() -> None:
     bench = Bench(SseSubscriber, lambda settings, _: serve(settings, broker))
     try:
         await bench.serve()
-        broker.close()
+        await broker.stop()
         with pytest.raises(Exception, match="stopping"):
             bench.publish(Draft("c", b"1"))
     finally:

@@ -359,7 +359,7 @@ async def test_raw_socket_is_closed_by_a_gap(serving: Serving, origin: str, blan
     """A gap, which no raw frame can tell, closes with 4410 and says where the log goes on."""
     server = await serving(origins=(origin,), retention=Retention(messages=2))
     first, *_, last = await publish(server, "1", "2", "3", "4")
-    server.node.trim()
+    server.node.tick()
     script = "const { closed, heard } = socket(url, null, 9); return [await closed, heard];"
     closed, heard = await run(blank, script, url=f"{url(server, scheme='ws')}?after={first}")
     third = f"{last.split('-')[0]}-2"

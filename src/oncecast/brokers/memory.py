@@ -5,14 +5,19 @@ Invariant: sequence numbers go up by one, times never go down, and a publish is 
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from ..errors import UsageError
-from ..message import Draft, Message, Receipt
-from .base import KEY_SECONDS, STOPPING, Done, History, Opening, Outcome, Sink
+from ..errors import Refusal, UsageError
+from ..message import Draft, Message, Receipt, Start
+from .base import KEY_SECONDS, STARTING, STOPPING, Capabilities, Done, Opening, Outcome, Read, Sink
 
-KEYS = 100_000  # idempotency keys remembered; the oldest goes first
+logger = logging.getLogger("oncecast.brokers.memory")
+
+KEYS = 100_000  # idempotency keys remembered; past it the oldest is forgotten
+
+_FAILED = Refusal("internal", "The message could not be delivered: the server's log has the cause.")
 
 
 class MemoryBroker:
@@ -22,32 +27,32 @@ class MemoryBroker:
     start (`new_epoch`), or cursors of an earlier life would be taken for this one's.
     """
 
-    durability = "memory"
-    history: History | None = None
-
     def __init__(self, epoch: str, wall: Callable[[], float], *, key_seconds: float = KEY_SECONDS) -> None:
         self.epoch = epoch
+        self.capabilities = Capabilities("memory", history=False, key_seconds=key_seconds, shared=False)
         self._wall = wall
-        self._key_seconds = key_seconds
         self._seq = 0
         self._time = 0.0
         self._keys: OrderedDict[tuple[str, str], tuple[float, Receipt]] = OrderedDict()
         self._sink: Sink | None = None
-        self._closed = False
+        self._refusal: Refusal | None = STARTING  # what publishes are answered with, unless it is running
 
-    def open(self, sink: Sink) -> Opening:
-        """Begin to hand every new message to `sink`."""
+    async def start(self, sink: Sink) -> None:
+        """Begin an empty log. Never suspends."""
         if self._sink is not None:
-            raise UsageError("This broker is open already: one broker serves one node.")
+            raise UsageError("This broker was started already: make one for each node.")
         self._sink = sink
-        return Opening()
+        sink.begin(Opening(self.epoch))
+        self._refusal = None
+
+    async def stop(self) -> None:
+        """Refuse what is published from now on. Never suspends."""
+        self._refusal = STOPPING
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts and answer at once."""
-        if self._sink is None:
-            raise UsageError("Open the broker before publishing.")
-        if self._closed:
-            done([STOPPING] * len(drafts))
+        if self._refusal is not None:
+            done([self._refusal] * len(drafts))
             return
         # Milliseconds are what the wire shows; a clock that steps back must not make `since` miss a message.
         now = round(self._wall(), 3)
@@ -65,22 +70,39 @@ class MemoryBroker:
                 continue
             self._seq += 1
             messages.append(Message(self._seq, draft.channel, draft.data, draft.kind, draft.event, now))
-            receipt = Receipt(self.epoch, self._seq, self.durability)
+            receipt = Receipt(self.epoch, self._seq, "memory")
             outcomes.append(receipt)
             if key is not None:
                 self._keys[key] = (now, receipt)
-        if messages:
-            self._sink.receive(messages)
+        if messages and not self._deliver(messages):
+            outcomes = [_FAILED] * len(drafts)
         done(outcomes)
 
-    def close(self) -> None:
-        """Stop taking publishes."""
-        self._closed = True
+    def read(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int, done: Read) -> None:
+        """Raise `UsageError`: there is no history."""
+        raise UsageError("The memory broker keeps no history: read the window of the node.")
+
+    def want(self, channels: Sequence[str]) -> None:
+        """Do nothing: every channel is delivered."""
+
+    def unwant(self, channels: Sequence[str]) -> None:
+        """Do nothing."""
+
+    def _deliver(self, messages: list[Message]) -> bool:
+        assert self._sink is not None
+        try:
+            self._sink.receive(messages)
+        except Exception as error:
+            logger.exception("a delivery failed")
+            self._refusal = _FAILED  # the numbers are used up: what comes next would leave a hole
+            self._sink.fail(f"broker: a delivery failed: {error!r}")
+            return False
+        return True
 
     def _forget_keys(self, now: float) -> None:
         while self._keys:
             oldest = next(iter(self._keys.values()))
-            if len(self._keys) < KEYS and oldest[0] + self._key_seconds > now:
+            if len(self._keys) < KEYS and oldest[0] + self.capabilities.key_seconds > now:
                 return
             self._keys.popitem(last=False)
 

@@ -28,12 +28,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
+from typing import Protocol
 
 import msgspec
 
+from ..brokers.base import Opening
 from ..errors import Refusal
-from ..message import Cursor, Gap, Message, Page, Reason
+from ..message import Cursor, Gap, Message, Page, Reason, Start, StartKind
 from .log import Entry, Log, Place, hold_until_last, loose_entry
 from .subscription import Audience, Format, Lag, Sink, State, Subscription
 
@@ -49,6 +51,18 @@ Sending = tuple[Subscription, int, bytes]  # a block, the descriptor it goes to,
 Send = Callable[[int, bytes], int]  # `os.write`: how many bytes the descriptor took, or OSError
 Key = tuple[tuple[str, ...], int]  # channels and a place: who shares it reads the same page
 Read = Callable[[tuple[str, ...], int, int, int, Callable[[Page | Refusal], None]], None]
+
+
+class Listeners(Protocol):
+    """What is told which channels somebody listens to, so that the broker can be asked for them."""
+
+    def add(self, channels: Sequence[str], /) -> None:
+        """One more listens to these."""
+        ...
+
+    def remove(self, channels: Sequence[str], /) -> None:
+        """One fewer does."""
+        ...
 
 
 class _Found:
@@ -86,6 +100,7 @@ class Hub:
         on_fault: Callable[[Exception], None],
         send: Send = os.write,
         read: Read | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
         self.log = log
         self.flushed = log.head
@@ -105,12 +120,16 @@ class Hub:
         self._pages: dict[tuple[tuple[str, ...], Format, int], tuple[bytes, int, int, bool]] = {}
         self._pages_version = log.version
         self._read = read
+        self._listeners = listeners
         self._asked: dict[Key, list[Subscription]] = {}
         self._found: dict[Key, _Found] = {}
         self._kept: dict[Subscription, Key] = {}  # which page is kept for whom, who is in the queue then
         self._ahead: dict[Subscription, None] = {}  # what they are to read on from is still to come
         self._calls: list[Callable[[], None]] = []
         self._later: dict[Subscription, None] = {}  # they ask once fewer do
+        self._blocked: dict[Subscription, None] = {}
+        self._unconfirmed: dict[str, dict[Subscription, None]] = {}  # by the channel that they wait for
+        self._further = False  # the log has gone on without a message: see `_let_go_on`
 
     # -- what the node calls
 
@@ -125,6 +144,8 @@ class Hub:
     def attach(self, subscription: Subscription) -> None:
         """Begin to serve a subscription from its place; without one, once `place` has given it."""
         self.subscriptions += 1
+        if self._listeners is not None:
+            self._listeners.add(subscription.channels)
         self._queue(subscription)
 
     def place(self, subscription: Subscription, place: Place) -> None:
@@ -139,18 +160,58 @@ class Hub:
         if self._turn:
             self.flush()
         self.log.forget(seq)
-        place = self.flushed
-        for audience in list(self._audiences.values()):
-            for subscription in [audience] if isinstance(audience, Subscription) else audience.members():
-                if subscription.state is State.LIVE:
-                    self._leave(subscription)
-                    subscription.place = Place(place, self.log.cursor(place))
-                    subscription.lagging = False  # it is not the one that was slow
-                    subscription.move(State.BLOCKED)
-                    subscription.move(State.CATCHING_UP)
-                    self._queue(subscription)
+        self._set_back()
         self.flushed = self.log.head
         self._let_go_on()
+
+    def advance(self, seq: int) -> None:
+        """The log has come to `seq`, with no message for anybody here."""
+        if seq > self.log.head:
+            self.log.head = seq
+            if not self._turn:
+                self.flushed = seq
+            if self._ahead or self._calls:
+                self._further = True
+                self._wake()
+
+    def begin(self, opening: Opening, now: float) -> None:
+        """Serve another log: whoever is at a place of the one before gets a gap, and reads this one."""
+        if self._turn:
+            self.flush()
+        behind = self._set_back()
+        before = self.log.epoch
+        self.log.renew(opening, now)
+        for subscription in behind:
+            assert subscription.place is not None
+            start = Start(StartKind.CURSOR, Cursor(before, subscription.place.seq))
+            place = subscription.place = self.log.resolve(subscription.channels, start)
+            place.untold, place.gaps = place.gaps, []
+        self._restart(behind)
+
+    def hole(self, before: int, after: int) -> None:
+        """Go on at `after`: everybody gets a gap, as what was acknowledged after `before` may be lost."""
+        if self._turn:
+            self.flush()
+        behind = self._set_back()
+        self.log.add_hole(before, after)
+        first, last = self.log.cursor(before + 1), self.log.cursor(after - 1)
+        for subscription in behind:
+            assert subscription.place is not None
+            seq = subscription.place.seq
+            here = seq if seq <= before else max(seq, after)
+            gaps = [Gap(name, Reason.UNKNOWN, first, last, self.log.cursor(here)) for name in subscription.channels]
+            untold = [*subscription.place.untold, *gaps]
+            told = self.log.cursor(seq)
+            subscription.place = msgspec.structs.replace(subscription.place, seq=here, told=told, untold=untold)
+        self._restart(behind)
+
+    def confirm(self, channels: Sequence[str], seq: int) -> None:
+        """The broker hands over all of these channels that is above `seq`."""
+        for channel in channels:
+            self.log.want(channel, seq)
+            for subscription in self._unconfirmed.pop(channel, ()):
+                if subscription.behind():
+                    self._queue(subscription)
 
     def refuse(self, subscription: Subscription, refusal: Refusal) -> None:
         """Tell a subscription why it can't go on, unless it has ended."""
@@ -194,6 +255,14 @@ class Hub:
         subscription.place = None
         self._ahead.pop(subscription, None)
         self._later.pop(subscription, None)
+        self._blocked.pop(subscription, None)
+        if self._listeners is not None:
+            self._listeners.remove(subscription.channels)
+            for channel in subscription.channels:
+                if channel in self._unconfirmed:
+                    self._unconfirmed[channel].pop(subscription, None)
+                    if not self._unconfirmed[channel]:
+                        del self._unconfirmed[channel]
         self.subscriptions -= 1
 
     def block(self, subscriptions: Iterable[Subscription]) -> None:
@@ -212,9 +281,11 @@ class Hub:
         for subscription in subscriptions:
             if subscription.state is State.BLOCKED:
                 subscription.move(State.CATCHING_UP)
+                self._blocked.pop(subscription, None)
                 if subscription.place is None:
                     continue
-                if subscription.lag is Lag.LATEST and self._may_skip(subscription.channels, subscription.place):
+                latest = subscription.lag is Lag.LATEST and not subscription.place.untold
+                if latest and self._may_skip(subscription.channels, subscription.place):
                     self._skip(subscription)
                 self._queue(subscription)
 
@@ -231,13 +302,16 @@ class Hub:
         self._scheduled = False
         if self._turn:
             turn, self._turn = self._turn, []
+            upto = self.log.head
             self._delivering = True
             self._deliver(turn)
             self._delivering = False
-            self.flushed = turn[-1].seq
+            self.flushed = upto
             full, self._full = self._full, []
             for subscription in full:
                 self._block(subscription)
+            self._further = True
+        if self._further:
             self._let_go_on()
         self._catch_up()
 
@@ -380,11 +454,23 @@ class Hub:
     def _turn_page(self, subscription: Subscription) -> None:
         place = subscription.place
         assert place is not None
+        if place.untold:
+            untold, place.untold = place.untold, []
+            for gap in hold_until_last(untold, place.told):
+                self._tell(subscription, gap)
+            if not subscription.behind():
+                return
         if place.seq > self.log.head:
             self._ahead[subscription] = None
             return
         found = None
         if not self._covered(subscription.channels, place.seq):
+            if unwanted := self.log.unwanted(subscription.channels):
+                self._unconfirmed.setdefault(unwanted[0], {})[subscription] = None
+                return
+            if place.seq == self.log.head:  # what is not handed over is still to be told of: `advance`
+                self._ahead[subscription] = None
+                return
             found = self._found.get((subscription.channels, place.seq))
             if found is None:
                 self._ask(subscription, place.seq)
@@ -411,8 +497,45 @@ class Hub:
         else:
             self._join(subscription)
 
+    def _set_back(self) -> list[Subscription]:
+        """Take the live ones out of the audiences; return everybody who has a place then."""
+        place = self.flushed
+        live: list[Subscription] = []
+        for audience in list(self._audiences.values()):
+            for subscription in [audience] if isinstance(audience, Subscription) else audience.members():
+                if subscription.state is State.LIVE:
+                    self._leave(subscription)
+                    subscription.place = Place(place, self.log.cursor(place))
+                    subscription.lagging = False  # it is not the one that was slow
+                    subscription.move(State.BLOCKED)
+                    subscription.move(State.CATCHING_UP)
+                    self._queue(subscription)
+                    live.append(subscription)
+        waiting = chain(
+            live,
+            self._behind,
+            self._ahead,
+            self._later,
+            self._blocked,
+            *self._asked.values(),
+            *self._unconfirmed.values(),
+        )
+        return [subscription for subscription in dict.fromkeys(waiting) if subscription.place is not None]
+
+    def _restart(self, subscriptions: list[Subscription]) -> None:
+        """Let these read on from their new places: what was asked and found for the old ones counts no more."""
+        self.flushed = self.log.head
+        for waiting in (self._asked, self._found, self._kept, self._ahead, self._later, self._unconfirmed):
+            waiting.clear()
+        self._pages.clear()
+        for subscription in subscriptions:
+            if subscription.behind():
+                self._queue(subscription)
+        self._let_go_on()
+
     def _let_go_on(self) -> None:
         """Those whose cursor, of another node, was ahead of this one may have been met by now."""
+        self._further = False
         calls, self._calls = self._calls, []
         for call in calls:
             call()
@@ -454,9 +577,11 @@ class Hub:
             return
         self._asked[key] = [subscription]
         assert self._read is not None
-        self._read(subscription.channels, seq, PAGE_MESSAGES, PAGE_BYTES, partial(self._answered, key))
+        self._read(subscription.channels, seq, PAGE_MESSAGES, PAGE_BYTES, partial(self._answered, key, self.log.life))
 
-    def _answered(self, key: Key, answer: Page | Refusal) -> None:
+    def _answered(self, key: Key, life: int, answer: Page | Refusal) -> None:
+        if life != self.log.life:  # it is of another log, and those who asked read this one
+            return
         waiting = self._asked.pop(key)
         if self._later:
             self._wake()
@@ -570,6 +695,7 @@ class Hub:
         elif subscription.state is not State.CATCHING_UP:
             return
         subscription.move(State.BLOCKED)
+        self._blocked[subscription] = None
         subscription.lagging = True
         self.counters.blocked += 1
         if subscription.lag is Lag.DISCONNECT:

@@ -25,6 +25,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
+from ..brokers.base import Opening
 from ..message import MAX_SEQ, Cursor, Gap, Kind, Mark, Message, Page, Reason, Retention, Start, StartKind
 
 ENTRY_BYTES = 400  # what the objects around one message weigh, measured with tracemalloc; counted against max_bytes
@@ -63,6 +64,8 @@ class Place(msgspec.Struct):
     `told` is the cursor to announce before `gaps` are delivered: a holder that is cut off in between comes back with
     it and hears of the gaps again. `forgiven` holds, per channel, the trimmed mark up to which it has been told of a
     gap, or never asked. `anew` says that it asks for what there is when it is first read, whatever was trimmed before.
+    `untold` are gaps of a hole or of another log, which the hub tells before it serves the place: it still stands at
+    `told` then.
     """
 
     seq: int
@@ -70,6 +73,7 @@ class Place(msgspec.Struct):
     gaps: list[Gap] = msgspec.field(default_factory=list)
     forgiven: dict[str, int] = msgspec.field(default_factory=dict)
     anew: bool = False
+    untold: list[Gap] = msgspec.field(default_factory=list)
 
 
 def hold_until_last(gaps: list[Gap], here: Cursor) -> list[Gap]:
@@ -86,6 +90,7 @@ def loose_entry(message: Message) -> Entry:
     return Entry(message, message.seq, -math.inf, held=False)
 
 
+_UNWANTED = Mark(MAX_SEQ, math.inf)  # of a channel that the broker does not deliver: all of it is in the history
 _GONE = Entry(Message(0, "", b"", Kind.BINARY, None, 0.0), 0, -math.inf, held=False)  # in the place of a dropped one
 _seq_of = attrgetter("seq")
 _time_of = attrgetter("message.time")
@@ -132,8 +137,9 @@ class Log:
     """The recent messages of every channel of one shard.
 
     `retention` gives a channel's retention by its name. `head` is the last `seq` appended, `version` changes whenever
-    the answer to a read may have changed. `history` says that the broker has what the window does not hold. `floor` is
-    the last message before the window, and `holes` are ranges of numbers that were never given, as in
+    the answer to a read may have changed, `life` whenever a place or a page from before may be wrong. `history` says
+    that the broker has what the window does not hold, `only_wanted` that it delivers a channel only after `want`.
+    `floor` is the last message before the window, and `holes` are ranges of numbers that were never given, as in
     `brokers.base.Opening`.
     """
 
@@ -144,6 +150,7 @@ class Log:
         *,
         max_bytes: int = 256 << 20,
         history: bool = False,
+        only_wanted: bool = False,
         floor: Mark = Mark(),  # noqa: B008 - frozen
         marks: Mapping[str, Mark] | None = None,
         holes: Sequence[tuple[int, int]] = (),
@@ -152,6 +159,7 @@ class Log:
         self.history = history
         self.head = floor.seq
         self.version = 0
+        self.life = 0
         self.bytes = 0
         self.count = 0
         self._retention = retention
@@ -162,6 +170,8 @@ class Log:
         self._oldest_mark = floor  # stands for every channel forgotten beyond MARKS, too
         self._holes = tuple(holes)
         self._sweep: deque[_Window] = deque()
+        # By channel, the number above which the broker hands over all of it; None where it does so for every channel.
+        self._wanted: dict[str, int] | None = {} if only_wanted else None
 
     # -- writing
 
@@ -244,9 +254,15 @@ class Log:
     def mark(self, channel: str) -> Mark:
         """Return the last message trimmed from a channel."""
         window = self._windows.get(channel)
-        if window is None:  # not `if window`: an empty one is false, and its mark is the one that counts
-            return self._marks.get(channel, self._oldest_mark)
-        return window.mark()
+        # Not `if window`: an empty one is false, and its mark is the one that counts.
+        mark = self._marks.get(channel, self._oldest_mark) if window is None else window.mark()
+        if self._wanted is not None:
+            seq = self._wanted.get(channel)
+            if seq is None:
+                return _UNWANTED
+            if seq > mark.seq:
+                return Mark(seq, math.inf)  # what was not handed over may be as new as anything
+        return mark
 
     def dropped(self, channel: str) -> int:
         """Return the last message of a channel that its window has dropped, or 0 where that is not known."""
@@ -351,6 +367,51 @@ class Log:
         self.head = max(self.head, seq)
         self.bytes = self.count = 0
         self.version += 1
+
+    def renew(self, opening: Opening, now: float) -> None:
+        """Hold another log from here on. What was wanted is to be confirmed again."""
+        self.forget(0)
+        self.epoch = opening.epoch
+        self.head = opening.floor.seq
+        self.life += 1
+        self._oldest_mark = opening.floor
+        self._marks = OrderedDict(opening.marks)
+        self._holes = tuple(opening.holes)
+        if self._wanted is not None:
+            self._wanted.clear()
+        for message in opening.recent:
+            self.append(message, now)
+        self.head = max(self.head, opening.head)
+
+    def add_hole(self, before: int, after: int) -> None:
+        """Go on at `after`: the numbers between may have been of messages that are lost."""
+        self.forget(after)
+        self.life += 1
+        self._holes = (*self._holes, (before, after))
+
+    def want(self, channel: str, seq: int) -> None:
+        """Hold what comes of a channel after `seq`, as the broker hands over all of it from there."""
+        if self._wanted is None:
+            return
+        window = self._windows.get(channel)
+        while window is not None and len(window) and window.entries[window.first].seq <= seq:
+            self._drop(window)  # it came while the channel was not delivered in whole
+        self._wanted[channel] = seq
+        self.version += 1
+
+    def unwant(self, channel: str) -> None:
+        """Hold nothing of a channel: the broker delivers it no longer."""
+        if self._wanted is None:
+            return
+        self._wanted.pop(channel, None)
+        window = self._windows.get(channel)
+        while window is not None and len(window):
+            self._drop(window)
+        self.version += 1
+
+    def unwanted(self, channels: Iterable[str]) -> list[str]:
+        """Return those of the channels that the broker does not deliver yet."""
+        return [] if self._wanted is None else [name for name in channels if name not in self._wanted]
 
     # -- helpers
 

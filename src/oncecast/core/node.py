@@ -2,6 +2,10 @@
 
 Transports know the node and nothing below it. Time and the loop's turn are passed in, so that a test runs a node with
 a fake clock and no loop at all.
+
+The order of calls: `await start()` once, which starts the broker; then `publish`, `poll`, `subscribe` and, about once a
+second, `tick`; `await stop()` at the end. Before `start` has returned, and after `stop`, everything is refused with
+`unavailable`. `unready` says why the node is not ready, which `/readyz` shows; `failed` says that it never will be.
 """
 
 from __future__ import annotations
@@ -13,16 +17,22 @@ from functools import partial
 
 import msgspec
 
-from ..brokers.base import Broker, Done, History
-from ..errors import Refusal
+from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening, Read
+from ..errors import Refusal, UsageError
 from ..message import Cursor, Draft, Gap, Message, Page, Reason, Retention, Start, StartKind
 from .hub import Hub
 from .log import Encoding, Entry, Log, Place, loose_entry
 from .subscription import Format, Lag, Sink, State, Subscription
+from .waiting import HeldPublishes, OpenReads
+from .wants import Wants
 
 logger = logging.getLogger("oncecast.core.node")
 
 POLL_BYTES = 1 << 20  # the data in one poll's answer; whoever is behind by more asks again
+AWAY_SECONDS = 5.0  # what a publisher is asked to wait while the broker is away
+
+_FAILED = Refusal("unavailable", "The server's broker has failed, and the server stops: use another.", retry_after=5)
+_DEFECT = Refusal("internal", "The log could not be read: the server's log has the cause.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +51,22 @@ class Poll(msgspec.Struct, frozen=True):
     gaps: list[Gap]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A poll as it was asked."""
+
+    channels: tuple[str, ...]
+    start: Start
+    limit: int
+    done: Callable[[Poll | Refusal], None]
+
+
 class Node:
     """The core of a server, or of an app that embeds it.
 
     `policy` gives a channel's policy by its name, `max_bytes` bounds the log's memory, `monotonic` gives seconds,
-    `schedule` runs a callable at the end of the loop's turn (`loop.call_soon`). Opens the broker.
+    `schedule` runs a callable at the end of the loop's turn (`loop.call_soon`). While the broker is away a publish
+    waits for at most `publish_wait_seconds`. Opens nothing: `start` does.
     """
 
     def __init__(
@@ -56,45 +77,92 @@ class Node:
         max_bytes: int,
         monotonic: Callable[[], float],
         schedule: Callable[[Callable[[], None]], object],
+        publish_wait_seconds: float = 0.0,
     ) -> None:
         self.broker = broker
+        self.unready: str | None = "the server is starting"
         self.failed: str | None = None
-        self.on_failure: Callable[[str], None] = _nowhere
-        opening = broker.open(self)
-        history = broker.history
-        self.log = Log(
-            broker.epoch,
-            lambda channel: policy(channel).retention,
-            max_bytes=max_bytes,
-            history=history is not None,
-            floor=opening.floor,
-            marks=opening.marks,
-            holes=opening.holes,
-        )
+        self.on_failure: Callable[[str], None] = _ignore
+        self.held = HeldPublishes(publish_wait_seconds)
         self._policy = policy
         self._monotonic = monotonic
-        self._history = history
-        for message in opening.recent:
-            self.log.append(message, monotonic())
-        self.log.head = max(self.log.head, opening.head)
-        self.hub = Hub(self.log, schedule, _report, read=None if history is None else self._read_page)
+        self._schedule_raw = schedule
+        self._history = broker.capabilities.history
+        self._refusal: Refusal | None = STARTING  # what everything is refused with, unless the node runs
+        self._reads = OpenReads()
+        self._wants: Wants | None = None
+        if broker.capabilities.only_wanted:
+            self._wants = Wants(broker.want, broker.unwant, monotonic, self._schedule)
+        self.log = Log(
+            "",
+            lambda channel: policy(channel).retention,
+            max_bytes=max_bytes,
+            history=self._history,
+            only_wanted=broker.capabilities.only_wanted,
+        )
+        read = self._read_page if self._history else None
+        self.hub = Hub(self.log, self._schedule, _report, read=read, listeners=self._wants)
+
+    # -- its life
+
+    async def start(self) -> None:
+        """Start the broker. Raises `ConfigurationError` where it can't be; then nothing is left open."""
+        await self.broker.start(self)
+        if not self.log.epoch:
+            raise UsageError("The broker has started without calling `begin`.")
+
+    async def stop(self) -> None:
+        """Stop the broker. What waits is refused with `unavailable`."""
+        self._refusal = STOPPING
+        self.unready = "the server is stopping"
+        self.held.refuse(STOPPING)
+        await self.broker.stop()
+        self._reads.refuse(STOPPING)
+
+    def tick(self) -> None:
+        """Trim by age, refuse what has waited for too long, and unwant what nobody listens to. Once a second."""
+        now = self._monotonic()
+        self.log.trim(now)
+        self.held.expire(now)
+        self._reads.expire(now)
+        if self._wants is not None:
+            for channel in self._wants.expire(now):
+                self.log.unwant(channel)
+
+    def change(self, max_bytes: int) -> None:
+        """Ask the policy again, as it has changed. Readers that lag have the new one from their next subscription."""
+        self.log.change(max_bytes)
+
+    # -- what transports call
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Publish the drafts, in order; `done` is called once with a receipt or a refusal for each."""
-        self.broker.publish(drafts, done)
+        if self.unready is None:
+            self.broker.publish(drafts, done)
+        elif self._refusal is not None:
+            done([self._refusal] * len(drafts))
+        elif self.held.seconds > 0:
+            self.held.put(drafts, done, self._monotonic())
+        else:
+            text = "The broker is away: publish again in a moment."
+            done([Refusal("unavailable", text, retry_after=AWAY_SECONDS)] * len(drafts))
 
     def poll(self, channels: tuple[str, ...], start: Start, limit: int, done: Callable[[Poll | Refusal], None]) -> None:
         """Read what there is after a start: at most `limit` messages.
 
         `done` is called once; at once where memory has it all.
         """
+        if self._refusal is not None:
+            done(self._refusal)
+            return
+        asked = _Asked(channels, start, limit, done)
         place = self.log.locate(channels, start)
         if place is None:
-            self._read_poll(channels, start, None, limit, done)
-        elif self._history is None or self.log.covers(channels, place.seq):
+            self._read_poll(asked, start, None)
+        elif not self._history or self.log.covers(channels, place.seq):
             done(self._poll(channels, place, limit))
         else:
-            self._read_poll(channels, Start(StartKind.CURSOR, self.log.cursor(place.seq)), place, limit, done)
+            self._read_poll(asked, Start(StartKind.CURSOR, self.log.cursor(place.seq)), place)
 
     def subscribe(
         self,
@@ -112,6 +180,8 @@ class Node:
         and not at all if the subscription ends first, or the sink is told why it can't begin (`refuse`). Raises
         `Refusal` where that is known at once.
         """
+        if self._refusal is not None:
+            raise self._refusal
         place = self.log.locate(channels, start)
         subscription = Subscription(channels, format, sink, place, self._lag(channels), descriptor)
         self.hub.attach(subscription)
@@ -121,48 +191,94 @@ class Node:
         early: list[Refusal] = []
         returned = False
 
-        def found(page: Page | Refusal) -> None:
-            if isinstance(page, Refusal) and not returned:
-                early.append(page)
+        def refuse(refusal: Refusal) -> None:
+            if returned:
+                self.hub.refuse(subscription, refusal)
             else:
-                self._found(subscription, start, attached, page)
+                early.append(refusal)
 
-        self._history_of(start).read(channels, start, 0, 0, found)
+        self._look_up(subscription, start, attached, refuse)
         returned = True
         if early:  # nothing has been said to the subscriber yet, so this can be the answer
             self.hub.detach(subscription)
             raise early[0]
         return subscription
 
-    def change(self, max_bytes: int) -> None:
-        """Ask the policy again, as it has changed. Readers that lag have the new one from their next subscription."""
-        self.log.change(max_bytes)
-
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
         """Return an entry's bytes in an encoding, from the log's cache."""
         return self.log.encode(entry, encoding)
 
-    def trim(self) -> None:
-        """Trim by age. Call it about once a second."""
-        self.log.trim(self._monotonic())
+    # -- what the broker calls: `brokers.base.Sink`
 
-    # -- what the broker calls
+    def begin(self, opening: Opening, /) -> None:
+        """Serve this log from here on."""
+        if opening.epoch == self.log.epoch:
+            raise UsageError(f"The log is {opening.epoch} already: for what it has lost, call `hole` or `skip`.")
+        if self.log.epoch:
+            logger.error(
+                "the log %s is gone, and %s in its place: subscribers get a gap", self.log.epoch, opening.epoch
+            )
+        else:
+            self._refusal = self.unready = None
+        self.hub.begin(opening, self._monotonic())
 
     def receive(self, messages: Sequence[Message], /) -> None:
-        """Take the next messages of the shard."""
+        """Take the next messages of the log."""
         self.hub.append(messages, self._monotonic())
+
+    def advance(self, seq: int, /) -> None:
+        """Take the log's head to be `seq`."""
+        self.hub.advance(seq)
 
     def skip(self, seq: int, /) -> None:
         """Go on after `seq`: what is before it is in the history."""
         self.hub.skip(seq)
 
+    def hole(self, before: int, after: int, /) -> None:
+        """Go on at `after`: what is between may be lost."""
+        logger.error("what was acknowledged between %d and %d may be lost: subscribers get a gap", before, after)
+        self.hub.hole(before, after)
+
+    def wanted(self, channels: Sequence[str], seq: int, /) -> None:
+        """Rely on the broker for these channels, unless nobody wants them any more."""
+        wants = self._wants
+        self.hub.confirm([channel for channel in channels if wants is not None and channel in wants], seq)
+
+    def away(self, reason: str, /) -> None:
+        """Be not ready until `back`."""
+        if self._refusal is None:
+            if self.unready is None:
+                logger.error("not ready: %s", reason)
+            self.unready = reason
+
+    def back(self) -> None:
+        """Be ready, and publish what has waited."""
+        if self._refusal is None and self.unready is not None:
+            logger.warning("ready again: the broker is back")
+            self.unready = None
+            self.held.publish(self.publish)
+
     def fail(self, reason: str, /) -> None:
         """Be ready no longer; whoever runs this node is told by `on_failure`."""
-        self.failed = reason
-        logger.error("%s", reason)
-        self.on_failure(reason)
+        if self.failed is None:
+            self.failed = self.unready = reason
+            self._refusal = _FAILED
+            logger.error("%s", reason)
+            self.held.refuse(_FAILED)
+            self._reads.refuse(_FAILED)
+            self.on_failure(reason)
 
     # -- helpers
+
+    def _schedule(self, call: Callable[[], None]) -> None:
+        self._schedule_raw(partial(self._guard, call))
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            logger.exception("the end of a turn has failed")
+            self.fail(f"the delivery of messages has failed: {error!r}")
 
     def _poll(self, channels: tuple[str, ...], place: Place, limit: int) -> Poll:
         entries = self.log.read_after(channels, place.seq, limit, POLL_BYTES)
@@ -171,64 +287,78 @@ class Node:
         seq = entries[-1].seq if cut else max(place.seq, self.log.head)
         return Poll(entries, self.log.cursor(seq), place.gaps)
 
-    def _read_poll(
-        self,
-        channels: tuple[str, ...],
-        start: Start,
-        place: Place | None,
-        limit: int,
-        done: Callable[[Poll | Refusal], None],
-    ) -> None:
-        polled = partial(self._polled, channels, start, place, limit, done)
-        self._history_of(start).read(channels, start, limit, POLL_BYTES, polled)
+    def _read_poll(self, asked: _Asked, start: Start, place: Place | None) -> None:
+        polled = partial(self._polled, asked, start, place, self.log.life)
+        self._read(asked.channels, start, asked.limit, POLL_BYTES, polled)
 
-    def _polled(
-        self,
-        channels: tuple[str, ...],
-        start: Start,
-        place: Place | None,
-        limit: int,
-        done: Callable[[Poll | Refusal], None],
-        page: Page | Refusal,
-    ) -> None:
+    def _polled(self, asked: _Asked, start: Start, place: Place | None, life: int, page: Page | Refusal) -> None:
         if isinstance(page, Refusal):
-            done(page)
+            asked.done(page)
+            return
+        if life != self.log.life:
+            self.poll(asked.channels, asked.start, asked.limit, asked.done)
             return
         if self.hub.is_ahead(page):
-            self.hub.once_further(partial(self._read_poll, channels, start, place, limit, done))
+            self.hub.once_further(partial(self._read_again, asked, start, place, life))
             return
         self.log.heed(page)
-        place = place or self.log.place_of(channels, start, page)
-        gaps = place.gaps + self.log.gaps(channels, place, Reason.EXPIRED, page)
+        place = place or self.log.place_of(asked.channels, start, page)
+        gaps = place.gaps + self.log.gaps(asked.channels, place, Reason.EXPIRED, page)
         entries = [loose_entry(message) for message in page.messages]
-        done(Poll(entries, self.log.cursor(max(place.seq, page.upto)), gaps))
+        asked.done(Poll(entries, self.log.cursor(max(place.seq, page.upto)), gaps))
+
+    def _read_again(self, asked: _Asked, start: Start, place: Place | None, life: int) -> None:
+        if life == self.log.life:
+            self._read_poll(asked, start, place)
+        else:
+            self.poll(asked.channels, asked.start, asked.limit, asked.done)
+
+    def _look_up(
+        self,
+        subscription: Subscription,
+        start: Start,
+        attached: Callable[[Place], None],
+        refuse: Callable[[Refusal], None],
+    ) -> None:
+        """Ask the history for the place of a start."""
+        found = partial(self._found, subscription, start, attached, refuse, self.log.life)
+        self._read(subscription.channels, start, 0, 0, found)
 
     def _found(
         self,
         subscription: Subscription,
         start: Start,
         attached: Callable[[Place], None],
+        refuse: Callable[[Refusal], None],
+        life: int,
         page: Page | Refusal,
     ) -> None:
         if subscription.state is State.CLOSED:
             return
         if isinstance(page, Refusal):
-            self.hub.refuse(subscription, page)
+            refuse(page)
             return
-        place = self.log.place_of(subscription.channels, start, page)
+        place: Place | None
+        if life == self.log.life:
+            place = self.log.place_of(subscription.channels, start, page)
+        elif (place := self.log.locate(subscription.channels, start)) is None:
+            self._look_up(subscription, start, attached, refuse)
+            return
         attached(place)
         self.hub.place(subscription, place)
 
-    def _read_page(
-        self, channels: tuple[str, ...], seq: int, limit: int, max_bytes: int, done: Callable[[Page | Refusal], None]
-    ) -> None:
-        start = Start(StartKind.CURSOR, self.log.cursor(seq))
-        self._history_of(start).read(channels, start, limit, max_bytes, done)
+    def _read_page(self, channels: tuple[str, ...], seq: int, limit: int, max_bytes: int, done: Read) -> None:
+        self._read(channels, Start(StartKind.CURSOR, self.log.cursor(seq)), limit, max_bytes, done)
 
-    def _history_of(self, start: Start) -> History:
-        if self._history is None:
+    def _read(self, channels: tuple[str, ...], start: Start, limit: int, max_bytes: int, done: Read) -> None:
+        if not self._history:
             raise AssertionError(f"the log is all there is, and can't answer {start}")
-        return self._history
+        answer = self._reads.put(done, self._monotonic())
+        try:
+            self.broker.read(channels, start, limit, max_bytes, answer)
+        except Exception:
+            logger.exception("the broker could not begin a read")
+            answer(_DEFECT)
 
     def _lag(self, channels: tuple[str, ...]) -> Lag:
         lags = {self._policy(channel).lag for channel in channels}
@@ -237,8 +367,8 @@ class Node:
         return Lag.LATEST if lags == {Lag.LATEST} else Lag.RESUME  # one that must not skip holds for all
 
 
-def _nowhere(reason: str) -> None:
-    """Tell nobody."""
+def _ignore(reason: str) -> None:
+    """Do nothing."""
 
 
 def _report(error: Exception) -> None:

@@ -48,9 +48,11 @@ def _plain(service: Service, request: http1.Request, path: str) -> Reply:
     if path == "/healthz":
         return text_reply(200, "ok")
     if path == "/readyz":
-        if service.ready:
-            return text_reply(200, "ready")
-        return error_reply(Refusal("unavailable", "The server is stopping: use another.", retry_after=1))
+        if not service.ready:
+            return error_reply(Refusal("unavailable", "The server is stopping: use another.", retry_after=1))
+        if service.node.unready is not None:
+            return error_reply(Refusal("unavailable", f"Not ready: {service.node.unready}.", retry_after=1))
+        return text_reply(200, "ready")
     page = service.pages.get(path)
     if page is None:
         raise Refusal("not_found", "There is nothing here: channels are at /v1/channels/NAME, the start page at /.")

@@ -28,8 +28,8 @@ from .settings import MEMORY, SQLITE, Settings, connection_ceiling, rule_for
 Policy = Callable[[str], ChannelPolicy]
 
 
-def build_broker(settings: Settings, policy: Policy, call: Callable[[Callable[[], None]], object]) -> Broker:
-    """Return the broker that the settings name. `call` runs a callable on the loop's thread, soon."""
+def build_broker(settings: Settings, policy: Policy) -> Broker:
+    """Return the broker that the settings name, not started."""
     epoch = new_epoch(os.urandom(8))
     key_seconds = settings.retention.key_seconds
     if settings.broker == MEMORY:
@@ -39,7 +39,6 @@ def build_broker(settings: Settings, policy: Policy, call: Callable[[Callable[[]
             Path(settings.broker.removeprefix(SQLITE)),
             epoch=epoch,
             wall=time.time,
-            call=call,
             policy=lambda channel: policy(channel).retention,
             durability=settings.durability,
             key_seconds=key_seconds,

@@ -63,7 +63,7 @@ class Server:
         policy = build_policy(lambda: self.settings)
         self.node = build_node(
             settings,
-            broker or build_broker(settings, policy, loop.call_soon_threadsafe),
+            broker or build_broker(settings, policy),
             policy,
             monotonic=loop.time,
             schedule=loop.call_soon,
@@ -74,10 +74,26 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Bind and serve. Raises `OSError` where the address is taken, `ConfigurationError` for a bad certificate."""
+        """Bind, start the broker, and serve.
+
+        Raises `OSError` where the address is taken, `ConfigurationError` for a certificate or a broker that can't
+        serve; then nothing is left open.
+        """
         self._tls = None if self.settings.tls_cert is None else Tls(self.settings)
         self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
         self.port = self._sockets[0].getsockname()[1]
+        try:
+            await self.node.start()
+            await self._listen()
+        except BaseException:
+            for server in self._listening:
+                server.close()
+            for sock in self._sockets:
+                sock.close()
+            await self.node.stop()
+            raise
+
+    async def _listen(self) -> None:
         set_patience(self._sockets, self.settings.limits.heartbeat_seconds)
         for sock in self._sockets:
             server = await self._loop.create_server(
@@ -142,7 +158,7 @@ class Server:
                 logger.error("a task of the server had failed", exc_info=ended)
         for server in self._listening:
             await server.wait_closed()
-        self.node.broker.close()
+        await self.node.stop()
 
     async def _stop_accepting(self) -> None:
         for server in self._listening:
@@ -174,7 +190,7 @@ class Server:
     async def _trim(self) -> None:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
-            self.node.trim()
+            self.node.tick()
             if not has_room():
                 self._say_no_room()
 

@@ -1,13 +1,16 @@
 """The contract that every broker must keep, as checks that anybody can run over their own: `check_broker`.
 
-A check is a function of one `Bench`, a broker that is open and records what it delivers and how it answers. `CHECKS`
+A check is a function of one `Bench`, a broker that is started and records what it delivers and how it answers. `CHECKS`
 holds them by name, so that pytest can show each as a test of its own:
 
     @pytest.mark.parametrize("name", CHECKS)
-    def test_contract(name): check_broker(factory, name)
+    def test_contract(name): check_broker(lambda: Lab(make), name)
 
-The clauses of the history hold for a broker without one, which is asked nothing. What a broker trims while it is
-checked is left out of what is expected, by the marks that its pages have.
+A `Lab` is one log: `make` returns a broker for one more node on it. A broker that answers later is given a `driver`
+that runs its loop. What only the log's owner can do, such as to put an empty log in its place, is a hook of the lab; a
+clause whose hook is missing, or that is about what the broker's capabilities rule out, has nothing to hold.
+
+What a broker trims while it is checked is left out of what is expected, by the marks that its pages have.
 
 To add a clause to the contract, write a check and put it into `CHECKS`. The checks are plain asserts and need no
 plugin; a failed one raises `BrokerFailed`, whose text is the clause.
@@ -21,11 +24,10 @@ from dataclasses import dataclass, field
 from ..brokers.base import Broker, Opening, Outcome
 from ..errors import OncecastError, Refusal
 from ..message import EARLIEST, LATEST, Cursor, Draft, Kind, Message, Page, Receipt, Start, StartKind
+from .driver import AtOnce, Driver
 
 ENOUGH = 1 << 30
 DURABILITIES = frozenset({"memory", "process", "broker", "fsync"})
-
-Settle = Callable[[Callable[[], bool]], None]
 
 
 class BrokerFailed(OncecastError):
@@ -33,33 +35,115 @@ class BrokerFailed(OncecastError):
 
 
 @dataclass(slots=True)
+class Lab:
+    """One log, empty unless a test has put something there, and how brokers on it are made and run.
+
+    `make` returns a broker for one more node, not started. `renew` empties the log under another epoch, `lose` loses
+    its newest acknowledged messages as an unclean failover may, `damage` puts a record into it that is no message; each
+    is called while the brokers run, and they have to notice by themselves. `close` is called at the end.
+    """
+
+    make: Callable[[], Broker]
+    driver: Driver = field(default_factory=AtOnce)
+    renew: Callable[[], None] | None = None
+    lose: Callable[[], None] | None = None
+    damage: Callable[[], None] | None = None
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True)
 class Bench:
-    """A broker and what it did: its sink. `events` holds `("sink", seq)` and `("done", number)` in the order seen."""
+    """A broker and what it did: its sink. `events` holds what was called, in the order seen, with its number."""
 
     broker: Broker
-    settle: Settle
-    opening: Opening = field(default_factory=Opening)
+    lab: Lab
+    openings: list[Opening] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     answers: list[list[Outcome]] = field(default_factory=list)
     events: list[tuple[str, int]] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    holes: list[tuple[int, int]] = field(default_factory=list)
+    confirmed: dict[str, int] = field(default_factory=dict)
+    unready: str | None = None
     failures: list[str] = field(default_factory=list)
+    head: int = 0
+
+    # -- the sink
+
+    def begin(self, opening: Opening, /) -> None:
+        """Begin with a log."""
+        self.openings.append(opening)
+        self.confirmed.clear()
+        self.head = opening.head
+        self.events.append(("begin", opening.head))
 
     def receive(self, messages: Sequence[Message], /) -> None:
         """Take what the broker delivers."""
         self.messages.extend(messages)
         self.events.extend(("sink", message.seq) for message in messages)
+        self.head = max(self.head, *(message.seq for message in messages))
+
+    def advance(self, seq: int, /) -> None:
+        """Take note of the head."""
+        self.head = max(self.head, seq)
 
     def skip(self, seq: int, /) -> None:
         """Take note of what is not delivered."""
         self.skipped.append(seq)
+        self.head = max(self.head, seq)
+
+    def hole(self, before: int, after: int, /) -> None:
+        """Take note of what may be lost."""
+        self.holes.append((before, after))
+        self.events.append(("hole", after))
+        self.head = max(self.head, after)
+
+    def wanted(self, channels: Sequence[str], seq: int, /) -> None:
+        """Take note of what is delivered from here on."""
+        self.confirmed.update(dict.fromkeys(channels, seq))
+
+    def away(self, reason: str, /) -> None:
+        """Take note of why it is not ready."""
+        self.unready = reason
+
+    def back(self) -> None:
+        """Take note that it is ready."""
+        self.unready = None
 
     def fail(self, reason: str, /) -> None:
         """Take note of the end."""
         self.failures.append(reason)
 
-    def publish(self, *drafts: Draft) -> list[Outcome]:
-        """Publish a batch and return its outcomes, once they have come."""
+    # -- what the checks do
+
+    @property
+    def opening(self) -> Opening:
+        """The log as it began."""
+        return self.openings[-1]
+
+    def start(self) -> None:
+        """Start the broker."""
+        self.lab.driver.run(self.broker.start(self))
+        expect(bool(self.openings), "`begin` is called before `start` returns", self.events)
+
+    def stop(self) -> None:
+        """Stop the broker."""
+        self.lab.driver.run(self.broker.stop())
+
+    def want(self, *channels: str) -> None:
+        """Want channels, and wait until they are delivered."""
+        self.broker.want(channels)
+        if self.broker.capabilities.only_wanted:
+            self.wait(lambda: all(channel in self.confirmed for channel in channels))
+            missing = [channel for channel in channels if channel not in self.confirmed]
+            expect(not missing, "each wanted channel is confirmed", missing)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Run the broker until the condition holds."""
+        self.lab.driver.wait(condition)
+
+    def send(self, *drafts: Draft) -> list[Outcome]:
+        """Publish a batch, and return where its outcomes will be."""
         number = len(self.answers)
         answer: list[Outcome] = []
         called = 0
@@ -67,23 +151,36 @@ class Bench:
         def done(outcomes: Sequence[Outcome]) -> None:
             nonlocal called
             called += 1
+            expect(called == 1, "done is called exactly once for each publish", called)
+            expect(len(drafts) == len(outcomes), "done gets one outcome for each draft", outcomes)
             answer.extend(outcomes)
             self.events.append(("done", number))
 
         self.answers.append(answer)
         self.broker.publish(drafts, done)
-        self.settle(lambda: called > 0)
-        expect(called == 1, "done is called exactly once for each publish", called)
-        expect(len(drafts) == len(answer), "done gets one outcome for each draft", answer)
+        return answer
+
+    def publish(self, *drafts: Draft) -> list[Outcome]:
+        """Publish a batch and return its outcomes, once they have come."""
+        done = ("done", len(self.answers))
+        answer = self.send(*drafts)
+        self.wait(lambda: done in self.events)
+        expect(done in self.events, "done is called for each publish", self.events)
         return answer
 
     def ask(self, channels: str, start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH) -> Page | Refusal | None:
         """Read channels with a letter each, and return the answer once it has come; None where there is no history."""
+        return self.ask_names(tuple(channels), start, limit, max_bytes)
+
+    def ask_names(
+        self, channels: Sequence[str], start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH
+    ) -> Page | Refusal | None:
+        """Do as `ask`, with channels of any name."""
         answers: list[Page | Refusal] = []
-        if self.broker.history is None:
+        if not self.broker.capabilities.history:
             return None
-        self.broker.history.read(tuple(channels), start, limit, max_bytes, answers.append)
-        self.settle(lambda: bool(answers))
+        self.broker.read(channels, start, limit, max_bytes, answers.append)
+        self.wait(lambda: bool(answers))
         expect(len(answers) == 1, "a read is answered exactly once", answers)
         return answers[0]
 
@@ -95,9 +192,9 @@ class Bench:
 
     def after(self, seq: int) -> Start:
         """Return the start after a number."""
-        return Start(StartKind.CURSOR, Cursor(self.broker.epoch, seq))
+        return Start(StartKind.CURSOR, Cursor(self.opening.epoch, seq))
 
-    def kept(self, channels: str, page: Page, after: int) -> list[Message]:
+    def kept(self, channels: Sequence[str], page: Page, after: int) -> list[Message]:
         """Return what was delivered of the channels after a number, and is not trimmed as the page says."""
         trimmed = {name: max(after, mark.seq) for name, mark in page.marks.items()}
         return [m for m in self.messages if m.channel in channels and m.seq > trimmed.get(m.channel, after)]
@@ -109,23 +206,35 @@ class Bench:
         expect(len(receipts) == len(outcomes), "a valid draft is answered with a receipt", outcomes)
         return receipts
 
+    def more(self) -> Bench:
+        """Return a bench of one more node on the same log, started."""
+        other = Bench(self.lab.make(), self.lab)
+        other.start()
+        return other
+
 
 Check = Callable[[Bench], None]
 
+CHANNELS = ("a", "b", "c", "d", "x", "c0", "c1", "b:1", "c@x")  # that the clauses publish to
 
-def check_broker(factory: Callable[[], Broker], name: str | None = None, *, settle: Settle | None = None) -> None:
+
+def check_broker(factory: Callable[[], Lab], name: str | None = None) -> None:
     """Hold a broker to the contract, or to the one clause of it that `name` says. Raises `BrokerFailed`.
 
-    `factory` makes a fresh broker, not yet open, for each check; the check closes it. A broker that answers later is
-    given `settle`, which runs the loop until the condition it is handed holds, or a time has passed.
+    `factory` makes a fresh lab for each check; the check stops what it has started, and closes the lab.
     """
     for check in CHECKS.values() if name is None else (CHECKS[name],):
-        bench = Bench(factory(), settle or _at_once)
-        bench.opening = bench.broker.open(bench)
+        lab = factory()
         try:
-            check(bench)
+            bench = Bench(lab.make(), lab)
+            try:
+                bench.start()
+                bench.want(*CHANNELS)
+                check(bench)
+            finally:
+                bench.stop()
         finally:
-            bench.broker.close()
+            lab.close()
 
 
 # -- the clauses
@@ -133,13 +242,17 @@ def check_broker(factory: Callable[[], Broker], name: str | None = None, *, sett
 
 def names_itself(bench: Bench) -> None:
     """The epoch makes cursors that can be read back, and the durability is one that the wire knows."""
-    cursor = Cursor(bench.broker.epoch, 1)
+    cursor = Cursor(bench.opening.epoch, 1)
     try:
         read = Cursor.parse(str(cursor))
     except Refusal:
         read = None
-    expect(cursor == read, "an epoch is 1 to 32 of [A-Za-z0-9_]", bench.broker.epoch)
-    expect(bench.broker.durability in DURABILITIES, "a durability is one of the wire's", bench.broker.durability)
+    expect(cursor == read, "an epoch is 1 to 32 of [A-Za-z0-9_]", bench.opening.epoch)
+    expect(
+        bench.broker.capabilities.durability in DURABILITIES,
+        "a durability is one of the wire's",
+        bench.broker.capabilities.durability,
+    )
 
 
 def numbers_what_it_appends(bench: Bench) -> None:
@@ -147,8 +260,12 @@ def numbers_what_it_appends(bench: Bench) -> None:
     receipts = [r for n in range(5) for r in bench.receipts(Draft(f"c{n % 2}", b"%d" % n))]
     seqs = [receipt.seq for receipt in receipts]
     expect(seqs == sorted(set(seqs)) and seqs[0] > 0, "each message has a higher number than the one before", seqs)
-    expect({bench.broker.epoch} == {r.epoch for r in receipts}, "a receipt is of the broker's epoch", receipts)
-    expect({bench.broker.durability} == {r.durability for r in receipts}, "a receipt tells the durability", receipts)
+    expect({bench.opening.epoch} == {r.epoch for r in receipts}, "a receipt is of the broker's epoch", receipts)
+    expect(
+        {bench.broker.capabilities.durability} == {r.durability for r in receipts},
+        "a receipt tells the durability",
+        receipts,
+    )
 
 
 def keeps_the_order(bench: Bench) -> None:
@@ -179,7 +296,7 @@ def delivers_before_it_answers(bench: Bench) -> None:
     """A message reaches the sink before its publisher hears that it is in the log."""
     receipts = bench.receipts(Draft("c", b"1"), Draft("c", b"2"))
     expected = [*(("sink", receipt.seq) for receipt in receipts), ("done", 0)]
-    expect(expected == bench.events, "the sink is called before done", bench.events)
+    expect(expected == bench.events[1:], "the sink is called before done", bench.events)
 
 
 def answers_in_order(bench: Bench) -> None:
@@ -232,7 +349,7 @@ def times_never_go_back(bench: Bench) -> None:
 
 def refuses_once_closed(bench: Bench) -> None:
     """A closed broker answers every draft with `unavailable`, delivers nothing, and may be closed again."""
-    bench.broker.close()
+    bench.stop()
     outcomes = bench.publish(Draft("c", b"1"), Draft("c", b"2"))
     codes = [outcome.code if isinstance(outcome, Refusal) else "taken" for outcome in outcomes]
     expect(codes == ["unavailable"] * 2, "a closed broker refuses with `unavailable`", outcomes)
@@ -294,8 +411,12 @@ def finds_every_start(bench: Bench) -> None:
                 return
             kept = bench.kept(channels, page, 0)
             if start.kind is not StartKind.EARLIEST:
-                count = min(int(start.number), len(kept))
-                kept = kept[len(kept) - count :]
+                count = int(start.number)
+                newest = {name: [m.seq for m in kept if m.channel == name][::-1][:count] for name in channels}
+                kept = [message for message in kept if message.seq in newest[message.channel]]
+                if start.kind is StartKind.LAST:
+                    floors = {name: min(seqs, default=head + 1) - 1 for name, seqs in newest.items()}
+                    expect(dict(page.floors) == floors, "`last` has the floor of each channel", page)
             after = kept[0].seq - 1 if kept else head
             expect((page.after, page.messages) == (after, kept), f"`{start.kind.value}` begins where it says", page)
         for time in {0.0, *(m.time for m in bench.messages), bench.messages[-1].time + 1}:
@@ -325,7 +446,7 @@ def opens_where_it_stands(bench: Bench) -> None:
 def refuses_reads_once_closed(bench: Bench) -> None:
     """A closed broker answers a read with `unavailable`."""
     bench.receipts(Draft("a", b"1"))
-    bench.broker.close()
+    bench.stop()
     answer = bench.ask("a", EARLIEST)
     refused = answer is None or (isinstance(answer, Refusal) and answer.code == "unavailable")
     expect(refused, "a closed broker refuses to read with `unavailable`", answer)
@@ -371,8 +492,4 @@ def expect(held: bool, clause: str, seen: object) -> None:
         raise BrokerFailed(f"{clause}; seen: {seen!r}")
 
 
-def _at_once(condition: Callable[[], bool]) -> None:
-    """Settle a broker that answers before `publish` returns."""
-
-
-__all__ = ["CHECKS", "Bench", "BrokerFailed", "check_broker", "expect"]
+__all__ = ["CHECKS", "Bench", "BrokerFailed", "Lab", "check_broker", "expect"]

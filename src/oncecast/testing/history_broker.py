@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..brokers.base import Done, History, Opening, Outcome, Sink
+from ..brokers.base import Capabilities, Done, Opening, Outcome, Sink
 from ..errors import Refusal
 from ..message import Draft, Mark, Message, Page, Receipt, Start, StartKind
 
@@ -33,16 +33,17 @@ class HistoryBroker:
     """The log in a list. `reads` wait for `answer`; `handed` is the number up to which the sink has been told.
 
     With `at_once` each publish is handed over and each read answered before the call returns. An opening has the newest
-    `recent` messages.
+    `recent` messages. With `only_wanted` a channel is handed over once `confirm` says so.
     """
 
-    durability = "process"
-
-    def __init__(self, epoch: str, wall: Callable[[], float], *, at_once: bool = True, recent: int = 0) -> None:
+    def __init__(
+        self, epoch: str, wall: Callable[[], float], *, at_once: bool = True, recent: int = 0, only_wanted: bool = False
+    ) -> None:
         self.epoch = epoch
         self.at_once = at_once
         self.recent = recent
-        self.history: History | None = self
+        self.capabilities = Capabilities("process", history=True, only_wanted=only_wanted)
+        self.wanted: list[str] = []
         self.head = self.handed = 0
         self.messages: list[Message] = []
         self.marks: dict[str, Mark] = {}
@@ -55,18 +56,23 @@ class HistoryBroker:
         self._keys: dict[tuple[str, str], Receipt] = {}
         self._sink: Sink | None = None
         self._closed = False
+        self._confirmed: set[str] = set()
 
     # -- the broker's contract
 
-    def open(self, sink: Sink) -> Opening:
+    async def start(self, sink: Sink) -> None:
         """Hand over to `sink` from here on."""
         self._sink = sink
+        sink.begin(self.opening())
+
+    def opening(self) -> Opening:
+        """Return where the log stands."""
         self.handed = self._fetched = self.head
         recent = tuple(self.messages[len(self.messages) - self.recent :] if self.recent else ())
         before = recent[0].seq - 1 if recent else self.head
         time = max((m.time for m in (recent[:1] or self.messages[-1:])), default=self._time)
         marks = {name: mark for name, mark in self.marks.items() if mark.seq > before}
-        return Opening(self.head, Mark(before, time), recent, marks, self.holes)
+        return Opening(self.epoch, self.head, Mark(before, time), recent, marks, self.holes)
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts, hand them over with what was before, and answer."""
@@ -100,11 +106,53 @@ class HistoryBroker:
         if self.at_once:
             self.answer(len(self.reads) - 1)
 
-    def close(self) -> None:
+    def want(self, channels: Sequence[str]) -> None:
+        """Take note of it, and deliver these channels at once if everything is."""
+        self.wanted.extend(channels)
+        if self.at_once:
+            self.confirm(*channels)
+
+    def unwant(self, channels: Sequence[str]) -> None:
+        """Deliver these channels no longer."""
+        for channel in channels:
+            self.wanted.remove(channel)
+            self._confirmed.discard(channel)
+
+    async def stop(self) -> None:
         """Take and answer nothing more."""
         self._closed = True
 
     # -- what a test says
+
+    def confirm(self, *channels: str) -> None:
+        """Say that these channels are delivered from here on."""
+        if self._sink is not None and self.capabilities.only_wanted:
+            self._confirmed.update(channels)
+            self._sink.wanted(channels, self.handed)
+
+    def lose(self, count: int) -> None:
+        """Lose the newest messages, as a failover does, and go on 100 numbers later."""
+        before = self.head - count
+        self.messages = [message for message in self.messages if message.seq <= before]
+        self._on_the_way.clear()
+        self.head += 100
+        self.holes = (*self.holes, (before, self.head))
+        self.handed = self._fetched = self.head
+        if self._sink is not None:
+            self._sink.hole(before, self.head)
+
+    def renew(self, epoch: str) -> None:
+        """Put an empty log under another epoch in the place of this one."""
+        self.epoch = epoch
+        self.head = 0
+        self.messages, self.marks, self.holes = [], {}, ()
+        self._on_the_way.clear()
+        self._keys.clear()
+        self._confirmed.clear()
+        if self._sink is not None:
+            self._sink.begin(self.opening())
+            if self.at_once:
+                self.confirm(*self.wanted)
 
     def append(self, *drafts: Draft) -> None:
         """Append what another node has published: this one's sink hears of it when it is handed over."""
@@ -141,7 +189,11 @@ class HistoryBroker:
         if messages is None:
             self._sink.skip(self.handed)
         else:
-            self._sink.receive(messages)
+            if self.capabilities.only_wanted:
+                messages = [message for message in messages if message.channel in self._confirmed]
+            if messages:
+                self._sink.receive(messages)
+            self._sink.advance(self.handed)
 
     def skip(self) -> None:
         """Tell the sink to go on after the head, as what is before that is too much."""
@@ -178,6 +230,7 @@ class HistoryBroker:
         """Return what a read of this moment is to be answered with."""
         kept = [message for message in self.messages if message.channel in channels]
         marks = {name: self.mark(name) for name in channels}
+        floors: dict[str, int] = {}
         match start.kind:
             case StartKind.CURSOR:
                 assert start.cursor is not None
@@ -187,8 +240,12 @@ class HistoryBroker:
             case StartKind.EARLIEST:
                 after = kept[0].seq - 1 if kept else self.head
             case StartKind.LAST:
-                last = kept[len(kept) - min(int(start.number), len(kept)) :]
-                after = last[0].seq - 1 if last else self.head
+                count = int(start.number)
+                kept = [m for name in set(channels) for m in [m for m in kept if m.channel == name][::-1][:count]]
+                kept.sort(key=lambda message: message.seq)
+                for name in channels:
+                    floors[name] = min((m.seq - 1 for m in kept if m.channel == name), default=self.head)
+                after = min(floors.values())
             case StartKind.SINCE:
                 young = [m.seq for m in self.messages if m.time >= start.number][:1]
                 trimmed = [m.seq for m in marks.values() if m.seq and m.time >= start.number]
@@ -198,9 +255,9 @@ class HistoryBroker:
         for message in (m for m in kept if m.seq > after):
             size += len(message.data)
             if len(found) >= limit or (found and size > max_bytes):
-                return Page(after, found, found[-1].seq if found else after, marks)
+                return Page(after, found, found[-1].seq if found else after, marks, floors)
             found.append(message)
-        return Page(after, found, max(self.head, after) if limit else after, marks)
+        return Page(after, found, max(self.head, after) if limit else after, marks, floors)
 
     # -- helpers
 
@@ -208,7 +265,7 @@ class HistoryBroker:
         self.head += 1
         self._time = max(self._time, round(self._wall(), 3))
         self.messages.append(Message(self.head, draft.channel, draft.data, draft.kind, draft.event, self._time))
-        return Receipt(self.epoch, self.head, self.durability)
+        return Receipt(self.epoch, self.head, "process")
 
 
 def _refusal() -> Refusal:

@@ -25,37 +25,11 @@ from oncecast.brokers.sqlite.peers import Peers
 from oncecast.core.log import Log
 from oncecast.errors import ConfigurationError, Refusal, UsageError
 from oncecast.message import EARLIEST, Cursor, Draft, Kind, Message, Page, Reason, Receipt, Retention, Start, StartKind
-from oncecast.testing.broker import CHECKS, Bench, check_broker
+from oncecast.testing.broker import CHECKS, Bench, Lab, check_broker
+from oncecast.testing.driver import LoopDriver
 
 SECONDS = 20.0  # past it, what is waited for will not come
 NOW = 1_764_000_000.0
-
-
-class Loop:
-    """The loop's thread: what other threads call waits until the test runs it."""
-
-    def __init__(self) -> None:
-        self.calls: list[Callable[[], None]] = []
-        self.ready = threading.Condition()
-        self.closed = False
-
-    def call(self, what: Callable[[], None]) -> None:
-        """Do as `loop.call_soon_threadsafe`."""
-        with self.ready:
-            if self.closed:
-                raise RuntimeError("Event loop is closed")
-            self.calls.append(what)
-            self.ready.notify()
-
-    def settle(self, condition: Callable[[], bool]) -> None:
-        """Run what is called until the condition holds."""
-        end = time.monotonic() + SECONDS
-        while not condition():
-            with self.ready:
-                assert self.ready.wait_for(lambda: bool(self.calls), end - time.monotonic()), "it never comes"
-                calls, self.calls = self.calls, []
-            for what in calls:
-                what()
 
 
 class Rig:
@@ -63,7 +37,7 @@ class Rig:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.loop = Loop()
+        self.driver = LoopDriver()
         self.now = NOW
         self.keep = Retention(10**9, 1e12)
         self.benches: list[Bench] = []
@@ -74,23 +48,31 @@ class Rig:
             self.path,
             epoch="life",
             wall=lambda: self.now,
-            call=self.loop.call,
             policy=lambda channel: self.keep,
             durability=durability,
             key_seconds=key_seconds,
         )
 
-    def open(self, **settings: float) -> Bench:
-        """Return an open broker, with its sink."""
-        bench = Bench(self.broker(**settings), self.loop.settle)  # type: ignore[arg-type]
-        bench.opening = bench.broker.open(bench)
+    def lab(self, durability: str = "process") -> Lab:
+        """Return what makes brokers on the file."""
+        return Lab(lambda: self.broker(durability=durability), self.driver)
+
+    def open(self) -> Bench:
+        """Return a broker that has started, with its sink."""
+        bench = Bench(self.broker(), self.lab())
+        bench.start()
         self.benches.append(bench)
         return bench
 
-    def close(self) -> None:
-        """Close all of them."""
+    def settle(self, condition: Callable[[], bool]) -> None:
+        """Run the loop until the condition holds."""
+        self.driver.wait(condition)
+        assert condition(), "it never comes"
+
+    def stop(self) -> None:
+        """Stop all of them."""
         for bench in self.benches:
-            bench.broker.close()
+            bench.stop()
         self.benches.clear()
 
 
@@ -99,7 +81,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """A file that is not there yet."""
     made = Rig(tmp_path / "log.db")
     yield made
-    made.close()
+    made.stop()
+    made.driver.close()
 
 
 def data(bench: Bench) -> list[bytes]:
@@ -121,29 +104,30 @@ def test_it_keeps_the_contract(rig: Rig, name: str, durability: str) -> None:
     """It passes every check that a broker must pass."""
     numbers = iter(range(1000))
 
-    def make() -> SqliteBroker:
+    def lab() -> Lab:
         rig.path = rig.path.with_name(f"{next(numbers)}.db")
-        return rig.broker(durability=durability)
+        return rig.lab(durability=durability)
 
-    check_broker(make, name, settle=rig.loop.settle)
+    check_broker(lab, name)
 
 
 def test_what_is_already_there_is_opened(rig: Rig) -> None:
     """The last clause again, for a log that has begun."""
     rig.open().receipts(*(Draft(c, b"1") for c in "abac"))
-    rig.close()
-    check_broker(rig.broker, "opens_where_it_stands", settle=rig.loop.settle)
+    rig.stop()
+    check_broker(rig.lab, "opens_where_it_stands")
 
 
 def test_it_serves_one_node(rig: Rig) -> None:
-    """A second sink is our own mistake, and so is publishing before there is one; closing what is not open is none."""
+    """A second start is a mistake; what is published before the first is refused, and a stop without one is fine."""
     broker = rig.broker()
-    with pytest.raises(UsageError, match="Open the broker"):
-        broker.publish((Draft("a", b"1"),), lambda outcomes: None)
+    early: list[Outcome] = []
+    broker.publish((Draft("a", b"1"),), early.extend)
+    assert ["unavailable"] == codes(early)
+    rig.driver.run(broker.stop())
     bench = rig.open()
-    with pytest.raises(UsageError, match="open already"):
-        bench.broker.open(bench)
-    broker.close()
+    with pytest.raises(UsageError, match="started already"):
+        bench.start()
 
 
 @pytest.mark.parametrize("place", ["nowhere/log.db", "folder"])
@@ -188,7 +172,7 @@ def test_what_comes_together_is_committed_together(rig: Rig) -> None:
     with broker._peers.lock():  # nobody can commit
         for n in range(50):
             broker.publish([Draft("a", b"%d" % n)] * (n % 3), lambda outcomes: answers.append(list(outcomes)))
-    rig.loop.settle(lambda: len(answers) == 50)
+    rig.settle(lambda: len(answers) == 50)
     published = [b"%d" % n for n in range(50) for _ in range(n % 3)]
     assert published == data(bench)
     assert len(published) == sum(commits)
@@ -206,7 +190,7 @@ def test_a_batch_has_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     with broker._peers.lock():
         for n in range(10):
             broker.publish([Draft("a", b"%d" % n)], answers.append)
-    rig.loop.settle(lambda: len(answers) == 10)
+    rig.settle(lambda: len(answers) == 10)
     assert [b"%d" % n for n in range(10)] == data(bench)
 
 
@@ -225,7 +209,7 @@ def test_what_waits_for_the_disk_is_bounded(rig: Rig, monkeypatch: pytest.Monkey
         for n in range(1, 6):
             broker.publish([Draft("a", b"%d" % n)], answers.extend)
         assert ["unavailable"] * 2 == codes(answers)
-    rig.loop.settle(lambda: len(answers) == 6)
+    rig.settle(lambda: len(answers) == 6)
     assert [b"0", b"1", b"2", b"3"] == data(bench)
     assert ["taken"] == codes(bench.publish(Draft("a", b"6")))
 
@@ -243,7 +227,7 @@ def test_a_defect_in_one_answer_is_not_the_others(rig: Rig, caplog: pytest.LogCa
     with broker._peers.lock():
         broker.publish([Draft("a", b"1")], fail)
         broker.publish([Draft("a", b"2")], answers.extend)
-    rig.loop.settle(lambda: bool(answers))
+    rig.settle(lambda: bool(answers))
     assert ["taken"] == codes(answers)
     assert ["an answer or a delivery failed; the others go on"] == caplog.messages
 
@@ -265,7 +249,7 @@ def test_two_brokers_on_one_file_see_one_order(rig: Rig) -> None:
     one, two = rig.open(), rig.open()
     for n in range(20):
         (one, two)[n % 2].receipts(Draft("a", b"%d" % n))
-    rig.loop.settle(lambda: len(one.messages) == len(two.messages) == 20)
+    rig.settle(lambda: len(one.messages) == len(two.messages) == 20)
     assert [b"%d" % n for n in range(20)] == data(one) == data(two)
     assert one.messages == two.messages
 
@@ -276,7 +260,7 @@ def test_a_key_counts_across_brokers_and_openings(rig: Rig) -> None:
     draft = Draft("a", b"1", key="k")
     first = one.receipts(draft)
     assert first == two.receipts(draft)
-    rig.close()
+    rig.stop()
     rig.now += 86399
     again = rig.open()
     assert first == again.receipts(draft)
@@ -294,25 +278,26 @@ from oncecast.brokers.sqlite.broker import SqliteBroker
 from oncecast.message import Draft, Retention
 
 class Sink:
+    def begin(self, opening): pass
     def receive(self, messages): pass
     def skip(self, seq): pass
     def fail(self, reason): raise SystemExit(reason)
 
 async def main():
     loop = asyncio.get_running_loop()
-    broker = SqliteBroker(Path(sys.argv[1]), epoch="x", wall=lambda: 1_764_000_000.0, call=loop.call_soon_threadsafe,
+    broker = SqliteBroker(Path(sys.argv[1]), epoch="x", wall=lambda: 1_764_000_000.0,
                           policy=lambda channel: Retention(10**9, 1e12))
-    broker.open(Sink())
+    await broker.start(Sink())
     for n in range(50):
         done = loop.create_future()
         broker.publish([Draft("a", b"%s-%d" % (sys.argv[2].encode(), n))], done.set_result)
         await done
-    broker.close()
+    await broker.stop()
 
 asyncio.run(main())
 """
     children = [subprocess.Popen([sys.executable, "-c", code, str(rig.path), str(n)]) for n in range(4)]
-    rig.loop.settle(lambda: len(bench.messages) == 200)
+    rig.settle(lambda: len(bench.messages) == 200)
     assert [0] * 4 == [child.wait() for child in children]
     assert list(range(1, 201)) == [message.seq for message in bench.messages]
     for n in range(4):
@@ -331,12 +316,13 @@ from oncecast.brokers.sqlite.broker import SqliteBroker
 from oncecast.message import Draft, Retention
 
 class Sink:
+    def begin(self, opening): pass
     def receive(self, messages): pass
 
 loop = asyncio.new_event_loop()
-broker = SqliteBroker(Path(sys.argv[1]), epoch="x", wall=lambda: 1_764_000_000.0, call=loop.call_soon_threadsafe,
+broker = SqliteBroker(Path(sys.argv[1]), epoch="x", wall=lambda: 1_764_000_000.0,
                       policy=lambda channel: Retention())
-broker.open(Sink())
+loop.run_until_complete(broker.start(Sink()))
 broker.publish([Draft("a", b"1")], lambda outcomes: os.kill(os.getpid(), signal.SIGKILL))
 loop.run_forever()
 """
@@ -362,7 +348,7 @@ def test_who_lags_behind_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPatc
         other.trim("a", 3)
     other.close()
     slow._store.follow = real  # type: ignore[method-assign]
-    rig.loop.settle(lambda: bool(two.skipped))
+    rig.settle(lambda: bool(two.skipped))
     assert ([5], []) == (two.skipped, two.messages)
     two.receipts(Draft("a", b"5"))
     assert [6] == [message.seq for message in two.messages]
@@ -385,7 +371,7 @@ def test_what_waits_for_a_busy_loop_is_bounded(rig: Rig, monkeypatch: pytest.Mon
         assert len(busy._out) <= 2
     busy._run_out = run_out  # type: ignore[method-assign]
     run_out()
-    rig.loop.settle(lambda: len(two.messages) == 50)
+    rig.settle(lambda: len(two.messages) == 50)
     assert published == [message.seq for message in two.messages]
 
 
@@ -396,7 +382,7 @@ def test_what_is_over_is_trimmed_by_number(rig: Rig) -> None:
     """In the background; the newest stay, and the mark is that of the last that went."""
     rig.keep = Retention(messages=10, seconds=1e12)
     bench = rig.open()
-    rig.loop.settle(lambda: True)
+    rig.settle(lambda: True)
     for _ in range(3):
         bench.receipts(*(Draft("a", b"x") for _ in range(100)))
     pages: list[Page] = []
@@ -494,13 +480,13 @@ def test_an_older_copy_is_noticed(rig: Rig, tmp_path: Path, clean: bool) -> None
     bench = rig.open()
     kept = [r.seq for n in range(5) for r in bench.receipts(Draft("a", b"kept"))]
     if clean:
-        rig.close()
+        rig.stop()
     copy_of(rig.path, tmp_path / "copy")
     if clean:
         rig.now += 10
         bench = rig.open()
     lost = [r.seq for n in range(5) for r in bench.receipts(Draft("a", b"lost"))]
-    rig.close()
+    rig.stop()
     put_back(rig.path, tmp_path / "copy")
     rig.now += 10
     again = rig.open()
@@ -522,7 +508,7 @@ def test_a_lost_end_is_noticed(rig: Rig) -> None:
     whole = wal.stat().st_size
     lost = bench.receipts(Draft("a", b"2"))[0].seq
     found = rig.path.read_bytes(), wal.read_bytes()[:whole]
-    rig.close()
+    rig.stop()
     rig.path.write_bytes(found[0])
     wal.write_bytes(found[1])
     rig.path.with_name("log.db-shm").unlink(missing_ok=True)
@@ -538,7 +524,7 @@ def test_a_file_that_is_removed_is_the_end(rig: Rig) -> None:
     bench, other = rig.open(), rig.open()
     bench.receipts(Draft("a", b"1"))
     rig.path.unlink()
-    rig.loop.settle(lambda: bool(bench.failures and other.failures))
+    rig.settle(lambda: bool(bench.failures and other.failures))
     assert 1 == len(bench.failures)
     assert "was replaced or removed while it was open" in bench.failures[0]
     assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
@@ -553,7 +539,7 @@ def test_what_is_committed_to_a_removed_file_is_not_acknowledged(rig: Rig, monke
     bench.receipts(Draft("a", b"1"))
     rig.path.unlink()
     assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
-    rig.loop.settle(lambda: bool(bench.failures))
+    rig.settle(lambda: bool(bench.failures))
     assert [b"1"] == data(bench)
 
 
@@ -567,7 +553,7 @@ def test_a_file_put_back_under_open_brokers_is_a_new_life(rig: Rig, tmp_path: Pa
     assert isinstance(stuck, SqliteBroker)
     stuck._in_place = lambda: True  # type: ignore[method-assign] # it has not noticed yet
     put_back(rig.path, tmp_path / "copy")
-    rig.loop.settle(lambda: bool(bench.failures))
+    rig.settle(lambda: bool(bench.failures))
     rig.now += 5
     again = rig.open()
     assert [Reason.UNKNOWN] == reasons(rig, again, lost)
@@ -581,7 +567,7 @@ def test_an_end_that_is_gone_is_the_end(rig: Rig) -> None:
     broker = bench.broker
     assert isinstance(broker, SqliteBroker)
     broker._store.follow = lambda seen: (1, [])  # type: ignore[method-assign]
-    rig.loop.settle(lambda: bool(bench.failures))
+    rig.settle(lambda: bool(bench.failures))
     assert "its end is gone" in bench.failures[0]
 
 
@@ -666,7 +652,7 @@ def test_a_defect_in_the_thread_is_the_end(rig: Rig, caplog: pytest.LogCaptureFi
 
     broker._store.append = fail  # type: ignore[assignment,method-assign]
     assert ["unavailable"] == codes(bench.publish(Draft("a", b"1")))
-    rig.loop.settle(lambda: bool(bench.failures))
+    rig.settle(lambda: bool(bench.failures))
     assert "the thread of the log has failed: defect" in bench.failures[0]
 
 
@@ -679,7 +665,7 @@ def test_a_close_commits_what_waits(rig: Rig) -> None:
     answers: list[Outcome] = []
     for n in range(100):
         bench.broker.publish([Draft("a", b"%d" % n)], answers.extend)
-    bench.broker.close()
+    bench.stop()
     assert ["taken"] * 100 == codes(answers)
     assert 100 == len(bench.messages)
     assert 100 == len(rig.open().opening.recent)
@@ -689,11 +675,9 @@ def test_a_close_answers_each_read(rig: Rig) -> None:
     """With a page or with `unavailable`, before it returns."""
     bench = rig.open()
     answers: list[Page | Refusal] = []
-    history = bench.broker.history
-    assert history is not None
     for _ in range(50):
-        history.read(("a",), EARLIEST, 10, 10, answers.append)
-    bench.broker.close()
+        bench.broker.read(("a",), EARLIEST, 10, 10, answers.append)
+    bench.stop()
     assert 50 == len(answers)
 
 
@@ -703,16 +687,6 @@ def test_reads_that_wait_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     answer = rig.open().ask("a", EARLIEST)
     assert isinstance(answer, Refusal)
     assert 1 == answer.retry_after
-
-
-def test_a_loop_that_is_closed_is_no_fault(rig: Rig) -> None:
-    """What the threads then say is said by `close`."""
-    bench = rig.open()
-    rig.loop.closed = True
-    answers: list[Outcome] = []
-    bench.broker.publish([Draft("a", b"1")], answers.extend)
-    bench.broker.close()
-    assert ["taken"] == codes(answers)
 
 
 def test_a_close_does_not_wait_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -728,7 +702,7 @@ def test_a_close_does_not_wait_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatc
         while not broker._under_way:
             time.sleep(0.001)
         broker.publish([Draft("a", b"2")], answers.extend)
-        broker.close()
+        bench.stop()
         assert ["unavailable"] * 2 == codes(answers)
     for thread in broker._threads:
         thread.join(SECONDS)
@@ -752,13 +726,12 @@ async def test_it_runs_on_a_loop(rig: Rig) -> None:
         rig.path,
         epoch="life",
         wall=lambda: rig.now,
-        call=loop.call_soon_threadsafe,
         policy=lambda channel: rig.keep,
     )
-    broker.open(Sink(broker, lambda condition: None))
+    await broker.start(Sink(broker, rig.lab()))
     done: asyncio.Future[list[Outcome]] = loop.create_future()
     broker.publish([Draft("a", b"1")], lambda outcomes: done.set_result(list(outcomes)))
     (receipt,) = await asyncio.wait_for(done, SECONDS)
-    broker.close()
+    await broker.stop()
     assert isinstance(receipt, Receipt)
     assert [(here, 1)] == [(thread, len(messages)) for thread, messages in seen]

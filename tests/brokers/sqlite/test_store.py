@@ -99,7 +99,7 @@ def fill(bench: Bench, text: str) -> Store:
 def test_a_new_file_is_empty(bench: Bench) -> None:
     """It has the epoch that it was made with, no messages and no holes."""
     store, opening = bench.open()
-    assert (Opening(), "life") == (opening, store.epoch)
+    assert (Opening("life"), "life") == (opening, store.epoch)
 
 
 def test_a_file_keeps_its_epoch_and_its_messages(bench: Bench) -> None:
@@ -406,7 +406,7 @@ def test_an_opening_with_too_many_marks_has_nothing_recent(bench: Bench, monkeyp
         store.trim(name, 9)
     monkeypatch.setattr(sqlite_store, "RECENT", 2)
     _, opening = bench.open(alone=False)
-    assert Opening(head=5, floor=Mark(5, NOW + 4)) == opening
+    assert Opening("life", head=5, floor=Mark(5, NOW + 4)) == opening
 
 
 def test_a_life_begins_above_all_that_could_have_been_given(bench: Bench) -> None:

@@ -15,6 +15,7 @@ To change what a file holds, see `sqlite_store.py`; how processes find one anoth
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import enum
 import logging
@@ -33,7 +34,7 @@ from queue import SimpleQueue
 
 from ...errors import ConfigurationError, Refusal, UsageError
 from ...message import Draft, Message, Page, Start
-from ..base import KEY_SECONDS, STOPPING, Done, History, Opening, Sink
+from ..base import KEY_SECONDS, STARTING, STOPPING, Capabilities, Done, Opening, Sink
 from .peers import Peers
 from .store import Policy, Store, life_of
 
@@ -81,7 +82,7 @@ class SqliteBroker:
     """One file on one machine. It survives the end of every process, and with `fsync` a power cut too.
 
     `epoch` names the log if the file is made now. `wall` gives Unix seconds, `call` runs a callable on the loop's
-    thread (`loop.call_soon_threadsafe`), `policy` gives a channel's retention by its name and is called by a thread.
+    thread, `policy` gives a channel's retention by its name and is called by a thread.
     `durability` is `process` or `fsync`, `key_seconds` how long an idempotency key is known.
     """
 
@@ -91,7 +92,6 @@ class SqliteBroker:
         *,
         epoch: str,
         wall: Callable[[], float],
-        call: Callable[[Callable[[], None]], object],
         policy: Policy,
         durability: str = "process",
         key_seconds: float = KEY_SECONDS,
@@ -99,9 +99,8 @@ class SqliteBroker:
         self.path = path
         self.epoch = epoch
         self.durability = durability
-        self.history: History | None = self
+        self.capabilities = Capabilities(durability, history=True, key_seconds=key_seconds)
         self._wall = wall
-        self._call = call
         self._policy = policy
         self._key_seconds = key_seconds
         self._sink: Sink | None = None
@@ -123,10 +122,20 @@ class SqliteBroker:
 
     # -- on the loop's thread
 
-    def open(self, sink: Sink) -> Opening:
+    async def start(self, sink: Sink) -> None:
         """Open the file, and begin to hand every new message to `sink`. Raises `ConfigurationError`."""
         if self._state is not _State.NEW:
-            raise UsageError("This broker is open already: one broker serves one node.")
+            raise UsageError("This broker was started already: make one for each node.")
+        self._sink = sink
+        loop = asyncio.get_running_loop()
+        self._call = loop.call_soon_threadsafe
+        opening = await loop.run_in_executor(None, self._open)
+        self._state = _State.OPEN
+        sink.begin(opening)
+        for thread in self._threads:
+            thread.start()
+
+    def _open(self) -> Opening:
         try:
             peers = Peers(self.path)
         except OSError as error:
@@ -150,7 +159,6 @@ class SqliteBroker:
         except (sqlite3.Error, OSError) as error:
             raise ConfigurationError(f"broker: {self.path}: {error}") from None
         self.epoch = reader.epoch = store.epoch
-        self._sink = sink
         self._seen = opening.head
         self._peers, self._store, self._reader = peers, store, reader
         self._bell, self._ear = socket.socketpair()
@@ -160,17 +168,12 @@ class SqliteBroker:
             threading.Thread(target=target, name=f"oncecast-{name}", daemon=True)
             for name, target in (("log", self._run), ("history", self._run_reader))
         ]
-        self._state = _State.OPEN
-        for thread in self._threads:
-            thread.start()
         return opening
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts with those that come meanwhile, and answer once they are committed."""
-        if self._state is _State.NEW:
-            raise UsageError("Open the broker before publishing.")
         if self._state is not _State.OPEN:
-            done([STOPPING] * len(drafts))
+            done([STARTING if self._state is _State.NEW else STOPPING] * len(drafts))
             return
         if not drafts:
             done([])
@@ -202,19 +205,13 @@ class SqliteBroker:
             return
         self._requests.put((channels, start, limit, max_bytes, done))
 
-    def close(self) -> None:
+    async def stop(self) -> None:
         """Commit what waits, and stop. What can't be committed is answered with `unavailable`."""
         opened = self._state in (_State.OPEN, _State.FAILED)
         self._state = _State.CLOSED
         if not opened:
             return
-        writer, reader = self._threads
-        self._requests.put(None)
-        reader.join(CLOSE_SECONDS)
-        self._ending = True  # last: with the last connection SQLite moves all into the file
-        with contextlib.suppress(OSError):  # it is full, so the thread has something to hear
-            self._bell.send(b"\0")
-        writer.join(CLOSE_SECONDS)
+        await asyncio.get_running_loop().run_in_executor(None, self._end)
         self._run_out()
         self._refuse_pending()
         if any(thread.is_alive() for thread in self._threads):
@@ -224,6 +221,21 @@ class SqliteBroker:
         self._peers.close()
         self._bell.close()
         self._ear.close()
+
+    def _end(self) -> None:
+        writer, reader = self._threads
+        self._requests.put(None)
+        reader.join(CLOSE_SECONDS)
+        self._ending = True  # last: with the last connection SQLite moves all into the file
+        with contextlib.suppress(OSError):  # it is full, so the thread has something to hear
+            self._bell.send(b"\0")
+        writer.join(CLOSE_SECONDS)
+
+    def want(self, channels: Sequence[str]) -> None:
+        """Do nothing: every channel is delivered."""
+
+    def unwant(self, channels: Sequence[str]) -> None:
+        """Do nothing."""
 
     def _set_aside(self) -> None:
         """Keep a write-ahead log that another file has left: SQLite would mix the two."""

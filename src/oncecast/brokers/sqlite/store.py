@@ -27,7 +27,6 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -75,6 +74,7 @@ _IS_EMPTY = "mark_time > 0 AND mark_time < ? AND NOT EXISTS (SELECT 1 FROM messa
 _EMPTY = f"SELECT id, mark_seq, mark_time FROM channels c WHERE {_IS_EMPTY} LIMIT ?"  # noqa: S608 - no input in it
 _FORGET = f"DELETE FROM channels AS c WHERE {_IS_EMPTY} AND id = ?"  # noqa: S608
 _OLDEST = "SELECT seq FROM messages WHERE channel = ? ORDER BY seq LIMIT ?"
+_LAST_OF = "SELECT min(seq) FROM (SELECT seq FROM messages WHERE channel = ? ORDER BY seq DESC LIMIT ?)"
 _NEWEST = "SELECT seq FROM messages WHERE channel = ? ORDER BY seq DESC LIMIT ?"
 _LAST = "SELECT seq, time FROM messages ORDER BY seq DESC LIMIT 1"
 _NEXT = "SELECT seq, time FROM messages WHERE seq >= ? ORDER BY seq LIMIT 1"
@@ -127,7 +127,7 @@ class Store:
             head, time = self._head()
             recent, floor, marks = self._recent(head, time)
             holes = tuple(self._db.execute("SELECT before, after FROM holes ORDER BY before"))
-        return Opening(head=head, floor=floor, recent=recent, marks=marks, holes=holes)
+        return Opening(self.epoch, head=head, floor=floor, recent=recent, marks=marks, holes=holes)
 
     def _begin_life(self, now: float) -> None:
         created = self._db.execute("SELECT created FROM log").fetchone()[0]
@@ -256,10 +256,22 @@ class Store:
                 else:
                     ids[name] = row[0]
                     marks[name] = Mark(row[1], row[2])
-            after = self._place(ids, start, head, marks)
-            messages, more = self._page(ids, after, limit, max_bytes)
+            floors: dict[str, int] = {}
+            if start.kind is StartKind.LAST:
+                floors = {name: self._floor(ids.get(name), start.number, head) for name in channels}
+                after = min(floors.values(), default=head)
+            else:
+                after = self._place(ids, start, head, marks)
+            from_ = {channel: max(after, floors.get(name, 0)) for name, channel in ids.items()}
+            messages, more = self._page(from_, limit, max_bytes)
         upto = (messages[-1].seq if messages else after) if more else max(head, after)
-        return Page(after, messages, upto if limit else after, marks)
+        return Page(after, messages, upto if limit else after, marks, floors)
+
+    def _floor(self, channel: int | None, count: float, head: int) -> int:
+        """Return the number above which a channel's newest messages stand, `count` of them."""
+        # No channel has more messages than the head says, and the head is a number that SQLite can hold.
+        row = self._db.execute(_LAST_OF, (channel, int(min(count, head)))).fetchone()
+        return head if row[0] is None else int(row[0]) - 1
 
     def _place(self, ids: dict[str, int], start: Start, head: int, marks: dict[str, Mark]) -> int:
         match start.kind:
@@ -271,14 +283,7 @@ class Store:
             case StartKind.EARLIEST:
                 first = min((s for c in ids.values() for s in self._numbers(_OLDEST, c, 1)), default=None)
                 return head if first is None else first - 1
-            case StartKind.LAST:
-                count = int(start.number)
-                newest = heapq.merge(*(self._numbers(_NEWEST, c, count) for c in ids.values()), reverse=True)
-                last = head + 1
-                for last in islice(newest, count):  # noqa: B007 - the last one is what is wanted
-                    pass
-                return last - 1
-            case StartKind.SINCE:
+            case _:
                 trimmed = [mark.seq for mark in marks.values() if mark.seq and mark.time >= start.number]
                 return min([self._first_since(start.number, head), *trimmed]) - 1
 
@@ -298,11 +303,11 @@ class Store:
         row = self._db.execute(_NEXT, (high,)).fetchone()
         return head + 1 if row is None else int(row[0])
 
-    def _page(self, ids: dict[str, int], after: int, limit: int, max_bytes: int) -> tuple[list[Message], bool]:
-        """Return the next messages of channels, and whether a bound was met before their end."""
+    def _page(self, after: dict[int, int], limit: int, max_bytes: int) -> tuple[list[Message], bool]:
+        """Return the next messages of channels, each after a number, and whether a bound was met before their end."""
         messages: list[Message] = []
         size = 0
-        for row in heapq.merge(*(self._rows(c, after) for c in ids.values()), key=itemgetter(0)):
+        for row in heapq.merge(*(self._rows(channel, seq) for channel, seq in after.items()), key=itemgetter(0)):
             size += len(row[2])
             if len(messages) >= limit or (messages and size > max_bytes):
                 return messages, True
