@@ -255,8 +255,8 @@ class Node:
         """Be ready, and publish what has waited."""
         if self._refusal is None and self.unready is not None:
             logger.warning("ready again: the broker is back")
+            self.held.publish(self.broker.publish)  # what is published meanwhile is held, and comes after it
             self.unready = None
-            self.held.publish(self.publish)
 
     def fail(self, reason: str, /) -> None:
         """Be ready no longer; whoever runs this node is told by `on_failure`."""

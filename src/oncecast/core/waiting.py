@@ -68,8 +68,8 @@ class HeldPublishes:
             held.done([_LATE_PUBLISH] * len(held.drafts))
 
     def publish(self, publish: Callable[[Sequence[Draft], Done], None]) -> None:
-        """Publish what waits."""
-        for _ in range(len(self._held)):
+        """Publish what waits, and what is put in meanwhile."""
+        while self._held:
             held = self._pop()
             publish(held.drafts, held.done)
 
