@@ -4,6 +4,7 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+JOBS ?= auto # processes that run tests; auto is one per core
 COVERAGE_MIN ?= 95 # the least share of lines and branches that the tests must reach, in percent
 
 BIN := .venv/bin
@@ -14,18 +15,21 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve test proof web dist check format lock clean system brokers gone
+.PHONY: help serve quick test proof web dist check format lock clean system brokers gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
-	@echo 'Variables: PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT)'
+	@echo 'Variables: PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) JOBS=$(JOBS)'
 
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
+quick: .make/dev ## Run the tests that need no browser, no npm and no long model (a minute or so)
+	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or slow)'
+
 test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under coverage
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 

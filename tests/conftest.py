@@ -1,7 +1,44 @@
-"""What holds for every test: SIGINT is heard, even where the shell that started the run lets its jobs ignore it."""
+"""What holds for every test: its marks by where it stands, and SIGINT, which some shells let their jobs ignore.
+
+Owns `MARKS`, the table that `make quick` selects by. To mark a test, add its file or folder, not a decorator.
+"""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+HERE = Path(__file__).parent
+MARKS: Mapping[str, tuple[str, ...]] = {
+    "browser": ("web/test_client.py", "web/test_native.py", "web/test_obstacles.py", "web/test_start_page.py"),
+    "npm": ("web/test_modules.py", "peers/test_node.py", "test_javascript.py", "test_package.py"),
+    "slow": (
+        "benchmarks",
+        "client/test_obstacles.py",
+        "core/test_hub_model.py",
+        "core/test_log_model.py",
+        "core/test_node_model.py",
+        "proof",
+        "server/process/test_supervisor.py",
+        "server/test_dead_peers.py",
+        "test_hundred_thousand.py",
+    ),
+}
+
+
+def marks_of(path: Path) -> set[str]:
+    """Return the marks of the test file at `path`, which is relative to this folder."""
+    names = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}
+    return {mark for mark, places in MARKS.items() if not names.isdisjoint(places)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the marks of its file and of the folders above it."""
+    for item in items:
+        for mark in marks_of(item.path.relative_to(HERE)):
+            item.add_marker(mark)

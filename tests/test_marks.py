@@ -1,0 +1,30 @@
+"""The marks by which `make quick` leaves tests out."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HERE, MARKS, marks_of
+
+
+@pytest.mark.parametrize("place", sorted({place for places in MARKS.values() for place in places}))
+def test_each_place_is_there(place: str) -> None:
+    """A file or folder that was renamed keeps its mark only if the table follows."""
+    assert (HERE / place).exists()
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("proof/test_crashes.py", {"slow"}),
+        ("web/test_client.py", {"browser"}),
+        ("test_package.py", {"npm"}),
+        ("wire/test_sse.py", set()),
+    ],
+)
+def test_marks_of_a_file(path: str, expected: Set[str]) -> None:
+    """A file has its own marks and those of the folders above it."""
+    assert expected == marks_of(Path(path))
