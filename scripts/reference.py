@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast.core import subscription
 from oncecast.errors import ERRORS
-from oncecast.server import connection
+from oncecast.server import phases
 from oncecast.server.metrics import measure, render
 from oncecast.server.process import child
 from oncecast.server.server import Server
@@ -50,7 +50,7 @@ def parts() -> dict[str, dict[str, str]]:
         "spec/wire.md": {"errors": errors_table()},
         "ARCHITECTURE.md": {
             "subscription": moves(subscription.MOVES),
-            "connection": moves(connection.MOVES),
+            "connection": moves(phases.MOVES),
             "worker": moves(child.MOVES),
             "websocket": moves(ws_connection.MOVES),
         },
@@ -191,11 +191,17 @@ async def _exposition() -> str:
 # States ----------------------------------------------------------------------------------------------------------
 
 
-def moves(table: Mapping[Any, frozenset[Any]]) -> str:
-    """Draw a table of legal moves, a line for each state, in the order of its enum."""
+def moves(table: Mapping[Any, Any]) -> str:
+    """Draw a table of legal moves, a line for each state, in the order of its enum. It may name events or not."""
     width = max(len(state.name) for state in table)
-    lines = [f"{state.name:<{width}} → {_names(table[state])}" for state in table]
+    lines = [f"{state.name:<{width}} {_row(table[state])}" for state in table]
     return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def _row(row: Any) -> str:
+    if isinstance(row, Mapping) and row:
+        return "| " + ", ".join(f"{event.value} → {state.name}" for event, state in row.items())
+    return "→ " + _names(frozenset(row))
 
 
 def _names(states: frozenset[enum.Enum]) -> str:

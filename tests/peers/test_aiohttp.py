@@ -121,7 +121,7 @@ async def test_the_pool_is_used_again(site: Site, session: ClientSession) -> Non
             assert (200, b"") == (answer.status, await answer.read())
         async with session.get(f"http://127.0.0.1:{site.port}/") as answer:
             assert "text/html" == answer.content_type
-    assert 1 == site.server.app.counters.connections
+    assert 1 == site.server.app.admission.opened
 
 
 async def test_many_waiting_polls(site: Site, session: ClientSession) -> None:
@@ -137,7 +137,7 @@ async def test_many_waiting_polls(site: Site, session: ClientSession) -> None:
         await site.until_subscribed(50)
         (cursor,) = await site.publish(number)
         assert [[cursor]] * 50 == await asyncio.gather(*polls)
-    assert 50 == site.server.app.counters.connections
+    assert 50 == site.server.app.admission.opened
 
 
 async def test_a_chunked_body(site: Site, session: ClientSession) -> None:

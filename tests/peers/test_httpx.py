@@ -93,7 +93,7 @@ async def test_short_polls(site: Site, client: httpx.AsyncClient) -> None:
         cursor = answer["cursor"]
     assert list(range(2000)) == numbers
     assert 7 == pages
-    assert 1 == site.server.app.counters.connections
+    assert 1 == site.server.app.admission.opened
 
 
 async def test_long_polls_resume_after_cuts(story: Story, client: httpx.AsyncClient) -> None:

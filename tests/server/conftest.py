@@ -12,6 +12,7 @@ import json
 import re
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from oncecast.message import Draft, Kind
 from oncecast.policy.origin import Origins
 from oncecast.protocol.base import Settings as TransportSettings
 from oncecast.server.app import App
+from oncecast.server.capacity import Capacity
 from oncecast.server.connection import Connection
 from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
@@ -169,10 +171,11 @@ class Bench:
             rules=Rules(
                 settings=TransportSettings(),
                 origins=Origins(frozenset({"https://friend.example"})),
-                ceiling=100,
             ),
             pages={"/": Asset("text/html; charset=utf-8", b"<!doctype html>", '"tag"')},
             monotonic=self.now,
+            schedule=self.scheduled.append,
+            capacity=Capacity(100, 8),
             wall=lambda: WALL,
             collect=lambda done: done(render(measure(self.app))),
         )
@@ -185,7 +188,7 @@ class Bench:
         self, *, room: int | None = None, tls: bool = False, sock: socket.socket | None = None
     ) -> tuple[Connection, FakeTransport]:
         """Return a new connection and its transport; `sock` is what streams write to past the transport."""
-        connection = Connection(self.app)
+        connection = Connection(self.app, None if sock is None or tls else sock.fileno())
         transport = FakeTransport(connection, room=room, tls=tls, sock=sock)
         connection.connection_made(transport)
         return connection, transport
@@ -431,3 +434,16 @@ def upgrade() -> Callable[..., bytes]:
 def make_site() -> Callable[[Server, ssl.SSLContext | None], Site]:
     """Wrap a server that the test itself runs, on another loop than pytest's."""
     return Site
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A certificate for the loopback, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return str(cert), str(key)

@@ -15,7 +15,7 @@ def test_connections_are_counted_in_and_out(bench: Bench) -> None:
     assert {first, second} == bench.app.connections
     first.connection_lost(None)
     assert {second} == bench.app.connections
-    assert 2 == bench.app.counters.connections
+    assert 2 == bench.app.admission.opened
 
 
 def test_whoever_waits_for_the_end_hears_of_it_once_nobody_is_left(bench: Bench) -> None:
@@ -35,15 +35,6 @@ def test_the_last_to_go_needs_no_listener(bench: Bench) -> None:
     connection, _ = bench.connect()
     connection.connection_lost(None)
     assert set() == bench.app.connections
-
-
-def test_the_ceiling_counts_what_is_open(bench: Bench) -> None:
-    """A place that has been given up is free again."""
-    bench.app.ceiling = 1
-    first, _ = bench.connect()
-    first.connection_lost(None)
-    bench.connect()
-    assert 0 == bench.app.counters.turned_away
 
 
 def test_the_date_is_the_wall_clocks(bench: Bench) -> None:

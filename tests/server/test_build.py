@@ -94,9 +94,11 @@ def test_the_limits_reach_what_holds_them() -> None:
     settings = Settings(
         limits=limits, origins=("https://a.example",), dev=True, tls_cert="c", tls_key="k", deflate=True
     )
-    app = build_app(settings, node_of(settings, lambda callback: None), monotonic=time.monotonic)
+    app = build_app(
+        settings, node_of(settings, lambda callback: None), monotonic=time.monotonic, schedule=lambda callback: None
+    )
     assert {**structs.asdict(limits), "deflate": True} == structs.asdict(app.settings)
-    assert (2, "https", True) == (app.ceiling, app.scheme, app.origins.loopback)
+    assert ("https", True) == (app.scheme, app.origins.loopback)
     assert frozenset({"https://a.example"}) == app.origins.allowed
     assert "/docs/errors" in app.pages
 
@@ -104,6 +106,7 @@ def test_the_limits_reach_what_holds_them() -> None:
 def test_without_tls_pages_are_reached_by_http() -> None:
     """The scheme follows from the certificate; the loopback is let in only for development."""
     settings = Settings()
-    app = build_app(settings, node_of(settings, lambda callback: None), monotonic=time.monotonic)
+    app = build_app(
+        settings, node_of(settings, lambda callback: None), monotonic=time.monotonic, schedule=lambda callback: None
+    )
     assert ("http", False) == (app.scheme, app.origins.loopback)
-    assert app.ceiling > 0

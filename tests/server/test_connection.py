@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
-import logging
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -17,8 +15,11 @@ from oncecast.http import routes
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
 from oncecast.protocol.events import SseStream
-from oncecast.server import connection as module
-from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, MOVES, PIPELINE_BYTES, Connection, Phase
+from oncecast.server import outlet, read_budget
+from oncecast.server.capacity import Capacity
+from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, PIPELINE_BYTES, SLICE_BYTES, Connection
+from oncecast.server.phases import Phase
+from oncecast.server.read_budget import SHORT_BYTES, TURN_SECONDS
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
 if TYPE_CHECKING:
@@ -47,18 +48,11 @@ def phase_of(connection: Connection) -> Phase:
 # -- phases
 
 
-def test_each_phase_has_its_row() -> None:
-    """The table has every phase, nothing follows CLOSED, and from everywhere a connection can be lost."""
-    assert set(Phase) == set(MOVES)
-    assert frozenset() == MOVES[Phase.CLOSED]
-    assert all(Phase.CLOSED in moves for phase, moves in MOVES.items() if phase is not Phase.CLOSED)
-
-
 def test_an_illegal_move_is_a_defect(bench: Bench) -> None:
     """A connection is lost once; what is not in the table raises."""
     connection, _ = bench.connect()
     connection.connection_lost(None)
-    with pytest.raises(AssertionError, match="can't go from closed to closed"):
+    with pytest.raises(AssertionError, match="a connection that is closed can't be lost"):
         connection.connection_lost(None)
 
 
@@ -577,7 +571,7 @@ def test_tls_says_its_own_goodbye(bench: Bench) -> None:
     connection, transport = bench.connect(tls=True)
     connection.data_received(b"nonsense\r\n\r\n")
     assert (True, False) == (transport.closing, transport.eof_written)
-    assert (module.TLS_HIGH, module.TLS_LOW) == transport.limits
+    assert (outlet.TLS_HIGH, outlet.TLS_LOW) == transport.limits
     assert Phase.LINGERING is phase_of(connection)
 
 
@@ -631,24 +625,67 @@ def test_a_write_after_the_end_is_dropped(bench: Bench) -> None:
 # -- the ceiling
 
 
-def test_a_server_at_its_ceiling_answers_503(bench: Bench, parse: Parse, caplog: pytest.LogCaptureFixture) -> None:
-    """Connections past the ceiling are answered and closed, with one line in the log a minute."""
-    bench.app.ceiling = 1
-    bench.connect()
-    with caplog.at_level(logging.WARNING, "oncecast.server"):
-        for _ in range(3):
-            connection, transport = bench.connect()
-            answer = parse(transport.take())
-            assert (503, "5", "close") == (answer.status, answer.headers["retry-after"], answer.headers["connection"])
-            assert transport.eof_written
-            connection.data_received(HEALTH)
-            assert b"" == transport.take()
-            connection.connection_lost(None)
-        assert 1 == len(caplog.records)
-        bench.seconds += 61
-        bench.connect()
-        assert 2 == len(caplog.records)
-    assert 4 == bench.app.counters.turned_away
+def full(bench: Bench, reserve: int = 2) -> None:
+    """Fill the server: one connection may do anything, and has a stream."""
+    bench.app.admission.capacity = Capacity(1, reserve)
+    listener, _ = bench.connect()
+    listener.data_received(SSE)
+
+
+def test_a_full_server_takes_publishes_and_answers_probes(bench: Bench, parse: Parse) -> None:
+    """On a reserved connection one publish or probe is answered, and the connection is closed behind it."""
+    full(bench)
+    for request, status in ((POST, 201), (HEALTH, 200), (HEALTH.replace(b"healthz", b"readyz"), 200)):
+        connection, transport = bench.connect()
+        connection.data_received(request)
+        answer = parse(transport.take())
+        assert (status, "close", True) == (answer.status, answer.headers["connection"], transport.eof_written)
+        connection.connection_lost(None)
+    assert 0 == bench.app.admission.turned_away
+
+
+@pytest.mark.parametrize("request_", [SSE, LONG, GET], ids=["stream", "long poll", "poll"])
+def test_a_full_server_answers_503_to_listeners(bench: Bench, parse: Parse, request_: bytes) -> None:
+    """A listener on a reserved connection is asked to come back later."""
+    full(bench)
+    connection, transport = bench.connect()
+    connection.data_received(request_)
+    answer = parse(transport.take())
+    assert (503, "5", "close") == (answer.status, answer.headers["retry-after"], answer.headers["connection"])
+    assert transport.eof_written
+    connection.data_received(HEALTH)
+    assert b"" == transport.take()
+    assert 1 == bench.app.admission.turned_away
+
+
+def test_a_reserved_connection_may_do_anything_once_there_is_room(bench: Bench) -> None:
+    """What counts is whether the server is full when the request comes."""
+    bench.app.admission.capacity = Capacity(1, 2)
+    first, _ = bench.connect()
+    connection, transport = bench.connect()
+    first.connection_lost(None)
+    connection.data_received(SSE)
+    assert transport.take().startswith(b"HTTP/1.1 200 ")
+    assert Phase.STREAMING is phase_of(connection)
+
+
+def test_the_oldest_reserved_connection_gives_way(bench: Bench, parse: Parse) -> None:
+    """Where the reserve is full, its oldest connection is answered 503 and cut, unless it waits for an answer."""
+    full(bench)
+    bench.broker.slow = True
+    busy, busy_transport = bench.connect()
+    busy.data_received(POST)
+    _, idle = bench.connect()
+    assert bench.app.admission.take()
+    assert (503, True) == (parse(idle.take()).status, idle.aborted)
+    newest, newest_transport = bench.connect()
+    newest.data_received(b"nonsense\r\n\r\n")
+    newest_transport.take()
+    assert bench.app.admission.take()
+    assert (b"", True) == (newest_transport.take(), newest_transport.aborted)  # it has its answer
+    assert not bench.app.admission.take()
+    bench.broker.answer()
+    assert 201 == parse(busy_transport.take()).status
 
 
 # -- draining
@@ -785,61 +822,223 @@ def test_drain_of_a_connection_that_ends_anyway(bench: Bench) -> None:
     assert b"" == transport.take()
 
 
-# -- the others' sake
+# -- the time of one turn
 
 
-async def test_a_pile_of_requests_is_answered_over_several_turns(bench: Bench, parse_all: ParseAll) -> None:
-    """Who sends many requests at once gets the answers in order, but does not hold up the loop for them."""
-    bench.step = module.TURN_SECONDS / 10
+def turn(bench: Bench) -> None:
+    """End one turn of the loop, and no more."""
+    scheduled, bench.scheduled[:] = list(bench.scheduled), []
+    for callback in scheduled:
+        callback()
+
+
+def read(connection: Connection, data: bytes) -> bytes:
+    """Let the loop read once; returns what is left in the socket."""
+    buffer = connection.get_buffer(-1)
+    piece = data[: len(buffer)]
+    buffer[: len(piece)] = piece
+    connection.buffer_updated(len(piece))
+    return data[len(piece) :]
+
+
+def test_a_pile_of_requests_is_answered_over_several_turns(bench: Bench, parse_all: ParseAll) -> None:
+    """Many requests at once are answered in order, but not all in one turn of the loop."""
+    bench.step = TURN_SECONDS / 10
     connection, transport = bench.connect()
     connection.data_received(HEALTH * 50)
     first = len(parse_all(bytes(transport.sent)))
     assert 0 < first < 50
-    assert Phase.WAITING is phase_of(connection)
-    connection.data_received(GET)
+    assert not transport.reading
     for _ in range(50):
-        await asyncio.sleep(0)
-    assert [b"ok\n"] * 50 == [answer.body for answer in parse_all(transport.take())[:50]]
-    assert Phase.READING is phase_of(connection)
+        turn(bench)
+    assert [b"ok\n"] * 50 == [answer.body for answer in parse_all(transport.take())]
+    assert transport.reading
 
 
-async def test_a_full_read_lets_the_others_have_a_turn(bench: Bench, parse: Parse) -> None:
+def test_a_flood_on_a_stream_is_read_over_several_turns(bench: Bench, upgrade: Callable[..., bytes]) -> None:
+    """What comes on a WebSocket is handed over slice by slice, in order, until the turn's time is over."""
+    connection, transport = bench.connect()
+    connection.data_received(upgrade("/v1/channels/a", protocol=None))
+    bench.step = TURN_SECONDS
+    frame = encode_frame(Opcode.TEXT, b"x" * 1000, mask=b"mask")
+    for count in (0, 1):
+        connection.data_received(frame * (2 * SLICE_BYTES // len(frame)))
+        head = bench.app.node.log.head
+        assert (False, True) == (transport.reading, head > count)
+        bench.turn()
+        assert bench.app.node.log.head > head
+        assert transport.reading
+
+
+def test_past_the_time_of_a_turn_nothing_is_read(bench: Bench, parse_all: ParseAll) -> None:
+    """Connections that come late in a turn keep the little that they have read, and have their turn in order."""
+    peers = [bench.connect() for _ in range(3)]
+    bench.step = TURN_SECONDS
+    assert b"" == read(peers[0][0], HEALTH * 2)
+    assert 2 == len(parse_all(peers[0][1].take()))
+    later = post(b"y" * SHORT_BYTES)
+    rest = [read(connection, later) for connection, _ in peers[1:]]
+    assert [later[SHORT_BYTES:]] * 2 == rest
+    assert [(False, b"")] * 2 == [(transport.reading, transport.take()) for _, transport in peers[1:]]
+    bench.step = 0.0
+    turn(bench)
+    assert [True] * 2 == [transport.reading for _, transport in peers[1:]]
+    for (connection, transport), left in zip(peers[1:], rest, strict=True):
+        assert b"" == read(connection, left)
+        assert 201 == parse_all(transport.take())[0].status
+
+
+def test_those_that_wait_have_their_turn_in_order(bench: Bench) -> None:
+    """One turn goes on with as many as it has time for, and the next with those behind them."""
+    peers = [bench.connect() for _ in range(4)]
+    bench.step = TURN_SECONDS
+    for connection, _ in peers:
+        read(connection, HEALTH)
+    assert [True, False, False, False] == [bool(transport.take()) for _, transport in peers]
+    for count in (1, 2, 3):
+        turn(bench)
+        assert count == sum(bool(transport.sent) for _, transport in peers)
+
+
+def test_what_comes_while_a_connection_waits_stands_behind_what_it_holds(bench: Bench, parse_all: ParseAll) -> None:
+    """TLS may hand over more although reading is paused: the order of the bytes is kept."""
+    connection, transport = bench.connect()
+    bench.step = TURN_SECONDS
+    read(bench.connect()[0], HEALTH)
+    read(connection, HEALTH[:10])
+    read(connection, HEALTH[10:])
+    bench.step = 0.0
+    turn(bench)
+    assert [200] == [answer.status for answer in parse_all(transport.take())]
+
+
+def test_a_connection_that_waits_for_its_turn_is_not_late(bench: Bench, parse: Parse) -> None:
+    """Neither its deadline nor the server's stop ends a connection whose request the server has not looked at yet."""
+    connection, transport = bench.connect()
+    bench.step = TURN_SECONDS
+    read(bench.connect()[0], HEALTH)
+    read(connection, HEALTH)
+    bench.step = 0.0
+    connection.expired(bench.now())
+    connection.drain()
+    turn(bench)
+    assert 200 == parse(transport.take()).status
+
+
+def test_a_full_read_lets_the_others_have_a_turn(bench: Bench, parse: Parse) -> None:
     """After a whole buffer nothing more is read from a connection in this turn of the loop."""
     connection, transport = bench.connect()
-    size = len(connection.get_buffer(-1))
-    data = post(b"x" * (2 * size))
-    assert len(bench.app.read_buffer) == size
-    for start, reading in ((0, False), (size, False), (2 * size, True)):
-        piece = data[start : start + size]
-        connection.get_buffer(-1)[: len(piece)] = piece
-        connection.buffer_updated(len(piece))
+    data = post(b"x" * (2 * len(connection.get_buffer(-1))))
+    for reading in (False, False, True):
+        data = read(connection, data)
         assert reading == transport.is_reading()
-        await asyncio.sleep(0)
+        turn(bench)
         assert transport.is_reading()
     assert 201 == parse(transport.take()).status
 
 
-async def test_a_turn_does_not_read_on_past_what_may_be_sent_ahead(bench: Bench) -> None:
+def test_a_turn_does_not_read_on_past_what_may_be_sent_ahead(bench: Bench) -> None:
     """A full buffer behind a long poll waits for its answer, not for the next turn."""
     connection, transport = bench.connect()
     connection.data_received(LONG)
     connection.data_received(HEALTH * (PIPELINE_BYTES // len(HEALTH)))
-    buffer = connection.get_buffer(-1)
-    buffer[:] = (HEALTH * 2000)[: len(buffer)]
-    connection.buffer_updated(len(buffer))
-    await asyncio.sleep(0)
+    read(connection, HEALTH * 2000)
+    turn(bench)
     assert not transport.is_reading()
 
 
-async def test_the_next_turn_of_a_connection_that_is_gone(bench: Bench) -> None:
+def test_the_next_turn_of_a_connection_that_is_gone(bench: Bench) -> None:
     """A connection that is lost before its next turn is left alone."""
-    bench.step = module.TURN_SECONDS / 10
+    bench.step = TURN_SECONDS / 10
     connection, transport = bench.connect()
     connection.data_received(HEALTH * 50)
     transport.take()
     connection.connection_lost(None)
-    await asyncio.sleep(0)
+    turn(bench)
     assert b"" == transport.take()
+
+
+def test_a_defect_in_a_later_turn_harms_its_own_connection_alone(
+    bench: Bench, parse: Parse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that raises as it goes on is cut and logged, and those behind it have their turn."""
+    (broken, cut), (other, transport) = bench.connect(), bench.connect()
+    monkeypatch.setattr(read_budget, "TURN_SECONDS", 0.0)
+    read(bench.connect()[0], HEALTH)
+    read(broken, HEALTH)
+    read(other, HEALTH)
+    monkeypatch.setattr(read_budget, "TURN_SECONDS", 1.0)
+
+    def fail(data: bytes) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(Connection, "data_received", lambda self, data: fail(data) if self is broken else None)
+    turn(bench)
+    assert (True, False, True) == (cut.aborted, transport.aborted, transport.reading)
+    assert "a defect" in caplog.text
+
+
+# -- unfinished requests
+
+
+def test_unfinished_requests_are_bounded_all_together(bench: Bench, parse: Parse) -> None:
+    """The request that has been unfinished for the longest is refused; the others go on, and are counted out."""
+    bench.app.unfinished.limit = 3000
+    peers = [bench.connect() for _ in range(3)]
+    body = post(b"x" * 1100)
+    for connection, _ in peers:
+        connection.data_received(body[:-1])
+    answer = parse(peers[0][1].take())
+    assert (503, "2", "close") == (answer.status, answer.headers["retry-after"], answer.headers["connection"])
+    for connection, transport in peers[1:]:
+        connection.data_received(body[-1:])
+        assert 201 == parse(transport.take()).status
+    assert (0, 0, 1) == (bench.app.unfinished.total, len(bench.app.unfinished), bench.app.unfinished.refused)
+
+
+def test_what_is_sent_ahead_counts_as_unfinished(bench: Bench) -> None:
+    """Bytes behind a long poll count too; a connection whose answer is due can only be cut."""
+    bench.app.unfinished.limit = 1000
+    connection, transport = bench.connect()
+    connection.data_received(LONG)
+    connection.data_received(HEALTH * 100)
+    assert transport.aborted
+    connection.connection_lost(None)
+    assert 0 == bench.app.unfinished.total
+
+
+def test_a_lost_connection_holds_nothing(bench: Bench) -> None:
+    """Half a body is given back when its connection is lost, and when it ends."""
+    for lose in (True, False):
+        connection, _ = bench.connect()
+        connection.data_received(POST[:-1])
+        assert bench.app.unfinished.total > 0
+        if lose:
+            connection.connection_lost(None)
+        else:
+            bench.pass_time(31)
+        assert 0 == bench.app.unfinished.total
+
+
+# -- defects
+
+
+@pytest.mark.parametrize("callback", ["blocked", "drained"])
+def test_a_defect_in_a_callback_of_the_loop_cuts_its_connection(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, callback: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop would log it and leave the connection in no known state."""
+    connection, transport = bench.connect()
+    connection.data_received(SSE)
+
+    def fail(self: SseStream) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(SseStream, callback, fail)
+    connection.pause_writing()
+    connection.resume_writing()
+    assert transport.aborted
+    assert "a defect" in caplog.text
 
 
 def test_a_defect_is_answered_and_logged(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncecast.server import listening
-from oncecast.server.listening import LONG_HEARTBEAT, PORT_TRIES, bind, bind_slots, set_patience
+from oncecast.server.listening import LONG_HEARTBEAT, PORT_TRIES, bind, bind_slots, set_send_timeout
 from oncecast.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -166,10 +166,10 @@ def test_a_port_that_others_share_is_in_use_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("heartbeat, expected", [(15.0, 30_000), (0.1, 200), (LONG_HEARTBEAT + 1, 0)])
-def test_connections_inherit_the_patience_of_their_socket(heartbeat: float, expected: int) -> None:
+def test_connections_inherit_the_timeout_of_their_socket(heartbeat: float, expected: int) -> None:
     """A peer that takes nothing has two heartbeats; where these are rare, the system's own time."""
     with closing(bind("127.0.0.1", 0)[0]) as sock:
         sock.listen()
-        set_patience([sock], heartbeat)
+        set_send_timeout([sock], heartbeat)
         with closing(socket.create_connection(sock.getsockname())), closing(sock.accept()[0]) as accepted:
             assert expected == accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

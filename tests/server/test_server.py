@@ -8,7 +8,6 @@ import logging
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ import uvloop
 
 from oncecast.errors import ConfigurationError
 from oncecast.server import server as module
-from oncecast.server.connection import Phase
 from oncecast.server.machine import CHANNEL
+from oncecast.server.phases import Phase
 from oncecast.server.server import Server
 from oncecast.server.settings import Limits, Settings
 from oncecast.wire.ws_connection import CloseReceived
@@ -56,19 +55,6 @@ async def smoke(site: Site) -> None:
     await socket_.say(type="publish", channel="a", data=2, ref="r")
     kinds = {(await socket_.frame())["type"] for _ in range(2)}
     assert {"published", "message"} == kinds
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate for the loopback, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    return str(cert), str(key)
 
 
 def trust(certificate: tuple[str, str]) -> ssl.SSLContext:

@@ -1,11 +1,11 @@
-"""What holds for one channel, and for one process's descriptors."""
+"""What holds for one channel."""
 
 from __future__ import annotations
 
 import pytest
 
 from oncecast.server import settings
-from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import ChannelRule, Retention, Settings
 
 RULES = {
     "a.*": ChannelRule(messages=1),
@@ -33,11 +33,3 @@ def test_rule_for_every_channel() -> None:
     """The pattern * fits every name, and loses against any other that fits."""
     given = Settings(channels={"*": ChannelRule(lag="disconnect"), "x*": ChannelRule(lag="latest")})
     assert ["disconnect", "latest"] == [settings.rule_for(given, name).lag for name in ("y", "x")]
-
-
-@pytest.mark.parametrize(
-    "configured, files, expected", [(0, 1024, 960), (100, 1024, 100), (5000, 1024, 960), (0, 8, 1)]
-)
-def test_connection_ceiling(configured: int, files: int, expected: int) -> None:
-    """Connections stay below the limit on open files, whatever is configured."""
-    assert expected == settings.connection_ceiling(Limits(connections=configured), files)

@@ -21,11 +21,10 @@ Collect = Callable[[Callable[[bytes], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What of the settings a connection is held to. `ceiling` is how many there may be."""
+    """What of the settings a connection is held to."""
 
     settings: TransportSettings
     origins: Origins
-    ceiling: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +39,10 @@ class Asset:
 
 @dataclass(slots=True)
 class Counters:
-    """What the connections have done since the server began."""
+    """What the requests have done since the server began."""
 
-    connections: int = 0
     requests: Counter[int] = field(default_factory=Counter)  # by status
     publishes: int = 0
-    turned_away: int = 0
 
 
 class Service:
@@ -81,7 +78,6 @@ class Service:
         """Apply these rules to whatever begins from now on."""
         self.settings = rules.settings
         self.origins = rules.origins
-        self.ceiling = rules.ceiling
         self.memo = Memo()  # an answer made under the old rules may not be given under the new ones
 
     def read_clock(self) -> None:

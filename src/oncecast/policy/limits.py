@@ -27,6 +27,14 @@ class Limits(Struct, frozen=True, kw_only=True):
     message_bytes: Annotated[
         int, Meta(ge=1, le=64 * MIB, description="Bytes of one message's data; past that, 413 or close 1009.")
     ] = MIB
+    unfinished_bytes: Annotated[
+        int,
+        Meta(
+            ge=MIB,
+            le=2**40,
+            description="Bytes of unfinished requests and messages per worker; past that the oldest is refused, 503.",
+        ),
+    ] = 64 * MIB
     channels_per_subscription: Annotated[
         int, Meta(ge=1, le=10_000, description="Channels that one connection may listen to.")
     ] = 64
@@ -59,7 +67,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
     connections: Annotated[
         int,
-        Meta(ge=0, le=10_000_000, description="Open connections per worker; 0 is as many as open files allow."),
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="Open connections per worker, and 32 more for publishes and probes; 0: as open files allow.",
+        ),
     ] = 0
     frames_per_second: Annotated[
         float,

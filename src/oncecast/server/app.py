@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..core.node import Node
-from ..errors import Refusal
 from ..http.service import Asset, Collect, Rules, Service
+from .admission import Admission
+from .capacity import Capacity
 from .process.drain import Drain
+from .read_budget import READ_BYTES, ReadBudget
+from .unfinished import Unfinished
 from .wheel import Item, Wheel
 
 logger = logging.getLogger("oncecast.server")
 
-READ_BYTES = 32 << 10  # of one connection in a turn of the loop. The dearest byte is one of a publish in a frame of
-# seven, at about 1 µs: such a read holds the loop for 30 ms.
-REMIND_SECONDS = 60.0  # a server at its ceiling says so this often, not for each connection it turns away
+UNLIMITED = Capacity(1 << 30, 0)  # until the server knows how many files it has open itself
 
 
 class Peer(Item, Protocol):
@@ -35,6 +36,14 @@ class Peer(Item, Protocol):
         """Close at once."""
         ...
 
+    def evict(self) -> bool:
+        """Close at once, answering 503 where no answer has been given. Return False where one is being made."""
+        ...
+
+    def overflow(self) -> None:
+        """Refuse the unfinished request or message."""
+        ...
+
 
 class App(Service):
     """One server in one process: a `Service`, and the connections that use it. `monotonic` returns seconds."""
@@ -49,15 +58,25 @@ class App(Service):
         wall: Callable[[], float] = time.time,
         scheme: str = "http",
         collect: Collect | None = None,
+        capacity: Capacity = UNLIMITED,
+        schedule: Callable[[Callable[[], None]], object],
     ) -> None:
+        self.unfinished = Unfinished()
         super().__init__(node, rules=rules, pages=pages, wall=wall, scheme=scheme, collect=collect)
         self.monotonic = monotonic
         self.leaving: Drain[Peer] | None = None  # who is still to be told that the server stops, once it does
         self.wheel: Wheel[Peer] = Wheel(monotonic())
-        self.connections: set[Peer] = set()
-        self.read_buffer = memoryview(bytearray(READ_BYTES))
+        self.admission: Admission[Peer] = Admission(capacity, monotonic)
+        self.connections = self.admission.connections
+        self.reading = ReadBudget(monotonic, schedule)
         self.when_empty: Callable[[], None] | None = None
-        self._reminded = -REMIND_SECONDS
+
+    def adopt(self, rules: Rules) -> None:
+        """Apply these rules to whatever begins from now on."""
+        super().adopt(rules)
+        limits = rules.settings
+        most = limits.header_bytes + max(limits.body_bytes, limits.message_bytes)  # one alone may always be finished
+        self.unfinished.limit = max(limits.unfinished_bytes, most + READ_BYTES)
 
     def leave(self, per_second: float) -> Drain[Peer]:
         """Begin to stop: tell so many connections a second that they are to go. The first ones are told now."""
@@ -65,36 +84,25 @@ class App(Service):
         if self.leaving is None:
             now = self.monotonic()
             self.leaving = Drain(self.connections, per_second, now)
-            self._let_go(self.leaving, now)
+            self._drain_due(self.leaving, now)
         return self.leaving
 
-    def told(self, connection: Peer) -> bool:
-        """Whether a connection's moment to go has come already."""
+    def must_leave(self, connection: Peer) -> bool:
+        """Return whether a connection has been asked to leave, as the server stops."""
         return self.leaving is not None and connection not in self.leaving
 
-    def admit(self, connection: Peer) -> Refusal | None:
-        """Count a new connection in, or say why it can't be."""
-        self.connections.add(connection)
-        self.counters.connections += 1
+    def admit(self, connection: Peer) -> bool:
+        """Count a connection in. Return whether it is reserved: see `Admission`."""
         if self.leaving is not None:  # it was accepted just before the server began to stop
             self.leaving.add(connection)
-        if len(self.connections) <= self.ceiling:
-            return None
-        self.counters.turned_away += 1
-        now = self.monotonic()
-        if now - self._reminded >= REMIND_SECONDS:
-            self._reminded = now
-            logger.warning(
-                "%d connections are open, the most that this process may hold: more are answered with 503. "
-                "Raise the limit of open files (ulimit -n) or limits.connections.",
-                self.ceiling,
-            )
-        return Refusal("unavailable", "The server holds as many connections as it can: try again soon.", retry_after=5)
+        return self.admission.add(connection)
 
     def dismiss(self, connection: Peer) -> None:
         """Count a connection out."""
         self.wheel.clear(connection)
-        self.connections.discard(connection)
+        self.admission.remove(connection)
+        if self.unfinished:
+            self.unfinished.set(connection, 0)
         if self.leaving is not None:
             self.leaving.discard(connection)
         if not self.connections and self.when_empty is not None:
@@ -111,9 +119,9 @@ class App(Service):
                 logger.exception("a connection failed at its deadline")
                 connection.abort()
         if self.leaving is not None:
-            self._let_go(self.leaving, now)
+            self._drain_due(self.leaving, now)
 
-    def _let_go(self, leaving: Drain[Peer], now: float) -> None:
+    def _drain_due(self, leaving: Drain[Peer], now: float) -> None:
         for connection in leaving.due(now):
             try:
                 connection.drain()

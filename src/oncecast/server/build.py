@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..protocol.base import Settings as TransportSettings
 from .app import App
 from .metrics import measure, render
 from .pages import load_pages
-from .settings import MEMORY, SQLITE, Settings, connection_ceiling, rule_for
+from .settings import MEMORY, SQLITE, Settings, rule_for
 
 Policy = Callable[[str], ChannelPolicy]
 
@@ -70,13 +69,20 @@ def build_node(
     return Node(broker, policy=policy, max_bytes=settings.retention.bytes, monotonic=monotonic, schedule=schedule)
 
 
-def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float]) -> App:
+def build_app(
+    settings: Settings,
+    node: Node,
+    *,
+    monotonic: Callable[[], float],
+    schedule: Callable[[Callable[[], None]], object],
+) -> App:
     """Return what the connections share."""
     app = App(
         node,
         rules=build_rules(settings),
         pages=load_pages(),
         monotonic=monotonic,
+        schedule=schedule,
         scheme="https" if settings.tls_cert else "http",
     )
     app.collect = lambda done: done(render(measure(app)))  # a worker collects from all processes instead
@@ -86,9 +92,7 @@ def build_app(settings: Settings, node: Node, *, monotonic: Callable[[], float])
 def build_rules(settings: Settings) -> Rules:
     """Return what of the settings the connections are held to."""
     limits = settings.limits
-    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Rules(
         settings=TransportSettings(**structs.asdict(limits), deflate=settings.deflate),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
-        ceiling=connection_ceiling(limits, open_files),
     )

@@ -1,27 +1,21 @@
 """One connection: requests in, answers out, until a transport takes it over or it closes.
 
-The phases and their legal moves stand in `MOVES`. While READING, the parser's requests are answered one by one, in
-order, so pipelining needs nothing more. A request that can't be answered at once makes it WAITING; a stream makes it
-STREAMING, and the parser is let go. LINGERING sends what is left and reads on to nowhere until the peer closes: closing
-at once would make the kernel reset the connection, and take an error's answer with it.
+`phases.py` has the phases and what moves a connection from one to another; `outlet.py` has the writing side. While
+READING, the parser's requests are answered one by one, in order, so pipelining needs nothing more. LINGERING sends what
+is left, and discards what comes until the peer closes: closing at once would make the kernel reset the connection, and
+the last answer could be lost.
 
-Every phase has a deadline on the wheel, but a stream's is its transport's own. The one for taking an answer moves for
+Every phase has a deadline on the wheel; a stream's is its transport's own. The deadline for taking an answer moves for
 as long as the client takes some of it.
 
-No connection may hold up the others: of each, at most `app.READ_BYTES` are read in a turn of the loop, and requests
-that have come together are answered for `TURN_SECONDS`, then the rest waits for the next turn.
+No connection holds up the others: `read_budget.py` bounds the time that all of them read in a turn of the loop, and
+`unfinished.py` the memory that unfinished requests take.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import enum
-import fcntl
 import logging
-import os
-import sys
-import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -31,116 +25,103 @@ from ..http.replies import encode, error_reply
 from ..policy.bucket import Bucket
 from ..protocol.base import Listener, Reply
 from ..wire import http1
+from .admission import FULL, may_use_reserve
 from .app import App
+from .outlet import Outlet
+from .phases import Event, Phase, after
+from .read_budget import READ_BYTES
 
 logger = logging.getLogger("oncecast.server")
 
-TURN_SECONDS = 0.01
-TLS_HIGH, TLS_LOW = 64 << 10, 16 << 10  # unsent bytes: what a TLS record and its buffers hold anyway
+SLICE_BYTES = 8 << 10  # handed to a stream at once: a flood of frames of seven bytes takes about 8 ms
 PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
 LINGER_SECONDS = 2.0
-FIRST_SECONDS = 1.0  # for the first request on a connection that was taken just before the server stops
+FIRST_SECONDS = 1.0  # for the first request on a connection that was accepted just before the server stops
 
-
-class Phase(enum.Enum):
-    """What a connection is doing."""
-
-    READING = "reading"
-    WAITING = "waiting"
-    STREAMING = "streaming"
-    LINGERING = "lingering"
-    CLOSED = "closed"
-
-
-MOVES: dict[Phase, frozenset[Phase]] = {
-    Phase.READING: frozenset({Phase.WAITING, Phase.STREAMING, Phase.LINGERING, Phase.CLOSED}),
-    Phase.WAITING: frozenset({Phase.READING, Phase.LINGERING, Phase.CLOSED}),
-    Phase.STREAMING: frozenset({Phase.LINGERING, Phase.CLOSED}),
-    Phase.LINGERING: frozenset({Phase.CLOSED}),
-    Phase.CLOSED: frozenset(),
-}
+OVERFLOW = Refusal(
+    "unavailable", "The server holds too many unfinished requests: send it again, and without a pause.", retry_after=2
+)
 
 # Names for the members: to look one up on its class costs ten times the comparison, and a request makes a dozen.
 READING, WAITING, STREAMING, LINGERING, CLOSED = Phase
 IDLE, HEAD, BODY = http1.Stage
 
 
-class Connection(asyncio.BufferedProtocol):
-    """The protocol object of one socket, and the `Link` of the transport that takes it over."""
+class Connection(Outlet):
+    """The protocol object of one socket, and the `Link` of the transport that takes it over.
+
+    `descriptor` is the socket's, or None with TLS.
+    """
 
     __slots__ = (
         "_bucket",
         "_eof",
         "_fresh",
-        "_full",
+        "_held",
         "_listener",
         "_parser",
-        "_paused",
         "_request",
+        "_reserved",
         "_stage",
-        "_transport",
-        "_untaken",
         "app",
         "deadline",
-        "descriptor",
         "phase",
         "tick",
-        "write",
     )
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, descriptor: int | None = None) -> None:
+        super().__init__(descriptor)
         self.app = app
         self.phase = READING
         self.deadline = 0.0
         self.tick = 0
-        self.write: Callable[[bytes], None] = _nowhere
-        self._transport: asyncio.Transport | None = None
         self._parser: http1.RequestParser | None = None
         self._request: http1.Request | None = None
         self._listener: Listener | None = None
         self._bucket: Bucket | None = None
         self._stage = IDLE
-        self.descriptor: int | None = None
         self._eof = False
         self._fresh = True  # no request has come yet
-        self._full = False
-        self._paused = False
-        self._untaken = 0
+        self._reserved = False  # it may make one request of a few, and is closed: see `Admission`
+        self._held: bytes | None = None  # what has come and waits for the next turn; None where it waits for none
+
+    @property
+    def opened(self) -> bool:
+        """Whether the loop has opened this connection, even if it is closed by now."""
+        return self._transport is not None or self.phase is CLOSED
 
     # -- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read, within the time for a head."""
-        self._transport = cast(asyncio.Transport, transport)
-        self.write = self._transport.write
-        if self._transport.get_extra_info("sslcontext") is None:
-            # One unsent byte is enough to be full: the kernel's buffer is the queue, and we keep none of our own.
-            self._transport.set_write_buffer_limits(high=0)
-            self._take_hold(self._transport)
-        else:
-            self._transport.set_write_buffer_limits(high=TLS_HIGH, low=TLS_LOW)
+        self.attach(cast(asyncio.Transport, transport))
         self._parser = http1.RequestParser(self.app.settings)
         self.wake_at(self.now() + self.app.settings.head_seconds)
-        refusal = self.app.admit(self)
-        if refusal is not None:
-            self.fail(refusal)
+        self._reserved = self.app.admit(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Read into one buffer for all connections: what has come is taken from it before the loop reads again."""
-        return self.app.read_buffer
+        return self.app.reading.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what has come. After a full buffer there is more: it waits for the next turn, for the others' sake."""
-        self.data_received(bytes(self.app.read_buffer[:nbytes]))
-        if nbytes == len(self.app.read_buffer):
-            self._pause_reading()
-            asyncio.get_running_loop().call_soon(self._next_turn)
+        """Take what has come, or keep it for the next turn if this turn's reads have taken their time."""
+        budget = self.app.reading
+        data = bytes(budget.buffer[:nbytes])
+        if self._held is not None:
+            self._held += data
+        elif budget.spent:
+            self._wait_for_turn(data)
+        else:
+            began = self.app.monotonic()
+            self.data_received(data)
+            budget.spend(began)
+            if nbytes == READ_BYTES and self._held is None:  # there is more: the others come first
+                self._wait_for_turn(b"")
 
     def data_received(self, data: bytes) -> None:
         """Read requests, or hand the bytes to the transport."""
         if self.phase is STREAMING:
-            assert self._listener is not None
-            self._listener.received(data)
+            self._stream(data)
         elif self.phase is READING:
             assert self._parser is not None
             request = self._parser.whole(data) if not self._full else None
@@ -154,8 +135,18 @@ class Connection(asyncio.BufferedProtocol):
         elif self.phase is WAITING:
             assert self._parser is not None
             self._parser.feed(data)
-            if self._parser.buffered > PIPELINE_BYTES:
-                self._pause_reading()
+            self._count_unfinished()
+            self._set_reading()
+
+    def go_on(self) -> None:
+        """Go on with what an earlier turn left."""
+        data, self._held = self._held, None
+        if data:
+            self.data_received(data)
+        elif self.phase is READING and not self._full:
+            self._read()
+        if self._held is None:
+            self._set_reading()
 
     def eof_received(self) -> bool:
         """A half-closed client still gets the answers it waits for; a stream to one ends.
@@ -174,45 +165,77 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The socket is full: write no messages, and read no requests whose answers would not fit either."""
         self._full = True
-        self._pause_reading()
+        self.read_if(False)
         if self._listener is not None:
-            self._listener.blocked()
+            self._call(self._listener.blocked)
         elif self.phase is READING:
             self._await_taking()
 
     def resume_writing(self) -> None:
         """The socket takes bytes again."""
         self._full = False
-        self._resume_reading()
+        self._set_reading()
         if self._listener is not None:
-            self._listener.drained()
+            self._call(self._listener.drained)
         elif self.phase is READING:
             self._stage = IDLE
-            self._read()
+            self._call(self._read)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget everything."""
         listener = self._listener
-        self._move(CLOSED)
+        self._move(Event.LOST)
         self.app.dismiss(self)
         self._listener = self._transport = self._parser = self._request = None
-        self._let_go()
+        self.release()
         if listener is not None:
             listener.closed()
+
+    # -- what the server calls
 
     def expired(self, now: float) -> None:
         """The deadline has come."""
         if self._listener is not None:
             self._listener.woken(now)
-        elif self.phase is READING and not self._full and self._stage is not IDLE:
-            what = "head" if self._stage is HEAD else "body"
-            self.fail(Refusal("timeout", f"The request's {what} did not come in time: send it faster."))
         elif self.phase is READING and not self._full:
-            self.end()  # an idle keep-alive connection
-        elif 0 < (untaken := self._count_untaken()) < self._untaken:
+            if self._held is not None:  # the server is late, not the client
+                self.wake_at(now + self.app.settings.head_seconds)
+            elif self._stage is IDLE:
+                self.end()  # an idle keep-alive connection
+            else:
+                what = "head" if self._stage is HEAD else "body"
+                self.fail(Refusal("timeout", f"The request's {what} did not come in time: send it faster."))
+        elif 0 < (untaken := self.count_untaken()) < self._untaken:
             self._untaken = untaken  # slow, but it takes: a large answer on a thin line has its time
             self.wake_at(now + self.app.settings.answer_seconds)
         else:
+            self.abort()
+
+    def drain(self) -> None:
+        """Leave, as the server stops: end what is idle, let a stream say goodbye, or close after the next answer."""
+        if self._listener is not None:
+            self._listener.drain()
+        elif self.phase is READING and self._stage is IDLE and self._held is None:
+            if self._fresh:  # its first request is on the way, and there is no other connection to ask on
+                self.wake_at(self.now() + FIRST_SECONDS)
+            else:
+                self.end()
+
+    def evict(self) -> bool:
+        """Close at once, answering 503 where no answer has been given. Return False where one is being made."""
+        if self._transport is None or self.phase not in (READING, LINGERING):
+            return False
+        if self.phase is READING:
+            self.write(encode(self.app, None, error_reply(FULL), close=True))
+            self.app.admission.turn_away()
+        self.abort()
+        return True
+
+    def overflow(self) -> None:
+        """Refuse the unfinished request: all connections together hold too much."""
+        if self.phase is READING:
+            self.fail(OVERFLOW)
+        else:  # an answer or a stream is under way, and the refusal can't be put into it
             self.abort()
 
     # -- the Link of a transport
@@ -228,32 +251,26 @@ class Connection(asyncio.BufferedProtocol):
         elif self.phase is not CLOSED:
             self.app.wheel.set(self, when)
 
+    def hold(self, size: int) -> None:
+        """Count `size` bytes as those of this connection's unfinished message; 0 once it is whole."""
+        if size or self.app.unfinished:
+            self.app.unfinished.set(self, size)
+
     def end(self) -> None:
         """Send what is written, then close."""
         if self.phase in (LINGERING, CLOSED):
             return
-        transport = self._transport
-        assert transport is not None
-        self._move(LINGERING)
+        assert self._transport is not None
+        self._move(Event.ENDED)
         self._listener = self._parser = self._request = None
+        self.hold(0)
         self._full = False
-        self._resume_reading()
-        self._let_go()
-        self._untaken = self._count_untaken()
-        unsent = transport.get_write_buffer_size() > 0
+        self._set_reading()
+        self.release()
+        self._untaken = self.count_untaken()
+        unsent = self._transport.get_write_buffer_size() > 0
         self.wake_at(self.now() + (self.app.settings.answer_seconds if unsent else LINGER_SECONDS))
-        if self._eof or not transport.can_write_eof():  # TLS has its own goodbye
-            transport.close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:  # the peer has reset the connection, and the loop has not noticed yet
-            transport.abort()
-
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        self.finish(at_once=self._eof)
 
     # -- what routes call
 
@@ -264,7 +281,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if isinstance(reply, Refusal):
             reply = error_reply(reply)
-        self.send(encode(self.app, request, reply, close=not self.app.ready))
+        self.send(encode(self.app, request, reply, close=self._reserved or not self.app.ready))
 
     def send(self, answer: bytes) -> None:
         """Do as `reply` does, with an answer that is bytes already."""
@@ -275,13 +292,13 @@ class Connection(asyncio.BufferedProtocol):
         self.write(answer)
         waiting = self.phase is WAITING
         if waiting:
-            self._move(READING)
-        if not (request.keep_alive and self.app.ready):
+            self._move(Event.ANSWERED)
+        if self._reserved or not (request.keep_alive and self.app.ready):
             self.end()
         elif waiting and self._full:
             self._await_taking()
         elif waiting:
-            self._resume_reading()
+            self._set_reading()
             self._read()
 
     def fail(self, refusal: Refusal) -> None:
@@ -293,15 +310,15 @@ class Connection(asyncio.BufferedProtocol):
         """Give the connection to a transport. `make` may raise `Refusal`, before it has written anything."""
         assert self._parser is not None
         listener = make()
-        self._move(STREAMING)
+        self._move(Event.STREAMED)
         self._listener = listener
         rest = self._parser.take_rest()
         self._parser = self._request = None
         if self._full:
             listener.blocked()
         if rest:
-            listener.received(rest)
-        if self.app.told(self):  # its moment to go came while its request did
+            self._stream(rest)
+        if self.app.must_leave(self):  # its moment to leave came while its request did
             self.drain()
 
     def wait(self, request: http1.Request, listener: Listener | None = None) -> None:
@@ -311,23 +328,13 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._request is not request:
             return
-        if listener is not None and (self._eof or self.app.told(self)):
+        if listener is not None and (self._eof or self.app.must_leave(self)):
             listener.drain()  # see `eof_received` and `drain`
             return
-        self._move(WAITING)
+        self._move(Event.POSTPONED)
         self._listener = listener
         if listener is None:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
-
-    def drain(self) -> None:
-        """The moment to go has come: end what is idle, let a stream say goodbye, and close after the next answer."""
-        if self._listener is not None:
-            self._listener.drain()
-        elif self.phase is READING and self._stage is IDLE:
-            if self._fresh:  # its first request is on the way, and there is no other connection to ask on
-                self.wake_at(self.now() + FIRST_SECONDS)
-            else:
-                self.end()
 
     def spend_publishes(self, count: int) -> None:
         """Count publishes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
@@ -355,19 +362,20 @@ class Connection(asyncio.BufferedProtocol):
             if request is None:
                 if parser.take_continue():
                     self.write(http1.CONTINUE)
+                self._count_unfinished()
                 self._await(parser.stage)
                 return
             if until == 0.0:
-                until = self.now() + TURN_SECONDS
+                until = self.now() + self.app.reading.left
             self._handle(request)
             if parser.empty:
+                self.hold(0)
                 if self.phase is READING and not self._full:
                     self._await(IDLE)
                 return
             if self.phase is READING and self.now() > until:
-                self._move(WAITING)
-                self.wake_at(self.now() + self.app.settings.answer_seconds)
-                asyncio.get_running_loop().call_soon(self._next_turn)
+                self._count_unfinished()
+                self._wait_for_turn(b"")
                 return
 
     def _handle(self, request: http1.Request) -> None:
@@ -375,6 +383,8 @@ class Connection(asyncio.BufferedProtocol):
         self._fresh = False
         self._request = request
         try:
+            if self._reserved:
+                self._check_reserved(request)
             routes.handle(self.app, self, request)
         except Refusal as refusal:
             self.reply(refusal)
@@ -382,23 +392,53 @@ class Connection(asyncio.BufferedProtocol):
             logger.exception("a request could not be handled: %s %s", request.method, request.path)
             self._fail_internally(request)
 
+    def _check_reserved(self, request: http1.Request) -> None:
+        if self.app.admission.promote(self):
+            self._reserved = False
+        elif not may_use_reserve(request):
+            self.app.admission.turn_away()
+            raise FULL.with_traceback(None)
+
     def _fail_internally(self, request: http1.Request) -> None:
         if self._request is request:
             self.fail(Refusal("internal", "The server failed at this request: its log has the cause."))
         else:  # part of an answer may have gone out
             self.abort()
 
-    def _next_turn(self) -> None:
-        """Go on with what the last turn of the loop left."""
-        if self.phase is WAITING and self._request is None:
-            self._move(READING)
-            self._read()
-        ahead = self.phase is WAITING and self._parser is not None and self._parser.buffered > PIPELINE_BYTES
-        if not (ahead or self._full):
-            self._resume_reading()
+    def _stream(self, data: bytes) -> None:
+        """Hand bytes to the transport, slice by slice while this turn's time for reads lasts."""
+        assert self._listener is not None
+        if len(data) <= SLICE_BYTES:
+            self._listener.received(data)
+            return
+        until = self.now() + self.app.reading.left
+        for begin in range(0, len(data), SLICE_BYTES):
+            if begin and self.now() > until:
+                self._wait_for_turn(data[begin:])
+                return
+            self._listener.received(data[begin : begin + SLICE_BYTES])
+            if self.phase is not STREAMING:
+                return
+
+    def _wait_for_turn(self, data: bytes) -> None:
+        self._held = data
+        self.read_if(False)
+        self.app.reading.wait(self)
+
+    def _set_reading(self) -> None:
+        """Read, unless the socket is full, this connection waits for its turn, or its client sends too far ahead."""
+        parser = self._parser
+        ahead = self.phase is WAITING and parser is not None and parser.buffered > PIPELINE_BYTES
+        self.read_if(not (self._full or ahead or self._held is not None))
+
+    def _count_unfinished(self) -> None:
+        if self._parser is not None:
+            self.hold(self._parser.buffered)
 
     def _await(self, stage: http1.Stage) -> None:
         """Set the deadline for what is awaited; the bytes of a head or a body that dribble in do not move it."""
+        if self.phase is not READING:
+            return
         if self._eof:
             self.end()  # what is missing will never come
             return
@@ -413,62 +453,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _await_taking(self) -> None:
         """Set the deadline for the client to take what is written; `expired` moves it as long as some is taken."""
-        self._untaken = self._count_untaken()
+        self._untaken = self.count_untaken()
         self.wake_at(self.now() + self.app.settings.answer_seconds)
 
-    def _count_untaken(self) -> int:
-        """Return how many bytes the client has not taken: the transport's, and the kernel's, which are not few."""
-        assert self._transport is not None
-        untaken = self._transport.get_write_buffer_size()
-        shared = self._transport.get_extra_info("socket")
-        if shared is not None:
-            with contextlib.suppress(OSError):  # not every system counts them
-                untaken += int.from_bytes(fcntl.ioctl(shared.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        return untaken
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Run a callback of the loop, which would log an exception and leave the connection as it is."""
+        try:
+            callback()
+        except Exception:
+            logger.exception("a connection failed")
+            self.abort()
 
-    def _move(self, phase: Phase) -> None:
-        if phase not in MOVES[self.phase]:
-            raise AssertionError(f"a connection can't go from {self.phase.value} to {phase.value}")
-        self.phase = phase
-
-    # -- writing past the loop's transport
-
-    def _take_hold(self, transport: asyncio.Transport) -> None:
-        """Let bytes go straight to the socket: the transport's way there costs a microsecond more a write."""
-        shared = transport.get_extra_info("socket")
-        if shared is not None:  # else it is a transport without one: what is written goes its way
-            self.descriptor = shared.fileno()
-            self.write = self._write_straight
-
-    def _let_go(self) -> None:
-        """Forget the descriptor, which is the transport's to close: what is written from here on goes nowhere."""
-        self.descriptor = None
-        self.write = _nowhere
-
-    def _write_straight(self, data: bytes) -> None:
-        descriptor = self.descriptor
-        if descriptor is None:  # kept by a transport that has ended
-            return
-        if not self._full:  # else the transport holds bytes that come before these
-            try:
-                sent = os.write(descriptor, data)
-            except OSError:  # full, or broken: the transport finds out which
-                sent = 0
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self._transport.write(data)  # type: ignore[union-attr]
-
-    def _pause_reading(self) -> None:
-        if not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._paused and self._transport is not None and not self._full:
-            self._paused = False
-            self._transport.resume_reading()
-
-
-def _nowhere(data: bytes) -> None:
-    """Drop what is written to a connection that is closed or closing."""
+    def _move(self, event: Event) -> None:
+        self.phase = after(self.phase, event)

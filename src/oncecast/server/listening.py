@@ -1,19 +1,18 @@
 """The sockets that a server listens with.
 
-Invariant: every address of the host is bound, with one port, or `OSError` raised and nothing left bound. A port that
-somebody listens on is in use, whether or not its owner would share it. What holds for each connection that comes in by
-such a socket, and is inherited from it, is set here (`set_patience`).
+Invariant: every address of the host is bound, with one port, or `OSError` is raised and nothing stays bound. A port on
+which another server listens is in use, whether or not that server would share it. What each accepted connection
+inherits from its socket is set here (`set_send_timeout`).
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-BACKLOG = 4096  # connections that wait to be accepted: all clients come back at once after a restart
+BACKLOG = 4096  # connections that wait to be accepted: all clients reconnect at once after a restart
 LONG_HEARTBEAT = 600.0  # seconds
 PORT_TRIES = 8  # for a port that is free on each address; nearly always the first one is
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # as of ::1 where there is no IPv6
@@ -24,8 +23,8 @@ _Address = tuple[int, tuple[Any, ...]]  # the family, and what `socket.bind` tak
 def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Return a bound socket for each address of `host`, all with the same port, which for 0 is any free one.
 
-    An address that this machine does not have is left out where there is another. With `shared`, others of this user
-    may bind the same. Raises `OSError`.
+    An address that this machine does not have is left out where there is another. With `shared`, other processes of
+    this user may bind the same address (`SO_REUSEPORT`, socket(7)). Raises `OSError`.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses: list[_Address] = list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
@@ -45,7 +44,7 @@ def bind_slots(host: str, port: int, slots: int) -> list[list[socket.socket]]:
     They listen already. The kernel spreads connections evenly over them (`SO_REUSEPORT`, socket(7)), and as each has a
     queue of its own, what waits in it stays there while its process is replaced. Raises `OSError`.
     """
-    probe = bind(host, port)  # `SO_REUSEPORT` alone would let us in beside another server of the same user
+    probe = bind(host, port)  # `SO_REUSEPORT` alone would allow this port beside another server of the same user
     port = probe[0].getsockname()[1]
     for sock in probe:
         sock.close()
@@ -55,25 +54,16 @@ def bind_slots(host: str, port: int, slots: int) -> list[list[socket.socket]]:
     return bound
 
 
-def set_patience(sockets: Iterable[socket.socket], heartbeat_seconds: float) -> None:
-    """Let the kernel end a connection whose peer takes nothing for two heartbeats (`TCP_USER_TIMEOUT`, tcp(7)).
+def set_send_timeout(sockets: Iterable[socket.socket], heartbeat_seconds: float) -> None:
+    """Let the kernel end a connection whose peer acknowledges nothing for two heartbeats (`TCP_USER_TIMEOUT`, tcp(7)).
 
     Each connection inherits it. A stream of events has no other way to find that its peer is dead, nor has a WebSocket
-    whose socket is full. Where heartbeats are rarer than `LONG_HEARTBEAT`, the system's own patience holds, about
-    15 minutes.
+    whose socket is full. Where heartbeats are rarer than `LONG_HEARTBEAT` seconds, the system's own timeout holds,
+    about 15 minutes.
     """
     seconds = 0.0 if heartbeat_seconds > LONG_HEARTBEAT else 2 * heartbeat_seconds
     for sock in sockets:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-
-
-def has_room() -> bool:
-    """Say whether this process may open one file more, as each connection is one."""
-    try:
-        os.close(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno not in (errno.EMFILE, errno.ENFILE)
-    return True
 
 
 # Helpers ---------------------------------------------------------------------------------------------------------

@@ -64,9 +64,11 @@ METRICS = (
     _Metric("log_messages", "Messages held in memory.", lambda app: app.node.log.count),
     _Metric("log_bytes", "Bytes that these messages take, their encodings included.", lambda app: app.node.log.bytes),
     _Metric("log_head", "Sequence number of the newest message.", lambda app: app.node.log.head, join=max),
-    _counter("connections_opened", "Connections taken since the start.", lambda app: app.counters.connections),
+    _counter("connections_opened", "Connections taken since the start.", lambda app: app.admission.opened),
     _counter(
-        "connections_turned_away", "Connections answered with 503 at the ceiling.", lambda app: app.counters.turned_away
+        "connections_turned_away",
+        "Connections answered with 503, as the server was full.",
+        lambda app: app.admission.turned_away,
     ),
     _counter("publishes", "Messages published over HTTP.", lambda app: app.counters.publishes),
     _counter(

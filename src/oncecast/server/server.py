@@ -17,21 +17,22 @@ import msgspec
 
 from ..brokers.base import Broker
 from ..message import Draft, Kind
-from .app import REMIND_SECONDS, App
+from .accepting import Acceptor
+from .app import App
 from .build import build_app, build_broker, build_node, build_policy, build_rules
-from .connection import Connection
-from .listening import BACKLOG, bind, has_room, set_patience
+from .capacity import own_files, plan
+from .listening import BACKLOG, bind, set_send_timeout
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
+from .tasks import Tasks
 from .tls import Tls
 from .wheel import RESOLUTION
 
 logger = logging.getLogger("oncecast.server")
 
 TRIM_SECONDS = 1.0
+FEW_CONNECTIONS = 500  # a server that has room for fewer, without being set to that, warns of it
 CUT_SECONDS = 1.0  # for the loop to let go of what was cut off: a turn or two
-ACCEPT_AT_ONCE = 64  # connections in a turn of the loop; and, on asyncio, tries where there is no descriptor left
-ACCEPT_TURNS = 4  # of the loop, in which what it has accepted becomes a connection
 GOODBYE_SECONDS = 5.0  # for the last who is told to go
 STOP_SECONDS = 3.0  # for the goodbyes to be heard
 
@@ -56,7 +57,6 @@ class Server:
         self.settings = settings
         self._share = share
         self._demonstrates = settings.dev and demo
-        self._said = -REMIND_SECONDS
         self._sockets = list(sockets)
         self._tls: Tls | None = None
         self.port = settings.port
@@ -68,46 +68,56 @@ class Server:
             monotonic=loop.time,
             schedule=loop.call_soon,
         )
-        self.app: App = build_app(settings, self.node, monotonic=loop.time)
+        self.app: App = build_app(settings, self.node, monotonic=loop.time, schedule=loop.call_soon)
         self._loop = loop
-        self._listening: list[asyncio.Server] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._acceptor: Acceptor | None = None
+        self._own_files = 0
+        self._tasks = Tasks(self.node.fail)
 
     async def start(self) -> None:
-        """Bind, start the broker, and serve.
+        """Bind, open the broker, and accept. Raises `OSError` where the address is taken, and `ConfigurationError`.
 
-        Raises `OSError` where the address is taken, `ConfigurationError` for a certificate or a broker that can't
-        serve; then nothing is left open.
+        The address comes first, so that a server that can't have it opens no broker. Where one step fails, the steps
+        before it are undone.
         """
         self._tls = None if self.settings.tls_cert is None else Tls(self.settings)
         self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
-        self.port = self._sockets[0].getsockname()[1]
         try:
-            await self.node.start()
-            await self._listen()
-        except BaseException:
-            for server in self._listening:
-                server.close()
             for sock in self._sockets:
-                sock.close()
+                sock.listen(BACKLOG)
+            set_send_timeout(self._sockets, self.settings.limits.heartbeat_seconds)
+            await self.node.start()
+            self._own_files = own_files(len(self.app.connections))
+            self._plan()
+        except BaseException:
+            self._close_sockets()
             await self.node.stop()
             raise
-
-    async def _listen(self) -> None:
-        set_patience(self._sockets, self.settings.limits.heartbeat_seconds)
-        for sock in self._sockets:
-            server = await self._loop.create_server(
-                lambda: Connection(self.app),
-                sock=sock,
-                ssl=None if self._tls is None else self._tls.context,
-                backlog=ACCEPT_AT_ONCE,
-                ssl_handshake_timeout=None if self._tls is None else self.settings.limits.head_seconds,
-            )
-            self._listening.append(server)
-            sock.listen(BACKLOG)  # asyncio takes one number for this and for how many it accepts in a turn
-        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._trim())]
+        self.port = self._sockets[0].getsockname()[1]
+        self._tasks.start("deadlines", self._tick())
+        self._tasks.start("trimming the log", self._trim())
         if self._demonstrates:
-            self._tasks.append(asyncio.create_task(self._demo()))
+            self._tasks.start("the demonstration", self._demo(), may_end=True)
+        self._acceptor = Acceptor(
+            self.app,
+            self._sockets,
+            tls=None if self._tls is None else self._tls.context,
+            handshake_seconds=self.settings.limits.head_seconds,
+        )
+        self._acceptor.start()
+
+    def _plan(self) -> None:
+        """Set how many connections may be open. Raises `ConfigurationError`: see `plan`."""
+        wanted = self.settings.limits.connections
+        capacity = self.app.admission.capacity = plan(wanted, self._own_files)
+        if capacity.ceiling < (wanted or FEW_CONNECTIONS):
+            logger.warning(
+                "the limit of open files leaves room for %d connections%s, and %d more for publishes and probes: raise "
+                "it (ulimit -n)",
+                capacity.ceiling,
+                f" (limits.connections is {wanted})" if wanted else "",
+                capacity.reserve,
+            )
 
     def reload(self, settings: Settings) -> None:
         """Take on settings that differ in nothing that `reload.FIXED` names. Whoever is connected stays.
@@ -121,7 +131,8 @@ class Server:
         self.app.adopt(build_rules(settings))
         self.node.change(settings.retention.bytes)
         if self.app.ready:
-            set_patience(self._sockets, settings.limits.heartbeat_seconds)
+            self._plan()
+            set_send_timeout(self._sockets, settings.limits.heartbeat_seconds)
 
     def pace(self, share: float) -> None:
         """Take on another part of what all processes do together."""
@@ -135,7 +146,10 @@ class Server:
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop: take no more connections, let the transports end, then cut off who is left. Ends its tasks."""
         leaving = self.app.leave(self._per_second())
-        await self._stop_accepting()
+        if self._acceptor is None:
+            self._close_sockets()
+        else:
+            await self._acceptor.stop()
         if leaving.seconds > seconds:
             logger.warning(
                 "%d connections leave, which takes %.0f s at limits.drain_per_second = %g: raise that, or "
@@ -150,25 +164,16 @@ class Server:
         while leaving:  # the rate was lowered meanwhile
             await self._wait_until_empty(leaving.seconds + goodbye)
         self.cut_off()
+        if self._acceptor is not None:
+            await self._acceptor.cancel()
         await self._wait_until_empty(CUT_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(ended, Exception):
-                logger.error("a task of the server had failed", exc_info=ended)
-        for server in self._listening:
-            await server.wait_closed()
+        await self._tasks.stop()
         await self.node.stop()
 
-    async def _stop_accepting(self) -> None:
-        for server in self._listening:
-            for sock in server.sockets:
-                # What asyncio has accepted, and its server is closed before it gets to it, would be left open for ever.
-                self._loop.remove_reader(sock)
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)
-        for server in self._listening:
-            server.close()
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
 
     async def _wait_until_empty(self, seconds: float) -> None:
         if self.app.connections:
@@ -191,18 +196,6 @@ class Server:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             self.node.tick()
-            if not has_room():
-                self._say_no_room()
-
-    def _say_no_room(self) -> None:
-        """Say, now and then, what is behind connections that are not accepted: the loops spin, or say nothing."""
-        if self._loop.time() - self._said >= REMIND_SECONDS:
-            self._said = self._loop.time()
-            logger.warning(
-                "this process has no file descriptor left, so nobody can connect; %d connections are served on. Raise "
-                "the limit of open files (ulimit -n), or lower limits.connections.",
-                len(self.app.connections),
-            )
 
     async def _demo(self) -> None:
         """Publish this machine's load for the start page."""

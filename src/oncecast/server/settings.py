@@ -21,15 +21,12 @@ __all__ = [
     "Limits",
     "Retention",
     "Settings",
-    "connection_ceiling",
     "rule_for",
 ]
 
 MEMORY = "memory://"  # what `dev` uses where no broker is named
 SQLITE = "sqlite:///"  # then a path: a fourth slash begins one from the root
 DEFAULT_BROKER = f"{SQLITE}oncecast.db"
-
-RESERVED_FILES = 64  # descriptors that are not subscribers: listeners, the event loop, logs, a broker's files
 
 Lag = Literal["resume", "latest", "disconnect"]
 Durability = Literal["process", "fsync"]
@@ -122,9 +119,3 @@ def rule_for(settings: Settings, channel: str) -> ChannelRule:
         seconds=kept.seconds if rule.seconds is None else rule.seconds,
         lag=rule.lag,
     )
-
-
-def connection_ceiling(limits: Limits, open_files: int) -> int:
-    """Return how many connections a worker accepts where the process may open `open_files` files."""
-    allowed = max(1, open_files - RESERVED_FILES)
-    return min(limits.connections, allowed) if limits.connections else allowed

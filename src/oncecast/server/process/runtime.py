@@ -20,24 +20,13 @@ SWITCH_SECONDS = 0.0005  # a tenth of CPython's default
 GC_OBJECTS = 20_000  # new ones, net of those freed, before the collector looks at them
 
 
-def run_loop(main: Coroutine[object, object, T]) -> T:
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the fastest loop there is."""
     try:
         import uvloop
     except ImportError:  # no wheel for this platform: the same, slower
-        return asyncio.run(_quietly(main))
+        return asyncio.run(main)
     return uvloop.run(main)
-
-
-async def _quietly(main: Coroutine[object, object, T]) -> T:
-    asyncio.get_running_loop().set_exception_handler(_report)
-    return await main
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what a callback raised; but leave it to the server to say, once, that there are no descriptors left."""
-    if context.get("message") != "socket.accept() out of system resource":
-        loop.default_exception_handler(context)
 
 
 def begin_log(worker: int | None = None) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ..listening import set_patience
+from ..listening import set_send_timeout
 from ..metrics import Crew, Measures, add, lasting
 from ..reload import Read, read_again
 from ..settings import Settings
@@ -77,7 +77,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start every worker, and wait until they serve. Raises `ConfigurationError` where none of them can."""
         for slot in self._slots:
-            set_patience(slot.sockets, self.settings.limits.heartbeat_seconds)
+            set_send_timeout(slot.sockets, self.settings.limits.heartbeat_seconds)
             slot.child = await self._start(slot)
         first = [slot.child for slot in self._slots if slot.child is not None]
         for child in first:

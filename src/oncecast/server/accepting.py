@@ -1,0 +1,146 @@
+"""Accepts connections on the sockets that a server listens on, and hands each to a `Connection`.
+
+Invariant: no more connections are held than `Admission` has places for; one without a place is answered 503 and closed
+before the next is accepted, so refused connections never pile up. Where the system has no descriptor left, accepting
+pauses for `PAUSE_SECONDS`, the log says so, and the open connections are served on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+
+from ..http.replies import encode, error_reply
+from .admission import FULL, REMIND_SECONDS
+from .app import App
+from .connection import Connection
+
+__all__ = ["Acceptor"]
+
+logger = logging.getLogger("oncecast.server")
+
+ACCEPT_AT_ONCE = 64  # connections in a turn of the loop, for each socket
+REFUSE_AT_ONCE = 8  # of these; a connection that was evicted for another closes in the next turn, see `SPARE_FILES`
+PAUSE_SECONDS = 0.2
+OPEN_SECONDS = 1.0  # for accepted connections to open when the server stops; a TLS handshake may take longer
+DISCARD_BYTES = 64 << 10
+
+
+class Acceptor:
+    """Accepts on `sockets`, which listen already, from `start` to `stop`. With `tls`, after a handshake in time."""
+
+    def __init__(
+        self, app: App, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None, handshake_seconds: float
+    ) -> None:
+        self._app = app
+        self._sockets = list(sockets)
+        self._tls = tls
+        self._handshake_seconds = None if tls is None else handshake_seconds
+        self._loop = asyncio.get_running_loop()
+        self._opening: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._pause: asyncio.TimerHandle | None = None
+        self._reminded = -REMIND_SECONDS
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._pause = None
+        for sock in self._sockets:
+            sock.setblocking(False)
+            self._loop.add_reader(sock, self._accept, sock)
+
+    async def stop(self) -> None:
+        """Accept no more, close the sockets, and wait for the connections that are being opened, at most a second."""
+        if self._pause is not None:
+            self._pause.cancel()
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=OPEN_SECONDS)
+
+    async def cancel(self) -> None:
+        """Give up on the connections that are still being opened."""
+        for task in list(self._opening):
+            task.cancel()
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=OPEN_SECONDS)
+
+    def _accept(self, sock: socket.socket) -> None:
+        admission = self._app.admission
+        refused = admission.turned_away + REFUSE_AT_ONCE
+        for _ in range(ACCEPT_AT_ONCE):
+            if self._tls is None and self._opening and admission.full:
+                return  # one in a turn: it is open in the next, and can give way to those behind it
+            try:
+                accepted, _ = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:  # the peer has closed it again (accept(2))
+                continue
+            except OSError as error:
+                self._pause_accepting(error)
+                return
+            if admission.take() or self._give_up_oldest():
+                accepted.setblocking(False)
+                connection = Connection(self._app, None if self._tls is not None else accepted.fileno())
+                task = self._loop.create_task(self._open(connection, accepted))
+                self._opening[task] = None
+                task.add_done_callback(partial(self._opened, connection, accepted))
+            else:
+                admission.turn_away()
+                self._refuse(accepted)
+            if admission.turned_away >= refused:
+                return
+
+    async def _open(self, connection: Connection, accepted: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(
+            lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=self._handshake_seconds
+        )
+
+    def _opened(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self._opening.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, OSError):  # else a handshake that failed or was late
+            logger.error("a connection could not be opened", exc_info=error)
+        if not connection.opened:
+            accepted.close()
+            self._app.admission.give_back()
+
+    def _give_up_oldest(self) -> bool:
+        """Let a new connection have the place of the oldest TLS handshake. Return False where none is under way."""
+        task = next((task for task in self._opening if not task.cancelling()), None)
+        if task is None:
+            return False
+        task.cancel()
+        self._app.admission.take_over()
+        return True
+
+    def _refuse(self, accepted: socket.socket) -> None:
+        """Answer 503 and close, without waiting for the peer."""
+        with accepted, contextlib.suppress(OSError):
+            accepted.setblocking(False)
+            if self._tls is None:
+                accepted.send(encode(self._app, None, error_reply(FULL), close=True))
+                # Bytes that are unread at the close make the kernel reset the connection, which may drop the answer.
+                accepted.recv(DISCARD_BYTES)
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Wait for descriptors or memory: the socket stays readable, so to go on at once would be a busy loop."""
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+        self._pause = self._loop.call_later(PAUSE_SECONDS, self.start)
+        now = self._loop.time()
+        if now - self._reminded >= REMIND_SECONDS:
+            self._reminded = now
+            logger.warning(
+                "no connection can be accepted (%s), and %d are served on: raise the limit of open files (ulimit -n), "
+                "or lower limits.connections",
+                error.strerror,
+                len(self._app.connections),
+            )

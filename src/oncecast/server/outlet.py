@@ -1,0 +1,109 @@
+"""The writing side of a connection, on an event loop's transport.
+
+Where the socket is not TLS, bytes go straight to its descriptor: the transport's way there costs a microsecond more for
+each write. What the socket does not take goes through the transport, which reports at its first unsent byte that it is
+full. So the kernel's buffer is the only queue.
+
+Invariant: bytes leave in the order of the writes. After `release` the descriptor is never written to again, as it may
+be another connection's by then.
+
+This is a base class and not an object of its own because an idle subscriber is to be small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sys
+import termios
+from collections.abc import Callable
+
+__all__ = ["Outlet"]
+
+TLS_HIGH, TLS_LOW = 64 << 10, 16 << 10  # unsent bytes: what a TLS record and its buffers hold anyway
+
+
+class Outlet(asyncio.BufferedProtocol):
+    """`descriptor` is the socket's, where it is written to without TLS; `write` sends bytes and never raises."""
+
+    __slots__ = ("_full", "_paused", "_transport", "_untaken", "descriptor", "write")
+
+    def __init__(self, descriptor: int | None) -> None:
+        self.descriptor = descriptor
+        self.write: Callable[[bytes], None] = _drop
+        self._transport: asyncio.Transport | None = None
+        self._full = False
+        self._paused = False
+        self._untaken = 0
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Begin to write to a transport."""
+        self._transport = transport
+        if self.descriptor is None:
+            self.write = transport.write
+            transport.set_write_buffer_limits(high=TLS_HIGH, low=TLS_LOW)
+        else:
+            self.write = self._write_straight
+            # One unsent byte is enough to be full: the kernel's buffer is the queue, and there is no other.
+            transport.set_write_buffer_limits(high=0)
+
+    def release(self) -> None:
+        """Forget the descriptor, which the transport closes: what is written from here on is dropped."""
+        self.descriptor = None
+        self.write = _drop
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def finish(self, *, at_once: bool) -> None:
+        """Send what is written, then say that nothing follows: by half closing, or by closing where `at_once`."""
+        transport = self._transport
+        assert transport is not None
+        if at_once or not transport.can_write_eof():  # TLS has its own goodbye
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has reset the connection, and the loop has not noticed yet
+            transport.abort()
+
+    def count_untaken(self) -> int:
+        """Return how many bytes the peer has not acknowledged: the transport's unsent ones, and the kernel's."""
+        assert self._transport is not None
+        untaken = self._transport.get_write_buffer_size()
+        shared = self._transport.get_extra_info("socket")
+        if shared is not None:
+            with contextlib.suppress(OSError):  # not every system counts them
+                untaken += int.from_bytes(fcntl.ioctl(shared.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return untaken
+
+    def read_if(self, wanted: bool) -> None:
+        """Let the transport read, or let it stop."""
+        if wanted is self._paused and self._transport is not None:
+            self._paused = not wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _write_straight(self, data: bytes) -> None:
+        descriptor = self.descriptor
+        if descriptor is None:  # kept by a transport that has ended
+            return
+        if not self._full:  # else the transport holds bytes that come before these
+            try:
+                sent = os.write(descriptor, data)
+            except OSError:  # full, or broken: the transport finds out which
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._transport.write(data)  # type: ignore[union-attr]
+
+
+def _drop(data: bytes) -> None:
+    """Drop what is written to a connection that is closed, closing or not open yet."""

@@ -1,0 +1,53 @@
+"""The phases of a connection, and which event moves it from one to another.
+
+Invariant: `MOVES` has a row for each phase, and no event moves a connection that is CLOSED.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+__all__ = ["MOVES", "Event", "Phase", "after"]
+
+
+class Phase(enum.Enum):
+    """What a connection is doing."""
+
+    READING = "reading"  # answers requests, one by one and in order
+    WAITING = "waiting"  # has a request whose answer comes later
+    STREAMING = "streaming"  # belongs to a transport; the parser is gone
+    LINGERING = "lingering"  # has sent its last byte, and discards what comes until the peer closes
+    CLOSED = "closed"
+
+
+class Event(enum.Enum):
+    """What moves a connection."""
+
+    POSTPONED = "postponed"  # the answer comes later
+    ANSWERED = "answered"  # that answer was written
+    STREAMED = "streamed"  # a transport took the connection
+    ENDED = "ended"  # the last byte was written
+    LOST = "lost"  # the socket is closed
+
+
+MOVES: Mapping[Phase, Mapping[Event, Phase]] = {
+    Phase.READING: {
+        Event.POSTPONED: Phase.WAITING,
+        Event.STREAMED: Phase.STREAMING,
+        Event.ENDED: Phase.LINGERING,
+        Event.LOST: Phase.CLOSED,
+    },
+    Phase.WAITING: {Event.ANSWERED: Phase.READING, Event.ENDED: Phase.LINGERING, Event.LOST: Phase.CLOSED},
+    Phase.STREAMING: {Event.ENDED: Phase.LINGERING, Event.LOST: Phase.CLOSED},
+    Phase.LINGERING: {Event.LOST: Phase.CLOSED},
+    Phase.CLOSED: {},
+}
+
+
+def after(phase: Phase, event: Event) -> Phase:
+    """Return the phase that follows. Raises `AssertionError` where the event can't happen in this phase."""
+    try:
+        return MOVES[phase][event]
+    except KeyError:
+        raise AssertionError(f"a connection that is {phase.value} can't be {event.value}") from None
