@@ -22,11 +22,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from oncecast import __version__
+from oncecast import AsyncClient, LinkState, Moved, StateChanged, __version__
 from oncecast.cli import base, interrupt, listener, publisher
 from oncecast.cli.commands import commands
-from oncecast.client import AsyncClient, LinkState, StateChanged
-from oncecast.client.ladder import Ladder, Moved
+from oncecast.client.ladder import Ladder
 from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import ConfigurationError
 from oncecast.server.config import example_file

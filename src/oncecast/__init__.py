@@ -1,48 +1,90 @@
 """Oncecast: publish a message once; every listener gets it, whichever way it can listen.
 
-A name is imported when it is first used: the command line starts without what it does not need.
+The public names are the clients, what they yield, take and raise. Each has this one address. A name is imported when it
+is first used: the command line starts without what it does not need.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .client import Ack, AsyncClient, Broken, Client, ClientMessage, Refused, Unreachable
-    from .errors import ConfigurationError, OncecastError, Refusal, UsageError
-    from .message import Cursor, Draft, Gap, Kind, Message, Reason, Receipt
+    from .client.async_client import AsyncClient
+    from .client.blocking import BlockingMessages, Client
+    from .client.failures import (
+        Broken,
+        ClientFailed,
+        PublishFailed,
+        Refused,
+        SubscriptionEnded,
+        Unavailable,
+        Unreachable,
+    )
+    from .client.gaps import GapError
+    from .client.ladder import Moved, TransportMemory
+    from .client.link import LinkState, StateChanged
+    from .client.messages import Messages
+    from .client.timing import Timing
+    from .client.values import Ack, ClientMessage, Gap, History, Outgoing
+    from .errors import OncecastError, UsageError
+
+_ROOMS = {
+    "client.async_client": ("AsyncClient",),
+    "client.blocking": ("BlockingMessages", "Client"),
+    "client.failures": (
+        "Broken",
+        "ClientFailed",
+        "PublishFailed",
+        "Refused",
+        "SubscriptionEnded",
+        "Unavailable",
+        "Unreachable",
+    ),
+    "client.gaps": ("GapError",),
+    "client.ladder": ("Moved", "TransportMemory"),
+    "client.link": ("LinkState", "StateChanged"),
+    "client.messages": ("Messages",),
+    "client.timing": ("Timing",),
+    "client.values": ("Ack", "ClientMessage", "Gap", "History", "Outgoing"),
+    "errors": ("OncecastError", "UsageError"),
+}
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "Ack",
     "AsyncClient",
+    "BlockingMessages",
     "Broken",
     "Client",
+    "ClientFailed",
     "ClientMessage",
-    "ConfigurationError",
-    "Cursor",
-    "Draft",
     "Gap",
-    "Kind",
-    "Message",
+    "GapError",
+    "History",
+    "LinkState",
+    "Messages",
+    "Moved",
     "OncecastError",
-    "Reason",
-    "Receipt",
-    "Refusal",
+    "Outgoing",
+    "PublishFailed",
     "Refused",
+    "StateChanged",
+    "SubscriptionEnded",
+    "Timing",
+    "TransportMemory",
+    "Unavailable",
     "Unreachable",
     "UsageError",
 ]
 
 __version__ = "0.1.0"
-_VALUES = {"Cursor", "Draft", "Gap", "Kind", "Message", "Reason", "Receipt"}
-_ERRORS = {"ConfigurationError", "OncecastError", "Refusal", "UsageError"}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name (PEP 562)."""
-    if name not in __all__:
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "message" if name in _VALUES else "errors" if name in _ERRORS else "client"
-    return globals().setdefault(name, getattr(import_module(f".{room}", __name__), name))
+    return globals().setdefault(name, getattr(import_module(f".{home}", __name__), name))
 
 
 def __dir__() -> list[str]:

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from oncecast.client import Messages
-from oncecast.client.base import Broken, Event, Refused, Start, Timing, Transport
-from oncecast.client.http import Connection, Server
+from oncecast import Broken, Messages, Refused, Timing
+from oncecast.client.base import Event, StartQuery, Transport
+from oncecast.client.dialing import Endpoint
+from oncecast.client.http import HttpConnection
+from oncecast.client.url import ServerUrl
 from oncecast.errors import OncecastError
 from oncecast.server.server import Server as Node
 from oncecast.server.settings import Limits, Settings
@@ -28,7 +30,7 @@ Script = Callable[["Talk"], Awaitable[None]]
 Items = Callable[[Messages, int], Awaitable[list[Any]]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
-Drain = Callable[[Transport, Mapping[str, Start]], Awaitable[tuple[list[Event], OncecastError]]]
+Drain = Callable[[Transport, Mapping[str, StartQuery]], Awaitable[tuple[list[Event], OncecastError]]]
 
 
 class Talk:
@@ -94,9 +96,9 @@ class Peer:
         self.port = 0
 
     @property
-    def server(self) -> Server:
+    def server(self) -> Endpoint:
         """Where it is, for a client."""
-        return Server.parse(f"http://127.0.0.1:{self.port}")
+        return Endpoint(ServerUrl.parse(f"http://127.0.0.1:{self.port}"))
 
     async def finish(self) -> None:
         """Wait until every script has been played to its end."""
@@ -136,9 +138,9 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 @pytest.fixture
-async def connection(peer: Peer) -> AsyncIterator[Connection]:
+async def connection(peer: Peer) -> AsyncIterator[HttpConnection]:
     """A connection to the peer."""
-    made = Connection(peer.server, timing=Timing())
+    made = HttpConnection(peer.server, timing=Timing())
     yield made
     await made.close()
 
@@ -167,7 +169,7 @@ def response(status: int, body: object = None, **headers: str) -> bytes:
     return f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
-async def drain(transport: Transport, starts: Mapping[str, Start]) -> tuple[list[Event], OncecastError]:
+async def drain(transport: Transport, starts: Mapping[str, StartQuery]) -> tuple[list[Event], OncecastError]:
     """Return all events of a transport, and what it ended with."""
     events = []
     try:

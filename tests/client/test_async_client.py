@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oncecast import AsyncClient, Refusal, Refused, Unreachable, UsageError
-from oncecast.client import Gap, LinkState, Memory, Moved, StateChanged, Timing
-from oncecast.client.async_client import start_of
-from oncecast.client.base import Start
+from oncecast import (
+    AsyncClient,
+    Gap,
+    LinkState,
+    Moved,
+    Refused,
+    StateChanged,
+    Timing,
+    TransportMemory,
+    Unreachable,
+    UsageError,
+)
+from oncecast.client.base import StartQuery
+from oncecast.client.starts import start_of
 from oncecast.client.transports import TRANSPORTS
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
@@ -280,7 +290,7 @@ async def test_falls_back_and_comes_back(real: Server, items: Items, until: Unti
     """Where WebSocket is refused it listens otherwise; once the way is open it goes up again, mid-stream."""
     rules = {Kind.WEBSOCKET: Obstacle(status=403), Kind.SSE: Obstacle(silent=True)}
     moves: list[Moved] = []
-    memory = Memory(asyncio.get_running_loop().time)
+    memory = TransportMemory(asyncio.get_running_loop().time)
     async with (
         Obstacles(("127.0.0.1", real.port), rules) as proxy,
         AsyncClient(url(proxy), timing=QUICK, memory=memory) as client,
@@ -324,7 +334,7 @@ def test_what_is_wrong_is_said_at_once() -> None:
         client.on("weather", print)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="needs a channel"):
         client.subscribe()
-    with pytest.raises(Refusal):
+    with pytest.raises(Refused, match="not a channel name"):
         client.subscribe("a b")
     with pytest.raises(UsageError, match="one of"):
         client.subscribe("a", last=1, since=2)
@@ -334,7 +344,7 @@ def test_what_is_wrong_is_said_at_once() -> None:
         client.subscribe("a", since=float("nan"))
     with pytest.raises(UsageError, match="not a cursor"):
         client.subscribe("a", after="a b")
-    assert [Start("since", "1.500"), Start("last", "2"), Start("after", "latest")] == [
+    assert [StartQuery("since", "1.500"), StartQuery("last", "2"), StartQuery("after", "latest")] == [
         start_of(None, None, 1.5),
         start_of(None, 2, None),
         start_of(None, None, None),
@@ -343,8 +353,9 @@ def test_what_is_wrong_is_said_at_once() -> None:
 
 async def test_what_is_not_json() -> None:
     """Data that JSON can't say is refused."""
-    with pytest.raises(UsageError, match="JSON"):
+    with pytest.raises(Refused, match=r"at \$, JSON has no object") as refused:
         await AsyncClient("http://h").publish("a", object())
+    assert ("data_invalid", 400) == (refused.value.code, refused.value.status)
 
 
 async def test_debug_says_what_happens(

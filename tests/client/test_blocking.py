@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from oncecast import Client, UsageError
-from oncecast.client import Broken, Gap, Refused, StateChanged
+from oncecast import Broken, Client, Gap, Refused, StateChanged, UsageError
 from oncecast.client.blocking import _after_fork
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oncecast import AsyncClient
-from oncecast.client import Gap, Timing
+from oncecast import AsyncClient, Gap, Timing
 from oncecast.client.transports import TRANSPORTS
 
 if TYPE_CHECKING:

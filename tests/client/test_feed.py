@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.client.base import ClientMessage, CursorMoved, Gap, Received, Refused, Start
+from oncecast import ClientMessage, Gap, Refused
+from oncecast.client.base import CursorMoved, Received, StartQuery
 from oncecast.client.feed import FEED_MOVES, Feed, FeedState
 
 
@@ -15,7 +16,7 @@ def got(number: int, channel: str = "c") -> Received:
 
 def test_cursors_stand_before_what_waits() -> None:
     """A channel's cursor is where its application is, not where its buffer is."""
-    mine = Feed(("x", "y"), Start("after", "latest"), limit=10)
+    mine = Feed(("x", "y"), StartQuery("after", "latest"), limit=10)
     assert {} == mine.cursors
     mine.take(CursorMoved("e-1", "x"))
     assert {"x": "e-1"} == mine.cursors
@@ -33,7 +34,7 @@ def test_cursors_stand_before_what_waits() -> None:
 async def test_full_and_drained() -> None:
     """It is full at its limit, parked then, and active again once half of it has been taken out."""
     changes: list[int] = []
-    mine = Feed(("c",), Start("after", "e-0"), limit=4, on_change=lambda: changes.append(mine.turn))
+    mine = Feed(("c",), StartQuery("after", "e-0"), limit=4, on_change=lambda: changes.append(mine.turn))
     for number in range(1, 5):
         assert not mine.full
         mine.take(got(number))
@@ -49,7 +50,7 @@ async def test_full_and_drained() -> None:
 
 async def test_the_end() -> None:
     """What is in it is handed out, then the error, or nothing; whoever waits is let go."""
-    mine, other = (Feed(("c",), Start("after", "e-0"), limit=4) for _ in range(2))
+    mine, other = (Feed(("c",), StartQuery("after", "e-0"), limit=4) for _ in range(2))
     mine.take(got(1))
     mine.fail(Refused("no"))
     other.end()

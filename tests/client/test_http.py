@@ -14,9 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from oncecast import Broken, Refused, Timing, Unreachable
 from oncecast.client import http
-from oncecast.client.base import Broken, Refused, Timing, Unreachable
-from oncecast.client.http import Connection, Response, Server, retry_after
+from oncecast.client.dialing import Endpoint
+from oncecast.client.http import HttpConnection, Response
+from oncecast.client.url import ServerUrl
 from oncecast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,17 +31,17 @@ HASTY = Timing(connect=5, answer=0.02, idle=0.02)
 @pytest.mark.parametrize(
     "url, expected, authority",
     [
-        ("http://127.0.0.1:8000", Server("http", "127.0.0.1", 8000, ""), "127.0.0.1:8000"),
-        ("https://a.example", Server("https", "a.example", 443, ""), "a.example"),
-        ("http://A.example:80/x/", Server("http", "a.example", 80, "/x"), "a.example"),
-        ("http://[::1]:9", Server("http", "::1", 9, ""), "[::1]:9"),
+        ("http://127.0.0.1:8000", ServerUrl("http", "127.0.0.1", 8000, ""), "127.0.0.1:8000"),
+        ("https://a.example", ServerUrl("https", "a.example", 443, ""), "a.example"),
+        ("http://A.example:80/x/", ServerUrl("http", "a.example", 80, "/x"), "a.example"),
+        ("http://[::1]:9", ServerUrl("http", "::1", 9, ""), "[::1]:9"),
     ],
 )
-def test_server(url: str, expected: Server, authority: str) -> None:
+def test_server(url: str, expected: ServerUrl, authority: str) -> None:
     """A URL gives the address, the prefix and the Host header."""
-    server = Server.parse(url)
+    server = ServerUrl.parse(url)
     assert (expected, authority) == (server, server.authority)
-    assert expected == Server.parse(str(server))
+    assert expected == ServerUrl.parse(str(server))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_server(url: str, expected: Server, authority: str) -> None:
 def test_server_refuses(url: str) -> None:
     """What is no server's URL is named, with a good one to follow."""
     with pytest.raises(UsageError, match="write http://host:port"):
-        Server.parse(url)
+        ServerUrl.parse(url)
 
 
 async def test_keep_alive(peer: Peer) -> None:
@@ -75,14 +77,14 @@ async def test_keep_alive(peer: Peer) -> None:
         await talk.hold()
 
     peer.scripts = [script]
-    server = Server("http", "127.0.0.1", peer.port, "/p")
-    connection = Connection(server, timing=QUICK)
+    server = Endpoint(ServerUrl("http", "127.0.0.1", peer.port, "/p"))
+    connection = HttpConnection(server, timing=QUICK)
     first = await connection.request("GET", "/a", [("X", "y")])
     second = await connection.request("POST", "/b", body=b"data")
     await connection.close()
     assert (Response(200, first.headers, b"0"), b"1", "1") == (first, second.body, second.headers["x-n"])
     assert ["GET /p/a", "POST /p/b"] == [request[0] for request in seen]
-    assert ("y", server.authority, b"data") == (seen[0][1]["x"], seen[0][1]["host"], seen[1][2])
+    assert ("y", server.url.authority, b"data") == (seen[0][1]["x"], seen[0][1]["host"], seen[1][2])
 
 
 async def test_connection_close_is_obeyed(peer: Peer) -> None:
@@ -93,7 +95,7 @@ async def test_connection_close_is_obeyed(peer: Peer) -> None:
         await talk.answer(200, b"", Connection="close")
 
     peer.scripts = [script, script]
-    connection = Connection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.server, timing=QUICK)
     assert [200, 200] == [(await connection.request("GET", "/")).status for _ in range(2)]
     assert [] == peer.scripts
 
@@ -119,7 +121,7 @@ async def test_stale_connection_is_replaced(peer: Peer, late: bool) -> None:
         await talk.hold()
 
     peer.scripts = [leaves, stays]
-    connection = Connection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.server, timing=QUICK)
     await connection.request("GET", "/")
     if not late:
         await closed.wait()
@@ -140,7 +142,7 @@ async def test_an_unread_answer_is_abandoned(peer: Peer) -> None:
         await talk.answer(204, b"")
 
     peer.scripts = [endless, next_one]
-    connection = Connection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.server, timing=QUICK)
     assert 200 == (await connection.stream("GET", "/")).status
     assert 204 == (await connection.request("GET", "/")).status
     await connection.close()
@@ -163,7 +165,7 @@ async def test_a_broken_answer(peer: Peer, sent: bytes, expected: str) -> None:
         await talk.send(sent)
 
     peer.scripts = [script]
-    connection = Connection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.server, timing=QUICK)
     with pytest.raises(Broken) as caught:
         await connection.request("GET", "/")
     assert expected == str(caught.value)
@@ -176,7 +178,7 @@ async def test_a_silent_server(peer: Peer) -> None:
         await talk.hold()
 
     peer.scripts = [script]
-    connection = Connection(peer.server, timing=HASTY)
+    connection = HttpConnection(peer.server, timing=HASTY)
     with pytest.raises(Broken, match=r"the server sent nothing for 0\.02 s"):
         await connection.request("GET", "/")
 
@@ -189,7 +191,7 @@ async def test_a_reset(peer: Peer) -> None:
         talk.writer.transport.abort()
 
     peer.scripts = [script]
-    connection = Connection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.server, timing=QUICK)
     with pytest.raises(Broken, match=r"the connection broke: connection reset|the server closed the connection"):
         await connection.request("POST", "/", body=bytes(1 << 20))
 
@@ -204,7 +206,7 @@ async def test_a_server_that_does_not_read(peer: Peer, monkeypatch: pytest.Monke
         await release.wait()
 
     peer.scripts = [script]
-    connection = Connection(peer.server, timing=HASTY)
+    connection = HttpConnection(peer.server, timing=HASTY)
     with pytest.raises(Broken, match="the connection broke: it took too long"):
         await connection.request("POST", "/", body=bytes(64 << 20))
     release.set()
@@ -221,7 +223,7 @@ async def test_an_answer_too_large(peer: Peer, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(http, "ANSWER_BYTES", 10)
     peer.scripts = [script]
     with pytest.raises(Broken, match="larger than 10 bytes"):
-        await Connection(peer.server, timing=QUICK).request("GET", "/")
+        await HttpConnection(peer.server, timing=QUICK).request("GET", "/")
 
 
 async def test_unreachable() -> None:
@@ -230,7 +232,7 @@ async def test_unreachable() -> None:
     port = listener.sockets[0].getsockname()[1]
     listener.close()
     await listener.wait_closed()
-    connection = Connection(Server("http", "127.0.0.1", port, ""), timing=QUICK)
+    connection = HttpConnection(Endpoint(ServerUrl("http", "127.0.0.1", port, "")), timing=QUICK)
     with pytest.raises(Unreachable) as caught:
         await connection.request("GET", "/")
     assert f"no server answers at http://127.0.0.1:{port}: connection refused" == str(caught.value)
@@ -252,31 +254,16 @@ async def test_why_it_is_unreachable(monkeypatch: pytest.MonkeyPatch, error: OSE
 
     monkeypatch.setattr(asyncio, "open_connection", fail)
     with pytest.raises(Unreachable, match=f": {expected}$"):
-        await Connection(Server("http", "a.example", 80, ""), timing=QUICK).request("GET", "/")
+        await HttpConnection(Endpoint(ServerUrl("http", "a.example", 80, "")), timing=QUICK).request("GET", "/")
 
 
 async def test_read_and_write_need_a_connection() -> None:
     """Nothing is read from or written to what is closed."""
-    connection = Connection(Server("http", "a.example", 80, ""), timing=QUICK)
+    connection = HttpConnection(Endpoint(ServerUrl("http", "a.example", 80, "")), timing=QUICK)
     with pytest.raises(Broken, match="closed"):
         await connection.read(1)
     with pytest.raises(Broken, match="closed"):
         await connection.write(b"x")
-
-
-@pytest.mark.parametrize(
-    "value, expected",
-    [
-        ("5", 5.0),
-        ("Thu, 01 Jan 1970 00:00:20 GMT", 8.0),
-        ("Thu, 01 Jan 1970 00:00:02 GMT", 0.0),
-        ("soon", None),
-        ("", None),
-    ],
-)
-def test_retry_after(value: str, expected: float | None) -> None:
-    """Retry-After is a number of seconds or a date; what is neither asks for nothing."""
-    assert expected == retry_after({"retry-after": value}, lambda: 12.0)
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:
@@ -320,7 +307,7 @@ async def test_tls(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     peer.scripts = [script]
     server = await asyncio.start_server(peer.talk, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    connection = Connection(Server("https", "127.0.0.1", port, ""), timing=QUICK)
+    connection = HttpConnection(Endpoint(ServerUrl("https", "127.0.0.1", port, "")), timing=QUICK)
     if trusted:
         assert b"safe" == (await connection.request("GET", "/")).body
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from oncecast import Moved, TransportMemory
 from oncecast.client import ladder as module
-from oncecast.client.ladder import CUTS, EARLY, Ladder, Memory, Moved
+from oncecast.client.ladder import CUTS, EARLY, Ladder
 
 NAMES = ("a", "b", "c")
 
@@ -62,7 +63,7 @@ def test_up() -> None:
 def test_memory() -> None:
     """It holds for a while, and for so many servers."""
     now = 0.0
-    memory = Memory(lambda: now, seconds=5.0)
+    memory = TransportMemory(lambda: now, seconds=5.0)
     assert memory.get("s") is None
     memory.put("s", "b")
     assert "b" == memory.get("s")

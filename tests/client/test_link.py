@@ -10,33 +10,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncecast.client.base import (
-    Backoff,
+from oncecast import (
     Broken,
-    ChannelRefused,
+    ClientFailed,
     ClientMessage,
-    CursorMoved,
-    Drained,
-    Event,
     Gap,
-    Received,
+    LinkState,
+    Moved,
     Refused,
-    RetryHint,
-    Start,
+    StateChanged,
     Timing,
-    Transport,
     Unreachable,
 )
+from oncecast.client.backoff import Backoff
+from oncecast.client.base import ChannelRefused, CursorMoved, Event, Received, RetryHint, StartQuery, Transport
 from oncecast.client.credentials import Credentials
+from oncecast.client.dialing import Endpoint
+from oncecast.client.failures import Drained
 from oncecast.client.feed import Feed, FeedState
-from oncecast.client.http import Server
-from oncecast.client.ladder import Ladder, Moved
-from oncecast.client.link import LINK_MOVES, Link, LinkState, StateChanged
+from oncecast.client.ladder import Ladder
+from oncecast.client.link import LINK_MOVES, ClientLink
+from oncecast.client.url import ServerUrl
 
 if TYPE_CHECKING:
     from tests.client.conftest import Until
 
-Make = Callable[..., Link]
+Make = Callable[..., ClientLink]
 TIMING = Timing(attach=0.2, grace=0.02, proof=10.0, answer=1.0)
 
 
@@ -53,7 +52,7 @@ class Live:
         self.starts: list[dict[str, str]] = []
         self.changes: list[tuple[dict[str, str], list[str]]] = []
 
-    async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
         """Yield what is put in."""
         self.starts.append({channel: start.value for channel, start in starts.items()})
         while True:
@@ -71,7 +70,7 @@ class Live:
 class Adjusting(Live):
     """One that can change its channels."""
 
-    async def adjust(self, join: Mapping[str, Start], leave: Collection[str]) -> None:
+    async def adjust(self, join: Mapping[str, StartQuery], leave: Collection[str]) -> None:
         """Note the change."""
         self.changes.append(({channel: start.value for channel, start in join.items()}, sorted(leave)))
 
@@ -85,16 +84,16 @@ async def states() -> list[StateChanged]:
 @pytest.fixture
 async def make(states: list[StateChanged]) -> AsyncIterator[Make]:
     """Make a link over transports named a, b, …; it is closed."""
-    made: list[Link] = []
+    made: list[ClientLink] = []
 
     def link(
         *transports: Transport, moves: list[Moved] | None = None, get_token: Callable[[], str] | None = None
-    ) -> Link:
+    ) -> ClientLink:
         named = {"abcd"[n]: transport for n, transport in enumerate(transports)}
         moved: Callable[[Moved], None] = (moves if moves is not None else []).append
         made.append(
-            Link(
-                Server.parse("http://127.0.0.1:1"),
+            ClientLink(
+                Endpoint(ServerUrl.parse("http://127.0.0.1:1")),
                 named,
                 Ladder(tuple(named), proof=TIMING.proof, on_move=moved),
                 Credentials(get_token),
@@ -113,7 +112,7 @@ async def make(states: list[StateChanged]) -> AsyncIterator[Make]:
 
 def feed(*channels: str, limit: int = 10, start: str = "e-0") -> Feed:
     """A feed."""
-    return Feed(channels or ("c",), Start("after", start), limit=limit)
+    return Feed(channels or ("c",), StartQuery("after", start), limit=limit)
 
 
 async def numbers(of: Feed, count: int) -> list[object]:
@@ -310,18 +309,43 @@ async def test_a_transport_that_stays_silent(make: Make) -> None:
     assert ["a does not work here: nothing came within 0.2 s"] == [move.reason for move in moves]
 
 
-async def test_a_defect_is_not_swallowed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """An exception that nobody expected is logged, and raised to the application."""
+async def test_a_defect_ends_the_subscription_and_not_the_link(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected exception is logged and ends the feeds with a typed error; the next feed is listened to."""
     transport = Live()
     link = make(transport)
     mine = feed()
     link.add(mine)
     transport.put(ZeroDivisionError("oh"))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ClientFailed, match="ZeroDivisionError") as caught:
         await mine.attached()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert [logging.ERROR] == [record.levelno for record in caplog.records]
     mine.fail(Refused("too late"))
-    assert isinstance(mine.error, ZeroDivisionError)
+    assert isinstance(mine.error, ClientFailed)
+    following = feed()
+    link.add(following)
+    transport.put(got(1))
+    assert [1] == await numbers(following, 1)
+
+
+async def test_a_task_that_is_cancelled_from_outside_is_noticed(make: Make, until: Until) -> None:
+    """Its subscriptions end with a typed error instead of waiting, and the next one starts a task again."""
+    transport = Live()
+    link = make(transport)
+    mine = feed()
+    link.add(mine)
+    transport.put(got(1))
+    assert [1] == await numbers(mine, 1)
+    assert link._task is not None
+    link._task.cancel()
+    await mine.wait()
+    with pytest.raises(ClientFailed, match="cancelled from outside"):
+        mine.pop(1)
+    assert LinkState.IDLE is link.state
+    following = feed()
+    link.add(following)
+    transport.put(got(1))
+    assert [1] == await numbers(following, 1)
 
 
 def test_the_table_is_whole() -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oncecast import Broken, Timing
 from oncecast.client import poll
-from oncecast.client.base import Broken, Received, Start, Timing
-from oncecast.client.long_poll import LongPoll
+from oncecast.client.base import Received, StartQuery
+from oncecast.client.long_poll import LongPollTransport
 
 if TYPE_CHECKING:
     from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
@@ -33,8 +34,8 @@ async def test_waits(
 
     monkeypatch.setattr(poll, "POLL_LIMIT", 3)
     peer.scripts = [script]
-    transport = LongPoll(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep)
-    events, end = await drain(transport, {"c": Start("after", "latest")})
+    transport = LongPollTransport(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep)
+    events, end = await drain(transport, {"c": StartQuery("after", "latest")})
     assert Broken is type(end)
     assert ["after=latest", *["after=e-3&wait=9"] * 3, "after=e-3"] == asked
     assert ["e-2", "e-3", "e-1", "e-2", "e-3"] == [event.message.id for event in events if isinstance(event, Received)]

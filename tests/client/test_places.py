@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.client.base import Broken, ClientMessage, CursorMoved, Gap, Received, Start
+from oncecast import Broken, ClientMessage, Gap
+from oncecast.client.base import CursorMoved, Received, StartQuery
 from oncecast.client.places import Places
 
 
@@ -20,7 +21,7 @@ def got(cursor: str, channel: str = "c") -> Received:
 
 def places(cursor: str) -> Places:
     """A place in one channel."""
-    return Places(["c"], Start("after", cursor))
+    return Places(["c"], StartQuery("after", cursor))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_an_event(event: Gap | Received | CursorMoved, news: object, place: str)
     """What is news comes out, once, and the place follows it."""
     here = places("e-5")
     assert news == here.take(event)
-    assert {"c": Start("after", place)} == here.starts
+    assert {"c": StartQuery("after", place)} == here.starts
 
 
 @pytest.mark.parametrize("event", [got("a b"), gap("e-6", "e-7", "e\r\nX: y"), CursorMoved(""), CursorMoved("é")])
@@ -61,7 +62,7 @@ def test_what_is_no_place(event: Gap | Received | CursorMoved) -> None:
     here = places("e-5")
     with pytest.raises(Broken, match="malformed"):
         here.take(event)
-    assert {"c": Start("after", "e-5")} == here.starts
+    assert {"c": StartQuery("after", "e-5")} == here.starts
 
 
 def test_repeats() -> None:
@@ -74,7 +75,7 @@ def test_repeats() -> None:
 
 def test_attached() -> None:
     """It is attached once each channel has a cursor."""
-    here = Places(["c", "d"], Start("after", "latest"))
+    here = Places(["c", "d"], StartQuery("after", "latest"))
     attached = []
     for event in (CursorMoved("e-1", "c"), got("e-2", "d")):
         attached.append(here.attached)

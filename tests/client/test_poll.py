@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from oncecast import Broken, ClientMessage, Gap, Refused, Timing, Unavailable
 from oncecast.client import poll
-from oncecast.client.base import Broken, ClientMessage, CursorMoved, Gap, Received, Refused, Start, Timing, Unsuited
-from oncecast.client.long_poll import LongPoll
-from oncecast.client.poll import Poll
-from oncecast.client.short_poll import ShortPoll
+from oncecast.client.base import CursorMoved, Received, StartQuery
+from oncecast.client.failures import Unsuited
+from oncecast.client.long_poll import LongPollTransport
+from oncecast.client.poll import PageReader
+from oncecast.client.short_poll import ShortPollTransport
 
 if TYPE_CHECKING:
-    from oncecast.client.http import Connection
+    from oncecast.client.http import HttpConnection
     from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
 
-LATEST = Start("after", "latest")
+LATEST = StartQuery("after", "latest")
 GAP = {"channel": "c", "reason": "expired", "missed_from": "e-1", "missed_to": "e-2", "cursor": "e-2"}
 
 
-async def test_a_page(peer: Peer, connection: Connection, log: Log) -> None:
+async def test_a_page(peer: Peer, connection: HttpConnection, log: Log) -> None:
     """Messages come first, then the cursor, from which the next page is asked for."""
     asked = []
 
@@ -31,7 +33,7 @@ async def test_a_page(peer: Peer, connection: Connection, log: Log) -> None:
         await talk.send(log.page("e-3"))
 
     peer.scripts = [script]
-    pages = Poll(connection, {"d": LATEST, "c": LATEST})
+    pages = PageReader(connection, {"d": LATEST, "c": LATEST})
     first = await pages.page()
     second = await pages.page(wait=2.5)
     message = ClientMessage(id="e-2", channel="c", data="2é", event="gap", time=2.0)
@@ -44,7 +46,7 @@ async def test_a_page(peer: Peer, connection: Connection, log: Log) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"gap": GAP}, {"gap": GAP, "gaps": [GAP]}])
-async def test_gaps_come_first(peer: Peer, connection: Connection, fields: dict[str, Any]) -> None:
+async def test_gaps_come_first(peer: Peer, connection: HttpConnection, fields: dict[str, Any]) -> None:
     """A page's gaps, one or several, precede its messages."""
 
     async def script(talk: Talk) -> None:
@@ -52,12 +54,12 @@ async def test_gaps_come_first(peer: Peer, connection: Connection, fields: dict[
         await talk.answer(200, {"messages": [], "cursor": "e-2", **fields})
 
     peer.scripts = [script]
-    pages = Poll(connection, {"c": Start("last", "3")})
+    pages = PageReader(connection, {"c": StartQuery("last", "3")})
     gap = Gap(channel="c", reason="expired", missed_from="e-1", missed_to="e-2", cursor="e-2")
     assert [gap, CursorMoved("e-2")] == await pages.page()
 
 
-async def test_etag(peer: Peer, connection: Connection) -> None:
+async def test_etag(peer: Peer, connection: HttpConnection) -> None:
     """A page that left the cursor where it was is asked for again with its ETag, but for a wait without it."""
     tags = []
 
@@ -68,7 +70,7 @@ async def test_etag(peer: Peer, connection: Connection) -> None:
         await talk.hold()
 
     peer.scripts = [script]
-    pages = Poll(connection, {"c": LATEST})
+    pages = PageReader(connection, {"c": LATEST})
     moved = [CursorMoved("e-7")]
     assert [moved, moved, [], moved] == [
         await pages.page(),
@@ -79,7 +81,7 @@ async def test_etag(peer: Peer, connection: Connection) -> None:
     assert [None, None, '"7"', None] == tags
 
 
-async def test_full(peer: Peer, connection: Connection, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full(peer: Peer, connection: HttpConnection, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page with as many messages as fit says that there may be more."""
 
     async def script(talk: Talk) -> None:
@@ -89,7 +91,7 @@ async def test_full(peer: Peer, connection: Connection, log: Log, monkeypatch: p
 
     monkeypatch.setattr(poll, "POLL_LIMIT", 3)
     peer.scripts = [script]
-    pages = Poll(connection, {"c": LATEST})
+    pages = PageReader(connection, {"c": LATEST})
     assert [(4, True), (3, False)] == [(len(await pages.page()), pages.full) for _ in range(2)]
 
 
@@ -98,14 +100,14 @@ async def test_full(peer: Peer, connection: Connection, log: Log, monkeypatch: p
     [
         (400, {"error": {"code": "cursor_invalid", "message": "no cursor"}}, {}, Refused, None),
         (404, b"", {}, Unsuited, None),
-        (429, b"", {"Retry_After": "3"}, Broken, 3.0),
+        (429, b"", {"Retry_After": "3"}, Unavailable, 3.0),
         (200, b"<html>", {}, Broken, None),
         (200, {"messages": [{"id": "e-1"}], "cursor": "e-1"}, {}, Broken, None),
     ],
 )
 async def test_a_bad_answer(
     peer: Peer,
-    connection: Connection,
+    connection: HttpConnection,
     status: int,
     body: object,
     headers: dict[str, str],
@@ -120,19 +122,19 @@ async def test_a_bad_answer(
 
     peer.scripts = [script]
     with pytest.raises((Broken, Refused)) as caught:
-        await Poll(connection, {"c": LATEST}).page()
+        await PageReader(connection, {"c": LATEST}).page()
     assert expected is type(caught.value)
     assert wait == getattr(caught.value, "retry_after", None)
 
 
-@pytest.mark.parametrize("way, expected", [(ShortPoll, [7, 30, 7]), (LongPoll, [30, 7])])
+@pytest.mark.parametrize("way, expected", [(ShortPollTransport, [7, 30, 7]), (LongPollTransport, [30, 7])])
 async def test_a_server_that_stops_says_how_long_to_stay_away(
     peer: Peer,
     log: Log,
     delays: list[float],
     sleep: Sleep,
     drain: Drain,
-    way: type[ShortPoll | LongPoll],
+    way: type[ShortPollTransport | LongPollTransport],
     expected: list[float],
 ) -> None:
     """Its answer counts, and the next request comes when it says."""
@@ -144,7 +146,7 @@ async def test_a_server_that_stops_says_how_long_to_stay_away(
 
     peer.scripts = [script]
     events, end = await drain(
-        way(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep), {"c": Start("after", "e-1")}
+        way(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep), {"c": StartQuery("after", "e-1")}
     )
     assert Broken is type(end)
     assert ["e-2", "e-3"] * 3 == [event.message.id for event in events if isinstance(event, Received)]

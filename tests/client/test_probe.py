@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 
 import pytest
 
-from oncecast.client.base import Broken, CursorMoved, Event, Refused, Start, Timing, Transport
+from oncecast import Broken, Refused, Timing
+from oncecast.client.base import CursorMoved, Event, StartQuery, Transport
 from oncecast.client.probe import best_proven, proves
 
 TIMING = Timing(attach=0.02, proof=0.05)
@@ -21,9 +22,9 @@ class Scripted:
     def __init__(self, *steps: Event | Exception | None) -> None:
         self.steps = steps
 
-    async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
         """Play the steps."""
-        assert {"c": Start("after", "latest")} == dict(starts)
+        assert {"c": StartQuery("after", "latest")} == dict(starts)
         for step in self.steps:
             if isinstance(step, Exception):
                 raise step

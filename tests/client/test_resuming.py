@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncecast import AsyncClient
-from oncecast.client import Timing
+from oncecast import AsyncClient, Timing
 from oncecast.client.transports import TRANSPORTS
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oncecast import Broken, Timing
 from oncecast.client import poll
-from oncecast.client.base import Broken, CursorMoved, Received, Start, Timing
-from oncecast.client.short_poll import ShortPoll
+from oncecast.client.base import CursorMoved, Received, StartQuery
+from oncecast.client.short_poll import ShortPollTransport
 
 if TYPE_CHECKING:
     from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
@@ -31,8 +32,8 @@ async def test_pages_and_pauses(
 
     monkeypatch.setattr(poll, "POLL_LIMIT", 3)
     peer.scripts = [script]
-    transport = ShortPoll(peer.server, timing=Timing(interval=7), sleep=sleep)
-    events, end = await drain(transport, {"c": Start("after", "latest")})
+    transport = ShortPollTransport(peer.server, timing=Timing(interval=7), sleep=sleep)
+    events, end = await drain(transport, {"c": StartQuery("after", "latest")})
     assert Broken is type(end)
     assert ["e-1", "e-2", "e-3"] == [event.message.id for event in events if isinstance(event, Received)]
     assert [CursorMoved("e-3")] * 2 == [event for event in events if isinstance(event, CursorMoved)]

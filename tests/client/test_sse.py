@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oncecast import Broken, Gap, Refused, Timing, Unavailable
 from oncecast.client import sse
-from oncecast.client.base import (
-    Broken,
-    CursorMoved,
-    Event,
-    Gap,
-    Received,
-    Refused,
-    RetryHint,
-    Start,
-    Timing,
-    Unsuited,
-)
-from oncecast.client.sse import Sse
+from oncecast.client.base import CursorMoved, Event, Received, RetryHint, StartQuery
+from oncecast.client.failures import Unsuited
+from oncecast.client.sse import SseTransport
 from oncecast.errors import OncecastError
 
 if TYPE_CHECKING:
     from tests.client.conftest import Drain, Log, Peer, Sleep, Talk
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n"
-STARTS = {"d": Start("after", "latest"), "c": Start("after", "latest")}
+STARTS = {"d": StartQuery("after", "latest"), "c": StartQuery("after", "latest")}
 GAP = 'id: e-9\nevent: gap\ndata: {"channel": "c", "reason": "epoch", "cursor": "e-9"}\n\n'
 
 
@@ -48,7 +39,7 @@ def play(peer: Peer, sleep: Sleep, drain: Drain) -> Play:
                 await talk.send(piece)
 
         peer.scripts = [script]
-        events, end = await drain(Sse(peer.server, timing=Timing(), sleep=sleep), STARTS)
+        events, end = await drain(SseTransport(peer.server, timing=Timing(), sleep=sleep), STARTS)
         return events, end, asked[0]
 
     return run
@@ -119,7 +110,7 @@ async def test_malformed(play: Play, monkeypatch: pytest.MonkeyPatch, piece: byt
     [
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n", Unsuited),
         (b"HTTP/1.1 406 X\r\nContent-Length: 0\r\n\r\n", Unsuited),
-        (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\nRetry-After: 4\r\n\r\n", Broken),
+        (b"HTTP/1.1 503 X\r\nContent-Length: 0\r\nRetry-After: 4\r\n\r\n", Unavailable),
         (b'HTTP/1.1 401 X\r\nContent-Length: 48\r\n\r\n{"error":{"code":"unauthorized","message":"no"}}', Refused),
     ],
 )
@@ -127,4 +118,4 @@ async def test_another_answer(play: Play, answer: bytes, expected: type[Exceptio
     """What is no event stream is a refusal of ours, or the failing of this transport."""
     _, end, _ = await play(answer)
     assert expected is type(end)
-    assert (4.0 if expected is Broken else None) == getattr(end, "retry_after", None)
+    assert (4.0 if expected is Unavailable else None) == getattr(end, "retry_after", None)

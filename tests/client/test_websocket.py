@@ -8,21 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oncecast.client.base import (
-    Broken,
-    ChannelRefused,
-    CursorMoved,
-    Drained,
-    Event,
-    Gap,
-    Received,
-    Refused,
-    RetryHint,
-    Start,
-    Timing,
-    Unsuited,
-)
-from oncecast.client.websocket import WebSocket
+from oncecast import Broken, Gap, Refused, Timing, Unavailable
+from oncecast.client.base import ChannelRefused, CursorMoved, Event, Received, RetryHint, StartQuery
+from oncecast.client.failures import Drained, Unsuited
+from oncecast.client.websocket import WebSocketTransport
 from oncecast.errors import OncecastError
 from oncecast.wire.ws_connection import CloseReceived, PingReceived
 
@@ -38,11 +27,11 @@ def run(peer: Peer, sleep: Sleep, drain: Drain) -> Run:
     """Play a script; return the events and how the transport ended, once both ends are done."""
 
     async def run(
-        script: Script, starts: dict[str, Start] | None = None, timing: Timing | None = None
+        script: Script, starts: dict[str, StartQuery] | None = None, timing: Timing | None = None
     ) -> tuple[list[Event], OncecastError]:
         peer.scripts = [script]
-        transport = WebSocket(peer.server, timing=timing or Timing(), sleep=sleep)
-        ended = await drain(transport, starts or {"c": Start("after", "latest")})
+        transport = WebSocketTransport(peer.server, timing=timing or Timing(), sleep=sleep)
+        ended = await drain(transport, starts or {"c": StartQuery("after", "latest")})
         await peer.finish()
         return ended
 
@@ -57,7 +46,7 @@ async def test_subscribes(run: Run) -> None:
         await talk.upgrade()
         frames.extend([await talk.frame() for _ in range(3)])
 
-    starts = {"a": Start("after", "e-1"), "b": Start("last", "5"), "c": Start("since", "1.500")}
+    starts = {"a": StartQuery("after", "e-1"), "b": StartQuery("last", "5"), "c": StartQuery("since", "1.500")}
     await run(script, starts)
     assert [
         {"type": "subscribe", "channel": "a", "after": "e-1", "ref": "a"},
@@ -78,7 +67,7 @@ async def test_frames(run: Run) -> None:
         await talk.send(talk.codec.binary(b"not ours"))
         await talk.say(type="cursor", cursor="e-9")
 
-    events, end = await run(script, {"c": Start("after", "e-0"), "d": Start("after", "e-0")})
+    events, end = await run(script, {"c": StartQuery("after", "e-0"), "d": StartQuery("after", "e-0")})
     assert [CursorMoved("e-1", "c"), CursorMoved("e-9", "c")] == [e for e in events if isinstance(e, CursorMoved)]
     assert [{"a": 1}] == [event.message.data for event in events if isinstance(event, Received)]
     gap = Gap(channel="c", reason="slow", missed_from="e-3", missed_to="e-4", cursor="e-4")
@@ -105,7 +94,7 @@ async def test_drain(run: Run) -> None:
     "fields, expected, text",
     [
         ({"type": "error", "code": "forbidden", "message": "not you", "ref": None}, Refused, "not you"),
-        ({"type": "error", "code": "unavailable", "message": "later", "ref": "c"}, Broken, "later"),
+        ({"type": "error", "code": "unavailable", "message": "later", "ref": "c"}, Drained, "later"),
         ({"type": "error", "code": "novelty", "message": "what", "ref": None}, Refused, "what"),
         ({"type": "unsubscribed", "channel": "c"}, Broken, "the server ended the subscription"),
         ({"type": "subscribed"}, Broken, "the server sent a frame that is malformed"),
@@ -131,7 +120,8 @@ async def test_ends(run: Run, fields: dict[str, Any], expected: type[Exception],
     "code, expected",
     [
         *[(code, Refused) for code in (4400, 4401, 4403, 4404, 4499)],
-        *[(code, Broken) for code in (4408, 4409, 4429, 4500, 1000, 1001, 1011, 1012, 1013)],
+        *[(code, Drained) for code in (4408, 4409, 4429, 1001, 1011, 1012, 1013)],
+        *[(code, Broken) for code in (4500, 1000, 1002)],
     ],
 )
 async def test_close_codes(run: Run, code: int, expected: type[Exception]) -> None:
@@ -218,7 +208,7 @@ async def test_a_wrong_answer(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "status, code, expected",
-    [(403, "origin_refused", Refused), (400, "", Unsuited), (426, "", Unsuited), (502, "", Broken)],
+    [(403, "origin_refused", Refused), (400, "", Unsuited), (426, "", Unsuited), (502, "", Unavailable)],
 )
 async def test_another_answer(run: Run, status: int, code: str, expected: type[Exception]) -> None:
     """An answer of ours is final; a proxy's is this transport's failing, or passes."""
@@ -255,13 +245,13 @@ async def test_adjusts(peer: Peer, sleep: Sleep) -> None:
         await talk.hold()
 
     peer.scripts = [script]
-    transport = WebSocket(peer.server, timing=Timing(), sleep=sleep)
-    events = transport({"a": Start("after", "latest"), "d": Start("after", "e-1")})
+    transport = WebSocketTransport(peer.server, timing=Timing(), sleep=sleep)
+    events = transport({"a": StartQuery("after", "latest"), "d": StartQuery("after", "e-1")})
     opening = asyncio.ensure_future(anext(events))
     await asyncio.sleep(0)  # it has begun, and is not open yet
-    await transport.adjust({"c": Start("after", "e-0")}, ["a"])
+    await transport.adjust({"c": StartQuery("after", "e-0")}, ["a"])
     seen = [await opening, await anext(events)]
-    await transport.adjust({"c": Start("after", "e-1")}, ["c"])
+    await transport.adjust({"c": StartQuery("after", "e-1")}, ["c"])
     seen += [await anext(events) for _ in range(3)]
     await events.aclose()
     await transport.adjust({}, ["c"])  # nobody listens: it has nothing to tell

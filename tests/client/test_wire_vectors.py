@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from oncecast.client.base import ClientMessage, CursorMoved, Gap, Received, Start, parse_cursor, parse_gap
-from oncecast.client.base import parse_message as parse
+from oncecast import ClientMessage, Gap
+from oncecast.client.base import CursorMoved, Received, StartQuery
 from oncecast.client.poll import events_of
-from oncecast.client.sse import Stream
-from oncecast.client.websocket import Session
+from oncecast.client.reading import parse_cursor, parse_gap
+from oncecast.client.reading import parse_message as parse
+from oncecast.client.sse import EventReader
+from oncecast.client.websocket import V1Reader
 from oncecast.wire.ws_connection import DataReceived
 
 VECTORS = Path(__file__).parent.parent.parent / "spec" / "vectors"
@@ -30,9 +32,9 @@ def octets(value: Any) -> bytes:
     return bytes.fromhex(value["hex"]) if isinstance(value, dict) else str(value).encode()
 
 
-def session() -> Session:
+def session() -> V1Reader:
     """A session that has attached the channel of the vectors."""
-    made = Session()
+    made = V1Reader()
     made.waiting.add("news")
     return made
 
@@ -53,7 +55,7 @@ def test_messages(case: Any) -> None:
         time=fields["time"],
     )
     assert expected == parse(octets(case["json"]))
-    assert [Received(expected), CursorMoved(expected.id)] == list(Stream().receive(octets(case["sse_envelope"])))
+    assert [Received(expected), CursorMoved(expected.id)] == list(EventReader().receive(octets(case["sse_envelope"])))
     assert [Received(expected)] == list(session().take(DataReceived(octets(case["v1"]["payload"]), is_text=True)))
 
 
@@ -62,7 +64,7 @@ def test_gaps(case: Any) -> None:
     """A gap is the same from a poll, a stream and a socket."""
     expected = Gap(**case["gap"])
     assert expected == parse_gap(octets(case["json"]))
-    assert [expected, CursorMoved(expected.cursor)] == list(Stream().receive(octets(case["sse"])))
+    assert [expected, CursorMoved(expected.cursor)] == list(EventReader().receive(octets(case["sse"])))
     assert [expected] == list(session().take(DataReceived(octets(case["v1"]), is_text=True)))
 
 
@@ -87,5 +89,5 @@ def test_cursors() -> None:
         cursor = parse_cursor(case["text"])
         assert cursor is not None
         assert (case["epoch"], int(case["seq"])) == (cursor.epoch, cursor.seq)
-        assert cursor == Start("after", case["text"]).cursor
+        assert cursor == StartQuery("after", case["text"]).cursor
     assert [None] * len(vectors["invalid"]) == [parse_cursor(text) for text in vectors["invalid"]]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from oncecast.client import ClientMessage, Gap
+from oncecast import ClientMessage, Gap
 from oncecast.message import Cursor, Message
 
 __all__ = ["Lives", "Wrong", "judge", "judge_log"]

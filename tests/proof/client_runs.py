@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from oncecast.client import AsyncClient, Broken, ClientMessage, Gap, Messages, Moved, Timing
+from oncecast import AsyncClient, Broken, ClientMessage, Gap, Messages, Moved, Timing
 from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import OncecastError
 from oncecast.message import Cursor, Message

@@ -26,8 +26,7 @@ from itertools import cycle, zip_longest
 from pathlib import Path
 
 from benchmarks.base import percentile
-from oncecast.client import AsyncClient, Gap
-from oncecast.client.link import LinkState, StateChanged
+from oncecast import AsyncClient, Gap, LinkState, StateChanged
 from oncecast.client.transports import TRANSPORTS
 
 from .client_oracle import Wrong

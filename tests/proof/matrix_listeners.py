@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import oncecast
-from oncecast.client import AsyncClient, Gap, Messages, Moved, Timing
+from oncecast import AsyncClient, Gap, Messages, Moved, Timing
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -85,7 +85,7 @@ async def python() -> AsyncGenerator[Listen, None]:
 
 @contextlib.asynccontextmanager
 async def _python(url: str, scale: float) -> AsyncGenerator[Heard, None]:
-    timing = Timing()
+    timing = Timing(idle=37.5)  # a number, so that it can be scaled
     timing = replace(timing, **{f.name: getattr(timing, f.name) * scale for f in fields(timing) if f.name in SCALED})
 
     async def sleep(seconds: float) -> None:

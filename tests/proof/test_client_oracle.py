@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from oncecast.client import ClientMessage, Gap
+from oncecast import ClientMessage, Gap
 from oncecast.message import Cursor, Kind, Message
 
 from .client_oracle import Wrong, judge, judge_log

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from ..client.base import Broken, Refused
-from ..client.http import Server
+from ..client.failures import Broken, NotSent, Refused
+from ..client.url import ServerUrl
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..server import config
 from .interrupt import INTERRUPTED
@@ -54,7 +54,7 @@ def in_one_line() -> Iterator[None]:
     """Turn the package's exceptions into a `Failure`."""
     try:
         yield
-    except (ConfigurationError, UsageError, Refusal) as error:
+    except (ConfigurationError, UsageError, Refusal, NotSent) as error:
         raise Failure(str(error), MISUSED) from None
     except (Broken, Refused) as error:
         raise Failure(str(error), FAILED) from None
@@ -113,9 +113,9 @@ def warn(lines: Iterable[str]) -> None:
             click.echo(f"Warning: {escaped(line)}", err=True)
 
 
-def _parse_server(_context: click.Context, _parameter: click.Parameter, value: str) -> Server:
+def _parse_server(_context: click.Context, _parameter: click.Parameter, value: str) -> ServerUrl:
     with in_one_line():
-        return Server.parse(value)
+        return ServerUrl.parse(value)
 
 
 config_option = click.option(

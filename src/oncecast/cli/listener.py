@@ -13,12 +13,12 @@ import click
 import msgspec
 
 from ..client.async_client import AsyncClient
-from ..client.base import ClientMessage, Gap
-from ..client.http import Server
 from ..client.ladder import Moved
 from ..client.link import LinkState, StateChanged
 from ..client.messages import Messages
 from ..client.transports import TRANSPORTS
+from ..client.url import ServerUrl
+from ..client.values import ClientMessage, Gap
 from ..errors import UsageError
 from .base import escaped, in_one_line, put, server_option
 
@@ -49,7 +49,7 @@ _UNSAFE_JSON = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]"
 @click.option("--json", "as_json", is_flag=True, help="Print each message whole, as one line of JSON.")
 def sub(
     channels: tuple[str, ...],
-    server: Server,
+    server: ServerUrl,
     transport: str,
     after: str | None,
     last: int | None,

@@ -11,9 +11,12 @@ from collections.abc import AsyncIterator
 import click
 import msgspec
 
-from ..client.base import Timing, Unreachable
-from ..client.http import Server
+from ..client.dialing import Endpoint
+from ..client.encoding import Content
+from ..client.failures import Unreachable
 from ..client.publisher import Publisher
+from ..client.timing import Timing
+from ..client.url import ServerUrl
 from ..errors import UsageError
 from ..message import Kind
 from ..wire.envelope import json_data, sniff, text_data
@@ -24,11 +27,6 @@ __all__ = ["pub"]
 READ_BYTES = 65536
 LINE_BYTES = 64 * 1024 * 1024  # the largest message that a server may be set to take
 PATIENCE = 60.0  # seconds: longer than a restart takes
-CONTENT_TYPES = {
-    Kind.JSON: "application/json",
-    Kind.TEXT: "text/plain; charset=utf-8",
-    Kind.BINARY: "application/octet-stream",
-}
 
 
 @click.command(short_help="Publish a message, or each line of standard input.")
@@ -47,7 +45,7 @@ CONTENT_TYPES = {
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each acknowledgement whole, as JSON.")
 def pub(
-    channel: str, data: str | None, server: Server, event: str | None, key: str | None, kind: str, as_json: bool
+    channel: str, data: str | None, server: ServerUrl, event: str | None, key: str | None, kind: str, as_json: bool
 ) -> None:
     """Publish to CHANNEL: DATA, or each line of standard input as soon as it is read.
 
@@ -67,19 +65,18 @@ def pub(
 
 
 async def _publish(
-    channel: str, data: str | None, server: Server, event: str | None, key: str | None, kind: str, as_json: bool
+    channel: str, data: str | None, server: ServerUrl, event: str | None, key: str | None, kind: str, as_json: bool
 ) -> None:
     from_input = data in (None, "-")
     if from_input and key is not None:
         raise UsageError("--key is one message's: give it with DATA, as each line has a key of its own")
     if from_input and sys.stdin.isatty():
         click.echo("Each line you type is published; end with Ctrl-D.", err=True)
-    publisher = Publisher(server, timing=Timing(), patience=PATIENCE)
+    publisher = Publisher(Endpoint(server), timing=Timing(), patience=PATIENCE)
     try:
         items = _lines() if from_input else _one(os.fsencode(data or ""))
         async for item in items:
-            content, content_type = _classify(item, kind)
-            ack = await publisher.publish(channel, content, content_type=content_type, event=event, key=key)
+            ack = await publisher.publish(channel, _classify(item, kind), event=event, key=key)
             put(msgspec.json.encode(ack) if as_json else ack.id)
     except Unreachable:
         raise Failure(f"no server answers at {server}: {START_ONE}, or give --server", FAILED) from None
@@ -87,16 +84,16 @@ async def _publish(
         await publisher.close()
 
 
-def _classify(data: bytes, kind: str) -> tuple[bytes, str]:
-    """Return the data and its content type. Raises `Refusal` where it is not what it is said to be."""
+def _classify(data: bytes, kind: str) -> Content:
+    """Return the data and its kind. Raises `Refusal` where it is not what it is said to be."""
     if kind == "json":
-        return json_data(data), CONTENT_TYPES[Kind.JSON]
+        return Content(Kind.JSON, json_data(data))
     if kind == "text":
-        return text_data(data), CONTENT_TYPES[Kind.TEXT]
+        return Content(Kind.TEXT, text_data(data))
     if kind == "binary":
-        return data, CONTENT_TYPES[Kind.BINARY]
+        return Content(Kind.BINARY, data)
     data, found = sniff(data)
-    return data, CONTENT_TYPES[found]
+    return Content(found, data)
 
 
 async def _one(data: bytes) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
 """What one subscription has received and its application has not taken yet, and where it stands.
 
 Invariant: the buffer holds at most `limit` items; what does not fit is not taken, so the place stays before it and it
-is read again from there. `turn` counts how often it was attached anew: what belongs to an earlier turn is dropped.
+is read again from there. `turn` counts how often it left its connection: events of an earlier turn are dropped.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import enum
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from .base import ClientMessage, CursorMoved, Gap, Received, Start
+from .base import CursorMoved, Received, StartQuery
 from .places import Places
+from .values import ClientMessage, Gap
 
 __all__ = ["FEED_MOVES", "Feed", "FeedState"]
 
@@ -21,7 +22,7 @@ class FeedState(enum.Enum):
     """Whether a feed is on its connection."""
 
     ACTIVE = "active"
-    PARKED = "parked"  # taken off the connection, as its application is slow; it comes back when the buffer has drained
+    PARKED = "parked"  # off the connection, as its application is slow; it comes back when the buffer has drained
     ENDED = "ended"
 
 
@@ -36,7 +37,7 @@ class Feed:
     """One subscription's channels, places and buffer. `on_change` is called when it joins or leaves its connection."""
 
     def __init__(
-        self, channels: Sequence[str], start: Start, *, limit: int, on_change: Callable[[], None] = lambda: None
+        self, channels: Sequence[str], start: StartQuery, *, limit: int, on_change: Callable[[], None] = lambda: None
     ) -> None:
         self.channels = tuple(dict.fromkeys(channels))
         self.places = Places(self.channels, start)
@@ -61,7 +62,7 @@ class Feed:
         return len(self._items) >= self._limit
 
     def take(self, event: Received | Gap | CursorMoved) -> None:
-        """Move the places; buffer what of it is news."""
+        """Move the places; buffer the event if it is news."""
         if not isinstance(event, CursorMoved):
             self._note(event.message.channel if isinstance(event, Received) else event.channel)
         if news := self.places.take(event):
@@ -77,7 +78,7 @@ class Feed:
         await self._room.wait()
 
     def park(self) -> None:
-        """Leave the connection until the full buffer has drained by half: draining is what brings it back."""
+        """Leave the connection until half of the full buffer has been taken out: `pop` brings the feed back."""
         assert self.full
         self._move(FeedState.PARKED)
         self.turn += 1
@@ -100,6 +101,11 @@ class Feed:
     # For the application
 
     @property
+    def ended(self) -> bool:
+        """Whether nothing more will come than what is in the buffer."""
+        return self.state is FeedState.ENDED
+
+    @property
     def cursors(self) -> dict[str, str]:
         """For each channel that has a place, the cursor after what has been taken out."""
         starts = self.places.starts
@@ -119,11 +125,14 @@ class Feed:
             raise self.error
 
     async def wait(self) -> None:
-        """Wait until there is something to take out, or the feed has ended."""
+        """Wait until there is something to take out, or the feed has ended.
+
+        Another task may take it out first: look at what `pop` returns.
+        """
         await self._ready.wait()
 
     def pop(self, limit: int) -> list[ClientMessage | Gap]:
-        """Take out up to `limit` items; none is there only when it has ended, or nobody waited.
+        """Take out up to `limit` items; an empty list where none is there now.
 
         Raises what the feed has failed with, once everything before it has been taken out.
         """
@@ -141,7 +150,7 @@ class Feed:
         return items
 
     def _note(self, channel: str) -> None:
-        """Keep where a channel began, before something of it waits."""
+        """Keep where a channel began, before the first of its items is buffered."""
         if channel not in self._handed and channel in self.channels and (start := self.places.starts[channel]).cursor:
             self._handed[channel] = start.value
 

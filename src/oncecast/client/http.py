@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection to a server, kept alive: one request at a time, its answer whole or as a stream.
 
-Owns the socket and the time limits on it; `wire.http1_client` owns the bytes. Whatever the network does is raised as
+Owns the socket and the time limits on it; `wire.http1_client` owns the bytes. What the network does is raised as
 `Broken` or `Unreachable`. Invariant: a connection whose last answer was not read to its end is never used again.
 """
 
@@ -8,62 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
-from ..errors import UsageError
 from ..wire.http1_client import Body, End, ResponseFailed, ResponseHead, ResponseParser, request
-from .base import Authorize, Broken, Refused, Timing, Unreachable, anonymous, refusal
+from .base import Authorize, anonymous
+from .dialing import Endpoint, Streams, open_streams, reason_of
+from .failures import Broken, Unreachable, failure_of_answer, retry_after
+from .timing import Timing
 
-__all__ = ["Connection", "Response", "Server", "retry_after"]
+__all__ = ["HttpConnection", "OverHttp", "Response"]
 
 READ_BYTES = 65536
+WRITE_BYTES = 65536  # of a body at once: each piece has a deadline of its own, so a slow line that moves is no failure
+SLOWEST = 16384  # bytes a second, at which the system may still be sending a large body while the answer is awaited
 ANSWER_BYTES = 256 * 1024 * 1024  # a page of POLL_LIMIT messages of 1 MiB, in base64, fits
 CLOSE_SECONDS = 1.0  # for the last bytes and TLS's goodbye; then the socket is dropped
-PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where a server is: `http[s]://host[:port][/prefix]`."""
-
-    scheme: str
-    host: str
-    port: int
-    prefix: str
-
-    @classmethod
-    def parse(cls, url: str) -> Server:
-        """Read a URL. Raises `UsageError` that says what a good one looks like."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit(""), None
-        wrong = parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment or parts.username
-        if wrong or not url.isascii() or not url.isprintable() or " " in url:
-            raise UsageError(f"{url!r} is not a server's URL: write http://host:port or https://host:port")
-        assert parts.hostname is not None
-        return cls(
-            parts.scheme,
-            parts.hostname,
-            PORTS[parts.scheme] if port is None else port,
-            parts.path.rstrip("/"),
-        )
-
-    @property
-    def authority(self) -> str:
-        """The Host header (RFC 9110 §7.2): the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.prefix}"
+LATE_SECONDS = 0.1  # past a deadline: then the application held the event loop, and the network was not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +37,24 @@ class Response:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds of its Retry-After, None if it has none."""
+        return retry_after(self.headers, time.time())
 
-class Connection:
-    """A connection to `server`, opened when it is first needed and again when the server had closed it in between.
+
+class HttpConnection:
+    """A connection to an endpoint, opened when it is first needed and again when the server had closed it in between.
 
     Nothing is read ahead of what is asked for, so a slow caller slows the server down. `authorize` is asked for the
-    headers that every request has.
+    headers that every request has, beside those of the endpoint.
     """
 
-    def __init__(self, server: Server, *, timing: Timing, authorize: Authorize = anonymous) -> None:
-        self.server = server
+    def __init__(self, endpoint: Endpoint, *, timing: Timing, authorize: Authorize = anonymous) -> None:
+        self.endpoint = endpoint
         self._timing = timing
         self._authorize = authorize
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._streams: Streams | None = None
         self._parser: ResponseParser | None = None  # while an answer is being read
         self._events: deque[ResponseHead | Body | End] = deque()
 
@@ -104,16 +72,7 @@ class Connection:
         Raises `Broken`, `Unreachable` or `Refused` (a certificate that is not trusted).
         """
         head = await self.stream(method, path, headers, body, wait=wait)
-        chunks: list[bytes] = []
-        size = 0
-        async with contextlib.aclosing(self.body()) as pieces:
-            async for piece in pieces:
-                size += len(piece)
-                if size > ANSWER_BYTES:
-                    await self.close()
-                    raise Broken(f"the server's answer is larger than {ANSWER_BYTES} bytes")
-                chunks.append(piece)
-        return Response(head.status, head.headers, b"".join(chunks))
+        return Response(head.status, head.headers, await self.whole_body())
 
     async def stream(
         self,
@@ -125,8 +84,9 @@ class Connection:
         wait: float = 0.0,
     ) -> ResponseHead:
         """Send a request and read the answer's head; `body()` then yields the rest as it comes. Raises as `request`."""
-        headers = [*headers, *await self._authorize()]
-        data = request(method, self.server.prefix + path, self.server.authority, headers, body)
+        url = self.endpoint.url
+        headers = [*headers, *await self._identity()]
+        data = request(method, url.prefix + path, url.authority, headers, body)
         if self._parser is not None:
             await self.close()
         if self._streams is not None and self._streams[0].at_eof():
@@ -143,56 +103,85 @@ class Connection:
                 raise
             return await self._exchange(method, data, wait)
 
-    async def body(self) -> AsyncGenerator[bytes, None]:
-        """Yield the answer's body as it arrives, each piece within the idle time. Raises `Broken` where it is cut."""
+    async def body(self, idle: float | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield the answer's body as it arrives, each piece within `idle` seconds. Raises `Broken` where it is cut."""
+        seconds = self._timing.idle_for(None) if idle is None else idle
         while True:
-            event = await self._next(self._timing.idle)
+            event = await self._next(seconds)
             if isinstance(event, Body):
                 yield event.data
             elif isinstance(event, End):
                 self._parser = None
-                if not event.keep_alive or event.rest:  # nobody asked for what is in rest
+                if not event.keep_alive or event.rest:  # no request of ours is answered by what is in rest
                     await self.close()
                 return
+
+    async def whole_body(self) -> bytes:
+        """Return the answer's body. Raises `Broken` where it is cut, too large, or takes longer than `Timing.body`."""
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._timing.body), contextlib.aclosing(self.body()) as pieces:
+                async for piece in pieces:
+                    size += len(piece)
+                    if size > ANSWER_BYTES:
+                        await self.close()
+                        raise Broken(f"the server's answer is larger than {ANSWER_BYTES} bytes")
+                    chunks.append(piece)
+        except TimeoutError:
+            await self.close()
+            raise Broken(f"the server's answer has not ended within {self._timing.body:g} s") from None
+        return b"".join(chunks)
 
     async def upgrade(self, make: Callable[[Sequence[tuple[str, str]]], bytes]) -> tuple[ResponseHead, bytes]:
         """Send a request to switch protocols; return the head of the 101 and the bytes after it, then `read`, `write`.
 
         `make` returns the request with the headers that it is given. Raises as `request`; another answer than 101 as
-        what `refusal` makes of it.
+        what `failure_of_answer` makes of it.
         """
-        data = make(await self._authorize())
+        data = make(await self._identity())
         head = await self._exchange("GET", data, 0.0)
         if head.status != 101:
-            body = b"".join([piece async for piece in self.body()])
-            raise refusal(head.status, body, retry_after(head.headers, time.time), opening=True)
+            body = await self.whole_body()
+            raise failure_of_answer(head.status, body, retry_after(head.headers, time.time()), opening=True)
         end = await self._next(self._timing.answer)  # came with the head
         return head, end.rest if isinstance(end, End) else b""
 
     async def read(self, seconds: float) -> bytes | None:
-        """Return the next bytes, `b""` at the end, None if none come within `seconds`. Raises `Broken`."""
+        """Return the next bytes, `b""` at the end, None if none come within `seconds`. Raises `Broken`.
+
+        Time in which the application holds the event loop does not count: the network is then given as much again.
+        """
         if self._streams is None:
             raise Broken("the connection is closed")
+        reader, loop = self._streams[0], asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(seconds):
-                return await self._streams[0].read(READ_BYTES)
-        except TimeoutError:
-            return None
+            while True:
+                due = loop.time() + seconds
+                try:
+                    async with asyncio.timeout(seconds):
+                        return await reader.read(READ_BYTES)
+                except TimeoutError:
+                    seconds = min(seconds, loop.time() - due)
+                    if seconds < LATE_SECONDS:
+                        return None
         except OSError as error:
             await self.close()
-            raise Broken(f"the connection broke: {_reason(error)}") from None
+            raise Broken(f"the connection broke: {reason_of(error)}") from None
 
     async def write(self, data: bytes) -> None:
         """Write bytes, and wait until the socket takes more. Raises `Broken`."""
         if self._streams is None:
             raise Broken("the connection is closed")
+        writer = self._streams[1]
         try:
-            self._streams[1].write(data)
-            async with asyncio.timeout(self._timing.answer):
-                await self._streams[1].drain()
+            for start in range(0, len(data), WRITE_BYTES):
+                writer.write(data[start : start + WRITE_BYTES])
+                async with asyncio.timeout(self._timing.answer):
+                    await writer.drain()
         except OSError as error:  # TimeoutError is one
             await self.close()
-            raise Broken(f"the connection broke: {_reason(error)}") from None
+            raise Broken(f"the connection broke: {reason_of(error)}") from None
 
     async def close(self) -> None:
         """Close the streams. Nothing is raised; the next request opens new ones."""
@@ -208,26 +197,18 @@ class Connection:
         except OSError:  # TimeoutError is one
             writer.transport.abort()
 
+    async def _identity(self) -> Sequence[tuple[str, str]]:
+        return [*self.endpoint.headers, *await self._authorize()]
+
     async def _exchange(self, method: str, data: bytes, wait: float) -> ResponseHead:
         """Send the request; read the answer's head."""
         if self._streams is None:
-            await self._open()
+            self._streams = await open_streams(self.endpoint, self._timing)
         self._parser = ResponseParser(method)
         await self.write(data)
-        head = await self._next(self._timing.answer + wait)
+        head = await self._next(self._timing.answer + wait + max(0, len(data) - WRITE_BYTES) / SLOWEST)
         assert isinstance(head, ResponseHead)  # a parser's first event
         return head
-
-    async def _open(self) -> None:
-        server = self.server
-        context = ssl.create_default_context() if server.scheme == "https" else None
-        try:
-            async with asyncio.timeout(self._timing.connect):
-                self._streams = await asyncio.open_connection(server.host, server.port, ssl=context)
-        except ssl.SSLCertVerificationError as error:
-            raise Refused(f"the certificate of {server} is not trusted: {error.verify_message}") from None
-        except OSError as error:
-            raise Unreachable(f"no server answers at {server}: {_reason(error)}") from None
 
     async def _next(self, seconds: float) -> ResponseHead | Body | End:
         """Return the next piece of the answer, within `seconds` if it has to be waited for."""
@@ -247,43 +228,21 @@ class Connection:
         return self._events.popleft()
 
 
-def retry_after(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> float | None:
-    """Return the seconds of a Retry-After, which is a number or a date (RFC 9110 §10.2.3); None if there is none."""
-    value = headers.get("retry-after", "").strip()
-    try:
-        if value.isdecimal():
-            return float(value)
-        return max(0.0, parsedate_to_datetime(value).timestamp() - wall_clock())
-    except (ValueError, OverflowError):
-        return None
-
-
-def _reason(error: OSError) -> str:
-    """Say what went wrong, without the address that asyncio repeats."""
-    if isinstance(error, TimeoutError):
-        return "it took too long"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, ConnectionResetError):
-        return "connection reset"
-    return error.strerror or str(error) or type(error).__name__
-
-
 class OverHttp:
-    """What each transport is made with: where the server is, who asks, and how long to be patient."""
+    """What each transport is made with: where the server is, the identity, the time limits."""
 
     def __init__(
         self,
-        server: Server,
+        endpoint: Endpoint,
         *,
         timing: Timing,
         sleep: Callable[[float], Awaitable[object]],
         authorize: Authorize = anonymous,
     ) -> None:
-        self._server = server
+        self._endpoint = endpoint
         self._timing = timing
         self._authorize = authorize
         self._sleep = sleep
 
-    def _connection(self) -> Connection:
-        return Connection(self._server, timing=self._timing, authorize=self._authorize)
+    def _connection(self) -> HttpConnection:
+        return HttpConnection(self._endpoint, timing=self._timing, authorize=self._authorize)

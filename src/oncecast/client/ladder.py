@@ -1,7 +1,7 @@
 """Which transport to use: down at once when one does not work here, up when a probe has shown that a better one does.
 
 Owns the choice of one client, for all of its connections, and no connection. Invariant: `current` is always one of the
-names, and every move is told to `on_move`. `Memory` keeps the choice for the next client of the same server.
+names, and every move is reported to `on_move`. `TransportMemory` keeps the choice for the next client of the server.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Ladder", "Memory", "Moved"]
+__all__ = ["Ladder", "Moved", "TransportMemory"]
 
 EARLY = 2  # breaks before anything came, one after another, until the next transport is tried
 CUTS = 3  # connections cut early, one after another: one may be a restart, two a bad moment, three are a rule
-MEMORY_SERVERS = 256  # servers remembered; the one that was heard of the longest ago goes first
-MEMORY_SECONDS = 600.0  # a laptop is in another network by then
+MEMORY_SERVERS = 256  # remembered; the one that was written the longest ago is dropped first
+MEMORY_SECONDS = 600.0  # after that a laptop may be in another network
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Moved:
     reason: str
 
 
-class Memory:
-    """What was found out about servers, for all the clients that are given the same memory.
+class TransportMemory:
+    """Which transport worked last for each server, for all the clients that are given the same memory.
 
     `clock` is monotonic, in seconds. What is older than `seconds` is forgotten.
     """

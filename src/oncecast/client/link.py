@@ -1,7 +1,8 @@
 """One connection for many subscriptions, for as long as there are some: it connects, falls back, and comes back.
 
-Owns one task, which runs one `Session` after another. `LINK_MOVES` is the table of its states; each move is told to
-`on_state`.
+Owns one task, which runs one `Session` after another. `LINK_MOVES` is the table of its states; each move is reported to
+`on_state`. Invariant: while there is a feed that has not ended, the task runs; where it fails or is cancelled from
+outside, its feeds end with an error, and the next feed starts another task.
 """
 
 from __future__ import annotations
@@ -13,24 +14,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .base import (
-    UNREACHABLE_CAP_SECONDS,
-    Backoff,
-    Broken,
-    Drained,
-    Refused,
-    Timing,
-    Transport,
-    Unreachable,
-    Unsuited,
-)
+from .backoff import UNREACHABLE_CAP_SECONDS, Backoff
+from .base import StartQuery, Transport
 from .credentials import Credentials
+from .dialing import Endpoint
+from .failures import Broken, ClientFailed, Drained, Refused, Unavailable, Unreachable, Unsuited
 from .feed import Feed
-from .http import Server
+from .http import HttpConnection
 from .ladder import Ladder
+from .poll import PageReader
 from .session import Context, Feeds, Session
+from .timing import Timing
 
-__all__ = ["LINK_CHANNELS", "LINK_MOVES", "Link", "LinkState", "StateChanged"]
+__all__ = ["LINK_CHANNELS", "LINK_MOVES", "ClientLink", "LinkState", "StateChanged"]
 
 logger = logging.getLogger("oncecast.client")
 
@@ -40,7 +36,7 @@ LINK_CHANNELS = 64  # on one connection: what a server allows unless it is told 
 class LinkState(enum.Enum):
     """What a connection is doing."""
 
-    IDLE = "idle"  # nobody subscribes
+    IDLE = "idle"  # there is no subscription
     CONNECTING = "connecting"
     LISTENING = "listening"
     WAITING = "waiting"  # it broke, and the next attempt is not yet due
@@ -66,12 +62,12 @@ class StateChanged:
     seconds: float = 0.0
 
 
-class Link:
+class ClientLink:
     """One connection. `transports` are its own; the ladder and the credentials are shared by a client's links."""
 
     def __init__(
         self,
-        server: Server,
+        endpoint: Endpoint,
         transports: Mapping[str, Transport],
         ladder: Ladder,
         credentials: Credentials,
@@ -81,6 +77,7 @@ class Link:
         clock: Callable[[], float],
         on_state: Callable[[StateChanged], None],
     ) -> None:
+        self._endpoint = endpoint
         self._feeds = Feeds()
         self.state = LinkState.IDLE
         self._transports = transports
@@ -95,9 +92,9 @@ class Link:
         self._name = ""  # of the running session's transport
         self._attached_at: float | None = None  # in the running session
         self._renewed_at: float | None = None  # the token, after a 401
-        self._alone = False  # feeds are asked for one by one, to find the one that is refused
+        self._alone = False  # ask for feeds one by one, to find the one that is refused
         self._context = Context(
-            server=server,
+            endpoint=endpoint,
             authorize=credentials.headers,
             timing=timing,
             may_renew=self._may_renew,
@@ -120,6 +117,7 @@ class Link:
         self._changed.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(self._ended)
 
     def wake(self) -> None:
         """Look again: the ladder has moved."""
@@ -129,31 +127,42 @@ class Link:
         """End the task and all feeds."""
         for feed in self._feeds.all:
             feed.end()
+        if self.state is not LinkState.CLOSED:
+            self._move(LinkState.CLOSED)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self.state is not LinkState.CLOSED:
-            self._move(LinkState.CLOSED)
 
     # The task
 
     async def _run(self) -> None:
-        try:
-            while True:
+        while True:
+            try:
                 self._feeds.prune()
                 if self._feeds.wanted():
                     await self._attempt()
-                else:
-                    if self.state is not LinkState.IDLE:
-                        self._move(LinkState.IDLE)
-                    self._changed.clear()
-                    await self._changed.wait()
-        except Exception as error:
-            logger.exception("the client has failed: this is a defect of it")
-            self._fail(error)
+                    continue
+                if self.state is not LinkState.IDLE:
+                    self._move(LinkState.IDLE)
+                self._changed.clear()
+                await self._changed.wait()
+            except Exception as error:
+                logger.exception("the client has failed, which is a defect of it: its subscriptions end")
+                failure = ClientFailed(f"the client has failed: {error!r}")
+                failure.__cause__ = error
+                self._fail(failure)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Note the task's end, which only `close` may cause."""
+        if self.state is LinkState.CLOSED:
+            return
+        self._task = None
+        self._fail(ClientFailed("the client's task was cancelled from outside: subscribe again"))
+        if self.state is not LinkState.IDLE:
+            self._move(LinkState.IDLE)
 
     async def _attempt(self) -> None:
-        """Listen once, and see to how it ended."""
+        """Listen once, and act on how it ended."""
         name = self._ladder.current
         if self.state is not LinkState.CONNECTING:
             self._move(LinkState.CONNECTING, name)
@@ -170,16 +179,41 @@ class Link:
             self._refused(error)
         except Broken as error:
             wait = session.hint if error.retry_after is None else error.retry_after
-            if error.retry_after is None and not isinstance(error, Unreachable | Drained):
-                lived = None if self._attached_at is None else self._clock() - self._attached_at
+            lived = None if self._attached_at is None else self._clock() - self._attached_at
+            if not session.held_up and await self._is_the_transports(error):
                 self._ladder.broke(name, lived, str(error))
             cap = UNREACHABLE_CAP_SECONDS if isinstance(error, Unreachable) else math.inf
             delay = self._backoff.next_delay(wait, cap=cap)
             self._move(LinkState.WAITING, str(error), delay)
             await self._backoff.sleep(delay)
 
+    async def _is_the_transports(self, error: Broken) -> bool:
+        """Say whether a failure speaks against the transport: not where the server is away, restarts or is overloaded.
+
+        An answer like 502 is a proxy's, about the server or about the transport: an ordinary request shows which.
+        """
+        if error.retry_after is not None or isinstance(error, Unreachable | Drained):
+            return False
+        return not isinstance(error, Unavailable) or (not self._ladder.is_last and await self._serves())
+
+    async def _serves(self) -> bool:
+        """Say whether the server answers a poll now."""
+        channel = next(iter(self._feeds.wanted()), None)
+        if channel is None:
+            return False
+        connection = HttpConnection(self._endpoint, timing=self._timing, authorize=self._credentials.headers)
+        try:
+            await PageReader(connection, {channel: StartQuery("after", "latest")}).page(limit=1)
+        except Refused as error:
+            return not isinstance(error, Unsuited)
+        except Broken:
+            return False
+        finally:
+            await connection.close()
+        return True
+
     def _refused(self, error: Refused) -> None:
-        """See whether a new token helps, or whether one feed only is refused; else end all of them."""
+        """Renew the token where that may help; else find the feed that is refused, or end all of them."""
         if self._may_renew(error):
             self._renewed_at = self._clock()
             self._credentials.expire()
@@ -201,7 +235,7 @@ class Link:
             feed.fail(error)
 
     async def _run_session(self, session: Session) -> None:
-        """Let a session listen until it has to begin anew, which is at once; raises how it broke."""
+        """Let a session listen until it has to be restarted. Raises how it broke."""
         listener = asyncio.create_task(session.listen())
         try:
             while True:
@@ -220,7 +254,7 @@ class Link:
             listener.cancel()
             await asyncio.wait({listener})
             if not listener.cancelled():
-                listener.exception()  # it may have broken just now: that is no news any more
+                listener.exception()  # it may have broken just now, which no longer matters
 
     def _attached(self) -> None:
         self._attached_at = self._clock()
@@ -228,6 +262,8 @@ class Link:
         self._move(LinkState.LISTENING, self._name)
 
     def _move(self, state: LinkState, reason: str = "", seconds: float = 0.0) -> None:
+        if self.state is LinkState.CLOSED:  # what is under way comes to nothing
+            return
         assert state in LINK_MOVES[self.state], (self.state, state)
         before, self.state = self.state, state
         self._on_state(StateChanged(before, state, reason, seconds))

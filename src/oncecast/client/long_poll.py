@@ -8,29 +8,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
-from .base import Event, Start
+from .base import Event, StartQuery
 from .http import OverHttp
-from .poll import Poll
+from .poll import PageReader
 
-__all__ = ["LongPoll"]
+__all__ = ["LongPollTransport"]
 
 
-class LongPoll(OverHttp):
+class LongPollTransport(OverHttp):
     """The transport. A server that answers early with nothing new is asked again after `sleep`."""
 
-    async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         loop = asyncio.get_running_loop()
         connection = self._connection()
         try:
-            poll = Poll(connection, starts)
+            poll = PageReader(connection, starts)
             wait = 0.0
             while True:
                 asked, place = loop.time(), poll.start
-                for event in await poll.page(wait=wait):
+                events = await poll.page(wait=wait)
+                took = loop.time() - asked  # the server's time: what the events are used for is the application's
+                for event in events:
                     yield event
                 pause = poll.pause
-                if wait and poll.start == place and loop.time() - asked < self._timing.interval:
+                if wait and poll.start == place and took < self._timing.interval:
                     pause = max(pause, self._timing.interval)  # a server, or a proxy, that won't wait
                 if pause:
                     await self._sleep(pause)

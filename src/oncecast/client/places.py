@@ -1,8 +1,8 @@
 """Where a subscription stands in each of its channels, and what of an event is news to it.
 
 Invariant: each channel's messages come out once and in order, or a `Gap` says what is missing. A place moves only past
-what came out; what a server repeats is dropped. An epoch may end without a gap, as when a durable log is opened anew:
-places in two epochs can't be compared, so there the order of arrival counts, and the server's word.
+what came out; what a server repeats is dropped. An epoch may end without a gap, as when a durable log is reopened:
+places in two epochs can't be compared, so the order of arrival decides there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from collections.abc import Sequence
 import msgspec
 
 from ..message import Cursor
-from .base import Broken, ClientMessage, CursorMoved, Gap, Received, Start, parse_cursor
+from .base import CursorMoved, Received, StartQuery
+from .failures import Broken
+from .reading import parse_cursor
+from .values import ClientMessage, Gap
 
 __all__ = ["Places"]
 
@@ -23,11 +26,11 @@ _PLACE = re.compile(r"[!-~]{1,256}")  # a cursor is opaque, but goes into URLs: 
 class Places:
     """The places of some channels. They all begin at `start`."""
 
-    def __init__(self, channels: Sequence[str], start: Start) -> None:
+    def __init__(self, channels: Sequence[str], start: StartQuery) -> None:
         self._starts = dict.fromkeys(channels, start)  # in the order in which they last moved
 
     @property
-    def starts(self) -> dict[str, Start]:
+    def starts(self) -> dict[str, StartQuery]:
         """Where each channel would be read from next, in the order in which these places last moved."""
         return dict(self._starts)
 
@@ -54,8 +57,8 @@ class Places:
         """Move past a gap; return the part of it that is news."""
         here, there = self._starts[gap.channel].cursor, parse_cursor(gap.cursor)
         first, last = parse_cursor(gap.missed_from), parse_cursor(gap.missed_to)
-        # "unknown" goes back behind the place on purpose. Any other that ends at the place is about what came out or
-        # was told already: the stream began further back, for the sake of another channel.
+        # "unknown" goes back behind the place on purpose. Any other gap that ends at the place is a repeat: the stream
+        # began further back, where another channel's place is.
         if gap.reason != "unknown" and here and there:
             end = last if last and last.epoch == here.epoch else there
             if end.epoch == here.epoch and end.seq <= here.seq:
@@ -70,7 +73,7 @@ class Places:
     def _is_new(self, channel: str, cursor: str) -> bool:
         """Say whether a message is of ours and not a repeat."""
         place = self._starts.get(channel)
-        if place is None or place == Start("after", cursor):
+        if place is None or place == StartQuery("after", cursor):
             return False
         here, there = place.cursor, parse_cursor(cursor)
         return here is None or there is None or here.epoch != there.epoch or here.seq < there.seq
@@ -78,7 +81,7 @@ class Places:
     def _may_skip_to(self, channel: str, cursor: str) -> bool:
         """Say whether a cursor without a message moves the place: never back.
 
-        One of another epoch does: a server announces none that is beyond what it has sent, or told of in a gap.
+        One of another epoch does: a server announces no cursor beyond what it has sent or reported in a gap.
         """
         place = self._starts.get(channel)
         if place is None:
@@ -92,4 +95,4 @@ class Places:
         if not _PLACE.fullmatch(cursor):
             raise Broken("the server sent a cursor that is malformed")
         del self._starts[channel]
-        self._starts[channel] = Start("after", cursor)
+        self._starts[channel] = StartQuery("after", cursor)

@@ -1,4 +1,4 @@
-"""What short and long polling share: one request for a page of messages, and what the page says.
+"""What short and long polling and `history` share: one request for a page of messages, and what the page says.
 
 Invariant: a page's cursor is moved to only after all of the page's messages, so a break between them repeats some
 rather than lose one; the subscription drops what it has seen.
@@ -6,27 +6,18 @@ rather than lose one; the subscription drops what it has seen.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from .base import (
-    MALFORMED,
-    Broken,
-    CursorMoved,
-    Event,
-    Gap,
-    Received,
-    Start,
-    common_start,
-    parse_message,
-    pause_of,
-    refusal,
-)
-from .http import Connection, retry_after
+from .backoff import pause_of
+from .base import CursorMoved, Event, Received, StartQuery, common_start
+from .failures import MALFORMED, Broken, failure_of_answer
+from .http import HttpConnection
+from .reading import parse_message
+from .values import Gap
 
-__all__ = ["POLL_LIMIT", "Poll", "events_of", "target"]
+__all__ = ["POLL_LIMIT", "PageReader", "events_of", "target"]
 
 POLL_LIMIT = 100  # messages in a page: with the largest, a page stays below what a client reads
 
@@ -38,14 +29,14 @@ class _Page(msgspec.Struct):
     gaps: list[Gap] = []
 
 
-class Poll:
+class PageReader:
     """Asks for one page after another on one connection.
 
     `start` is where the next page begins. `full` says whether the last one had as many messages as fit, so that
     there is more to read at once. `pause` is for how many seconds a server that stops has asked to stay away.
     """
 
-    def __init__(self, connection: Connection, starts: Mapping[str, Start]) -> None:
+    def __init__(self, connection: HttpConnection, starts: Mapping[str, StartQuery]) -> None:
         self.start = common_start(starts)
         self.full = False
         self.pause = 0.0
@@ -53,30 +44,33 @@ class Poll:
         self._connection = connection
         self._etag: str | None = None
 
-    async def page(self, *, wait: float = 0.0) -> list[Event]:
-        """Ask once, letting the server wait up to `wait` seconds for a message. Raises `Broken` or `Refused`."""
-        query = f"&limit={POLL_LIMIT}" + (f"&wait={wait:g}" if wait else "")
+    async def page(self, *, wait: float = 0.0, limit: int | None = None) -> list[Event]:
+        """Ask once, letting the server wait up to `wait` seconds for a message. Raises `Broken` or `Refused`.
+
+        `limit` bounds the messages, and is `POLL_LIMIT` if it is not given.
+        """
+        limit = POLL_LIMIT if limit is None else min(limit, POLL_LIMIT)
+        query = f"&limit={limit}" + (f"&wait={wait:g}" if wait else "")
         headers = [("Accept", "application/json")]
         if self._etag is not None and not wait:
             headers.append(("If-None-Match", self._etag))  # only ever sent with the URL that it came with
         path = target(self._channels, self.start) + query
         answer = await self._connection.request("GET", path, headers, wait=wait)
         self.full = False
-        after = retry_after(answer.headers, time.time)
-        self.pause = pause_of(after)
+        self.pause = pause_of(answer.retry_after)
         if answer.status == 304:
             return []
         if answer.status != 200:
-            raise refusal(answer.status, answer.body, after, opening=True)
+            raise failure_of_answer(answer.status, answer.body, answer.retry_after, opening=True)
         page = _read(answer.body)
-        start = Start("after", page.cursor)
+        start = StartQuery("after", page.cursor)
         self._etag = answer.headers.get("etag") if start == self.start else None
         self.start = start
-        self.full = len(page.messages) >= POLL_LIMIT
+        self.full = len(page.messages) >= limit
         return list(_events(page))
 
 
-def target(channels: list[str], start: Start) -> str:
+def target(channels: Iterable[str], start: StartQuery) -> str:
     """Return the path and query of a subscription. Names, cursors and numbers need no escapes (RFC 3986 §3.3, §3.4)."""
     return f"/v1/channels/{','.join(channels)}?{start.name}={start.value}"
 

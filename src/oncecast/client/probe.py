@@ -1,7 +1,7 @@
-"""Looking whether a better transport works again, beside the one in use.
+"""Probes: whether a better transport works again, tried beside the one in use.
 
-A probe listens to one channel from its newest message on and throws away what comes. Invariant: it has proved something
-only once it has attached in time and has lived as long as a connection must that is not cut early.
+A probe listens to one channel from its newest message on and drops what comes. Invariant: a transport is proven only
+after it has attached in time and then lived for `Timing.proof`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
-from .base import Broken, Refused, Start, Timing, Transport
+from .base import StartQuery, Transport
+from .failures import Broken, Refused
+from .timing import Timing
 
 __all__ = ["best_proven", "proves"]
 
@@ -21,7 +23,7 @@ async def proves(transport: Transport, channel: str, timing: Timing) -> bool:
     """Say whether the transport attaches, and then lives for `timing.proof` seconds."""
     attached = False
     try:
-        async with contextlib.aclosing(transport({channel: Start("after", "latest")})) as events:
+        async with contextlib.aclosing(transport({channel: StartQuery("after", "latest")})) as events:
             async with asyncio.timeout(timing.attach * ATTACH_FACTOR):
                 await anext(events)
             attached = True

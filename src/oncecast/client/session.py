@@ -1,8 +1,8 @@
-"""A session: one attempt to listen for many subscriptions over one transport, until it breaks or has to begin anew.
+"""A session: one attempt to listen for many subscriptions over one transport, until it breaks or has to be restarted.
 
-Gives each message to its feed, and lets a slow one go when others wait behind it. Invariants:
+Gives each message to its feed, and parks a slow feed when others wait behind it. Invariants:
 * `on` says which feed each channel belongs to, and in which turn of it: an event of another turn is dropped, so that
-  what was in flight when a feed was parked cannot move its place.
+  an event that was in flight when a feed was parked cannot move its place.
 * Between taking an event from the transport and giving it to its feed nothing is lost: the place moves with it.
 """
 
@@ -20,26 +20,27 @@ from .base import (
     ChannelRefused,
     CursorMoved,
     Event,
-    Gap,
     Received,
-    Refused,
     RetryHint,
-    Start,
-    Timing,
+    StartQuery,
     Transport,
-    Unsuited,
 )
+from .dialing import Endpoint
+from .failures import Refused, Unsuited
 from .feed import Feed, FeedState
-from .http import Connection, Server
-from .poll import Poll
+from .http import HttpConnection
+from .poll import PageReader
+from .timing import Timing
+from .values import Gap
 
 __all__ = ["Context", "Feeds", "Session"]
 
 logger = logging.getLogger("oncecast.client")
 
-ROUNDS = 2  # to bring channels into one epoch again: who restarts more often in a second is listened to all the same
+ROUNDS = 2  # of reads that bring channels into one epoch; a server that restarts more often is listened to all the same
+SLICE_SECONDS = 0.25  # of a wait, so that time in which the application holds the event loop is not counted
 
-On = dict[str, tuple[Feed, int]]  # per channel of a session: whose it is, in which turn
+On = dict[str, tuple[Feed, int]]  # per channel of a session: its feed, and the turn of that
 
 
 class Feeds:
@@ -53,7 +54,7 @@ class Feeds:
         self.all = [feed for feed in self.all if feed.state is not FeedState.ENDED]
 
     def wanted(self) -> On:
-        """Which channels to listen to, and for whom."""
+        """The channels to listen to, each with its feed."""
         return {
             channel: (feed, feed.turn)
             for feed in self.all
@@ -70,7 +71,7 @@ class Context:
     `on_progress` when the server has shown that it serves.
     """
 
-    server: Server
+    endpoint: Endpoint
     authorize: Authorize
     timing: Timing
     may_renew: Callable[[Refused], bool]
@@ -81,11 +82,13 @@ class Context:
 class Session:
     """One attempt. `hurried`: the first sign of life must come soon. `alone`: ask for each feed by itself first.
 
-    `hint` is how many seconds the server wants a client to stay away for.
+    `hint` is how many seconds the server wants a client to stay away for. `held_up` says whether a slow application
+    kept the session from reading: then the end of the connection says nothing about the transport.
     """
 
     def __init__(self, transport: Transport, feeds: Feeds, context: Context, *, hurried: bool, alone: bool) -> None:
         self.hint: float | None = None
+        self.held_up = False
         self._transport = transport
         self._feeds = feeds
         self._context = context
@@ -95,7 +98,7 @@ class Session:
         self._on: On = {}
 
     async def adjust(self) -> bool:
-        """Change the channels to what is wanted now; say whether that is possible."""
+        """Change to the channels that are wanted now; say whether that is possible."""
         self._feeds.prune()
         wanted, on = self._feeds.wanted(), self._on
         if wanted == on:
@@ -110,7 +113,7 @@ class Session:
         return True
 
     async def listen(self) -> None:
-        """Listen. Returns where nothing is left to listen to; raises how it broke, or that it is refused."""
+        """Listen. Returns where nothing is left to listen to. Raises `Broken` or `Refused`."""
         self._on = self._feeds.wanted()
         if not isinstance(self._transport, Adjustable):
             await self._meet()
@@ -127,20 +130,37 @@ class Session:
                         for feed, _ in self._on.values():
                             feed.near = True
                         self._context.on_attach()
-                    # A server that lets go of everyone who has just attached is not asked again at once.
+                    # A server that ends each connection right after it has attached is not asked again at once.
                     if isinstance(event, Received) or seen > len(self._on):
                         self._context.on_progress()
                     await self._dispatch(event)
                 event = await anext(events)
 
     async def _first(self, events: AsyncGenerator[Event, None]) -> Event:
-        """Return the first event, which must come soon while there is another transport to turn to."""
-        seconds = self._timing.attach if self._hurried else None
+        """Return the first event, which must come soon while there is another transport to turn to.
+
+        The wait is cut into slices, each of which counts for no more than its length: while the application holds the
+        event loop, nothing could be read.
+        """
+        if not self._hurried:
+            return await anext(events)
+        loop = asyncio.get_running_loop()
+        first = asyncio.ensure_future(anext(events))
+        left = self._timing.attach
         try:
-            async with asyncio.timeout(seconds):
-                return await anext(events)
-        except TimeoutError:
-            raise Unsuited(f"nothing came within {seconds:g} s") from None
+            while left > 0:
+                seconds = min(left, SLICE_SECONDS)
+                began = loop.time()
+                await asyncio.wait({first}, timeout=seconds)
+                if first.done():
+                    return first.result()
+                if loop.time() - began < 2 * seconds:  # else it was the application's time
+                    left -= seconds
+            raise Unsuited(f"nothing came within {self._timing.attach:g} s")
+        finally:
+            if not first.done():
+                first.cancel()
+                await asyncio.wait({first})
 
     async def _dispatch(self, event: Event) -> None:
         """Give an event to its feed, or a cursor to all."""
@@ -172,6 +192,7 @@ class Session:
             if not feed.full:
                 feed.take(event)
                 return
+            self.held_up = True
             try:
                 async with asyncio.timeout(self._timing.grace):
                     await feed.room()
@@ -179,32 +200,32 @@ class Session:
                 # Room may have been made in this very turn of the loop: a feed that is not full would never come back.
                 others = any(other is not feed and other.state is FeedState.ACTIVE for other in self._feeds.all)
                 if others and feed.full and feed.state is FeedState.ACTIVE:
-                    logger.debug("%s: its application is slow, so it leaves the connection", ", ".join(feed.channels))
+                    logger.info("%s: leaves the connection, as its application is slow", ", ".join(feed.channels))
                     feed.park()
 
     # Before one request for all
 
     async def _meet(self) -> None:
-        """Read each feed that stands elsewhere on to where one request for all of them can begin.
+        """Read each feed that stands elsewhere up to where one request for all of them can begin.
 
-        One request has one start. A feed that is new, or was parked, is read by polls first: else it would have the
-        others repeated from its place on, or lose what it asks for.
+        One request has one start. A feed that is new, or was parked, is read by polls first: else the others would be
+        repeated from its place on, or it would lose what it asks for.
         """
         starts = _starts(self._on)
         if len(set(starts.values())) == 1 and not self._alone:
             start = next(iter(starts.values()))
             if start.name != "last" or len(starts) == 1:
                 return
-        await self._read_all(anew=_epochs(starts) > 1)
+        await self._read_all(all_feeds=_epochs(starts) > 1)
         # A new epoch may have begun in between. Places in two of them have no common start that repeats nothing.
         for _ in range(ROUNDS):
             if _epochs(_starts(self._on)) > 1:
-                await self._read_all(anew=True)
+                await self._read_all(all_feeds=True)
 
-    async def _read_all(self, *, anew: bool) -> None:
-        """Read each feed that is not near the others, or all of them `anew`; leave out those that are refused."""
+    async def _read_all(self, *, all_feeds: bool) -> None:
+        """Read each feed that is not near the others, or with `all_feeds` each; leave out those that are refused."""
         for feed, _ in dict.fromkeys(self._on.values()):
-            if anew or not feed.near or not feed.places.attached:
+            if all_feeds or not feed.near or not feed.places.attached:
                 try:
                     await self._read(feed)
                 except Unsuited:
@@ -217,15 +238,15 @@ class Session:
 
     async def _read(self, feed: Feed) -> None:
         """Poll a feed's channels until nothing is left."""
-        connection = Connection(self._context.server, timing=self._timing, authorize=self._context.authorize)
+        connection = HttpConnection(self._context.endpoint, timing=self._timing, authorize=self._context.authorize)
         turn = feed.turn
         try:
             starts = feed.places.starts
-            # One request has one start; what no cursor says, or cursors of several lives, has none in common.
+            # One request has one start: channels without a cursor, or in several epochs, have none in common.
             mixed = _epochs(starts) > 1
             alone = [{channel: start} for channel, start in starts.items() if start.cursor is None or mixed]
             for each in [*alone, None]:
-                poll = Poll(connection, feed.places.starts if each is None else each)
+                poll = PageReader(connection, feed.places.starts if each is None else each)
                 poll.full = True
                 while poll.full and feed.turn == turn:
                     for event in await poll.page():
@@ -246,14 +267,14 @@ class Session:
             feed.take(event)
 
 
-def _epochs(starts: Mapping[str, Start]) -> int:
+def _epochs(starts: Mapping[str, StartQuery]) -> int:
     """Say in how many epochs some channels are."""
     return len({start.cursor.epoch for start in starts.values() if start.cursor})
 
 
-def _starts(on: On) -> dict[str, Start]:
+def _starts(on: On) -> dict[str, StartQuery]:
     """Return where each channel of a session begins, the places of a feed in the order in which they last moved."""
-    starts: dict[str, Start] = {}
+    starts: dict[str, StartQuery] = {}
     for feed, _ in dict.fromkeys(on.values()):
         starts.update({channel: start for channel, start in feed.places.starts.items() if channel in on})
     return starts

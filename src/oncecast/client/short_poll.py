@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 
-from .base import Event, Start
+from .base import Event, StartQuery
 from .http import OverHttp
-from .poll import Poll
+from .poll import PageReader
 
-__all__ = ["ShortPoll"]
+__all__ = ["ShortPollTransport"]
 
 
-class ShortPoll(OverHttp):
+class ShortPollTransport(OverHttp):
     """The transport. `sleep` waits between polls that found nothing new."""
 
-    async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         connection = self._connection()
         try:
-            poll = Poll(connection, starts)
+            poll = PageReader(connection, starts)
             while True:
                 for event in await poll.page():
                     yield event

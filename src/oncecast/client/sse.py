@@ -12,33 +12,23 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 import msgspec
 
 from ..wire import sse
-from .base import (
-    MALFORMED,
-    MESSAGE_BYTES,
-    Broken,
-    CursorMoved,
-    Event,
-    Gap,
-    Received,
-    RetryHint,
-    Start,
-    Unsuited,
-    common_start,
-    parse_cursor,
-    parse_gap,
-    parse_message,
-    refusal,
-)
-from .http import OverHttp, retry_after
+from .base import CursorMoved, Event, Received, RetryHint, StartQuery, common_start
+from .failures import MALFORMED, Broken, Unsuited, failure_of_answer, retry_after
+from .http import OverHttp
 from .poll import target
+from .reading import MESSAGE_BYTES, parse_cursor, parse_gap, parse_message
+from .timing import heartbeat_of
+from .values import Gap
 
-__all__ = ["Sse", "Stream"]
+__all__ = ["EventReader", "SseTransport"]
+
+HELD_GAPS = 1024  # in a row; a server sends one for each channel, and allows fewer channels than this
 
 
-class Sse(OverHttp):
+class SseTransport(OverHttp):
     """The transport."""
 
-    async def __call__(self, starts: Mapping[str, Start], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         connection = self._connection()
         try:
@@ -46,13 +36,14 @@ class Sse(OverHttp):
             head = await connection.stream(
                 "GET", path, [("Accept", "text/event-stream"), ("Cache-Control", "no-store")]
             )
-            async with contextlib.aclosing(connection.body()) as body:
-                if head.status != 200:
-                    content = b"".join([piece async for piece in body])
-                    raise refusal(head.status, content, retry_after(head.headers, time.time), opening=True)
+            if head.status != 200:
+                content = await connection.whole_body()
+                raise failure_of_answer(head.status, content, retry_after(head.headers, time.time()), opening=True)
+            idle = self._timing.idle_for(heartbeat_of(head.headers))
+            async with contextlib.aclosing(connection.body(idle)) as body:
                 if head.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                     raise Unsuited("the answer is not an event stream")
-                stream = Stream()
+                stream = EventReader()
                 async for piece in body:
                     for event in stream.receive(piece):
                         yield event
@@ -61,11 +52,12 @@ class Sse(OverHttp):
             await connection.close()
 
 
-class Stream:
+class EventReader:
     """What the pieces of one stream mean.
 
     Of several gaps in a row only the last has the cursor that the stream goes on from; the others repeat where it was.
-    They are held until that one comes, or anything else: cut off before, none has been told, and all are told again.
+    They are held until that one comes, or any other event: a stream that is cut before has told none of them, and
+    the next one tells all of them again.
     """
 
     def __init__(self) -> None:
@@ -83,29 +75,31 @@ class Stream:
         if parser.retry_ms is not None and parser.retry_ms != retry_ms:
             yield RetryHint(parser.retry_ms / 1000)
         for event in events:
-            # A message may be of an event that is called gap, too; but it has an id, and a gap has none.
+            # A message's event name may be `gap` too; but a message has an id, and a gap has none.
             if event.event == "gap" and not _has_id(event.data):
                 gap = parse_gap(event.data)
                 self._held.append(gap)
+                if len(self._held) > HELD_GAPS:
+                    raise Broken("the server sent more gaps in a row than it has channels")
                 if not _is_held(gap):
-                    yield from self._told()
+                    yield from self._release()
             else:
-                yield from self._told()
+                yield from self._release()
                 yield Received(parse_message(event.data))
         if parser.last_event_id != place:
             if self._held and parser.last_event_id != self._held[-1].cursor:
-                yield from self._told()
+                yield from self._release()
             yield CursorMoved(parser.last_event_id)
 
-    def _told(self) -> Iterator[Gap]:
-        """Yield the gaps in a row, which the last one ends."""
+    def _release(self) -> Iterator[Gap]:
+        """Yield the gaps that were held, with the cursor of the last one."""
         held, self._held = self._held, []
         for gap in held:
             yield msgspec.structs.replace(gap, cursor=held[-1].cursor)
 
 
 def _is_held(gap: Gap) -> bool:
-    """Say whether the cursor may be the one before the gap: before what was missed or, of what never was, inside."""
+    """Say whether the cursor is the one before the gap: below the missing range or, with `unknown`, in or above it."""
     here, first = parse_cursor(gap.cursor), parse_cursor(gap.missed_from)
     if here is None or first is None or here.epoch != first.epoch:
         return False

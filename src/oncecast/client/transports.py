@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .base import Transport
-from .long_poll import LongPoll
-from .short_poll import ShortPoll
-from .sse import Sse
-from .websocket import WebSocket
+from .long_poll import LongPollTransport
+from .short_poll import ShortPollTransport
+from .sse import SseTransport
+from .websocket import WebSocketTransport
 
 __all__ = ["TRANSPORTS"]
 
 TRANSPORTS: dict[str, Callable[..., Transport]] = {
-    "websocket": WebSocket,
-    "sse": Sse,
-    "long-poll": LongPoll,
-    "short-poll": ShortPoll,
+    "websocket": WebSocketTransport,
+    "sse": SseTransport,
+    "long-poll": LongPollTransport,
+    "short-poll": ShortPollTransport,
 }

@@ -1,0 +1,96 @@
+"""The public names of the package: what they are, that each is one thing, and that the reference has them all."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import oncecast
+from oncecast import client, errors
+
+SOURCE = Path(oncecast.__file__).parent
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "python-client.md"
+NAMES = {
+    "Ack",
+    "AsyncClient",
+    "BlockingMessages",
+    "Broken",
+    "Client",
+    "ClientFailed",
+    "ClientMessage",
+    "Gap",
+    "GapError",
+    "History",
+    "LinkState",
+    "Messages",
+    "Moved",
+    "OncecastError",
+    "Outgoing",
+    "PublishFailed",
+    "Refused",
+    "StateChanged",
+    "SubscriptionEnded",
+    "Timing",
+    "TransportMemory",
+    "Unavailable",
+    "Unreachable",
+    "UsageError",
+}
+
+
+# What a log and a test subscriber call their own: rooms that the client does not know.
+ELSEWHERE_TOO = {"Gap", "Refused"}
+
+
+def test_the_public_names() -> None:
+    """They are these; a name more or less is a change that users see."""
+    assert NAMES == set(oncecast.__all__)
+    assert NAMES <= set(dir(oncecast))
+    with pytest.raises(AttributeError, match="no attribute 'Session'"):
+        _ = oncecast.Session
+
+
+def test_each_name_has_one_address() -> None:
+    """A public name is the very class of the module that defines it, and the room of the client repeats none."""
+    for name in NAMES:
+        public = getattr(oncecast, name)
+        assert public is getattr(importlib.import_module(public.__module__), name)
+    assert not NAMES & set(vars(client))
+
+
+def test_no_class_of_the_client_stands_twice() -> None:
+    """Two classes of one name would be two things under one word."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(path.relative_to(SOURCE).as_posix())
+    twice = {name for name, places in found.items() if len(places) > 1 and any(p.startswith("client/") for p in places)}
+    assert ELSEWHERE_TOO == twice
+
+
+def test_the_exceptions_have_one_root() -> None:
+    """Whatever the package raises on purpose is caught as `OncecastError`."""
+    raised = [
+        each for each in map(oncecast.__getattr__, NAMES) if inspect.isclass(each) and issubclass(each, Exception)
+    ]
+    assert len(raised) > 5
+    assert all(issubclass(each, errors.OncecastError) for each in raised)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_reference_has_each_name(name: str) -> None:
+    """What is public is documented."""
+    assert f"`{name}" in REFERENCE.read_text("utf-8")
+
+
+def test_importing_the_package_imports_no_client() -> None:
+    """A command starts without what it does not need."""
+    script = "import sys, oncecast; sys.exit('oncecast.client.http' in sys.modules or 'asyncio' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
