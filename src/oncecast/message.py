@@ -10,6 +10,7 @@ names and cursors stands here and nowhere else.
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,11 +135,24 @@ class StartKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A start: `cursor` with CURSOR, `number` with LAST (messages) and SINCE (Unix seconds)."""
+    """A start: `cursor` with CURSOR, `number` with LAST (messages of each channel) and SINCE (Unix seconds).
+
+    A read of history that goes on after a page with floors gives them with CURSOR, in the order of its channels.
+    Messages at or below a channel's floor are left out.
+
+    Raises `Refusal` where `number` is negative or not finite.
+    """
 
     kind: StartKind
     cursor: Cursor | None = None
     number: float = 0
+    floors: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < math.inf:  # NaN is neither
+            raise Refusal("request_invalid", "last and since are numbers, 0 or more.")
+        if self.kind is StartKind.LAST and self.number > MAX_SEQ:  # no log holds as many
+            object.__setattr__(self, "number", MAX_SEQ)
 
 
 LATEST = Start(StartKind.LATEST)

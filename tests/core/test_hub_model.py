@@ -14,9 +14,10 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from oncecast.core import hub as hub_module
+from oncecast.core import replay as replay_module
 from oncecast.core.hub import Hub
-from oncecast.core.log import Log, hold_until_last
+from oncecast.core.log import Log
+from oncecast.core.place import chain_gaps, resolve
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Gap, Kind, Message, Reason, Retention, Start, StartKind
@@ -48,7 +49,7 @@ FORMATS = (Words(), Words())
 
 def members(hub: Hub, channel: str) -> set[Subscription]:
     """Who hears a channel: one by itself, or an audience that has somebody in it."""
-    audience = hub._audiences[channel]
+    audience = hub._audiences.of[channel]
     if isinstance(audience, Subscription):
         return {audience}
     alone = {s for group in audience.alone.values() for s in (*group.descriptors, *group.sinks)}
@@ -147,8 +148,8 @@ class HubMachine(RuleBasedStateMachine):
     def begin(self, limits: tuple[int, ...], page: int, pages: int) -> None:
         """Small windows and pages, so that every bound is met often."""
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(hub_module, "PAGE_MESSAGES", page)
-        self.patch.setattr(hub_module, "PAGES_PER_TURN", pages)
+        self.patch.setattr(replay_module, "PAGE_MESSAGES", page)
+        self.patch.setattr(replay_module, "PAGES_PER_TURN", pages)
         kept = {name: Retention(limit, 10.0) for name, limit in zip(CHANNELS, limits, strict=True)}
         self.log = Log("e", kept.__getitem__)
         self.turns = Turns()
@@ -165,19 +166,21 @@ class HubMachine(RuleBasedStateMachine):
     def enter(self, client: Client, channels: tuple[str, ...], start: Start) -> None:
         """Subscribe, as the node does: what is owed is what the start says."""
         for names in [(name,) for name in channels] if client.socket else [channels]:
-            place = self.log.resolve(names, start)
+            place = resolve(self.log, names, start)
             match start.kind:
                 case StartKind.EARLIEST:
                     owed = {name: self.log.mark(name).seq for name in names}
                 case StartKind.LAST:
-                    owed = {name: max(place.seq, self.log.mark(name).seq) for name in names}
+                    owed = {name: max(place.seq, place.reported.get(name, 0)) for name in names}
                 case _:
-                    owed = dict.fromkeys(names, place.told.seq)
+                    owed = dict.fromkeys(names, place.announced.seq)
             format_ = FORMATS[len(self.clients) % 2]
-            held = Held(Subscription(names, format_, client, place, client.lag), Witness(self.ledger, owed), place.told)
+            held = Held(
+                Subscription(names, format_, client, place, client.lag), Witness(self.ledger, owed), place.announced
+            )
             client.held.append(held)
             self.hub.attach(held.subscription)
-            for gap in hold_until_last(place.gaps, place.told):
+            for gap in chain_gaps(place.gaps, place.announced):
                 assert Reason.EXPIRED == gap.reason
                 client.gap(gap)
 
@@ -296,11 +299,10 @@ class HubMachine(RuleBasedStateMachine):
         subscriptions = [s for client in self.clients if not client.closed for s in client.subscriptions()]
         assert len(subscriptions) == self.hub.subscriptions
         live = {s for s in subscriptions if s.state is State.LIVE}
-        heard = {channel: members(self.hub, channel) for channel in self.hub._audiences}
+        heard = {channel: members(self.hub, channel) for channel in self.hub._audiences.of}
         assert heard == {c: here for c in CHANNELS if (here := {s for s in live if c in s.channels})}
         assert all((s.place is None) == (s.state is State.LIVE) for s in subscriptions)
-        assert len(self.hub._behind) == len(set(self.hub._behind))
-        assert all(s.queued for s in subscriptions if s.state is State.CATCHING_UP)
+        assert set(self.hub._replay._queue) == {s for s in subscriptions if s.state is State.CATCHING_UP}
         assert all(client.full for client in self.clients for s in client.subscriptions() if s.state is State.BLOCKED)
 
     def teardown(self) -> None:

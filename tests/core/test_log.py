@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from oncecast.core import log as log_module
-from oncecast.core.log import ENTRY_BYTES, Entry, Log, Place, hold_until_last
+from oncecast.core.entry import ENTRY_BYTES, Entry
+from oncecast.core.log import Log
+from oncecast.core.place import Place, chain_gaps, pass_gaps, resolve
 from oncecast.message import EARLIEST, LATEST, MAX_SEQ, Cursor, Gap, Kind, Message, Reason, Retention, Start, StartKind
 
 BOTH = ("a", "b")
@@ -61,7 +63,7 @@ def since(time: float) -> Start:
 
 def read(log: Log, channels: tuple[str, ...], place: Place) -> list[int]:
     """All that a reader gets from a place, as numbers."""
-    return seqs(log.read_after(channels, place.seq, 1000))
+    return seqs(log.read_after(channels, place.seq, 1000, floors=place.floors))
 
 
 def told(gaps: list[Gap]) -> list[tuple[str, Reason, int, int | None, int]]:
@@ -92,8 +94,11 @@ def told(gaps: list[Gap]) -> list[tuple[str, Reason, int, int | None, int]]:
         (("a",), since(4.1), []),
         (BOTH, EARLIEST, [1, 2, 3, 4, 6]),
         (BOTH, after(2), [3, 4, 6]),
-        (BOTH, last(3), [3, 4, 6]),
-        (BOTH, last(4), [2, 3, 4, 6]),
+        (BOTH, last(1), [4, 6]),
+        (BOTH, last(2), [2, 3, 4, 6]),
+        (BOTH, last(3), [1, 2, 3, 4, 6]),
+        (("a", "nobody"), last(1), [4]),
+        (("b", "a"), last(1), [4, 6]),
         (BOTH, since(2.0), [2, 3, 4, 6]),
         (BOTH, since(5.0), [6]),
         (("nobody",), EARLIEST, []),
@@ -105,73 +110,73 @@ def told(gaps: list[Gap]) -> list[tuple[str, Reason, int, int | None, int]]:
 def test_each_start_begins_where_it_says(channels: tuple[str, ...], start: Start, expected: list[int]) -> None:
     """Nothing was trimmed, so each start yields exactly its messages, in the log's order, and no gap."""
     log = fill(make(), "abaacb")
-    place = log.resolve(channels, start)
+    place = resolve(log, channels, start)
     assert expected == read(log, channels, place)
     assert [] == place.gaps
-    assert [] == log.gaps(channels, place, Reason.EXPIRED)
+    assert [] == pass_gaps(log, channels, place, Reason.EXPIRED)
 
 
 @pytest.mark.parametrize("start", [LATEST, EARLIEST, after(0), last(5), since(0.0)])
 def test_an_empty_log_has_a_place_to_begin(start: Start) -> None:
     """A subscriber of an empty log is told a cursor, from which it gets the first message."""
     log = make()
-    place = log.resolve(("a",), start)
-    assert (Cursor("e", 0), []) == (place.told, place.gaps)
+    place = resolve(log, ("a",), start)
+    assert (Cursor("e", 0), []) == (place.announced, place.gaps)
     assert [1] == read(fill(log, "a"), ("a",), place)
 
 
 def test_latest_begins_at_the_head_of_the_whole_log() -> None:
     """The cursor is as fresh as it can be, whatever channel the last message was on."""
-    assert 3 == fill(make(), "abb").resolve(("a",), LATEST).seq
+    assert 3 == resolve(fill(make(), "abb"), ("a",), LATEST).seq
 
 
 @pytest.mark.parametrize("start", [EARLIEST, last(9)])
 def test_what_was_trimmed_before_is_no_gap_to_who_asks_for_what_there_is(start: Start) -> None:
     """`earliest` and `last` ask for what is held, so nothing of it is missing; what goes later is."""
     log = fill(make(Retention(messages=2)), "aaab")
-    place = log.resolve(BOTH, start)
+    place = resolve(log, BOTH, start)
     assert [] == place.gaps
-    assert [] == log.gaps(BOTH, place, Reason.SLOW)
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
     fill(log, "a")
-    assert [("a", Reason.SLOW, 2, 2, 2)] == told(log.gaps(BOTH, place, Reason.SLOW))
+    assert [("a", Reason.SLOW, 2, 2, 2)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
 
 
 def test_earliest_of_several_channels_forgives_each_its_own() -> None:
     """A channel trimmed past the first message of another is no gap at the start, and only its later loss is one."""
     log = fill(make(Retention(messages=1)), "baaa")
-    place = log.resolve(BOTH, EARLIEST)
-    assert ([1, 4], []) == (read(log, BOTH, place), log.gaps(BOTH, place, Reason.SLOW))
+    place = resolve(log, BOTH, EARLIEST)
+    assert ([1, 4], []) == (read(log, BOTH, place), pass_gaps(log, BOTH, place, Reason.SLOW))
     fill(log, "a")
-    assert [("a", Reason.SLOW, 4, 4, 0)] == told(log.gaps(BOTH, place, Reason.SLOW))
+    assert [("a", Reason.SLOW, 4, 4, 0)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
     assert [1, 5] == read(log, BOTH, place)
 
 
 def test_since_a_time_that_was_trimmed_is_a_gap() -> None:
     """Messages of that time were there and are gone."""
     log = fill(make(Retention(messages=2)), "aaaa")
-    place = log.resolve(("a",), since(2.0))
+    place = resolve(log, ("a",), since(2.0))
     assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(place.gaps)
-    assert (Cursor("e", 1), [3, 4]) == (place.told, read(log, ("a",), place))
+    assert (Cursor("e", 1), [3, 4]) == (place.announced, read(log, ("a",), place))
 
 
 def test_since_a_time_after_what_was_trimmed_is_no_gap() -> None:
     """Only older messages are gone, also where another channel puts the place before them."""
     log = fill(make(Retention(messages=2)), "baaaa")
-    assert ([], [4, 5]) == ((place := log.resolve(("a",), since(3.5))).gaps, read(log, ("a",), place))
-    place = log.resolve(BOTH, since(1.0))
+    assert ([], [4, 5]) == ((place := resolve(log, ("a",), since(3.5))).gaps, read(log, ("a",), place))
+    place = resolve(log, BOTH, since(1.0))
     assert [("a", Reason.EXPIRED, 1, 3, 0)] == told(place.gaps)
     log = fill(make(Retention(messages=2)), "aaab")
-    place = log.resolve(BOTH, since(1.5))
+    place = resolve(log, BOTH, since(1.5))
     assert ([], [2, 3, 4]) == (place.gaps, read(log, BOTH, place))
-    assert [] == log.gaps(BOTH, place, Reason.SLOW)
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
 
 
 def test_since_on_a_channel_that_has_emptied_goes_by_its_mark() -> None:
     """The mark remembers when its message was, so the answer is a gap or nothing, as it should be."""
     log = fill(make(Retention(seconds=10)), "aab")
     log.trim(11.0)
-    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(log.resolve(("a",), since(2.0)).gaps)
-    assert [] == log.resolve(("a",), since(2.5)).gaps
+    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(resolve(log, ("a",), since(2.0)).gaps)
+    assert [] == resolve(log, ("a",), since(2.5)).gaps
 
 
 # -- retention
@@ -187,7 +192,7 @@ def test_a_channel_may_keep_nothing() -> None:
     """Retention of no messages delivers live and answers every resume with a gap."""
     log = fill(make(Retention(messages=0)), "aa")
     assert ([], 0, 0) == (log.read_after(("a",), 0, 9), log.count, log.bytes)
-    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(log.resolve(("a",), after(1)).gaps)
+    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(resolve(log, ("a",), after(1)).gaps)
 
 
 def test_each_channel_has_its_own_retention() -> None:
@@ -230,7 +235,7 @@ def test_past_the_bytes_the_oldest_of_the_whole_log_goes() -> None:
     log = make(max_bytes=3 * (ENTRY_BYTES + 100))
     fill(log, "abbb", data=bytes(100))
     assert ([2, 3, 4], 3 * (ENTRY_BYTES + 100)) == (seqs(log.read_after(BOTH, 0, 9)), log.bytes)
-    assert [("a", Reason.EXPIRED, 1, 1, 1)] == told(log.resolve(("a",), after(0)).gaps)
+    assert [("a", Reason.EXPIRED, 1, 1, 1)] == told(resolve(log, ("a",), after(0)).gaps)
 
 
 def test_a_message_larger_than_the_bound_is_still_held() -> None:
@@ -284,9 +289,9 @@ def test_a_mark_outlives_its_channel() -> None:
     log = fill(make(Retention(seconds=10)), "aab")
     log.trim(11.0)
     assert 2 == log.mark("a").seq
-    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(log.resolve(("a",), after(1)).gaps)
+    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(resolve(log, ("a",), after(1)).gaps)
     fill(log, "a", now=11.0)
-    place = log.resolve(("a",), after(1))
+    place = resolve(log, ("a",), after(1))
     assert ([("a", Reason.EXPIRED, 2, 2, 3)], [4]) == (told(place.gaps), read(log, ("a",), place))
 
 
@@ -296,7 +301,7 @@ def test_marks_beyond_the_bound_are_one(monkeypatch: pytest.MonkeyPatch) -> None
     log = fill(make(Retention(seconds=10)), "abcd")
     log.trim(11.0)
     assert [2, 2, 3, 4, 2] == [log.mark(name).seq for name in ("a", "b", "c", "d", "never")]
-    assert [] == log.resolve(("never",), after(2)).gaps
+    assert [] == resolve(log, ("never",), after(2)).gaps
     fill(log, "a", now=11.0)
     assert (2, 2) == (log.mark("a").seq, log.mark("b").seq)
 
@@ -317,7 +322,7 @@ def test_a_channel_of_the_shared_mark_takes_no_mark_of_its_own(monkeypatch: pyte
 def test_an_expired_cursor_is_a_gap_exactly_when_something_was_missed() -> None:
     """From before the last message trimmed it is one; from it on it is none."""
     log = fill(make(Retention(messages=2)), "abab" + "ab" + "c")
-    found = {seq: told(log.resolve(("a",), after(seq)).gaps) for seq in range(4)}
+    found = {seq: told(resolve(log, ("a",), after(seq)).gaps) for seq in range(4)}
     expired = {seq: [("a", Reason.EXPIRED, seq + 1, 1, 2)] for seq in (0,)}
     assert expired | {1: [], 2: [], 3: []} == found
 
@@ -325,37 +330,37 @@ def test_an_expired_cursor_is_a_gap_exactly_when_something_was_missed() -> None:
 def test_another_epoch_is_a_gap_whose_end_is_not_known() -> None:
     """Each channel is told, with the old cursor, and goes on from the earliest there is."""
     log = fill(make(Retention(messages=2)), "aaab")
-    place = log.resolve(BOTH, after(40, "old"))
+    place = resolve(log, BOTH, after(40, "old"))
     assert [Gap(c, Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 1)) for c in BOTH] == place.gaps
-    assert (Cursor("old", 40), [2, 3, 4]) == (place.told, read(log, BOTH, place))
-    assert [] == log.gaps(BOTH, place, Reason.SLOW)
+    assert (Cursor("old", 40), [2, 3, 4]) == (place.announced, read(log, BOTH, place))
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
 
 
 def test_another_epoch_on_an_empty_log_is_a_gap() -> None:
     """A log that was lost answers its old cursors before its first message."""
-    place = make().resolve(("a",), after(40, "old"))
+    place = resolve(make(), ("a",), after(40, "old"))
     assert [Gap("a", Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 0))] == place.gaps
 
 
 def test_the_largest_cursor_of_another_epoch_makes_a_cursor() -> None:
     """Where the missing range begins can be read back, even where nothing can be after it."""
-    (gap,) = make().resolve(("a",), after(MAX_SEQ, "old")).gaps
+    (gap,) = resolve(make(), ("a",), after(MAX_SEQ, "old")).gaps
     assert gap.missed_from == Cursor.parse(str(gap.missed_from))
 
 
 def test_a_cursor_from_the_future_is_a_gap() -> None:
     """It was never handed out by this life of the log, so it goes on from the head."""
     log = fill(make(), "ab")
-    place = log.resolve(BOTH, after(9))
+    place = resolve(log, BOTH, after(9))
     assert [(c, Reason.UNKNOWN, 3, 9, 2) for c in BOTH] == told(place.gaps)
-    assert (Cursor("e", 9), 2) == (place.told, place.seq)
+    assert (Cursor("e", 9), 2) == (place.announced, place.seq)
 
 
 def test_a_gap_on_one_channel_keeps_the_others_messages() -> None:
     """The place goes to before the first message still held, so that what another channel has in the range comes."""
     log = Log("e", lambda channel: Retention(messages=1 if channel == "a" else 9))
     fill(log, "abaabab")
-    place = log.resolve(BOTH, after(0))
+    place = resolve(log, BOTH, after(0))
     assert [("a", Reason.EXPIRED, 1, 4, 1)] == told(place.gaps)
     assert [2, 5, 6, 7] == read(log, BOTH, place)
 
@@ -364,27 +369,27 @@ def test_a_gap_is_told_once() -> None:
     """The place remembers what it was told, however far behind the mark it still stands."""
     log = Log("e", lambda channel: Retention(messages=1 if channel == "a" else 9))
     fill(log, "baaab")
-    place = log.resolve(BOTH, after(0))
+    place = resolve(log, BOTH, after(0))
     assert [("a", Reason.EXPIRED, 1, 3, 0)] == told(place.gaps)
-    assert [] == log.gaps(BOTH, place, Reason.SLOW)
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
     fill(log, "a")
-    assert [("a", Reason.SLOW, 4, 4, 0)] == told(log.gaps(BOTH, place, Reason.SLOW))
+    assert [("a", Reason.SLOW, 4, 4, 0)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
     place.seq = 6
-    assert [] == log.gaps(BOTH, place, Reason.SLOW)
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
 
 
 def test_only_the_last_of_several_gaps_moves_its_holder() -> None:
     """The others point back to before all of them; one alone, or none, is as it is."""
     log = fill(make(Retention(messages=1)), "abab")
-    gaps = log.resolve(BOTH, after(0)).gaps
-    assert [0, 2] == [gap.cursor.seq for gap in hold_until_last(gaps, Cursor("e", 0))]
-    assert (gaps[1:], []) == (hold_until_last(gaps[1:], Cursor("e", 0)), hold_until_last([], Cursor("e", 0)))
+    gaps = resolve(log, BOTH, after(0)).gaps
+    assert [0, 2] == [gap.cursor.seq for gap in chain_gaps(gaps, Cursor("e", 0))]
+    assert (gaps[1:], []) == (chain_gaps(gaps[1:], Cursor("e", 0)), chain_gaps([], Cursor("e", 0)))
 
 
 def test_with_nothing_left_the_place_goes_past_all_that_was_trimmed() -> None:
     """Else the next read would find the same gap again."""
     log = fill(make(Retention(messages=0)), "abab")
-    place = log.resolve(BOTH, after(0))
+    place = resolve(log, BOTH, after(0))
     assert [("a", Reason.EXPIRED, 1, 3, 4), ("b", Reason.EXPIRED, 1, 4, 4)] == told(place.gaps)
 
 

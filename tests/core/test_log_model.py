@@ -11,7 +11,9 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from oncecast.core.log import ENTRY_BYTES, Log, Place
+from oncecast.core.entry import ENTRY_BYTES
+from oncecast.core.log import Log
+from oncecast.core.place import Place, pass_gaps, resolve
 from oncecast.message import EARLIEST, LATEST, Cursor, Kind, Message, Reason, Retention, Start, StartKind
 from oncecast.testing.witness import Ledger, Witness
 
@@ -124,38 +126,39 @@ class LogMachine(RuleBasedStateMachine):
     def resume(self, channels: tuple[str, ...], back: int) -> None:
         """A reader comes with a cursor: it is owed all that came after it."""
         seq = max(0, self.log.head - back)
-        place = self.log.resolve(channels, Start(StartKind.CURSOR, Cursor("e", seq)))
-        assert Cursor("e", seq) == place.told
+        place = resolve(self.log, channels, Start(StartKind.CURSOR, Cursor("e", seq)))
+        assert Cursor("e", seq) == place.announced
         self.enter(channels, place, dict.fromkeys(channels, seq))
 
     @rule(channels=SUBSETS, start=st.sampled_from([LATEST, EARLIEST]))
     def start(self, channels: tuple[str, ...], start: Start) -> None:
         """A reader comes for what is to come, or for all that there is."""
-        place = self.log.resolve(channels, start)
+        place = resolve(self.log, channels, start)
         owed = {c: self.log.head if start is LATEST else self.trimmed(c) for c in channels}
         assert [] == place.gaps
         self.enter(channels, place, owed)
 
     @rule(channels=SUBSETS, count=st.integers(0, 8))
     def start_last(self, channels: tuple[str, ...], count: int) -> None:
-        """A reader comes for the last so many of all its channels."""
-        place = self.log.resolve(channels, Start(StartKind.LAST, number=count))
-        wanted = self.held(*channels)[-count:] if count else []
-        assert [item.seq for item in wanted] == [e.seq for e in self.log.read_after(channels, place.seq, 1000)]
+        """A reader comes for the newest messages of each of its channels."""
+        place = resolve(self.log, channels, Start(StartKind.LAST, number=count))
+        wanted = {c: self.held(c)[-count:] if count else [] for c in channels}
+        found = self.log.read_after(channels, place.seq, 1000, floors=place.floors)
+        assert sorted(item.seq for items in wanted.values() for item in items) == [entry.seq for entry in found]
         assert [] == place.gaps
-        self.enter(channels, place, {c: max(place.seq, self.trimmed(c)) for c in channels})
+        self.enter(channels, place, {c: items[0].seq - 1 if items else self.log.head for c, items in wanted.items()})
 
     @rule(channels=SUBSETS, back=st.integers(-1, 20))
     def start_since(self, channels: tuple[str, ...], back: int) -> None:
         """A reader comes for a time and what follows: all that is held of it comes, with a gap if some is not."""
         time = (self.items[-1].time if self.items else 1000.0) - back
-        place = self.log.resolve(channels, Start(StartKind.SINCE, number=time))
+        place = resolve(self.log, channels, Start(StartKind.SINCE, number=time))
         asked = [item for item in self.items if item.channel in channels and item.time >= time]
         gone = {item.channel for item in asked if item.weight is None}
         entries = self.log.read_after(channels, place.seq, 1000)
         assert [item.seq for item in asked if item.weight is not None] == [entry.seq for entry in entries]
         assert gone == {gap.channel for gap in place.gaps}
-        owed = {c: self.trimmed(c) - 1 if c in gone else max(place.told.seq, self.trimmed(c)) for c in channels}
+        owed = {c: self.trimmed(c) - 1 if c in gone else max(place.announced.seq, self.trimmed(c)) for c in channels}
         self.enter(channels, place, owed)
 
     @precondition(lambda self: self.readers)
@@ -163,17 +166,19 @@ class LogMachine(RuleBasedStateMachine):
     def read(self, which: int, limit: int, max_bytes: int) -> None:
         """A reader reads a page: what was trimmed ahead of it is told first."""
         reader = self.readers[which % len(self.readers)]
-        for gap in self.log.gaps(reader.channels, reader.place, Reason.SLOW):
+        for gap in pass_gaps(self.log, reader.channels, reader.place, Reason.SLOW):
             assert Reason.SLOW == gap.reason
             reader.witness.gap(gap)
-        entries = self.log.read_after(reader.channels, reader.place.seq, limit, max_bytes)
-        waiting = [item for item in self.held(*reader.channels) if item.seq > reader.place.seq]
+        place = reader.place
+        entries = self.log.read_after(reader.channels, place.seq, limit, max_bytes, place.floors)
+        floors = dict(zip(reader.channels, place.floors or (0,) * len(reader.channels), strict=True))
+        waiting = [item for item in self.held(*reader.channels) if item.seq > max(place.seq, floors[item.channel])]
         assert bool(waiting) == bool(entries)
         assert len(entries) <= limit
         assert sum(len(entry.message.data) for entry in entries[1:]) <= max_bytes
         for entry in entries:
             reader.witness.message(entry.message.channel, entry.seq)
-            reader.place.seq = entry.seq
+            reader.place.advance(entry.seq)
 
     def enter(self, channels: tuple[str, ...], place: Place, owed: dict[str, int]) -> None:
         """Keep a reader, and judge the gaps that it begins with."""

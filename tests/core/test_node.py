@@ -9,10 +9,11 @@ import pytest
 
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.core import hub as hub_module
 from oncecast.core import node as node_module
-from oncecast.core.log import Place
+from oncecast.core import pages as pages_module
+from oncecast.core import replay as replay_module
 from oncecast.core.node import ChannelPolicy, Node, Poll
+from oncecast.core.place import Place, resolve
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Message, Reason, Receipt, Retention, Start, StartKind
@@ -126,7 +127,7 @@ def test_what_is_published_reaches_subscribers_at_the_end_of_the_turn() -> None:
     subscription, place = bench.subscribe("a", LATEST, sink)
     bench.publish("a")
     bench.publish("a")
-    assert (Cursor("e", 0), [], []) == (place.told, place.gaps, sink.blocks)
+    assert (Cursor("e", 0), [], []) == (place.announced, place.gaps, sink.blocks)
     bench.turns.run_all()
     assert [b"1 2 "] == sink.blocks
     bench.node.hub.detach(subscription)
@@ -511,7 +512,7 @@ def test_a_cursor_of_another_node_waits_until_this_one_is_there() -> None:
     sink, subscription = late.subscribe("a", after(Cursor("e", 3)))
     nowhere, _ = late.subscribe("a", after(Cursor("e", 99)))
     late.settle()
-    assert (State.CATCHING_UP, [3]) == (subscription.state, [place.told.seq for place in sink.places])
+    assert (State.CATCHING_UP, [3]) == (subscription.state, [place.announced.seq for place in sink.places])
     assert [Reason.UNKNOWN] == [gap.reason for gap in nowhere.places[0].gaps]
     late.broker.fetch(2)
     late.broker.arrive()
@@ -528,9 +529,9 @@ def test_who_is_ahead_may_leave() -> None:
     late.append("aaaa")
     _, subscription = late.subscribe("a", after(Cursor("e", 3)))
     late.settle()
-    assert [subscription] == list(late.node.hub._ahead)
+    assert [subscription] == late.node.hub._replay._waits.owners()
     late.node.hub.detach(subscription)
-    assert [] == list(late.node.hub._ahead)
+    assert [] == late.node.hub._replay._waits.owners()
 
 
 def test_a_skip_sends_everybody_to_the_history() -> None:
@@ -581,25 +582,27 @@ def test_those_at_one_place_share_a_page() -> None:
 
 def test_reads_are_bounded_and_everybody_gets_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """At most so many pages are asked for or held, whoever else comes, leaves or blocks, and answers in a burst."""
-    monkeypatch.setattr(hub_module, "PAGES_FOUND", 2)
-    monkeypatch.setattr(hub_module, "PAGES_PER_TURN", 2)
+    monkeypatch.setattr(pages_module, "PAGES_FOUND", 2)
+    monkeypatch.setattr(replay_module, "PAGES_PER_TURN", 2)
     late = Late("a" * 12)
     clients = [late.subscribe("a", after(Cursor("e", n))) for n in range(10)]
     hub = late.node.hub
+    pages = hub._replay._history
+    assert pages is not None
     late.turns.run_all()
-    assert (2, 8) == (len(late.broker.reads), len(hub._later))
+    assert (2, 8) == (len(late.broker.reads), len(pages._later))
     hub.detach(clients[9][1])
     hub.block([clients[8][1]])
-    assert 7 == len(hub._later)
+    assert 6 == len(pages._later)
     while late.broker.reads:
         while late.broker.reads:  # all of them before the loop turns once
             late.broker.answer()
-            assert len(hub._asked) + len(hub._found) <= 2
+            assert len(pages._asked) + len(pages._found) <= 2
         late.turns.run_all()
     hub.unblock([clients[8][1]])
     late.settle()
     assert [list(range(n + 1, 13)) for n in range(9)] == [sink.seqs for sink, _ in clients[:9]]
-    assert ({}, {}, {}) == (hub._found, hub._kept, hub._later)
+    assert ({}, {}, {}) == (pages._found, pages._kept, pages._later)
 
 
 def test_what_the_history_is_encoded_to_is_not_counted() -> None:
@@ -681,6 +684,6 @@ def test_a_cursor_from_a_hole_is_of_a_lost_end() -> None:
     )
     run_now(node.start())
     for seq, reasons in ((1, []), (2, [Reason.UNKNOWN]), (10, [Reason.UNKNOWN]), (11, [])):
-        place = node.log.resolve(("a",), after(Cursor("e", seq)))
+        place = resolve(node.log, ("a",), after(Cursor("e", seq)))
         assert reasons == [gap.reason for gap in place.gaps]
         assert (1 if reasons else seq) == place.seq

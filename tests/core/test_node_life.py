@@ -8,8 +8,8 @@ import pytest
 
 from oncecast.brokers.base import ANSWER_SECONDS, Done, Outcome, Sink
 from oncecast.core import waiting as waiting_module
-from oncecast.core.log import Place
 from oncecast.core.node import AWAY_SECONDS, ChannelPolicy, Node, Poll
+from oncecast.core.place import Place
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.core.wants import UNWANT_SECONDS
 from oncecast.errors import Refusal, UsageError
@@ -198,9 +198,9 @@ def test_a_node_that_has_failed_refuses_everything() -> None:
 def test_a_turn_that_fails_fails_the_node(caplog: pytest.LogCaptureFixture) -> None:
     """A defect in the fan-out is not left to the loop, which would go on in silence."""
     bench = Bench()
-    bench.node.hub._catch_up = None  # type: ignore[method-assign,assignment]
+    bench.node.hub._replay = None  # type: ignore[assignment]
     bench.publish("a")
-    assert "the delivery of messages has failed: TypeError" in (bench.node.failed or "")
+    assert "the delivery of messages has failed: AttributeError" in (bench.node.failed or "")
 
 
 # -- away and back
@@ -357,7 +357,7 @@ def everywhere(bench: Bench) -> dict[str, tuple[Listener, Subscription]]:
     bench.node.hub.block([found["blocked"][1]])
     found["asked"] = bench.subscribe("a", after(1))  # behind the window: it waits for a page
     found["ahead"] = bench.subscribe("a", after(5))
-    bench.node.hub._ahead[found["ahead"][1]] = None
+    bench.node.hub._replay._wait_for(found["ahead"][1], 6)
     found["looked up"] = bench.subscribe("a", Start(StartKind.LAST, number=4))
     return found
 
@@ -553,7 +553,7 @@ def test_a_confirmation_that_comes_too_late_is_dropped() -> None:
     bench = Bench(at_once=False, only_wanted=True)
     _, subscription = bench.subscribe("a")
     bench.node.hub.detach(subscription)
-    assert {} == bench.node.hub._unconfirmed
+    assert {} == bench.node.hub._replay._unconfirmed
     bench.clock.advance(UNWANT_SECONDS)
     bench.node.tick()
     bench.broker.confirm("a")

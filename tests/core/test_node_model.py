@@ -15,9 +15,11 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from oncecast.core import hub as hub_module
-from oncecast.core.log import ENTRY_BYTES, Place, hold_until_last
+from oncecast.core import pages as pages_module
+from oncecast.core import replay as replay_module
+from oncecast.core.entry import ENTRY_BYTES
 from oncecast.core.node import ChannelPolicy, Node, Poll
+from oncecast.core.place import Place, chain_gaps
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Kind, Message, Reason, Retention, Start, StartKind
@@ -70,14 +72,14 @@ class Client:
         """Take the place, and the gaps that it implies."""
         assert not self.closed
         assert self.witness is None
-        self.cursor = place.told
+        self.cursor = place.announced
         if self.subscription is None:  # from memory
             channels, known = self.machine.entering, self.machine.node.log.head
         else:
             channels, known = self.subscription.channels, self.machine.broker.head
         owed = {name: self.machine.owed(name, self.start, place, known) for name in channels}
         self.witness = Witness(self.machine.ledger, owed)
-        for gap in hold_until_last(place.gaps, place.told):
+        for gap in chain_gaps(place.gaps, place.announced):
             if gap.reason is Reason.EPOCH:
                 self.anew.add(gap.channel)
                 self.cursor = gap.cursor
@@ -163,8 +165,10 @@ class NodeMachine(RuleBasedStateMachine):
     ) -> None:
         """Small windows and pages, so that every bound is met often; and some log from before, perhaps with a hole."""
         self.patch = pytest.MonkeyPatch()
-        for name, value in (("PAGE_MESSAGES", page), ("PAGES_PER_TURN", pages), ("PAGES_FOUND", found)):
-            self.patch.setattr(hub_module, name, value)
+        self.patch.setattr(replay_module, "PAGE_MESSAGES", page)
+        self.patch.setattr(pages_module, "PAGE_MESSAGES", page)
+        self.patch.setattr(replay_module, "PAGES_PER_TURN", pages)
+        self.patch.setattr(pages_module, "PAGES_FOUND", found)
         self.clock = FakeClock()
         self.turns = Turns()
         self.broker = HistoryBroker("e", self.clock.wall, at_once=False, recent=recent)
@@ -186,7 +190,7 @@ class NodeMachine(RuleBasedStateMachine):
             schedule=self.turns.schedule,
         )
         run_now(self.node.start())
-        self.node.hub._on_fault = self.fault
+        self.node.hub._delivery._on_fault = self.fault
         self.node.on_failure = self.failure
 
     def fault(self, error: Exception) -> None:
@@ -223,11 +227,11 @@ class NodeMachine(RuleBasedStateMachine):
                 # What has not been handed over yet is as new as it gets: it counts as younger.
                 return max(place.seq, min([*younger, known + 1]) - 1)
             case StartKind.EARLIEST | StartKind.LAST:
-                trimmed = place.forgiven.get(channel, 0)
-                assert trimmed <= max(self.broker.mark(channel).seq, place.seq)
+                trimmed = place.reported.get(channel, 0)
+                assert trimmed <= max(self.broker.mark(channel).seq, place.seq, *place.floors)
                 return max(place.seq, trimmed)
             case _:
-                return place.seq if place.gaps and place.gaps[0].reason is not Reason.EXPIRED else place.told.seq
+                return place.seq if place.gaps and place.gaps[0].reason is not Reason.EXPIRED else place.announced.seq
 
     def enter(self, channels: tuple[str, ...], start: Start, room: int) -> None:
         """Subscribe."""
@@ -416,20 +420,22 @@ class NodeMachine(RuleBasedStateMachine):
         subscriptions = [client.subscription for client in self.clients if not client.closed]
         assert len(subscriptions) == hub.subscriptions
         live = {s for s in subscriptions if s and s.state is State.LIVE}
-        listening = [[a] if isinstance(a, Subscription) else a.members() for a in hub._audiences.values()]
+        listening = [[a] if isinstance(a, Subscription) else a.members() for a in hub._audiences.of.values()]
         assert live == {s for members in listening for s in members}
-        waiting = {s for asked in hub._asked.values() for s in asked} | {*hub._ahead, *hub._later}
+        replay, pages = hub._replay, hub._replay._history
+        assert pages is not None
+        waiting = {*replay._queue, *replay._waits.owners(), *pages._asking, *pages._later}
         for client in self.clients:
             subscription = client.subscription
             if client.closed or subscription is None:
                 continue
             assert (subscription.place is None) == (subscription.state is State.LIVE or client.witness is None)
             if subscription.state is State.CATCHING_UP and subscription.place is not None:
-                assert subscription.queued or subscription in waiting
+                assert subscription in waiting
             if subscription.state is State.BLOCKED:
                 assert client.full
-        assert len(hub._behind) == len(set(hub._behind))
-        assert len(hub._asked) + len(hub._found) <= hub_module.PAGES_FOUND
+        assert set(pages._kept) <= set(replay._queue)
+        assert len(pages._asked) + len(pages._found) <= pages_module.PAGES_FOUND
 
     @invariant()
     def counts_what_it_holds(self) -> None:

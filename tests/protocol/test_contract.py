@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from oncecast.brokers.base import Done
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.core.hub import PAGE_BYTES
+from oncecast.core.pages import PAGE_BYTES
 from oncecast.message import Draft
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from oncecast.core.place import resolve
 from oncecast.core.subscription import Lag
 from oncecast.errors import Refusal
 from oncecast.message import Retention
@@ -155,7 +156,9 @@ def test_what_expires_while_it_waits_is_a_gap(rig: Any) -> None:
 def test_the_hub_can_tell_it_of_a_gap_or_refuse_it(rig: Any) -> None:
     """Both end the wait: one with what the log says, the other with the error; only the first counts."""
     poll = Poll(rig, "after=latest&wait=25")
-    gap = rig.node.log.resolve(("c",), parse_query("after=other-1").start).gaps[0]
+    start = parse_query("after=other-1").start
+    assert start is not None
+    gap = resolve(rig.node.log, ("c",), start).gaps[0]
     poll.poll.gap(gap)
     refusal = Refusal("slow", "too slow")
     poll.poll.refuse(refusal)

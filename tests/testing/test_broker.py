@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -276,6 +277,11 @@ class LastIsFirst(Fresh):
         return super().find(channels, EARLIEST if start.kind is StartKind.LAST else start, limit, max_bytes)
 
 
+class FloorsAreIgnored(Fresh):
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        return super().find(channels, dataclasses.replace(start, floors=()), limit, max_bytes)
+
+
 class SinceIsLatest(Fresh):
     def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         return super().find(channels, LATEST if start.kind is StartKind.SINCE else start, limit, max_bytes)
@@ -368,6 +374,7 @@ HOLDS_LATER = ("opens_where_it_stands", "keeps_the_order", "numbers_what_it_appe
         (NothingFits, "bounds_a_page_by_bytes"),
         (ReadsTooFar, "bounds_a_page_by_bytes"),
         (LastIsFirst, "finds_every_start"),
+        (FloorsAreIgnored, "finds_every_start"),
         (SinceIsLatest, "finds_every_start"),
         (OpensWithHoles, "opens_where_it_stands"),
         (OpensTurned, "opens_where_it_stands"),

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.core.log import Entry
+from oncecast.core.entry import Entry
 from oncecast.message import Draft, Mark
 from oncecast.server.settings import Limits, Settings
 from oncecast.testing import transport, transport_faults

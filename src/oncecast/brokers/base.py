@@ -186,7 +186,8 @@ class Broker(Protocol):
 
         The page has at most `limit` messages, which may be 0, and only as many as fit in `max_bytes` of data, but then
         at least one. A cursor's epoch has been checked: only its `seq` counts. `last=N` means the N newest messages of
-        each channel, and the page has no older ones.
+        each channel, and the page has no older ones. With `start.floors`, the page has of each channel only messages
+        above its floor.
         """
         ...
 

@@ -20,8 +20,10 @@ import msgspec
 from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening, Read
 from ..errors import Refusal, UsageError
 from ..message import Cursor, Draft, Gap, Message, Page, Reason, Retention, Start, StartKind
+from .entry import Encoding, Entry, loose_entry
 from .hub import Hub
-from .log import Encoding, Entry, Log, Place, loose_entry
+from .log import Log
+from .place import Place, above_floors, locate, pass_gaps, place_of
 from .subscription import Format, Lag, Sink, State, Subscription
 from .waiting import HeldPublishes, OpenReads
 from .wants import Wants
@@ -125,6 +127,7 @@ class Node:
         self.log.trim(now)
         self.held.expire(now)
         self._reads.expire(now)
+        self.hub.tick(now)
         if self._wants is not None:
             for channel in self._wants.expire(now):
                 self.log.unwant(channel)
@@ -156,13 +159,13 @@ class Node:
             done(self._refusal)
             return
         asked = _Asked(channels, start, limit, done)
-        place = self.log.locate(channels, start)
+        place = locate(self.log, channels, start)
         if place is None:
             self._read_poll(asked, start, None)
-        elif not self._history or self.log.covers(channels, place.seq):
+        elif not self._history or self.log.covers(channels, place.seq, place.floors):
             done(self._poll(channels, place, limit))
         else:
-            self._read_poll(asked, Start(StartKind.CURSOR, self.log.cursor(place.seq)), place)
+            self._read_poll(asked, Start(StartKind.CURSOR, self.log.cursor(place.seq), floors=place.floors), place)
 
     def subscribe(
         self,
@@ -175,14 +178,14 @@ class Node:
     ) -> Subscription:
         """Attach a subscription at a start, and return it.
 
-        `attached` is called once, with its place, before the hub writes to the sink: it announces `place.told` and then
+        `attached` is called once, with its place, before the hub writes to the sink: it sends `place.announced`, then
         `place.gaps`. That is before this returns, except where the start has to be looked up in the broker's history;
         and not at all if the subscription ends first, or the sink is told why it can't begin (`refuse`). Raises
         `Refusal` where that is known at once.
         """
         if self._refusal is not None:
             raise self._refusal
-        place = self.log.locate(channels, start)
+        place = locate(self.log, channels, start)
         subscription = Subscription(channels, format, sink, place, self._lag(channels), descriptor)
         self.hub.attach(subscription)
         if place is not None:
@@ -281,7 +284,7 @@ class Node:
             self.fail(f"the delivery of messages has failed: {error!r}")
 
     def _poll(self, channels: tuple[str, ...], place: Place, limit: int) -> Poll:
-        entries = self.log.read_after(channels, place.seq, limit, POLL_BYTES)
+        entries = self.log.read_after(channels, place.seq, limit, POLL_BYTES, place.floors)
         cut = bool(entries) and entries[-1].seq < self.log.newest(channels)
         # Where nothing is left behind, the cursor goes to the head: the fresher it is, the later it expires.
         seq = entries[-1].seq if cut else max(place.seq, self.log.head)
@@ -299,12 +302,13 @@ class Node:
             self.poll(asked.channels, asked.start, asked.limit, asked.done)
             return
         if self.hub.is_ahead(page):
-            self.hub.once_further(partial(self._read_again, asked, start, place, life))
+            self.hub.wait_for(page, partial(self._read_again, asked, start, place, life), asked.done)
             return
-        self.log.heed(page)
-        place = place or self.log.place_of(asked.channels, start, page)
-        gaps = place.gaps + self.log.gaps(asked.channels, place, Reason.EXPIRED, page)
-        entries = [loose_entry(message) for message in page.messages]
+        self.log.drop_trimmed(page)
+        place = place or place_of(self.log, asked.channels, start, page)
+        above = above_floors(page, asked.channels, place.floors)
+        gaps = place.gaps + pass_gaps(self.log, asked.channels, place, Reason.EXPIRED, above)
+        entries = [loose_entry(message) for message in above.messages]
         asked.done(Poll(entries, self.log.cursor(max(place.seq, page.upto)), gaps))
 
     def _read_again(self, asked: _Asked, start: Start, place: Place | None, life: int) -> None:
@@ -340,15 +344,17 @@ class Node:
             return
         place: Place | None
         if life == self.log.life:
-            place = self.log.place_of(subscription.channels, start, page)
-        elif (place := self.log.locate(subscription.channels, start)) is None:
+            place = place_of(self.log, subscription.channels, start, page)
+        elif (place := locate(self.log, subscription.channels, start)) is None:
             self._look_up(subscription, start, attached, refuse)
             return
         attached(place)
         self.hub.place(subscription, place)
 
-    def _read_page(self, channels: tuple[str, ...], seq: int, limit: int, max_bytes: int, done: Read) -> None:
-        self._read(channels, Start(StartKind.CURSOR, self.log.cursor(seq)), limit, max_bytes, done)
+    def _read_page(
+        self, channels: tuple[str, ...], seq: int, floors: tuple[int, ...], limit: int, max_bytes: int, done: Read
+    ) -> None:
+        self._read(channels, Start(StartKind.CURSOR, self.log.cursor(seq), floors=floors), limit, max_bytes, done)
 
     def _read(self, channels: tuple[str, ...], start: Start, limit: int, max_bytes: int, done: Read) -> None:
         if not self._history:

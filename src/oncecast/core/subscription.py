@@ -1,21 +1,23 @@
-"""What the hub serves: a subscription, its states and legal moves, the contract of its format and its sink, and the
-audience of a channel.
+"""What the hub serves: a subscription, its states and the events that move it, and the contracts of format and sink.
 
-To add a policy for readers that lag, add it to `Lag` and to `Hub.unblock`; a state goes into `State` and `MOVES`.
+To add a policy for subscribers that read too slowly, add it to `Lag` and to `Hub.unblock`. A state or an event goes
+into its enum and into `MOVES`.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Protocol
 
 from ..errors import Refusal
 from ..message import Gap
-from .log import Encoding, Place
+from .entry import Encoding
+from .place import Place
 
 
 class Lag(enum.StrEnum):
-    """What a channel does with a subscriber that reads too slowly."""
+    """What a channel does with a subscriber that has been live and then reads too slowly."""
 
     RESUME = "resume"  # read on from its place; past the retention, a gap
     LATEST = "latest"  # skip to the newest message: for values of which only the last counts
@@ -31,27 +33,37 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-MOVES: dict[State, frozenset[State]] = {
-    State.CATCHING_UP: frozenset({State.LIVE, State.BLOCKED, State.CLOSED}),
-    State.LIVE: frozenset({State.BLOCKED, State.CLOSED}),
-    State.BLOCKED: frozenset({State.CATCHING_UP, State.CLOSED}),
-    State.CLOSED: frozenset(),
+class Event(enum.Enum):
+    """What moves a subscription from one state to another."""
+
+    CAUGHT_UP = "caught up"  # it has read everything up to the head
+    SKIPPED = "skipped"  # the broker went on without handing everything over
+    FILLED = "filled"  # its sink is full
+    DRAINED = "drained"  # its sink takes bytes again
+    ENDED = "ended"  # its subscriber left, or was refused
+
+
+MOVES: Mapping[State, Mapping[Event, State]] = {
+    State.CATCHING_UP: {Event.CAUGHT_UP: State.LIVE, Event.FILLED: State.BLOCKED, Event.ENDED: State.CLOSED},
+    State.LIVE: {Event.SKIPPED: State.CATCHING_UP, Event.FILLED: State.BLOCKED, Event.ENDED: State.CLOSED},
+    State.BLOCKED: {Event.DRAINED: State.CATCHING_UP, Event.ENDED: State.CLOSED},
+    State.CLOSED: {},
 }
 
 
 class Format(Encoding, Protocol):
-    """One wire format: how a message looks, and a block of them."""
+    """One wire format: how a message looks, and a block of messages."""
 
     def block(self, parts: list[bytes]) -> bytes:
-        """Join encoded messages to what goes out in one write."""
+        """Join encoded messages to the bytes of one write."""
         ...
 
 
 class Sink(Protocol):
-    """Where a subscription's bytes go. `write` never raises, and may call `Hub.block` before it returns."""
+    """Where a subscription's bytes go. `write` never raises, and may call any method of the hub before it returns."""
 
     def write(self, block: bytes, /) -> None:
-        """Send the bytes; past what the sink can hold, keep them and block."""
+        """Send the bytes. Past what the sink can hold, keep them and call `Hub.block`."""
         ...
 
     def gap(self, gap: Gap, /) -> None:
@@ -59,18 +71,18 @@ class Sink(Protocol):
         ...
 
     def refuse(self, refusal: Refusal, /) -> None:
-        """Tell the subscriber why, and close."""
+        """Tell the subscriber why it can't go on, and close."""
         ...
 
 
 class Subscription:
     """A set of channels that one sink listens to in one format, and its place in the log.
 
-    `descriptor` is that of the sink's socket, where it may be written to directly while the subscription is live; what
+    `descriptor` is that of the sink's socket, if the hub may write to it directly while the subscription is live. What
     the socket does not take goes to `sink.write`.
     """
 
-    __slots__ = ("alone", "channels", "descriptor", "format", "lag", "lagging", "place", "queued", "sink", "state")
+    __slots__ = ("alone", "channels", "descriptor", "format", "lag", "place", "sink", "state", "was_live")
 
     def __init__(
         self,
@@ -85,77 +97,26 @@ class Subscription:
         self.format = format
         self.sink = sink
         self.descriptor = descriptor
-        # None while LIVE, when the hub's `flushed` is its place, and before its start has been looked up.
+        # None while LIVE, when the hub's `flushed` is its place, and until its start has been looked up.
         self.place = place
         self.lag = lag
         self.alone = len(channels) == 1  # one channel, and nothing else goes to its sink
-        self.lagging = False  # it was live or blocked before, so what it misses from now on it misses by being slow
-        self.queued = False  # it stands in the hub's catch-up queue
+        # It has been live, and nothing but its own reading has kept it behind since. Only then is it too slow: one that
+        # reads a backlog fills its socket too, however fast it reads.
+        self.was_live = False
         self.state = State.CATCHING_UP
 
     def behind(self) -> bool:
         """Whether it has a backlog to read."""
         return self.state is State.CATCHING_UP and self.place is not None
 
-    def move(self, state: State) -> None:
-        """Go to a state that the table allows."""
-        if state not in MOVES[self.state]:
-            raise AssertionError(f"a subscription can't go from {self.state.value} to {state.value}")
+    def replaying(self) -> bool:
+        """Whether it reads a backlog that it does not owe to its own slowness."""
+        return self.place is not None and not self.was_live
+
+    def move(self, event: Event) -> None:
+        """Go to the state that the event leads to. Raises `AssertionError` where the table has none."""
+        state = MOVES[self.state].get(event)
+        if state is None:
+            raise AssertionError(f"a subscription that is {self.state.value} can't be {event.value}")
         self.state = state
-
-
-class Group:
-    """The live subscriptions of one channel and format whose sink gets nothing else: by socket, or by sink."""
-
-    __slots__ = ("descriptors", "sinks")
-
-    def __init__(self) -> None:
-        self.descriptors: dict[Subscription, int] = {}
-        self.sinks: dict[Subscription, None] = {}
-
-    def __len__(self) -> int:
-        return len(self.descriptors) + len(self.sinks)
-
-
-class Audience:
-    """The live subscriptions of one channel: those whose sink gets nothing else, by format, and the others."""
-
-    __slots__ = ("alone", "gathered")
-
-    def __init__(self) -> None:
-        self.alone: dict[Format, Group] = {}
-        self.gathered: dict[Subscription, None] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.alone or self.gathered)
-
-    def members(self) -> list[Subscription]:
-        """Return all of them."""
-        alone = [subscription for group in self.alone.values() for subscription in (*group.descriptors, *group.sinks)]
-        return [*alone, *self.gathered]
-
-    def add(self, subscription: Subscription) -> None:
-        """Let a subscription hear."""
-        if not subscription.alone:
-            self.gathered[subscription] = None
-            return
-        group = self.alone.get(subscription.format)
-        if group is None:
-            group = self.alone[subscription.format] = Group()
-        if subscription.descriptor is not None:
-            group.descriptors[subscription] = subscription.descriptor
-        else:
-            group.sinks[subscription] = None
-
-    def remove(self, subscription: Subscription) -> None:
-        """Let it hear no more."""
-        if not subscription.alone:
-            del self.gathered[subscription]
-            return
-        group = self.alone[subscription.format]
-        if subscription.descriptor is not None:
-            del group.descriptors[subscription]
-        else:
-            del group.sinks[subscription]
-        if not group:
-            del self.alone[subscription.format]

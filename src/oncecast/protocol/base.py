@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ..core.log import Entry
+from ..core.entry import Entry
 from ..core.node import Node, Poll
 from ..errors import Refusal
 from ..message import EARLIEST, LATEST, Cursor, Gap, Message, Start, StartKind, check_channel

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
-from ..core.log import Place, hold_until_last
 from ..core.node import Node
+from ..core.place import Place, chain_gaps
 from ..errors import Refusal
 from ..message import GAP_EVENT, LATEST, Cursor, Gap, Kind, Message, Start
 from ..wire import envelope, http1, sse
@@ -111,8 +111,8 @@ class SseStream:
 
         def attached(place: Place) -> None:
             nonlocal first
-            gaps = map(self._format.gap, hold_until_last(place.gaps, place.told))
-            link.write(first + self._format.opening(place.told) + b"".join(gaps))
+            gaps = map(self._format.gap, chain_gaps(place.gaps, place.announced))
+            link.write(first + self._format.opening(place.announced) + b"".join(gaps))
             first = b""
 
         self._subscription = node.subscribe(channels, start, self, self._format, attached, link.descriptor)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..core.log import Place
 from ..core.node import Node
+from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import Gap, Message, Start

@@ -17,8 +17,8 @@ from typing import assert_never
 import msgspec
 
 from ..brokers.base import Outcome
-from ..core.log import Place
 from ..core.node import Node
+from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import LATEST, Cursor, Draft, Gap, Kind, Start, check_channel
@@ -319,7 +319,7 @@ class V1Socket(_Socket):
 
     def _subscribe(self, channel: str, start: Start, ref: str | int | None) -> None:
         def attached(place: Place) -> None:
-            self._say("subscribed", channel=channel, cursor=str(place.told), ref=ref)
+            self._say("subscribed", channel=channel, cursor=str(place.announced), ref=ref)
             for gap in place.gaps:
                 self.gap(gap)
 

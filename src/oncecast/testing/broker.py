@@ -19,7 +19,7 @@ plugin; a failed one raises `BrokerFailed`, whose text is the clause.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..brokers.base import Broker, Opening, Outcome
 from ..errors import OncecastError, Refusal
@@ -417,6 +417,10 @@ def finds_every_start(bench: Bench) -> None:
                 if start.kind is StartKind.LAST:
                     floors = {name: min(seqs, default=head + 1) - 1 for name, seqs in newest.items()}
                     expect(dict(page.floors) == floors, "`last` has the floor of each channel", page)
+                    above = tuple(page.floors[name] for name in channels)
+                    again = bench.page(channels, replace(bench.after(page.after), floors=above))
+                    assert again is not None
+                    expect(again.messages == kept, "a read with floors leaves out what is not above them", again)
             after = kept[0].seq - 1 if kept else head
             expect((page.after, page.messages) == (after, kept), f"`{start.kind.value}` begins where it says", page)
         for time in {0.0, *(m.time for m in bench.messages), bench.messages[-1].time + 1}:

@@ -235,6 +235,8 @@ class HistoryBroker:
             case StartKind.CURSOR:
                 assert start.cursor is not None
                 after = min(start.cursor.seq, self.head)
+                above = dict(zip(channels, start.floors, strict=False))
+                kept = [message for message in kept if message.seq > above.get(message.channel, 0)]
             case StartKind.LATEST:
                 after = self.head
             case StartKind.EARLIEST:

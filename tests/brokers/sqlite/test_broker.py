@@ -23,6 +23,7 @@ from oncecast.brokers.sqlite import store as sqlite_store
 from oncecast.brokers.sqlite.broker import SqliteBroker
 from oncecast.brokers.sqlite.peers import Peers
 from oncecast.core.log import Log
+from oncecast.core.place import locate
 from oncecast.errors import ConfigurationError, Refusal, UsageError
 from oncecast.message import EARLIEST, Cursor, Draft, Kind, Message, Page, Reason, Receipt, Retention, Start, StartKind
 from oncecast.testing.broker import CHECKS, Bench, Lab, check_broker
@@ -469,7 +470,7 @@ def reasons(rig: Rig, bench: Bench, cursor: int) -> list[Reason]:
         holes=opening.holes,
     )
     log.head = opening.head
-    place = log.locate(("a",), Start(StartKind.CURSOR, Cursor("life", cursor)))
+    place = locate(log, ("a",), Start(StartKind.CURSOR, Cursor("life", cursor)))
     assert place is not None
     return [gap.reason for gap in place.gaps]
 

@@ -262,7 +262,8 @@ class Store:
                 after = min(floors.values(), default=head)
             else:
                 after = self._place(ids, start, head, marks)
-            from_ = {channel: max(after, floors.get(name, 0)) for name, channel in ids.items()}
+            above = floors or dict(zip(channels, start.floors, strict=False))
+            from_ = {channel: max(after, above.get(name, 0)) for name, channel in ids.items()}
             messages, more = self._page(from_, limit, max_bytes)
         upto = (messages[-1].seq if messages else after) if more else max(head, after)
         return Page(after, messages, upto if limit else after, marks, floors)

@@ -1,0 +1,142 @@
+"""Blocks of bytes, and the calls of sinks.
+
+Invariants
+* An exception that a sink or a format raises is reported, and keeps nothing from the other subscribers.
+* While a delivery runs, a subscription that has ended is not written to, and one whose sink is full gets its block by
+  way of the sink: its socket may hold unsent bytes, and its descriptor may be another connection's by now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ..errors import Refusal
+from ..message import Gap
+from .entry import Entry
+from .log import Log
+from .subscription import Format, State, Subscription
+
+LIVE = State.LIVE  # a global name: looking the member up on its class costs more than the comparison
+
+Write = tuple[Subscription, bytes]  # a block, and the subscription that it goes to
+Sending = tuple[Subscription, int, bytes]  # the same, with the descriptor of its socket
+Send = Callable[[int, bytes], int]  # as `os.write`: how many bytes the descriptor took, or OSError
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the hub has done since it began."""
+
+    messages: int = 0
+    deliveries: int = 0
+    gaps: int = 0
+    blocked: int = 0
+    pages: int = 0  # read from the history
+
+
+class Delivery:
+    """Makes blocks and hands them to sinks and sockets.
+
+    `running` is True while the live subscriptions are written to. `full` has the subscriptions whose sink has filled up
+    meanwhile, and whether that makes them slow. `disturbed` is set once one of them has ended or has filled up.
+    `skipped` has those that were not written to, as the write of another had ended them.
+    """
+
+    __slots__ = ("_log", "_on_fault", "_send", "counters", "disturbed", "full", "running", "skipped")
+
+    def __init__(self, log: Log, on_fault: Callable[[Exception], None], send: Send) -> None:
+        self.counters = Counters()
+        self.running = False
+        self.disturbed = False
+        self.full: dict[Subscription, bool] = {}
+        self.skipped: list[Subscription] = []
+        self._log = log
+        self._on_fault = on_fault
+        self._send = send
+
+    def block_of(self, entries: list[Entry], format_: Format) -> bytes:
+        """Return the bytes of entries in a format. A message that can't be encoded is left out."""
+        encode = self._log.encode
+        try:
+            return format_.block([encode(entry, format_) for entry in entries])
+        except Exception as error:  # noqa: BLE001 - one damaged message must not keep the others from the subscribers
+            if len(entries) == 1:
+                self._on_fault(error)
+                return b""
+        return b"".join(self.block_of([entry], format_) for entry in entries)
+
+    def send_all(self, sends: Iterable[Sending]) -> None:
+        """Send blocks to the sockets of live subscriptions. Bytes that a socket does not take go to its sink."""
+        # This loop is where a fan-out spends its time: a system call for each socket, and as little else as can be.
+        # Code of sinks runs in `write` alone, so what it may have changed is looked at only after that.
+        send = self._send
+        rest = iter(sends)
+        while not self.disturbed:
+            try:
+                for subscription, descriptor, block in rest:
+                    sent = send(descriptor, block)
+                    if sent != len(block):
+                        self.write(subscription, block[sent:])
+                        break
+                else:
+                    return
+            except OSError:  # full, or broken: its sink finds out which
+                self.write(subscription, block)
+        self._send_checked(rest)
+
+    def write_all(self, writes: Iterable[Write]) -> None:
+        """Hand blocks to the sinks of live subscriptions."""
+        rest = iter(writes)
+        while True:
+            try:
+                for subscription, block in rest:
+                    if subscription.state is LIVE:
+                        subscription.sink.write(block)
+                    else:
+                        self.skipped.append(subscription)
+                return
+            except Exception as error:  # noqa: BLE001 - see the invariant
+                self._on_fault(error)
+
+    def write(self, subscription: Subscription, block: bytes) -> None:
+        """Hand a block to a sink."""
+        try:
+            subscription.sink.write(block)
+        except Exception as error:  # noqa: BLE001 - see the invariant
+            self._on_fault(error)
+
+    def gap(self, subscription: Subscription, gap: Gap) -> None:
+        """Tell a subscription what it has missed, unless it has ended."""
+        if subscription.state is State.CLOSED:
+            return
+        self.counters.gaps += 1
+        try:
+            subscription.sink.gap(gap)
+        except Exception as error:  # noqa: BLE001 - see the invariant
+            self._on_fault(error)
+
+    def refuse(self, subscription: Subscription, refusal: Refusal) -> None:
+        """Tell a subscription why it can't go on, unless it has ended."""
+        if subscription.state is State.CLOSED:
+            return
+        try:
+            subscription.sink.refuse(refusal)
+        except Exception as error:  # noqa: BLE001 - see the invariant
+            self._on_fault(error)
+
+    def _send_checked(self, sends: Iterator[Sending]) -> None:
+        send, full = self._send, self.full
+        for subscription, descriptor, block in sends:
+            if subscription.state is not LIVE:
+                self.skipped.append(subscription)
+                continue
+            if subscription in full:
+                self.write(subscription, block)
+                continue
+            try:
+                sent = send(descriptor, block)
+            except OSError:
+                sent = 0
+            if sent != len(block):
+                self.write(subscription, block[sent:])
