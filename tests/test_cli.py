@@ -28,6 +28,7 @@ from oncecast.cli.commands import commands
 from oncecast.client.ladder import Ladder
 from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import ConfigurationError
+from oncecast.server.brokers import BUILDERS
 from oncecast.server.config import example_file
 from oncecast.server.settings import DEFAULT_BROKER, Settings
 
@@ -239,9 +240,11 @@ def test_serve_that_can_not_start(run: list[Any], error: Exception, expected: st
     [
         ([], "prot = 1", "oncecast.toml: prot is not a setting; did you mean port?"),
         (
-            ["--broker", "redis://h"],
+            ["--broker", "ftp://h"],
             "",
-            "--broker: redis:// is not in this version; use sqlite:///oncecast.db or memory://",
+            "--broker: not a broker's URL: use one of "
+            + ", ".join(f"{name}://" for name in BUILDERS)
+            + ", as in sqlite:///oncecast.db",
         ),
         (["--config", "absent"], "", "absent: cannot be read: No such file or directory"),
     ],

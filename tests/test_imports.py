@@ -61,10 +61,11 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.http1_response", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_client", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1", "wire.http1_head"): "a request begins with its head",
-    ("brokers.sqlite.broker", "brokers.sqlite.peers"): "the broker, and the other processes on its file",
-    ("brokers.sqlite.broker", "brokers.sqlite.store"): "the broker, and what is in its file",
     ("wire.http1", "wire.http1_response"): "one name to import for both directions of a server",
 }
+
+# Pieces that brokers share, beside `brokers.base`.
+SHARED_BY_BROKERS = frozenset({"address", "remote"})
 
 # A concrete broker is chosen where the settings are read, so that everything else holds for every broker.
 BUILDERS_OF_BROKERS = frozenset({"server", "testing"})
@@ -129,12 +130,21 @@ def breach_inside(found: Import) -> str | None:
         return None
     if concrete and found.importer == "brokers":
         return "only the server builds concrete brokers; whoever imports the room would import this one"
+    if source == "brokers" and beside(found.importer, found.imported):
+        return None
     own_base = f"{source}.base"
     if source in OPEN_ROOMS or found.importer == source or found.imported == own_base:
         return None  # a package's __init__ is its room's face: it may show what is inside
     if (found.importer, found.imported) in SIBLINGS:
         return None
     return f"inside {source!r} a module imports only {own_base} (or a pair in SIBLINGS)"
+
+
+def beside(importer: str, imported: str) -> bool:
+    """Return whether a broker imports from its own folder, or a piece that brokers share."""
+    folder = importer.split(".")[1:-1]
+    inside = imported.split(".")[1:]
+    return (bool(folder) and inside[: len(folder)] == folder) or (len(inside) == 1 and inside[0] in SHARED_BY_BROKERS)
 
 
 def breach_outside(found: Import) -> str | None:

@@ -32,6 +32,7 @@ class BrokerServer(ABC):
         self.directory = directory
         self.ports = tuple(ports)
         self.program = program
+        self._process: subprocess.Popen[bytes] | None = None
 
     # -- what a kind says
 
@@ -102,7 +103,7 @@ class BrokerServer(ABC):
         self.data.mkdir(parents=True, exist_ok=True)
         environ = {**os.environ, **self.environment()}
         with (self.directory / "log").open("ab") as log:
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.directory,
                 env=environ,
@@ -179,5 +180,7 @@ class BrokerServer(ABC):
                         os.killpg(pid, signal.SIGKILL)
                     end += seconds
                 time.sleep(0.01)
+            if self._process is not None:
+                self._process.wait()  # or it stays a zombie
         self.ended()
         (self.directory / "pid").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from oncecast import message
 from oncecast.brokers.base import Broker
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.brokers.sqlite.broker import SqliteBroker
@@ -17,7 +18,8 @@ from oncecast.core.subscription import Lag
 from oncecast.errors import ConfigurationError
 from oncecast.message import LATEST, Draft
 from oncecast.protocol.events import sse_format
-from oncecast.server.build import build_app, build_broker, build_node, build_policy
+from oncecast.server.brokers import build_broker
+from oncecast.server.build import build_app, build_node, build_policy
 from oncecast.server.settings import MEMORY, ChannelRule, Limits, Retention, Settings
 from oncecast.testing.driver import run_now
 
@@ -38,7 +40,7 @@ class Nobody:
 def node_of(settings: Settings, schedule: Callable[[Callable[[], None]], object]) -> Node:
     """Return a node for these settings."""
     policy = build_policy(lambda: settings)
-    broker = build_broker(settings, policy)
+    broker = build_broker(settings, lambda channel: policy(channel).retention)
     node = build_node(settings, broker, policy, monotonic=time.monotonic, schedule=schedule)
     if settings.broker == MEMORY:
         run_now(node.start())
@@ -48,7 +50,7 @@ def node_of(settings: Settings, schedule: Callable[[Callable[[], None]], object]
 def broker_of(url: str) -> Broker:
     """Return the broker that a URL names."""
     settings = Settings(broker=url, durability="fsync", retention=Retention(key_seconds=5))
-    return build_broker(settings, build_policy(lambda: settings))
+    return build_broker(settings, lambda channel: message.Retention())
 
 
 def test_the_memory_broker_has_a_new_epoch_each_time() -> None:
@@ -61,8 +63,10 @@ def test_the_memory_broker_has_a_new_epoch_each_time() -> None:
 
 def test_an_unknown_broker_is_a_mistake_in_the_settings() -> None:
     """The error names the setting and what would do."""
-    with pytest.raises(ConfigurationError, match=r"broker: kafka://h .* use sqlite:///oncecast.db"):
-        broker_of("kafka://h")
+    with pytest.raises(
+        ConfigurationError, match=r"broker: ftp:// is not a broker's URL: use one of memory://, sqlite://"
+    ):
+        broker_of("ftp://h")
 
 
 @pytest.mark.parametrize("url, path", [("sqlite:///a/b.db", "a/b.db"), ("sqlite:////var/b.db", "/var/b.db")])

@@ -1,20 +1,14 @@
-"""From settings to a server's parts: the only place that knows the concrete brokers."""
+"""From settings to a server's parts; the broker is `brokers.py`'s."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 from msgspec import structs
 
 from ..brokers.base import Broker
-from ..brokers.memory import MemoryBroker, new_epoch
-from ..brokers.sqlite.broker import SqliteBroker
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
-from ..errors import ConfigurationError
 from ..http.service import Rules
 from ..message import Retention
 from ..policy.origin import Origins
@@ -22,27 +16,9 @@ from ..protocol.base import Settings as TransportSettings
 from .app import App
 from .metrics import measure, render
 from .pages import load_pages
-from .settings import MEMORY, SQLITE, Settings, rule_for
+from .settings import Settings, rule_for
 
 Policy = Callable[[str], ChannelPolicy]
-
-
-def build_broker(settings: Settings, policy: Policy) -> Broker:
-    """Return the broker that the settings name, not started."""
-    epoch = new_epoch(os.urandom(8))
-    key_seconds = settings.retention.key_seconds
-    if settings.broker == MEMORY:
-        return MemoryBroker(epoch, time.time, key_seconds=key_seconds)
-    if settings.broker.startswith(SQLITE):
-        return SqliteBroker(
-            Path(settings.broker.removeprefix(SQLITE)),
-            epoch=epoch,
-            wall=time.time,
-            policy=lambda channel: policy(channel).retention,
-            durability=settings.durability,
-            key_seconds=key_seconds,
-        )
-    raise ConfigurationError(f"broker: {settings.broker} is not one that this version knows: use {SQLITE}oncecast.db")
 
 
 def build_policy(settings: Callable[[], Settings]) -> Policy:

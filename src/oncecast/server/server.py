@@ -19,7 +19,8 @@ from ..brokers.base import Broker
 from ..message import Draft, Kind
 from .accepting import Acceptor
 from .app import App
-from .build import build_app, build_broker, build_node, build_policy, build_rules
+from .brokers import build_broker
+from .build import build_app, build_node, build_policy, build_rules
 from .capacity import own_files, plan
 from .listening import BACKLOG, bind, set_send_timeout
 from .machine import CHANNEL, SECONDS, Machine
@@ -63,7 +64,7 @@ class Server:
         policy = build_policy(lambda: self.settings)
         self.node = build_node(
             settings,
-            broker or build_broker(settings, policy),
+            broker or build_broker(settings, lambda channel: policy(channel).retention),
             policy,
             monotonic=loop.time,
             schedule=loop.call_soon,

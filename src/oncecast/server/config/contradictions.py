@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from ...errors import ConfigurationError
+from ..brokers import BUILDERS
 from ..cores import worker_count
-from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings
+from ..settings import DEFAULT_BROKER, MEMORY, Settings
 
 __all__ = ["check_together"]
-
-_LATER_BROKERS = ("redis", "kafka", "amqp", "nats")
 
 
 def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -40,13 +39,10 @@ def _check_address(settings: Settings, sources: Mapping[str, str]) -> None:
 
 
 def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:
-    scheme = settings.broker.partition(":")[0].lower()
-    if scheme in _LATER_BROKERS:
-        _fail(sources, "broker", f"{scheme}:// is not in this version; use {DEFAULT_BROKER} or {MEMORY}")
-    if settings.broker != MEMORY and not (settings.broker.startswith(SQLITE) and settings.broker != SQLITE):
-        later = ", ".join(f"{name}://" for name in _LATER_BROKERS)
-        known = f"use {SQLITE}FILE or {MEMORY} ({later} are not in this version)"
-        _fail(sources, "broker", f"not a broker URL that is known; {known}")
+    scheme, colon, rest = settings.broker.partition("://")
+    if not colon or scheme not in BUILDERS or (not rest and settings.broker != MEMORY):
+        known = ", ".join(f"{name}://" for name in BUILDERS)
+        _fail(sources, "broker", f"not a broker's URL: use one of {known}, as in {DEFAULT_BROKER}")
     if settings.broker != MEMORY:
         return
     if (count := worker_count(settings.workers)) > 1:

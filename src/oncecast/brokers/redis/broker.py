@@ -1,0 +1,61 @@
+"""The broker on Redis 6.2 and later, and on Valkey: its URL, and what it can do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from ...errors import ConfigurationError
+from ...message import Retention
+from ..address import parse_address
+from ..base import KEY_SECONDS, Capabilities
+from ..remote import GuardedSink, Remote
+
+SCHEMES = {"redis": False, "rediss": True, "redis+sentinel": False, "rediss+sentinel": True}
+PORT = 6379
+OPTIONS = ("prefix", "sentinel_password")
+BATCH_DRAFTS = 200  # in one script: it holds the server for some 2 ms
+BATCH_BYTES = 2 << 20
+
+
+def redis_broker(
+    url: str,
+    *,
+    new_epoch: Callable[[], str],
+    policy: Callable[[str], Retention],
+    key_seconds: float = KEY_SECONDS,
+) -> Remote:
+    """Return the broker at a URL, not started. Raises `ConfigurationError`.
+
+    `new_epoch` names the log if it begins now. `policy` gives a channel's retention by its name.
+    """
+    address = parse_address(url, SCHEMES, PORT, OPTIONS)
+    database = address.path.partition("/")[2] if "sentinel" in address.scheme else address.path
+    if database and not (database.isascii() and database.isdigit() and len(database) < 6):
+        raise ConfigurationError(f"broker: {address}: the path is the number of a database, such as /0")
+    try:
+        from .session import Place, RedisSession
+    except ImportError:
+        raise ConfigurationError("broker: Redis needs its client: pip install 'oncecast[redis]'") from None
+    place = Place()
+    node = os.urandom(8).hex()
+
+    def make(sink: GuardedSink) -> RedisSession:
+        return RedisSession(
+            address,
+            sink,
+            place,
+            node=node,
+            new_epoch=new_epoch,
+            policy=policy,
+            key_seconds=key_seconds,
+            durability="broker",
+        )
+
+    return Remote(
+        make,
+        name=str(address),
+        capabilities=Capabilities("broker", history=True, key_seconds=key_seconds, only_wanted=True),
+        batch_drafts=BATCH_DRAFTS,
+        batch_bytes=BATCH_BYTES,
+    )

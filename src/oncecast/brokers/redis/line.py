@@ -1,0 +1,153 @@
+"""One connection to Redis: commands are sent as they come, answers arrive in the same order.
+
+The connection itself is the library's, with its TLS and its authentication. What it lacks is many commands under way
+at once from one task: each command here is answered by a future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
+
+from ...errors import ConfigurationError
+from ..address import Address
+from ..remote import Lost
+
+CONNECT_SECONDS = 3.0
+
+
+class Line:
+    """A connection that is open. `run` has to run for answers to come."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._out: list[bytes] = []
+        self._some = asyncio.Event()
+
+    def ask(self, *command: bytes | str | int) -> asyncio.Future[Any]:
+        """Send a command. The future has its answer, or raises `Lost` or the library's `ResponseError`."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.append(future)
+        self._out += self._connection.pack_command(*command)
+        self._some.set()
+        return future
+
+    async def run(self) -> None:
+        """Send and receive until the connection is lost."""
+        writer = asyncio.create_task(self._write(), name="oncecast-redis-write")
+        reader = asyncio.create_task(self._read(), name="oncecast-redis-read")
+        try:
+            ended, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            for task in (writer, reader):
+                task.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+            while self._asked:
+                future = self._asked.popleft()
+                if not future.done():
+                    future.set_exception(Lost("its connection was closed"))
+                    future.exception()  # it may be that nobody waits for it any more
+
+    async def _write(self) -> None:
+        while True:
+            if not self._out:
+                self._some.clear()
+                await self._some.wait()
+            out, self._out = self._out, []
+            try:
+                await self._connection.send_packed_command(out, check_health=False)
+            except (redis.exceptions.RedisError, OSError) as error:
+                raise lost(error) from None
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                answer = await self._connection.read_response(disable_decoding=True)
+            except redis.exceptions.ResponseError as error:
+                answer = error
+            except (redis.exceptions.RedisError, OSError) as error:
+                raise lost(error) from None
+            future = self._asked.popleft()
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await close(self._connection)
+
+
+async def connect(address: Address, host: str, port: int, context: ssl.SSLContext | None) -> AbstractConnection:
+    """Open a connection. Raises `Lost`, or `ConfigurationError` for what only another setting mends."""
+    arguments: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "db": int(address.path or "0"),
+        "username": address.user,
+        "password": address.password,
+        "socket_timeout": None,  # a subscription may be silent; deadlines are the session's
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_keepalive": True,
+        "protocol": 2,
+        "client_name": "oncecast",
+        "retry": None,
+    }
+    connection = Connection(**arguments) if context is None else SSLConnection(**arguments, **_tls(address))
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except redis.exceptions.AuthenticationError as error:
+        await close(connection)
+        raise ConfigurationError(f"broker: {address}: {one_line(error)}: check its user and password") from None
+    except redis.exceptions.ResponseError as error:
+        await close(connection)
+        raise ConfigurationError(f"broker: {address}: {one_line(error)}") from None
+    except (redis.exceptions.RedisError, OSError) as error:
+        await close(connection)
+        raise lost(error) from None
+    return connection
+
+
+async def close(connection: AbstractConnection) -> None:
+    """Close a connection, whatever state it is in."""
+    try:
+        await connection.disconnect(nowait=True)
+    except (redis.exceptions.RedisError, OSError):
+        return
+
+
+def _tls(address: Address) -> dict[str, Any]:
+    verify = address.options.get("tls_verify") != "no"
+    return {
+        "ssl_ca_certs": address.options.get("tls_ca"),
+        "ssl_certfile": address.options.get("tls_cert"),
+        "ssl_keyfile": address.options.get("tls_key"),
+        "ssl_cert_reqs": "required" if verify else "none",
+        "ssl_check_hostname": verify,
+    }
+
+
+def lost(error: BaseException) -> Lost:
+    """Return what a fault of the library means for a session."""
+    return Lost(one_line(error) or type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text in one line of a bounded length."""
+    return " ".join(str(error).split())[:200]
+
+
+def numbers(values: Sequence[bytes]) -> list[int]:
+    """Return numbers as Redis writes them."""
+    return [int(value) for value in values]

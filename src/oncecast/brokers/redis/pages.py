@@ -1,0 +1,146 @@
+"""Reading the log in pages: what the scripts answer, made into messages, and where a start comes to.
+
+A page is one script's answer, so it is of one moment: nothing is trimmed between its ranges and its marks.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+from ...message import Kind, Mark, Message, Page, Start, StartKind
+from . import scripts
+
+logger = logging.getLogger("oncecast.brokers.redis")
+
+FORWARD = 1_000  # the longest page: a script that reads more would hold the server up
+KINDS = {b"%d" % kind: kind for kind in Kind}
+FIELDS = [b"d", b"k", b"e", b"t"]
+WALK = 1_000  # entries that one script passes on the way back to the N newest
+
+Run = Callable[..., Awaitable[Any]]  # a script, then its arguments
+
+
+async def read_page(run: Run, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+    """Read a page from a start. `run` runs a script."""
+    epoch_seq = await run(scripts.PAGE, 0, 0)
+    head = int(epoch_seq[1])
+    floors: dict[str, int] = {}
+    match start.kind:
+        case StartKind.CURSOR:
+            assert start.cursor is not None
+            after = min(start.cursor.seq, head)
+        case StartKind.LATEST:
+            after = head
+        case StartKind.EARLIEST:
+            after = 0
+        case StartKind.LAST:
+            floors = {name: await _floor(run, name, start.number, head) for name in channels}
+            after = min(floors.values(), default=head)
+        case _:
+            after = await _since(run, channels, start.number, head)
+    page, cut, marks, head = await _range(run, channels, after, floors, max(1, min(limit, FORWARD)), max_bytes)
+    if start.kind is StartKind.EARLIEST:
+        after = page[0].seq - 1 if page else head
+    elif start.kind is StartKind.SINCE:
+        trimmed = [mark.seq - 1 for mark in marks.values() if mark.seq and mark.time >= start.number]
+        after = min([after, *trimmed])
+    upto = cut if cut is not None else max(head, after)
+    return Page(after, page if limit else [], upto if limit else after, marks, floors)
+
+
+async def _range(
+    run: Run, channels: Sequence[str], after: int, floors: dict[str, int], limit: int, max_bytes: int
+) -> tuple[list[Message], int | None, dict[str, Mark], int]:
+    """Return messages in order, where they were cut, the marks, and the head."""
+    share = max(1, max_bytes // max(1, len(channels)))
+    arguments: list[str | int] = []
+    for name in channels:
+        arguments += [name, max(after, floors.get(name, 0))]
+    answer = await run(scripts.PAGE, limit, share, *arguments)
+    head = int(answer[1])
+    marks: dict[str, Mark] = {}
+    ranges: list[list[Message]] = []
+    ends: list[int] = []
+    for name, found in zip(channels, answer[2:], strict=True):
+        marks[name] = _mark(found[0])
+        entries = found[2:]
+        ranges.append([m for m in (message_of(name, entry) for entry in entries) if m is not None and m.seq <= head])
+        if found[1] and entries:
+            ends.append(_seq(entries[-1][0]))
+    cut = min(ends, default=None)
+    messages: list[Message] = []
+    size = 0
+    for message in heapq.merge(*ranges, key=attrgetter("seq")):
+        size += len(message.data)
+        if cut is not None and message.seq > cut:
+            break
+        if len(messages) >= limit or (messages and size > max_bytes):
+            return messages, messages[-1].seq, marks, head
+        messages.append(message)
+    return messages, cut, marks, head
+
+
+async def _floor(run: Run, channel: str, count: float, head: int) -> int:
+    """Return the number above which a channel's newest messages stand, `count` of them."""
+    left, below, floor = min(int(count), head), "+", head
+    while left > 0:
+        oldest, passed = await run(scripts.BACK, channel, min(left, WALK), below)
+        if not oldest:
+            break
+        floor = int(oldest) - 1
+        left -= int(passed)
+        below = str(floor)
+        if floor <= 0:
+            break
+    return floor
+
+
+async def _since(run: Run, channels: Sequence[str], time: float, head: int) -> int:
+    firsts = [await run(scripts.SINCE, name, f"{time * 1000:.0f}") for name in channels]
+    return min((int(first) for first in firsts if first), default=head + 1) - 1
+
+
+def message_of(channel: str, entry: list[Any]) -> Message | None:
+    """Make a message of a stream's entry; None, with a line in the log, where it is none of ours."""
+    try:
+        identity, fields = entry
+        if fields[0::2] != FIELDS:
+            raise ValueError("its fields are not ours")
+        data, kind, event, time = fields[1::2]
+        return Message(_seq(identity), channel, data, KINDS[kind], event.decode() or None, int(time) / 1000)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        report_foreign(channel, error)
+        return None
+
+
+def report_foreign(channel: str, error: Exception) -> None:
+    """Tell the operator of an entry that is skipped."""
+    logger.error("an entry of the channel %s is skipped, as it was not written by Oncecast: %s", channel, error)
+
+
+def _mark(text: bytes) -> Mark:
+    seq, _, time = text.partition(b" ")
+    return Mark(int(seq), int(time or b"0") / 1000)
+
+
+def _seq(identity: bytes) -> int:
+    seq, _, second = identity.partition(b"-")
+    if second != b"0":
+        raise ValueError(f"the id {identity!r} is not one of ours")
+    return int(seq)
+
+
+def read_pushed(channel: str, payload: bytes) -> tuple[int, Message]:
+    """Read a pushed message: the number before it in its channel, and the message. Raises `ValueError`."""
+    head, _, rest = payload.partition(b"\n")
+    seq, before, time, kind, size = head.split(b" ")
+    length = int(size)
+    event = rest[:length].decode() or None
+    try:
+        return int(before), Message(int(seq), channel, rest[length:], KINDS[kind], event, int(time) / 1000)
+    except KeyError:
+        raise ValueError("its kind is not ours") from None

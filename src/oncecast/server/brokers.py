@@ -1,0 +1,70 @@
+"""The brokers by the scheme of their URL: the only place that knows the concrete ones.
+
+To add one, write `build_NAME` here and name its schemes in `BUILDERS`. A broker's module is imported when its URL is
+first used, as its client library may not be installed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..brokers.base import Broker
+from ..brokers.memory import MemoryBroker, new_epoch
+from ..errors import ConfigurationError
+from ..message import Retention
+from .settings import SQLITE, Settings
+
+Policy = Callable[[str], Retention]
+
+
+def build_broker(settings: Settings, policy: Policy) -> Broker:
+    """Return the broker that the settings name, not started. `policy` gives a channel's retention by its name.
+
+    Raises `ConfigurationError` for a URL that can't be one, or a client library that is missing.
+    """
+    scheme = settings.broker.partition("://")[0]
+    build = BUILDERS.get(scheme)
+    if build is None:
+        known = ", ".join(f"{name}://" for name in BUILDERS)
+        raise ConfigurationError(f"broker: {scheme[:40]}:// is not a broker's URL: use one of {known}")
+    return build(settings, policy)
+
+
+def build_memory(settings: Settings, policy: Policy) -> Broker:
+    """Return the broker of one process."""
+    return MemoryBroker(_epoch(), time.time, key_seconds=settings.retention.key_seconds)
+
+
+def build_sqlite(settings: Settings, policy: Policy) -> Broker:
+    """Return the broker on a file."""
+    from ..brokers.sqlite.broker import SqliteBroker
+
+    return SqliteBroker(
+        Path(settings.broker.removeprefix(SQLITE)),
+        epoch=_epoch(),
+        wall=time.time,
+        policy=policy,
+        durability=settings.durability,
+        key_seconds=settings.retention.key_seconds,
+    )
+
+
+def build_redis(settings: Settings, policy: Policy) -> Broker:
+    """Return the broker on Redis."""
+    from ..brokers.redis.broker import redis_broker
+
+    return redis_broker(settings.broker, new_epoch=_epoch, policy=policy, key_seconds=settings.retention.key_seconds)
+
+
+BUILDERS: Mapping[str, Callable[[Settings, Policy], Broker]] = {
+    "memory": build_memory,
+    "sqlite": build_sqlite,
+    **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), build_redis),
+}
+
+
+def _epoch() -> str:
+    return new_epoch(os.urandom(8))

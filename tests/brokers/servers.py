@@ -1,0 +1,49 @@
+"""Real servers for the tests of brokers: one of each kind for a session, on free ports, started when first asked for.
+
+Where a server's program is missing, its tests are skipped by its name; in CI they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from scripts.broker_servers.base import BrokerServer
+from scripts.broker_servers.kinds import running
+from scripts.broker_servers.system import Missing
+
+
+class Servers:
+    """The servers that run."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._running: dict[str, BrokerServer] = {}
+
+    def __call__(self, name: str) -> BrokerServer:
+        """Return the server of a kind, running."""
+        if name not in self._running:
+            self._running[name] = self.own(name, self._stack)
+        return self._running[name]
+
+    def own(self, name: str, stack: ExitStack) -> BrokerServer:
+        """Start a server for one test, which the stack ends."""
+        directory = self._directory / f"{name}-{len(os.listdir(self._directory))}"
+        directory.mkdir()
+        try:
+            return stack.enter_context(running(name, directory))
+        except Missing as missing:
+            if os.environ.get("CI"):
+                pytest.fail(f"{name}: {missing}")
+            pytest.skip(f"{name}: {missing}")
+
+
+def run_servers(directory: Path) -> Iterator[Servers]:
+    """Yield the servers, and end them."""
+    with ExitStack() as stack:
+        yield Servers(directory, stack)
