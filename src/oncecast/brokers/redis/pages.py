@@ -42,7 +42,8 @@ async def read_page(run: Run, channels: Sequence[str], start: Start, limit: int,
             after = min(floors.values(), default=head)
         case _:
             after = await _since(run, channels, start.number, head)
-    page, cut, marks, head = await _range(run, channels, after, floors, max(1, min(limit, FORWARD)), max_bytes)
+    above = floors or dict(zip(channels, start.floors, strict=False))
+    page, cut, marks, head = await _range(run, channels, after, above, max(1, min(limit, FORWARD)), max_bytes)
     if start.kind is StartKind.EARLIEST:
         after = page[0].seq - 1 if page else head
     elif start.kind is StartKind.SINCE:
