@@ -17,9 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from oncecast.brokers import intake as intake_module
+from oncecast.brokers import reads as reads_module
+from oncecast.brokers import surplus as surplus_module
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.sqlite import broker as sqlite_module
 from oncecast.brokers.sqlite import store as sqlite_store
+from oncecast.brokers.sqlite import writer as writer_module
 from oncecast.brokers.sqlite.broker import SqliteBroker
 from oncecast.brokers.sqlite.peers import Peers
 from oncecast.core.log import Log
@@ -84,6 +88,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     yield made
     made.stop()
     made.driver.close()
+
+
+def sqlite(bench: Bench) -> SqliteBroker:
+    """The broker of a bench."""
+    assert isinstance(bench.broker, SqliteBroker)
+    return bench.broker
 
 
 def data(bench: Bench) -> list[bytes]:
@@ -159,18 +169,17 @@ def test_another_programs_database_is_refused(rig: Rig) -> None:
 def test_what_comes_together_is_committed_together(rig: Rig) -> None:
     """While the disk is busy, publishes gather; they are one transaction, in order, each with its own answer."""
     bench = rig.open()
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    broker = sqlite(bench)
     commits: list[int] = []
-    append = broker._store.append
+    append = broker._writer._store.append
 
     def counted(drafts: list[Draft], *rest: float) -> object:
         commits.append(len(drafts))
         return append(drafts, *rest)  # type: ignore[arg-type]
 
-    broker._store.append = counted  # type: ignore[assignment,method-assign]
+    broker._writer._store.append = counted  # type: ignore[assignment,method-assign]
     answers: list[list[Outcome]] = []
-    with broker._peers.lock():  # nobody can commit
+    with broker._writer._peers.lock():  # nobody can commit
         for n in range(50):
             broker.publish([Draft("a", b"%d" % n)] * (n % 3), lambda outcomes: answers.append(list(outcomes)))
     rig.settle(lambda: len(answers) == 50)
@@ -183,12 +192,11 @@ def test_what_comes_together_is_committed_together(rig: Rig) -> None:
 
 def test_a_batch_has_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past a number of drafts, or of bytes, the rest is committed next."""
-    monkeypatch.setattr(sqlite_module, "BATCH_DRAFTS", 3)
     bench = rig.open()
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    sqlite(bench)._intake._most_drafts = 3
+    broker = sqlite(bench)
     answers: list[object] = []
-    with broker._peers.lock():
+    with broker._writer._peers.lock():
         for n in range(10):
             broker.publish([Draft("a", b"%d" % n)], answers.append)
     rig.settle(lambda: len(answers) == 10)
@@ -198,14 +206,13 @@ def test_a_batch_has_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bound", ["PENDING_DRAFTS", "PENDING_BYTES"])
 def test_what_waits_for_the_disk_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     """Past the bound a publish is refused at once; when the disk has caught up, the next is taken."""
-    monkeypatch.setattr(sqlite_module, bound, 3)
+    monkeypatch.setattr(intake_module, bound, 3)
     bench = rig.open()
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    broker = sqlite(bench)
     answers: list[Outcome] = []
-    with broker._peers.lock():
+    with broker._writer._peers.lock():
         broker.publish([Draft("a", b"0")], answers.extend)
-        while broker._taken == [0, 0]:  # it is taken, and waits for the lock
+        while broker._intake._taken == [0, 0]:  # it is taken, and waits for the lock
             time.sleep(0.001)
         for n in range(1, 6):
             broker.publish([Draft("a", b"%d" % n)], answers.extend)
@@ -218,19 +225,18 @@ def test_what_waits_for_the_disk_is_bounded(rig: Rig, monkeypatch: pytest.Monkey
 def test_a_defect_in_one_answer_is_not_the_others(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """Who is answered in the same commit gets its answer; the defect is logged."""
     bench = rig.open()
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    broker = sqlite(bench)
     answers: list[Outcome] = []
 
     def fail(outcomes: object) -> None:
         raise RuntimeError("defect")
 
-    with broker._peers.lock():
+    with broker._writer._peers.lock():
         broker.publish([Draft("a", b"1")], fail)
         broker.publish([Draft("a", b"2")], answers.extend)
     rig.settle(lambda: bool(answers))
     assert ["taken"] == codes(answers)
-    assert ["an answer or a delivery failed; the others go on"] == caplog.messages
+    assert ["an answer failed; the others go on"] == caplog.messages
 
 
 def test_a_publish_rings_though_another_has_just_been_heard(rig: Rig) -> None:
@@ -239,7 +245,7 @@ def test_a_publish_rings_though_another_has_just_been_heard(rig: Rig) -> None:
     began = time.monotonic()
     for n in range(400):
         bench.receipts(Draft("a", b"%d" % n))
-    assert time.monotonic() - began < 400 * sqlite_module.LOOK_SECONDS / 4
+    assert time.monotonic() - began < 400 * writer_module.LOOK_SECONDS / 4
 
 
 # -- several on one file
@@ -337,18 +343,16 @@ loop.run_forever()
 def test_who_lags_behind_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that has not heard what is trimmed already goes on after it, and reads the history."""
     one, two = rig.open(), rig.open()
-    slow = two.broker
-    assert isinstance(slow, SqliteBroker)
-    real = slow._store.follow
-    slow._store.follow = lambda seen: (seen, [])  # type: ignore[method-assign] # it hears nothing
+    slow = sqlite(two)
+    real = slow._writer._store.follow
+    slow._writer._store.follow = lambda seen: (seen, [])  # type: ignore[method-assign] # it hears nothing
     one.receipts(*(Draft("a", b"%d" % n) for n in range(5)))
-    fast = one.broker
-    assert isinstance(fast, SqliteBroker)
+    fast = sqlite(one)
     other = sqlite_store.Store(rig.path, durability="process")
-    with fast._peers.lock():
-        other.trim("a", 3)
+    with fast._writer._peers.lock():
+        other.trims.trim("a", 3)
     other.close()
-    slow._store.follow = real  # type: ignore[method-assign]
+    slow._writer._store.follow = real  # type: ignore[method-assign]
     rig.settle(lambda: bool(two.skipped))
     assert ([5], []) == (two.skipped, two.messages)
     two.receipts(Draft("a", b"5"))
@@ -360,18 +364,17 @@ def test_who_lags_behind_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPatc
 
 def test_what_waits_for_a_busy_loop_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the loop does not run, no more is read from the file than a bound; then it goes on without a loss."""
-    monkeypatch.setattr(sqlite_module, "OUT_STEPS", 2)
-    monkeypatch.setattr(sqlite_module, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(writer_module, "OUT_STEPS", 2)
+    monkeypatch.setattr(writer_module, "LOOK_SECONDS", 0.001)
     one, two = rig.open(), rig.open()
-    busy = two.broker
-    assert isinstance(busy, SqliteBroker)
+    busy = sqlite(two)
     published = []
-    run_out, busy._run_out = busy._run_out, lambda: None  # type: ignore[method-assign]
+    run, busy._outbox.run = busy._outbox.run, lambda: None  # type: ignore[method-assign]
     for n in range(50):
         published.append(one.receipts(Draft("a", b"%d" % n))[0].seq)
-        assert len(busy._out) <= 2
-    busy._run_out = run_out  # type: ignore[method-assign]
-    run_out()
+        assert len(busy._outbox) <= 2
+    busy._outbox.run = run  # type: ignore[method-assign]
+    run()
     rig.settle(lambda: len(two.messages) == 50)
     assert published == [message.seq for message in two.messages]
 
@@ -392,7 +395,7 @@ def test_what_is_over_is_trimmed_by_number(rig: Rig) -> None:
         page = bench.page("a", EARLIEST)
         assert page is not None
         pages.append(page)
-        return len(page.messages) <= 10 + 10 // 8 + sqlite_module.COUNT_MESSAGES
+        return len(page.messages) <= 10 + 10 // 8 + surplus_module.COUNT_MESSAGES
 
     while not trimmed():
         pass
@@ -404,7 +407,7 @@ def test_what_is_over_is_trimmed_by_number(rig: Rig) -> None:
 def test_what_is_old_is_trimmed_by_age(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the wall clock, and a channel with nothing left is forgotten after a week."""
     for name in ("SWEEP_SECONDS", "FORGET_SECONDS", "LOOK_SECONDS"):
-        monkeypatch.setattr(sqlite_module, name, 0.001)
+        monkeypatch.setattr(writer_module, name, 0.001)
     rig.keep = Retention(messages=10, seconds=60)
     bench = rig.open()
     bench.receipts(Draft("a", b"1", key="k"), Draft("b", b"2"))
@@ -417,8 +420,6 @@ def test_what_is_old_is_trimmed_by_age(rig: Rig, monkeypatch: pytest.MonkeyPatch
 
     while left("a") or left("b"):
         pass
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
     rig.now += 8 * 86400
     db = sqlite3.connect(rig.path)
     while db.execute("SELECT (SELECT count(*) FROM channels) + (SELECT count(*) FROM keys)").fetchone()[0]:
@@ -431,12 +432,11 @@ def test_what_is_old_is_trimmed_by_age(rig: Rig, monkeypatch: pytest.MonkeyPatch
 
 def test_many_channels_are_counted_anew(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The counts of what was appended are bounded: past the bound each channel is looked at."""
-    monkeypatch.setattr(sqlite_module, "COUNTED_CHANNELS", 2)
+    monkeypatch.setattr(surplus_module, "COUNTED_CHANNELS", 2)
     bench = rig.open()
     bench.receipts(*(Draft(c, b"1") for c in "abc"))
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
-    assert {} == broker._appended
+    broker = sqlite(bench)
+    assert {} == broker._writer._surplus._appended
 
 
 # -- what is lost
@@ -535,7 +535,7 @@ def test_a_file_that_is_removed_is_the_end(rig: Rig) -> None:
 
 def test_what_is_committed_to_a_removed_file_is_not_acknowledged(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is looked at after each commit: whoever is told that it is taken can find it."""
-    monkeypatch.setattr(sqlite_module, "LOOK_SECONDS", 1e6)
+    monkeypatch.setattr(writer_module, "LOOK_SECONDS", 1e6)
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
     rig.path.unlink()
@@ -550,9 +550,8 @@ def test_a_file_put_back_under_open_brokers_is_a_new_life(rig: Rig, tmp_path: Pa
     bench.receipts(Draft("a", b"kept"))
     copy_of(rig.path, tmp_path / "copy")
     lost = bench.receipts(Draft("a", b"lost"))[0].seq
-    stuck = other.broker
-    assert isinstance(stuck, SqliteBroker)
-    stuck._in_place = lambda: True  # type: ignore[method-assign] # it has not noticed yet
+    stuck = sqlite(other)
+    stuck._writer._in_place = lambda: True  # type: ignore[method-assign] # it has not noticed yet
     put_back(rig.path, tmp_path / "copy")
     rig.settle(lambda: bool(bench.failures))
     rig.now += 5
@@ -565,9 +564,8 @@ def test_an_end_that_is_gone_is_the_end(rig: Rig) -> None:
     """A log that has less than this process has seen is not the one that it opened."""
     bench = rig.open()
     bench.receipts(Draft("a", b"1"), Draft("a", b"2"))
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
-    broker._store.follow = lambda seen: (1, [])  # type: ignore[method-assign]
+    broker = sqlite(bench)
+    broker._writer._store.follow = lambda seen: (1, [])  # type: ignore[method-assign]
     rig.settle(lambda: bool(bench.failures))
     assert "its end is gone" in bench.failures[0]
 
@@ -579,19 +577,18 @@ def test_a_full_disk_refuses_and_heals(rig: Rig, caplog: pytest.LogCaptureFixtur
     """Publishes are refused with `unavailable`, reads go on, the log says so once, and with room all is as before."""
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
-    with broker._peers.lock():
-        pages = broker._store._db.execute("PRAGMA page_count").fetchone()[0]
-        broker._store._db.execute(f"PRAGMA max_page_count = {pages}")
+    broker = sqlite(bench)
+    with broker._writer._peers.lock():
+        pages = broker._writer._store._db.execute("PRAGMA page_count").fetchone()[0]
+        broker._writer._store._db.execute(f"PRAGMA max_page_count = {pages}")
     big = Draft("a", bytes(100_000), Kind.BINARY)
     with caplog.at_level(logging.WARNING):
         assert [["unavailable"]] * 3 == [codes(bench.publish(big)) for _ in range(3)]
         page = bench.page("a", EARLIEST)
         assert page is not None
         assert [b"1"] == [message.data for message in page.messages]
-        with broker._peers.lock():
-            broker._store._db.execute("PRAGMA max_page_count = 1000000")
+        with broker._writer._peers.lock():
+            broker._writer._store._db.execute("PRAGMA max_page_count = 1000000")
         assert ["taken"] == codes(bench.publish(big))
     assert ["can't be written to or read: database or disk is full", "is written to again"] == [
         text.partition("log.db ")[2].partition(";")[0] for text in caplog.messages
@@ -601,24 +598,23 @@ def test_a_full_disk_refuses_and_heals(rig: Rig, caplog: pytest.LogCaptureFixtur
 
 def test_trimming_waits_for_a_disk_that_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can wait does, and nobody is kept from publishing."""
-    monkeypatch.setattr(sqlite_module, "SWEEP_SECONDS", 0.001)
-    monkeypatch.setattr(sqlite_module, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(writer_module, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(writer_module, "LOOK_SECONDS", 0.001)
     rig.keep = Retention(messages=10, seconds=60)
     bench = rig.open()
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    broker = sqlite(bench)
     failed = threading.Event()
 
     def fail(name: str, last: int) -> bool:
         failed.set()
         raise sqlite3.OperationalError("disk I/O error")
 
-    real, broker._store.trim = broker._store.trim, fail  # type: ignore[method-assign]
+    real, broker._writer._store.trims.trim = broker._writer._store.trims.trim, fail  # type: ignore[method-assign]
     bench.receipts(Draft("a", b"1"))
     rig.now += 61
     assert failed.wait(SECONDS)
     bench.receipts(Draft("b", b"2"))
-    broker._store.trim = real  # type: ignore[method-assign]
+    broker._writer._store.trims.trim = real  # type: ignore[method-assign]
     while (page := bench.page("a", EARLIEST)) and page.messages:
         pass
 
@@ -627,31 +623,29 @@ def test_a_read_that_fails_is_refused(rig: Rig) -> None:
     """The reader hears `unavailable`, and the next may be answered; what others append is looked for again."""
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    broker = sqlite(bench)
 
     def fail(*rest: object) -> Page:
         raise sqlite3.OperationalError("disk I/O error")
 
-    real, broker._reader.read = broker._reader.read, fail  # type: ignore[method-assign,assignment]
-    follow, broker._store.follow = broker._store.follow, fail  # type: ignore[method-assign,assignment]
+    real, broker._reader._store.pages.steps = broker._reader._store.pages.steps, fail  # type: ignore[method-assign,assignment]
+    follow, broker._writer._store.follow = broker._writer._store.follow, fail  # type: ignore[method-assign,assignment]
     answer = bench.ask("a", EARLIEST)
     assert isinstance(answer, Refusal)
     assert "unavailable" == answer.code
-    broker._reader.read, broker._store.follow = real, follow  # type: ignore[method-assign]
+    broker._reader._store.pages.steps, broker._writer._store.follow = real, follow  # type: ignore[method-assign]
     assert isinstance(bench.ask("a", EARLIEST), Page)
 
 
 def test_a_defect_in_the_thread_is_the_end(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever waits is answered, and the node is told: nothing hangs."""
     bench = rig.open()
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    broker = sqlite(bench)
 
     def fail(*rest: object) -> object:
         raise ValueError("defect")
 
-    broker._store.append = fail  # type: ignore[assignment,method-assign]
+    broker._writer._store.append = fail  # type: ignore[assignment,method-assign]
     assert ["unavailable"] == codes(bench.publish(Draft("a", b"1")))
     rig.settle(lambda: bool(bench.failures))
     assert "the thread of the log has failed: defect" in bench.failures[0]
@@ -684,7 +678,7 @@ def test_a_close_answers_each_read(rig: Rig) -> None:
 
 def test_reads_that_wait_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the bound a read is refused at once."""
-    monkeypatch.setattr(sqlite_module, "PENDING_READS", 0)
+    monkeypatch.setattr(reads_module, "PENDING_READS", 0)
     answer = rig.open().ask("a", EARLIEST)
     assert isinstance(answer, Refusal)
     assert 1 == answer.retry_after
@@ -692,25 +686,23 @@ def test_reads_that_wait_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_close_does_not_wait_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where another holds the lock and does not let go, what waits is refused, and the process can end."""
-    monkeypatch.setattr(sqlite_module, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_module, "STOP_SECONDS", 0.05)
     bench = rig.open()
-    broker = bench.broker
-    assert isinstance(broker, SqliteBroker)
+    broker = sqlite(bench)
     holder = Peers(rig.path)
     answers: list[Outcome] = []
     with holder.lock():
         broker.publish([Draft("a", b"1")], answers.extend)
-        while not broker._under_way:
+        while not broker._writer.under_way:
             time.sleep(0.001)
         broker.publish([Draft("a", b"2")], answers.extend)
         bench.stop()
         assert ["unavailable"] * 2 == codes(answers)
-    for thread in broker._threads:
-        thread.join(SECONDS)
-    broker._peers.close()
-    broker._bell.close()
-    broker._ear.close()
+    broker._writing.thread.join(SECONDS)  # it has the lock now, and nobody waits for it
+    assert not broker._writing.thread.is_alive()
+    broker._writer.bell.close()
     holder.close()
+    assert [] == list(rig.open().opening.recent[1:])
 
 
 async def test_it_runs_on_a_loop(rig: Rig) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from oncecast.brokers.base import Opening
 from oncecast.brokers.sqlite import store as sqlite_store
+from oncecast.brokers.sqlite import trims as sqlite_trims
 from oncecast.brokers.sqlite.store import NUMBERS_A_SECOND, Appended, Store
 from oncecast.errors import ConfigurationError
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Kind, Mark, Page, Retention, Start, StartKind
@@ -71,7 +72,7 @@ def after(seq: int) -> Start:
 
 def read(store: Store, channels: str, start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH) -> Page:
     """Read channels with a letter each."""
-    return store.read(tuple(channels), start, limit, max_bytes)
+    return store.pages.read(tuple(channels), start, limit, max_bytes)
 
 
 def seqs(page: Page) -> list[int]:
@@ -205,7 +206,7 @@ def test_what_is_too_much_or_gone_is_not_told(bench: Bench, monkeypatch: pytest.
     assert [3] == [m.seq for m in store.follow(2)[1] or ()]
     monkeypatch.setattr(sqlite_store, "RECENT", 100)
     monkeypatch.setattr(sqlite_store, "RECENT_BYTES", 100)
-    store.trim("a", 2)
+    store.trims.trim("a", 2)
     assert (3, None) == store.follow(1)
     assert bench.append(store, "a", seen=0).others is None
 
@@ -267,7 +268,7 @@ def test_it_finds_what_a_list_would(bench: Bench, channels: str) -> None:
     for trimmed in ("", "a", "b", "ca"):
         for name in trimmed:
             upto = model.mark(name).seq + 6
-            while store.trim(name, upto):
+            while store.trims.trim(name, upto):
                 pass
             model.trim(name, upto)
         numbers = range(len(text) + 3)
@@ -292,7 +293,7 @@ def test_since_is_found_by_bisection(times: list[int], asked: int, jump: int) ->
         store._db.execute("INSERT INTO messages VALUES (?, 1, 0, NULL, ?, x'')", (seq, float(time)))
         if expected is None and time >= asked:
             expected = seq
-    assert (seq + 1 if expected is None else expected) == store._first_since(asked, seq)
+    assert (seq + 1 if expected is None else expected) == store.file.first_since(asked, seq)
     store.close()
 
 
@@ -302,32 +303,32 @@ def test_since_is_found_by_bisection(times: list[int], asked: int, jump: int) ->
 def test_a_sweep_finds_what_is_too_old_and_too_much(bench: Bench) -> None:
     """By age in each sweep; by number where that is asked for."""
     store = fill(bench, "aabba")
-    assert {} == store.sweep(keep(), bench.now, counts=True)
-    assert {"a": 2} == store.sweep(keep(seconds=3), bench.now, counts=False)
-    assert {} == store.sweep(keep(messages=1), bench.now, counts=False)
-    assert {"a": 2, "b": 3} == store.sweep(keep(messages=1), bench.now, counts=True)
-    assert (2, 0, 0) == (store.over("a", 1), store.over("a", 3), store.over("x", 0))
+    assert {} == store.trims.sweep(keep(), bench.now, counts=True)
+    assert {"a": 2} == store.trims.sweep(keep(seconds=3), bench.now, counts=False)
+    assert {} == store.trims.sweep(keep(messages=1), bench.now, counts=False)
+    assert {"a": 2, "b": 3} == store.trims.sweep(keep(messages=1), bench.now, counts=True)
+    assert (2, 0, 0) == (store.trims.over("a", 1), store.trims.over("a", 3), store.trims.over("x", 0))
 
 
 def test_a_sweep_goes_on_where_the_last_one_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice of the channels at a time, and then from the beginning again."""
-    monkeypatch.setattr(sqlite_store, "SWEEP_CHANNELS", 2)
+    monkeypatch.setattr(sqlite_trims, "SWEEP_CHANNELS", 2)
     store = fill(bench, "abc")
     found = []
     for _ in range(3):
-        found.append((sorted(store.sweep(keep(messages=0), bench.now, counts=True)), store.swept))
+        found.append((sorted(store.trims.sweep(keep(messages=0), bench.now, counts=True)), store.trims.swept))
     assert [(["a", "b"], False), (["c"], True), (["a", "b"], False)] == found
 
 
 def test_a_trim_goes_in_slices_and_leaves_a_mark(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says whether there is more, and the mark is that of the last message that went."""
-    monkeypatch.setattr(sqlite_store, "TRIM_ROWS", 2)
+    monkeypatch.setattr(sqlite_trims, "TRIM_ROWS", 2)
     store = fill(bench, "aabaa")
     assert [True, False, False, False] == [
-        store.trim("a", 4),
-        store.trim("a", 4),
-        store.trim("a", 4),
-        store.trim("x", 9),
+        store.trims.trim("a", 4),
+        store.trims.trim("a", 4),
+        store.trims.trim("a", 4),
+        store.trims.trim("x", 9),
     ]
     page = read(store, "ab", after(0))
     assert ([3, 5], {"a": Mark(4, NOW + 3), "b": Mark()}) == (seqs(page), page.marks)
@@ -336,8 +337,8 @@ def test_a_trim_goes_in_slices_and_leaves_a_mark(bench: Bench, monkeypatch: pyte
 def test_the_head_does_not_go_back_where_the_newest_is_trimmed(bench: Bench) -> None:
     """Numbers and times go on from what was trimmed, in the next life of the process too."""
     store = fill(bench, "ab")
-    store.trim("a", 9)
-    store.trim("b", 9)
+    store.trims.trim("a", 9)
+    store.trims.trim("b", 9)
     assert 2 == read(store, "a", LATEST).after
     bench.now = 0.0
     (message,) = bench.append(store, "a").messages
@@ -347,13 +348,13 @@ def test_the_head_does_not_go_back_where_the_newest_is_trimmed(bench: Bench) -> 
 def test_a_channel_with_nothing_left_is_forgotten_and_its_mark_stays(bench: Bench) -> None:
     """After a week; who was behind its mark is told of a gap still, also once the channel is there again."""
     store = fill(bench, "aab")
-    store.trim("a", 9)
+    store.trims.trim("a", 9)
     bench.now += 7 * DAY - 10
-    assert ([], []) == store.find_forgettable(bench.now, DAY)
+    assert ([], []) == store.trims.find_forgettable(bench.now, DAY)
     bench.now += 20
-    found = store.find_forgettable(bench.now, DAY)
-    store.forget(*found, bench.now, DAY)
-    assert ([], []) == store.find_forgettable(bench.now, DAY)
+    found = store.trims.find_forgettable(bench.now, DAY)
+    store.trims.forget(*found, bench.now, DAY)
+    assert ([], []) == store.trims.find_forgettable(bench.now, DAY)
     assert ["b"] == [row[0] for row in store._db.execute("SELECT name FROM channels")]
     assert {"a": Mark(2, NOW + 1), "b": Mark()} == read(store, "ab", after(0)).marks
     bench.append(store, "a")
@@ -363,11 +364,11 @@ def test_a_channel_with_nothing_left_is_forgotten_and_its_mark_stays(bench: Benc
 def test_a_channel_that_has_come_back_meanwhile_is_not_forgotten(bench: Bench) -> None:
     """Between the look and the lock something may be published there."""
     store = fill(bench, "a")
-    store.trim("a", 9)
+    store.trims.trim("a", 9)
     bench.now += 8 * DAY
-    found = store.find_forgettable(bench.now, DAY)
+    found = store.trims.find_forgettable(bench.now, DAY)
     bench.append(store, "a")
-    store.forget(*found, bench.now, DAY)
+    store.trims.forget(*found, bench.now, DAY)
     page = read(store, "a", after(0))
     assert ([2], Mark(1, NOW)) == (seqs(page), page.marks["a"])
 
@@ -377,9 +378,9 @@ def test_old_keys_are_forgotten(bench: Bench) -> None:
     store, _ = bench.open()
     bench.append(store, Draft("a", b"", key="old"), Draft("a", b"", key="again"))
     bench.now += DAY + 1
-    found = store.find_forgettable(bench.now, DAY)
+    found = store.trims.find_forgettable(bench.now, DAY)
     bench.append(store, Draft("a", b"", key="again"))
-    store.forget(*found, bench.now, DAY)
+    store.trims.forget(*found, bench.now, DAY)
     assert [("again", 3)] == store._db.execute("SELECT key, seq FROM keys").fetchall()
 
 
@@ -389,7 +390,7 @@ def test_old_keys_are_forgotten(bench: Bench) -> None:
 def test_an_opening_has_the_end_of_the_log(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many messages and bytes; the floor is before them, and what was trimmed among them is marked."""
     store = fill(bench, "abcab")
-    store.trim("a", 4)
+    store.trims.trim("a", 4)
     monkeypatch.setattr(sqlite_store, "RECENT", 2)
     _, opening = bench.open(alone=False)
     assert ([3, 5], Mark(2, NOW + 2)) == ([m.seq for m in opening.recent], opening.floor)
@@ -403,7 +404,7 @@ def test_an_opening_with_too_many_marks_has_nothing_recent(bench: Bench, monkeyp
     """Then all is in the history alone."""
     store = fill(bench, "zabcd")
     for name in "abc":
-        store.trim(name, 9)
+        store.trims.trim(name, 9)
     monkeypatch.setattr(sqlite_store, "RECENT", 2)
     _, opening = bench.open(alone=False)
     assert Opening("life", head=5, floor=Mark(5, NOW + 4)) == opening
@@ -463,6 +464,6 @@ def test_holes_stay_known_up_to_a_number_of_lives(bench: Bench, monkeypatch: pyt
         bench.now += 10
         store, opening = bench.open()
         heads.append(opening.head)
-        store.trim("a", heads[-1])
+        store.trims.trim("a", heads[-1])
         bench.append(store, "a")
     assert heads[-3:] == [behind for _, behind in opening.holes]

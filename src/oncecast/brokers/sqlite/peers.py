@@ -1,13 +1,13 @@
-"""The other processes that have the same file open: the locks between them, and the datagrams with which they wake.
+"""The other processes that have the same file open: the locks between them, and the datagrams that wake them.
 
-Beside `log.db` there are `log.db-lock`, held by who writes, `log.db-open`, held in common by all that have the file
-open, and the folder `log.db-wake` with a socket of each. The locks are the kernel's (flock(2)), so a process that dies
-lets go. In `log.db-lock` stands a note, which outlives the processes.
+Beside `log.db` there are `log.db-lock`, locked by the process that writes; `log.db-open`, locked in common by all that
+have the file open; and the folder `log.db-wake` with a socket of each. The locks are the kernel's (flock(2)), so those
+of a process that dies are free. `log.db-lock` holds a note, which outlives the processes.
 
-SQLite has locks of its own, but its way of waiting for one is to sleep and to look again: with several writers that
-costs half of the messages a second and most of the latency.
+SQLite has locks of its own, but it waits for one by sleeping and trying again: with several writers that costs half of
+the messages a second and most of the latency.
 
-Invariant: a datagram is only a hint. Who misses one, or can't be told, reads on when it next looks.
+Invariant: a datagram is only a hint. A process that misses one reads on when it next looks.
 """
 
 from __future__ import annotations
@@ -27,19 +27,24 @@ class Peers:
     """This process among those that have the file open. Raises `OSError` where the folder can't be written to."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._open = os.open(f"{path}-open", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        folder = Path(f"{path}-wake")
-        folder.mkdir(exist_ok=True)
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.ExitStack() as undo:
+            self._lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            undo.callback(os.close, self._lock)
+            self._open = os.open(f"{path}-open", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            undo.callback(os.close, self._open)
+            folder = Path(f"{path}-wake")
+            folder.mkdir(exist_ok=True)
+            self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.callback(os.close, self._folder)
+            self.socket = _open_socket()
+            undo.pop_all()
         # By way of the descriptor: the name of a socket is at most 108 bytes long (unix(7)), and a path may be longer.
         self._root = f"/proc/self/fd/{self._folder}"
         if not os.path.isdir(self._root):
             self._root = str(folder)
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self.socket = _open_socket()
-        # By name. A socket of its own for each, as what a peer has not taken yet counts against its sender's buffer: by
-        # one that takes nothing it would else be filled for all.
+        # By name, with a socket for each: what a peer has not taken yet counts against its sender's buffer, so one that
+        # takes nothing would fill a shared one for all.
         self._others: dict[str, socket.socket] = {}
         self._listed = (0, -LIST_SECONDS)
 
@@ -57,7 +62,7 @@ class Peers:
             alone = os.pread(self._open, 200, 0) != file.encode()
         os.ftruncate(self._open, 0)
         os.pwrite(self._open, file.encode(), 0)
-        # Between the two nobody can come in, who would have to hold the lock.
+        # No process can join between the two: it would have to hold the lock.
         fcntl.flock(self._open, fcntl.LOCK_SH)
         if nobody:
             for name in os.listdir(self._folder):
@@ -96,11 +101,11 @@ class Peers:
         for name, other in list(self._others.items()):
             try:
                 other.send(b"\0")
-            except BlockingIOError:  # it has enough of them
+            except BlockingIOError:  # it has some that it has not taken yet
                 continue
             except ConnectionRefusedError:  # it is dead
                 self._forget(name)
-            except OSError:  # it has never been met
+            except OSError:  # it was never connected
                 continue
 
     def hear(self) -> bool:
@@ -113,7 +118,7 @@ class Peers:
         return heard
 
     def close(self) -> None:
-        """Be counted out."""
+        """Leave."""
         self._meet(set())
         self._forget(self._name)
         self.socket.close()
@@ -121,7 +126,7 @@ class Peers:
             os.close(descriptor)
 
     def _meet(self, names: set[str]) -> None:
-        """Let these be the others. Raises `OSError` where a descriptor is missing; who was met before that is met."""
+        """Connect to these, and to no others. Raises `OSError` where a descriptor is missing."""
         for name in self._others.keys() - names:
             self._others.pop(name).close()
         for name in names - self._others.keys():
