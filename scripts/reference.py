@@ -26,7 +26,7 @@ from oncecast.server import phases
 from oncecast.server.metrics import measure, render
 from oncecast.server.process import child
 from oncecast.server.server import Server
-from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import DEFAULT_BROKER, MEMORY, ChannelRule, Limits, Retention, Settings
 from oncecast.wire import ws_connection
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +115,8 @@ def setting_rows(table: str, struct: type[msgspec.Struct]) -> list[Row]:
             continue
         base, meta = get_args(info.type)
         default = "–" if info.default is None else f"`{json.dumps(info.default)}`"
+        if info.name == "broker":  # the default of `Settings` is for use inside another program
+            default = f"`{json.dumps(DEFAULT_BROKER)}`; with `dev`, `{json.dumps(MEMORY)}`"
         name = f"ONCECAST_{table.upper()}__{info.name.upper()}" if table else f"ONCECAST_{info.name.upper()}"
         variable = "–" if table == "channels" else f"`{name}`"  # a pattern can't stand in a variable's name
         rows.append((f"`{info.name}`", default, allowed(base, meta), meta.description or "", variable))

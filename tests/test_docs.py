@@ -31,6 +31,9 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
+from oncecast.cli.server import serve
+from oncecast.protocol import events
+from oncecast.protocol.base import DRAIN_MS
 from oncecast.server import config
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
@@ -266,3 +269,22 @@ def test_the_examples_parts_are_seen() -> None:
     page = ROOT / "spec" / "wire.md"
     found: list[Any] = [block for block in blocks(page) if block.mark == "run"]
     assert ("sh", True) == (found[0].language, found[0].text.startswith("curl"))
+
+
+def test_the_specification_and_the_server_agree_on_retry() -> None:
+    """The times of `retry` that the text names are those of the code; the examples show them too."""
+    text = (ROOT / "spec" / "wire.md").read_text("utf-8")
+    (named,) = re.findall(r"`retry` is ([0-9,]+) ms", text)
+    (stopping,) = re.findall(r"a server that stops sends `retry: ([0-9]+)`", text)
+    assert (events.RETRY_MS, DRAIN_MS) == (int(named.replace(",", "")), int(stopping))
+
+
+def test_the_help_and_the_reference_agree_on_the_default_broker() -> None:
+    """`serve --help` and the page of settings name what `serve` uses without a flag, and with `--dev`."""
+    (option,) = (option for option in serve.params if option.name == "broker")
+    shown = " ".join(str(getattr(option, "help", "")).split())
+    (row,) = re.findall(r"\| `broker` \| (.*?) \|", (ROOT / "docs/reference/settings.md").read_text("utf-8"))
+    for dev in (False, True):
+        broker = config.load(file=None, environ={}, flags={"dev": dev or None}).settings.broker
+        assert broker in shown
+        assert f'`"{broker}"`' in row

@@ -22,6 +22,7 @@ import pytest
 
 import oncecast
 from oncecast.errors import ConfigurationError
+from oncecast.server import listening
 from oncecast.server import run as module
 from oncecast.server.process.supervisor import Supervisor
 from oncecast.server.run import run
@@ -39,6 +40,8 @@ PROGRAM = (
 )
 WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; " + PROGRAM
 
+LOGGED = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO oncecast\.server: "
+
 Start = Callable[[str], tuple["subprocess.Popen[str]", int]]
 
 
@@ -54,7 +57,7 @@ def start() -> Iterator[Start]:
         running.append(process)
         assert process.stderr is not None
         line = process.stderr.readline()
-        match = re.fullmatch(r"Oncecast is listening on http://127\.0\.0\.1:(\d+)\n", line)
+        match = re.fullmatch(rf"{LOGGED}oncecast .* is listening on http://127\.0\.0\.1:(\d+)\n", line)
         if match is None:
             process.kill()
             pytest.fail(line + process.stderr.read())
@@ -93,7 +96,7 @@ def rest(peer: socket.socket, got: bytes = b"") -> bytes:
 def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
     start: Start, parse: Callable[[bytes], Answer], upgrade: Callable[..., bytes], number: signal.Signals, program: str
 ) -> None:
-    """Exit status 0 and nothing on standard error; a stream ends whole, a WebSocket and a long poll are answered."""
+    """Exit status 0 and the reason in the log; a stream ends whole, a WebSocket and a long poll are answered."""
     process, port = start(program)
     with contextlib.ExitStack() as stack:
         end = b"retry: 1000\n\n\r\n"
@@ -123,7 +126,9 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
             assert b"" == rest(peer)
     assert 0 == process.wait(SECONDS)
     assert process.stderr is not None
-    assert "" == process.stderr.read()
+    said = process.stderr.read()
+    expected = rf"{LOGGED}stopping: {number.name} was received\n{LOGGED}stopped: pid {process.pid}\n"
+    assert re.fullmatch(expected, said), said
 
 
 @pytest.mark.parametrize("program", [PROGRAM, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
@@ -144,7 +149,12 @@ def test_a_second_signal_cuts_off_who_does_not_leave(start: Start, program: str)
             assert b"" == rest(stays)
     assert 0 == process.wait(SECONDS / 2)
     assert process.stderr is not None
-    assert "" == process.stderr.read()
+    first, second, last = process.stderr.read().splitlines()
+    assert ("stopping: SIGINT was received", "stopping now: SIGINT was received") == (
+        re.sub(LOGGED, "", first),
+        re.sub(LOGGED, "", second),
+    )
+    assert f"stopped: pid {process.pid}" == re.sub(LOGGED, "", last)
 
 
 # -- in this process
@@ -170,13 +180,16 @@ def stop_at_once(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return loops
 
 
-def test_it_runs_on_uvloop(stop_at_once: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """Where uvloop is installed it is used; the address goes to standard error, and nothing to standard output."""
+def test_it_runs_on_uvloop(
+    stop_at_once: list[Any], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where uvloop is installed it is used; the address goes to the log, and nothing to standard output."""
+    caplog.set_level(logging.INFO)
     assert 0 == run(Settings(port=0))
     assert type(stop_at_once[0]).__module__.startswith("uvloop")
     shown = capsys.readouterr()
-    assert ("", 1) == (shown.out, shown.err.count("\n"))
-    assert "listening on http://127.0.0.1:" in shown.err
+    assert ("", "") == (shown.out, shown.err)
+    assert "listening on http://127.0.0.1:" in caplog.text
 
 
 def test_two_signals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,13 +240,6 @@ def test_development_shows_the_first_steps(stop_at_once: list[Any], capsys: pyte
     assert "Ctrl-C" in shown
 
 
-def test_addresses_are_written_as_a_browser_takes_them() -> None:
-    """IPv6 stands in brackets, and TLS is https."""
-    welcome = module._welcome
-    assert "Oncecast is listening on http://[::1]:80" == welcome(Settings(host="::1"), 80)
-    assert "Oncecast is listening on https://h:443" == welcome(Settings(host="h", tls_cert="c", tls_key="k"), 443)
-
-
 def test_a_port_in_use_is_the_systems_error() -> None:
     """Where the address can't be had, `run` raises what the system says."""
     with socket.socket() as taken:
@@ -242,6 +248,30 @@ def test_a_port_in_use_is_the_systems_error() -> None:
         with pytest.raises(OSError, match=r".") as raised:
             run(Settings(port=taken.getsockname()[1]))
     assert errno.EADDRINUSE == raised.value.errno
+
+
+def test_a_port_in_use_leaves_no_files(tmp_path: Path) -> None:
+    """The address is bound before the broker makes its files."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError, match="in use"):
+            run(Settings(port=taken.getsockname()[1], broker=f"sqlite:///{tmp_path}/a.db"))
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_server_that_can_not_be_built_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sockets that were bound before are closed."""
+    bound = listening.bind("127.0.0.1", 0)
+    monkeypatch.setattr(module, "bind", lambda host, port: bound)
+
+    def fail(*args: object, **options: object) -> None:
+        raise ConfigurationError("no such broker")
+
+    monkeypatch.setattr(module, "Server", fail)
+    with pytest.raises(ConfigurationError):
+        run(Settings(port=0))
+    assert [-1] == [sock.fileno() for sock in bound]
 
 
 # -- signals about a server that serves
@@ -297,7 +327,7 @@ def test_a_terminal_that_was_closed_ends_it(start: Start) -> None:
         assert "listening" in process.stderr.readline()
         os.close(leader)
         assert 0 == process.wait(SECONDS)
-        assert "" == process.stderr.read()
+        assert "stopping: the terminal was closed" in process.stderr.readline()
     finally:
         process.kill()
         process.communicate()
@@ -312,7 +342,7 @@ def test_a_bad_certificate_is_told_once(tmp_path: Path, workers: int) -> None:
 
 
 def test_a_signal_while_the_workers_are_started_is_obeyed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They end again, before the server has said that it serves."""
     begin = Supervisor._start
@@ -324,4 +354,4 @@ def test_a_signal_while_the_workers_are_started_is_obeyed(
 
     monkeypatch.setattr(Supervisor, "_start", start_and_signal)
     assert 0 == run(Settings(port=0, workers=2))
-    assert "listening" not in capsys.readouterr().err
+    assert "listening" not in caplog.text

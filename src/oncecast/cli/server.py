@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ..server import config
+from ..server.settings import DEFAULT_BROKER, MEMORY
 from .base import MISUSED, Failure, config_option, in_one_line, load_settings, warn
 from .interrupt import ending_at_once
 
@@ -21,7 +22,11 @@ __all__ = ["serve"]
 @click.option("--host", metavar="H", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, metavar="P", help="The port; 0 takes any free one.  [default: 8000]")
 @click.option("--workers", metavar="N|auto", help="Processes that serve together; auto: one per core.  [default: 1]")
-@click.option("--broker", metavar="URL", help="Where messages are ordered and kept.  [default: sqlite:///oncecast.db]")
+@click.option(
+    "--broker",
+    metavar="URL",
+    help=f"Where messages are ordered and kept.  [default: {DEFAULT_BROKER}; with --dev, {MEMORY}]",
+)
 @config_option
 @click.option("--tls-cert", metavar="FILE", help="The certificate chain, PEM; with --tls-key.")
 @click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")

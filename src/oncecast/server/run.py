@@ -1,7 +1,7 @@
-"""`oncecast serve`: a server as one process, or as a supervisor and its workers; its signals, and what it says.
+"""`oncecast serve`: a server as one process, or as a supervisor and its workers; its signals, and its log lines.
 
-SIGTERM and SIGINT stop it, and a second one cuts it short; SIGHUP reads the settings again; SIGUSR2 replaces the
-workers by new processes, one after the other.
+SIGTERM and SIGINT stop it, and a second one cuts the draining short; SIGHUP reads the settings again; SIGUSR2 replaces
+the workers by new processes, one after the other.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from ..errors import ConfigurationError
+from .announcement import first_steps, started
 from .cores import worker_count
-from .listening import bind_slots
-from .process.runtime import begin_log, drain, keep_alive, run_loop, settle
+from .listening import bind, bind_slots
+from .process.log import begin_log
+from .process.runtime import drain, keep_alive, run_loop, settle
 from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
 from .reload import Read, read_again
@@ -31,10 +33,10 @@ logger = logging.getLogger("oncecast.server")
 
 
 def run(settings: Settings, read: Read | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status.
+    """Serve until SIGINT or SIGTERM; returns the exit status: 0, or 1 where the log failed.
 
-    `read` gives the settings anew at SIGHUP; without it they stay as they are. Raises `OSError` where the address can't
-    be had, `ConfigurationError` where what is set can't serve.
+    `read` returns the settings again at SIGHUP; without it they stay as they are. Raises `OSError` where the address
+    can't be bound, `ConfigurationError` where the settings can't be served.
     """
     begin_log()
     read = read or (lambda: settings)
@@ -44,11 +46,45 @@ def run(settings: Settings, read: Read | None = None) -> int:
     return asyncio.run(_supervise(settings, workers, read))
 
 
+class _Stopping:
+    """The request to stop, and its first reason. A second request, after `begun`, cuts the draining short."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self._draining = False
+
+    def request(self, reason: str) -> None:
+        """Ask the server to stop, and log why."""
+        logger.info("stopping now: %s" if self._draining else "stopping: %s", reason)
+        self.requested.set()
+
+    def listen(self) -> None:
+        """Take SIGINT and SIGTERM as requests from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            reason = f"{number.name} was received"
+            asyncio.get_running_loop().add_signal_handler(number, self.request, reason)
+
+    def begun(self) -> asyncio.Event:
+        """Return the event that a second request sets."""
+        self._draining = True
+        self.requested.clear()
+        return self.requested
+
+
 async def _serve(settings: Settings, read: Read) -> int:
-    stopping, notifier = asyncio.Event(), Notifier()
-    sockets = _from_systemd(settings)
+    stopping, notifier = _Stopping(), Notifier()
+    sockets = _from_systemd(settings) or bind(settings.host, settings.port)  # before the broker makes its files
+    try:
+        return await _serve_on(sockets, settings, read, stopping, notifier)
+    finally:
+        for sock in sockets:  # those of a server that could not start
+            sock.close()
+
+
+async def _serve_on(
+    sockets: Sequence[socket.socket], settings: Settings, read: Read, stopping: _Stopping, notifier: Notifier
+) -> int:
     server = Server(settings, sockets=sockets)
-    loop = asyncio.get_running_loop()
 
     def reload() -> None:
         changed = read_again(server.settings, read)
@@ -58,44 +94,37 @@ async def _serve(settings: Settings, read: Read) -> int:
     def roll() -> None:
         logger.warning("one process can't be replaced without a restart: set workers to 2 or more")
 
-    # From here on, so that none of them ends a server that is about to begin; they are obeyed once it has.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    server.node.on_failure = lambda reason: stopping.set()
+    # Before the start, so that a signal does not end a server that is about to begin; it is obeyed once it has.
+    stopping.listen()
+    server.node.on_failure = lambda reason: stopping.request(f"the log has failed: {reason}")
     await server.start()
     settle()
-    async with _signals(settings, server.port, notifier, stopping, reload, roll):
-        await stopping.wait()
-        stopping.clear()
+    async with _signals(settings, sockets, notifier, stopping, reload, roll):
+        await stopping.requested.wait()
         notifier.stopping("draining")
-        return await drain(server, stopping)
+        return await drain(server, stopping.begun())
 
 
 async def _supervise(settings: Settings, workers: int, read: Read) -> int:
-    stopping, notifier = asyncio.Event(), Notifier()
-    loop = asyncio.get_running_loop()
+    stopping, notifier = _Stopping(), Notifier()
     if settings.tls_cert is not None:
-        Tls(settings)  # a bad certificate is told once, and before anything is bound
+        Tls(settings)  # a bad certificate is one error, before anything is bound
     inherited = _from_systemd(settings)
     sockets = [inherited] * workers if inherited else bind_slots(settings.host, settings.port, workers)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    stopping.listen()
     supervisor = Supervisor(settings, sockets, read)
-    port = sockets[0][0].getsockname()[1]
     starting = asyncio.create_task(supervisor.start())
-    stopped = asyncio.create_task(stopping.wait())
+    stopped = asyncio.create_task(stopping.requested.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
         stopped.cancel()
         await starting
-        async with _signals(settings, port, notifier, stopping, supervisor.reload, supervisor.roll):
-            await stopping.wait()
-            stopping.clear()
+        async with _signals(settings, sockets[0], notifier, stopping, supervisor.reload, supervisor.roll):
+            await stopping.requested.wait()
             notifier.stopping("draining")
-            await supervisor.stop(stopping)
+            await supervisor.stop(stopping.begun())
     else:
-        stopping.clear()
-        await supervisor.stop(stopping)
+        await supervisor.stop(stopping.begun())
         await starting
     return 0
 
@@ -103,20 +132,21 @@ async def _supervise(settings: Settings, workers: int, read: Read) -> int:
 @contextlib.asynccontextmanager
 async def _signals(
     settings: Settings,
-    port: int,
+    sockets: Sequence[socket.socket],
     notifier: Notifier,
-    stopping: asyncio.Event,
+    stopping: _Stopping,
     reload: Callable[[], None],
     roll: Callable[[], None],
 ) -> AsyncIterator[None]:
-    """Say that the server serves, and obey the signals about it for as long as it does."""
+    """Report that the server serves, and obey the signals about it for as long as it does; then report its end."""
     loop = asyncio.get_running_loop()
     terminal = sys.stdin is not None and sys.stdin.isatty()
+    port = sockets[0].getsockname()[1]
     status = f"listening on port {port}"
 
     def hang_up() -> None:
-        if terminal and not os.isatty(0):  # its window was closed, and nobody wants new settings
-            stopping.set()
+        if terminal and not os.isatty(0):  # so SIGHUP does not ask for new settings
+            stopping.request("the terminal was closed")
             return
         notifier.reloading()
         reload()
@@ -124,7 +154,9 @@ async def _signals(
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     loop.add_signal_handler(signal.SIGUSR2, roll)
-    print(_welcome(settings, port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
+    logger.info("%s", started(settings, sockets, worker_count(settings.workers)))
+    if settings.dev:
+        print(first_steps(settings, port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
     notifier.ready(status)
     watched = asyncio.create_task(keep_alive(notifier))
     try:
@@ -132,12 +164,13 @@ async def _signals(
     finally:
         watched.cancel()
         await asyncio.wait({watched})
+        logger.info("stopped: pid %d", os.getpid())
 
 
 def _from_systemd(settings: Settings) -> list[socket.socket]:
-    """Return the sockets that systemd has opened for us, if any. Raises `ConfigurationError` for what can't be served.
+    """Return the sockets that systemd has opened, if any. Raises `ConfigurationError` for one that can't be served.
 
-    Who may reach them was not our choice, so what holds for `host` holds for them.
+    An address that other machines reach needs `public`, as one of `host` does.
     """
     sockets = take_sockets()
     for sock in sockets:
@@ -150,17 +183,3 @@ def _from_systemd(settings: Settings) -> list[socket.socket]:
                 "if that is meant"
             )
     return sockets
-
-
-def _welcome(settings: Settings, port: int) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"{'https' if settings.tls_cert else 'http'}://{host}:{port}"
-    lines = [f"Oncecast is listening on {url}"]
-    if settings.dev:
-        lines += [
-            f"  start page   {url}/",
-            f"  publish      curl -d '{{\"t\":1}}' {url}/v1/channels/news",
-            f"  listen       curl -N -H 'Accept: text/event-stream' {url}/v1/channels/news",
-            "  stop         Ctrl-C",
-        ]
-    return "\n".join(lines)

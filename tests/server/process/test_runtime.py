@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
 import oncecast
-from oncecast.server.process.runtime import begin_log, keep_alive
+from oncecast.server.process.runtime import keep_alive
 from oncecast.server.process.systemd import Notifier
 
 SECONDS = 30
@@ -24,7 +22,8 @@ PROGRAM = """
 import asyncio, os, resource, sys, time
 if sys.argv[1] == "asyncio":
     sys.modules["uvloop"] = None
-from oncecast.server.process.runtime import begin_log, run_loop
+from oncecast.server.process.log import begin_log
+from oncecast.server.process.runtime import run_loop
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 
@@ -88,16 +87,6 @@ def test_without_a_free_descriptor_those_who_are_there_are_served(loop: str) -> 
     finally:
         process.kill()
         process.communicate()
-
-
-@pytest.mark.parametrize("worker, expected", [(None, "WARNING n: text"), (2, "[2] WARNING n: text")])
-def test_a_workers_lines_say_whose_they_are(monkeypatch: pytest.MonkeyPatch, worker: int | None, expected: str) -> None:
-    """The log of all processes is one."""
-    options: dict[str, Any] = {}
-    monkeypatch.setattr(logging, "basicConfig", lambda **given: options.update(given))
-    begin_log(worker)
-    record = logging.LogRecord("n", logging.WARNING, "", 0, "text", (), None)
-    assert expected == logging.Formatter(options["format"]).format(record)
 
 
 async def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:

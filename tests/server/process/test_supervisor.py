@@ -77,11 +77,11 @@ class Running:
                 return line
 
     async def rest(self) -> list[str]:
-        """Wait for its end, and return what it has logged since."""
+        """Wait for its end, and return what it has logged since, without the times."""
         assert self.process.stderr is not None
         rest = (await asyncio.wait_for(self.process.stderr.read(), SECONDS)).decode().splitlines()
         await asyncio.wait_for(self.process.wait(), SECONDS)
-        return rest
+        return [re.sub(r"^\d{4}-\d\d-\d\dT[\d:.]{12}Z ", "", line) for line in rest]
 
     async def end(self) -> None:
         """End it if it runs: as it should, else by force."""
@@ -161,7 +161,7 @@ async def start(tmp_path: Path, make_site: Callable[..., Site]) -> AsyncIterator
         )
         running = Running(process, make_site(SimpleNamespace(port=0), None), tmp_path)
         started.append(running)
-        port = re.findall(r":(\d+)$", await running.logged("Oncecast is listening on http://127.0.0.1:"))
+        port = re.findall(r":(\d+)$", await running.logged("is listening on http://127.0.0.1:"))
         running.site.server.port = int(port[0])
         return running
 
@@ -344,6 +344,12 @@ async def test_successors_that_die_young_are_tried_again(start: Start) -> None:
 # -- the end
 
 
+def log_of_a_stop(running: Running, number: signal.Signals, again: str = "") -> list[str]:
+    """Return the lines, without times, of a server that a signal has stopped, and perhaps a second one."""
+    lines = [f"stopping: {number.name} was received", *([f"stopping now: {again} was received"] if again else [])]
+    return [f"INFO oncecast.server: {line}" for line in [*lines, f"stopped: pid {running.process.pid}"]]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_all_of_them(start: Start, number: signal.Signals) -> None:
     """Every subscriber of every worker hears of it, nobody can connect any more, and the end is clean."""
@@ -354,7 +360,7 @@ async def test_a_signal_ends_all_of_them(start: Start, number: signal.Signals) -
         assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
     for peer in running.site.peers:
         peer.close()
-    assert [] == await running.rest()
+    assert log_of_a_stop(running, number) == await running.rest()
     assert 0 == running.process.returncode
     with pytest.raises(ConnectionRefusedError):
         await running.site.connect()
@@ -371,7 +377,7 @@ async def test_ctrl_c_reaches_all_processes_of_a_terminal_and_is_heard_once(star
     for peer in streams.values():
         assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
         peer.close()
-    assert [] == await running.rest()
+    assert log_of_a_stop(running, signal.SIGINT) == await running.rest()
     assert 0 == running.process.returncode
 
 
@@ -385,7 +391,7 @@ async def test_a_second_signal_cuts_off(start: Start) -> None:
         assert STREAM_END == await asyncio.wait_for(peer.all(), SECONDS)
     running.process.send_signal(signal.SIGTERM)
     assert b"" == await asyncio.wait_for(stays.all(), SECONDS / 2)
-    assert [] == await running.rest()
+    assert log_of_a_stop(running, signal.SIGTERM, again="SIGTERM") == await running.rest()
     assert 0 == running.process.returncode
 
 
@@ -397,7 +403,9 @@ async def test_a_worker_that_is_stuck_is_killed_in_the_end(start: Start) -> None
     running.process.send_signal(signal.SIGTERM)
     await gone(other)  # so the first signal has been heard
     running.process.send_signal(signal.SIGTERM)
-    assert [f"ERROR oncecast.server: process {stuck} does not end: it is killed"] == await running.rest()
+    first, second, last = log_of_a_stop(running, signal.SIGTERM, again="SIGTERM")
+    killed = f"ERROR oncecast.server: process {stuck} does not end: it is killed"
+    assert [first, second, killed, last] == await running.rest()
     assert 0 == running.process.returncode
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from ..server import Server
 from .systemd import Notifier
 
-__all__ = ["begin_log", "drain", "keep_alive", "run_loop", "settle"]
+__all__ = ["drain", "keep_alive", "run_loop", "settle"]
 
 T = TypeVar("T")
 
@@ -27,12 +26,6 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
     except ImportError:  # no wheel for this platform: the same, slower
         return asyncio.run(main)
     return uvloop.run(main)
-
-
-def begin_log(worker: int | None = None) -> None:
-    """Log on standard error, which workers share with their supervisor; each of their lines says whose it is."""
-    whose = "" if worker is None else f"[{worker}] "
-    logging.basicConfig(level=logging.INFO, format=f"{whose}%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
 def settle() -> None:

@@ -35,7 +35,8 @@ from .control import (
     Total,
     ToWorker,
 )
-from .runtime import begin_log, drain, run_loop, settle
+from .log import begin_log
+from .runtime import drain, run_loop, settle
 
 __all__ = ["main"]
 

@@ -1,0 +1,44 @@
+"""What a server prints about itself when it starts: one line for the log, and first steps for development.
+
+A broker's URL is shown without a password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Sequence
+
+from .. import __version__
+from .settings import MEMORY, Settings
+
+__all__ = ["first_steps", "started"]
+
+_PASSWORD = re.compile(r"(?<=://)[^/]*@")
+
+
+def started(settings: Settings, sockets: Sequence[socket.socket], workers: int) -> str:
+    """Return the line: version, process, workers, broker, and where it listens."""
+    broker = _PASSWORD.sub("", settings.broker)
+    kept = "" if settings.broker == MEMORY else f" (durability {settings.durability})"
+    urls = " and ".join(_url(settings, *sock.getsockname()[:2]) for sock in sockets)
+    many = "1 worker" if workers == 1 else f"{workers} workers"
+    return f"oncecast {__version__}, pid {os.getpid()}, {many}, broker {broker}{kept}, is listening on {urls}"
+
+
+def first_steps(settings: Settings, port: int) -> str:
+    """Return the lines for a person at a terminal, with commands to copy."""
+    url = _url(settings, settings.host, port)
+    lines = [
+        f"Oncecast is listening on {url}",
+        f"  start page   {url}/",
+        f"  publish      curl -d '{{\"t\":1}}' {url}/v1/channels/news",
+        f"  listen       curl -N -H 'Accept: text/event-stream' {url}/v1/channels/news",
+        "  stop         Ctrl-C",
+    ]
+    return "\n".join(lines)
+
+
+def _url(settings: Settings, host: str, port: int) -> str:
+    return f"{'https' if settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
