@@ -15,7 +15,7 @@ from oncecast.http import routes
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
 from oncecast.protocol.events import SseStream
-from oncecast.server import outlet, read_budget
+from oncecast.server import outlet
 from oncecast.server.capacity import Capacity
 from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, PIPELINE_BYTES, SLICE_BYTES, Connection
 from oncecast.server.phases import Phase
@@ -963,11 +963,11 @@ def test_a_defect_in_a_later_turn_harms_its_own_connection_alone(
 ) -> None:
     """A connection that raises as it goes on is cut and logged, and those behind it have their turn."""
     (broken, cut), (other, transport) = bench.connect(), bench.connect()
-    monkeypatch.setattr(read_budget, "TURN_SECONDS", 0.0)
+    bench.step = TURN_SECONDS
     read(bench.connect()[0], HEALTH)
     read(broken, HEALTH)
     read(other, HEALTH)
-    monkeypatch.setattr(read_budget, "TURN_SECONDS", 1.0)
+    bench.step = 0.0
 
     def fail(data: bytes) -> None:
         raise ZeroDivisionError("a defect")

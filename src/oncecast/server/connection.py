@@ -29,7 +29,7 @@ from .admission import FULL, may_use_reserve
 from .app import App
 from .outlet import Outlet
 from .phases import Event, Phase, after
-from .read_budget import READ_BYTES
+from .read_budget import READ_BYTES, TURN_SECONDS
 
 logger = logging.getLogger("oncecast.server")
 
@@ -105,16 +105,19 @@ class Connection(Outlet):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come, or keep it for the next turn if this turn's reads have taken their time."""
-        budget = self.app.reading
+        app = self.app
+        budget = app.reading
         data = bytes(budget.buffer[:nbytes])
         if self._held is not None:
             self._held += data
         elif budget.spent:
             self._wait_for_turn(data)
         else:
-            began = self.app.monotonic()
+            began = app.monotonic()
             self.data_received(data)
-            budget.spend(began)
+            budget.seconds += app.monotonic() - began
+            if budget.seconds >= TURN_SECONDS:
+                budget.exhaust()
             if nbytes == READ_BYTES and self._held is None:  # there is more: the others come first
                 self._wait_for_turn(b"")
 

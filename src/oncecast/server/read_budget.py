@@ -41,7 +41,8 @@ class Reader(Protocol):
 class ReadBudget:
     """`monotonic` returns seconds; `schedule` runs a callable in the loop's next turn (`loop.call_soon`).
 
-    `buffer` is what every connection reads into: it is shorter while the budget is `spent`.
+    `buffer` is what every connection reads into: it is shorter while the budget is `spent`. A connection adds to
+    `seconds` what its read took, and then calls `exhaust` if need be: a call less on the way of each request.
     """
 
     def __init__(self, monotonic: Callable[[], float], schedule: Callable[[Callable[[], None]], object]) -> None:
@@ -49,7 +50,7 @@ class ReadBudget:
         self._short = self._whole[:SHORT_BYTES]
         self._monotonic = monotonic
         self._schedule = schedule
-        self._seconds = 0.0
+        self.seconds = 0.0
         self._queue: deque[Reader] = deque()
         self._scheduled = False
         self.buffer = self._whole
@@ -58,12 +59,11 @@ class ReadBudget:
     @property
     def left(self) -> float:
         """Return for how many seconds reads may still go on in this turn."""
-        return TURN_SECONDS - self._seconds
+        return TURN_SECONDS - self.seconds
 
-    def spend(self, began: float) -> None:
-        """Count the time since `began` as reading."""
-        self._seconds += self._monotonic() - began
-        if self._seconds >= TURN_SECONDS and not self.spent:
+    def exhaust(self) -> None:
+        """End this turn's reads, as `seconds` has come to `TURN_SECONDS`."""
+        if not self.spent:
             self.spent = True
             self.buffer = self._short
             self._turn_later()
@@ -81,7 +81,7 @@ class ReadBudget:
     def _turn(self) -> None:
         """Begin another turn with those that wait."""
         self._scheduled = False
-        self._seconds = 0.0
+        self.seconds = 0.0
         began = self._monotonic()
         for _ in range(len(self._queue)):
             reader = self._queue.popleft()
@@ -91,11 +91,11 @@ class ReadBudget:
                 logger.exception("a connection failed as it read on")
                 reader.abort()
             now = self._monotonic()
-            self._seconds += now - began
+            self.seconds += now - began
             began = now
-            if self._seconds >= TURN_SECONDS:
+            if self.seconds >= TURN_SECONDS:
                 break
-        self.spent = self._seconds >= TURN_SECONDS or bool(self._queue)
+        self.spent = self.seconds >= TURN_SECONDS or bool(self._queue)
         self.buffer = self._short if self.spent else self._whole
         if self.spent:
             self._turn_later()
