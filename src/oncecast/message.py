@@ -140,7 +140,7 @@ class Start:
     A read of history that goes on after a page with floors gives them with CURSOR, in the order of its channels.
     Messages at or below a channel's floor are left out.
 
-    Raises `Refusal` where `number` is negative or not finite.
+    Raises `Refusal` where `number` is negative or not finite, or the cursor is not one that can be written.
     """
 
     kind: StartKind
@@ -151,6 +151,8 @@ class Start:
     def __post_init__(self) -> None:
         if not 0 <= self.number < math.inf:  # NaN is neither
             raise Refusal("request_invalid", "last and since are numbers, 0 or more.")
+        if self.cursor is not None and not 0 <= self.cursor.seq <= MAX_SEQ:
+            raise Refusal("cursor_invalid", "The number of a cursor is at most 2^63 - 1: send back an id as received.")
         if self.kind is StartKind.LAST and self.number > MAX_SEQ:  # no log holds as many
             object.__setattr__(self, "number", MAX_SEQ)
 

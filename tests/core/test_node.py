@@ -529,9 +529,9 @@ def test_who_is_ahead_may_leave() -> None:
     late.append("aaaa")
     _, subscription = late.subscribe("a", after(Cursor("e", 3)))
     late.settle()
-    assert [subscription] == late.node.hub._replay._waits.owners()
+    assert [subscription] == late.node.hub._replay._ahead.owners()
     late.node.hub.detach(subscription)
-    assert [] == late.node.hub._replay._waits.owners()
+    assert [] == late.node.hub._replay._ahead.owners()
 
 
 def test_a_skip_sends_everybody_to_the_history() -> None:

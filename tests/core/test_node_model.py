@@ -424,7 +424,7 @@ class NodeMachine(RuleBasedStateMachine):
         assert live == {s for members in listening for s in members}
         replay, pages = hub._replay, hub._replay._history
         assert pages is not None
-        waiting = {*replay._queue, *replay._waits.owners(), *pages._asking, *pages._later}
+        waiting = {*replay._queue, *replay._ahead.owners(), *pages._asking, *pages._later}
         for client in self.clients:
             subscription = client.subscription
             if client.closed or subscription is None:

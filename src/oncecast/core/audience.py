@@ -84,6 +84,13 @@ class Audiences:
             found.update(dict.fromkeys([audience] if isinstance(audience, Subscription) else audience.members()))
         return list(found)
 
+    def gathered(self, channel: str) -> list[Subscription]:
+        """Return the live subscriptions of a channel whose sink gets something else, too."""
+        audience = self.of.get(channel)
+        if isinstance(audience, Subscription):
+            return [] if audience.alone else [audience]
+        return [] if audience is None else list(audience.gathered)
+
     def enter(self, subscription: Subscription) -> None:
         """Add a subscription to the audiences of its channels."""
         for channel in subscription.channels:

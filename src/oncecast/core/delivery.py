@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 from ..errors import Refusal
 from ..message import Gap
+from .audience import Audiences
 from .entry import Entry
 from .log import Log
-from .subscription import Format, State, Subscription
+from .subscription import Format, Sink, State, Subscription
 
 LIVE = State.LIVE  # a global name: looking the member up on its class costs more than the comparison
 
@@ -54,6 +56,16 @@ class Delivery:
         self._log = log
         self._on_fault = on_fault
         self._send = send
+
+    def deliver(self, turn: list[Entry], audiences: Audiences) -> dict[Subscription, bool]:
+        """Write what a turn brought to the live subscriptions. Returns those whose sink is full after it, as `full`."""
+        self.running, self.disturbed = True, False
+        try:
+            self._deliver(turn, audiences)
+        finally:
+            self.running = False
+            full, self.full = self.full, {}
+        return full
 
     def block_of(self, entries: list[Entry], format_: Format) -> bytes:
         """Return the bytes of entries in a format. A message that can't be encoded is left out."""
@@ -124,6 +136,99 @@ class Delivery:
             subscription.sink.refuse(refusal)
         except Exception as error:  # noqa: BLE001 - see the invariant
             self._on_fault(error)
+
+    def _deliver(self, turn: list[Entry], audiences: Audiences) -> None:
+        self.counters.messages += len(turn)
+        by_channel: dict[str, list[Entry]] = {}
+        for entry in turn:
+            entries = by_channel.get(entry.message.channel)
+            if entries is None:
+                by_channel[entry.message.channel] = [entry]
+            else:
+                entries.append(entry)
+        # First all blocks are made, then all are sent: either is faster by itself than in turns with the other, which
+        # would push its code and data out of the processor's caches, once for each channel.
+        sends: list[Sending] = []
+        groups: list[Iterable[Sending]] = []
+        writes: list[Write] = []
+        gathered: dict[Sink, tuple[Subscription, tuple[str, ...]]] = {}
+        deliveries = 0
+        for channel, entries in by_channel.items():
+            audience = audiences.of.get(channel)
+            if audience is None:
+                continue
+            others: Iterable[Subscription]
+            if not isinstance(audience, Subscription):
+                for format_, group in audience.alone.items():
+                    deliveries += len(group) * len(entries)
+                    block = self.block_of(entries, format_)
+                    # Lists, as a write may end a subscription.
+                    groups.append(zip(list(group.descriptors), list(group.descriptors.values()), repeat(block)))
+                    writes.extend(zip(group.sinks, repeat(block)))
+                others = audience.gathered
+            elif audience.alone:
+                deliveries += len(entries)
+                block = self.block_of(entries, audience.format)
+                if audience.descriptor is not None:
+                    sends.append((audience, audience.descriptor, block))
+                else:
+                    writes.append((audience, block))
+                continue
+            else:
+                others = (audience,)
+            only = (channel,)
+            for subscription in others:
+                sink = subscription.sink
+                known = gathered.get(sink)
+                gathered[sink] = (subscription, only) if known is None else (known[0], known[1] + only)
+        if gathered:
+            blocks, messages = self._gathered_blocks(gathered.values(), by_channel)
+            deliveries += messages
+            sends.extend((s, s.descriptor, block) for s, block in blocks if s.descriptor is not None)
+            writes.extend((s, block) for s, block in blocks if s.descriptor is None)
+        self.counters.deliveries += deliveries
+        for group_sends in (sends, *groups):
+            self.send_all(group_sends)
+        self.write_all(writes)
+        if self.skipped:
+            skipped, self.skipped = self.skipped, []
+            for sink in {subscription.sink for subscription in skipped if not subscription.alone}:
+                self._deliver_rest(sink, gathered[sink][1], by_channel, audiences)
+
+    def _gathered_blocks(
+        self, gathered: Iterable[tuple[Subscription, tuple[str, ...]]], by_channel: dict[str, list[Entry]]
+    ) -> tuple[list[Write], int]:
+        """Return a block for each subscription and its channels of this turn, and how many messages they have."""
+        # A subscription of several channels has one cursor, so it gets them in the log's order, not by channel. Those
+        # that have the same channels in this turn share the block.
+        blocks: dict[tuple[Format, tuple[str, ...]], tuple[bytes, int]] = {}
+        writes: list[Write] = []
+        messages = 0
+        for subscription, channels in gathered:
+            key = (subscription.format, channels)
+            made = blocks.get(key)
+            if made is None:
+                made = blocks[key] = self._merge(channels, by_channel, subscription.format)
+            messages += made[1]
+            writes.append((subscription, made[0]))
+        return writes, messages
+
+    def _deliver_rest(
+        self, sink: Sink, channels: Iterable[str], by_channel: dict[str, list[Entry]], audiences: Audiences
+    ) -> None:
+        """Deliver to a sink what was skipped as the one subscription that stood for all of the sink's had ended."""
+        rest: dict[str, Subscription] = {}
+        for channel in channels:
+            rest.update((channel, each) for each in audiences.gathered(channel) if each.sink is sink)
+        if rest:
+            subscription = next(iter(rest.values()))
+            block, _ = self._merge(rest, by_channel, subscription.format)
+            self.write(subscription, block)
+
+    def _merge(self, channels: Iterable[str], by_channel: dict[str, list[Entry]], format_: Format) -> tuple[bytes, int]:
+        """Return the block of several channels' entries, and how many these are."""
+        entries = sorted((entry for c in channels for entry in by_channel[c]), key=lambda entry: entry.seq)
+        return self.block_of(entries, format_), len(entries)
 
     def _send_checked(self, sends: Iterator[Sending]) -> None:
         send, full = self._send, self.full

@@ -24,20 +24,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
 from typing import Protocol
 
 from ..brokers.base import Opening
 from ..errors import Refusal
 from ..message import Cursor, Gap, Message, Page, Reason, Start, StartKind
 from .audience import Audiences
-from .delivery import Counters, Delivery, Send, Sending, Write
+from .delivery import Counters, Delivery, Send
 from .entry import Entry
 from .log import Log
 from .pages import Read, newest_mark
 from .place import Place, resolve
 from .replay import Replay
-from .subscription import Event, Format, Lag, Sink, State, Subscription
+from .subscription import Event, Lag, State, Subscription
 
 SLOW = Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
 
@@ -251,107 +250,12 @@ class Hub:
         if self._turn:
             turn, self._turn = self._turn, []
             upto = self.log.head  # which may be past the last message of the turn
-            delivery = self._delivery
-            delivery.running, delivery.disturbed = True, False
-            self._deliver(turn)
-            delivery.running = False
+            full = self._delivery.deliver(turn, self._audiences)
             self.flushed = upto
-            if delivery.full:
-                full, delivery.full = delivery.full, {}
-                for subscription, slow in full.items():
-                    self._block(subscription, slow)
+            for subscription, slow in full.items():
+                self._block(subscription, slow)
         self._replay.reach()
         self._replay.run()
-
-    def _deliver(self, turn: list[Entry]) -> None:
-        delivery = self._delivery
-        delivery.counters.messages += len(turn)
-        by_channel: dict[str, list[Entry]] = {}
-        for entry in turn:
-            entries = by_channel.get(entry.message.channel)
-            if entries is None:
-                by_channel[entry.message.channel] = [entry]
-            else:
-                entries.append(entry)
-        # First all blocks are made, then all are sent: either is faster by itself than in turns with the other, which
-        # would push its code and data out of the processor's caches, once for each channel.
-        single: list[Write] = []
-        groups: list[Iterable[Sending]] = []
-        grouped: list[Write] = []
-        gathered: dict[Sink, tuple[Subscription, tuple[str, ...]]] = {}
-        deliveries = 0
-        for channel, entries in by_channel.items():
-            audience = self._audiences.of.get(channel)
-            if audience is None:
-                continue
-            others: Iterable[Subscription]
-            if not isinstance(audience, Subscription):
-                for format_, group in audience.alone.items():
-                    deliveries += len(group) * len(entries)
-                    block = delivery.block_of(entries, format_)
-                    # Lists, as a write may end a subscription.
-                    groups.append(zip(list(group.descriptors), list(group.descriptors.values()), repeat(block)))
-                    grouped.extend(zip(group.sinks, repeat(block)))
-                others = audience.gathered
-            elif audience.alone:
-                deliveries += len(entries)
-                single.append((audience, delivery.block_of(entries, audience.format)))
-                continue
-            else:
-                others = (audience,)
-            only = (channel,)
-            for subscription in others:
-                sink = subscription.sink
-                known = gathered.get(sink)
-                gathered[sink] = (subscription, only) if known is None else (known[0], known[1] + only)
-        if gathered:
-            deliveries += self._add_gathered(gathered.values(), by_channel, single)
-        delivery.counters.deliveries += deliveries
-        if single:
-            delivery.send_all([(s, s.descriptor, block) for s, block in single if s.descriptor is not None])
-            grouped.extend([(s, block) for s, block in single if s.descriptor is None])
-        for sends in groups:
-            delivery.send_all(sends)
-        if grouped:
-            delivery.write_all(grouped)
-        if delivery.skipped:
-            skipped, delivery.skipped = delivery.skipped, []
-            for sink in {subscription.sink for subscription in skipped if not subscription.alone}:
-                self._deliver_rest(sink, gathered[sink][1], by_channel)
-
-    def _add_gathered(
-        self,
-        gathered: Iterable[tuple[Subscription, tuple[str, ...]]],
-        by_channel: dict[str, list[Entry]],
-        writes: list[Write],
-    ) -> int:
-        """Add a block for each sink to `writes`; return how many messages these are."""
-        # A subscription of several channels has one cursor, so it gets them in the log's order, not by channel. Those
-        # that have the same channels in this turn share the block.
-        blocks: dict[tuple[Format, tuple[str, ...]], tuple[bytes, int]] = {}
-        messages = 0
-        for subscription, channels in gathered:
-            key = (subscription.format, channels)
-            made = blocks.get(key)
-            if made is None:
-                entries = sorted((e for c in channels for e in by_channel[c]), key=lambda entry: entry.seq)
-                made = blocks[key] = (self._delivery.block_of(entries, subscription.format), len(entries))
-            messages += made[1]
-            writes.append((subscription, made[0]))
-        return messages
-
-    def _deliver_rest(self, sink: Sink, channels: tuple[str, ...], by_channel: dict[str, list[Entry]]) -> None:
-        """Deliver to the other subscriptions of a sink what was skipped with the one that stood for all of them."""
-        found: dict[str, Subscription] = {}
-        for channel in channels:
-            audience = self._audiences.of.get(channel)
-            if audience is not None:
-                members = [audience] if isinstance(audience, Subscription) else audience.gathered
-                found.update((channel, member) for member in members if member.sink is sink)
-        if found:
-            entries = sorted((e for c in found for e in by_channel[c]), key=lambda entry: entry.seq)
-            subscription = next(iter(found.values()))
-            self._delivery.write(subscription, self._delivery.block_of(entries, subscription.format))
 
     # -- moves
 

@@ -285,9 +285,10 @@ class Node:
 
     def _poll(self, channels: tuple[str, ...], place: Place, limit: int) -> Poll:
         entries = self.log.read_after(channels, place.seq, limit, POLL_BYTES, place.floors)
-        cut = bool(entries) and entries[-1].seq < self.log.newest(channels)
+        last = entries[-1].seq if entries else place.seq
+        cut = last < self.log.newest(channels)
         # Where nothing is left behind, the cursor goes to the head: the fresher it is, the later it expires.
-        seq = entries[-1].seq if cut else max(place.seq, self.log.head)
+        seq = last if cut else max(place.seq, self.log.head)
         return Poll(entries, self.log.cursor(seq), place.gaps)
 
     def _read_poll(self, asked: _Asked, start: Start, place: Place | None) -> None:

@@ -4,7 +4,7 @@ Pages come from the window where it covers the place of the subscription, else f
 
 Invariants
 * A subscription that is behind stands in the queue, waits for the history, or waits for the log to come to its place
-  (`waits.py`). One that is not behind, because it is live, full or has ended, stands nowhere here.
+  (`ahead.py`). One that is not behind, because it is live, full or has ended, stands nowhere here.
 * A turn serves at most `PAGES_PER_TURN` subscriptions, each once.
 """
 
@@ -18,12 +18,12 @@ import msgspec
 
 from ..errors import Refusal
 from ..message import MAX_SEQ, Gap, Page, Reason
+from .ahead import Ahead
 from .delivery import Delivery
 from .log import Log
 from .pages import PAGE_BYTES, PAGE_MESSAGES, HistoryPages, Read, block_found, newest_mark
 from .place import Place, chain_gaps, pass_gaps
 from .subscription import Format, Subscription
-from .waits import Waits
 
 PAGES_PER_TURN = 64  # a backlog that many read at once holds up the live ones for no longer than this takes
 
@@ -52,7 +52,7 @@ class Replay:
         self._wake = wake
         self._caught_up = caught_up
         self._queue: OrderedDict[Subscription, None] = OrderedDict()
-        self._waits = Waits()
+        self._ahead = Ahead()
         self._unconfirmed: dict[str, dict[Subscription, None]] = {}  # by the channel that the broker is to confirm
         self._history = (
             None
@@ -82,7 +82,7 @@ class Replay:
     def remove(self, subscription: Subscription) -> None:
         """Serve a subscription no longer: it has ended, or its sink is full."""
         self._queue.pop(subscription, None)
-        self._waits.remove(subscription)
+        self._ahead.remove(subscription)
         for channel in subscription.channels if self._unconfirmed else ():
             if (waiting := self._unconfirmed.get(channel)) is not None:
                 waiting.pop(subscription, None)
@@ -107,7 +107,7 @@ class Replay:
 
     def members(self) -> list[Subscription]:
         """Return the subscriptions that are behind, each once."""
-        waiting = [owner for owner in self._waits.owners() if isinstance(owner, Subscription)]
+        waiting = [owner for owner in self._ahead.owners() if isinstance(owner, Subscription)]
         history = [] if self._history is None else self._history.waiting()
         return list(dict.fromkeys([*self._queue, *waiting, *history]))
 
@@ -118,7 +118,7 @@ class Replay:
         if self._history is not None:
             self._history.clear()
         self._pages.clear()
-        self._waits.reach(MAX_SEQ)
+        self._ahead.reach(MAX_SEQ)
 
     def confirm(self, channel: str) -> None:
         """Let those go on that wait for the broker to deliver a channel."""
@@ -128,19 +128,19 @@ class Replay:
 
     def is_waiting(self) -> bool:
         """Whether something waits for the log to come to a number."""
-        return len(self._waits) > 0
+        return len(self._ahead) > 0
 
     def reach(self) -> None:
         """Let those go on that have waited for the log to come to where it is now."""
-        self._waits.reach(self._log.head)
+        self._ahead.reach(self._log.head)
 
     def wait_for(self, page: Page, go_on: Callable[[], None], refuse: Callable[[Refusal], None]) -> None:
         """Call `go_on` once the log has come to all that `page` says is trimmed, or `refuse` if that takes too long."""
-        self._waits.add(object(), newest_mark(page), go_on, refuse)
+        self._ahead.add(object(), newest_mark(page), go_on, refuse)
 
     def tick(self, now: float) -> None:
         """Refuse those that have waited for too long, by a monotonic clock. Call it about once a second."""
-        self._waits.expire(now)
+        self._ahead.expire(now)
         if self._history is not None:
             self._history.expire(now)
 
@@ -225,7 +225,7 @@ class Replay:
             self._caught_up(subscription)
 
     def _wait_for(self, subscription: Subscription, seq: int) -> None:
-        self._waits.add(
+        self._ahead.add(
             subscription, seq, partial(self.queue, subscription), partial(self._delivery.refuse, subscription)
         )
 

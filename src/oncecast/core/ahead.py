@@ -1,4 +1,4 @@
-"""What waits for this node's log to come to a number that another node has already handed out.
+"""What is ahead of this node's log: it waits for a number that another node has already handed out.
 
 Invariant: each wait ends: the log comes to its number, its owner removes it, or it is refused after `WAIT_SECONDS`.
 """
@@ -26,7 +26,7 @@ class _Wait:
     since: float | None = None  # the first time it was looked at by `expire`
 
 
-class Waits:
+class Ahead:
     """The waits, by owner. An owner has one at most."""
 
     def __init__(self) -> None:
