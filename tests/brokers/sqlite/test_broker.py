@@ -22,6 +22,8 @@ from oncecast.brokers import reads as reads_module
 from oncecast.brokers import surplus as surplus_module
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.sqlite import broker as sqlite_module
+from oncecast.brokers.sqlite import pages as pages_module
+from oncecast.brokers.sqlite import reader as reader_module
 from oncecast.brokers.sqlite import store as sqlite_store
 from oncecast.brokers.sqlite import writer as writer_module
 from oncecast.brokers.sqlite.broker import SqliteBroker
@@ -35,6 +37,7 @@ from oncecast.testing.driver import LoopDriver
 
 SECONDS = 20.0  # past it, what is waited for will not come
 NOW = 1_764_000_000.0
+ENOUGH = 1 << 30
 
 
 class Rig:
@@ -728,3 +731,239 @@ async def test_it_runs_on_a_loop(rig: Rig) -> None:
     await broker.stop()
     assert isinstance(receipt, Receipt)
     assert [(here, 1)] == [(thread, len(messages)) for thread, messages in seen]
+
+
+# -- what harms nobody else
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63, 10**26, 1e300])
+def test_a_number_that_sqlite_does_not_have_is_a_page(rig: Rig, number: float) -> None:
+    """The last of all that there is; the thread of the history goes on, also where the log was trimmed or restarted."""
+    rig.keep = Retention(messages=5, seconds=1e12)
+    bench = rig.open()
+    bench.receipts(*(Draft("a", b"%d" % n) for n in range(9)))
+    sqlite(bench)._writer._due["a"] = 4
+    while (page := bench.page("a", Start(StartKind.LAST, number=number))) and len(page.messages) == 9:
+        pass
+    assert page is not None
+    assert [5, 6, 7, 8, 9] == [message.seq for message in page.messages]
+    rig.stop()
+    rig.now += 5
+    again = rig.open()
+    for start in (Start(StartKind.LAST, number=number), Start(StartKind.SINCE, number=number)):
+        assert isinstance(again.ask("ax", start, 0), Page)
+    assert isinstance(again.ask("a", Start(StartKind.CURSOR, Cursor("life", 2**63 - 1))), Page)
+
+
+def test_a_defect_in_a_read_is_one_answer(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """The others are read, and the log of the operator has the cause."""
+    bench = rig.open()
+    bench.receipts(Draft("a", b"1"))
+    pages = sqlite(bench)._reader._store.pages
+    real = pages._place
+
+    def fail(*rest: object) -> int:
+        raise OverflowError("Python int too large to convert to SQLite INTEGER")
+
+    pages._place = fail  # type: ignore[method-assign,assignment]
+    answer = bench.ask("a", EARLIEST)
+    assert isinstance(answer, Refusal)
+    assert "internal" == answer.code
+    pages._place = real  # type: ignore[method-assign]
+    assert isinstance(bench.ask("a", EARLIEST), Page)
+    assert [f"a read has failed: {('a',)} from {EARLIEST}"] == caplog.messages
+
+
+@pytest.mark.parametrize("thread", ["log", "history"])
+def test_a_thread_that_ends_is_noticed(rig: Rig, thread: str) -> None:
+    """Whatever ended it: what it held is refused, the node is told, and nothing that comes later waits."""
+    bench = rig.open()
+    broker = sqlite(bench)
+
+    def fail(*rest: object) -> object:
+        raise SystemExit("defect")
+
+    reads: list[Page | Refusal] = []
+    outcomes: list[Outcome] = []
+    if thread == "log":
+        broker._writer._commit = fail  # type: ignore[assignment,method-assign]
+    else:
+        broker._reader._serve = fail  # type: ignore[assignment,method-assign]
+        broker.read(("a",), EARLIEST, 1, 1, reads.append)
+        broker.read(("b",), EARLIEST, 1, 1, reads.append)
+    if thread == "log":
+        broker.publish([Draft("a", b"1")], outcomes.extend)
+    rig.settle(lambda: bool(bench.failures) and len(reads) == (2 if thread == "history" else 0))
+    assert [f"broker: {rig.path}: the thread of the {thread} has failed: defect"] == bench.failures
+    assert [] == [answer for answer in reads if isinstance(answer, Page)]
+    assert ["unavailable"] == codes(outcomes or bench.publish(Draft("a", b"1")))
+    assert isinstance(bench.ask("a", EARLIEST), Refusal)
+
+
+def test_a_delivery_that_raises_is_not_acknowledged(rig: Rig) -> None:
+    """It is in the log, but this node has not got it: the publisher is refused, the node is told, nothing follows."""
+
+    class Deaf(Bench):
+        def receive(self, messages: object, /) -> None:
+            raise ValueError("defect")
+
+    lab = rig.lab()
+    bench = Deaf(lab.make(), lab)
+    bench.start()
+    rig.benches.append(bench)
+    assert ["unavailable"] == codes(bench.publish(Draft("a", b"1")))
+    assert ["a delivery failed: ValueError('defect')"] == bench.failures
+    assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
+
+
+def test_a_costly_read_does_not_hold_up_the_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`last` of many channels is read a channel at a time; a page that costs little is served in between."""
+    monkeypatch.setattr(reader_module, "SLICE_SECONDS", 0.0)
+    bench = rig.open()
+    names = [f"c{n}" for n in range(64)]
+    bench.receipts(*(Draft(name, b"1") for name in names))
+    broker = sqlite(bench)
+    floor = broker._reader._store.pages._floor
+    began, go = threading.Event(), threading.Event()
+
+    def wait(name: str, count: float) -> int:
+        began.set()
+        go.wait(SECONDS)
+        return floor(name, count)
+
+    monkeypatch.setattr(broker._reader._store.pages, "_floor", wait)
+    order: list[str] = []
+    last = Start(StartKind.LAST, number=10**17)
+    for _ in range(20):
+        broker.read(names, last, 10, ENOUGH, lambda page: order.append("costly"))
+    assert began.wait(SECONDS)
+    broker.read(("c1",), EARLIEST, 10, ENOUGH, lambda page: order.append("honest"))
+    go.set()
+    rig.settle(lambda: len(order) == 21)
+    assert "honest" == order[0]
+
+
+def test_a_read_that_takes_too_long_is_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement that goes on for seconds is interrupted, and a read whose time is over is not begun."""
+    monkeypatch.setattr(pages_module, "STEP_INSTRUCTIONS", 1)
+    monkeypatch.setattr(pages_module, "STEP_SECONDS", -1.0)
+    bench = rig.open()
+    bench.receipts(*(Draft("a", b"1") for _ in range(50)))
+    answer = bench.ask("a", Start(StartKind.LAST, number=50))
+    assert (True, "unavailable") == (isinstance(answer, Refusal), getattr(answer, "code", None))
+    monkeypatch.setattr(pages_module, "STEP_SECONDS", 60.0)
+    assert isinstance(bench.ask("a", EARLIEST), Page)
+    monkeypatch.setattr(reads_module, "ANSWER_SECONDS", 0.0)
+    assert reads_module.LATE is bench.ask("a", EARLIEST)
+
+
+def test_a_lock_that_is_not_let_go_makes_it_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node says so, what waits is refused, and is not committed later; then all is as before."""
+    monkeypatch.setattr(sqlite_module, "WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(sqlite_module, "STUCK_SECONDS", 0.01)
+    bench = rig.open()
+    bench.receipts(Draft("a", b"1"))
+    holder = Peers(rig.path)
+    with holder.lock():
+        assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
+        rig.settle(lambda: bench.unready is not None)
+        assert "another process holds its lock" in (bench.unready or "")
+        assert ["unavailable"] == codes(bench.publish(Draft("a", b"3")))
+        assert isinstance(bench.ask("a", EARLIEST), Page)
+    rig.settle(lambda: bench.unready is None)
+    bench.receipts(Draft("a", b"4"))
+    assert [b"1", b"4"] == data(bench)
+    holder.close()
+
+
+# -- the start
+
+
+def test_a_start_that_has_to_wait_for_the_lock_has_a_deadline(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is the matter; what it opens later is closed again, and the next start is fine."""
+    rig.open().receipts(Draft("a", b"1"))
+    rig.stop()
+    monkeypatch.setattr(sqlite_module, "OPEN_SECONDS", 0.05)
+    before = len(os.listdir("/proc/self/fd"))
+    holder = Peers(rig.path)
+    with holder.lock(), pytest.raises(ConfigurationError, match=r"another process has held its lock for 0\.05 s"):
+        rig.open()
+    holder.close()
+    monkeypatch.setattr(sqlite_module, "OPEN_SECONDS", SECONDS)
+    rig.settle(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    assert [b"1"] == [message.data for message in rig.open().opening.recent]
+
+
+def test_a_sink_that_fails_to_begin_leaves_nothing_open(rig: Rig) -> None:
+    """Files, sockets and threads are closed again."""
+
+    class Broken(Bench):
+        def begin(self, opening: object, /) -> None:
+            raise ValueError("defect")
+
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    lab = rig.lab()
+    with pytest.raises(ValueError, match="defect"):
+        Broken(lab.make(), lab).start()
+    rig.settle(lambda: len(os.listdir("/proc/self/fd")) <= before[0] and threading.active_count() <= before[1])
+
+
+async def test_a_stop_during_the_start_wins(rig: Rig) -> None:
+    """Nothing is served, and nothing is left open."""
+    before = len(os.listdir("/proc/self/fd"))
+    broker = rig.broker()
+    starting = asyncio.create_task(broker.start(Bench(broker, rig.lab())))
+    await asyncio.sleep(0)
+    await broker.stop()
+    with pytest.raises(UsageError, match="stopped while it started"):
+        await starting
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_nothing_is_made_beside_a_file_that_is_not_ours(rig: Rig) -> None:
+    """A file of another program, or of another release, is left as it was found."""
+    other = rig.path.with_name("other.db")
+    for content, error in ((b"no database at all" * 100, "not a database"), (None, "of version 99")):
+        if content is None:
+            rig.open()
+            rig.stop()
+            for beside in rig.path.parent.iterdir():
+                if beside.name.startswith("log.db-w") and beside.is_dir():
+                    beside.rmdir()
+                elif beside != rig.path:
+                    beside.unlink()
+            db = sqlite3.connect(rig.path)
+            db.execute("PRAGMA user_version = 99")
+            db.close()
+            rig.path.rename(other)
+        else:
+            other.write_bytes(content)
+        rig.path = other
+        found = sorted(path.name for path in other.parent.iterdir())
+        with pytest.raises(ConfigurationError, match=error):
+            rig.open()
+        assert found == sorted(path.name for path in other.parent.iterdir())
+        rig.path = other.with_name("log.db")
+        other.unlink()
+
+
+async def test_a_stop_does_not_hold_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process has the lock, the loop turns on, and the stop ends after its time."""
+    monkeypatch.setattr(sqlite_module, "STOP_SECONDS", 0.05)
+    broker = rig.broker()
+    await broker.start(Bench(broker, rig.lab()))
+    answers: list[Outcome] = []
+    holder = Peers(rig.path)
+    with holder.lock():
+        broker.publish([Draft("a", b"1")], answers.extend)
+        stopping = asyncio.create_task(broker.stop())
+        turns = 0
+        while not stopping.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        await stopping
+    assert ["unavailable"] == codes(answers)
+    assert turns > 5
+    holder.close()
+    assert await broker._writing.wait(SECONDS)
+    broker._writer.bell.close()
