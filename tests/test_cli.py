@@ -194,12 +194,12 @@ def test_serve_hands_over_the_settings(run: list[Any]) -> None:
     Path("s.toml").write_text("port = 1\nworkers = 1\n[limits]\nhead_seconds = 2")
     flags = ["--port", "0", "--host", "0.0.0.0", "--public", "--dev", "--broker", "memory://", "--config", "s.toml"]
     flags += ["--origin", "https://a", "--origin", "https://b", "--tls-cert", "c", "--tls-key", "k"]
-    result = call("serve", *flags, ONCECAST_LIMITS__URL_BYTES="999")
+    result = call("serve", *flags, ONCECAST_LIMITS__URL_BYTES="9999")
     (settings,) = run
     assert (3, "") == (result.exit_code, result.stderr)
     assert (0, "0.0.0.0", True, True) == (settings.port, settings.host, settings.public, settings.dev)
     assert (("https://a", "https://b"), "c", "k") == (settings.origins, settings.tls_cert, settings.tls_key)
-    assert (2.0, 999) == (settings.limits.head_seconds, settings.limits.url_bytes)
+    assert (2.0, 9999) == (settings.limits.head_seconds, settings.limits.url_bytes)
 
 
 def test_serve_defaults(run: list[Any]) -> None:

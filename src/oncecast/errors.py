@@ -50,6 +50,7 @@ _ROWS = (
     ErrorCode("body_too_large", 413, 1009, False, "Send less in one request or message."),
     ErrorCode("url_too_long", 414, 4414, False, "Shorten the URL."),
     ErrorCode("type_unsupported", 415, 4415, False, "Send the body in a supported type and without an encoding."),
+    ErrorCode("host_refused", 421, 4421, False, "Use a host that the server answers for, or add it to `hosts` there."),
     ErrorCode("upgrade_required", 426, 4426, False, "Connect with a WebSocket, version 13."),
     ErrorCode("too_many_requests", 429, 4429, True, "Wait as long as Retry-After says, then go on more slowly."),
     ErrorCode("headers_too_large", 431, 4431, False, "Send fewer or smaller headers."),

@@ -19,7 +19,8 @@ import msgspec
 
 from .errors import Refusal
 
-CHANNEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", re.ASCII)
+CHANNEL_CHARS = 128
+CHANNEL_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{CHANNEL_CHARS - 1}}}", re.ASCII)
 EVENT_CHARS = 128  # an event name is a label, not a payload
 EVENT_PATTERN = re.compile(rf"[^\r\n\0\ud800-\udfff]{{1,{EVENT_CHARS}}}")
 GAP_EVENT = "gap"  # how an SSE stream says that messages were missed
@@ -198,7 +199,8 @@ def check_channel(name: str) -> str:
         shown = name[:140].encode("ascii", "backslashreplace").decode()
         raise Refusal(
             "channel_invalid",
-            f"{shown!r} is not a channel name: use 1 to 128 of A-Z a-z 0-9 . _ : @ - and start with a letter or digit.",
+            f"{shown!r} is not a channel name: use 1 to {CHANNEL_CHARS} of A-Z a-z 0-9 . _ : @ - and start with a "
+            "letter or digit.",
         )
     return name
 

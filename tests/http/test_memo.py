@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oncecast.http.memo import ANSWER_BYTES, ANSWERS, Memo
+from oncecast.http.memo import ANSWER_BYTES, ANSWERS, KnownPoll, Memo
 from oncecast.wire.http1 import Request
 
 
@@ -11,31 +11,42 @@ def poll() -> Request:
     return Request("GET", "/", "/", "")
 
 
+def known(request: Request, version: int = 1, answer: bytes = b"answer") -> KnownPoll:
+    """Return a poll with its answer."""
+    return KnownPoll(request, ("a",), answer, version)
+
+
+def answer_of(memo: Memo, request: Request, version: int, second: int) -> bytes | None:
+    """Return the answer that is remembered."""
+    found = memo.get(request, version, second)
+    return None if found is None else found.answer
+
+
 def test_the_same_request_gets_the_same_answer() -> None:
     """An answer is for the request object that it was made for; an equal one may be of another connection's head."""
     memo, request = Memo(), poll()
     assert memo.get(request, 1, 1) is None
-    memo.put(request, b"answer")
-    assert b"answer" == memo.get(request, 1, 1)
+    memo.put(known(request), 1)
+    assert b"answer" == answer_of(memo, request, 1, 1)
     assert memo.get(poll(), 1, 1) is None
 
 
-def test_another_version_or_second_forgets_all() -> None:
+def test_another_version_or_second_needs_another_answer() -> None:
     """What is new in the log, or the next second's Date, makes every answer a new one."""
     memo, request = Memo(), poll()
     for version, second in ((2, 1), (2, 2), (1, 2)):
         assert memo.get(request, version, second) is None
-        memo.put(request, b"answer")
-        assert b"answer" == memo.get(request, version, second)
+        memo.put(known(request, version), second)
+        assert b"answer" == answer_of(memo, request, version, second)
 
 
 def test_long_answers_are_not_kept() -> None:
     """The memory is bounded by the length of an answer,"""
     memo, request = Memo(), poll()
     memo.get(request, 1, 1)
-    memo.put(request, b"x" * (ANSWER_BYTES + 1))
+    memo.put(known(request, answer=b"x" * (ANSWER_BYTES + 1)), 1)
     assert memo.get(request, 1, 1) is None
-    memo.put(request, b"x" * ANSWER_BYTES)
+    memo.put(known(request, answer=b"x" * ANSWER_BYTES), 1)
     assert memo.get(request, 1, 1) is not None
 
 
@@ -45,6 +56,14 @@ def test_answers_are_bounded() -> None:
     requests = [poll() for _ in range(ANSWERS + 1)]
     memo.get(requests[0], 1, 1)
     for request in requests:
-        memo.put(request, b"answer")
+        memo.put(known(request), 1)
     assert memo.get(requests[0], 1, 1) is None
-    assert b"answer" == memo.get(requests[-1], 1, 1)
+    assert b"answer" == answer_of(memo, requests[-1], 1, 1)
+
+
+def test_an_answer_of_a_second_that_is_over_is_not_kept() -> None:
+    """Its Date would be wrong: the broker's history answered after the second had ended."""
+    memo, request = Memo(), poll()
+    memo.get(request, 1, 2)
+    memo.put(known(request), 1)
+    assert memo.get(request, 1, 2) is None

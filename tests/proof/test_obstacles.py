@@ -15,13 +15,14 @@ from oncecast.server.settings import Limits, Settings
 from .obstacles import MATRIX, Kind, Obstacle, Obstacles, kind_of, scaled
 
 UPGRADE = (
-    b"GET /v1/connect HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: oncecast.v1\r\n\r\n"
+    b"GET /v1/connect HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: oncecast.v1\r\n\r\n"
 )
-STREAM = b"GET /v1/channels/a HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n"
-POLL = b"GET /v1/channels/a HTTP/1.1\r\nHost: h\r\n\r\n"
-WAIT = b"GET /v1/channels/a?after=latest&wait=9 HTTP/1.1\r\nHost: h\r\n\r\n"
-POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n1"
+STREAM = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+POLL = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
+WAIT = b"GET /v1/channels/a?after=latest&wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
 
 
 @pytest.fixture

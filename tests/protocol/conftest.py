@@ -11,6 +11,7 @@ from oncecast.brokers.memory import MemoryBroker
 from oncecast.core.node import ChannelPolicy, Node
 from oncecast.core.subscription import Lag
 from oncecast.message import Draft, Kind, Receipt, Retention
+from oncecast.policy.identity import ANYBODY
 from oncecast.protocol.base import Listener, Settings
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.testing.driver import run_now
@@ -20,6 +21,7 @@ class FakeLink:
     """A connection that takes everything, and is full or gone when the test says so."""
 
     descriptor = None
+    identity = ANYBODY
 
     def __init__(self, clock: FakeClock) -> None:
         self.sent: list[bytes] = []

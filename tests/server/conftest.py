@@ -25,6 +25,7 @@ from oncecast.brokers.memory import MemoryBroker
 from oncecast.core.node import ChannelPolicy, Node
 from oncecast.http.service import Asset, Rules
 from oncecast.message import Draft, Kind
+from oncecast.policy.hosts import Hosts
 from oncecast.policy.origin import Origins
 from oncecast.protocol.base import Settings as TransportSettings
 from oncecast.server.app import App
@@ -170,6 +171,7 @@ class Bench:
             node,
             rules=Rules(
                 settings=TransportSettings(),
+                hosts=Hosts(),
                 origins=Origins(frozenset({"https://friend.example"})),
             ),
             pages={"/": Asset("text/html; charset=utf-8", b"<!doctype html>", '"tag"')},
@@ -350,7 +352,7 @@ def handshake(path: str, *, protocol: str | None = "oncecast.v1") -> bytes:
     """Return a request for a WebSocket."""
     offer = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
     return (
-        f"GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{offer}"
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{offer}"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ).encode()
 
@@ -375,7 +377,7 @@ class Site:
     async def sse(self, channel: str) -> Peer:
         """Open a stream of events and read its beginning."""
         peer = await self.connect(
-            f"GET /v1/channels/{channel} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n".encode()
+            f"GET /v1/channels/{channel} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
         )
         await peer.until(b"retry: 1000\n\n\r\n")
         return peer

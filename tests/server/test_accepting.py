@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from tests.server.conftest import Open
 
 SECONDS = 30.0
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
-READY = b"GET /readyz HTTP/1.1\r\nHost: t\r\n\r\n"
-METRICS = b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n"
-POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n42"
-SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+READY = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42"
+SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 
 
 class Process:

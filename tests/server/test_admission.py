@@ -110,6 +110,6 @@ def test_a_full_server_says_so_once_a_minute(caplog: pytest.LogCaptureFixture) -
 )
 def test_what_the_reserve_is_for(line: str, expected: bool) -> None:
     """Publishes and probes, and nothing that stays."""
-    request = RequestParser(Limits()).whole(f"{line} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+    request = RequestParser(Limits()).whole(f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert request is not None
     assert expected == may_use_reserve(request)

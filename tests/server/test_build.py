@@ -17,6 +17,7 @@ from oncecast.core.node import Node
 from oncecast.core.subscription import Lag
 from oncecast.errors import ConfigurationError
 from oncecast.message import LATEST, Draft
+from oncecast.policy.access import ALLOW_ALL
 from oncecast.protocol.events import sse_format
 from oncecast.server.brokers import build_broker
 from oncecast.server.build import build_app, build_node, build_policy
@@ -101,7 +102,7 @@ def test_the_limits_reach_what_holds_them() -> None:
     app = build_app(
         settings, node_of(settings, lambda callback: None), monotonic=time.monotonic, schedule=lambda callback: None
     )
-    assert {**structs.asdict(limits), "deflate": True} == structs.asdict(app.settings)
+    assert {**structs.asdict(limits), "deflate": True, "access": ALLOW_ALL} == structs.asdict(app.settings)
     assert ("https", True) == (app.scheme, app.origins.loopback)
     assert frozenset({"https://a.example"}) == app.origins.allowed
     assert "/docs/errors" in app.pages

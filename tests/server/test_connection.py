@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     Parse = Callable[..., Answer]
     ParseAll = Callable[[bytes], list[Answer]]
 
-GET = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\n\r\n"
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
-LONG = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n"
-SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
-POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n42"
+GET = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LONG = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42"
 
 
 def post(body: bytes) -> bytes:
     """Return a publish."""
-    return b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    return b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 def phase_of(connection: Connection) -> Phase:
@@ -91,13 +91,15 @@ def test_http_1_0(bench: Bench, parse: Parse) -> None:
 
 def test_head_has_no_body(bench: Bench, parse: Parse) -> None:
     """HEAD is answered with the length that GET would have, and nothing after it."""
-    answer = parse(bench.ask(b"HEAD /healthz HTTP/1.1\r\nHost: t\r\n\r\n"), head_only=True)
+    answer = parse(bench.ask(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"), head_only=True)
     assert (200, "3", b"") == (answer.status, answer.headers["content-length"], answer.rest)
 
 
 def test_pipelined_requests_are_answered_in_order(bench: Bench, parse_all: ParseAll) -> None:
     """Requests of one packet get their answers in the order in which they came."""
-    answers = parse_all(bench.ask(HEALTH + post(b"1") + GET + b"GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n" + HEALTH))
+    answers = parse_all(
+        bench.ask(HEALTH + post(b"1") + GET + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEALTH)
+    )
     assert [200, 201, 200, 404, 200] == [answer.status for answer in answers]
     assert [1] == [message["data"] for message in answers[2].json["messages"]]
 
@@ -114,7 +116,7 @@ def test_expect_continue_is_answered_once_before_the_body(bench: Bench, parse: P
     """A client that waits for 100 gets it, then its answer (RFC 9110 §10.1.1)."""
     connection, transport = bench.connect()
     connection.data_received(
-        b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     )
     assert b"HTTP/1.1 100 Continue\r\n\r\n" == transport.take()
     connection.data_received(b"4")
@@ -127,7 +129,7 @@ def test_a_body_over_the_limit_is_refused_instead_of_continued(bench: Bench, par
     """No 100 goes to a body that would be refused."""
     answer = parse(
         bench.ask(
-            b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+            b"POST /v1/channels/a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
         )
     )
     assert (413, "close") == (answer.status, answer.headers["connection"])
@@ -426,7 +428,7 @@ def test_an_answer_that_is_not_read(bench: Bench) -> None:
 def test_an_answer_that_is_read_slowly(bench: Bench, closing: bool) -> None:
     """A client on a thin line keeps its connection for as long as it takes some of the answer in each such time."""
     connection, transport = bench.connect(room=10)
-    connection.data_received(b"GET / HTTP/1.1\r\nHost: t\r\n" + b"Connection: close\r\n" * closing + b"\r\n")
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"Connection: close\r\n" * closing + b"\r\n")
     assert (Phase.LINGERING if closing else Phase.READING) is phase_of(connection)
     for _ in range(5):
         del transport.unsent[:1]

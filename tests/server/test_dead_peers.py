@@ -27,9 +27,9 @@ from oncecast.server.settings import Limits, Settings
 
 HEARTBEAT = 0.5
 REQUESTS = {
-    "sse": "GET /v1/channels/a HTTP/1.1\\r\\nHost: t\\r\\nAccept: text/event-stream\\r\\n\\r\\n",
-    "websocket": "GET /v1/channels/a HTTP/1.1\\r\\nHost: t\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n"
-    "Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n",
+    "sse": "GET /v1/channels/a HTTP/1.1\\r\\nHost: localhost\\r\\nAccept: text/event-stream\\r\\n\\r\\n",
+    "websocket": "GET /v1/channels/a HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\\r\\n"
+    "Connection: Upgrade\\r\\nSec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n",
 }
 PEER = '''
 import socket, sys

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SECONDS = 20.0
 SHORT = 0.3
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest_asyncio.fixture
@@ -45,7 +45,7 @@ async def test_a_head_that_dribbles_in(site: Site) -> None:
     peer = await site.connect()
 
     async def dribble() -> None:
-        for byte in b"GET / HTTP/1.1\r\nHost: t\r\nX: " + b"x" * 10_000:
+        for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 10_000:
             await peer.send(bytes([byte]))
             await asyncio.sleep(SHORT / 10)
 
@@ -60,7 +60,7 @@ async def test_a_head_that_dribbles_in(site: Site) -> None:
 @pytest.mark.parametrize("framing", [b"Content-Length: 10000", b"Transfer-Encoding: chunked"])
 async def test_a_body_that_never_ends(site: Site, framing: bytes) -> None:
     """A body has one deadline too, however it is framed."""
-    peer = await site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\n" + framing + b"\r\n\r\n")
+    peer = await site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n\r\n")
 
     async def dribble() -> None:
         for _ in range(10_000):
@@ -91,7 +91,7 @@ async def test_an_answer_that_is_never_read(site: Site) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.connect(("127.0.0.1", site.server.port))
     before = len(site.server.app.connections)
-    peer.sendall(b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\n\r\n" * 20)
+    peer.sendall(b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
     await site.until(lambda: len(site.server.app.connections) > before)
     await site.until(lambda: len(site.server.app.connections) == before)
     peer.close()

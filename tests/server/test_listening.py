@@ -124,7 +124,7 @@ async def test_each_address_is_served(resolve: Any, open_site: Open) -> None:
         sock.setblocking(False)
         await loop.sock_connect(sock, (host, site.server.port))
         reader, writer = await asyncio.open_connection(sock=sock)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP/1.1 200 OK\r\n" == await asyncio.wait_for(reader.readline(), SECONDS)
         writer.close()
         await writer.wait_closed()

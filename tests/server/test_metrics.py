@@ -11,8 +11,8 @@ from oncecast.server.metrics import Crew, Measures, add, lasting, measure, rende
 if TYPE_CHECKING:
     from tests.server.conftest import Bench
 
-SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
-POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n42"
+SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42"
 
 
 def read(bench: Bench) -> dict[tuple[str, str], float]:
@@ -37,7 +37,7 @@ def test_what_was_done_is_counted(bench: Bench) -> None:
     bench.connect()[0].data_received(SSE)
     bench.turn()
     bench.ask(POST + POST)
-    bench.ask(b"GET /v1/nowhere HTTP/1.1\r\nHost: t\r\n\r\n")
+    bench.ask(b"GET /v1/nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
     bench.ask(b"nonsense\r\n\r\n")
     values = read(bench)
     counted = {

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SOCKETS, FRAMES = 40, 5_000
 STALL_SECONDS = 0.15  # of this thread's own time, the test's work included; without the budget it is a second
-POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n1"
-SSE = b"GET /v1/channels/b HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
+SSE = b"GET /v1/channels/b HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 
 
 class Reader:

@@ -76,8 +76,8 @@ async def test_a_server_takes_new_settings_on_and_drops_nobody(open_site: Open) 
     stream = await site.sse("a")
     for _ in range(5):
         site.publish("a", b"x")
-    post = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n123"
-    poll = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: t\r\n\r\n"
+    post = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n123"
+    poll = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n"
     peer = await site.connect(poll)
     assert 5 == len((await peer.answer()).json["messages"])
     site.server.reload(
@@ -92,7 +92,7 @@ async def test_a_server_takes_new_settings_on_and_drops_nobody(open_site: Open) 
     assert 1 == len((await peer.answer()).json["messages"])
     await peer.send(post)
     assert 413 == (await peer.answer()).status
-    await peer.send(poll.replace(b"Host: t", b"Host: t\r\nOrigin: https://new.example"))
+    await peer.send(poll.replace(b"Host: localhost", b"Host: localhost\r\nOrigin: https://new.example"))
     assert "https://new.example" == (await peer.answer()).headers["access-control-allow-origin"]
     site.publish("a", b"y")
     assert 2 == site.server.node.log.count

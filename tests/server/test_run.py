@@ -101,13 +101,13 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
     with contextlib.ExitStack() as stack:
         end = b"retry: 1000\n\n\r\n"
         sse, _ = connect(
-            port, b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n", until=end
+            port, b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n", until=end
         )
         v1, first = connect(port, upgrade("/v1/channels/a"), until=b"\r\n\r\n")
         raw, second = connect(port, upgrade("/v1/channels/a", protocol=None), until=b"\r\n\r\n")
         # The answer before it shows that the long poll behind it has been read.
-        poll = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n"
-        long, third = connect(port, b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n" + poll, until=b"ok\n")
+        poll = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        long, third = connect(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + poll, until=b"ok\n")
         for peer in (sse, v1, raw, long):
             stack.enter_context(peer)
         process.send_signal(number)
@@ -135,9 +135,9 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
 def test_a_second_signal_cuts_off_who_does_not_leave(start: Start, program: str) -> None:
     """Subscribers have their time to leave; an impatient second signal takes it from them, and the end is clean."""
     process, port = start(program)
-    healthy = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+    healthy = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     stays, _ = connect(
-        port, healthy + b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n", until=b"ok\n"
+        port, healthy + b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", until=b"ok\n"
     )
     leaves, _ = connect(port, healthy, until=b"ok\n")
     with stays, leaves:
@@ -288,7 +288,7 @@ def test_sighup_reads_the_settings_again(tmp_path: Path, start: Start) -> None:
     )
     process, port = start(program)
     assert process.stderr is not None
-    post = b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n1234"
+    post = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n1234"
     peer, _ = connect(port, post, until=b"201 Created")
     with peer:
         file.write_text("port = 0\nbroker = 'memory://'\n[limits]\nmessage_bytes = 3\n")

@@ -26,21 +26,21 @@ from oncecast.wire.ws_connection import CloseReceived
 if TYPE_CHECKING:
     from tests.server.conftest import Open, Site
 
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SECONDS = 20.0  # what waits longer in these tests has failed
 
 
 async def smoke(site: Site) -> None:
     """Publish once and receive it by each transport."""
-    poll = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: t\r\n\r\n"
-    long = await site.connect(b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n")
+    poll = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    long = await site.connect(b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     events = await site.sse("a")
     socket_ = await site.websocket("/v1/channels/a")
     raw = await site.websocket("/v1/channels/a", protocol=None)
     assert "subscribed" == (await socket_.frame())["type"]
     await site.until(lambda: site.server.node.hub.subscriptions == 4)
     publisher = await site.connect(
-        b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+        b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
     )
     answer = await publisher.answer()
     assert 201 == answer.status
@@ -109,7 +109,7 @@ async def goodbyes(site: Site) -> None:
     socket_ = await site.websocket("/v1/channels/b")
     raw = await site.websocket("/v1/channels/b", protocol=None)
     await socket_.frame()
-    long = await site.connect(b"GET /v1/channels/b?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n")
+    long = await site.connect(b"GET /v1/channels/b?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     idle = await site.connect(HEALTH)
     await idle.answer()
     await site.until(lambda: any(getattr(c, "phase", None) is Phase.WAITING for c in site.server.app.connections))
@@ -189,7 +189,7 @@ async def test_ipv6(open_site: Open) -> None:
 async def test_stopping_cuts_off_who_does_not_go(open_site: Open) -> None:
     """Whoever has not gone when the time is over is cut off, whatever it was doing."""
     site = await open_site()
-    peer = await site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n")
+    peer = await site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
     await site.until(lambda: bool(site.server.app.connections))
     await asyncio.wait_for(site.server.stop(0.05), SECONDS)
     assert b"" == await peer.all()
@@ -333,13 +333,13 @@ async def test_streams_that_are_refused_keep_the_descriptor_whole(open_site: Ope
     """A stream that could not begin leaves the socket to the connection: others may not get its descriptor."""
     site = await open_site()
     peer = await site.connect()
-    bad = b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\nLast-Event-ID: x\r\n\r\n"
+    bad = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: x\r\n\r\n"
     for _ in range(3):
         await peer.send(bad)
         assert 400 == (await asyncio.wait_for(peer.answer(), SECONDS)).status
     others = [await site.connect(HEALTH) for _ in range(5)]
     assert [200] * 5 == [(await asyncio.wait_for(other.answer(), SECONDS)).status for other in others]
-    await peer.send(b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n")
+    await peer.send(b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
     await asyncio.wait_for(peer.until(b"retry: 1000\n\n"), SECONDS)
     site.publish("a", b"here")
     await asyncio.wait_for(peer.until(b"data: here\n"), SECONDS)
@@ -351,7 +351,7 @@ async def test_a_slow_reader_gets_everything_in_order(open_site: Open) -> None:
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     slow.connect(("127.0.0.1", site.server.port))
-    slow.sendall(b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n")
+    slow.sendall(b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
     await site.until(lambda: site.server.node.hub.subscriptions == 1)
     count, size = 300, 20_000
     for number in range(count):
@@ -373,9 +373,9 @@ async def test_resets_of_every_kind(open_site: Open) -> None:
     requests = (
         b"",
         HEALTH,
-        b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n",
-        b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: t\r\n\r\n",
-        b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n1",
+        b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n",
+        b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1",
         b"nonsense\r\n\r\n",
     )
     for data in requests * 3:
@@ -397,7 +397,7 @@ def test_small_writes_are_not_held_back(run: Callable[..., Any]) -> None:
         server = Server(Settings(port=0))
         await server.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"ok\n")
         (connection,) = server.app.connections
         transport = connection._transport  # type: ignore[attr-defined]

@@ -14,6 +14,14 @@ RULES = {
 }
 
 
+def rule_of(given: Settings, channel: str) -> ChannelRule:
+    """Return the rule of a channel, made as a policy is."""
+    rules = settings.channel_rules(
+        given, lambda messages, seconds, lag: ChannelRule(messages=messages, seconds=seconds, lag=lag)
+    )
+    return rules.find(channel)
+
+
 @pytest.mark.parametrize(
     "channel, expected",
     [
@@ -23,13 +31,13 @@ RULES = {
         ("a.b.c.d", ChannelRule(messages=7, seconds=70.0)),
     ],
 )
-def test_rule_for(channel: str, expected: ChannelRule) -> None:
+def test_the_rule_of_a_channel(channel: str, expected: ChannelRule) -> None:
     """The exact name wins over prefixes, the longest prefix over shorter ones, and [retention] fills the rest."""
     given = Settings(retention=Retention(messages=7, seconds=70.0), channels=RULES)
-    assert expected == settings.rule_for(given, channel)
+    assert expected == rule_of(given, channel)
 
 
-def test_rule_for_every_channel() -> None:
+def test_a_rule_for_every_channel() -> None:
     """The pattern * fits every name, and loses against any other that fits."""
     given = Settings(channels={"*": ChannelRule(lag="disconnect"), "x*": ChannelRule(lag="latest")})
-    assert ["disconnect", "latest"] == [settings.rule_for(given, name).lag for name in ("y", "x")]
+    assert ["disconnect", "latest"] == [rule_of(given, name).lag for name in ("y", "x")]

@@ -13,13 +13,15 @@ from ..protocol.long_poll import LongPoll, parse_wait
 from ..protocol.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
 from ..wire import http1, ws_handshake
 from .exchange import Exchange
-from .replies import cors_headers, encode, names
+from .memo import KnownPoll
+from .replies import encode, names
 from .service import Service
 
 
 def listen(service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...]) -> None:
     """Answer GET or HEAD of channels by the transport that the headers and the query ask for. Raises `Refusal`."""
     headers = request.headers
+    service.access.subscribe(connection.identity, channels)
     query = parse_query(request.query)
     if "upgrade" in headers and ws_handshake.wants_upgrade(headers):
         _upgrade(service, connection, request, channels, query)
@@ -29,13 +31,21 @@ def listen(service: Service, connection: Exchange, request: http1.Request, chann
         _long_poll(service, connection, request, channels, query)
     else:
         parse_wait(service.settings, query)  # HEAD does not wait, and is refused what GET is
-        answered = partial(_short_polled, service, connection, request, service.node.log.version, service.second)
+        answered = partial(
+            _short_polled, service, connection, request, channels, service.node.log.version, service.second
+        )
         short_poll.answer(service.node, service.settings, channels, query, headers.get("if-none-match"), answered)
         connection.wait(request)
 
 
 def _short_polled(
-    service: Service, connection: Exchange, request: http1.Request, version: int, second: int, reply: Reply | Refusal
+    service: Service,
+    connection: Exchange,
+    request: http1.Request,
+    channels: tuple[str, ...],
+    version: int,
+    second: int,
+    reply: Reply | Refusal,
 ) -> None:
     late = service.node.log.version != version or service.second != second
     if late or isinstance(reply, Refusal) or not service.ready:
@@ -43,7 +53,7 @@ def _short_polled(
         return
     answer = encode(service, request, reply)
     if reply.status == 200 and request.keep_alive:
-        service.memo.put(request, answer)
+        service.memo.put(KnownPoll(request, channels, answer, version), second)
     connection.send(answer)
 
 
@@ -76,7 +86,7 @@ def _stream(
 
     def head(headers: tuple[tuple[str, str], ...]) -> bytes:
         service.counters.requests[200] += 1
-        return http1.response_head(200, (*headers, *framing, *cors_headers(service, request)), date=service.date)
+        return http1.response_head(200, (*headers, *framing, *service.cors_headers(request.headers)), date=service.date)
 
     last_event_id = request.headers.get("last-event-id")
     if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body

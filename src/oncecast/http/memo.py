@@ -1,42 +1,55 @@
-"""The answers to polls that were given a moment ago.
+"""The polls that were answered a moment ago: the verdict of the rules on each, and the bytes of its answer.
 
-Clients that poll send the same head again and again, and the parser gives the same `Request` object for it. So as long
-as the log has not changed, its answer is the bytes of the last time.
+Clients that poll send the same head again and again, and the parser gives the same `Request` object for it. Host and
+origin are part of the head, so the verdict on them holds for the object; and as long as the log has not changed, so
+does the answer. Access is asked each time, for the channels that the entry names: it depends on the connection.
 
-Invariant: an answer is given again only for the same request, the same version of the log, and the same second, which
-is what its Date says.
+Invariant: an entry exists only for a request that the rules of its `Memo` allow. An answer is given again only for the
+same request, the same version of the log, and the same second, which is what its Date says.
 """
 
 from __future__ import annotations
 
 from ..wire.http1 import Request
 
-ANSWERS = 1024  # of different polls within one second and one version of the log; past that all are forgotten
-ANSWER_BYTES = 4096  # an answer with nothing new has about 250; long ones are cheap to make next to being sent
+ANSWERS = 1024  # different polls within one second; past that all are dropped
+ANSWER_BYTES = 4096  # an answer with nothing new has about 250; a long one costs more to send than to make
+
+
+class KnownPoll:
+    """A poll that the rules allow, and its answer, if it has one: `channels` are what it reads."""
+
+    __slots__ = ("answer", "channels", "request", "version")
+
+    def __init__(self, request: Request, channels: tuple[str, ...], answer: bytes, version: int) -> None:
+        self.request = request
+        self.channels = channels
+        self.answer = answer
+        self.version = version
 
 
 class Memo:
-    """Answers by request. `version` and `second` say for when: with others, everything is forgotten."""
+    """Polls by their request. One `Memo` belongs to one set of rules."""
 
-    __slots__ = ("_answers", "_second", "_version")
+    __slots__ = ("_polls", "_second")
 
     def __init__(self) -> None:
-        self._answers: dict[int, tuple[Request, bytes]] = {}
-        self._version = self._second = -1
+        self._polls: dict[int, KnownPoll] = {}
+        self._second = -1
 
-    def get(self, request: Request, version: int, second: int) -> bytes | None:
-        """Return the answer that `put` was given for this very request object, or None."""
-        if version != self._version or second != self._second:
-            self._answers.clear()
-            self._version, self._second = version, second
+    def get(self, request: Request, version: int, second: int) -> KnownPoll | None:
+        """Return what `put` was given for this very request object, at this version of the log and in this second."""
+        if second != self._second:
+            self._polls.clear()
+            self._second = second
             return None
         # By identity: the entry holds the request, so its id can't be another's meanwhile.
-        known = self._answers.get(id(request))
-        return known[1] if known is not None else None
+        known = self._polls.get(id(request))
+        return known if known is not None and known.version == version else None
 
-    def put(self, request: Request, answer: bytes) -> None:
-        """Keep the answer made since the last `get`."""
-        if len(answer) <= ANSWER_BYTES:
-            if len(self._answers) >= ANSWERS:
-                self._answers.clear()
-            self._answers[id(request)] = (request, answer)
+    def put(self, poll: KnownPoll, second: int) -> None:
+        """Keep an answer that was made in this second."""
+        if second == self._second and len(poll.answer) <= ANSWER_BYTES:
+            if len(self._polls) >= ANSWERS:
+                self._polls.clear()
+            self._polls[id(poll.request)] = poll

@@ -11,6 +11,7 @@ from .exchange import Exchange
 from .replies import error_reply, names, text_reply
 from .service import Service
 
+PROBES = ("/healthz", "/readyz")  # a load balancer asks for these by the server's address, whatever `hosts` has
 PAGE_HEADERS = (
     ("Cache-Control", "no-cache"),
     (
@@ -40,7 +41,7 @@ def _plain(service: Service, request: http1.Request, path: str) -> Reply:
     if path == "*":  # RFC 9110 §9.3.7: about the server as a whole. No other method has this target
         return Reply(204, (("Allow", "GET, HEAD, POST, OPTIONS"),), b"")
     if request.method not in ("GET", "HEAD"):
-        if path not in service.pages and path not in ("/healthz", "/readyz", "/metrics"):
+        if path not in service.pages and path not in (*PROBES, "/metrics"):
             raise Refusal("not_found", "There is nothing here: publish to /v1/channels/NAME.")
         if request.method == "OPTIONS":
             return Reply(204, (("Allow", "GET, HEAD, OPTIONS"),), b"")

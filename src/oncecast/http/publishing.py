@@ -21,6 +21,7 @@ NDJSON_HEADERS = (("Content-Type", "application/x-ndjson"), ("Cache-Control", "n
 def publish(service: Service, connection: Exchange, request: http1.Request, channel: str) -> None:
     """Publish the request's body as one message, and answer 201 with its receipt. Raises `Refusal`."""
     headers = request.headers
+    service.access.publish(connection.identity, channel)
     event, key = headers.get("oncecast-event"), headers.get("idempotency-key")
     if event is not None:
         event = check_event(_utf8(event))
@@ -63,7 +64,9 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
     drafts = []
     for line in lines:
         try:
-            drafts.append(_line(line, service.settings.message_bytes))
+            draft = _line(line, service.settings.message_bytes)
+            service.access.publish(connection.identity, draft.channel)
+            drafts.append(draft)
             results.append(None)
         except Refusal as refusal:
             results.append(refusal)

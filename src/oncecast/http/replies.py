@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil
 
@@ -31,36 +32,38 @@ def text_reply(status: int, text: str) -> Reply:
     )
 
 
-def encode(service: Service, request: http1.Request | None, reply: Reply, *, close: bool = False) -> bytes:
-    """Return the bytes of an answer; `request` is None where it could not be read. `close` says that none follows."""
+def encode(service: Service, request: http1.Request, reply: Reply, *, close: bool = False) -> bytes:
+    """Return the bytes of an answer. `close` says that none follows on this connection."""
     service.counters.requests[reply.status] += 1
-    if request is None:
-        return http1.response(reply.status, reply.headers, reply.body, keep_alive=False, date=service.date)
+    headers = reply.headers
+    if "origin" in request.headers:
+        headers += service.cors_headers(request.headers)
+    keep_alive = request.keep_alive and not close
     if reply.status == 426:  # its Upgrade has to be named in Connection (RFC 9110 §7.8)
-        after = "close" if close or not request.keep_alive else "keep-alive"
-        framing = (("Connection", f"Upgrade, {after}"), ("Content-Length", str(len(reply.body))))
-        head = http1.response_head(426, (*reply.headers, *framing, *cors_headers(service, request)), date=service.date)
+        connection = f"Upgrade, {'keep-alive' if keep_alive else 'close'}"
+        framing = (("Connection", connection), ("Content-Length", str(len(reply.body))))
+        head = http1.response_head(426, (*headers, *framing), date=service.date)
         return head if request.method == "HEAD" else head + reply.body
     return http1.response(
         reply.status,
-        reply.headers + cors_headers(service, request) if "origin" in request.headers else reply.headers,
+        headers,
         reply.body,
-        keep_alive=request.keep_alive and not close,
+        keep_alive=keep_alive,
         version=request.version,
         head_only=request.method == "HEAD",
         date=service.date,
     )
 
 
-def cors_headers(service: Service, request: http1.Request) -> tuple[tuple[str, str], ...]:
-    """Return the CORS headers of any answer to this request; a refused origin gets `Vary` alone."""
-    origin = request.headers.get("origin")
-    if origin is None:
-        return ()
-    try:
-        return service.origins.check(origin, request.headers.get("host"), service.scheme)
-    except Refusal:
-        return (("Vary", "Origin"),)
+def encode_fault(service: Service, headers: Mapping[str, str], refusal: Refusal) -> bytes:
+    """Return the bytes of the last answer on a connection, to a request that could not be read.
+
+    `headers` has what of its headers is known: with its `Origin` the page that sent it may read the error.
+    """
+    reply = error_reply(refusal)
+    service.counters.requests[reply.status] += 1
+    cors = service.cors_headers(headers)
+    return http1.response(reply.status, reply.headers + cors, reply.body, keep_alive=False, date=service.date)
 
 
 @lru_cache(maxsize=256)

@@ -21,18 +21,19 @@ CONNECT = "/v1/connect"
 def handle(service: Service, connection: Exchange, request: http1.Request) -> None:
     """Answer a request, now or later. Raises `Refusal`."""
     if request.method == "GET" and service.ready:
-        answer = service.memo.get(request, service.node.log.version, service.second)
-        if answer is not None:
+        poll = service.memo.get(request, service.node.log.version, service.second)
+        if poll is not None:  # so the rules allow this host and origin
+            service.access.subscribe(connection.identity, poll.channels)
             service.counters.requests[200] += 1
-            connection.send(answer)
+            connection.send(poll.answer)
             return
     path = request.path
+    if path not in pages.PROBES:
+        service.hosts.check(request.headers.get("host"))
     if not path.startswith("/v1/"):
         pages.answer(service, connection, request, path)
         return
-    # Before anything is done: a page of another origin may neither read nor publish.
-    origin = request.headers.get("origin")
-    cors = service.origins.check(origin, request.headers.get("host"), service.scheme) if origin is not None else ()
+    cors = service.check_origin(request)
     if path.startswith(CHANNELS):
         allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
         if request.method in ("GET", "HEAD"):

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..core.node import Node
-from ..policy.origin import Origins
+from ..errors import Refusal
+from ..policy.hosts import Hosts
+from ..policy.origin import Headers, Origins
 from ..protocol.base import Settings as TransportSettings
 from ..wire import http1
 from .memo import Memo
@@ -24,6 +26,7 @@ class Rules:
     """What of the settings a connection is held to."""
 
     settings: TransportSettings
+    hosts: Hosts
     origins: Origins
 
 
@@ -77,8 +80,29 @@ class Service:
     def adopt(self, rules: Rules) -> None:
         """Apply these rules to whatever begins from now on."""
         self.settings = rules.settings
+        self.access = rules.settings.access
+        self.hosts = rules.hosts
         self.origins = rules.origins
         self.memo = Memo()  # an answer made under the old rules may not be given under the new ones
+
+    def check_origin(self, request: http1.Request) -> Headers:
+        """Return the CORS headers of an answer to this request. Raises `Refusal` for the origin of a foreign page."""
+        headers = request.headers
+        origin = headers.get("origin")
+        return () if origin is None else self.origins.check(origin, headers.get("host"), self.scheme)
+
+    def cors_headers(self, headers: Mapping[str, str]) -> Headers:
+        """Return the CORS headers of any answer, an error too, to a request with these headers.
+
+        A page of a refused origin may not read the answer; then only `Vary` keeps a cache from giving it to another.
+        """
+        origin = headers.get("origin")
+        if origin is None:
+            return ()
+        try:
+            return self.origins.check(origin, headers.get("host"), self.scheme)
+        except Refusal:
+            return (("Vary", "Origin"),)
 
     def read_clock(self) -> None:
         """Read the wall clock for the `Date` of the next answers. Call it several times a second."""

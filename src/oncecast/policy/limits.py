@@ -10,17 +10,22 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from ..message import CHANNEL_CHARS
+
 MIB = 1024 * 1024
+QUERY_BYTES = 512  # room in a URL for the path's prefix and every field of a query, percent-encoded
 
 
 class Limits(Struct, frozen=True, kw_only=True):
     """What one peer may cost. Bytes, seconds and counts; each past its limit is refused with a coded error."""
 
-    header_bytes: Annotated[int, Meta(ge=1024, le=MIB, description="Bytes of a request's head; past that, 431.")] = (
+    header_bytes: Annotated[
+        int, Meta(ge=1024, le=4 * MIB, description="Bytes of a request's head; past that, 431.")
+    ] = 32768
+    header_count: Annotated[int, Meta(ge=8, le=10_000, description="Header fields in a request; past that, 431.")] = 100
+    url_bytes: Annotated[int, Meta(ge=128, le=2 * MIB, description="Bytes of a request's target; past that, 414.")] = (
         16384
     )
-    header_count: Annotated[int, Meta(ge=8, le=10_000, description="Header fields in a request; past that, 431.")] = 100
-    url_bytes: Annotated[int, Meta(ge=128, le=65536, description="Bytes of a request's target; past that, 414.")] = 8192
     body_bytes: Annotated[int, Meta(ge=1, le=1024 * MIB, description="Bytes of a request's body; past that, 413.")] = (
         MIB
     )
@@ -80,3 +85,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     publishes_per_second: Annotated[
         float, Meta(ge=1, le=10_000_000, description="Messages a second that one connection may go on publishing.")
     ] = 5000.0
+
+
+def longest_url(channels: int) -> int:
+    """Return the bytes of the longest target that names so many channels: what a WebSocket takes, a poll takes too."""
+    return QUERY_BYTES + channels * (CHANNEL_CHARS + len(","))

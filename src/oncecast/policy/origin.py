@@ -1,18 +1,18 @@
 """Which pages may connect: the Origin of a request (RFC 6454 §7) against the settings.
 
 A browser sends a WebSocket handshake, a plain POST and an EventSource's GET to any host without asking first; only the
-Origin tells our own pages from others. So a request with a foreign Origin is refused unless that exact origin is
-allowed. A request without one comes from no page and passes.
+Origin tells our own pages from others. So a request with a foreign Origin is refused unless that origin is allowed.
+Origins are compared as scheme, host and port, not as texts; what is none by its grammar is refused. A request without
+one comes from no page and passes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from functools import lru_cache
 
 from ..errors import Refusal
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+from .authority import DEFAULT_PORTS, Origin, is_loopback, parse_authority, parse_origin
 
 ALLOW_METHODS = "GET, HEAD, POST, OPTIONS"
 ALLOW_HEADERS = (
@@ -28,25 +28,33 @@ Headers = tuple[tuple[str, str], ...]
 class Origins:
     """The origins that may connect besides the server's own.
 
-    `allowed` holds exact origins, `scheme://host[:port]`, or `*`. `loopback` allows every page of this machine, as a
-    front end's development server on another port is.
+    `allowed` holds origins as `scheme://host[:port]`, and may hold `*`, which allows every origin and `null`.
+    `loopback` allows every page of this machine, such as those of a front end's development server on another port.
     """
 
     allowed: frozenset[str] = frozenset()
     loopback: bool = False
 
     def check(self, origin: str | None, host: str | None, scheme: str) -> Headers:
-        """Return the CORS headers for an answer to this origin. Raises `Refusal` (`origin_refused`)."""
-        if origin is None or (host is not None and _same(origin, host, scheme)):
+        """Return the CORS headers for an answer to this origin. Raises `Refusal` (`origin_refused`).
+
+        `host` is the request's `Host`, `scheme` what the server's own pages are reached by.
+        """
+        if origin is None:
             return ()
-        if origin in self.allowed or (self.loopback and _hostname(origin) in LOOPBACK):
+        page = parse_origin(origin)
+        if page is not None and host is not None and _is_own(page, host, scheme):
+            return ()
+        if page is not None and (page in _parsed(self.allowed) or (self.loopback and is_loopback(page.host))):
             return (
                 ("Access-Control-Allow-Origin", origin),
                 ("Access-Control-Allow-Credentials", "true"),
                 ("Access-Control-Expose-Headers", EXPOSE_HEADERS),
                 ("Vary", "Origin"),
             )
-        if "*" in self.allowed:  # never together with credentials: Fetch Standard, CORS protocol
+        # `null` is a sandboxed page's, a file's or a redirect's (RFC 6454 §6.2).
+        if "*" in self.allowed and (page is not None or origin == "null"):
+            # Never together with credentials: Fetch Standard, CORS protocol.
             return (("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", EXPOSE_HEADERS))
         raise Refusal(
             "origin_refused", f"Pages of {origin[:100]!a} may not connect here: add that origin to `origins`."
@@ -63,19 +71,14 @@ def preflight(cors: Headers) -> Headers:
     )
 
 
-def _same(origin: str, host: str, scheme: str) -> bool:
-    """Return whether a page of `origin` was served by the host it now asks. A proxy may have ended TLS before us."""
-    default = {"http": ":80", "https": ":443"}
-    for page_scheme in (scheme, "https"):
-        page = origin.removeprefix(f"{page_scheme}://")
-        if page != origin:
-            port = default[page_scheme]
-            return page.lower().removesuffix(port) == host.lower().removesuffix(port)
-    return False
+@lru_cache(maxsize=16)  # one for each `Origins`, of which a server has one
+def _parsed(allowed: frozenset[str]) -> frozenset[Origin]:
+    return frozenset(page for page in map(parse_origin, allowed) if page is not None)
 
 
-def _hostname(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).hostname
-    except ValueError:
-        return None
+def _is_own(page: Origin, host: str, scheme: str) -> bool:
+    """Return whether a page was served by the host it now asks. A proxy may have ended TLS in front of this server."""
+    own = parse_authority(host)
+    if own is None or own.host != page.host or page.scheme not in (scheme, "https"):
+        return False
+    return (DEFAULT_PORTS[page.scheme] if own.port is None else own.port) == page.port

@@ -21,13 +21,15 @@ from ..core.entry import Entry
 from ..core.node import Node, Poll
 from ..errors import Refusal
 from ..message import EARLIEST, LATEST, Cursor, Gap, Message, Start, StartKind, check_channel
+from ..policy.access import ALLOW_ALL, Access
+from ..policy.identity import Identity
 from ..policy.limits import Limits
 from ..wire import envelope
 from ..wire.ws_frames import REASON_BYTES
 
 HEARTBEAT_HEADER = "Oncecast-Heartbeat"  # of the answer that opens a stream or a socket: seconds between heartbeats
 DRAIN_MS = 1000  # when to come back to a server that stops: time enough for a successor to be ready
-QUERY_FIELDS = 32  # a URL of 8 KiB could hold thousands of empty ones
+QUERY_FIELDS = 32  # a URL of 16 KiB could hold thousands of empty ones
 # Not what `float` takes, which no other language reads alike: 1_0, white space, 1e3, inf. 18 digits keep it finite.
 _SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 
@@ -38,6 +40,11 @@ class Link(Protocol):
     @property
     def write(self) -> Callable[[bytes], None]:
         """Send bytes. Never raises; past what the socket holds, the listener is told that it is `blocked`."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """Who the connection speaks for, and from where. `Settings.access` is asked with it."""
         ...
 
     @property
@@ -91,9 +98,10 @@ class Listener(Protocol):
 
 
 class Settings(Limits, frozen=True, kw_only=True):
-    """What the transports are set to: the limits, and whether WebSocket messages may be compressed (`deflate`)."""
+    """What the transports are set to: the limits, whether WebSockets may compress messages, and the access rules."""
 
     deflate: bool = False
+    access: Access = ALLOW_ALL
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,8 @@ import ssl
 from collections.abc import Sequence
 from functools import partial
 
-from ..http.replies import encode, error_reply
+from ..http.replies import encode_fault
+from ..wire import http1
 from .admission import FULL, REMIND_SECONDS
 from .app import App
 from .connection import Connection
@@ -126,9 +127,11 @@ class Acceptor:
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)
             if self._tls is None:
-                accepted.send(encode(self._app, None, error_reply(FULL), close=True))
                 # Bytes that are unread at the close make the kernel reset the connection, which may drop the answer.
-                accepted.recv(DISCARD_BYTES)
+                data = b""
+                with contextlib.suppress(BlockingIOError):
+                    data = accepted.recv(DISCARD_BYTES)
+                accepted.send(encode_fault(self._app, http1.glimpse_fields(data, len(data)), FULL))
 
     def _pause_accepting(self, error: OSError) -> None:
         """Wait for descriptors or memory: the socket stays readable, so to go on at once would be a busy loop."""

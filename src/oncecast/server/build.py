@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
@@ -11,12 +11,14 @@ from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
 from ..http.service import Rules
 from ..message import Retention
+from ..policy.channels import ChannelRules
+from ..policy.hosts import Hosts
 from ..policy.origin import Origins
 from ..protocol.base import Settings as TransportSettings
 from .app import App
 from .metrics import measure, render
 from .pages import load_pages
-from .settings import Settings, rule_for
+from .settings import Settings, channel_rules
 
 Policy = Callable[[str], ChannelPolicy]
 
@@ -24,13 +26,20 @@ Policy = Callable[[str], ChannelPolicy]
 def build_policy(settings: Callable[[], Settings]) -> Policy:
     """Return what gives a channel's policy, by the settings as they are when it is asked."""
 
+    compiled: tuple[Settings, ChannelRules[ChannelPolicy]] | None = None
+
     def policy(channel: str) -> ChannelPolicy:
-        rule = rule_for(settings(), channel)
-        assert rule.messages is not None
-        assert rule.seconds is not None
-        return ChannelPolicy(Retention(rule.messages, rule.seconds), Lag(rule.lag))
+        nonlocal compiled
+        now = settings()
+        if compiled is None or compiled[0] is not now:
+            compiled = now, channel_rules(now, _policy_of)
+        return compiled[1].find(channel)
 
     return policy
+
+
+def _policy_of(messages: int, seconds: float, lag: str) -> ChannelPolicy:
+    return ChannelPolicy(Retention(messages, seconds), Lag(lag))
 
 
 def build_node(
@@ -65,10 +74,14 @@ def build_app(
     return app
 
 
-def build_rules(settings: Settings) -> Rules:
-    """Return what of the settings the connections are held to."""
+def build_rules(settings: Settings, bound: Sequence[str] | None = None) -> Rules:
+    """Return what of the settings the connections are held to.
+
+    `bound` has the addresses of the sockets that the server listens on; before they are known, `settings.host` counts.
+    """
     limits = settings.limits
     return Rules(
         settings=TransportSettings(**structs.asdict(limits), deflate=settings.deflate),
+        hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
     )

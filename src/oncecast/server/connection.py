@@ -21,8 +21,9 @@ from typing import cast
 
 from ..errors import Refusal
 from ..http import routes
-from ..http.replies import encode, error_reply
+from ..http.replies import encode, encode_fault, error_reply
 from ..policy.bucket import Bucket
+from ..policy.identity import ANYBODY, Identity
 from ..protocol.base import Listener, Reply
 from ..wire import http1
 from .admission import FULL, may_use_reserve
@@ -65,6 +66,7 @@ class Connection(Outlet):
         "_stage",
         "app",
         "deadline",
+        "identity",
         "phase",
         "tick",
     )
@@ -72,6 +74,7 @@ class Connection(Outlet):
     def __init__(self, app: App, descriptor: int | None = None) -> None:
         super().__init__(descriptor)
         self.app = app
+        self.identity = ANYBODY
         self.phase = READING
         self.deadline = 0.0
         self.tick = 0
@@ -95,6 +98,7 @@ class Connection(Outlet):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read, within the time for a head."""
         self.attach(cast(asyncio.Transport, transport))
+        self.identity = _identify(transport)
         self._parser = http1.RequestParser(self.app.settings)
         self.wake_at(self.now() + self.app.settings.head_seconds)
         self._reserved = self.app.admit(self)
@@ -229,7 +233,7 @@ class Connection(Outlet):
         if self._transport is None or self.phase not in (READING, LINGERING):
             return False
         if self.phase is READING:
-            self.write(encode(self.app, None, error_reply(FULL), close=True))
+            self.write(encode_fault(self.app, self._parser.headers_read if self._parser is not None else {}, FULL))
             self.app.admission.turn_away()
         self.abort()
         return True
@@ -306,7 +310,10 @@ class Connection(Outlet):
 
     def fail(self, refusal: Refusal) -> None:
         """Answer with an error and close, where it is not known where the next request begins."""
-        self.write(encode(self.app, self._request, error_reply(refusal), close=True))
+        if self._request is not None:
+            self.write(encode(self.app, self._request, error_reply(refusal), close=True))
+        elif self._parser is not None:
+            self.write(encode_fault(self.app, self._parser.headers_read, refusal))
         self.end()
 
     def stream(self, make: Callable[[], Listener]) -> None:
@@ -469,3 +476,9 @@ class Connection(Outlet):
 
     def _move(self, event: Event) -> None:
         self.phase = after(self.phase, event)
+
+
+def _identify(transport: asyncio.BaseTransport) -> Identity:
+    """Return who is at the other end: an address of IPv4 or IPv6; a socket of another family has none."""
+    peer = transport.get_extra_info("peername")
+    return Identity(str(peer[0])) if isinstance(peer, tuple) and peer else ANYBODY

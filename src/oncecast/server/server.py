@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..brokers.base import Broker
+from ..http.service import Rules
 from ..message import Draft, Kind
 from .accepting import Acceptor
 from .app import App
@@ -83,6 +84,7 @@ class Server:
         """
         self._tls = None if self.settings.tls_cert is None else Tls(self.settings)
         self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
+        self.app.adopt(self._rules())
         try:
             for sock in self._sockets:
                 sock.listen(BACKLOG)
@@ -129,11 +131,15 @@ class Server:
         if self._tls is not None:
             self._tls.renew(settings)
         self.settings = settings
-        self.app.adopt(build_rules(settings))
+        self.app.adopt(self._rules())
         self.node.change(settings.retention.bytes)
         if self.app.ready:
             self._plan()
             set_send_timeout(self._sockets, settings.limits.heartbeat_seconds)
+
+    def _rules(self) -> Rules:
+        """Return the rules of the settings and of the addresses that are bound."""
+        return build_rules(self.settings, [str(sock.getsockname()[0]) for sock in self._sockets])
 
     def pace(self, share: float) -> None:
         """Take on another part of what all processes do together."""

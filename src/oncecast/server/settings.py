@@ -7,10 +7,12 @@ cannot drift. To add a setting, add a field with its `Meta`; where it can contra
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta, Struct, field
 
+from ..policy.channels import ChannelRules
 from ..policy.limits import MIB, Limits
 
 __all__ = [
@@ -21,7 +23,7 @@ __all__ = [
     "Limits",
     "Retention",
     "Settings",
-    "rule_for",
+    "channel_rules",
 ]
 
 MEMORY = "memory://"  # what `dev` uses where no broker is named
@@ -30,6 +32,7 @@ DEFAULT_BROKER = f"{SQLITE}oncecast.db"
 
 Lag = Literal["resume", "latest", "disconnect"]
 Durability = Literal["process", "fsync"]
+Rule = TypeVar("Rule")
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -87,6 +90,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     origins: Annotated[
         tuple[str, ...], Meta(description='Other origins whose pages may connect: scheme://host[:port], or "*".')
     ] = ()
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Hosts that requests may be for: a name, "*.example.com" or "*". '
+            "Empty: on loopback the loopback names, else any."
+        ),
+    ] = ()
     tls_cert: Annotated[str | None, Meta(description="The certificate chain, a PEM file.", examples=["cert.pem"])] = (
         None
     )
@@ -104,18 +114,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     channels: dict[str, ChannelRule] = field(default_factory=dict)
 
 
-def rule_for(settings: Settings, channel: str) -> ChannelRule:
-    """Return the rule of a channel with every `None` filled in from `[retention]`.
-
-    The exact name wins, then the longest prefix. Rules are not merged with each other.
-    """
-    rule = settings.channels.get(channel)
-    if rule is None:
-        prefixes = (p for p in settings.channels if p.endswith("*") and channel.startswith(p[:-1]))
-        rule = settings.channels.get(max(prefixes, key=len, default=""), ChannelRule())
+def channel_rules(settings: Settings, make: Callable[[int, float, Lag], Rule]) -> ChannelRules[Rule]:
+    """Return the rules of all channels, each made of messages, seconds and lag; `[retention]` fills what is None."""
     kept = settings.retention
-    return ChannelRule(
-        messages=kept.messages if rule.messages is None else rule.messages,
-        seconds=kept.seconds if rule.seconds is None else rule.seconds,
-        lag=rule.lag,
-    )
+
+    def whole(rule: ChannelRule) -> Rule:
+        messages = kept.messages if rule.messages is None else rule.messages
+        return make(messages, kept.seconds if rule.seconds is None else rule.seconds, rule.lag)
+
+    return ChannelRules({name: whole(rule) for name, rule in settings.channels.items()}, whole(ChannelRule()))

@@ -1,6 +1,6 @@
 """HTTP/1.1 as a server reads and writes it: a connection's bytes to requests, and answers to bytes.
 
-Owns: the limits of a request, and when it is whole. `Request`, `parse_query` and the writing of answers stand in the
+Owns: the limits of a request, and when it is whole. `Request` and the writing of answers stand in the
 files named below and are given out here, so that the server has one place to import from.
 Invariant: `RequestParser` gives the same requests, or a refusal, however the bytes were cut on their way; and it looks
 at each byte of an unfinished head once.
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from typing import Protocol
 
 from ..errors import Refusal
 from .http1_base import CHUNKED, LAST_CHUNK, ChunkReader, chunk
-from .http1_head import MEMO_BYTES, METHOD_BYTES, QUERY_FIELDS, Head, Request, parse_query, read_head
+from .http1_head import MEMO_BYTES, METHOD_BYTES, Head, Request, glimpse_fields, read_head
 from .http1_response import CONTINUE, http_date, response, response_head
 
 __all__ = [
@@ -24,14 +25,13 @@ __all__ = [
     "EMPTY_LINES",
     "LAST_CHUNK",
     "METHOD_BYTES",
-    "QUERY_FIELDS",
     "Request",
     "RequestLimits",
     "RequestParser",
     "Stage",
     "chunk",
+    "glimpse_fields",
     "http_date",
-    "parse_query",
     "response",
     "response_head",
 ]
@@ -85,6 +85,7 @@ class RequestParser:
         "_head",
         "_limits",
         "_lines",
+        "_read",
         "_wants_continue",
     )
 
@@ -94,6 +95,7 @@ class RequestParser:
         self._head: Head | None = None  # set while its body is awaited
         self._chunks: ChunkReader | None = None
         self._fault: Refusal | None = None
+        self._read: Mapping[str, str] | None = None  # of the request that had the fault
         self._wants_continue = False
         self._checked = 0  # how far an unfinished head has been looked at,
         self._lines = 0  # how many of its lines have ended,
@@ -145,18 +147,25 @@ class RequestParser:
             return self._read_body(head)
         except Refusal as fault:
             self._fault = fault
+            self._read = self.headers_read
             self._buffer.clear()
             self._head = self._chunks = None
             self._wants_continue = False
             raise
 
     @property
-    def wants_continue(self) -> bool:
-        """True while the client holds its body back until it is sent `CONTINUE` (RFC 9110 §10.1.1)."""
-        return self._wants_continue
+    def headers_read(self) -> Mapping[str, str]:
+        """The headers of the unfinished or refused request as far as they are read; of a head that is not whole, `host`
+        and `origin` alone, each if it has come whole and once. Nothing but the answer to a fault may depend on them.
+        """
+        if self._fault is not None and self._read is not None:
+            return self._read
+        if self._head is not None:
+            return self._head.request.headers
+        return glimpse_fields(self._buffer, self._limits.header_bytes)
 
     def take_continue(self) -> bool:
-        """Return `wants_continue` and clear it: it is answered once."""
+        """Return, once, whether the client holds its body back until it is sent `CONTINUE` (RFC 9110 §10.1.1)."""
         wanted = self._wants_continue
         self._wants_continue = False
         return wanted
@@ -221,21 +230,26 @@ class RequestParser:
         if _NEVER_IN_HEAD.search(buffer, start, size) is not None:
             raise Refusal("request_invalid", "The head has a bare CR or LF or another control character.")
         if self._lines == 0:
-            _check_request_line(buffer, start, size, limits)
+            _check_method(buffer, size)
         self._lines += buffer.count(b"\n", start, size)
-        if self._lines - 1 > limits.header_count:
-            raise _too_many_headers(limits)
+        # A target or a list of fields that is too long is refused once the head is whole, as its Origin may come last.
         if size >= limits.header_bytes:
+            line_bytes = buffer.find(b"\r\n", 0, size)
+            target_bytes = (size if line_bytes < 0 else line_bytes) - buffer.find(b" ") - 1 - _VERSION_BYTES
+            if target_bytes > limits.url_bytes:
+                raise _url_too_long(limits)
+            if self._lines - 1 > limits.header_count:
+                raise _too_many_headers(limits)
             raise Refusal("headers_too_large", f"The head is over {limits.header_bytes} bytes.")
         self._checked = size - 1 if buffer[size - 1] == 0x0D else size
 
     def _start_body(self, head: Head) -> None:
         limit = self._limits.body_bytes
+        self._head = head
         if head.length > limit:
             raise Refusal("body_too_large", f"The body is over {limit} bytes.")
         if head.length == CHUNKED:
             self._chunks = ChunkReader(limit)
-        self._head = head
         self._wants_continue = head.expects_continue
 
     def _read_body(self, head: Head) -> Request | None:
@@ -257,16 +271,10 @@ class RequestParser:
         return head.with_body(body)
 
 
-def _check_request_line(buffer: bytearray, start: int, size: int, limits: RequestLimits) -> None:
-    """Refuse a request line that is too long already; `start` is before its end, if that has come."""
-    end = buffer.find(b"\n", start, size)
-    length = (size if end < 0 else end) - 1  # without a CR, which an unfinished line may have too
-    space = buffer.find(b" ", 0, METHOD_BYTES + 1)
-    if space < 0:
-        if length > METHOD_BYTES:
-            raise Refusal("request_invalid", "The request does not begin with a method.")
-    elif length - space - 1 - _VERSION_BYTES > limits.url_bytes:
-        raise _url_too_long(limits)
+def _check_method(buffer: bytearray, size: int) -> None:
+    """Refuse what does not begin with a method, before all of it has come."""
+    if buffer.find(b" ", 0, METHOD_BYTES + 1) < 0 and size > METHOD_BYTES + 1:
+        raise Refusal("request_invalid", "The request does not begin with a method.")
 
 
 def _too_many_headers(limits: RequestLimits) -> Refusal:

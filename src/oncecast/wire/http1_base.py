@@ -9,6 +9,7 @@ To extend: a new header needs nothing here, only one with a say in a message's l
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -18,7 +19,6 @@ from ..errors import Refusal, UsageError
 __all__ = [
     "CHUNKED",
     "EXTENSION_BYTES",
-    "HOST_PATTERN",
     "LAST_CHUNK",
     "LENGTH_DIGITS",
     "TOKEN",
@@ -27,6 +27,7 @@ __all__ = [
     "chunk",
     "connection_options",
     "encode_fields",
+    "is_authority",
     "message_length",
     "parse_fields",
 ]
@@ -44,7 +45,7 @@ _FIELDS = re.compile(rf"(?:{TOKEN}++:{_TEXT}*+\r\n)*+".encode())
 _FIELD_NAME = re.compile(f"{TOKEN}+")
 _FIELD_VALUE = re.compile(f"{_TEXT}*")
 # RFC 3986 §3.2.2, without the sub-delims and percent-encoding of a reg-name: no name in the DNS needs them.
-HOST_PATTERN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{0,5})?")
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._~-]+)(?::([0-9]{0,5}))?")
 _LENGTH = re.compile(rf"[0-9]{{1,{LENGTH_DIGITS}}}")
 _CHUNK_LINE = rf"([0-9A-Fa-f]{{1,{CHUNK_DIGITS}}})(?:;{_TEXT}{{0,{EXTENSION_BYTES}}})?"
 _CHUNK_SIZE = re.compile(rf"{_CHUNK_LINE}\r\n".encode())
@@ -126,6 +127,20 @@ def connection_options(fields: Mapping[str, str]) -> frozenset[str]:
     if value is None:
         return frozenset()
     return frozenset(option.strip(" \t").lower() for option in value.split(","))
+
+
+def is_authority(text: str) -> bool:
+    """Say whether `text` is `host[:port]` (RFC 9110 §7.2): a name, an IPv4 or a bracketed IPv6 address."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None or int(match[2] or 0) > 65535:
+        return False
+    if match[1] is None:
+        return True
+    try:
+        ipaddress.IPv6Address(match[1])
+    except ValueError:
+        return False
+    return True
 
 
 # --- fields, written ---

@@ -19,11 +19,11 @@ from typing import TypeAlias
 from ..errors import OncecastError, Refusal, UsageError
 from .http1_base import (
     CHUNKED,
-    HOST_PATTERN,
     TOKEN,
     ChunkReader,
     connection_options,
     encode_fields,
+    is_authority,
     message_length,
     parse_fields,
 )
@@ -89,7 +89,7 @@ def request(method: str, target: str, host: str, headers: Iterable[tuple[str, st
         raise UsageError(f"{method!r} is not a method")
     if _TARGET.fullmatch(target) is None:
         raise UsageError("the request target is not a path or URL of visible ASCII without a fragment")
-    if HOST_PATTERN.fullmatch(host) is None:
+    if not is_authority(host):
         raise UsageError(f"{host!r} is not a host name with an optional port")
     start = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n".encode()
     length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)

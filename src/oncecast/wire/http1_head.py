@@ -1,6 +1,6 @@
 """The head of an HTTP/1.1 request: its bytes, whole, to a `Request`. RFC 9110, RFC 9112 §3.
 
-Owns: the request line, the forms of a target, what the fields of a request may say, and queries.
+Owns: the request line, the forms of a target, and what the fields of a request may say.
 Invariant: `parse_head` is a pure function of the head's bytes. Nothing that two readers could understand differently is
 let through.
 To extend: a new check of a head goes into `parse_head`; one that depends on the limits into `http1.RequestParser`.
@@ -20,17 +20,19 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from ..errors import Refusal
-from .http1_base import CHUNKED, HOST_PATTERN, TOKEN, connection_options, message_length, parse_fields
+from .http1_base import CHUNKED, TOKEN, connection_options, is_authority, message_length, parse_fields
 
-__all__ = ["METHOD_BYTES", "QUERY_FIELDS", "Head", "Request", "parse_head", "parse_query", "read_head"]
+__all__ = ["METHOD_BYTES", "Head", "Request", "glimpse_fields", "parse_head", "read_head"]
 
 METHOD_BYTES = 32  # the longest registered method has 17; a bound shows at once who doesn't speak HTTP
-QUERY_FIELDS = 64  # we know about ten; a bound keeps a query from costing more than its head
 MEMO_HEADS = 512  # with MEMO_BYTES: about 3 MiB at most, text and parsed form together
 MEMO_BYTES = 2048  # browsers' heads are 400 to 1,500 bytes
 
 _REQUEST_LINE = re.compile(rf"({TOKEN}{{1,{METHOD_BYTES}}}) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n".encode())
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+_GLIMPSED = {
+    name: re.compile(rf"(?i:\r\n{name}:)[ \t]*([\x21-\x7e]*)[ \t]*(?=\r\n)".encode()) for name in ("host", "origin")
+}
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -38,7 +40,7 @@ class Request(msgspec.Struct, frozen=True):
     """A whole request. It may be shared between connections, so all of it is immutable.
 
     `target` is as it was sent, `raw_path` its path, `path` the path percent-decoded (UTF-8); `query` is what follows
-    the first `?`, undecoded, for `parse_query`. `version` is (1, 0) or (1, 1). `headers` has names in lower case; for
+    the first `?`, undecoded. `version` is (1, 0) or (1, 1). `headers` has names in lower case; for
     a target in absolute form its `host` is the target's (RFC 9112 §3.2.2). `keep_alive`: may the connection carry
     another request after this one?
     """
@@ -139,30 +141,27 @@ def _check_host(fields: dict[str, str], version: tuple[int, int], authority: str
     if host is None:
         if version == (1, 1):
             raise Refusal("request_invalid", "There is no Host header: HTTP/1.1 requires one.")
-    elif HOST_PATTERN.fullmatch(host) is None:
+    elif not is_authority(host):
         raise Refusal("request_invalid", "The Host header is not a host name with an optional port.")
     if authority is not None:
         # A user name in it would be refused here too (RFC 9110 §4.2.4).
-        if HOST_PATTERN.fullmatch(authority) is None:
+        if not is_authority(authority):
             raise Refusal("request_invalid", "The URL's host is not a host name with an optional port.")
         fields["host"] = authority  # RFC 9112 §3.2.2
 
 
-def parse_query(query: str, *, fields: int = QUERY_FIELDS) -> dict[str, list[str]]:
-    """Read a query as forms write it: `name=value`, joined by `&`, percent-encoded UTF-8 with `+` for a space.
+def glimpse_fields(data: bytes | bytearray, size: int) -> dict[str, str]:
+    """Return `host` and `origin` from the first `size` bytes of a head that is not whole or not well formed.
 
-    A name without `=` has the value `""`. Raises `Refusal` (`request_invalid`) at a bad encoding or past `fields`.
+    A field is given only if its line is whole, and no other line of that name has come.
     """
-    found: dict[str, list[str]] = {}
-    if not query:
-        return found
-    pairs = query.split("&")
-    if len(pairs) > fields:
-        raise Refusal("request_invalid", f"The query has more than {fields} fields.")
-    for pair in pairs:
-        if pair:
-            name, _, value = pair.replace("+", " ").partition("=")
-            found.setdefault(_unquote(name, "query"), []).append(_unquote(value, "query"))
+    end = data.find(b"\r\n\r\n", 0, size)
+    size = size if end < 0 else end + 2
+    found: dict[str, str] = {}
+    for name in ("host", "origin"):
+        lines = _GLIMPSED[name].findall(data, 0, size)
+        if len(lines) == 1:
+            found[name] = lines[0].decode()
     return found
 
 

@@ -75,8 +75,24 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             "",
             {"ONCECAST_LIMITS__URL_BYTES": "65536"},
             {},
-            "ONCECAST_LIMITS__URL_BYTES: limits.url_bytes = 65536 is above limits.header_bytes = 16384, but a head has"
+            "ONCECAST_LIMITS__URL_BYTES: limits.url_bytes = 65536 is above limits.header_bytes = 32768, but a head has"
             " its URL: lower limits.url_bytes or raise limits.header_bytes",
+        ),
+        (
+            "[limits]\nurl_bytes = 8192",
+            {},
+            {},
+            "oncecast.toml: limits.url_bytes: limits.url_bytes = 8192 is too little for a poll's URL with"
+            " limits.channels_per_subscription = 64 and the longest names: raise limits.url_bytes to 8768 or more,"
+            " or lower limits.channels_per_subscription",
+        ),
+        (
+            "[limits]\nchannels_per_subscription = 500",
+            {},
+            {},
+            "oncecast.toml: limits.channels_per_subscription: limits.url_bytes = 16384 is too little for a"
+            " poll's URL with limits.channels_per_subscription = 500 and the longest names: raise limits.url_bytes to"
+            " 65012 or more, or lower limits.channels_per_subscription",
         ),
     ],
 )

@@ -57,7 +57,7 @@ class Rig:
     async def get(self, path: str) -> bytes:
         """Ask the worker, and return the whole answer."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         answer = await asyncio.wait_for(reader.read(), SECONDS)
         writer.close()
         return answer

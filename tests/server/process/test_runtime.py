@@ -16,7 +16,7 @@ from oncecast.server.process.runtime import keep_alive
 from oncecast.server.process.systemd import Notifier
 
 SECONDS = 30
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 # Serves where files are few, and others than connections have taken most of them.
 PROGRAM = """
 import asyncio, os, resource, sys, time

@@ -46,7 +46,7 @@ BASE = 'workers = 2\nbroker = "memory://"\n'
 OBSTACLE = (
     "import os, sys\nif os.path.exists({flag!r}) and 'oncecast.server.process.worker' in sys.orig_argv: os._exit(3)\n"
 )
-POLL = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+POLL = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 STREAM_END = b"d\r\nretry: 1000\n\n\r\n0\r\n\r\n"
 
 
@@ -121,7 +121,7 @@ class Running:
         found: dict[str, Any] = {}
         while len(found) < 2:
             peer = await self.site.connect(
-                b"GET /v1/channels/a HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n"
+                b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
             )
             opening = await asyncio.wait_for(peer.until(b"retry: 1000\n\n\r\n"), SECONDS)
             found.setdefault(re.findall(rb"id: (\w+)-", opening)[0].decode(), peer)
@@ -129,7 +129,7 @@ class Running:
 
     async def metrics(self) -> dict[str, float]:
         """Return the metrics without labels."""
-        text = (await self.ask(b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")).body.decode()
+        text = (await self.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).body.decode()
         return {name: float(value) for name, value in re.findall(r"^oncecast_(\w+) (\S+)$", text, re.MULTILINE)}
 
     async def metrics_of_any(self) -> dict[str, float]:
@@ -208,7 +208,7 @@ async def test_workers_share_a_port_and_a_log(start: Start) -> None:
     streams = await running.streams()
     for _ in range(4):
         answer = await running.ask(
-            b"POST /v1/channels/b HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
+            b"POST /v1/channels/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n42"
         )
         assert 201 == answer.status
     before = await running.metrics()
@@ -384,7 +384,7 @@ async def test_ctrl_c_reaches_all_processes_of_a_terminal_and_is_heard_once(star
 async def test_a_second_signal_cuts_off(start: Start) -> None:
     """Who does not leave is cut off when the supervisor is told twice."""
     running = await start()
-    stays = await running.site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n")
+    stays = await running.site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
     leaves = await running.streams()
     running.process.send_signal(signal.SIGTERM)
     for peer in leaves.values():
@@ -434,7 +434,7 @@ async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
     running.process.send_signal(signal.SIGHUP)
     await running.logged("these settings hold after a restart only: port$")
     await running.logged("the settings have been read again")
-    post = b"POST /v1/channels/b HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 4\r\n\r\n1234"
+    post = b"POST /v1/channels/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\n1234"
 
     async def statuses() -> set[int]:
         return {(await running.ask(post)).status for _ in range(10)}
@@ -502,7 +502,9 @@ async def test_counters_do_not_go_backwards_when_workers_are_replaced(start: Sta
     """What a worker has counted is in the sums after its end."""
     running = await start()
     for _ in range(6):
-        await running.ask(b"POST /v1/channels/b HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1")
+        await running.ask(
+            b"POST /v1/channels/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1"
+        )
     old = running.workers
     running.process.send_signal(signal.SIGUSR2)
     await running.logged("rolling restart: every worker is a new one")

@@ -124,7 +124,7 @@ def test_a_socket_of_systemds_is_served(workers: int, tmp_path: Path) -> None:
             assert process.stdout is not None
             port = int(process.stdout.readline())
             with socket.create_connection(("127.0.0.1", port), 30) as early:  # before there is a server
-                early.sendall(b"GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+                early.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert f"READY=1\nSTATUS=listening on port {port}".encode() == manager.recv(1000)
                 assert b"WATCHDOG=1" == manager.recv(1000)
                 assert early.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")

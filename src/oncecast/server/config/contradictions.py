@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from ...errors import ConfigurationError
+from ...policy.limits import longest_url
 from ..brokers import BUILDERS
 from ..cores import worker_count
 from ..settings import DEFAULT_BROKER, MEMORY, Settings
@@ -24,6 +25,7 @@ def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     _check_address(settings, sources)
     _check_broker(settings, sources)
     _check_sizes(settings, sources)
+    _check_url(settings, sources)
 
 
 def _check_tls(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -69,6 +71,19 @@ def _check_sizes(settings: Settings, sources: Mapping[str, str]) -> None:
         if size > bound:
             key = other if sources[name] == "default" else name
             _fail(sources, key, f"{name} = {size} is above {other} = {bound}, but {why}: lower {name} or raise {other}")
+
+
+def _check_url(settings: Settings, sources: Mapping[str, str]) -> None:
+    limits = settings.limits
+    longest = longest_url(limits.channels_per_subscription)
+    if limits.url_bytes < longest:
+        url, count = "limits.url_bytes", "limits.channels_per_subscription"
+        text = (
+            f"{url} = {limits.url_bytes} is too little for a poll's URL with {count} = "
+            f"{limits.channels_per_subscription} and the longest names: raise {url} to {longest} or more, or lower "
+            f"{count}"
+        )
+        _fail(sources, count if sources[url] == "default" else url, text)
 
 
 def _fail(sources: Mapping[str, str], key: str, text: str) -> NoReturn:

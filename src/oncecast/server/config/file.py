@@ -9,8 +9,8 @@ import pathlib
 import tomllib
 from collections.abc import Iterator, Mapping
 
-from ...errors import ConfigurationError, Refusal
-from ...message import check_channel
+from ...errors import ConfigurationError
+from ...policy.channels import is_pattern
 from .setting import RULE, TABLES, Given, Path, dotted, hint
 
 __all__ = ["read_file"]
@@ -66,10 +66,7 @@ def _from_channels(file: pathlib.Path, rules: Mapping[str, object]) -> Iterator[
         where = f"{file}: [{dotted(('channels', pattern))}]"
         if not isinstance(values, dict):
             raise ConfigurationError(f'{where} is a table: write [channels."name"] above its settings')
-        try:
-            if pattern != "*":
-                check_channel(pattern.removesuffix("*"))
-        except Refusal:
-            raise ConfigurationError(f"{where} is neither a channel name nor a prefix that ends in *") from None
+        if not is_pattern(pattern):
+            raise ConfigurationError(f"{where} is neither a channel name nor a prefix that ends in *")
         # An empty rule counts too: it takes the channel out of a prefix's rule.
         yield from _from_table(file, ("channels", pattern), values or {"lag": "resume"})

@@ -18,6 +18,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ...errors import ConfigurationError
+from ...policy import hosts
+from ...policy.authority import parse_origin
 from ..settings import ChannelRule, Limits, Retention, Settings
 
 __all__ = ["RULE", "TABLES", "Given", "Path", "Setting", "dotted", "hint", "setting_of", "toml"]
@@ -27,8 +29,6 @@ SHOWN_CHARS = 60  # how much of a wrong value an error repeats
 Path = tuple[str, ...]  # ("port",), ("limits", "message_bytes"), ("channels", "chat.*", "lag")
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # a surrogate stands for a byte that is not UTF-8
 
 
@@ -101,6 +101,8 @@ class Setting:
                 raise ConfigurationError(f"{where} must be UTF-8 without NUL, not {_shown(text)}")
         if self.key == "host":
             _check_host(str(checked), where)
+        if self.key == "hosts":
+            return tuple(_check_pattern(pattern, where) for pattern in checked)  # type: ignore[attr-defined]
         if self.key == "origins":
             return tuple(_check_origin(origin, where) for origin in checked)  # type: ignore[attr-defined]
         return checked
@@ -119,17 +121,24 @@ def _check_host(text: str, where: str) -> None:
         raise ConfigurationError(f"{where} must be an address or a host's name, not {_shown(text)}") from None
 
 
+def _check_pattern(text: str, where: str) -> str:
+    """Return a pattern of hosts in its one spelling."""
+    try:
+        return hosts.check_pattern(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
 def _check_origin(text: str, where: str) -> str:
     """Return an origin as a browser writes it: lower case, no default port (RFC 6454 §6.2)."""
     if text == "*":
         return text
-    match = _ORIGIN.fullmatch(text.lower())
-    if match is None or int(match[3] or 0) > 65535:
+    origin = parse_origin(text)
+    if origin is None:
         raise ConfigurationError(
             f'{where}: {_shown(text)} is not an origin: write scheme://host[:port] with no path, or "*"'
         )
-    scheme, host, port = match.groups()
-    return f"{scheme}://{host}" if port in (None, _DEFAULT_PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
+    return str(origin)
 
 
 # Declarations ----------------------------------------------------------------------------------------------------
