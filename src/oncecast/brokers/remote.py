@@ -1,7 +1,7 @@
 """What brokers on other machines share: their life from connecting to stopping, away and back, and what waits for them.
 
-`Remote` is the broker as the node sees it. A kind of broker writes a `Session`, which is one connection to its server,
-from `open` to the first fault. `Remote` owns the tasks:
+`Remote` is the broker as the node sees it. A kind of broker writes a `Session` (`session.py`), which is one connection
+to its server, from `open` to the first fault. `Remote` owns the tasks:
 
 * `_live` opens a session, runs it until it is lost, tells the sink that the broker is away, and opens the next one.
 * Of a session: `follow` hands messages over, `tend` probes and trims, one task sends the publishes in batches, and
@@ -12,7 +12,7 @@ exception is a defect: it is logged with its traceback, and the session is opene
 
 Invariants
 * A publish is answered once: after its messages have reached the sink, or with a refusal.
-* What waits is bounded by `PENDING_DRAFTS`, `PENDING_BYTES` and `PENDING_READS`, and each wait by `ANSWER_SECONDS`.
+* What waits is bounded by `intake.py` and `PENDING_READS`, and each wait by `ANSWER_SECONDS`.
 * The sink is called by one task at a time: by `open`, then by `follow`.
 
 To add a broker, write a `Session` for it and pass `Remote` a function that makes one.
@@ -24,142 +24,37 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import ConfigurationError, Refusal, UsageError
-from ..message import Draft, Message, Page, Start
-from .base import ANSWER_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Opening, Outcome, Read, Sink
+from ..message import Draft, Page, Start
+from .base import ANSWER_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Outcome, Read, Sink
+from .intake import Batch, Intake, refuse
+from .reads import LATE, OVERRUN, PENDING_READS, ReadRequest, refuse_read
+from .session import GuardedSink, Lost, Session, SinkFailed
 
 logger = logging.getLogger("oncecast.brokers.remote")
 
 OPEN_SECONDS = 5.0  # to connect and to catch up with the head
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds before each next attempt to open; the last one stays
-PENDING_DRAFTS = 50_000  # that wait to be sent; past either bound publishes are refused
-PENDING_BYTES = 64 << 20
-PENDING_READS = 20_000
 READERS = 4  # pages asked for at once
 FLYING = 4  # batches sent and not yet answered
 READ_SECONDS = 10.0  # for one page
 
-_OVERRUN = Refusal("unavailable", "More is published than the broker takes: publish again in a moment.", retry_after=1)
-_CROWDED = Refusal("unavailable", "More is read than the broker gives: try again in a moment.", retry_after=1)
-_LATE = Refusal("unavailable", "The broker did not answer in time: try again in a moment.", retry_after=1)
 _UNKNOWN = Refusal(
     "unavailable",
     "The connection to the broker was lost before it answered: publish again with the same key.",
     retry_after=1,
 )
 _AWAY = Refusal("unavailable", "The broker cannot be reached now: try again in a moment.", retry_after=1)
-_DEFECT = Refusal("internal", "The broker's answer could not be handled: the server's log has the cause.")
-
-
-class Lost(Exception):
-    """The connection is of no use any more. The text is one line for the operator, without a password."""
-
-
-class _SinkFailed(Exception):
-    """The sink has raised: the node has not got what it was handed."""
-
-
-class Session(Protocol):
-    """One connection to a server, of any number of sockets. Its methods raise `Lost`."""
-
-    async def open(self, wanted: Sequence[str]) -> None:
-        """Connect; hand the sink what it has missed, or `begin`. Raises `ConfigurationError` for what won't heal."""
-        ...
-
-    async def follow(self) -> None:
-        """Hand messages over until the connection is lost."""
-        ...
-
-    async def tend(self) -> None:
-        """Probe and trim until the connection is lost."""
-        ...
-
-    def append(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Outcome]]:
-        """Send one batch; the answer has an outcome for each draft, once the sink has the messages."""
-        ...
-
-    async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
-        """Read one page."""
-        ...
-
-    def want(self, channels: Sequence[str]) -> None:
-        """Deliver these channels too; confirm by `Sink.wanted`."""
-        ...
-
-    def unwant(self, channels: Sequence[str]) -> None:
-        """Deliver these channels no longer."""
-        ...
-
-    async def close(self) -> None:
-        """Close every socket. Raises nothing."""
-        ...
-
-
-class GuardedSink:
-    """The node, as a session calls it. An exception of the node ends the broker; it is never swallowed."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def begin(self, opening: Opening) -> None:
-        """Do as `Sink.begin`."""
-        self._call(self._sink.begin, opening)
-
-    def receive(self, messages: Sequence[Message]) -> None:
-        """Do as `Sink.receive`."""
-        self._call(self._sink.receive, messages)
-
-    def advance(self, seq: int) -> None:
-        """Do as `Sink.advance`."""
-        self._call(self._sink.advance, seq)
-
-    def skip(self, seq: int) -> None:
-        """Do as `Sink.skip`."""
-        self._call(self._sink.skip, seq)
-
-    def hole(self, before: int, after: int) -> None:
-        """Do as `Sink.hole`."""
-        self._call(self._sink.hole, before, after)
-
-    def wanted(self, channels: Sequence[str], seq: int) -> None:
-        """Do as `Sink.wanted`."""
-        self._call(self._sink.wanted, channels, seq)
-
-    def _call(self, method: Callable[..., None], *arguments: object) -> None:
-        try:
-            method(*arguments)
-        except Exception as error:
-            logger.exception("the node could not take what the broker has handed over")
-            raise _SinkFailed(str(error)) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Publish:
-    drafts: Sequence[Draft]
-    done: Done
-    size: int
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    channels: Sequence[str]
-    start: Start
-    limit: int
-    max_bytes: int
-    done: Read
-    until: float
 
 
 class Remote:
     """A broker on another machine.
 
-    `make` makes a session for a sink. `name` says in one line, without a password, where it is. At most `batch_drafts`
-    drafts and `batch_bytes` bytes of data are sent in one batch, unless one draft alone has more.
+    `make` makes a session for a sink. `name` says in one line, without a password, where it is. Publishes are sent
+    together until they have `batch_drafts` drafts; a session splits a batch that its server can't take at once.
     """
 
     def __init__(
@@ -169,24 +64,19 @@ class Remote:
         name: str,
         capabilities: Capabilities,
         batch_drafts: int,
-        batch_bytes: int = 4 << 20,
     ) -> None:
         self.name = name
         self.capabilities = capabilities
         self.opened = 0  # sessions
         self.refused = 0  # drafts
         self._make = make
-        self._batch_drafts = batch_drafts
-        self._batch_bytes = batch_bytes
         self._sink: Sink | None = None
         self._refusal: Refusal | None = STARTING  # what everything is answered with, unless a session runs
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
-        self._pending: deque[_Publish] = deque()
-        self._pending_drafts = 0
-        self._pending_bytes = 0
+        self._intake = Intake(batch_drafts)
         self._published = asyncio.Event()
-        self._reads: OrderedDict[tuple[str, ...], deque[_Asked]] = OrderedDict()
+        self._reads: OrderedDict[tuple[str, ...], deque[ReadRequest]] = OrderedDict()
         self._read_count = 0
         self._asked = asyncio.Event()
         self._wanted: dict[str, None] = {}
@@ -206,7 +96,7 @@ class Remote:
             await self._open(session)
         except Lost as lost:
             raise ConfigurationError(f"broker: {self.name}: {lost}") from None
-        except _SinkFailed as failed:
+        except SinkFailed as failed:
             raise ConfigurationError(f"broker: {self.name}: {failed}") from failed
         self._task = asyncio.create_task(self._live(session), name="oncecast-broker")
         self._task.add_done_callback(self._ended)
@@ -224,29 +114,20 @@ class Remote:
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Send the drafts with the next batch."""
         if self._refusal is not None:
-            self._refuse_publish(drafts, done, self._refusal)
-            return
-        if not drafts:
-            done([])
-            return
-        if self._pending_drafts >= PENDING_DRAFTS or self._pending_bytes >= PENDING_BYTES:
-            self._refuse_publish(drafts, done, _OVERRUN)
-            return
-        size = sum(len(draft.data) for draft in drafts)
-        self._pending_drafts += len(drafts)
-        self._pending_bytes += size
-        self._pending.append(_Publish(drafts, done, size, self._now() + ANSWER_SECONDS))
-        self._published.set()
+            self.refused += len(drafts)
+            done([self._refusal] * len(drafts))
+        elif self._intake.put(drafts, done):
+            self._published.set()
 
     def read(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int, done: Read) -> None:
         """Read a page; who asks for the same channels waits in one line, and the lines take turns."""
         if self._refusal is not None:
             done(self._refusal)
         elif self._read_count >= PENDING_READS:
-            done(_CROWDED)
+            done(OVERRUN)
         else:
             line = self._reads.setdefault(tuple(channels), deque())
-            line.append(_Asked(channels, start, limit, max_bytes, done, self._now() + ANSWER_SECONDS))
+            line.append(ReadRequest(channels, start, limit, max_bytes, done, self._now()))
             self._read_count += 1
             self._asked.set()
 
@@ -330,7 +211,7 @@ class Remote:
                     reason = str(error)
                     self._sink.away(f"{self.name}: {reason}")
                 continue
-            except _SinkFailed:
+            except SinkFailed:
                 raise
             except Exception:
                 logger.exception("the broker %s could not be opened", self.name)
@@ -353,59 +234,43 @@ class Remote:
 
     async def _send(self, session: Session) -> None:
         """Send batches in order; at most `FLYING` are under way. Its end answers all of them."""
-        flying: dict[asyncio.Future[Sequence[Outcome]], list[_Publish]] = {}
+        flying: dict[asyncio.Future[Sequence[Outcome]], list[Batch]] = {}
         lost: list[BaseException] = []
 
-        def finished(batch: list[_Publish], appended: asyncio.Future[Sequence[Outcome]]) -> None:
-            del flying[appended]
-            error = None if appended.cancelled() else appended.exception()
-            if appended.cancelled() or error is not None:
-                lost.append(error or Lost("its connection was closed"))
-                self._refuse_batch(batch, _UNKNOWN)
+        def finished(
+            batches: list[Batch], deadline: asyncio.TimerHandle, sent: asyncio.Future[Sequence[Outcome]]
+        ) -> None:
+            deadline.cancel()
+            del flying[sent]
+            error = Lost("its connection was closed") if sent.cancelled() else sent.exception()
+            if error is None:
+                _answer_batches(batches, sent.result())
             else:
-                _answer_batch(batch, appended.result())
+                lost.append(error)
+                self._refuse(batches, _UNKNOWN)
             self._published.set()
 
         loop = asyncio.get_running_loop()
         try:
             while not lost:
-                if not self._pending or len(flying) >= FLYING:
+                if not self._intake or len(flying) >= FLYING:
                     self._published.clear()
                     await self._published.wait()
                     continue
-                batch = self._take()
-                appended = session.append([draft for each in batch for draft in each.drafts])
-                flying[appended] = batch
-                appended.add_done_callback(partial(finished, batch))
-                deadline = loop.call_at(batch[0].until, _expire, appended)
-                appended.add_done_callback(lambda _, deadline=deadline: deadline.cancel())  # type: ignore[misc]
+                batches = self._intake.take()
+                sent = session.append([draft for batch in batches for draft in batch.drafts])
+                flying[sent] = batches
+                deadline = loop.call_later(ANSWER_SECONDS, _expire, sent)
+                sent.add_done_callback(partial(finished, batches, deadline))
             raise lost[0]
         finally:
-            for appended in list(flying):
-                appended.cancel()
+            for sent in list(flying):
+                sent.cancel()
             await asyncio.sleep(0)  # for the callbacks that answer
 
-    def _take(self) -> list[_Publish]:
-        batch: list[_Publish] = []
-        drafts = size = 0
-        while self._pending:
-            first = self._pending[0]
-            if batch and (drafts + len(first.drafts) > self._batch_drafts or size + first.size > self._batch_bytes):
-                break
-            batch.append(self._pending.popleft())
-            drafts += len(first.drafts)
-            size += first.size
-        self._pending_drafts -= drafts
-        self._pending_bytes -= size
-        return batch
-
-    def _refuse_batch(self, batch: list[_Publish], refusal: Refusal) -> None:
-        for each in batch:
-            self._refuse_publish(each.drafts, each.done, refusal)
-
-    def _refuse_publish(self, drafts: Sequence[Draft], done: Done, refusal: Refusal) -> None:
-        self.refused += len(drafts)
-        _call(done, [refusal] * len(drafts))
+    def _refuse(self, batches: list[Batch], refusal: Refusal) -> None:
+        self.refused += sum(len(batch.drafts) for batch in batches)
+        refuse(batches, refusal)
 
     # -- reading
 
@@ -416,21 +281,21 @@ class Remote:
                 self._asked.clear()
                 await self._asked.wait()
                 continue
-            if asked.until < self._now():
-                _call(asked.done, _LATE)
+            if asked.expired(self._now()):
+                refuse_read(asked, LATE)
                 continue
             answer: Page | Refusal = _AWAY
             try:
                 async with asyncio.timeout(READ_SECONDS):
                     answer = await session.page(asked.channels, asked.start, asked.limit, asked.max_bytes)
             except TimeoutError:
-                answer = _LATE
+                answer = LATE
             except Refusal as refusal:
                 answer = refusal
             finally:
-                _call(asked.done, answer)
+                _call(asked.answer, answer)
 
-    def _next_read(self) -> _Asked | None:
+    def _next_read(self) -> ReadRequest | None:
         """Take the first of the next line, and put that line behind the others."""
         if not self._reads:
             return None
@@ -442,10 +307,10 @@ class Remote:
         return asked
 
     def _refuse_all(self, refusal: Refusal) -> None:
-        while self._pending:
-            self._refuse_batch(self._take(), refusal)
+        self.refused += len(self._intake)
+        self._intake.refuse(refusal)
         while (asked := self._next_read()) is not None:
-            _call(asked.done, refusal)
+            refuse_read(asked, refusal)
 
 
 # -- helpers
@@ -461,7 +326,7 @@ def _call(done: Callable[[Any], object], answer: object) -> None:
 
 def _why(task: asyncio.Task[None]) -> str:
     error = task.exception()
-    if isinstance(error, _SinkFailed):
+    if isinstance(error, SinkFailed):
         raise error
     if error is None:
         return "its connection was closed"
@@ -470,11 +335,11 @@ def _why(task: asyncio.Task[None]) -> str:
     return str(error) or type(error).__name__
 
 
-def _answer_batch(batch: list[_Publish], outcomes: Sequence[Outcome]) -> None:
+def _answer_batches(batches: list[Batch], outcomes: Sequence[Outcome]) -> None:
     at = 0
-    for each in batch:
-        _call(each.done, outcomes[at : at + len(each.drafts)])
-        at += len(each.drafts)
+    for batch in batches:
+        _call(batch.answer, outcomes[at : at + len(batch.drafts)])
+        at += len(batch.drafts)
 
 
 def _expire(appended: asyncio.Future[Sequence[Outcome]]) -> None:

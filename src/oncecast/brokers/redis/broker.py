@@ -9,13 +9,13 @@ from ...errors import ConfigurationError
 from ...message import Retention
 from ..address import parse_address
 from ..base import KEY_SECONDS, Capabilities
-from ..remote import GuardedSink, Remote
+from ..remote import Remote
+from ..session import GuardedSink
 
 SCHEMES = {"redis": False, "rediss": True, "redis+sentinel": False, "rediss+sentinel": True}
 PORT = 6379
 OPTIONS = ("prefix", "sentinel_password")
-BATCH_DRAFTS = 200  # in one script: it holds the server for some 2 ms
-BATCH_BYTES = 2 << 20
+BATCH_DRAFTS = 1_000  # sent together, by several scripts
 
 
 def redis_broker(
@@ -57,5 +57,4 @@ def redis_broker(
         name=str(address),
         capabilities=Capabilities("broker", history=True, key_seconds=key_seconds, only_wanted=True),
         batch_drafts=BATCH_DRAFTS,
-        batch_bytes=BATCH_BYTES,
     )

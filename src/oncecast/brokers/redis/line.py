@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 
 from ...errors import ConfigurationError
 from ..address import Address
-from ..remote import Lost
+from ..session import Lost
 
 CONNECT_SECONDS = 3.0
 

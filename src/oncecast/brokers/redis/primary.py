@@ -10,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from ...errors import ConfigurationError
 from ..address import Address
-from ..remote import Lost
+from ..session import Lost
 from .line import close, connect, lost, one_line
 from .scripts import PREFIX
 

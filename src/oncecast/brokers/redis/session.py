@@ -29,7 +29,7 @@ from ...errors import ConfigurationError, Refusal
 from ...message import Draft, Mark, Message, Page, Receipt, Retention, Start
 from ..address import Address
 from ..base import Opening, Outcome
-from ..remote import GuardedSink, Lost
+from ..session import GuardedSink, Lost
 from . import scripts
 from .line import Line, lost, one_line
 from .pages import message_of, read_page, read_pushed, report_foreign
@@ -42,6 +42,7 @@ CAUGHT_UP = 5_000  # messages handed over after a pause; what is more is left to
 SWEEP_SECONDS = 10.0
 SWEEP_CHANNELS = 200
 LEASE = "lease"
+SCRIPT_DRAFTS = 200  # published by one script: it holds the server for some 2 ms
 
 logger = logging.getLogger("oncecast.brokers.redis")
 
@@ -307,6 +308,11 @@ class RedisSession:
         return asyncio.ensure_future(self._append(drafts))
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+        parts = [drafts[at : at + SCRIPT_DRAFTS] for at in range(0, len(drafts), SCRIPT_DRAFTS)]
+        answers = await asyncio.gather(*(self._append_part(part) for part in parts))
+        return answers[0] if len(answers) == 1 else [outcome for answer in answers for outcome in answer]
+
+    async def _append_part(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         delivered = any(draft.channel in self._subscribed for draft in drafts)
         token, told = self._new_token() if delivered else (b"", None)
         arguments: list[bytes | str | int] = [self._own if delivered else "", token, self._key_seconds]

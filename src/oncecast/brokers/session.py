@@ -1,0 +1,100 @@
+"""One connection to a server, from its opening to its first fault: what a broker on another machine writes.
+
+`remote.py` owns the sessions and says when which method is called. A session is opened once. After `open` has returned,
+`follow` and `tend` run at the same time, `append` and `page` are called any number of times, and `close` is the last
+call. A fault of the network is `Lost`; `ConfigurationError` is for what only another setting mends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..message import Draft, Message, Page, Start
+from .base import Opening, Outcome, Sink
+
+logger = logging.getLogger("oncecast.brokers.session")
+
+
+class Lost(Exception):
+    """The connection is of no use any more. The text is one line for the operator, without a password."""
+
+
+class SinkFailed(Exception):
+    """The sink has raised: the node has not got what it was handed."""
+
+
+class Session(Protocol):
+    """One connection to a server, of any number of sockets. Its methods raise `Lost`."""
+
+    async def open(self, wanted: Sequence[str]) -> None:
+        """Connect; hand the sink what it has missed, or `begin`. Raises `ConfigurationError` for what won't heal."""
+        ...
+
+    async def follow(self) -> None:
+        """Hand messages over until the connection is lost."""
+        ...
+
+    async def tend(self) -> None:
+        """Probe and trim until the connection is lost."""
+        ...
+
+    def append(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Outcome]]:
+        """Send one batch; the answer has an outcome for each draft, once the sink has the messages."""
+        ...
+
+    async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        """Read one page."""
+        ...
+
+    def want(self, channels: Sequence[str]) -> None:
+        """Deliver these channels too; confirm by `Sink.wanted`."""
+        ...
+
+    def unwant(self, channels: Sequence[str]) -> None:
+        """Deliver these channels no longer."""
+        ...
+
+    async def close(self) -> None:
+        """Close every socket. Raises nothing."""
+        ...
+
+
+class GuardedSink:
+    """The node, as a session calls it. An exception of the node ends the broker; it is never swallowed."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def begin(self, opening: Opening) -> None:
+        """Do as `Sink.begin`."""
+        self._call(self._sink.begin, opening)
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Do as `Sink.receive`."""
+        self._call(self._sink.receive, messages)
+
+    def advance(self, seq: int) -> None:
+        """Do as `Sink.advance`."""
+        self._call(self._sink.advance, seq)
+
+    def skip(self, seq: int) -> None:
+        """Do as `Sink.skip`."""
+        self._call(self._sink.skip, seq)
+
+    def hole(self, before: int, after: int) -> None:
+        """Do as `Sink.hole`."""
+        self._call(self._sink.hole, before, after)
+
+    def wanted(self, channels: Sequence[str], seq: int) -> None:
+        """Do as `Sink.wanted`."""
+        self._call(self._sink.wanted, channels, seq)
+
+    def _call(self, method: Callable[..., None], *arguments: object) -> None:
+        try:
+            method(*arguments)
+        except Exception as error:
+            logger.exception("the node could not take what the broker has handed over")
+            raise SinkFailed(str(error)) from error
