@@ -21,19 +21,20 @@ from .announcement import first_steps, started
 from .cores import worker_count
 from .listening import bind, bind_slots
 from .process.log import begin_log
-from .process.runtime import drain, keep_alive, run_loop, settle
+from .process.runtime import drain, keep_alive, run_loop, tune_interpreter
 from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
 from .reload import Read, read_again
 from .server import Server
 from .settings import Settings
+from .tasks import Tasks
 from .tls import Tls
 
 logger = logging.getLogger("oncecast.server")
 
 
 def run(settings: Settings, read: Read | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status: 0, or 1 where the log failed.
+    """Serve until SIGINT or SIGTERM; returns the exit status: 0, or 1 where it has failed itself.
 
     `read` returns the settings again at SIGHUP; without it they stay as they are. Raises `OSError` where the address
     can't be bound, `ConfigurationError` where the settings can't be served.
@@ -96,9 +97,9 @@ async def _serve_on(
 
     # Before the start, so that a signal does not end a server that is about to begin; it is obeyed once it has.
     stopping.listen()
-    server.node.on_failure = lambda reason: stopping.request(f"the log has failed: {reason}")
+    server.node.on_failure = lambda reason: stopping.request(f"the server has failed: {reason}")
     await server.start()
-    settle()
+    tune_interpreter()
     async with _signals(settings, sockets, notifier, stopping, reload, roll):
         await stopping.requested.wait()
         notifier.stopping("draining")
@@ -113,6 +114,7 @@ async def _supervise(settings: Settings, workers: int, read: Read) -> int:
     sockets = [inherited] * workers if inherited else bind_slots(settings.host, settings.port, workers)
     stopping.listen()
     supervisor = Supervisor(settings, sockets, read)
+    supervisor.on_failure = lambda reason: stopping.request(f"the supervisor has failed: {reason}")
     starting = asyncio.create_task(supervisor.start())
     stopped = asyncio.create_task(stopping.requested.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -126,7 +128,7 @@ async def _supervise(settings: Settings, workers: int, read: Read) -> int:
     else:
         await supervisor.stop(stopping.begun())
         await starting
-    return 0
+    return 1 if supervisor.failed else 0
 
 
 @contextlib.asynccontextmanager
@@ -158,12 +160,12 @@ async def _signals(
     if settings.dev:
         print(first_steps(settings, port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
     notifier.ready(status)
-    watched = asyncio.create_task(keep_alive(notifier))
+    tasks = Tasks(lambda reason: stopping.request(f"the server has failed: {reason}"))
+    tasks.start("the notifications to systemd", keep_alive(notifier), may_end=True)
     try:
         yield
     finally:
-        watched.cancel()
-        await asyncio.wait({watched})
+        await tasks.stop()
         logger.info("stopped: pid %d", os.getpid())
 
 

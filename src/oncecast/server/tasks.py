@@ -29,6 +29,11 @@ class Tasks:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
+    @property
+    def running(self) -> frozenset[asyncio.Task[None]]:
+        """Return the tasks that have not ended."""
+        return frozenset(self._tasks)
+
     def start(self, name: str, work: Coroutine[object, object, None], *, may_end: bool = False) -> asyncio.Task[None]:
         """Start a task. `name` says in the log what it does."""
         task = asyncio.get_running_loop().create_task(work, name=name)

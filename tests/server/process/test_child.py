@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest_asyncio
 from oncecast.server.listening import bind_slots
 from oncecast.server.metrics import Crew, Measures
 from oncecast.server.process import child as module
-from oncecast.server.process.child import MOVES, Child, State, environment
+from oncecast.server.process.child import MOVES, Child, Event, State, environment
 from oncecast.server.process.control import Change, Total
 from oncecast.server.settings import Settings
 
@@ -30,11 +31,11 @@ class Owner:
         self.told: list[str] = []
         self.news = asyncio.Event()
 
-    def asked(self, child: Child, /) -> None:
+    def on_asked(self, child: Child, /) -> None:
         self.told.append("asked")
         child.tell(Total(Measures(), Crew(9)))
 
-    def left(self, child: Child, /) -> None:
+    def on_leaving(self, child: Child, /) -> None:
         self.told.append("left")
         self.news.set()
 
@@ -75,16 +76,16 @@ async def rig() -> AsyncIterator[Rig]:
         sock.close()
 
 
-async def settled(child: Child) -> State:
+async def decided(child: Child) -> State:
     """Wait until a child serves or never will."""
-    await asyncio.wait_for(child.settled.wait(), SECONDS)
+    await asyncio.wait_for(child.decided.wait(), SECONDS)
     return child.state
 
 
 async def test_a_life(rig: Rig) -> None:
     """It serves, says what it has measured, asks for the sum, takes settings, drains, and ends with its last word."""
     child, task = await rig.start()
-    states = [child.state, await settled(child)]
+    states = [child.state, await decided(child)]
     assert (await rig.get("/healthz")).startswith(b"HTTP/1.1 200 ")
     measured = await child.measure()
     assert measured is not None
@@ -107,7 +108,7 @@ async def test_a_life(rig: Rig) -> None:
 async def test_it_says_so_when_it_leaves_by_itself(rig: Rig) -> None:
     """Told by somebody else to drain, its owner hears of it before it has ended."""
     child, task = await rig.start()
-    await settled(child)
+    await decided(child)
     os.kill(child.pid, signal.SIGTERM)
     await asyncio.wait_for(rig.owner.news.wait(), SECONDS)
     assert ["left"] == rig.owner.told
@@ -118,7 +119,7 @@ async def test_why_one_can_not_serve(rig: Rig, tmp_path: Path) -> None:
     """Settings that it can't serve with are its last words, in one line."""
     missing = str(tmp_path / "none.pem")
     child, task = await rig.start(Settings(port=0, tls_cert=missing, tls_key=missing))
-    assert State.ENDED is await settled(child)
+    assert State.ENDED is await decided(child)
     assert 1 == await task
     assert child.failure is not None
     assert child.failure.startswith(f"tls_cert: {missing}: No such file")
@@ -130,7 +131,7 @@ async def test_one_that_does_not_begin_is_killed(rig: Rig, monkeypatch: pytest.M
     child, task = await rig.start()
     assert -signal.SIGKILL == await asyncio.wait_for(task, SECONDS)
     assert child.failure == "it did not serve within 0 seconds"
-    assert child.settled.is_set()
+    assert child.decided.is_set()
 
 
 async def test_one_that_is_stopped_at_its_start_ends(rig: Rig) -> None:
@@ -145,7 +146,7 @@ async def test_one_that_is_stuck_is_not_waited_for(rig: Rig, monkeypatch: pytest
     """It has a moment to say what it has measured."""
     monkeypatch.setattr(module, "COLLECT_SECONDS", 0.05)
     child, _ = await rig.start()
-    await settled(child)
+    await decided(child)
     os.kill(child.pid, signal.SIGSTOP)
     assert await asyncio.wait_for(child.measure(), SECONDS) is None
 
@@ -164,6 +165,24 @@ async def test_no_room_for_a_process(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     assert before == len(os.listdir("/proc/self/fd"))
 
 
+async def test_a_defect_at_a_message_replaces_the_worker(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that can't be heard any more is killed, and its end is seen."""
+    child, task = await rig.start()
+    await decided(child)
+
+    def fail(child: Child) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(rig.owner, "on_asked", fail)
+    with contextlib.suppress(ConnectionError):
+        await rig.get("/metrics")
+    assert -signal.SIGKILL == await asyncio.wait_for(task, SECONDS)
+    assert (State.ENDED, True) == (child.state, child.ended.is_set())
+    assert "a defect" in caplog.text
+
+
 def test_the_package_is_found_where_it_was() -> None:
     """Beside the package itself, the worker is told where; installed, it finds it as everybody does."""
     root = str(Path(module.__file__).resolve().parents[3])
@@ -177,4 +196,5 @@ def test_the_package_is_found_where_it_was() -> None:
 def test_only_the_moves_of_the_table_are_made() -> None:
     """The end is the end, and every state is in the table."""
     assert set(State) == set(MOVES)
-    assert frozenset() == MOVES[State.ENDED]
+    assert {} == MOVES[State.ENDED]
+    assert set(Event) == {event for row in MOVES.values() for event in row}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -15,25 +16,26 @@ from oncecast.server.process import control
 from oncecast.server.process.control import (
     Asked,
     Begin,
-    Channel,
     Collect,
     Failed,
     FromWorker,
     Measured,
+    Pace,
+    Pipe,
     Total,
     ToWorker,
 )
 from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
 
-Pair = tuple[Channel[ToWorker], Channel[FromWorker]]
+Pair = tuple[Pipe[ToWorker], Pipe[FromWorker]]
 
 
 @pytest_asyncio.fixture
 async def pair() -> AsyncIterator[Pair]:
     """A worker's end and a supervisor's."""
     one, other = socket.socketpair()
-    worker: Channel[ToWorker] = await Channel.open(one, ToWorker)
-    supervisor: Channel[FromWorker] = await Channel.open(other, FromWorker)
+    worker: Pipe[ToWorker] = await Pipe.open(one, ToWorker)
+    supervisor: Pipe[FromWorker] = await Pipe.open(other, FromWorker)
     yield worker, supervisor
     await worker.close()
     await supervisor.close()
@@ -103,3 +105,29 @@ async def test_a_peer_that_reads_nothing_costs_a_bounded_amount(pair: Pair, monk
     assert supervisor._writer.transport.get_write_buffer_size() < 1200
     await worker.close()
     worker.send(Asked())
+
+
+async def test_numbers_have_bounds(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """A message with a number that can't be meant is skipped like one that is not understood."""
+    worker, supervisor = pair
+    supervisor._writer.write(
+        b'{"type":"Pace","workers":0}\n{"type":"Pace","workers":1e308}\n{"type":"Pace","workers":2}\n'
+    )
+    assert Pace(2) == await worker.receive()
+    assert 2 == caplog.text.count("is not understood")
+
+
+async def test_closing_does_not_wait_for_a_peer_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has not read when the time is over is dropped."""
+    monkeypatch.setattr(control, "CLOSE_SECONDS", 0.01)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        pipe: Pipe[FromWorker] = await Pipe.open(ours, FromWorker)
+        for _ in range(20_000):
+            pipe.send(Failed("x" * 100))
+        await asyncio.wait_for(pipe.close(), 30)
+        await asyncio.sleep(0)
+        theirs.settimeout(30)
+        with contextlib.suppress(ConnectionError):
+            while theirs.recv(1 << 20):
+                pass

@@ -24,7 +24,7 @@ import oncecast
 from oncecast.server.metrics import Measures
 from oncecast.server.process import supervisor as module
 from oncecast.server.process.child import State
-from oncecast.server.process.control import Pace
+from oncecast.server.process.control import Pace, Total
 from oncecast.server.process.supervisor import Phase, Supervisor, pause_after
 from oncecast.server.settings import Settings
 
@@ -524,7 +524,7 @@ async def test_counters_do_not_go_backwards_when_workers_are_replaced(start: Sta
 async def test_workers_that_cant_begin_end_the_start(tmp_path: Path, start: Start) -> None:
     """At the first start a fault is the operator's to mend: it is said in one line, and nothing is tried again."""
     (tmp_path / "obstacle").touch()
-    with pytest.raises(AssertionError, match=r"ConfigurationError: no worker could begin"):
+    with pytest.raises(AssertionError, match=r"ConfigurationError: no worker could start"):
         await start()
 
 
@@ -541,15 +541,16 @@ class FakeChild:
     def __init__(self) -> None:
         self.state = State.SERVING
         self.served = True
-        self.settled = asyncio.Event()
+        self.decided = asyncio.Event()
         if not self.slow:
-            self.settled.set()
+            self.decided.set()
         self.began = 0.0
         self.pid = 1
         self.failure = None
         self.measures = Measures()
         self.ended = asyncio.Event()
         self.told: list[object] = []
+        self.stuck = self.killed = False
 
     @classmethod
     async def start(cls, *arguments: object) -> FakeChild:
@@ -575,6 +576,15 @@ class FakeChild:
         self.state = State.LEAVING
         self.ended.set()
 
+    async def measure(self) -> Measures | None:
+        """Answer, unless it is `stuck`."""
+        return None if self.stuck else self.measures
+
+    def kill(self) -> None:
+        """End, however stuck it is."""
+        self.killed = True
+        self.ended.set()
+
 
 @pytest_asyncio.fixture
 async def supervisor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
@@ -595,7 +605,7 @@ async def test_no_room_for_a_successor(supervisor: Supervisor, caplog: pytest.Lo
     await until(lambda: caplog.text.count("worker 1 can't be started: [Errno 11]") >= 3)
     FakeChild.room = 1
     await until(lambda: len(FakeChild.started) == 2)
-    supervisor.left(FakeChild.started[0])  # type: ignore[arg-type]  # one that has a successor needs none
+    supervisor.on_leaving(FakeChild.started[0])  # type: ignore[arg-type]  # one that has a successor needs none
     await asyncio.sleep(0)
     assert 2 == len(FakeChild.started)
 
@@ -614,12 +624,12 @@ async def test_one_that_dies_before_the_others_have_begun_is_replaced(
     await until(lambda: len(FakeChild.started) == 2)
     dies, slow = FakeChild.started
     dies.served = serves
-    dies.settled.set()
+    dies.decided.set()
     dies.ended.set()
     if serves:
         await until(lambda: len(FakeChild.started) == 3)
         assert not starting.done()
-    slow.settled.set()
+    slow.decided.set()
     await asyncio.wait_for(starting, SECONDS)
     await until(lambda: len(FakeChild.started) == 3)
     assert Phase.SERVING is supervisor.phase
@@ -633,14 +643,14 @@ async def test_more_that_drain_than_there_are_slots_share_the_pace(supervisor: S
     first, second, third = FakeChild.started[0], *[await supervisor._start(slot) for _ in range(2)]
     for leaving in (first, second, third):
         leaving.state = State.LEAVING
-        supervisor._divide()
+        supervisor._share_rate()
     assert [Pace(2), Pace(3)] == first.told
     assert [Pace(3)] == third.told  # type: ignore[attr-defined]
     first.ended.set()
     await until(lambda: len(first.told) == 2 and Pace(2) in third.told)  # type: ignore[attr-defined]
-    third.ended.set()  # type: ignore[attr-defined]
+    third.ended.set()
     await until(lambda: Pace(1) in second.told)  # type: ignore[attr-defined]
-    second.ended.set()  # type: ignore[attr-defined]
+    second.ended.set()
 
 
 async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
@@ -657,3 +667,69 @@ async def test_a_successor_that_a_rolling_restart_was_faster_than(supervisor: Su
     late = await supervisor._start(slot)
     supervisor._place(slot, late)
     assert [State.SERVING, State.LEAVING] == [child.state for child in FakeChild.started]
+
+
+async def test_a_worker_that_answers_nothing_is_replaced(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer among the misses is enough; `MISSED` in a row end a worker whose loop is stuck."""
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.001)
+    FakeChild.room = 2
+    supervisor.on_leaving(FakeChild.started[0])  # type: ignore[arg-type]
+    await until(lambda: len(FakeChild.started) == 2)
+    checked = FakeChild.started[1]
+    asked: list[bool] = []
+
+    async def measure() -> Measures | None:
+        asked.append(len(asked) % module.MISSED == 0)
+        return Measures() if asked[-1] else None
+
+    monkeypatch.setattr(checked, "measure", measure)
+    await until(lambda: len(asked) > 3 * module.MISSED)
+    assert not checked.killed
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.001)
+    monkeypatch.setattr(module, "Child", FakeChild)
+    checked.stuck = True
+    await until(lambda: checked.killed and len(FakeChild.started) == 3)
+    assert "has not answered for" in caplog.text
+
+
+async def test_a_task_that_fails_fails_the_supervisor(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that nobody watches are no state to go on in: the process is to end, and to be started again."""
+    failures: list[str] = []
+    supervisor.on_failure = failures.append
+
+    async def fail(slot: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(supervisor, "_refill", fail)
+    FakeChild.started[0].ended.set()
+    await until(lambda: bool(failures))
+    assert [supervisor.failed] == failures
+    assert "ZeroDivisionError: a defect" in failures[0]
+    assert "Traceback" in caplog.text
+    supervisor.phase = Phase.STOPPING
+    supervisor._fail("another")
+    assert 1 == len(failures)
+
+
+async def test_metrics_that_cant_be_collected_harm_nothing_else(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that asked answers with its own; the next one is answered by the supervisor again."""
+    child = FakeChild.started[0]
+
+    async def fail() -> None:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "measure", fail)
+        supervisor.on_asked(child)  # type: ignore[arg-type]
+        supervisor.on_asked(child)  # type: ignore[arg-type]
+        await until(lambda: "the metrics could not be collected" in caplog.text)
+    assert ([], None) == (child.told, supervisor.failed)
+    supervisor.on_asked(child)  # type: ignore[arg-type]
+    await until(lambda: [Total] == [type(message) for message in child.told])

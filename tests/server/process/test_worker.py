@@ -15,7 +15,7 @@ import pytest_asyncio
 from oncecast.errors import ConfigurationError
 from oncecast.server.metrics import Crew, Measures
 from oncecast.server.process import worker as module
-from oncecast.server.process.control import Asked, Begin, Change, Channel, FromWorker, Total, ToWorker
+from oncecast.server.process.control import Asked, Begin, Change, FromWorker, Pipe, Total, ToWorker
 from oncecast.server.process.worker import _Worker
 from oncecast.server.settings import Settings
 
@@ -28,9 +28,9 @@ SECONDS = 30.0
 class Rig:
     """A worker in this process, and its supervisor's end of the socket."""
 
-    def __init__(self, worker: _Worker, channel: Channel[FromWorker], stopping: asyncio.Event) -> None:
+    def __init__(self, worker: _Worker, pipe: Pipe[FromWorker], stopping: asyncio.Event) -> None:
         self.worker = worker
-        self.channel = channel
+        self.pipe = pipe
         self.stopping = stopping
 
 
@@ -39,8 +39,8 @@ async def rig(open_site: Open) -> AsyncIterator[Rig]:
     """A worker that listens to a supervisor."""
     site = await open_site(Settings(port=0))
     one, other = socket.socketpair()
-    ours: Channel[ToWorker] = await Channel.open(one, ToWorker)
-    supervisor: Channel[FromWorker] = await Channel.open(other, FromWorker)
+    ours: Pipe[ToWorker] = await Pipe.open(one, ToWorker)
+    supervisor: Pipe[FromWorker] = await Pipe.open(other, FromWorker)
     stopping = asyncio.Event()
     worker = _Worker(site.server, ours, stopping, 3)
     listening = asyncio.create_task(worker.listen())
@@ -57,14 +57,14 @@ async def test_who_asks_meanwhile_gets_the_same_answer(rig: Rig) -> None:
     second: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     rig.worker.collect(answers.append)
     rig.worker.collect(second.set_result)
-    assert Asked() == await rig.channel.receive()
-    rig.channel.send(Total(Measures({"publishes": 5}), Crew(3, 1, 0)))
+    assert Asked() == await rig.pipe.receive()
+    rig.pipe.send(Total(Measures({"publishes": 5}), Crew(3, 1, 0)))
     assert await asyncio.wait_for(second, SECONDS) is answers[0]
     assert b"oncecast_publishes_total 5.0" in answers[0]
     rig.worker.collect(answers.append)
-    assert Asked() == await rig.channel.receive()
-    rig.channel.send(Total(Measures(), Crew()))
-    rig.channel.send(Total(Measures(), Crew()))  # one that nobody asked for
+    assert Asked() == await rig.pipe.receive()
+    rig.pipe.send(Total(Measures(), Crew()))
+    rig.pipe.send(Total(Measures(), Crew()))  # one that nobody asked for
 
 
 async def test_a_supervisor_that_does_not_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +86,11 @@ async def test_files_that_have_changed_since_the_supervisor_looked(
 
     monkeypatch.setattr(rig.worker._server, "reload", fail)
     with caplog.at_level(logging.ERROR, "oncecast.server"):
-        rig.channel.send(Change(Settings()))
-        rig.channel.send(Begin(1, 3, Settings()))  # means nothing any more
+        rig.pipe.send(Change(Settings()))
+        rig.pipe.send(Begin(1, 3, Settings()))  # means nothing any more
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         rig.worker.collect(answer.set_result)
-        rig.channel.send(Total(Measures(), Crew()))
+        rig.pipe.send(Total(Measures(), Crew()))
         await asyncio.wait_for(answer, SECONDS)  # so it has read what was sent before
     assert "tls_cert: gone" in caplog.text
     assert not rig.stopping.is_set()

@@ -1,7 +1,7 @@
-"""A worker as its supervisor sees it: a process, the control socket to it, and how far it has come.
+"""A worker as its supervisor sees it: a process, the pipe to it, and its state.
 
-Invariant: whatever a worker does, `run` returns once its process is gone, and `settled` is set at the latest then. One
-that does not serve within `READY_SECONDS` is killed. What it has measured last is kept beyond its end.
+Invariant: whatever a worker does, `run` returns once its process is gone, and `decided` is set at the latest then. A
+worker that does not serve within `READY_SECONDS` is killed. What it has measured last is kept beyond its end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import logging
 import os
 import signal
 import socket
@@ -23,7 +24,6 @@ from .control import (
     Asked,
     Begin,
     Change,
-    Channel,
     Collect,
     CutOff,
     Failed,
@@ -31,62 +31,74 @@ from .control import (
     Leaving,
     Measured,
     Pace,
+    Pipe,
     Ready,
     Stop,
     Total,
 )
 
-__all__ = ["MOVES", "READY_SECONDS", "Child", "State"]
+__all__ = ["MOVES", "READY_SECONDS", "Child", "Event", "State"]
+
+logger = logging.getLogger("oncecast.server")
 
 READY_SECONDS = 30.0  # in which a worker has to serve, imports and the opening of its broker included
-COLLECT_SECONDS = 1.0  # in which it has to say what it has measured: a scrape is not to wait for one that is stuck
+COLLECT_SECONDS = 1.0  # in which it has to answer `Collect`: a scrape does not wait for a worker that is stuck
 
 
 class State(enum.Enum):
     """How far a worker has come."""
 
-    STARTING = "starting"
-    SERVING = "serving"
-    LEAVING = "leaving"
+    STARTING = "starting"  # has a process and no more
+    SERVING = "serving"  # accepts connections
+    LEAVING = "leaving"  # drains; its slot has a successor, or needs none
     ENDED = "ended"
 
 
-MOVES: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.SERVING, State.LEAVING, State.ENDED}),
-    State.SERVING: frozenset({State.LEAVING, State.ENDED}),
-    State.LEAVING: frozenset({State.ENDED}),
-    State.ENDED: frozenset(),
+class Event(enum.Enum):
+    """What moves a worker."""
+
+    READY = "ready"  # it said that it serves
+    LEFT = "left"  # it was told to drain, by its supervisor or by another process
+    EXITED = "exited"  # its process has ended
+
+
+MOVES: Mapping[State, Mapping[Event, State]] = {
+    State.STARTING: {Event.READY: State.SERVING, Event.LEFT: State.LEAVING, Event.EXITED: State.ENDED},
+    State.SERVING: {Event.LEFT: State.LEAVING, Event.EXITED: State.ENDED},
+    State.LEAVING: {Event.EXITED: State.ENDED},
+    State.ENDED: {},
 }
 
 
 class Owner(Protocol):
-    """What a child tells its supervisor."""
+    """What a child reports to its supervisor."""
 
-    def asked(self, child: Child, /) -> None:
-        """It wants to know what all workers have measured."""
+    def on_asked(self, child: Child, /) -> None:
+        """The worker needs what all workers have measured."""
         ...
 
-    def left(self, child: Child, /) -> None:
-        """It drains, and was not told to by its supervisor."""
+    def on_leaving(self, child: Child, /) -> None:
+        """The worker drains, and was not told to by its supervisor."""
         ...
 
 
 class Child:
-    """One worker."""
+    """One worker. `decided` is set once it serves, or never will; `failure` says why it can't, if it said so."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: Channel[FromWorker], owner: Owner) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe[FromWorker], owner: Owner) -> None:
         self.pid = process.pid
         self.state = State.STARTING
-        self.settled = asyncio.Event()  # it serves, or never will
+        self.decided = asyncio.Event()
+        self.ended = asyncio.Event()
         self.began = asyncio.get_running_loop().time()
         self.served = False
         self.failure: str | None = None
         self.measures = Measures()
         self._process = process
-        self._channel = channel
+        self._pipe = pipe
         self._owner = owner
         self._measured: asyncio.Event | None = None
-        self._patience = asyncio.get_running_loop().call_later(READY_SECONDS, self._out_of_patience)
+        self._deadline = asyncio.get_running_loop().call_later(READY_SECONDS, self._fail_to_start)
 
     @classmethod
     async def start(
@@ -97,7 +109,7 @@ class Child:
         Raises `OSError` where the system has no room for a process.
         """
         ours, theirs = socket.socketpair()
-        channel: Channel[FromWorker] = await Channel.open(ours, FromWorker)
+        pipe: Pipe[FromWorker] = await Pipe.open(ours, FromWorker)
         with theirs:
             descriptors = [theirs.fileno(), *(sock.fileno() for sock in sockets)]
             try:
@@ -108,69 +120,78 @@ class Child:
                     env=environment(os.environ, sys.path),
                 )
             except OSError:
-                await channel.close()
+                await pipe.close()
                 raise
-        channel.send(Begin(slot, workers, settings))
-        return cls(process, channel, owner)
+        pipe.send(Begin(slot, workers, settings))
+        return cls(process, pipe, owner)
 
     async def run(self) -> int:
         """Listen to the worker until its process has ended. Returns its exit status, negative for a signal's number."""
-        while (message := await self._channel.receive()) is not None:
-            match message:
-                case Ready():
-                    if self.state is State.STARTING:
-                        self._move(State.SERVING)
-                        self.served = True
-                    self.settled.set()
-                case Failed(reason=reason):
-                    self.failure = reason
-                case Leaving():
-                    if self.state is State.SERVING:
-                        self._move(State.LEAVING)
-                        self._owner.left(self)
-                case Asked():
-                    self._owner.asked(self)
-                case Measured(measures=measures):
-                    self.measures = measures
-                    if self._measured is not None:
-                        self._measured.set()
-        await self._channel.close()  # one that lives on all the same stops at this
+        try:
+            while (message := await self._pipe.receive()) is not None:
+                self._obey(message)
+        except Exception:  # a defect of ours: the worker can't be heard any more, so it is replaced
+            logger.exception("a message of process %d could not be handled: it is killed", self.pid)
+            self.kill()
+        await self._pipe.close()  # a worker that lives on stops at this
         status = await self._process.wait()
-        self._patience.cancel()
-        self._move(State.ENDED)
-        self.settled.set()
+        self._deadline.cancel()
+        self._move(Event.EXITED)
+        self.decided.set()
+        self.ended.set()
         return status
 
+    def _obey(self, message: FromWorker) -> None:
+        match message:
+            case Ready():
+                if self.state is State.STARTING:
+                    self._move(Event.READY)
+                    self.served = True
+                self.decided.set()
+            case Failed(reason=reason):
+                self.failure = reason
+            case Leaving():
+                if self.state is State.SERVING:
+                    self._move(Event.LEFT)
+                    self._owner.on_leaving(self)
+            case Asked():
+                self._owner.on_asked(self)
+            case Measured(measures=measures):
+                self.measures = measures
+                if self._measured is not None:
+                    self._measured.set()
+
     async def measure(self) -> Measures | None:
-        """Return what the worker has measured, or None where it does not say so in time."""
-        self._measured = self._measured or asyncio.Event()
-        self._channel.send(Collect())
+        """Return what the worker has measured, or None where it does not answer in `COLLECT_SECONDS`."""
+        measured = self._measured
+        if measured is None or measured.is_set():
+            measured = self._measured = asyncio.Event()
+        self._pipe.send(Collect())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._measured.wait(), COLLECT_SECONDS)
-        answered, self._measured = self._measured.is_set(), None
-        return self.measures if answered else None
+            await asyncio.wait_for(measured.wait(), COLLECT_SECONDS)
+        return self.measures if measured.is_set() else None
 
     def tell(self, message: Total | Change | Pace) -> None:
-        """Send the worker something to know."""
-        self._channel.send(message)
+        """Send the worker a message."""
+        self._pipe.send(message)
 
     def stop(self) -> None:
-        """Let it drain and end. One that does not serve yet has nobody to say goodbye to."""
+        """Let the worker drain and end. While it starts it does not read the pipe, so it gets a signal as well."""
         if self.state is State.STARTING:
             self._signal(signal.SIGTERM)
         if self.state in (State.STARTING, State.SERVING):
-            self._move(State.LEAVING)
-            self._channel.send(Stop())
+            self._move(Event.LEFT)
+            self._pipe.send(Stop())
 
     def cut_off(self) -> None:
-        """End its connections, and itself, at once."""
-        self._channel.send(CutOff())
+        """Let the worker cut its connections, and end."""
+        self._pipe.send(CutOff())
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
         self._signal(signal.SIGKILL)
 
-    def _out_of_patience(self) -> None:
+    def _fail_to_start(self) -> None:
         if self.state is State.STARTING:
             self.failure = f"it did not serve within {READY_SECONDS:g} seconds"
             self.kill()
@@ -179,17 +200,18 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    def _move(self, state: State) -> None:
-        if state not in MOVES[self.state]:
-            raise AssertionError(f"a worker can't go from {self.state.value} to {state.value}")
-        self.state = state
+    def _move(self, event: Event) -> None:
+        try:
+            self.state = MOVES[self.state][event]
+        except KeyError:
+            raise AssertionError(f"a worker that is {self.state.value} can't have {event.value}") from None
 
 
 def environment(environ: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
-    """Return the variables for a worker, which is to find the package where this process did.
+    """Return the environment of a worker, which has to find the package where this process did.
 
-    `-P` keeps the working directory out of its path, as it is out of the `oncecast` command's. Where this process has
-    the package from there all the same (`python -m oncecast` beside it), the worker is told so.
+    `-P` keeps the working directory out of its path, as it is out of the `oncecast` command's. Where this process found
+    the package there (`python -m oncecast` beside it), the worker's `PYTHONPATH` names it.
     """
     root = str(Path(__file__).resolve().parents[3])
     if path and path[0] and Path(path[0]).resolve() == Path(root):

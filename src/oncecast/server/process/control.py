@@ -1,10 +1,11 @@
-"""What a supervisor and its workers say to each other, over one socket for each worker: a line of JSON per message.
+"""The messages between a supervisor and its workers, and the pipe that carries them: a line of JSON per message.
 
-Settings go this way and not as arguments or variables, which other processes can read. The socket's end is news as
-well: a worker whose supervisor is gone stops, so that no process serves that nobody watches.
+Settings go this way and not as arguments or variables, which other processes can read. The end of the pipe has a
+meaning too: a worker whose supervisor is gone stops, so that no process serves unwatched.
 
 Invariant: a rolling restart pairs an older supervisor with newer workers, so messages may be added here, and fields
-with a default, but none may change. What one side does not know, it skips.
+with a default, but none may change. A message that one side does not know is logged and skipped. Each wait has an end:
+`receive` ends with the peer, and `close` after `CLOSE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -23,7 +24,6 @@ __all__ = [
     "Asked",
     "Begin",
     "Change",
-    "Channel",
     "Collect",
     "CutOff",
     "Failed",
@@ -31,6 +31,7 @@ __all__ = [
     "Leaving",
     "Measured",
     "Pace",
+    "Pipe",
     "Ready",
     "Stop",
     "ToWorker",
@@ -40,7 +41,11 @@ __all__ = [
 logger = logging.getLogger("oncecast.server")
 
 LINE_BYTES = 16 << 20  # settings with rules for a hundred thousand channels
-UNSENT_BYTES = 64 << 20  # for a peer that reads nothing any more: past that, it is told nothing more
+UNSENT_BYTES = 64 << 20  # to a peer that reads nothing any more: further messages to it are dropped
+CLOSE_SECONDS = 5.0  # for the peer to read what was sent last
+
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True):
@@ -51,10 +56,10 @@ class _Message(msgspec.Struct, frozen=True, tag=True):
 
 
 class Begin(_Message, frozen=True):
-    """Serve: as the worker of this slot, one of so many."""
+    """Serve on this slot, as one of `workers` processes."""
 
     slot: int
-    workers: int
+    workers: Count
     settings: Settings
 
 
@@ -65,21 +70,21 @@ class Change(_Message, frozen=True):
 
 
 class Stop(_Message, frozen=True):
-    """Let the connections go, each at its moment, and end."""
+    """Drain, and end."""
 
 
 class Pace(_Message, frozen=True):
-    """So many workers let go of their connections now: keep to your part of what they may do together."""
+    """Drain at a rate of `limits.drain_per_second` divided by `workers`, which is how many share it now."""
 
-    workers: int
+    workers: Count
 
 
 class CutOff(_Message, frozen=True):
-    """End now."""
+    """Cut every connection, and end."""
 
 
 class Collect(_Message, frozen=True):
-    """Say what you have measured."""
+    """Answer with `Measured`."""
 
 
 class Total(_Message, frozen=True):
@@ -93,25 +98,25 @@ class Total(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """It serves."""
+    """The worker serves."""
 
 
 class Failed(_Message, frozen=True):
-    """It can't serve, and why, in one line."""
+    """The worker can't serve, for a reason of one line."""
 
     reason: str
 
 
 class Leaving(_Message, frozen=True):
-    """It was told by somebody else to drain, and takes no more connections."""
+    """The worker drains, and accepts no more connections; another process may have told it to (SIGTERM)."""
 
 
 class Asked(_Message, frozen=True):
-    """Somebody wants to know what all workers have measured."""
+    """The worker was asked for `/metrics`, and needs what all workers have measured."""
 
 
 class Measured(_Message, frozen=True):
-    """What this worker has measured: the answer to `Collect`, and its last word."""
+    """What this worker has measured: the answer to `Collect`, and the last message before it ends."""
 
     measures: Measures
 
@@ -122,7 +127,7 @@ FromWorker = Ready | Failed | Leaving | Asked | Measured
 T = TypeVar("T")
 
 
-class Channel(Generic[T]):
+class Pipe(Generic[T]):
     """One end of the socket. `kind` is the union of the messages that come in."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: Any) -> None:
@@ -131,13 +136,13 @@ class Channel(Generic[T]):
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
 
     @classmethod
-    async def open(cls, sock: socket.socket, kind: Any) -> Channel[T]:
-        """Return the channel on a connected socket, which is its own from now on."""
+    async def open(cls, sock: socket.socket, kind: Any) -> Pipe[T]:
+        """Return the pipe on a connected socket, which is its own from now on."""
         reader, writer = await asyncio.open_unix_connection(sock=sock, limit=LINE_BYTES)
         return cls(reader, writer, kind)
 
     def send(self, message: _Message) -> None:
-        """Send a message. To a peer that has gone, or reads nothing any more, it is lost."""
+        """Send a message. It is dropped where the peer is gone, or has `UNSENT_BYTES` to read."""
         if not self._writer.is_closing() and self._writer.transport.get_write_buffer_size() < UNSENT_BYTES:
             self._writer.write(msgspec.json.encode(message) + b"\n")
 
@@ -156,9 +161,11 @@ class Channel(Generic[T]):
                 logger.warning("a message between supervisor and worker is not understood: %s", error)
 
     async def close(self) -> None:
-        """Send what is written, and close."""
+        """Send what is written, and close; a peer that does not read it within `CLOSE_SECONDS` is not waited for."""
         self._writer.close()
         try:
-            await self._writer.wait_closed()
-        except ConnectionError:  # the peer was faster
+            await asyncio.wait_for(self._writer.wait_closed(), CLOSE_SECONDS)
+        except TimeoutError:
+            self._writer.transport.abort()
+        except ConnectionError:  # the peer has closed first
             return

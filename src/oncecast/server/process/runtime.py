@@ -1,4 +1,4 @@
-"""What every process of a server does alike: its event loop, its log, its end, and its signs of life to systemd."""
+"""What every process of a server does alike: its event loop, its end, and its notifications to systemd's watchdog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..server import Server
 from .systemd import Notifier
 
-__all__ = ["drain", "keep_alive", "run_loop", "settle"]
+__all__ = ["drain", "keep_alive", "run_loop", "tune_interpreter"]
 
 T = TypeVar("T")
 
@@ -28,13 +28,13 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(main)
 
 
-def settle() -> None:
-    """Let the garbage collector be, once all is built, and the threads of a log on disk take turns more often.
+def tune_interpreter() -> None:
+    """Tune the garbage collector and the interpreter's thread switching, once everything is built.
 
-    What is there now stays; and what comes and goes with each message can't be part of a cycle, so looking for one as
-    often as the defaults do would cost a tenth of a publish, and more the longer the log is.
+    Objects that exist now are never collected again. Those that come and go with each message can't be part of a cycle,
+    so looking for cycles as often as the defaults do would cost a tenth of a publish, and more the longer the log is.
 
-    A thread that reads the history holds the interpreter for as long as it may, while live messages wait.
+    A thread that reads the history holds the interpreter for up to a switch interval while live messages wait.
     """
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 20, 50)
@@ -42,7 +42,7 @@ def settle() -> None:
 
 
 async def drain(server: Server, cut_off: asyncio.Event) -> int:
-    """Give the subscribers their time to leave; the event takes it from them. Returns the process's exit status."""
+    """Stop a server within its time for draining; the event cuts that short. Returns the process's exit status."""
     drained = asyncio.create_task(server.stop(server.settings.limits.drain_seconds))
     again = asyncio.create_task(cut_off.wait())
     await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
@@ -54,7 +54,7 @@ async def drain(server: Server, cut_off: asyncio.Event) -> int:
 
 
 async def keep_alive(notifier: Notifier) -> None:
-    """Tell systemd's watchdog that the loop turns, twice as often as it asks for. Ends where there is none."""
+    """Notify systemd's watchdog that the loop turns, twice as often as it asks for. Ends where there is none."""
     while notifier.watchdog:
         notifier.alive()
         await asyncio.sleep(notifier.watchdog / 2)

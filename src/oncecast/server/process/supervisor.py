@@ -1,13 +1,12 @@
 """The parent of several workers: it holds the sockets and the settings, and keeps a worker in each slot.
 
-It serves nobody itself, has no broker, and so has little that could make it fail.
-
-A slot has listening sockets of its own, which stay open here whatever becomes of its worker. So who has connected, and
-was not accepted yet, waits for the worker's successor and is not reset.
+It serves nobody itself and has no broker, so little can make it fail. A slot has listening sockets of its own, which
+stay open here when its worker ends: a connection that was not accepted yet waits for the successor and is not reset.
 
 Invariant: while SERVING, each slot has a worker, or a task that starts one; every child that lives is in `_children`,
-and has one task, in `_tasks`, that returns when it has ended. To tell workers something new, add a message to
-`control.py`.
+and a task of `_tasks` waits for its end. A task that fails leaves workers unwatched, so it fails the supervisor: see
+`failed`. A worker that answers no question for `MISSED` checks is killed, and replaced like any other that ends. To
+give workers new information, add a message to `control.py`.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ import enum
 import logging
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ..listening import set_send_timeout
-from ..metrics import Crew, Measures, add, lasting
 from ..reload import Read, read_again
 from ..settings import Settings
+from ..tasks import Tasks
 from .child import Child, State
-from .control import Change, Pace, Total
+from .control import Change, Pace
+from .totals import Totals
 
 __all__ = ["Phase", "Supervisor", "pause_after"]
 
@@ -35,8 +35,10 @@ logger = logging.getLogger("oncecast.server")
 
 YOUNG_SECONDS = 2.0  # a worker that dies younger than that died of what it found at its start
 PAUSE_SECONDS, LONGEST_PAUSE = 0.1, 5.0
-LONGEST_PAUSE_SERVED = 0.5  # after one that served: who connects to its slot meanwhile waits for the successor
-KILL_SECONDS = 5.0  # for a worker to end that was told to do so at once
+LONGEST_PAUSE_SERVED = 0.5  # after a worker that served: connections to its slot wait for the successor
+KILL_SECONDS = 5.0  # for a worker to end that was told to cut its connections
+CHECK_SECONDS = 10.0  # between two checks whether a worker answers
+MISSED = 9  # checks in a row without an answer, after which a worker counts as stuck
 
 
 class Phase(enum.Enum):
@@ -56,23 +58,25 @@ class _Slot:
 
 
 class Supervisor:
-    """Workers on `sockets`, a list of them for each. `read` gives the settings anew."""
+    """Workers on `sockets`, a list of them for each. `read` returns the settings again.
+
+    `failed` is the reason for which the supervisor can't go on, and `on_failure` is called with it.
+    """
 
     def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]], read: Read) -> None:
         self.settings = settings
         self.phase = Phase.STARTING
+        self.failed: str | None = None
+        self.on_failure: Callable[[str], None] = _ignore
         self._slots = [_Slot(number, found) for number, found in enumerate(sockets, 1)]
         self._read = read
         self._children: set[Child] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._fail)
+        self._totals = Totals(self._tasks, lambda: self._children)
         self._stopping = asyncio.Event()
         self._begun = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
-        self._collecting: asyncio.Task[None] | None = None
-        self._askers: list[Child] = []
-        self._past = Measures()  # of workers that have ended
-        self._parts = len(sockets)  # into which the rate is divided at which connections are let go
-        self._restarts = 0
+        self._parts = len(sockets)  # into which the rate of draining is divided
 
     async def start(self) -> None:
         """Start every worker, and wait until they serve. Raises `ConfigurationError` where none of them can."""
@@ -81,18 +85,18 @@ class Supervisor:
             slot.child = await self._start(slot)
         first = [slot.child for slot in self._slots if slot.child is not None]
         for child in first:
-            await child.settled.wait()
+            await child.decided.wait()
         if self._stopping.is_set():
             return
         if not any(child.served for child in first):
             reasons = [child.failure for child in first if child.failure]
             await self.stop(asyncio.Event())
-            raise ConfigurationError([*reasons, "no worker could begin; what they said stands above"][0])
+            raise ConfigurationError([*reasons, "no worker could start; the lines above have the reasons"][0])
         self.phase = Phase.SERVING
         self._begun.set()
 
     async def stop(self, cut_off: asyncio.Event) -> None:
-        """Take no more connections, let every worker drain, and wait for their end. The event makes it quick."""
+        """Accept no more connections, let every worker drain, and wait for their end. The event cuts that short."""
         self.phase = Phase.STOPPING
         self._stopping.set()
         self._begun.set()
@@ -101,16 +105,13 @@ class Supervisor:
                 sock.close()
         for child in self._children:
             child.stop()
-        self._divide()
-        impatient = asyncio.create_task(cut_off.wait())
-        while self._tasks:
-            await asyncio.wait({*self._tasks, impatient}, return_when=asyncio.FIRST_COMPLETED)
-            if impatient.done():
+        self._share_rate()
+        cutting = asyncio.create_task(cut_off.wait())
+        while running := self._tasks.running:
+            await asyncio.wait({*running, cutting}, return_when=asyncio.FIRST_COMPLETED)
+            if cutting.done():
                 await self._cut_off()
-        impatient.cancel()
-        for task in (self._rolling, self._collecting):
-            if task is not None:
-                await task
+        cutting.cancel()
 
     def reload(self) -> None:
         """Read the settings again, and hand them to each worker. Where they are in error, the old ones stay."""
@@ -125,7 +126,7 @@ class Supervisor:
         if self.phase is not Phase.SERVING or (self._rolling is not None and not self._rolling.done()):
             logger.warning("a rolling restart can't begin now: another one, the start or the end is under way")
             return
-        self._rolling = asyncio.create_task(self._roll())
+        self._rolling = self._tasks.start("the rolling restart", self._roll(), may_end=True)
 
     # -- the life of a worker
 
@@ -134,34 +135,44 @@ class Supervisor:
         self._children.add(child)
         if self._stopping.is_set():
             child.stop()
-        self._own(self._watch(slot, child))
+        self._tasks.start(f"watching process {child.pid}", self._watch(slot, child), may_end=True)
         return child
-
-    def _own(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _watch(self, slot: _Slot, child: Child) -> None:
         """Wait for a worker's end; where it was not asked for, start its successor."""
+        checking = self._tasks.start(f"checking process {child.pid}", self._check(child), may_end=True)
         status = await child.run()
+        await checking
         self._children.discard(child)
-        self._past = add([self._past, lasting(child.measures)])
-        self._divide()
+        self._totals.keep(child)
+        self._share_rate()
         if not child.served:
             await self._begun.wait()  # where none can serve, `start` gives up
         if slot.child is not child or self.phase is Phase.STOPPING:
             return
         slot.child = None
-        self._restarts += 1
+        self._totals.restarts += 1
         reason = f": {child.failure}" if child.failure else ""
-        when = self._pause(slot, child)
+        when = self._set_pause(slot, child)
         logger.error(
             "worker %d (process %d) %s%s; its successor starts %s", slot.number, child.pid, _ended(status), reason, when
         )
         await self._refill(slot)
 
-    def _pause(self, slot: _Slot, child: Child) -> str:
+    async def _check(self, child: Child) -> None:
+        """Kill a worker that answers nothing for a long time: its loop is stuck, and its connections with it."""
+        missed = 0
+        while missed < MISSED:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.ended.wait(), CHECK_SECONDS)
+            if child.ended.is_set():
+                return
+            if child.state in (State.SERVING, State.LEAVING):  # a start has a deadline of its own
+                missed = 0 if await child.measure() is not None else missed + 1
+        logger.error("process %d has not answered for %g seconds: it is killed", child.pid, MISSED * CHECK_SECONDS)
+        child.kill()
+
+    def _set_pause(self, slot: _Slot, child: Child) -> str:
         """Set how long a slot waits for its child's successor, and say it."""
         lived = asyncio.get_running_loop().time() - child.began
         slot.pause = pause_after(lived, slot.pause, served=child.served)
@@ -200,7 +211,7 @@ class Supervisor:
             except OSError as error:
                 logger.error("rolling restart given up at worker %d: %s. The old ones serve on", slot.number, error)
                 return
-            await successor.settled.wait()
+            await successor.decided.wait()
             if self._stopping.is_set():
                 return
             if successor.state is not State.SERVING:
@@ -209,15 +220,15 @@ class Supervisor:
                 return
             old, slot.child, slot.pause = slot.child, successor, 0.0
             logger.info("worker %d is process %d now", slot.number, successor.pid)
-            if old is not None:  # else it had died, or left, and its successor was on its way
+            if old is not None:  # else it had ended or drained, and its successor was on its way
                 old.stop()
-                self._divide()
+                self._share_rate()
         logger.info("rolling restart: every worker is a new one")
 
     async def _cut_off(self) -> None:
         for child in self._children:
             child.cut_off()
-        tasks = [asyncio.create_task(asyncio.sleep(0)), *self._tasks]  # `wait` wants at least one
+        tasks = [asyncio.create_task(asyncio.sleep(0)), *self._tasks.running]  # `wait` wants at least one
         _, stuck = await asyncio.wait(tasks, timeout=KILL_SECONDS)
         if stuck:
             for child in self._children:
@@ -225,18 +236,8 @@ class Supervisor:
                 child.kill()
             await asyncio.wait(stuck)
 
-    def left(self, child: Child) -> None:
-        """Give a slot whose worker drains, and was not told to from here, its successor now and not at its end."""
-        self._divide()
-        slot = next((slot for slot in self._slots if slot.child is child), None)
-        if slot is not None and self.phase is not Phase.STOPPING:
-            when = self._pause(slot, child)
-            logger.info("worker %d (process %d) drains; its successor starts %s", slot.number, child.pid, when)
-            slot.child = None
-            self._own(self._refill(slot))
-
-    def _divide(self) -> None:
-        """Tell those who let go of their connections if they are more than there are slots, or no longer so many."""
+    def _share_rate(self) -> None:
+        """Send the new rate of draining when the number of workers changes that share it."""
         leaving = [child for child in self._children if child.state is State.LEAVING]
         parts = max(len(self._slots), len(leaving))
         if parts > len(self._slots) or parts != self._parts:
@@ -244,27 +245,33 @@ class Supervisor:
                 child.tell(Pace(parts))
         self._parts = parts
 
-    # -- metrics
+    def _fail(self, reason: str) -> None:
+        self.failed = reason
+        if self.phase is not Phase.STOPPING:
+            self.on_failure(reason)
 
-    def asked(self, child: Child) -> None:
-        """Answer a worker with what all have measured; those that ask meanwhile get the same answer."""
-        self._askers.append(child)
-        if self._collecting is None or self._collecting.done():
-            self._collecting = asyncio.create_task(self._collect())
+    # -- what a child reports
 
-    async def _collect(self) -> None:
-        begun = [child for child in self._children if child.state in (State.SERVING, State.LEAVING)]
-        found = await asyncio.gather(*(child.measure() for child in begun))
-        answered = [measures for measures in found if measures is not None]
-        serving = sum(slot.child is not None and slot.child.state is State.SERVING for slot in self._slots)
-        total = Total(add([self._past, *answered]), Crew(serving, self._restarts, len(found) - len(answered)))
-        askers, self._askers = self._askers, []
-        for child in askers:
-            child.tell(total)
+    def on_asked(self, child: Child, /) -> None:
+        """Answer a worker with what all workers have measured."""
+        self._totals.ask(child)
+
+    def on_leaving(self, child: Child, /) -> None:
+        """Start the successor of a worker that drains of its own accord now, and not at its end."""
+        self._share_rate()
+        slot = next((slot for slot in self._slots if slot.child is child), None)
+        if slot is not None and self.phase is not Phase.STOPPING:
+            when = self._set_pause(slot, child)
+            logger.info("worker %d (process %d) drains; its successor starts %s", slot.number, child.pid, when)
+            slot.child = None
+            self._tasks.start(f"refilling slot {slot.number}", self._refill(slot), may_end=True)
 
 
 def pause_after(lived: float, pause: float, *, served: bool) -> float:
-    """Return how long the successor waits of a worker that lived so many seconds, after a pause of that many."""
+    """Return for how many seconds a slot waits for the successor of a worker that `lived` that long.
+
+    `pause` is what it waited the last time; it doubles for workers that die young.
+    """
     if lived >= YOUNG_SECONDS:
         return 0.0
     return min(LONGEST_PAUSE_SERVED if served else LONGEST_PAUSE, max(PAUSE_SECONDS, 2 * pause))
@@ -278,3 +285,7 @@ def _ended(status: int) -> str:
         return f"was ended by {signal.Signals(-status).name}"
     except ValueError:  # a real-time signal
         return f"was ended by signal {-status}"
+
+
+def _ignore(reason: str) -> None:
+    """Do nothing."""

@@ -1,10 +1,10 @@
 """The process of one worker: `python -m oncecast.server.process.worker CONTROL LISTENING…`, started by a supervisor.
 
-The arguments are descriptors that it inherits: the control socket, by which everything else comes, and the listening
-sockets of its slot.
+The arguments are descriptors that it inherits: the pipe to its supervisor, which brings everything else, and the
+listening sockets of its slot.
 
-Invariant: it serves only while its supervisor lives. Signals that a terminal sends to all its processes are the
-supervisor's business; SIGTERM lets this one worker drain and end, and its supervisor replaces it.
+Invariant: it serves only while its supervisor lives. It ignores the signals that a terminal sends to all its processes,
+as the supervisor obeys them; at SIGTERM this one worker drains and ends, and its supervisor replaces it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from collections.abc import Callable
 from ...errors import ConfigurationError
 from ..metrics import Crew, measure, render
 from ..server import Server
+from ..tasks import Tasks
 from .control import (
     Asked,
     Begin,
     Change,
-    Channel,
     Collect,
     CutOff,
     Failed,
     Leaving,
     Measured,
     Pace,
+    Pipe,
     Ready,
     Stop,
     Total,
     ToWorker,
 )
 from .log import begin_log
-from .runtime import drain, run_loop, settle
+from .runtime import drain, run_loop, tune_interpreter
 
 __all__ = ["main"]
 
 logger = logging.getLogger("oncecast.server")
 
-TOTAL_SECONDS = 3.0  # for the supervisor to answer; it waits for the others for a second
+TOTAL_SECONDS = 3.0  # for the supervisor to answer; it waits a second for the other workers
 SUPERVISORS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -63,10 +64,10 @@ def _adopt(descriptor: int) -> socket.socket:
 async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    channel: Channel[ToWorker] = await Channel.open(control, ToWorker)
-    begin = await channel.receive()
+    pipe: Pipe[ToWorker] = await Pipe.open(control, ToWorker)
+    begin = await pipe.receive()
     if not isinstance(begin, Begin):  # the supervisor has gone
-        await channel.close()
+        await pipe.close()
         return 0
     begin_log(begin.slot)
     try:
@@ -74,40 +75,40 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
         server.node.on_failure = lambda reason: stopping.set()
         await server.start()
     except (ConfigurationError, OSError) as error:
-        channel.send(Failed(str(error)))
-        await channel.close()
+        pipe.send(Failed(str(error)))
+        await pipe.close()
         return 1
-    worker = _Worker(server, channel, stopping, begin.workers)
+    worker = _Worker(server, pipe, stopping, begin.workers)
     server.app.collect = worker.collect
-    settle()
-    channel.send(Ready())
-    heard = asyncio.create_task(worker.listen())
+    tune_interpreter()
+    pipe.send(Ready())
+    tasks = Tasks(server.node.fail)  # a worker that can't be reached is replaced
+    tasks.start("the pipe to the supervisor", worker.listen(), may_end=True)
     await stopping.wait()
-    channel.send(Leaving())
+    pipe.send(Leaving())
     status = await drain(server, worker.cut_off)
-    channel.send(Measured(measure(server.app)))
-    heard.cancel()
-    await asyncio.wait({heard})
-    await channel.close()
+    pipe.send(Measured(measure(server.app)))
+    await tasks.stop()
+    await pipe.close()
     return status
 
 
 class _Worker:
-    """What the supervisor's messages do. One question for the total is out at a time, for all who ask meanwhile."""
+    """Obeys the supervisor's messages, and asks it for the total: once at a time, for all requests that wait for it."""
 
-    def __init__(self, server: Server, channel: Channel[ToWorker], stopping: asyncio.Event, workers: int) -> None:
+    def __init__(self, server: Server, pipe: Pipe[ToWorker], stopping: asyncio.Event, workers: int) -> None:
         self.cut_off = asyncio.Event()
         self._server = server
-        self._channel = channel
+        self._pipe = pipe
         self._stopping = stopping
         self._workers = workers
         self._asking: list[Callable[[bytes], None]] = []
-        self._patience: asyncio.TimerHandle | None = None
+        self._total_timer: asyncio.TimerHandle | None = None
 
     async def listen(self) -> None:
-        """Do what the supervisor says until it is gone, and then stop."""
+        """Obey the supervisor until it is gone, and then stop."""
         try:
-            while (message := await self._channel.receive()) is not None:
+            while (message := await self._pipe.receive()) is not None:
                 self._obey(message)
         finally:
             self._stopping.set()
@@ -115,7 +116,7 @@ class _Worker:
     def _obey(self, message: ToWorker) -> None:
         match message:
             case Collect():
-                self._channel.send(Measured(measure(self._server.app)))
+                self._pipe.send(Measured(measure(self._server.app)))
             case Total(measures=measures, crew=crew):
                 self._answer(render(measures, crew))
             case Change(settings=settings):
@@ -136,17 +137,17 @@ class _Worker:
     def collect(self, done: Callable[[bytes], None]) -> None:
         """Call back with the metrics of all workers, or with this one's where the supervisor does not answer."""
         self._asking.append(done)
-        if self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(TOTAL_SECONDS, self._answer_alone)
-            self._channel.send(Asked())
+        if self._total_timer is None:
+            self._total_timer = asyncio.get_running_loop().call_later(TOTAL_SECONDS, self._answer_alone)
+            self._pipe.send(Asked())
 
     def _answer_alone(self) -> None:
         self._answer(render(measure(self._server.app), Crew(1, 0, self._workers - 1)))
 
     def _answer(self, text: bytes) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._total_timer is not None:
+            self._total_timer.cancel()
+            self._total_timer = None
         asking, self._asking = self._asking, []
         for done in asking:
             done(text)
