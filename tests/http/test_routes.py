@@ -688,6 +688,11 @@ def test_any_origin(ask: Ask, bench: Bench) -> None:
 def test_health_and_readiness(ask: Ask, bench: Bench) -> None:
     """A server that stops is alive, and not ready."""
     assert (b"ok\n", b"ready\n") == (ask("GET", "/healthz").body, ask("GET", "/readyz").body)
+    bench.app.node.away("redis: connection refused")
+    answer = ask("GET", "/readyz")
+    assert (503, "Not ready: redis: connection refused.") == (answer.status, answer.json["error"]["message"])
+    bench.app.node.back()
+    assert 200 == ask("GET", "/readyz").status
     bench.app.ready = False
     assert 200 == ask("GET", "/healthz").status
     answer = ask("GET", "/readyz")

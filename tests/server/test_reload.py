@@ -84,10 +84,11 @@ async def test_a_server_takes_new_settings_on_and_drops_nobody(open_site: Open) 
         msgspec.structs.replace(
             site.server.settings,
             origins=("https://new.example",),
-            limits=Limits(message_bytes=2, poll_messages=1),
+            limits=Limits(message_bytes=2, poll_messages=1, publish_wait_seconds=7),
             retention=Retention(messages=2),
         )
     )
+    assert 7 == site.server.node.held.seconds
     await peer.send(poll)
     assert 1 == len((await peer.answer()).json["messages"])
     await peer.send(post)

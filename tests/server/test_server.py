@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -17,6 +18,7 @@ import uvloop
 
 from oncecast.errors import ConfigurationError
 from oncecast.server import server as module
+from oncecast.server.listening import bind
 from oncecast.server.machine import CHANNEL
 from oncecast.server.phases import Phase
 from oncecast.server.server import Server
@@ -157,6 +159,31 @@ async def test_a_port_that_is_taken() -> None:
     third = Server(Settings(port=first.port))
     await third.start()
     await third.stop()
+
+
+async def test_a_port_that_is_taken_opens_no_broker(tmp_path: Path) -> None:
+    """The address comes first: a server that can't have it makes no file."""
+    first = Server(Settings(port=0))
+    await first.start()
+    settings = Settings(port=first.port, broker=f"sqlite:///{tmp_path}/log.db")
+    with pytest.raises(OSError, match="in use"):
+        await Server(settings).start()
+    assert [] == os.listdir(tmp_path)
+    await first.stop()
+
+
+async def test_a_broker_that_can_not_start_gives_the_port_back(tmp_path: Path) -> None:
+    """Nothing is left of a start that failed: no socket, no task, no file."""
+    (sock,) = bind("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    sock.close()
+    server = Server(Settings(port=port, broker=f"sqlite:///{tmp_path}/nowhere/log.db"))
+    with pytest.raises(ConfigurationError, match="needs a folder"):
+        await server.start()
+    assert ([], "the server is stopping") == (os.listdir(tmp_path), server.node.unready)
+    again = Server(Settings(port=port))
+    await again.start()
+    await again.stop()
 
 
 async def test_a_host_that_is_none() -> None:

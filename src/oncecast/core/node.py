@@ -132,9 +132,10 @@ class Node:
             for channel in self._wants.expire(now):
                 self.log.unwant(channel)
 
-    def change(self, max_bytes: int) -> None:
+    def change(self, max_bytes: int, publish_wait_seconds: float) -> None:
         """Ask the policy again, as it has changed. Readers that lag have the new one from their next subscription."""
         self.log.change(max_bytes)
+        self.held.seconds = publish_wait_seconds
 
     # -- what transports call
 

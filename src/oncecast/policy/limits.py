@@ -69,6 +69,9 @@ class Limits(Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=1, le=1_000_000, description="Subscribers a second that are told to move on, all workers together."),
     ] = 1000.0
+    publish_wait_seconds: Annotated[
+        float, Meta(ge=0, le=60, description="Longest wait of a publish for a broker that is away; past that, 503.")
+    ] = 0.0
     poll_messages: Annotated[int, Meta(ge=1, le=100_000, description="Most messages in the answer to one poll.")] = 1000
     connections: Annotated[
         int,

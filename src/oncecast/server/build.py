@@ -51,7 +51,14 @@ def build_node(
     schedule: Callable[[Callable[[], None]], object],
 ) -> Node:
     """Return the node."""
-    return Node(broker, policy=policy, max_bytes=settings.retention.bytes, monotonic=monotonic, schedule=schedule)
+    return Node(
+        broker,
+        policy=policy,
+        max_bytes=settings.retention.bytes,
+        monotonic=monotonic,
+        schedule=schedule,
+        publish_wait_seconds=settings.limits.publish_wait_seconds,
+    )
 
 
 def build_app(

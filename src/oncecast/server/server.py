@@ -132,7 +132,7 @@ class Server:
             self._tls.renew(settings)
         self.settings = settings
         self.app.adopt(self._rules())
-        self.node.change(settings.retention.bytes)
+        self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
         if self.app.ready:
             self._plan()
             set_send_timeout(self._sockets, settings.limits.heartbeat_seconds)
