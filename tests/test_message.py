@@ -22,6 +22,8 @@ from oncecast.message import (
     Message,
     Reason,
     Receipt,
+    Start,
+    StartKind,
     check_channel,
     check_event,
     check_key,
@@ -219,3 +221,29 @@ def test_the_kinds_keep_the_numbers_they_are_stored_under() -> None:
 def test_the_reasons_for_a_gap_are_those_of_the_wire() -> None:
     """Clients tell gaps apart by these words."""
     assert {"expired", "epoch", "slow", "unknown"} == {reason.value for reason in Reason}
+
+
+@pytest.mark.parametrize("kind", [StartKind.LAST, StartKind.SINCE])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1, -0.5, -(10**26)])
+def test_a_start_has_a_number_that_counts(kind: StartKind, number: float) -> None:
+    """What is not finite, or below 0, is refused before anything is read."""
+    with pytest.raises(Refusal, match="0 or more") as caught:
+        Start(kind, number=number)
+    assert "request_invalid" == caught.value.code
+
+
+@pytest.mark.parametrize("number", [MAX_SEQ + 1, 10**26, 1e300])
+def test_last_is_at_most_what_a_log_can_number(number: float) -> None:
+    """No log has more messages, and a broker can hold that number."""
+    assert MAX_SEQ == Start(StartKind.LAST, number=number).number
+    assert 5 == Start(StartKind.LAST, number=5).number
+    assert 1e300 == Start(StartKind.SINCE, number=1e300).number
+
+
+@pytest.mark.parametrize("seq", [-1, MAX_SEQ + 1, 10**26])
+def test_a_start_has_a_cursor_that_can_be_written(seq: int) -> None:
+    """One that `Cursor.parse` would refuse is refused here too, however it was made."""
+    with pytest.raises(Refusal, match="2\\^63") as caught:
+        Start(StartKind.CURSOR, Cursor("e", seq))
+    assert "cursor_invalid" == caught.value.code
+    assert MAX_SEQ == Start(StartKind.CURSOR, Cursor("e", MAX_SEQ)).cursor.seq  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ from oncecast.brokers.memory import MemoryBroker
 from oncecast.core import node as node_module
 from oncecast.core import pages as pages_module
 from oncecast.core import replay as replay_module
+from oncecast.core.ahead import WAIT_SECONDS
 from oncecast.core.node import ChannelPolicy, Node, Poll
 from oncecast.core.place import Place, resolve
 from oncecast.core.subscription import Lag, State, Subscription
@@ -263,6 +264,27 @@ def test_a_sink_with_a_defect_is_logged(caplog: pytest.LogCaptureFixture) -> Non
     (record,) = caplog.records
     assert record.exc_info is not None
     assert "defect" == str(record.exc_info[1])
+
+
+def test_a_poll_for_nothing_moves_nothing() -> None:
+    """With a limit of 0 the cursor stays before what was not returned."""
+    bench = Bench()
+    bench.publish("aa")
+    for start, place in ((EARLIEST, 0), (after(Cursor("e", 1)), 1), (LATEST, 2)):
+        poll = bench.poll("a", start, limit=0)
+        assert ([], Cursor("e", place)) == (poll.entries, poll.cursor)
+
+
+def test_last_counts_for_each_channel_of_a_poll() -> None:
+    """Within one answer; the next poll goes on from its cursor."""
+    bench = Bench()
+    bench.publish("abbbab")
+    start = Start(StartKind.LAST, number=2)
+    assert [1, 4, 5, 6] == seqs(bench.poll("ab", start))
+    poll = bench.poll("ab", start, limit=2)
+    assert ([1, 4], Cursor("e", 4)) == (seqs(poll), poll.cursor)
+    assert [5, 6] == seqs(bench.poll("ab", after(poll.cursor)))
+    assert [6] == seqs(bench.poll("bc", Start(StartKind.LAST, number=1)))
 
 
 # -- a broker with a history
@@ -521,6 +543,55 @@ def test_a_cursor_of_another_node_waits_until_this_one_is_there() -> None:
     late.publish("a")
     late.settle()
     assert ([4, 5], [5]) == (sink.seqs, nowhere.seqs)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10**26])
+@pytest.mark.parametrize("page", [1, 2, 100])
+def test_last_counts_for_each_channel_of_a_history(count: int, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The floors go with the subscription from page to page, and from there into what is published."""
+    monkeypatch.setattr(pages_module, "PAGE_MESSAGES", page)
+    monkeypatch.setattr(replay_module, "PAGE_MESSAGES", page)
+    late = Late("abbbbbab")
+    sink, subscription = late.subscribe("ab", Start(StartKind.LAST, number=count))
+    answers = late.poll("ab", Start(StartKind.LAST, number=count))
+    late.settle()
+    newest = {1: [7, 8], 2: [1, 6, 7, 8], 3: [1, 5, 6, 7, 8]}.get(count, [1, 2, 3, 4, 5, 6, 7, 8])
+    late.publish("ba")
+    late.settle()
+    assert ([*newest, 9, 10], [], State.LIVE) == (sink.seqs, sink.gaps, subscription.state)
+    (poll,) = answers
+    assert isinstance(poll, Poll)
+    assert (newest, [], Cursor("e", 8)) == (seqs(poll), poll.gaps, poll.cursor)
+
+
+def test_a_page_of_history_is_not_read_through_what_is_below_a_floor() -> None:
+    """A busy channel beside a quiet one costs no page for the messages that are left out."""
+    late = Late("a" + "b" * 1000)
+    sink, _ = late.subscribe("ab", Start(StartKind.LAST, number=1))
+    late.settle()
+    assert ([1, 1001], 1) == (sink.seqs, late.node.hub.counters.pages)
+
+
+def test_a_poll_that_waits_for_its_node_is_refused_in_time() -> None:
+    """What was trimmed may still be on its way; if it does not come, the client asks elsewhere."""
+    late = Late("aa")
+    late.append("aab")
+    late.broker.fetch()
+    late.broker.trim("a", 4)
+    answers = late.poll("a", after(Cursor("e", 0)))
+    late.broker.answer()
+    late.node.tick()
+    late.clock.advance(WAIT_SECONDS - 1)
+    late.node.tick()
+    assert [] == answers
+    late.clock.advance(1)
+    late.node.tick()
+    (answer,) = answers
+    assert isinstance(answer, Refusal)
+    assert ("unavailable", 1) == (answer.code, answer.retry_after)
+    late.broker.hand_over()
+    late.settle()
+    assert 1 == len(answers)
 
 
 def test_who_is_ahead_may_leave() -> None:

@@ -1,0 +1,129 @@
+"""Waits for a log that is not there yet: each goes on, is removed, or is refused in time."""
+
+from __future__ import annotations
+
+import pytest
+
+from oncecast.core import ahead as ahead_module
+from oncecast.core.ahead import WAIT_SECONDS, Ahead
+from oncecast.core.subscription import State
+from oncecast.errors import Refusal
+from tests.core.conftest import Bench, HistoryBench
+
+
+class Waits:
+    """Waits, and what has become of each."""
+
+    def __init__(self) -> None:
+        self.ahead = Ahead()
+        self.seen: list[str] = []
+
+    def add(self, name: str, seq: int) -> None:
+        """Wait for a number."""
+
+        def refuse(refusal: Refusal) -> None:
+            self.seen.append(f"{name} {refusal.code}")
+
+        self.ahead.add(name, seq, lambda: self.seen.append(name), refuse)
+
+
+def test_a_wait_goes_on_when_the_log_has_come_to_its_number() -> None:
+    """Not before, once, and the others wait on."""
+    waits = Waits()
+    for name, seq in (("c", 5), ("a", 3), ("b", 4)):
+        waits.add(name, seq)
+    waits.ahead.reach(2)
+    assert ([], 3) == (waits.seen, len(waits.ahead))
+    waits.ahead.reach(4)
+    waits.ahead.reach(4)
+    assert (["a", "b"], ["c"]) == (waits.seen, waits.ahead.owners())
+    waits.add("d", 2)
+    waits.ahead.reach(3)
+    assert ["a", "b", "d"] == waits.seen
+    waits.ahead.reach(5)
+    assert (["a", "b", "d", "c"], 0) == (waits.seen, len(waits.ahead))
+
+
+def test_a_wait_that_is_removed_ends() -> None:
+    """Neither the log nor the clock reaches it."""
+    waits = Waits()
+    waits.add("a", 3)
+    waits.ahead.remove("a")
+    waits.ahead.remove("a")
+    waits.ahead.reach(9)
+    waits.ahead.expire(0.0)
+    waits.ahead.expire(1e9)
+    assert [] == waits.seen
+
+
+def test_a_wait_is_refused_in_time() -> None:
+    """From the first tick that sees it, whatever the clock stands at."""
+    waits = Waits()
+    waits.add("a", 3)
+    waits.ahead.expire(1e6)
+    waits.add("b", 3)
+    waits.ahead.expire(1e6 + WAIT_SECONDS - 0.1)
+    assert [] == waits.seen
+    waits.ahead.expire(1e6 + WAIT_SECONDS)
+    assert (["a unavailable"], ["b"]) == (waits.seen, waits.ahead.owners())
+    waits.ahead.expire(1e6 + 2 * WAIT_SECONDS)
+    assert ["a unavailable", "b unavailable"] == waits.seen
+
+
+def test_waits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is refused at once."""
+    monkeypatch.setattr(ahead_module, "WAITS", 2)
+    waits = Waits()
+    for name in "abc":
+        waits.add(name, 3)
+    assert (["c unavailable"], ["a", "b"]) == (waits.seen, waits.ahead.owners())
+
+
+def test_a_subscriber_ahead_of_the_log_is_refused_in_time() -> None:
+    """Its cursor is of another node, and this one does not come to it."""
+    bench = HistoryBench("aa")
+    sink, subscription = bench.behind("a", 5)
+    bench.turns.run_all()
+    bench.hub.tick(100.0)
+    bench.hub.tick(100.0 + WAIT_SECONDS - 1)
+    assert ([], State.CATCHING_UP) == (sink.refusals, subscription.state)
+    bench.hub.tick(100.0 + WAIT_SECONDS)
+    assert ["unavailable"] == sink.refusals
+    bench.hub.detach(subscription)
+    assert (0, []) == (len(bench.hub._replay._ahead), bench.hub._replay.members())
+
+
+def test_a_subscriber_ahead_of_the_log_costs_no_turn() -> None:
+    """It is looked at again when the log has come to its number, and not with every message before."""
+    bench = HistoryBench()
+    sink, subscription = bench.behind("a", 3)
+    for _ in range(2):
+        bench.append("b")
+        bench.turns.run_all()
+        assert {} == bench.hub._replay._queue
+    bench.append("b")
+    bench.turns.run_all()
+    bench.append("a")
+    bench.turns.run_all()
+    assert ([4], State.LIVE) == (sink.seqs, subscription.state)
+
+
+def test_a_full_or_ended_subscriber_waits_for_nothing() -> None:
+    """After it has drained it waits again."""
+    bench = HistoryBench()
+    _, full = bench.behind("a", 3)
+    _, ended = bench.behind("a", 3)
+    bench.turns.run_all()
+    bench.hub.block([full])
+    bench.hub.detach(ended)
+    assert 0 == len(bench.hub._replay._ahead)
+    bench.hub.unblock([full])
+    bench.turns.run_all()
+    assert [full] == bench.hub._replay._ahead.owners()
+
+
+def test_nothing_waits_without_a_history() -> None:
+    """A tick of a hub whose log is all there is does nothing."""
+    bench = Bench()
+    bench.hub.tick(0.0)
+    assert 0 == len(bench.turns)

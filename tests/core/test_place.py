@@ -1,0 +1,269 @@
+"""Places: where each start begins, and when a gap is due."""
+
+from __future__ import annotations
+
+import pytest
+
+from oncecast.core.log import Log
+from oncecast.core.place import chain_gaps, locate, pass_gaps, place_of, resolve
+from oncecast.message import (
+    EARLIEST,
+    LATEST,
+    MAX_SEQ,
+    Cursor,
+    Gap,
+    Mark,
+    Page,
+    Reason,
+    Retention,
+    Start,
+)
+from tests.core.conftest import after, fill, last, make, read, seqs, since, told
+
+BOTH = ("a", "b")
+
+
+# -- starts
+
+
+@pytest.mark.parametrize(
+    "channels, start, expected",
+    [
+        (("a",), LATEST, []),
+        (("a",), EARLIEST, [1, 3, 4]),
+        (("a",), after(0), [1, 3, 4]),
+        (("a",), after(1), [3, 4]),
+        (("a",), after(2), [3, 4]),
+        (("a",), after(6), []),
+        (("a",), last(0), []),
+        (("a",), last(2), [3, 4]),
+        (("a",), last(10**18), [1, 3, 4]),
+        (("a",), since(3.0), [3, 4]),
+        (("a",), since(2.5), [3, 4]),
+        (("a",), since(0.0), [1, 3, 4]),
+        (("a",), since(4.1), []),
+        (BOTH, EARLIEST, [1, 2, 3, 4, 6]),
+        (BOTH, after(2), [3, 4, 6]),
+        (BOTH, last(1), [4, 6]),
+        (BOTH, last(2), [2, 3, 4, 6]),
+        (BOTH, last(3), [1, 2, 3, 4, 6]),
+        (("a", "nobody"), last(1), [4]),
+        (("b", "a"), last(1), [4, 6]),
+        (BOTH, since(2.0), [2, 3, 4, 6]),
+        (BOTH, since(5.0), [6]),
+        (("nobody",), EARLIEST, []),
+        (("nobody",), last(3), []),
+        (("nobody",), since(0.0), []),
+        (("nobody",), after(0), []),
+    ],
+)
+def test_each_start_begins_where_it_says(channels: tuple[str, ...], start: Start, expected: list[int]) -> None:
+    """Nothing was trimmed, so each start yields exactly its messages, in the log's order, and no gap."""
+    log = fill(make(), "abaacb")
+    place = resolve(log, channels, start)
+    assert expected == read(log, channels, place)
+    assert [] == place.gaps
+    assert [] == pass_gaps(log, channels, place, Reason.EXPIRED)
+
+
+@pytest.mark.parametrize("start", [LATEST, EARLIEST, after(0), last(5), since(0.0)])
+def test_an_empty_log_has_a_place_to_begin(start: Start) -> None:
+    """A subscriber of an empty log is told a cursor, from which it gets the first message."""
+    log = make()
+    place = resolve(log, ("a",), start)
+    assert (Cursor("e", 0), []) == (place.announced, place.gaps)
+    assert [1] == read(fill(log, "a"), ("a",), place)
+
+
+def test_latest_begins_at_the_head_of_the_whole_log() -> None:
+    """The cursor is as fresh as it can be, whatever channel the last message was on."""
+    assert 3 == resolve(fill(make(), "abb"), ("a",), LATEST).seq
+
+
+@pytest.mark.parametrize("start", [EARLIEST, last(9)])
+def test_what_was_trimmed_before_is_no_gap_to_who_asks_for_what_there_is(start: Start) -> None:
+    """`earliest` and `last` ask for what is held, so nothing of it is missing; what goes later is."""
+    log = fill(make(Retention(messages=2)), "aaab")
+    place = resolve(log, BOTH, start)
+    assert [] == place.gaps
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
+    fill(log, "a")
+    assert [("a", Reason.SLOW, 2, 2, 2)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
+
+
+def test_earliest_of_several_channels_forgives_each_its_own() -> None:
+    """A channel trimmed past the first message of another is no gap at the start, and only its later loss is one."""
+    log = fill(make(Retention(messages=1)), "baaa")
+    place = resolve(log, BOTH, EARLIEST)
+    assert ([1, 4], []) == (read(log, BOTH, place), pass_gaps(log, BOTH, place, Reason.SLOW))
+    fill(log, "a")
+    assert [("a", Reason.SLOW, 4, 4, 0)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
+    assert [1, 5] == read(log, BOTH, place)
+
+
+def test_since_a_time_that_was_trimmed_is_a_gap() -> None:
+    """Messages of that time were there and are gone."""
+    log = fill(make(Retention(messages=2)), "aaaa")
+    place = resolve(log, ("a",), since(2.0))
+    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(place.gaps)
+    assert (Cursor("e", 1), [3, 4]) == (place.announced, read(log, ("a",), place))
+
+
+def test_since_a_time_after_what_was_trimmed_is_no_gap() -> None:
+    """Only older messages are gone, also where another channel puts the place before them."""
+    log = fill(make(Retention(messages=2)), "baaaa")
+    assert ([], [4, 5]) == ((place := resolve(log, ("a",), since(3.5))).gaps, read(log, ("a",), place))
+    place = resolve(log, BOTH, since(1.0))
+    assert [("a", Reason.EXPIRED, 1, 3, 0)] == told(place.gaps)
+    log = fill(make(Retention(messages=2)), "aaab")
+    place = resolve(log, BOTH, since(1.5))
+    assert ([], [2, 3, 4]) == (place.gaps, read(log, BOTH, place))
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
+
+
+def test_since_on_a_channel_that_has_emptied_goes_by_its_mark() -> None:
+    """The mark remembers when its message was, so the answer is a gap or nothing, as it should be."""
+    log = fill(make(Retention(seconds=10)), "aab")
+    log.trim(11.0)
+    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(resolve(log, ("a",), since(2.0)).gaps)
+    assert [] == resolve(log, ("a",), since(2.5)).gaps
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10**6, 2**63 - 1, 2**63, 10**26, 1e300])
+def test_last_counts_for_each_channel(count: float) -> None:
+    """Each has its newest, as many as it has, whatever number is asked for and in whichever order they are named."""
+    log = fill(make(), "abbcabb")
+    held = {name: seqs(log.read_after((name,), 0, 9)) for name in "abcd"}
+    for channels in (("a", "b"), ("b", "a"), ("a", "b", "c", "d"), ("d", "a"), ("d",), ("b",)):
+        place = resolve(log, channels, last(count))
+        expected = sorted(n for name in channels for n in held[name][-min(9, int(count)) :])
+        assert expected == read(log, channels, place)
+        assert ([], []) == (place.gaps, pass_gaps(log, channels, place, Reason.EXPIRED))
+        place.advance(log.head)
+        assert () == place.floors
+
+
+def test_a_place_with_floors_has_no_gap_for_what_is_below_them() -> None:
+    """Trimmed before or after the start: it was not asked for. What is above a floor is missed."""
+    log = fill(make(Retention(messages=3)), "abbbb")
+    place = resolve(log, BOTH, last(2))
+    assert ((0, 3), [1, 4, 5]) == (place.floors, read(log, BOTH, place))
+    fill(log, "b")
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
+    fill(log, "b")
+    assert [("b", Reason.SLOW, 4, 4, 0)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
+    assert [1, 5, 6, 7] == read(log, BOTH, place)
+    fill(log, "aaa")
+    assert [("a", Reason.SLOW, 1, 1, 4)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
+
+
+def test_last_of_a_log_with_a_history_is_known_where_the_window_has_enough() -> None:
+    """Of each channel that was ever trimmed the window must hold as many; else the history is asked."""
+    log = Log("e", lambda channel: Retention(messages=3), history=True)
+    fill(log, "aabbbb")
+    for channels, count, known in ((("a",), 9, True), (("b",), 3, True), (("b",), 4, False), (BOTH, 4, False)):
+        assert known == (locate(log, channels, last(count)) is not None)
+    place = locate(log, BOTH, last(3))
+    assert place is not None
+    assert [1, 2, 4, 5, 6] == read(log, BOTH, place)
+    assert log.covers(BOTH, place.seq, place.floors)
+    assert not log.covers(BOTH, place.seq)
+    assert None is not locate(log, BOTH, last(0))
+    dropped = Log("e", lambda channel: Retention(messages=0), history=True)
+    assert None is locate(fill(dropped, "a"), ("a",), last(1))
+
+
+def test_a_page_gives_a_place_its_floors() -> None:
+    """In the order of the channels; what it has trimmed, and what is below a floor, was not asked for."""
+    log = Log("e", lambda channel: Retention(), history=True)
+    log.head = 9
+    page = Page(2, [], 2, {"a": Mark(1), "b": Mark(8)}, {"b": 5, "a": 2})
+    place = place_of(log, BOTH, last(3), page)
+    assert (2, (2, 5), {"a": 2, "b": 8}) == (place.seq, place.floors, place.reported)
+    plain = place_of(log, BOTH, last(3), Page(2, [], 2, {"a": Mark(1), "b": Mark(8)}))
+    assert (2, (), {"a": 1, "b": 8}) == (plain.seq, plain.floors, plain.reported)
+
+
+@pytest.mark.parametrize("start", [since(1e18), since(4.5)])
+def test_since_a_time_to_come_begins_at_the_head(start: Start) -> None:
+    """However far it is."""
+    log = fill(make(), "abab")
+    place = resolve(log, BOTH, start)
+    assert (4, [], []) == (place.seq, place.gaps, read(log, BOTH, place))
+
+
+# -- gaps
+
+
+def test_an_expired_cursor_is_a_gap_exactly_when_something_was_missed() -> None:
+    """From before the last message trimmed it is one; from it on it is none."""
+    log = fill(make(Retention(messages=2)), "abab" + "ab" + "c")
+    found = {seq: told(resolve(log, ("a",), after(seq)).gaps) for seq in range(4)}
+    expired = {seq: [("a", Reason.EXPIRED, seq + 1, 1, 2)] for seq in (0,)}
+    assert expired | {1: [], 2: [], 3: []} == found
+
+
+def test_another_epoch_is_a_gap_whose_end_is_not_known() -> None:
+    """Each channel is told, with the old cursor, and goes on from the earliest there is."""
+    log = fill(make(Retention(messages=2)), "aaab")
+    place = resolve(log, BOTH, after(40, "old"))
+    assert [Gap(c, Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 1)) for c in BOTH] == place.gaps
+    assert (Cursor("old", 40), [2, 3, 4]) == (place.announced, read(log, BOTH, place))
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
+
+
+def test_another_epoch_on_an_empty_log_is_a_gap() -> None:
+    """A log that was lost answers its old cursors before its first message."""
+    place = resolve(make(), ("a",), after(40, "old"))
+    assert [Gap("a", Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 0))] == place.gaps
+
+
+def test_the_largest_cursor_of_another_epoch_makes_a_cursor() -> None:
+    """Where the missing range begins can be read back, even where nothing can be after it."""
+    (gap,) = resolve(make(), ("a",), after(MAX_SEQ, "old")).gaps
+    assert gap.missed_from == Cursor.parse(str(gap.missed_from))
+
+
+def test_a_cursor_from_the_future_is_a_gap() -> None:
+    """It was never handed out by this life of the log, so it goes on from the head."""
+    log = fill(make(), "ab")
+    place = resolve(log, BOTH, after(9))
+    assert [(c, Reason.UNKNOWN, 3, 9, 2) for c in BOTH] == told(place.gaps)
+    assert (Cursor("e", 9), 2) == (place.announced, place.seq)
+
+
+def test_a_gap_on_one_channel_keeps_the_others_messages() -> None:
+    """The place goes to before the first message still held, so that what another channel has in the range comes."""
+    log = Log("e", lambda channel: Retention(messages=1 if channel == "a" else 9))
+    fill(log, "abaabab")
+    place = resolve(log, BOTH, after(0))
+    assert [("a", Reason.EXPIRED, 1, 4, 1)] == told(place.gaps)
+    assert [2, 5, 6, 7] == read(log, BOTH, place)
+
+
+def test_a_gap_is_told_once() -> None:
+    """The place remembers what it was told, however far behind the mark it still stands."""
+    log = Log("e", lambda channel: Retention(messages=1 if channel == "a" else 9))
+    fill(log, "baaab")
+    place = resolve(log, BOTH, after(0))
+    assert [("a", Reason.EXPIRED, 1, 3, 0)] == told(place.gaps)
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
+    fill(log, "a")
+    assert [("a", Reason.SLOW, 4, 4, 0)] == told(pass_gaps(log, BOTH, place, Reason.SLOW))
+    place.seq = 6
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
+
+
+def test_only_the_last_of_several_gaps_moves_its_holder() -> None:
+    """The others point back to before all of them; one alone, or none, is as it is."""
+    log = fill(make(Retention(messages=1)), "abab")
+    gaps = resolve(log, BOTH, after(0)).gaps
+    assert [0, 2] == [gap.cursor.seq for gap in chain_gaps(gaps, Cursor("e", 0))]
+    assert (gaps[1:], []) == (chain_gaps(gaps[1:], Cursor("e", 0)), chain_gaps([], Cursor("e", 0)))
+
+
+def test_with_nothing_left_the_place_goes_past_all_that_was_trimmed() -> None:
+    """Else the next read would find the same gap again."""
+    log = fill(make(Retention(messages=0)), "abab")
+    place = resolve(log, BOTH, after(0))
+    assert [("a", Reason.EXPIRED, 1, 3, 4), ("b", Reason.EXPIRED, 1, 4, 4)] == told(place.gaps)
