@@ -22,7 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast.core import subscription
 from oncecast.errors import ERRORS
+from oncecast.protocol import duplex, polls
 from oncecast.server import phases
+from oncecast.server.framing import websocket
 from oncecast.server.metrics import measure, render
 from oncecast.server.process import child
 from oncecast.server.server import Server
@@ -53,6 +55,9 @@ def parts() -> dict[str, dict[str, str]]:
             "connection": moves(phases.MOVES),
             "worker": moves(child.MOVES),
             "websocket": moves(ws_connection.MOVES),
+            "carrier": moves(websocket.EVENTS),
+            "duplex": moves(duplex.EVENTS),
+            "poll": moves(polls.EVENTS),
         },
     }
 
@@ -202,7 +207,7 @@ def moves(table: Mapping[Any, Any]) -> str:
 
 def _row(row: Any) -> str:
     if isinstance(row, Mapping) and row:
-        return "| " + ", ".join(f"{event.value} → {state.name}" for event, state in row.items())
+        return "| " + ", ".join(f"{getattr(event, 'value', event)} → {state.name}" for event, state in row.items())
     return "→ " + _names(frozenset(row))
 
 

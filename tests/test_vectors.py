@@ -19,9 +19,12 @@ import pytest
 
 from oncecast.errors import ERRORS, Refusal
 from oncecast.message import Cursor, Draft, Gap, Kind, Message, Reason, check_channel
-from oncecast.protocol.base import gap_text, parse_channels, parse_query
-from oncecast.protocol.events import sse_format
-from oncecast.protocol.websocket_formats import RAW, V1
+from oncecast.protocol import raw as raw_socket
+from oncecast.protocol import v1
+from oncecast.protocol.events import BARE, ENVELOPED, gap_event
+from oncecast.protocol.query import parse_channels, parse_query
+from oncecast.server.framing.event_stream import event_blocks
+from oncecast.server.framing.formats import frame_blocks
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.wire import envelope
@@ -381,12 +384,12 @@ def test_a_message_is_written_in_each_format(case: MessageCase) -> None:
     message = Message(m.seq, m.channel, raw(m.data), KINDS[m.kind], m.event, m.time)
     assert case.json.encode() == envelope.message_json(message, epoch)
     for enveloped, expected in ((False, raw(case.sse)), (True, raw(case.sse_envelope))):
-        format_ = sse_format(enveloped=enveloped, chunked=False)
+        format_ = event_blocks(ENVELOPED if enveloped else BARE, chunked=False)
         assert expected == format_.block([format_.message(message, epoch)])
-        format_ = sse_format(enveloped=enveloped, chunked=True)
+        format_ = event_blocks(ENVELOPED if enveloped else BARE, chunked=True)
         assert b"%x\r\n%b\r\n" % (len(expected), expected) == format_.block([format_.message(message, epoch)])
-    assert raw(case.v1.head) + raw(case.v1.payload) == V1.message(message, epoch)
-    assert raw(case.raw) == RAW.message(message, epoch)
+    assert raw(case.v1.head) + raw(case.v1.payload) == frame_blocks(v1.ENCODER, None).message(message, epoch)
+    assert raw(case.raw) == frame_blocks(raw_socket.ENCODER, None).message(message, epoch)
 
 
 @each(load(Messages).cases)
@@ -411,10 +414,9 @@ def test_a_gap_is_written_in_each_format(case: GapCase) -> None:
     """A gap has exactly these bytes on each transport, and its words where it closes a raw socket."""
     gap = gap_of(case.gap)
     assert case.json.encode() == envelope.gap_json(gap)
-    assert raw(case.sse) == sse_format(enveloped=False, chunked=False).gap(gap)
-    assert raw(case.sse) == sse_format(enveloped=True, chunked=False).gap(gap)
+    assert raw(case.sse) == gap_event(gap)
     assert case.v1.encode() == envelope.gap_frame(gap)
-    assert case.raw_close == Closing(code=ERRORS["gap"].close, reason=gap_text(gap))
+    assert case.raw_close == Closing(code=ERRORS["gap"].close, reason=raw_socket.gap_text(gap))
 
 
 @each(load(Polls).cases)

@@ -9,8 +9,9 @@ import pytest
 from oncecast.core.subscription import Lag
 from oncecast.errors import Refusal
 from oncecast.message import Draft, Kind, Retention
-from oncecast.protocol.base import parse_query
-from oncecast.protocol.events import SseStream, stream_headers
+from oncecast.protocol.events import EventStream
+from oncecast.protocol.query import parse_query
+from oncecast.server.framing.event_stream import EventStreamCarrier
 
 
 class Stream:
@@ -26,15 +27,11 @@ class Stream:
         chunked: bool = False,
     ) -> None:
         self.link = rig.link()
-        self.stream = SseStream(
-            rig.node,
-            rig.settings,
+        self.stream = EventStreamCarrier(
             self.link,
-            channels,
-            parse_query(query),
-            last_event_id,
+            b"HEAD\n",
+            lambda carrier: EventStream(rig.node, rig.settings, carrier, channels, parse_query(query), last_event_id),
             chunked=chunked,
-            head=lambda headers: b"HEAD\n" if headers == stream_headers(rig.settings.heartbeat_seconds) else b"?",
         )
         self.link.listener = self.stream
 
@@ -155,12 +152,12 @@ def test_several_gaps_of_a_slow_reader_move_it_with_the_last(rig: Any) -> None:
     rig.retention = Retention(messages=1)
     stream = Stream(rig, "after=latest", channels=("a", "b"))
     rig.settle()
-    stream.stream.blocked()
+    stream.link.block()
     for channel in ("a", "b", "a", "b"):
         rig.publish("1", channel=channel)
     rig.settle()
     stream.take()
-    stream.stream.drained()
+    stream.link.drain()
     rig.settle()
     ids = [line for line in stream.take().splitlines() if line.startswith("id: ")]
     assert ["id: e-0", "id: e-2", "id: e-3", "id: e-4"] == ids
@@ -188,12 +185,12 @@ def test_no_heartbeat_while_it_is_behind_or_full(rig: Any) -> None:
     rig.pass_time(stream.link, stream.stream, 15)
     assert "" == stream.take()
     rig.settle()
-    stream.stream.blocked()
+    stream.link.block()
     rig.publish("1")
     rig.settle()
     rig.pass_time(stream.link, stream.stream, 15)
     assert "" == stream.take()
-    stream.stream.drained()
+    stream.link.drain()
     rig.settle()
     assert "id: e-1\ndata: 1\n\n" == stream.take()
 
@@ -209,7 +206,7 @@ def test_a_write_that_fills_the_socket_is_the_last_for_now(rig: Any) -> None:
     rig.publish("2")
     rig.settle()
     assert "id: e-1\ndata: 1\n\n" == stream.take()
-    stream.stream.drained()
+    stream.link.drain()
     rig.settle()
     assert "id: e-2\ndata: 2\n\n" == stream.take()
 
@@ -220,9 +217,9 @@ def test_where_the_channel_does_not_wait_the_stream_ends(rig: Any) -> None:
     stream = Stream(rig, chunked=True)
     rig.settle()
     stream.take()
-    stream.stream.blocked()
+    stream.link.block()
     assert ("0\r\n\r\n", "ended") == (stream.take(), stream.link.state)
-    stream.stream.drained()
+    stream.link.drain()
     rig.settle()
     assert 0 == rig.node.hub.subscriptions
 

@@ -11,11 +11,14 @@ import pytest
 from oncecast.core.node import ChannelPolicy, Node
 from oncecast.errors import Refusal
 from oncecast.message import Draft
-from oncecast.protocol import short_poll
-from oncecast.protocol.base import Reply, parse_query
-from oncecast.protocol.events import RETRY_MS, SseStream
-from oncecast.protocol.long_poll import LongPoll
-from oncecast.protocol.websocket import RawSocket, V1Socket
+from oncecast.protocol.base import Reply
+from oncecast.protocol.events import RETRY_MS, EventStream
+from oncecast.protocol.polls import WaitingPoll, answer_poll
+from oncecast.protocol.query import parse_query
+from oncecast.protocol.raw import RawSession
+from oncecast.protocol.v1 import V1Session
+from oncecast.server.framing.event_stream import EventStreamCarrier
+from oncecast.server.framing.websocket import WebSocketCarrier
 from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, Role, WebSocketConnection
@@ -49,18 +52,16 @@ def settle(late: Any) -> None:
 # -- SSE
 
 
-def stream(late: Any, query: str = "after=earliest", channels: tuple[str, ...] = ("c",)) -> tuple[Any, SseStream]:
+def stream(
+    late: Any, query: str = "after=earliest", channels: tuple[str, ...] = ("c",), link: Any = None
+) -> tuple[Any, EventStreamCarrier]:
     """A stream, chunked, and its link."""
-    link = late.link()
-    made = SseStream(
-        late.node,
-        late.settings,
+    link = link or late.link()
+    made = EventStreamCarrier(
         link,
-        channels,
-        parse_query(query),
-        None,
+        b"HEAD\n",
+        lambda carrier: EventStream(late.node, late.settings, carrier, channels, parse_query(query), None),
         chunked=True,
-        head=lambda headers: b"HEAD\n",
     )
     link.listener = made
     return link, made
@@ -138,26 +139,17 @@ def test_a_history_that_refuses_at_once_is_an_answer_of_its_own(late: Any) -> No
     run_now(late.broker.stop())
     link = late.link()
     with pytest.raises(Refusal):
-        SseStream(
-            late.node,
-            late.settings,
-            link,
-            ("c",),
-            parse_query("after=earliest"),
-            None,
-            chunked=True,
-            head=lambda headers: b"HEAD\n",
-        )
+        stream(late, link=link)
     assert (b"", 0) == (link.take(), late.node.hub.subscriptions)
 
 
 def test_a_full_socket_before_the_place(late: Any) -> None:
     """The opening is said, the messages wait."""
-    link, made = stream(late)
-    made.blocked()
+    link, _ = stream(late)
+    link.block()
     settle(late)
     assert b"HEAD\n15\r\nid: e-0\nretry: %d\n\n\r\n" % RETRY_MS == link.take()
-    made.drained()
+    link.drain()
     settle(late)
     assert ["id: e-1", "data: 1"] == events(link.take())[:2]
 
@@ -171,7 +163,13 @@ class Socket:
     def __init__(self, late: Any, kind: Callable[..., Any], query: str, channels: tuple[str, ...] = ("c",)) -> None:
         self.link = late.link()
         self.peer = WebSocketConnection(Role.CLIENT, max_message_bytes=1 << 20)
-        self.socket = kind(late.node, late.settings, self.link, channels, parse_query(query), b"", None)
+        self.session: Any = None
+
+        def make(carrier: Any) -> Any:
+            self.session = kind(late.node, late.settings, carrier, channels, parse_query(query))
+            return self.session
+
+        self.socket = WebSocketCarrier(self.link, b"", make, settings=late.settings)
         self.link.listener = self.socket
 
     def events(self) -> list[Event]:
@@ -192,10 +190,10 @@ class Socket:
 
 def test_a_socket_says_subscribed_when_the_place_is_known(late: Any) -> None:
     """One channel may wait while another, whose place is known, goes on; each is announced before its messages."""
-    socket = Socket(late, V1Socket, "after=latest", ("d",))
+    socket = Socket(late, V1Session, "after=latest", ("d",))
     late.settle()
     assert ["subscribed d e-4"] == socket.frames()
-    socket.socket._subscribe("c", parse_query("after=earliest").start, None)
+    socket.session._subscribe("c", parse_query("after=earliest").start, None)
     late.publish("5", channel="d")
     late.settle()
     assert ["message d e-5"] == socket.frames()
@@ -208,11 +206,11 @@ def test_a_socket_says_subscribed_when_the_place_is_known(late: Any) -> None:
 
 def test_a_socket_that_closes_before_the_place_says_no_more(late: Any) -> None:
     """After a drain there is a Close, and nothing after it; a client that has gone is written nothing."""
-    socket = Socket(late, V1Socket, "after=earliest")
+    socket = Socket(late, V1Session, "after=earliest")
     socket.socket.drain()
     settle(late)
     assert ["drain None None", "close 1012"] == socket.frames()
-    gone = Socket(late, V1Socket, "after=earliest")
+    gone = Socket(late, V1Session, "after=earliest")
     gone.link.take()
     gone.socket.closed()
     settle(late)
@@ -221,7 +219,7 @@ def test_a_socket_that_closes_before_the_place_says_no_more(late: Any) -> None:
 
 def test_a_history_that_fails_closes_the_socket(late: Any) -> None:
     """With the error's code: the client comes back with its cursors."""
-    for kind in (V1Socket, RawSocket):
+    for kind in (V1Session, RawSession):
         socket = Socket(late, kind, "after=earliest")
         late.broker.answer(0, REFUSAL)
         assert [f"close {REFUSAL.error.close}"] == socket.frames()
@@ -229,7 +227,7 @@ def test_a_history_that_fails_closes_the_socket(late: Any) -> None:
     assert 0 == late.node.hub.subscriptions
 
 
-@pytest.mark.parametrize("kind", [V1Socket, RawSocket])
+@pytest.mark.parametrize("kind", [V1Session, RawSession])
 def test_a_socket_that_can_not_begin_leaves_nothing(late: Any, kind: Callable[..., Any]) -> None:
     """A history that refuses at once is the answer to the handshake, whichever channel it was."""
     run_now(late.broker.stop())
@@ -240,11 +238,11 @@ def test_a_socket_that_can_not_begin_leaves_nothing(late: Any, kind: Callable[..
 
 def test_a_raw_socket_begins_when_its_place_is_known(late: Any) -> None:
     """Its first frame is the first message; a gap at its start closes it, with the place to go on from."""
-    socket = Socket(late, RawSocket, "after=earliest")
+    socket = Socket(late, RawSession, "after=earliest")
     late.publish("5")
     settle(late)
     assert [b"1", b"2", b"3", b"4", b"5"] == [e.data for e in socket.events() if isinstance(e, DataReceived)]
-    gap = Socket(late, RawSocket, "after=e-99")
+    gap = Socket(late, RawSession, "after=e-99")
     settle(late)
     assert ["close 4410"] == gap.frames()
 
@@ -255,15 +253,15 @@ def test_a_raw_socket_begins_when_its_place_is_known(late: Any) -> None:
 def short(late: Any, query: str, known: str | None = None) -> list[Reply | Refusal]:
     """Poll, and return where the answer will be."""
     answers: list[Reply | Refusal] = []
-    short_poll.answer(late.node, late.settings, ("c",), parse_query(query), known, answers.append)
+    answer_poll(late.node, late.settings, ("c",), parse_query(query), known, answers.append)
     return answers
 
 
-def long(late: Any, query: str, known: str | None = None) -> tuple[Any, LongPoll, list[Reply | Refusal]]:
+def long(late: Any, query: str, known: str | None = None) -> tuple[Any, WaitingPoll, list[Reply | Refusal]]:
     """Poll, and wait; return the link, the poll, and where the answer will be."""
     link = late.link()
     answers: list[Reply | Refusal] = []
-    return link, LongPoll(late.node, late.settings, link, ("c",), parse_query(query), known, answers.append), answers
+    return link, WaitingPoll(late.node, late.settings, link, ("c",), parse_query(query), known, answers.append), answers
 
 
 def shown(answers: list[Reply | Refusal]) -> tuple[list[object], str]:

@@ -27,7 +27,7 @@ from oncecast.http.service import Asset, Rules
 from oncecast.message import Draft, Kind
 from oncecast.policy.hosts import Hosts
 from oncecast.policy.origin import Origins
-from oncecast.protocol.base import Settings as TransportSettings
+from oncecast.protocol.base import TransportSettings
 from oncecast.server.app import App
 from oncecast.server.capacity import Capacity
 from oncecast.server.connection import Connection

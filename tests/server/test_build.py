@@ -18,9 +18,10 @@ from oncecast.core.subscription import Lag
 from oncecast.errors import ConfigurationError
 from oncecast.message import LATEST, Draft
 from oncecast.policy.access import ALLOW_ALL
-from oncecast.protocol.events import sse_format
+from oncecast.protocol.events import BARE
 from oncecast.server.brokers import build_broker
 from oncecast.server.build import build_app, build_node, build_policy
+from oncecast.server.framing.event_stream import event_blocks
 from oncecast.server.settings import MEMORY, ChannelRule, Limits, Retention, Settings
 from oncecast.testing.driver import run_now
 
@@ -88,7 +89,7 @@ def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:
     node.publish([Draft(name, b"1") for name in ("a", "t.x") for _ in range(5)], lambda outcomes: None)
     held = [len(node.log.read_after((name,), 0, 10)) for name in ("a", "t.x")]
     assert [3, 1] == held
-    form = sse_format(enveloped=False, chunked=True)
+    form = event_blocks(BARE, chunked=True)
     lags = [node.subscribe((name,), LATEST, Nobody(), form, lambda place: None).lag for name in ("a", "t.x", "d")]
     assert [Lag.RESUME, Lag.LATEST, Lag.DISCONNECT] == lags
 

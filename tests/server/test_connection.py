@@ -14,10 +14,11 @@ from oncecast.errors import Refusal
 from oncecast.http import routes
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
-from oncecast.protocol.events import SseStream
+from oncecast.protocol.events import EventStream
 from oncecast.server import outlet
 from oncecast.server.capacity import Capacity
-from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, PIPELINE_BYTES, SLICE_BYTES, Connection
+from oncecast.server.connection import FIRST_SECONDS, LINGER_SECONDS, PIPELINE_BYTES, Connection
+from oncecast.server.framing.websocket import SLICE_BYTES
 from oncecast.server.phases import Phase
 from oncecast.server.read_budget import SHORT_BYTES, TURN_SECONDS
 from oncecast.wire.ws_frames import Opcode, encode_frame
@@ -801,13 +802,13 @@ def test_a_goodbye_that_fails_holds_up_no_other(bench: Bench, monkeypatch: pytes
         connection, transport = bench.connect()
         connection.data_received(SSE.replace(b"/a ", b"/%b " % channel))
         transports.append(transport)
-    drain = SseStream.drain
+    drain = EventStream.drain
 
-    def fail(self: SseStream) -> None:
+    def fail(self: EventStream) -> None:
         assert "broken" not in self._subscription.channels
         drain(self)
 
-    monkeypatch.setattr(SseStream, "drain", fail)
+    monkeypatch.setattr(EventStream, "drain", fail)
     bench.app.leave(1000)
     assert [(True, False), (False, True), (True, False)] == [(t.eof_written, t.aborted) for t in transports]
 
@@ -1033,10 +1034,10 @@ def test_a_defect_in_a_callback_of_the_loop_cuts_its_connection(
     connection, transport = bench.connect()
     connection.data_received(SSE)
 
-    def fail(self: SseStream) -> None:
+    def fail(self: EventStream) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(SseStream, callback, fail)
+    monkeypatch.setattr(EventStream, callback, fail)
     connection.pause_writing()
     connection.resume_writing()
     assert transport.aborted

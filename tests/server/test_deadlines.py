@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from oncecast.protocol import websocket as websocket_module
 from oncecast.server import connection as connection_module
+from oncecast.server.framing import websocket as websocket_module
 from oncecast.server.settings import Limits, Settings
 from oncecast.wire.ws_connection import CloseReceived, PingReceived
 from oncecast.wire.ws_frames import Opcode, encode_frame

@@ -27,8 +27,9 @@ from oncecast.errors import UsageError
 from oncecast.wire import ws_connection
 from oncecast.wire.ws_connection import (
     MAX_ANSWERS,
-    MAX_FRAGMENTS,
     MOVES,
+    SHORT_BYTES,
+    SHORT_ROOM,
     CloseReceived,
     DataReceived,
     Event,
@@ -307,6 +308,8 @@ HEADS = [
     fault("64-bit top bit", b"\x82\xff\x80", 1002, "the top bit of a 64-bit length is set"),
 ]
 
+EMPTY = SHORT_ROOM // SHORT_BYTES  # fragments that every message may have, however short they are
+
 TOO_BIG = [
     fault("7-bit", b"\x82\xe5", 1009, BIG, limit=100),
     fault("7-bit text", b"\x81\x81", 1009, BIG, limit=0),
@@ -320,9 +323,10 @@ TOO_BIG = [
     fault("sum of small fragments", split(Opcode.TEXT, b"a", b"")[:-6] + b"\x00\x82", 1009, BIG, limit=2),
     fault(
         "endless empty fragments",
-        peer(Opcode.TEXT, fin=False) + peer(Opcode.CONTINUATION, fin=False) * (MAX_FRAGMENTS - 1) + b"\x80",
+        peer(Opcode.TEXT, fin=False) + peer(Opcode.CONTINUATION, fin=False) * (EMPTY - 1) + b"\x80",
         1009,
-        "too many fragments",
+        "too many short fragments",
+        limit=1000,
     ),
 ]
 
@@ -404,13 +408,13 @@ def test_bad_input(case: Case) -> None:
     assert case.sent.startswith(sent)
 
 
-@pytest.mark.parametrize("fragment", range(1, MAX_FRAGMENTS, 1000))
+@pytest.mark.parametrize("fragment", range(1, EMPTY, 1000))
 def test_fragments_are_counted_for_each_message(fragment: int) -> None:
     """As many fragments as allowed are a message, and the next message counts anew."""
     conn = connection(Role.SERVER)
-    data = peer(Opcode.TEXT, b"a", fin=False) + peer(Opcode.CONTINUATION, b"b", fin=False) * (MAX_FRAGMENTS - 2)
+    data = peer(Opcode.TEXT, b"a", fin=False) + peer(Opcode.CONTINUATION, b"b", fin=False) * (EMPTY - 2)
     message = data + peer(Opcode.CONTINUATION, b"c")
-    expected = text("a" + "b" * (MAX_FRAGMENTS - 2) + "c")
+    expected = text("a" + "b" * (EMPTY - 2) + "c")
     assert [expected, expected] == conn.receive(message + message[: 7 * fragment]) + conn.receive(
         message[7 * fragment :]
     )
@@ -453,6 +457,43 @@ def test_message_of_a_mebibyte(role: Role, piece: int, unit: bytes) -> None:
         events = [event for at in range(0, len(wire), piece) for event in receiver.receive(wire[at : at + piece])]
         assert [text(data)] == events
     assert receiver.idle
+
+
+@pytest.mark.parametrize("size", [64, 128, 256, 512, 1024])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_message_in_short_fragments(size: int, is_text: bool) -> None:
+    """A message of 4 MiB in fragments of 64 bytes arrives whole, in time and memory that are linear."""
+    limit = 4 * MIB
+    sender = WebSocketConnection(Role.CLIENT, mask_key=lambda: KEY)
+    receiver = WebSocketConnection(Role.SERVER, max_message_bytes=limit)
+    wire = b"".join(sender.fragments(b"*" * limit, is_text, size))
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        events = [event for at in range(0, len(wire), 4096) for event in receiver.receive(wire[at : at + 4096])]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [DataReceived(b"*" * limit, is_text)] == events
+    assert peak < 2.3 * limit
+    assert time.process_time() - started < 5  # some 0.7 s under the tracer; one copy for each fragment takes minutes
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000, MIB])
+def test_short_fragments_are_bounded_by_the_limit(limit: int) -> None:
+    """Empty fragments are taken up to the limit, in units of SHORT_BYTES; what is not short is not counted."""
+    conn = connection(Role.SERVER, limit)
+    most = max(limit, SHORT_ROOM)
+    begin = peer(Opcode.BINARY, bytes(min(limit, 600)), fin=False)
+    empties = -(-most // SHORT_BYTES)
+    assert [] == conn.receive(begin + peer(Opcode.CONTINUATION, fin=False) * empties)
+    assert [ProtocolFailed(1009, "too many short fragments")] == conn.receive(b"\x80")
+
+
+def test_a_full_message_may_end_with_an_empty_fragment() -> None:
+    """A message at the limit is not refused for the frame that ends it."""
+    conn = connection(Role.SERVER)
+    assert [binary(bytes(MIB))] == conn.receive(split(Opcode.BINARY, bytes(MIB), b""))
 
 
 def test_work_is_linear() -> None:
@@ -593,7 +634,9 @@ def test_moves() -> None:
     """Every state has a row, and no move leads back."""
     assert set(State) == set(MOVES)
     order = list(State)
-    assert [] == [(old, new) for old, row in MOVES.items() for new in row if order.index(new) <= order.index(old)]
+    assert [] == [
+        (old, new) for old, row in MOVES.items() for new in row.values() if order.index(new) <= order.index(old)
+    ]
 
 
 @pytest.mark.parametrize("role", Role)

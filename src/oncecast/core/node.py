@@ -208,6 +208,13 @@ class Node:
             raise early[0]
         return subscription
 
+    def after_delivery(self, call: Callable[[], None]) -> None:
+        """Call this once everything received so far has been delivered: at once, or at the end of this turn."""
+        if self.hub.flushed < self.log.head:
+            self._schedule_raw(call)  # after the hub's own call, which is scheduled already
+        else:
+            call()
+
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
         """Return an entry's bytes in an encoding, from the log's cache."""
         return self.log.encode(entry, encoding)

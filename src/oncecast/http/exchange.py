@@ -6,12 +6,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import Refusal
-from ..protocol.base import Link, Listener, Reply
+from ..policy.identity import Identity
+from ..protocol.base import Carrier, Clock, Duplex, Reply, Session
 from ..wire import http1
+from ..wire.ws_deflate import Parameters
 
 
-class Exchange(Link, Protocol):
+class Exchange(Clock, Protocol):
     """One request and the connection it came on."""
+
+    @property
+    def identity(self) -> Identity:
+        """The subject and the address of the client."""
+        ...
 
     def reply(self, reply: Reply | Refusal, /) -> None:
         """Answer the request, and go on to the next."""
@@ -25,12 +32,22 @@ class Exchange(Link, Protocol):
         """Answer with an error and close, where it is not known where the next request begins."""
         ...
 
-    def wait(self, request: http1.Request, listener: Listener | None = None) -> None:
+    def wait(self, request: http1.Request, session: Session | None = None) -> None:
         """Unless it has come already, the answer comes later, by `reply`."""
         ...
 
-    def stream(self, make: Callable[[], Listener], /) -> None:
-        """Give the connection to a transport. `make` may raise `Refusal`, before it has written anything."""
+    def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
+        """Give the connection to an event stream, after `head`. `make` may raise `Refusal`: nothing is written then."""
+        ...
+
+    def open_websocket(
+        self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
+    ) -> None:
+        """Give the connection to a WebSocket, after `head`. `make` may raise `Refusal`: nothing is written then."""
+        ...
+
+    def end(self) -> None:
+        """Send what is written, then close, reading no more."""
         ...
 
     def spend_publishes(self, count: int, /) -> None:

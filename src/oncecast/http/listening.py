@@ -6,16 +6,20 @@ from functools import partial
 from math import ceil
 
 from ..errors import Refusal
-from ..protocol import short_poll
-from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Query, Reply, parse_query
-from ..protocol.events import SseStream, parse_stream, stream_headers
-from ..protocol.long_poll import LongPoll, parse_wait
-from ..protocol.websocket import DEFLATE, PROTOCOL, RawSocket, V1Socket
+from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, Reply
+from ..protocol.events import EventStream, parse_stream, stream_headers
+from ..protocol.polls import WaitingPoll, answer_poll, parse_wait
+from ..protocol.query import Query, parse_query
+from ..protocol.raw import RawSession
+from ..protocol.v1 import PROTOCOL, V1Session
 from ..wire import http1, ws_handshake
+from ..wire.ws_deflate import Deflate
 from .exchange import Exchange
 from .memo import KnownPoll
 from .replies import encode, names
 from .service import Service
+
+DEFLATE = Deflate()  # no context is taken over: messages are shared, and an idle subscriber needs no inflater
 
 
 def listen(service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...]) -> None:
@@ -34,7 +38,7 @@ def listen(service: Service, connection: Exchange, request: http1.Request, chann
         answered = partial(
             _short_polled, service, connection, request, channels, service.node.log.version, service.second
         )
-        short_poll.answer(service.node, service.settings, channels, query, headers.get("if-none-match"), answered)
+        answer_poll(service.node, service.settings, channels, query, headers.get("if-none-match"), answered)
         connection.wait(request)
 
 
@@ -62,7 +66,7 @@ def _long_poll(
 ) -> None:
     known = request.headers.get("if-none-match")
     done = partial(_answer_poll, service, connection)
-    poll = LongPoll(service.node, service.settings, connection, channels, query, known, done)
+    poll = WaitingPoll(service.node, service.settings, connection, channels, query, known, done)
     connection.wait(request, poll)
 
 
@@ -84,22 +88,23 @@ def _stream(
     if chunked:
         framing = (("Transfer-Encoding", "chunked"), *framing)
 
-    def head(headers: tuple[tuple[str, str], ...]) -> bytes:
-        service.counters.requests[200] += 1
-        return http1.response_head(200, (*headers, *framing, *service.cors_headers(request.headers)), date=service.date)
-
+    headers = stream_headers(service.settings.heartbeat_seconds)
+    headers = (*headers, *framing, *service.cors_headers(request.headers))
+    head = http1.response_head(200, headers, date=service.date)
     last_event_id = request.headers.get("last-event-id")
+    parse_stream(service.settings, channels, query, last_event_id)
     if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
-        parse_stream(service.settings, channels, query, last_event_id)
-        connection.send(head(stream_headers(service.settings.heartbeat_seconds)))
+        connection.send(head)
+        service.counters.requests[200] += 1
         if not goes_on:
             connection.end()
         return
-    connection.stream(
-        lambda: SseStream(
-            service.node, service.settings, connection, channels, query, last_event_id, chunked=chunked, head=head
-        )
-    )
+
+    def make(carrier: Carrier) -> EventStream:
+        return EventStream(service.node, service.settings, carrier, channels, query, last_event_id)
+
+    connection.open_events(head, make, chunked=chunked)
+    service.counters.requests[200] += 1
 
 
 def _upgrade(
@@ -112,14 +117,16 @@ def _upgrade(
         if deflate is not None:
             extra += (("Sec-WebSocket-Extensions", str(deflate)),)
         if PROTOCOL in upgrade.protocols:
-            kind: type[V1Socket | RawSocket] = V1Socket
+            kind: type[V1Session | RawSession] = V1Session
             opening = ws_handshake.accept_response(upgrade, PROTOCOL, extra)
         elif upgrade.protocols or not channels:
             raise Refusal("request_invalid", f"Offer the subprotocol {PROTOCOL}, or, to a channel's URL, none.")
         else:
-            kind = RawSocket
+            kind = RawSession
             opening = ws_handshake.accept_response(upgrade, None, extra)
-        connection.stream(lambda: kind(service.node, service.settings, connection, channels, query, opening, deflate))
+        connection.open_websocket(
+            opening, lambda carrier: kind(service.node, service.settings, carrier, channels, query), deflate=deflate
+        )
     except Refusal as refusal:
         connection.fail(refusal)  # frames may follow what was meant as a handshake: nothing after it is a request
         return

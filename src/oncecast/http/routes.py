@@ -7,7 +7,8 @@ from functools import lru_cache
 from ..errors import Refusal
 from ..message import check_channel
 from ..policy.origin import preflight
-from ..protocol.base import Reply, parse_channels
+from ..protocol.base import Reply
+from ..protocol.query import parse_channels
 from ..wire import http1
 from . import listening, pages, publishing
 from .exchange import Exchange

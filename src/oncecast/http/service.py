@@ -13,7 +13,7 @@ from ..core.node import Node
 from ..errors import Refusal
 from ..policy.hosts import Hosts
 from ..policy.origin import Headers, Origins
-from ..protocol.base import Settings as TransportSettings
+from ..protocol.base import TransportSettings
 from ..wire import http1
 from .memo import Memo
 

@@ -1,7 +1,9 @@
-"""Server-Sent Events: one response that does not end, and what an `EventSource` makes of it.
+"""Server-Sent Events: one response that does not end, as an `EventSource` reads it.
 
-HTML Living Standard §9.2. Every event carries its cursor in `id:`, so the browser itself sends it back in
-`Last-Event-ID`. With one channel `data` is the message's data alone, with several (or `envelope=1`) its JSON.
+HTML Living Standard §9.2. Each event carries its cursor in `id:`, which the browser sends back in `Last-Event-ID`.
+With one channel `data` is the message's data alone, with several (or `envelope=1`) its JSON.
+
+An event stream has two states: it is open until `drain`, `refuse` or `closed`, and then it is closed.
 """
 
 from __future__ import annotations
@@ -13,15 +15,19 @@ from ..core.node import Node
 from ..core.place import Place, chain_gaps
 from ..errors import Refusal
 from ..message import GAP_EVENT, LATEST, Cursor, Gap, Kind, Message, Start
-from ..wire import envelope, http1, sse
-from .base import DRAIN_MS, HEARTBEAT_HEADER, Link, Query, Settings, after_cursor, check_count
+from ..wire import envelope, sse
+from .base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, TransportSettings
+from .query import Query, after_cursor, check_count
 
-RETRY_MS = 1000  # how long a client waits before it comes back; the jitter is the client's
+__all__ = ["BARE", "ENVELOPED", "RETRY_MS", "EventEncoder", "EventStream", "parse_stream", "stream_headers"]
+
+RETRY_MS = 1000  # a client waits for this before it comes back; the jitter is the client's
+SERVICE_RESTART = 1012  # IANA's registry of close codes, for carriers that can say one
 
 HEADERS = (
     ("Content-Type", "text/event-stream"),
     ("Cache-Control", "no-store"),
-    ("X-Accel-Buffering", "no"),  # nginx and those that follow it would hold the stream back
+    ("X-Accel-Buffering", "no"),  # without it nginx, and proxies that follow it, hold the stream back
 )
 
 
@@ -30,17 +36,16 @@ def stream_headers(heartbeat_seconds: float) -> tuple[tuple[str, str], ...]:
     return (*HEADERS, (HEARTBEAT_HEADER, f"{heartbeat_seconds:g}"))
 
 
-class SseFormat:
-    """A stream's bytes: `enveloped` in the message's JSON or bare, `chunked` (RFC 9112 §7.1) or up to the close."""
+class EventEncoder:
+    """A message as an event: `enveloped` in the message's JSON, or its data alone."""
 
-    __slots__ = ("chunked", "enveloped")
+    __slots__ = ("enveloped",)
 
-    def __init__(self, *, enveloped: bool, chunked: bool) -> None:
+    def __init__(self, *, enveloped: bool) -> None:
         self.enveloped = enveloped
-        self.chunked = chunked
 
-    def message(self, message: Message, epoch: str) -> bytes:
-        """Return one event. Binary data goes as base64 (RFC 4648 §4): a stream of events is text."""
+    def payload(self, message: Message, epoch: str, /) -> bytes:
+        """Return one event. Binary data is base64 (RFC 4648 §4), as a stream of events is text."""
         if self.enveloped:
             data = envelope.message_json(message, epoch)
         elif message.kind is Kind.BINARY:
@@ -49,91 +54,67 @@ class SseFormat:
             data = message.data
         return sse.encode(data, id=f"{epoch}-{message.seq}", event=message.event)
 
-    def block(self, parts: list[bytes]) -> bytes:
-        """Join events to one chunk."""
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        return http1.chunk(data) if self.chunked else data
-
-    def gap(self, gap: Gap) -> bytes:
-        """Return `event: gap`."""
-        return self.block([sse.encode(envelope.gap_json(gap), id=str(gap.cursor), event=GAP_EVENT)])
-
-    def heartbeat(self, cursor: Cursor) -> bytes:
-        """Return a comment, for proxies that cut quiet connections, and an id without data, which fires no event."""
-        return self.block([sse.comment("keep-alive"), sse.encode(None, id=str(cursor))])
-
-    def opening(self, cursor: Cursor) -> bytes:
-        """Return the beginning of a stream."""
-        return self.block([sse.encode(None, id=str(cursor), retry_ms=RETRY_MS)])
-
-    def parting(self) -> bytes:
-        """Return the end of a stream whose server stops; it says when to come back."""
-        end = self.block([sse.encode(None, retry_ms=DRAIN_MS)])
-        return end + http1.LAST_CHUNK if self.chunked else end
+    def is_text(self, message: Message, /) -> bool:
+        """Return True."""
+        return True
 
 
-_FORMATS = {
-    (enveloped, chunked): SseFormat(enveloped=enveloped, chunked=chunked)
-    for enveloped in (False, True)
-    for chunked in (False, True)
-}
+BARE, ENVELOPED = EventEncoder(enveloped=False), EventEncoder(enveloped=True)
 
 
-def sse_format(*, enveloped: bool, chunked: bool) -> SseFormat:
-    """Return the one format of a kind, so that all its streams share their bytes."""
-    return _FORMATS[enveloped, chunked]
+def gap_event(gap: Gap) -> bytes:
+    """Return `event: gap`."""
+    return sse.encode(envelope.gap_json(gap), id=str(gap.cursor), event=GAP_EVENT)
 
 
-class SseStream:
-    """One stream. `head` makes the response's head from its headers. Raises `Refusal` before anything is written."""
+def heartbeat_event(cursor: Cursor) -> bytes:
+    """Return a comment, for proxies that cut quiet connections, and an id without data, which fires no event."""
+    return sse.comment("keep-alive") + sse.encode(None, id=str(cursor))
 
-    __slots__ = ("_format", "_heartbeat", "_link", "_node", "_subscription", "write")
+
+class EventStream:
+    """One stream. Raises `Refusal` before anything is sent."""
+
+    __slots__ = ("_carrier", "_heartbeat", "_node", "_subscription", "write")
 
     def __init__(
         self,
         node: Node,
-        settings: Settings,
-        link: Link,
+        settings: TransportSettings,
+        carrier: Carrier,
         channels: tuple[str, ...],
         query: Query,
         last_event_id: str | None,
-        *,
-        chunked: bool,
-        head: Callable[[tuple[tuple[str, str], ...]], bytes],
     ) -> None:
         start = parse_stream(settings, channels, query, last_event_id)
         self._node = node
-        self._link = link
+        self._carrier = carrier
         self._heartbeat = settings.heartbeat_seconds
-        self._format = sse_format(enveloped=query.envelope or len(channels) > 1, chunked=chunked)
-        self.write: Callable[[bytes], None] = link.write
-        first = head(stream_headers(settings.heartbeat_seconds))
+        self.write: Callable[[bytes], None] = carrier.write
+        encoder = ENVELOPED if query.envelope or len(channels) > 1 else BARE
+        self._subscription = node.subscribe(
+            channels, start, self, carrier.format(encoder), self._attached, carrier.descriptor
+        )
+        carrier.wake_at(carrier.now() + self._heartbeat)
 
-        def attached(place: Place) -> None:
-            nonlocal first
-            gaps = map(self._format.gap, chain_gaps(place.gaps, place.announced))
-            link.write(first + self._format.opening(place.announced) + b"".join(gaps))
-            first = b""
+    def _attached(self, place: Place) -> None:
+        """Send the place; it comes later than the response's head if it has to be looked up."""
+        self._carrier.send(sse.encode(None, id=str(place.announced), retry_ms=RETRY_MS))
+        for gap in chain_gaps(place.gaps, place.announced):
+            self._carrier.send(gap_event(gap))
 
-        self._subscription = node.subscribe(channels, start, self, self._format, attached, link.descriptor)
-        if first:  # the start is being looked up: its place comes later
-            link.write(first)
-            first = b""
-        link.wake_at(link.now() + self._heartbeat)
+    # -- what the hub calls
 
     def gap(self, gap: Gap, /) -> None:
         """Send `event: gap`."""
-        self.write(self._format.gap(gap))
+        self._carrier.send(gap_event(gap))
 
     def refuse(self, refusal: Refusal, /) -> None:
         """End the stream; the client comes back with its cursor."""
-        self._node.hub.detach(self._subscription)
-        if self._format.chunked:
-            self._link.write(http1.LAST_CHUNK)
-        self._link.end()
+        self.closed()
+        self._carrier.close(refusal.error.close, refusal.message)
 
-    def received(self, data: bytes, /) -> None:
-        """A client has nothing to say on this connection any more (RFC 9112 §9.3.2 lets it pipeline; we don't)."""
+    # -- what the carrier calls
 
     def blocked(self) -> None:
         """Stop writing; the place in the log is kept."""
@@ -144,24 +125,26 @@ class SseStream:
         self._node.hub.unblock((self._subscription,))
 
     def woken(self, now: float, /) -> None:
-        """Send a heartbeat, unless a backlog is on its way, which is sign of life enough."""
+        """Send a heartbeat, unless a backlog is being sent, which shows as well that the stream is alive."""
         cursor = self._node.hub.heartbeat_cursor((self._subscription,))
         if cursor is not None:
-            self.write(self._format.heartbeat(cursor))
-        self._link.wake_at(now + self._heartbeat)
+            self._carrier.send(heartbeat_event(cursor))
+        self._carrier.wake_at(now + self._heartbeat)
 
     def drain(self) -> None:
-        """Say when to come back, and end the stream: the client goes to another server."""
-        self._node.hub.detach(self._subscription)
-        self._link.write(self._format.parting())
-        self._link.end()
+        """Say when to come back, and end the stream: the client connects to another server."""
+        self.closed()
+        self._carrier.send(sse.encode(None, retry_ms=DRAIN_MS))
+        self._carrier.close(SERVICE_RESTART, "restarting: reconnect and resume")
 
     def closed(self) -> None:
-        """The client is gone."""
+        """Forget the client."""
         self._node.hub.detach(self._subscription)
 
 
-def parse_stream(settings: Settings, channels: tuple[str, ...], query: Query, last_event_id: str | None) -> Start:
+def parse_stream(
+    settings: TransportSettings, channels: tuple[str, ...], query: Query, last_event_id: str | None
+) -> Start:
     """Check what a stream is asked for, and return where it starts. Raises `Refusal`."""
     check_count(channels, settings.channels_per_subscription)
     # A browser sends the header on each reconnect to the same URL: it must win over where that URL first began.

@@ -14,7 +14,7 @@ from ..message import Retention
 from ..policy.channels import ChannelRules
 from ..policy.hosts import Hosts
 from ..policy.origin import Origins
-from ..protocol.base import Settings as TransportSettings
+from ..protocol.base import TransportSettings
 from .app import App
 from .metrics import measure, render
 from .pages import load_pages

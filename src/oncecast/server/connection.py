@@ -24,17 +24,20 @@ from ..http import routes
 from ..http.replies import encode, encode_fault, error_reply
 from ..policy.bucket import Bucket
 from ..policy.identity import ANYBODY, Identity
-from ..protocol.base import Listener, Reply
+from ..protocol.base import Carrier, Duplex, Reply, Session
 from ..wire import http1
+from ..wire.ws_deflate import Parameters
 from .admission import FULL, may_use_reserve
 from .app import App
+from .framing.base import Listener
+from .framing.event_stream import EventStreamCarrier
+from .framing.websocket import WebSocketCarrier
 from .outlet import Outlet
 from .phases import Event, Phase, after
 from .read_budget import READ_BYTES, TURN_SECONDS
 
 logger = logging.getLogger("oncecast.server")
 
-SLICE_BYTES = 8 << 10  # handed to a stream at once: a flood of frames of seven bytes takes about 8 ms
 PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
 LINGER_SECONDS = 2.0
 FIRST_SECONDS = 1.0  # for the first request on a connection that was accepted just before the server stops
@@ -49,7 +52,7 @@ IDLE, HEAD, BODY = http1.Stage
 
 
 class Connection(Outlet):
-    """The protocol object of one socket, and the `Link` of the transport that takes it over.
+    """The protocol object of one socket, the `Exchange` of its requests, and the `Link` of a carrier.
 
     `descriptor` is the socket's, or None with TLS.
     """
@@ -80,7 +83,7 @@ class Connection(Outlet):
         self.tick = 0
         self._parser: http1.RequestParser | None = None
         self._request: http1.Request | None = None
-        self._listener: Listener | None = None
+        self._listener: Session | None = None  # a carrier, while STREAMING, or a long poll, while WAITING
         self._bucket: Bucket | None = None
         self._stage = IDLE
         self._eof = False
@@ -128,7 +131,7 @@ class Connection(Outlet):
     def data_received(self, data: bytes) -> None:
         """Read requests, or hand the bytes to the transport."""
         if self.phase is STREAMING:
-            self._stream(data)
+            self._hand_over(data)
         elif self.phase is READING:
             assert self._parser is not None
             request = self._parser.whole(data) if not self._full else None
@@ -245,7 +248,12 @@ class Connection(Outlet):
         else:  # an answer or a stream is under way, and the refusal can't be put into it
             self.abort()
 
-    # -- the Link of a transport
+    # -- the Link of a carrier
+
+    @property
+    def full(self) -> bool:
+        """Whether the socket takes no more bytes."""
+        return self._full
 
     def now(self) -> float:
         """Return the monotonic clock's seconds."""
@@ -316,34 +324,42 @@ class Connection(Outlet):
             self.write(encode_fault(self.app, self._parser.headers_read, refusal))
         self.end()
 
-    def stream(self, make: Callable[[], Listener]) -> None:
-        """Give the connection to a transport. `make` may raise `Refusal`, before it has written anything."""
+    def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
+        """Give the connection to an event stream, after `head`. `make` may raise `Refusal`: nothing is written then."""
+        self._stream(EventStreamCarrier(self, head, make, chunked=chunked))
+
+    def open_websocket(
+        self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
+    ) -> None:
+        """Give the connection to a WebSocket, after `head`. `make` may raise `Refusal`: nothing is written then."""
+        self._stream(WebSocketCarrier(self, head, make, settings=self.app.settings, deflate=deflate))
+
+    def _stream(self, carrier: Listener) -> None:
         assert self._parser is not None
-        listener = make()
         self._move(Event.STREAMED)
-        self._listener = listener
+        self._listener = carrier
         rest = self._parser.take_rest()
         self._parser = self._request = None
         if self._full:
-            listener.blocked()
+            carrier.blocked()
         if rest:
-            self._stream(rest)
+            self._hand_over(rest)
         if self.app.must_leave(self):  # its moment to leave came while its request did
             self.drain()
 
-    def wait(self, request: http1.Request, listener: Listener | None = None) -> None:
-        """Unless it has come already, the answer comes later, by `reply`. `listener` hears of the connection meanwhile.
+    def wait(self, request: http1.Request, session: Session | None = None) -> None:
+        """Unless it has come already, the answer comes later, by `reply`. `session` hears of the connection meanwhile.
 
-        Without a listener the answer has the time that `answer_seconds` gives it.
+        Without a session the answer has the time that `answer_seconds` gives it.
         """
         if self._request is not request:
             return
-        if listener is not None and (self._eof or self.app.must_leave(self)):
-            listener.drain()  # see `eof_received` and `drain`
+        if session is not None and (self._eof or self.app.must_leave(self)):
+            session.drain()  # see `eof_received` and `drain`
             return
         self._move(Event.POSTPONED)
-        self._listener = listener
-        if listener is None:
+        self._listener = session
+        if session is None:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
 
     def spend_publishes(self, count: int) -> None:
@@ -415,18 +431,19 @@ class Connection(Outlet):
         else:  # part of an answer may have gone out
             self.abort()
 
-    def _stream(self, data: bytes) -> None:
-        """Hand bytes to the transport, slice by slice while this turn's time for reads lasts."""
-        assert self._listener is not None
-        if len(data) <= SLICE_BYTES:
-            self._listener.received(data)
+    def _hand_over(self, data: bytes) -> None:
+        """Hand bytes to the carrier, slice by slice while this turn's time for reads lasts."""
+        carrier = cast(Listener, self._listener)
+        size = carrier.slice_bytes
+        if len(data) <= size:
+            carrier.received(data)
             return
         until = self.now() + self.app.reading.left
-        for begin in range(0, len(data), SLICE_BYTES):
+        for begin in range(0, len(data), size):
             if begin and self.now() > until:
                 self._wait_for_turn(data[begin:])
                 return
-            self._listener.received(data[begin : begin + SLICE_BYTES])
+            carrier.received(data[begin : begin + size])
             if self.phase is not STREAMING:
                 return
 

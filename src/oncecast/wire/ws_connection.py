@@ -2,8 +2,8 @@
 
 Owns the life of a connection and what lasts longer than a frame: the open message, its size, the answers that wait
 to be sent. Invariants: `receive` never raises on anything that a peer sends, and judges it at the first byte that
-shows a fault, however the bytes were cut; memory stays within `max_message_bytes`, `MAX_FRAGMENTS` and `MAX_ANSWERS`;
-nothing is read after a Close or a fault.
+shows a fault, however the bytes were cut; memory stays within `max_message_bytes` and `MAX_ANSWERS`; the frames that a
+message may take are bounded by `SHORT_BYTES`; nothing is read after a Close or a fault.
 
 To add a state, add its row to `MOVES`. An extension that compresses messages is any object that meets `Extension`: RSV1
 marks its messages, and `_take_data` has it turn their bytes back before they are counted and checked as UTF-8.
@@ -38,8 +38,9 @@ from .ws_frames import (
 
 __all__ = [
     "MAX_ANSWERS",
-    "MAX_FRAGMENTS",
     "MOVES",
+    "SHORT_BYTES",
+    "SHORT_ROOM",
     "CloseReceived",
     "DataReceived",
     "Event",
@@ -52,7 +53,11 @@ __all__ = [
     "WebSocketConnection",
 ]
 
-MAX_FRAGMENTS = 4096  # of one message: tiny or empty ones cost work for ever, but never come near the byte limit
+# A frame costs about as much work as this many bytes of payload. What a fragment is shorter is counted, and bounded for
+# each message by the message's limit, or by SHORT_ROOM where that is more. So a message may come in fragments of
+# SHORT_BYTES, whatever its size, and in 4,096 of any size; endless empty fragments end with 1009.
+SHORT_BYTES = 16
+SHORT_ROOM = 4096 * SHORT_BYTES
 MAX_ANSWERS = 64  # pongs that wait to be sent, 8 KiB; past it the oldest is dropped, as RFC 6455 §5.5.3 allows
 
 
@@ -71,12 +76,12 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-MOVES: Mapping[State, frozenset[State]] = {
-    State.OPEN: frozenset({State.CLOSING, State.CLOSED}),
-    State.CLOSING: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset(),
+MOVES: Mapping[State, Mapping[str, State]] = {
+    State.OPEN: {"our Close": State.CLOSING, "peer's Close": State.CLOSED, "peer's fault": State.CLOSED},
+    State.CLOSING: {"peer's Close": State.CLOSED, "peer's fault": State.CLOSED},
+    State.CLOSED: {},
 }
-"""The legal moves. To CLOSED leads the peer's Close (RFC 6455 §7.1.4) or its fault (§7.1.7)."""
+"""Which event leads where: a Close (RFC 6455 §7.1.4) or a fault (§7.1.7)."""
 
 
 class Extension(Protocol):
@@ -153,7 +158,6 @@ class WebSocketConnection:
         "_control",
         "_extension",
         "_first",
-        "_fragments",
         "_head",
         "_is_text",
         "_key",
@@ -164,6 +168,8 @@ class WebSocketConnection:
         "_message",
         "_outbox",
         "_sending",
+        "_short",
+        "_short_room",
         "_size",
         "_state",
         "_tail",
@@ -186,6 +192,7 @@ class WebSocketConnection:
         self._mask_key = mask_key if role is Role.CLIENT else None
         self._mask_bit = 0x80 if role is Role.SERVER else 0  # what the peer must send, RFC 6455 §5.1
         self._max = max_message_bytes
+        self._short_room = max(max_message_bytes, SHORT_ROOM)
         self._extension = extension
         self._outbox: list[bytes] = []
         self._sending = False  # between the first and the last of our own fragments
@@ -201,7 +208,7 @@ class WebSocketConnection:
         self._compressed = False
         self._tail = b""  # the incomplete UTF-8 sequence that the message so far ends with
         self._size = 0  # as the heads of its frames announced it
-        self._fragments = 0
+        self._short = 0  # what its fragments are shorter than SHORT_BYTES
 
     @property
     def state(self) -> State:
@@ -220,6 +227,11 @@ class WebSocketConnection:
             and not self._sending
             and (self._extension is None or self._extension.idle)
         )
+
+    @property
+    def held(self) -> int:
+        """How many bytes of an unfinished message are kept."""
+        return 0 if self._message is None else len(self._message)
 
     # -- out
 
@@ -252,7 +264,7 @@ class WebSocketConnection:
         if self._state is not State.OPEN:
             return b""
         frame = self._frame(Opcode.CLOSE, close_payload(code, reason))
-        self._move(State.CLOSING)
+        self._move("our Close")
         return frame
 
     def data_to_send(self) -> bytes:
@@ -320,7 +332,7 @@ class WebSocketConnection:
                 at = self._read_payload(data, at, events)
         except FrameFault as fault:
             events.append(ProtocolFailed(fault.code, fault.reason))
-            self._end(fault.code, fault.reason, close_payload(fault.code, fault.reason))
+            self._end("peer's fault", fault.code, fault.reason, close_payload(fault.code, fault.reason))
         return events
 
     def _read_head(self, data: bytes, at: int) -> int | None:
@@ -330,8 +342,8 @@ class WebSocketConnection:
         if first not in self._legal_first():
             raise first_fault(first, inside=self._message is not None)
         is_control = first & 0x08
-        if not is_control and self._fragments == MAX_FRAGMENTS:
-            raise FrameFault(1009, "too many fragments")
+        if not is_control and self._short >= self._short_room:
+            raise FrameFault(1009, "too many short fragments")
         if end - at < 2:
             return None
         second = data[at + 1]
@@ -365,7 +377,8 @@ class WebSocketConnection:
                 self._is_text = first & 0x0F == Opcode.TEXT
                 self._compressed = bool(first & 0x40)
             self._size += length
-            self._fragments += 1
+            if length < SHORT_BYTES:
+                self._short += SHORT_BYTES - length
         return at
 
     def _legal_first(self) -> frozenset[int]:
@@ -414,7 +427,7 @@ class WebSocketConnection:
             self._message += piece
             piece = bytes(self._message)
             self._message = None
-        self._size = self._fragments = 0
+        self._size = self._short = 0
         events.append(DataReceived(piece, self._is_text))
 
     def _inflate(self, piece: bytes, ends: bool) -> None:
@@ -451,21 +464,20 @@ class WebSocketConnection:
             events.append(PongReceived(payload))
         else:
             events.append(CloseReceived(code, reason))
-            self._end(code, reason, payload[:2])  # its code comes back, RFC 6455 §5.5.1
+            self._end("peer's Close", code, reason, payload[:2])  # its code comes back, RFC 6455 §5.5.1
 
     # -- the end
 
-    def _end(self, code: int | None, reason: str, answer: bytes) -> None:
+    def _end(self, event: str, code: int | None, reason: str, answer: bytes) -> None:
         """Go to CLOSED, answer with a Close unless one was sent, and let go of what was half read."""
         if self._state is State.OPEN:  # RFC 6455 §5.5.1: one Close each
             self._outbox.append(self._frame(Opcode.CLOSE, answer))
-        self._move(State.CLOSED)
+        self._move(event)
         self.close_code, self.close_reason = code, reason
         self._head = self._control = self._tail = b""
         self._message = None
         self._extension = None
         self._left = 0
 
-    def _move(self, state: State) -> None:
-        assert state in MOVES[self._state], f"{self._state} → {state}"
-        self._state = state
+    def _move(self, event: str) -> None:
+        self._state = MOVES[self._state][event]

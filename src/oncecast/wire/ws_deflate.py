@@ -39,7 +39,7 @@ LEVEL = 1  # of 500 bytes of JSON it makes 231 in 6.6 µs, level 6 makes 225 in 
 MEMORY_LEVEL = 5  # zlib's default of 8 makes it get 256 KiB each time: 23 µs instead of 6.6, for the very same bytes
 THRESHOLD_BYTES = 128  # of JSON, 128 bytes become 109 and 64 become 58: less than that is no packet saved
 SLICE_BYTES = 1 << 16
-SLACK_BYTES = 1 << 15  # what the flushes of as many fragments as a message may have come to
+SLACK_BYTES = 1 << 15  # for the flushes of 4,096 short fragments
 MAX_STREAMS = 64  # in one message; each costs an inflater, and may be no longer than two bytes
 
 _TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: it ends every message, so it is not sent
@@ -260,9 +260,9 @@ class PerMessageDeflate:
         """Return how many bytes a message of `message_bytes` may take on the wire.
 
         What can't be compressed grows: at worst each byte takes 9 bits (RFC 1951 §3.2.6), and blocks have heads. Some
-        senders flush each fragment, 5 bytes. No memory is at stake: these bytes are not kept.
+        senders flush each fragment, 5 bytes: a third of a fragment of 16 bytes. These bytes are not kept in memory.
         """
-        return message_bytes + (message_bytes >> 2) + SLACK_BYTES
+        return message_bytes + (message_bytes >> 1) + SLACK_BYTES
 
     def deflate(self, data: bytes) -> bytes | None:
         """Return the payload that a message is sent as, None where it is better sent as it is (RFC 7692 §6.1)."""

@@ -1,4 +1,4 @@
-"""Long polling: it answers once, with what comes first."""
+"""Polls: what they answer, at once or after a wait."""
 
 from __future__ import annotations
 
@@ -10,9 +10,136 @@ import pytest
 from oncecast.core.place import resolve
 from oncecast.core.subscription import Lag
 from oncecast.errors import Refusal
-from oncecast.message import Retention
-from oncecast.protocol.base import Reply, parse_query
-from oncecast.protocol.long_poll import LongPoll
+from oncecast.message import Draft, Kind, Retention
+from oncecast.protocol.base import Reply, TransportSettings
+from oncecast.protocol.polls import PollRequest, WaitingPoll, answer_poll
+from oncecast.protocol.query import parse_query
+
+
+def poll(rig: Any, query: str = "", known: str | None = None, channels: tuple[str, ...] = ("c",)) -> Reply:
+    """Answer one poll."""
+    replies: list[Reply | Refusal | None] = []
+    PollRequest(rig.node, rig.settings, channels, parse_query(query), known).answer(replies.append)
+    (reply,) = replies
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def body(reply: Reply) -> dict[str, Any]:
+    """Return the answer's JSON."""
+    answer: dict[str, Any] = json.loads(reply.body)
+    return answer
+
+
+def test_a_poll_has_what_is_new_and_the_cursor_to_go_on_from(rig: Any) -> None:
+    """The ETag is the cursor; `gap` is null where nothing was missed."""
+    rig.publish("1", "2", Draft("c", b"\xff", Kind.BINARY, event="blob"))
+    reply = poll(rig, "after=e-1")
+    assert (200, "e-3", None) == (reply.status, body(reply)["cursor"], body(reply)["gap"])
+    assert ["e-2", "e-3"] == [m["id"] for m in body(reply)["messages"]]
+    assert {"base64": "/w=="} == body(reply)["messages"][1]["data64"]
+    assert ("ETag", '"e-3"') in reply.headers
+    assert ("Cache-Control", "no-store") in reply.headers
+    assert "gaps" not in body(reply)
+
+
+def test_without_a_start_a_poll_begins_at_the_earliest(rig: Any) -> None:
+    """A poll that says nothing gets all that is kept."""
+    rig.publish("1", "2")
+    assert [1, 2] == [m["data"] for m in body(poll(rig))["messages"]]
+
+
+def test_the_limit_is_the_smaller_of_both(rig: Any) -> None:
+    """A poll's `limit` can't exceed the server's, and the cursor stands after what was given."""
+    rig.settings = TransportSettings(poll_messages=2)
+    rig.publish("1", "2", "3")
+    for query, count in (("limit=1", 1), ("limit=5", 2), ("", 2)):
+        answer = body(poll(rig, query))
+        assert (count, f"e-{count}") == (len(answer["messages"]), answer["cursor"])
+
+
+def test_several_channels_have_all_their_gaps(rig: Any) -> None:
+    """With several channels `gaps` has all of them, and `gap` the first."""
+    rig.retention = Retention(messages=1)
+    rig.publish("1", "2", channel="a")
+    rig.publish("3", "4", channel="b")
+    answer = body(poll(rig, "after=e-0", channels=("a", "b")))
+    assert [("a", "e-1"), ("b", "e-3")] == [(gap["channel"], gap["missed_to"]) for gap in answer["gaps"]]
+    assert answer["gaps"][0] == answer["gap"]
+    assert ["e-2", "e-4"] == [m["id"] for m in answer["messages"]]
+
+
+@pytest.mark.parametrize(
+    "known, status",
+    [
+        (None, 200),
+        ("", 200),
+        ('"e-2"', 304),
+        ('W/"e-2"', 304),
+        ('"e-1"', 200),
+        ('"other-9"', 200),
+        ('"rubbish", "e-2"', 304),
+        ('"rubbish"', 200),
+        ("*", 200),
+        ('"e-99"', 304),
+    ],
+)
+def test_if_none_match(rig: Any, known: str | None, status: int) -> None:
+    """RFC 9110 §13.1.2: 304 to whoever has the newest of the answer, by any of its tags."""
+    rig.publish("1", "2")
+    reply = poll(rig, "after=e-0", known)
+    assert status == reply.status
+    assert ("ETag", '"e-2"') in reply.headers
+    if status == 304:
+        assert b"" == reply.body
+
+
+def test_a_gap_is_never_answered_with_304(rig: Any) -> None:
+    """Whoever has missed something hears of it, whatever it says to have."""
+    rig.publish("1")
+    assert 200 == poll(rig, "after=earlier-1", '"e-1"').status
+
+
+def test_nothing_new_is_304_only_to_who_asks_with_a_tag(rig: Any) -> None:
+    """An empty answer is 200 with the cursor, or 304 where the client said what it has."""
+    rig.publish("1")
+    assert ([], "e-1") == (body(poll(rig, "after=e-1"))["messages"], body(poll(rig, "after=e-1"))["cursor"])
+    assert 304 == poll(rig, "after=e-1", '"e-1"').status
+
+
+# -- short polls
+
+
+def answered(rig: Any, query: str, if_none_match: str | None = None) -> Reply:
+    """The answer to a short poll, which comes at once."""
+    replies: list[Reply | Refusal] = []
+    answer_poll(rig.node, rig.settings, ("c",), parse_query(query), if_none_match, replies.append)
+    (reply,) = replies
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def test_it_answers_at_once_also_with_nothing(rig: Any) -> None:
+    """An empty log is answered with the cursor of its head, and leaves no subscription."""
+    reply = answered(rig, "after=latest")
+    assert {"messages": [], "cursor": "e-0", "gap": None} == json.loads(reply.body)
+    assert 0 == rig.node.hub.subscriptions
+
+
+def test_it_answers_304_to_who_has_it(rig: Any) -> None:
+    """The condition goes through to the poll."""
+    rig.publish("1")
+    assert 304 == answered(rig, "", '"e-1"').status
+
+
+def test_too_many_channels_are_refused_at_once(rig: Any) -> None:
+    """The limit on channels holds for polls too."""
+    names = tuple(f"c{n}" for n in range(rig.settings.channels_per_subscription + 1))
+    with pytest.raises(Refusal, match="at most"):
+        answer_poll(rig.node, rig.settings, names, parse_query(""), None, lambda reply: None)
+
+
+# -- long polls
 
 
 class Poll:
@@ -21,7 +148,7 @@ class Poll:
     def __init__(self, rig: Any, query: str, known: str | None = None, channels: tuple[str, ...] = ("c",)) -> None:
         self.answers: list[Reply | Refusal] = []
         self.link = rig.link()
-        self.poll = LongPoll(
+        self.poll = WaitingPoll(
             rig.node, rig.settings, self.link, channels, parse_query(query), known, self.answers.append
         )
 
@@ -169,12 +296,11 @@ def test_the_hub_can_tell_it_of_a_gap_or_refuse_it(rig: Any) -> None:
     assert [refusal] == other.answers
 
 
-def test_a_full_socket_or_early_bytes_do_not_end_the_wait(rig: Any) -> None:
+def test_a_full_socket_does_not_end_the_wait(rig: Any) -> None:
     """An answer before this one may fill the socket: the policies of lagging readers are not for polls."""
     rig.lag = Lag.DISCONNECT
     poll = Poll(rig, "after=latest&wait=25")
     poll.poll.blocked()
-    poll.poll.received(b"GET / HTTP/1.1\r\n")
     poll.poll.drained()
     assert [] == poll.answers
     rig.publish("1")

@@ -1,0 +1,110 @@
+"""The query of a subscription: its channels, where it starts, and how a poll waits.
+
+Each function raises `Refusal` for what `spec/wire.md` does not allow. To add a field, read it in `parse_query` and add
+it to `Query`; a start of a new kind goes into `parse_start`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import parse_qsl
+
+from ..errors import Refusal
+from ..message import EARLIEST, LATEST, Cursor, Start, StartKind, check_channel
+
+__all__ = ["QUERY_FIELDS", "Query", "after_cursor", "check_count", "parse_channels", "parse_query", "parse_start"]
+
+QUERY_FIELDS = 32  # a URL of 16 KiB could hold thousands of empty ones
+# Not what `float` accepts, which differs between languages: 1_0, white space, 1e3, inf. 18 digits keep it finite.
+_SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The query of a subscription's URL. `start` and `wait` (seconds) are None where the URL has none."""
+
+    start: Start | None
+    wait: float | None
+    limit: int | None
+    envelope: bool
+
+
+@lru_cache(maxsize=1024)  # clients repeat their URLs
+def parse_channels(names: str) -> tuple[str, ...]:
+    """Read the channels of a path: names separated by commas, each once, in the order given. Raises `Refusal`."""
+    return tuple(dict.fromkeys(check_channel(name) for name in names.split(",")))
+
+
+@lru_cache(maxsize=1024)
+def parse_query(query: str) -> Query:
+    """Read `after`, `last`, `since`, `wait`, `limit`, `envelope`; other fields are ignored. Raises `Refusal`."""
+    try:
+        fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS)
+    except ValueError:
+        raise Refusal("request_invalid", f"The query is not UTF-8 or has over {QUERY_FIELDS} fields.") from None
+    known: dict[str, str] = {}
+    for name, value in fields:
+        if name in known:
+            raise Refusal("request_invalid", f"{name} stands twice in the query: give it once.")
+        if name in ("after", "last", "since", "wait", "limit", "envelope"):
+            known[name] = value
+    after = known.get("after")
+    return Query(
+        start=parse_start(after, _whole("last", known.get("last"), 0), _seconds("since", known.get("since"))),
+        wait=_seconds("wait", known.get("wait")),
+        limit=_whole("limit", known.get("limit"), 1),
+        envelope=known.get("envelope", "0") not in ("0", "false", ""),
+    )
+
+
+def parse_start(after: str | None, last: int | None, since: float | None) -> Start | None:
+    """Turn one of `after`, `last`, `since` into a start; None where none is given. Raises `Refusal`."""
+    if (after is not None) + (last is not None) + (since is not None) > 1:
+        raise Refusal("request_invalid", "Give one of after, last and since, not several.")
+    if last is not None:
+        if last < 0:
+            raise Refusal("request_invalid", "last is a number of messages, 0 or more.")
+        return Start(StartKind.LAST, number=last)
+    if since is not None:
+        if since < 0:
+            raise Refusal("request_invalid", "since is a number of seconds, 0 or more.")
+        return Start(StartKind.SINCE, number=since)
+    match after:
+        case None:
+            return None
+        case "latest":
+            return LATEST
+        case "earliest":
+            return EARLIEST
+        case _:
+            return after_cursor(Cursor.parse(after))
+
+
+def after_cursor(cursor: Cursor) -> Start:
+    """Return the start that is right after a cursor."""
+    return Start(StartKind.CURSOR, cursor)
+
+
+def check_count(channels: Sequence[object], limit: int) -> None:
+    """Raise `Refusal` where there are more channels than a subscription may have."""
+    if len(channels) > limit:
+        raise Refusal("request_invalid", f"A subscription has at most {limit} channels: open another for the rest.")
+
+
+def _whole(name: str, text: str | None, least: int) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= least):
+        raise Refusal("request_invalid", f"{name} is a whole number, {least} or more.")
+    return int(text)
+
+
+def _seconds(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    if _SECONDS.fullmatch(text) is None:
+        raise Refusal("request_invalid", f"{name} is a number of seconds, 0 or more, in digits: 25 or 0.5.")
+    return float(text)

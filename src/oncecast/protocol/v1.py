@@ -1,0 +1,158 @@
+"""The subprotocol `oncecast.v1`: JSON frames, with a subscription for each channel.
+
+Each channel has a subscription of its own, so that it can start and resume at its own cursor. To add a frame, add it to
+`wire/envelope.py` and handle it in `V1Session._act`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from ..brokers.base import Outcome
+from ..core.node import Node
+from ..core.place import Place
+from ..core.subscription import Subscription
+from ..errors import Refusal
+from ..message import LATEST, Gap, Message, Start, check_channel
+from ..wire import envelope
+from .base import DRAIN_MS, Carrier, TransportSettings
+from .duplex import UNSUPPORTED, DuplexSession, Ref, SessionState
+from .query import Query, check_count, parse_channels, parse_start
+
+__all__ = ["ENCODER", "PROTOCOL", "V1Encoder", "V1Session"]
+
+PROTOCOL = "oncecast.v1"
+
+
+class V1Encoder:
+    """A message as a `message` frame."""
+
+    __slots__ = ()
+
+    def payload(self, message: Message, epoch: str, /) -> bytes:
+        """Return the frame's JSON."""
+        return envelope.message_frame(message, epoch)
+
+    def is_text(self, message: Message, /) -> bool:
+        """Return True."""
+        return True
+
+
+ENCODER = V1Encoder()
+
+
+class V1Session(DuplexSession):
+    """A session of `oncecast.v1`. `channels` are subscribed at once, from the query's start.
+
+    Raises `Refusal` before anything is sent.
+    """
+
+    __slots__ = ("_joined",)
+
+    def __init__(
+        self, node: Node, settings: TransportSettings, carrier: Carrier, channels: tuple[str, ...], query: Query
+    ) -> None:
+        check_count(channels, settings.channels_per_subscription)
+        super().__init__(node, settings, carrier)
+        # A tuple, not a dictionary: most have one channel, and an idle subscriber is to be small.
+        self._joined: tuple[Subscription, ...] = ()
+        try:
+            for channel in channels:
+                self._subscribe(channel, query.start or LATEST, None)
+        except Refusal:
+            self.closed()  # end the subscriptions that have begun
+            raise
+
+    # -- what the hub calls
+
+    def gap(self, gap: Gap, /) -> None:
+        """Send a `gap` frame."""
+        self._carrier.send(envelope.gap_frame(gap))
+
+    # -- what the carrier calls
+
+    def drain(self) -> None:
+        """Say when to come back, then close."""
+        if self.state is not SessionState.CLOSED:
+            self._say("drain", retry_after_ms=DRAIN_MS)
+        super().drain()
+
+    # -- helpers
+
+    def _subscriptions(self) -> Sequence[Subscription]:
+        return self._joined
+
+    def _beat(self) -> None:
+        # The frame moves the cursor of every channel, so it waits until all are live.
+        cursor = self._node.hub.heartbeat_cursor(self._joined)
+        if cursor is not None:
+            self._say("cursor", cursor=str(cursor))
+
+    def _take(self, payload: bytes, is_text: bool) -> None:
+        if not is_text:
+            self._stop("wrong message", UNSUPPORTED, "oncecast.v1 takes JSON text frames")
+            return
+        try:
+            self._act(envelope.parse_frame(payload))
+        except Refusal as refusal:
+            if self._spend():
+                self.flush()  # the answers come in the order of the frames
+                self._carrier.send(envelope.error_frame(refusal, envelope.ref_of(payload)))
+
+    def _act(self, frame: envelope.ClientFrame) -> None:
+        if isinstance(frame, envelope.Publish):
+            self._publish(frame.draft(), frame.ref)
+            return
+        if not self._spend():
+            return
+        self.flush()  # a message published before a subscription begins is before its start
+        match frame:
+            case envelope.Subscribe():
+                start = parse_start(frame.after, frame.last, frame.since) or LATEST
+                self._may_subscribe(frame.channel)
+                self._subscribe(frame.channel, start, frame.ref)
+            case envelope.Unsubscribe():
+                subscription = self._joined_to(check_channel(frame.channel))
+                if subscription is not None:
+                    self._joined = tuple(other for other in self._joined if other is not subscription)
+                    self._node.hub.detach(subscription)
+                self._say("unsubscribed", channel=frame.channel, ref=frame.ref)
+            case envelope.Auth():
+                raise Refusal("request_invalid", "This server has no access rules, so it takes no token: leave it out.")
+            case other:
+                assert_never(other)
+
+    def _may_subscribe(self, channel: str) -> None:
+        check_channel(channel)
+        if self._joined_to(channel) is not None:
+            raise Refusal("request_invalid", f"You are subscribed to {channel} already: unsubscribe first.")
+        check_count((*self._joined, channel), self._settings.channels_per_subscription)
+        self._settings.access.subscribe(self._carrier.identity, (channel,))
+
+    def _joined_to(self, channel: str) -> Subscription | None:
+        return next((joined for joined in self._joined if joined.channels[0] == channel), None)
+
+    def _subscribe(self, channel: str, start: Start, ref: Ref) -> None:
+        def attached(place: Place) -> None:
+            self._say("subscribed", channel=channel, cursor=str(place.announced), ref=ref)
+            for gap in place.gaps:
+                self.gap(gap)
+
+        subscription = self._node.subscribe(
+            parse_channels(channel), start, self, self._carrier.format(ENCODER), attached, self._carrier.descriptor
+        )
+        self._joined = (*self._joined, subscription)
+        if len(self._joined) > 1:
+            self._node.hub.gather(self._joined)
+        if self._carrier.full:
+            self._node.hub.block((subscription,))
+
+    def _answer(self, ref: Ref, outcome: Outcome) -> None:
+        if isinstance(outcome, Refusal):
+            self._carrier.send(envelope.error_frame(outcome, ref))
+        else:
+            self._carrier.send(envelope.published_frame(outcome, ref))
+
+    def _say(self, kind: str, **fields: str | int | None) -> None:
+        self._carrier.send(envelope.server_frame(kind, **fields))

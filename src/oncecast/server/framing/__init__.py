@@ -1,0 +1,1 @@
+"""The framing of the native server: WebSocket frames, and events in chunks."""

@@ -1,0 +1,178 @@
+"""The part that both native carriers share, and the connection below them as they see it.
+
+A carrier stands between a connection, which moves bytes, and a session, which says messages: to the connection it is a
+`Listener`, to the session a `protocol.base.Carrier`. Invariant: what the session sends in one call goes out in one
+write, after that call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from ...core.subscription import Format
+from ...policy.identity import Identity
+from ...protocol.base import Carrier, Encoder, Session
+
+__all__ = ["Link", "Listener", "NativeCarrier"]
+
+
+class Link(Protocol):
+    """A connection: bytes out, and the time."""
+
+    @property
+    def identity(self) -> Identity:
+        """The subject and the address of the peer."""
+        ...
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Send bytes. Never raises; past what the socket holds, the listener is told that it is `blocked`."""
+        ...
+
+    @property
+    def descriptor(self) -> int | None:
+        """The socket's, or None. It may be written to as long as the listener is not `blocked`."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the socket takes no more bytes at the moment."""
+        ...
+
+    def now(self) -> float:
+        """Return the monotonic clock's seconds."""
+        ...
+
+    def wake_at(self, when: float) -> None:
+        """Call `woken` at this time, once; a later call replaces an earlier one."""
+        ...
+
+    def hold(self, size: int, /) -> None:
+        """Count `size` bytes as those of this connection's unfinished message; 0 once it is whole."""
+        ...
+
+    def end(self) -> None:
+        """Send what is written, then close, reading no more."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Listener(Session, Protocol):
+    """What a connection calls on the carrier that it is given to."""
+
+    def received(self, data: bytes, /) -> None:
+        """Bytes have come from the peer."""
+        ...
+
+    @property
+    def slice_bytes(self) -> int:
+        """How many bytes to hand over in one call: small enough that a flood of them takes a few milliseconds."""
+        ...
+
+
+S = TypeVar("S", bound=Session)
+
+
+class NativeCarrier(ABC, Generic[S]):
+    """A carrier on a connection. `head` goes out first, in one write with what the session sends as it is made.
+
+    `make` makes the session. Its `Refusal` passes, and nothing has been written then.
+    """
+
+    __slots__ = ("_link", "_out", "_session")
+
+    def __init__(self, link: Link, head: bytes, make: Callable[[Carrier], S]) -> None:
+        self._link = link
+        self._out: list[bytes] | None = []  # what is sent in this call; None between the calls
+        self._session = make(self)
+        self._write_out(head)
+
+    # -- for the two kinds
+
+    @abstractmethod
+    def format(self, encoder: Encoder, /) -> Format:
+        """Return the hub's format for an encoder."""
+
+    @abstractmethod
+    def send(self, payload: bytes, /) -> None:
+        """Send one text message."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Read nothing more."""
+
+    @abstractmethod
+    def close(self, code: int, reason: str) -> None:
+        """End the connection after what was sent."""
+
+    @abstractmethod
+    def _framed(self, out: list[bytes]) -> bytes:
+        """Return the bytes for what was sent in one call."""
+
+    @abstractmethod
+    def _end_if_closed(self) -> None:
+        """End the connection if nothing more is to be said on it."""
+
+    # -- the carrier of a session
+
+    @property
+    def identity(self) -> Identity:
+        """The subject and the address of the peer."""
+        return self._link.identity
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Send a block of the format at once."""
+        return self._link.write
+
+    @property
+    def descriptor(self) -> int | None:
+        """The socket's descriptor, for the hub."""
+        return self._link.descriptor
+
+    @property
+    def full(self) -> bool:
+        """Whether the socket takes no more bytes."""
+        return self._link.full
+
+    def now(self) -> float:
+        """Return the monotonic clock's seconds."""
+        return self._link.now()
+
+    def wake_at(self, when: float) -> None:
+        """Call the session's `woken` at this time."""
+        self._link.wake_at(when)
+
+    # -- the listener of a connection
+
+    def blocked(self) -> None:
+        """The socket is full."""
+        self._session.blocked()
+
+    def drained(self) -> None:
+        """The socket takes bytes again."""
+        self._session.drained()
+
+    def drain(self) -> None:
+        """The server is stopping."""
+        self._out = []
+        self._session.drain()
+        self._write_out()
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self._session.closed()
+
+    # -- helpers
+
+    def _write_out(self, head: bytes = b"") -> None:
+        out, self._out = self._out, None
+        data = head + self._framed(out or [])
+        if data:
+            self._link.write(data)
+        self._end_if_closed()

@@ -1,0 +1,217 @@
+"""The carrier of a WebSocket: frames, pings and pongs, compression, and the close handshake (RFC 6455).
+
+The codec exists only while something is half read or a close is under way: an idle socket has none.
+
+To negotiate another extension, give its codec to `WebSocketConnection` in `_codec_now`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+
+from ...core.subscription import Format
+from ...policy.bucket import Bucket
+from ...protocol.base import Carrier, Duplex, Encoder, TransportSettings
+from ...wire.ws_connection import DataReceived, Event, PingReceived, PongReceived, Role, State, WebSocketConnection
+from ...wire.ws_deflate import Parameters
+from ...wire.ws_frames import Opcode, encode_frame
+from .base import Link, NativeCarrier
+from .formats import frame_blocks
+
+__all__ = [
+    "CLOSE_SECONDS",
+    "DEFLATED_SLICE_BYTES",
+    "EVENTS",
+    "SLICE_BYTES",
+    "CarrierState",
+    "WebSocketCarrier",
+]
+
+CLOSE_SECONDS = 5.0  # for a peer to answer a Close (RFC 6455 §7.1.1 leaves it to us)
+SLICE_BYTES = 8 << 10  # read in one call: a flood of frames of seven bytes takes about 8 ms
+DEFLATED_SLICE_BYTES = 1 << 10  # the same where the peer may compress: deflate makes at most 1,032 bytes out of one
+
+PING = encode_frame(Opcode.PING, b"")
+
+
+class CarrierState(enum.Enum):
+    """Where a WebSocket stands."""
+
+    OPEN = "open"
+    STOPPED = "stopped"  # nothing more is read; the session still has answers to send
+    CLOSING = "closing"  # our Close is sent; the peer's Close is awaited
+    CLOSED = "closed"
+
+
+OPEN, STOPPED, CLOSING, CLOSED = CarrierState
+
+EVENTS: Mapping[CarrierState, Mapping[str, CarrierState]] = {
+    OPEN: {
+        "stop": STOPPED,  # by the session: the peer's Close, a fault, or a message that the session does not take
+        "close": CLOSING,
+        "silence": CLOSED,  # nothing has come since the last heartbeat
+        "closed": CLOSED,
+    },
+    STOPPED: {
+        "close": CLOSED,
+        "closed": CLOSED,
+    },
+    CLOSING: {
+        "peer's Close or fault": CLOSED,
+        "woken": CLOSED,  # CLOSE_SECONDS are over
+        "closed": CLOSED,
+    },
+    CLOSED: {},
+}
+"""Which event moves a WebSocket where; an event that is not named changes nothing."""
+
+
+class WebSocketCarrier(NativeCarrier[Duplex]):
+    """One WebSocket. `head` is the answer to its handshake, `deflate` what that has negotiated."""
+
+    __slots__ = ("_codec", "_controls", "_deflate", "_heard", "_pinged", "_settings", "state")
+
+    def __init__(
+        self,
+        link: Link,
+        head: bytes,
+        make: Callable[[Carrier], Duplex],
+        *,
+        settings: TransportSettings,
+        deflate: Parameters | None = None,
+    ) -> None:
+        self._settings = settings
+        self._deflate = deflate
+        self._codec: WebSocketConnection | None = None
+        self._controls: Bucket | None = None
+        self._heard = True  # since the last heartbeat
+        self._pinged = False  # and the pong has not come
+        self.state = OPEN
+        super().__init__(link, head, make)
+
+    # -- the carrier of a session
+
+    def format(self, encoder: Encoder, /) -> Format:
+        """Return the hub's format for an encoder."""
+        return frame_blocks(encoder, self._deflate)
+
+    def send(self, payload: bytes, /) -> None:
+        """Send one text message."""
+        self._send(encode_frame(Opcode.TEXT, payload))
+
+    def stop(self) -> None:
+        """Read nothing more."""
+        self._move("stop")
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a Close, or the answer to the peer's; after `stop`, end without waiting for the peer's."""
+        if self.state in (CLOSING, CLOSED):
+            return
+        codec = self._codec_now()
+        if codec.state is State.CLOSED:
+            self._move("stop")
+        self._send(codec.close(code, reason))  # b"" where the codec has queued the answer to the peer's Close
+        self._move("close")
+        if self.state is CLOSED:
+            self._send(codec.data_to_send())
+            if self._out is None:
+                self._link.end()
+        else:
+            self._link.wake_at(self._link.now() + CLOSE_SECONDS)
+
+    # -- the listener of a connection
+
+    @property
+    def slice_bytes(self) -> int:
+        """How many bytes to hand over in one call."""
+        return SLICE_BYTES if self._deflate is None else DEFLATED_SLICE_BYTES
+
+    def received(self, data: bytes, /) -> None:
+        """Read frames; what they are answered with goes out in one write."""
+        self._heard = True
+        if self.state not in (OPEN, CLOSING):
+            return
+        codec = self._codec_now()
+        self._out = []
+        for event in codec.receive(data):
+            if self.state is OPEN:  # what came before the peer's Close or fault counts, nothing after our own
+                self._take(event)
+        if codec.state is not State.CLOSED:
+            self._send(codec.data_to_send())
+            self._session.flush()
+        elif self.state is CLOSING:
+            self._move("peer's Close or fault")
+        elif self.state is OPEN:
+            self._session.ended()
+        else:
+            self._session.flush()
+        self._link.hold(codec.held)
+        self._write_out()
+        if codec.idle:
+            self._codec = None
+
+    def woken(self, now: float, /) -> None:
+        """Send a ping and the session's heartbeat; cut off a peer that has not answered the last one, or our Close."""
+        if self.state is STOPPED:
+            self._session.woken(now)
+        elif self.state is CLOSING or not (self._heard or self._link.full):
+            self._move("silence" if self.state is OPEN else "woken")
+            self._link.abort()
+        else:
+            self._heard = False
+            self._out = []
+            if not self._link.full:
+                self._pinged = True
+                self._out.append(PING)
+            self._session.woken(now)
+            self._write_out()
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self._move("closed")
+        self._session.closed()
+
+    # -- helpers
+
+    def _move(self, event: str) -> bool:
+        """Move as the table says; return whether that changes anything."""
+        state = EVENTS[self.state].get(event)
+        if state is None:
+            return False
+        self.state = state
+        return True
+
+    def _codec_now(self) -> WebSocketConnection:
+        if self._codec is None:
+            extension = None if self._deflate is None else self._deflate.server_codec()
+            self._codec = WebSocketConnection(
+                Role.SERVER, max_message_bytes=self._settings.message_bytes, extension=extension
+            )
+        return self._codec
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, DataReceived):
+            self._session.received(event.data, event.is_text)
+        elif isinstance(event, PongReceived) and self._pinged:
+            self._pinged = False  # the answer to our ping; further ones are counted
+        elif isinstance(event, PingReceived | PongReceived):
+            now = self._link.now()
+            if self._controls is None:
+                self._controls = Bucket.steady(self._settings.frames_per_second, now)
+            if self._controls.take(now):
+                self._session.overload(f"Send at most {self._controls.rate:g} frames a second.")
+
+    def _send(self, frame: bytes) -> None:
+        """Send a frame: with the others of this call, or at once."""
+        if self._out is not None:
+            self._out.append(frame)
+        elif frame:
+            self._link.write(frame)
+
+    def _framed(self, out: list[bytes]) -> bytes:
+        return b"".join(out)
+
+    def _end_if_closed(self) -> None:
+        if self.state is CLOSED:
+            self._link.end()

@@ -1,0 +1,99 @@
+"""A carrier that keeps what a session sends, and a node in memory: the tools to test a session by itself.
+
+`ListCarrier` keeps the messages unframed, in order, so a test compares them as they are. Invariant: it raises an
+`AssertionError` where a session sends after `close`.
+"""
+
+from __future__ import annotations
+
+from ..brokers.memory import MemoryBroker
+from ..core.node import ChannelPolicy, Node
+from ..core.subscription import Format
+from ..message import Message
+from ..policy.identity import Identity
+from ..protocol.base import Encoder
+from .clock import FakeClock, Turns
+from .driver import run_now
+
+__all__ = ["ListCarrier", "memory_node"]
+
+
+class _Payloads:
+    """A format whose blocks are the payloads, one after the other, each after its length in 4 bytes."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def message(self, message: Message, epoch: str) -> bytes:
+        payload = self._encoder.payload(message, epoch)
+        return len(payload).to_bytes(4, "big") + payload
+
+    def block(self, parts: list[bytes]) -> bytes:
+        return b"".join(parts)
+
+
+class ListCarrier:
+    """A carrier in memory. `wake` is the time that the session asked for; `fills` makes the next block fill it."""
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self.identity = Identity(address="127.0.0.1")
+        self.descriptor = None
+        self.full = False
+        self.wake: float | None = None
+        self.stopped = False
+        self.closed_with: tuple[int, str] | None = None
+        self._clock = clock or FakeClock()
+        self._sent: list[bytes] = []
+        self._formats: dict[Encoder, Format] = {}
+
+    def now(self) -> float:
+        """Return the clock's seconds."""
+        return self._clock.monotonic()
+
+    def wake_at(self, when: float) -> None:
+        """Keep the time."""
+        self.wake = when
+
+    def format(self, encoder: Encoder, /) -> Format:
+        """Return a format of payloads."""
+        return self._formats.setdefault(encoder, _Payloads(encoder))
+
+    def write(self, block: bytes, /) -> None:
+        """Keep a block's payloads."""
+        while block:
+            end = 4 + int.from_bytes(block[:4], "big")
+            self.send(block[4:end])
+            block = block[end:]
+
+    def send(self, payload: bytes, /) -> None:
+        """Keep a message."""
+        assert self.closed_with is None, "a message after close"
+        self._sent.append(payload)
+
+    def stop(self) -> None:
+        """Keep that nothing more is to be read."""
+        self.stopped = True
+
+    def close(self, code: int, reason: str) -> None:
+        """Keep the code and the reason."""
+        assert self.closed_with is None, "closed twice"
+        self.closed_with = (code, reason)
+
+    def take(self) -> list[bytes]:
+        """Return what has been sent since the last time."""
+        sent, self._sent = self._sent, []
+        return sent
+
+
+def memory_node(epoch: str, clock: FakeClock | None = None) -> tuple[Node, Turns]:
+    """Return a node with an empty log in memory, and the turns that deliver its messages."""
+    clock, turns = clock or FakeClock(), Turns()
+    node = Node(
+        MemoryBroker(epoch, clock.wall),
+        policy=lambda channel: ChannelPolicy(),
+        max_bytes=1 << 20,
+        monotonic=clock.monotonic,
+        schedule=turns.schedule,
+    )
+    run_now(node.start())
+    return node, turns
