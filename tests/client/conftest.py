@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import ipaddress
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from oncecast import Broken, Messages, Refused, Timing
 from oncecast.client.base import Event, StartQuery, Transport
@@ -26,6 +32,7 @@ from oncecast.server.settings import Limits, Settings
 from oncecast.wire.ws_connection import DataReceived, Role, WebSocketConnection
 from oncecast.wire.ws_handshake import accept_response, parse_upgrade
 
+Certificate = Callable[[], tuple[Path, Path]]
 Script = Callable[["Talk"], Awaitable[None]]
 Items = Callable[[Messages, int], Awaitable[list[Any]]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -50,6 +57,15 @@ class Talk:
         body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return first.removesuffix(" HTTP/1.1"), headers, body
 
+    async def upload(self, pause: float) -> int:
+        """Read a request's body slowly, a pause before each 256 KiB; return what is missing at its end."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        left = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+        while left:
+            await asyncio.sleep(pause)
+            left -= len(await self.reader.readexactly(min(left, 1 << 18)))
+        return left
+
     async def send(self, data: bytes) -> None:
         """Send bytes."""
         self.writer.write(data)
@@ -65,10 +81,16 @@ class Talk:
             while await self.reader.read(65536):
                 pass
 
-    async def upgrade(self, protocol: str | None = "oncecast.v1", cut: int | None = None) -> int:
+    async def upgrade(
+        self, protocol: str | None = "oncecast.v1", cut: int | None = None, heartbeat: str | None = None
+    ) -> int:
         """Answer a WebSocket handshake, or as many bytes of it as `cut`; return how long the whole answer is."""
-        _, headers, _ = await self.request()
-        head = accept_response(parse_upgrade("GET", (1, 1), headers), protocol)
+        _, asked, _ = await self.request()
+        head = accept_response(
+            parse_upgrade("GET", (1, 1), asked),
+            protocol,
+            () if heartbeat is None else (("Oncecast-Heartbeat", heartbeat),),
+        )
         await self.send(head[:cut])
         return len(head)
 
@@ -96,7 +118,7 @@ class Peer:
         self.port = 0
 
     @property
-    def server(self) -> Endpoint:
+    def endpoint(self) -> Endpoint:
         """Where it is, for a client."""
         return Endpoint(ServerUrl.parse(f"http://127.0.0.1:{self.port}"))
 
@@ -140,7 +162,7 @@ async def peer() -> AsyncIterator[Peer]:
 @pytest.fixture
 async def connection(peer: Peer) -> AsyncIterator[HttpConnection]:
     """A connection to the peer."""
-    made = HttpConnection(peer.server, timing=Timing())
+    made = HttpConnection(peer.endpoint, timing=Timing())
     yield made
     await made.close()
 
@@ -284,3 +306,33 @@ async def until(condition: Callable[[], bool]) -> None:
 def _until() -> Until:
     """The function `until`."""
     return until
+
+
+def write_certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a self-signed certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = directory / "cert.pem", directory / "key.pem"
+    cert_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_file, key_file
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    """Make a certificate and its key."""
+    return lambda: write_certificate(tmp_path)

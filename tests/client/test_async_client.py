@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import oncecast
 from oncecast import (
     AsyncClient,
+    Broken,
     Gap,
+    GapError,
     LinkState,
     Moved,
     Refused,
@@ -21,6 +25,7 @@ from oncecast import (
     Unreachable,
     UsageError,
 )
+from oncecast.client import async_client
 from oncecast.client.base import StartQuery
 from oncecast.client.starts import start_of
 from oncecast.client.transports import TRANSPORTS
@@ -400,3 +405,195 @@ async def test_a_renewed_token_beside_others(peer: Peer, items: Items) -> None:
         assert [1] == await items(client.subscribe("a"), 1)
         client._credentials.expire()
         assert [1] == await items(client.subscribe("a", "b"), 1)
+
+
+@pytest.mark.parametrize("bad", [lambda: None, lambda: 5, lambda: 1 / 0])
+async def test_a_token_function_that_fails_once_hangs_nobody(
+    real: Server, items: Items, until: Until, bad: Callable[[], Any]
+) -> None:
+    """Once it returns a token, the subscription that waited and the next one are served."""
+    functions = [bad]
+    waiting: list[StateChanged] = []
+
+    def get_token() -> str:
+        return functions.pop()() if functions else "good"
+
+    async with AsyncClient(url(real), get_token=get_token, rng=lambda: 0.01) as client:
+        client.on("state", lambda change: waiting.append(change) if change.after is LinkState.WAITING else None)
+        first = client.subscribe("a", after="earliest")
+        await until(lambda: bool(waiting))
+        await client.publish("a", 1)
+        assert [1] == await items(first, 1)
+        assert [1] == await items(client.subscribe("a", last=1), 1)
+    assert waiting[0].reason.startswith("get_token ")
+
+
+async def test_the_gap_of_the_package_is_the_gap_that_comes(real: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """`isinstance(item, oncecast.Gap)` is true of a gap; and without anything asked for it is a warning."""
+    async with AsyncClient(url(real)) as client:
+        await client.publish("a", 1)
+        messages = client.subscribe("a", after="old-7")
+        assert 1 == (await anext(messages)).data
+        assert ["WARNING"] == [record.levelname for record in caplog.records]
+        assert 1 == messages.gap_count
+        assert isinstance(messages.last_gap, oncecast.Gap)
+        item = await anext(client.subscribe("a", after="old-7").events())
+        assert isinstance(item, oncecast.Gap)
+        strict = client.subscribe("a", after="old-7", on_gap="raise")
+        with pytest.raises(GapError):
+            await anext(strict)
+        client.on("gap", lambda gap: None)
+        assert 1 == (await anext(client.subscribe("a", after="old-7"))).data
+    assert 1 == len(caplog.records)
+
+
+async def test_off(real: Server) -> None:
+    """`on` returns what takes the callback off again, once."""
+    states: list[StateChanged] = []
+    async with AsyncClient(url(real)) as client:
+        off = client.on("state", states.append)
+        client.on("state", states.append)
+        off()
+        off()
+        off()
+        async with client.subscribe("a"):
+            pass
+    assert [] == states
+    with pytest.raises(UsageError, match="called and not awaited"):
+        client.on("state", asyncio.sleep)
+    with pytest.raises(UsageError, match="callback: give a function"):
+        client.on("state", None)  # type: ignore[arg-type]
+
+
+async def test_one_channel_or_several(real: Server) -> None:
+    """Names and lists of names."""
+    async with AsyncClient(f"{url(real)}/v1") as client:
+        assert url(real) == client.url
+        assert ("a", "b", "c") == client.subscribe(["a", "b"], "c").channels
+
+
+@pytest.mark.parametrize("start", [{"last": 2}, {"after": "earliest"}])
+@each_transport
+async def test_last_is_of_each_channel(real: Server, items: Items, transport: str, start: dict[str, Any]) -> None:
+    """`last=2` over two channels is two messages of each, on every transport."""
+    async with AsyncClient(url(real), transports=(transport,), timing=QUICK) as client:
+        for number in range(2 if "after" in start else 5):
+            for channel in ("a", "b"):
+                await client.publish(channel, f"{channel}{number}")
+        messages = client.subscribe("a", "b", **start)
+        found = await items(messages, 4)
+        await client.publish("a", "end")
+        assert ["end"] == await items(messages, 1)
+    wanted = ["a0", "a1", "b0", "b1"] if "after" in start else ["a3", "a4", "b3", "b4"]
+    assert wanted == sorted(found)
+
+
+async def test_closing_ends_requests_under_way(peer: Peer, until: Until) -> None:
+    """A publish that waits says that the client was closed, and nothing is left of it."""
+    asked = asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        asked.set()
+        await talk.hold()
+
+    peer.scripts = [script]
+    before = len(asyncio.all_tasks())
+    client = AsyncClient(url(peer))
+    publishing = asyncio.create_task(client.publish("a", 1))
+    await asked.wait()
+    await client.close()
+    with pytest.raises(Broken, match="the client was closed"):
+        await publishing
+    await peer.finish()
+    await until(lambda: len(asyncio.all_tasks()) == before)
+
+
+async def test_a_publish_that_is_cancelled(peer: Peer) -> None:
+    """The caller's own cancellation stays one."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.hold()
+
+    peer.scripts = [script]
+    async with AsyncClient(url(peer)) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.publish("a", 1)
+
+
+def test_the_wrong_loop() -> None:
+    """A client belongs to the loop that it was first used on; without any it says what is missing."""
+    client = AsyncClient("http://127.0.0.1:1")
+    with pytest.raises(UsageError, match="call it from a coroutine"):
+        client.subscribe("a")
+
+    async def publish() -> None:
+        with contextlib.suppress(Unreachable):
+            await client.publish("a", 1)
+
+    asyncio.run(publish())
+    with pytest.raises(UsageError, match="belongs to one event loop"):
+        asyncio.run(publish())
+
+
+async def test_many_long_names_are_not_on_one_connection(real: Server) -> None:
+    """The names of a connection fit the URL of a poll, so that a fallback ends nothing."""
+    names = [str(n).ljust(128, "x") for n in range(64)]
+    async with AsyncClient(url(real), transports=("short-poll",), timing=QUICK) as client:
+        for name in names:
+            async with asyncio.timeout(10):
+                await client.subscribe(name).__aenter__()
+        assert [46, 18] == [len(link.channels) for link in client._links]
+
+
+async def test_a_prober_that_died_is_replaced(real: Server) -> None:
+    """Whatever ended it, the next subscription starts another."""
+    async with AsyncClient(url(real)) as client:
+        async with client.subscribe("a"):
+            assert client._prober is not None
+            first = client._prober
+            first.cancel()
+            await asyncio.wait({first})
+        async with client.subscribe("b"):
+            assert client._prober is not first
+            assert not client._prober.done()
+
+
+async def test_a_probe_that_fails_is_logged(
+    real: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect in a probe does not end the probing."""
+
+    async def fail(*args: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(async_client, "best_proven", fail)
+    async with AsyncClient(url(real)) as client:
+        assert not await client._probe_once(["websocket"])
+        async with client.subscribe("a"):
+            assert not await client._probe_once(["websocket"])
+    assert ["ERROR"] == [record.levelname for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"buffer": 0},
+        {"buffer": 10**9},
+        {"buffer": True},
+        {"buffer": 1.5},
+        {"patience": -1},
+        {"patience": float("nan")},
+        {"patience": float("inf")},
+        {"patience": True},
+        {"proxy": "p:1"},
+        {"headers": {"Host": "x"}},
+        {"get_token": "t"},
+    ],
+)
+def test_absurd_options(options: dict[str, Any]) -> None:
+    """They are refused when the client is made, by name."""
+    with pytest.raises(UsageError, match=next(iter(options))):
+        AsyncClient("http://h", **options)

@@ -10,13 +10,27 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from oncecast import Broken, Client, Gap, Refused, StateChanged, UsageError
+from oncecast import (
+    Ack,
+    BlockingMessages,
+    Broken,
+    Client,
+    Gap,
+    GapError,
+    OncecastError,
+    Outgoing,
+    Refused,
+    StateChanged,
+    SubscriptionEnded,
+    UsageError,
+)
 from oncecast.client.blocking import _after_fork
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
@@ -319,3 +333,167 @@ def test_ctrl_c_in_a_call() -> None:
             process.send_signal(signal.SIGINT)
             assert "interrupted\n" == process.communicate(timeout=SECONDS)[0]
             connection.close()
+
+
+def test_a_timeout_beside_another_thread(url: str) -> None:
+    """A thread that iterates without a limit does not keep `receive(timeout)` of another from its own."""
+    with Client(url) as client, client.subscribe("a") as messages, ThreadPoolExecutor(1) as pool:
+        iterating = pool.submit(next, messages)
+        for timeout in (0.2, 0):
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                messages.receive(timeout)
+            assert timeout <= time.monotonic() - began < timeout + 2
+        client.publish("a", 1)
+        assert 1 == iterating.result(SECONDS).data
+        client.publish("a", 2)
+        assert 2 == messages.receive(SECONDS).data
+
+
+@pytest.mark.parametrize("fetch_under_way", [False, True])
+def test_receive_with_no_time_has_what_has_arrived(url: str, fetch_under_way: bool) -> None:
+    """With a timeout of 0 each message that has arrived is returned, and then a TimeoutError, not by luck."""
+    with Client(url) as client:
+        for _ in range(20):
+            messages = client.subscribe("a")
+            with messages:
+                if fetch_under_way:
+                    with pytest.raises(TimeoutError):
+                        messages.receive(0.01)
+                for number in range(3):
+                    client.publish("a", number)
+                while len(messages._inbox.items) + len(messages._messages._feed._items) < 3:
+                    time.sleep(0.001)
+                assert [0, 1, 2] == [messages.receive(0).data for _ in range(3)]
+                with pytest.raises(TimeoutError):
+                    messages.receive(0)
+
+
+def test_the_end_is_an_exception_of_its_own(url: str) -> None:
+    """`receive` inside a generator ends with a typed error, which is no StopIteration and no RuntimeError."""
+
+    def generator(messages: BlockingMessages) -> Iterator[object]:
+        while True:
+            yield messages.receive().data
+
+    with Client(url) as client:
+        messages = client.subscribe("a", after="earliest")
+        client.publish("a", 1)
+        data = generator(messages)
+        assert 1 == next(data)
+        messages.close()
+        with pytest.raises(SubscriptionEnded, match="the subscription was closed"):
+            next(data)
+        with pytest.raises(SubscriptionEnded):
+            messages.receive(0)
+        assert [] == list(messages)
+    for timeout in (None, 0, 1):
+        with pytest.raises(SubscriptionEnded):
+            messages.receive(timeout)
+    messages.close()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1"])
+def test_absurd_timeouts(url: str, timeout: Any) -> None:
+    """They are a wrong call."""
+    with Client(url) as client, pytest.raises(UsageError, match="timeout: give seconds"):
+        client.subscribe("a").receive(timeout)
+
+
+def test_closing_ends_a_thread_that_waits(url: str) -> None:
+    """A thread that iterates sees the end when the subscription, or the client, is closed by another."""
+    with ThreadPoolExecutor(2) as pool:
+        client = Client(url)
+        first, second = client.subscribe("a"), client.subscribe("a")
+        iterating = [pool.submit(list, messages) for messages in (first, second)]
+        first.close()
+        assert [] == iterating[0].result(SECONDS)
+        client.close()
+        assert [] == iterating[1].result(SECONDS)
+
+
+def test_a_gap_is_no_silence(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An iteration warns of it, raises it where that is asked for, and counts it; `receive` does the same."""
+    with Client(url) as client:
+        client.publish("a", 1)
+        messages = client.subscribe("a", after="old-1")
+        assert 1 == messages.receive(SECONDS).data
+        assert ["WARNING"] == [record.levelname for record in caplog.records]
+        assert 1 == messages.gap_count
+        assert messages.last_gap is not None
+        assert "epoch" == messages.last_gap.reason
+        strict = client.subscribe("a", after="old-1", on_gap="raise")
+        assert "raise" == strict.on_gap
+        with pytest.raises(GapError):
+            next(strict)
+        assert 1 == next(strict).data
+        off = client.on("gap", lambda gap: None)
+        assert 1 == next(client.subscribe("a", after="old-1")).data
+        off()
+        off()
+        assert ["WARNING"] == [record.levelname for record in caplog.records]
+
+
+def test_events_go_on_after_an_exception(url: str) -> None:
+    """The iterator is no generator: what interrupts a wait does not end it."""
+    with Client(url) as client:
+        events = client.subscribe("a", after="earliest").events()
+        client.close()
+        assert [[], []] == [list(events), list(events)]
+        assert iter(events) is events
+
+
+def test_many_messages_and_history(url: str) -> None:
+    """The same calls, blocking; messages of a generator are taken by the caller's thread."""
+    threads = set()
+
+    def messages() -> Iterator[Outgoing]:
+        for number in range(2000):
+            threads.add(threading.get_ident())
+            yield Outgoing("a", number)
+
+    with Client(url) as client:
+        outcomes = client.publish_many(messages())
+        assert {Ack} == {type(outcome) for outcome in outcomes}
+        found = client.history("a", limit=2000)
+    assert list(range(2000)) == [message.data for message in found.messages]
+    assert {threading.get_ident()} == threads
+
+
+def test_a_thread_that_has_failed_is_replaced(url: str) -> None:
+    """The next call starts another one; a subscription of the failed one is at its end."""
+    states: list[StateChanged] = []
+    with Client(url) as client:
+        client.on("state", states.append)
+        messages = client.subscribe("a")
+        engine = client._running()
+        engine.stop()
+        assert [] == list(messages)
+        states.clear()
+        assert client.publish("a", 1).id
+        assert 1 == client.subscribe("a", last=1).receive(SECONDS).data
+        assert [] != states
+        assert engine is not client._running()
+
+
+def test_nothing_is_left_after_the_close(url: str) -> None:
+    """Neither a thread of the client nor one of its token function."""
+    before = set(threading.enumerate())
+    with Client(url, get_token=lambda: "t") as client, client.subscribe("a"):
+        client.publish("a", 1)
+    assert before == set(threading.enumerate())
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fork_while_another_thread_holds_the_lock(url: str) -> None:
+    """A child does not wait for a lock that a thread of its parent held."""
+    with Client(url) as client, client.subscribe("a") as messages, messages._lock:
+        assert b"'SubscriptionEnded'" == _in_child(lambda: _end_of(messages))
+
+
+def _end_of(messages: BlockingMessages) -> str:
+    try:
+        messages.receive(1)
+    except OncecastError as error:
+        return type(error).__name__
+    return ""

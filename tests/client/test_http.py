@@ -3,67 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
+import contextlib
 import ssl
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from oncecast import Broken, Refused, Timing, Unreachable
 from oncecast.client import http
 from oncecast.client.dialing import Endpoint
 from oncecast.client.http import HttpConnection, Response
 from oncecast.client.url import ServerUrl
-from oncecast.errors import UsageError
 
 if TYPE_CHECKING:
-    from tests.client.conftest import Peer, Talk
+    from tests.client.conftest import Certificate, Peer, Talk
 
 QUICK = Timing(connect=5, answer=5, idle=5)
 HASTY = Timing(connect=5, answer=0.02, idle=0.02)
-
-
-@pytest.mark.parametrize(
-    "url, expected, authority",
-    [
-        ("http://127.0.0.1:8000", ServerUrl("http", "127.0.0.1", 8000, ""), "127.0.0.1:8000"),
-        ("https://a.example", ServerUrl("https", "a.example", 443, ""), "a.example"),
-        ("http://A.example:80/x/", ServerUrl("http", "a.example", 80, "/x"), "a.example"),
-        ("http://[::1]:9", ServerUrl("http", "::1", 9, ""), "[::1]:9"),
-    ],
-)
-def test_server(url: str, expected: ServerUrl, authority: str) -> None:
-    """A URL gives the address, the prefix and the Host header."""
-    server = ServerUrl.parse(url)
-    assert (expected, authority) == (server, server.authority)
-    assert expected == ServerUrl.parse(str(server))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "a",
-        "ftp://a",
-        "http://",
-        "http://a:x",
-        "http://a:99999",
-        "http://a?b",
-        "http://a#b",
-        "http://u@a",
-        "http://[",
-        "http://a/b c",
-    ],
-)
-def test_server_refuses(url: str) -> None:
-    """What is no server's URL is named, with a good one to follow."""
-    with pytest.raises(UsageError, match="write http://host:port"):
-        ServerUrl.parse(url)
 
 
 async def test_keep_alive(peer: Peer) -> None:
@@ -95,7 +52,7 @@ async def test_connection_close_is_obeyed(peer: Peer) -> None:
         await talk.answer(200, b"", Connection="close")
 
     peer.scripts = [script, script]
-    connection = HttpConnection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.endpoint, timing=QUICK)
     assert [200, 200] == [(await connection.request("GET", "/")).status for _ in range(2)]
     assert [] == peer.scripts
 
@@ -121,7 +78,7 @@ async def test_stale_connection_is_replaced(peer: Peer, late: bool) -> None:
         await talk.hold()
 
     peer.scripts = [leaves, stays]
-    connection = HttpConnection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.endpoint, timing=QUICK)
     await connection.request("GET", "/")
     if not late:
         await closed.wait()
@@ -142,7 +99,7 @@ async def test_an_unread_answer_is_abandoned(peer: Peer) -> None:
         await talk.answer(204, b"")
 
     peer.scripts = [endless, next_one]
-    connection = HttpConnection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.endpoint, timing=QUICK)
     assert 200 == (await connection.stream("GET", "/")).status
     assert 204 == (await connection.request("GET", "/")).status
     await connection.close()
@@ -165,7 +122,7 @@ async def test_a_broken_answer(peer: Peer, sent: bytes, expected: str) -> None:
         await talk.send(sent)
 
     peer.scripts = [script]
-    connection = HttpConnection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.endpoint, timing=QUICK)
     with pytest.raises(Broken) as caught:
         await connection.request("GET", "/")
     assert expected == str(caught.value)
@@ -178,7 +135,7 @@ async def test_a_silent_server(peer: Peer) -> None:
         await talk.hold()
 
     peer.scripts = [script]
-    connection = HttpConnection(peer.server, timing=HASTY)
+    connection = HttpConnection(peer.endpoint, timing=HASTY)
     with pytest.raises(Broken, match=r"the server sent nothing for 0\.02 s"):
         await connection.request("GET", "/")
 
@@ -191,7 +148,7 @@ async def test_a_reset(peer: Peer) -> None:
         talk.writer.transport.abort()
 
     peer.scripts = [script]
-    connection = HttpConnection(peer.server, timing=QUICK)
+    connection = HttpConnection(peer.endpoint, timing=QUICK)
     with pytest.raises(Broken, match=r"the connection broke: connection reset|the server closed the connection"):
         await connection.request("POST", "/", body=bytes(1 << 20))
 
@@ -206,7 +163,7 @@ async def test_a_server_that_does_not_read(peer: Peer, monkeypatch: pytest.Monke
         await release.wait()
 
     peer.scripts = [script]
-    connection = HttpConnection(peer.server, timing=HASTY)
+    connection = HttpConnection(peer.endpoint, timing=HASTY)
     with pytest.raises(Broken, match="the connection broke: it took too long"):
         await connection.request("POST", "/", body=bytes(64 << 20))
     release.set()
@@ -223,7 +180,7 @@ async def test_an_answer_too_large(peer: Peer, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(http, "ANSWER_BYTES", 10)
     peer.scripts = [script]
     with pytest.raises(Broken, match="larger than 10 bytes"):
-        await HttpConnection(peer.server, timing=QUICK).request("GET", "/")
+        await HttpConnection(peer.endpoint, timing=QUICK).request("GET", "/")
 
 
 async def test_unreachable() -> None:
@@ -266,32 +223,8 @@ async def test_read_and_write_need_a_connection() -> None:
         await connection.write(b"x")
 
 
-def certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a self-signed certificate for 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = directory / "cert.pem", directory / "key.pem"
-    cert_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_file, key_file
-
-
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_tls(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
+async def test_tls(peer: Peer, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
     """Over https a trusted certificate lets the request through; another is refused for good, by name."""
 
     async def script(talk: Talk) -> None:
@@ -299,7 +232,7 @@ async def test_tls(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         await talk.answer(200, b"safe")
         await talk.hold()
 
-    cert, key = certificate(tmp_path)
+    cert, key = certificate()
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -315,3 +248,60 @@ async def test_tls(peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
             await connection.request("GET", "/")
     await connection.close()
     server.close()
+
+
+async def test_time_in_which_the_application_holds_the_loop_is_not_the_networks(peer: Peer) -> None:
+    """An answer that arrived meanwhile is read, however late the deadline is looked at."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        asked.set()
+        await release.wait()
+        await talk.answer(200, b"late")
+        await talk.hold()
+
+    asked, release = asyncio.Event(), asyncio.Event()
+    peer.scripts = [script]
+    connection = HttpConnection(peer.endpoint, timing=Timing(connect=5, answer=0.3, idle=5))
+    request = asyncio.create_task(connection.request("GET", "/"))
+    await asked.wait()
+    release.set()
+    await asyncio.sleep(0)
+    time.sleep(0.5)  # noqa: ASYNC251 - the application's work, past the deadline
+    assert b"late" == (await request).body
+    await connection.close()
+
+
+async def test_an_answer_that_does_not_end(peer: Peer) -> None:
+    """Bytes that drip in keep an answer from being idle, not from having a deadline."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await talk.send(b"x")
+                await asyncio.sleep(0.005)
+
+    peer.scripts = [script]
+    connection = HttpConnection(peer.endpoint, timing=Timing(body=0.1))
+    with pytest.raises(Broken, match=r"the server's answer has not ended within 0\.1 s"):
+        await connection.request("GET", "/")
+
+
+async def test_a_slow_upload_is_no_failure(peer: Peer) -> None:
+    """Each piece of a body has the time of an answer: a line that moves is not given up."""
+
+    async def script(talk: Talk) -> None:
+        left = await talk.upload(pause=0.02)
+        assert 0 == left
+        await talk.answer(200, b"taken")
+        await talk.hold()
+
+    peer.scripts = [script]
+    connection = HttpConnection(peer.endpoint, timing=Timing(answer=0.5))
+    body = bytes(12 << 20)
+    began = time.monotonic()
+    assert b"taken" == (await connection.request("POST", "/", body=body)).body
+    assert time.monotonic() - began > 0.6
+    await connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from oncecast import (
     Refused,
     StateChanged,
     Timing,
+    Unavailable,
     Unreachable,
 )
 from oncecast.client.backoff import Backoff
@@ -33,9 +35,10 @@ from oncecast.client.link import LINK_MOVES, ClientLink
 from oncecast.client.url import ServerUrl
 
 if TYPE_CHECKING:
-    from tests.client.conftest import Until
+    from tests.client.conftest import Peer, Talk, Until
 
 Make = Callable[..., ClientLink]
+NOWHERE = Endpoint(ServerUrl.parse("http://127.0.0.1:1"))
 TIMING = Timing(attach=0.2, grace=0.02, proof=10.0, answer=1.0)
 
 
@@ -87,13 +90,16 @@ async def make(states: list[StateChanged]) -> AsyncIterator[Make]:
     made: list[ClientLink] = []
 
     def link(
-        *transports: Transport, moves: list[Moved] | None = None, get_token: Callable[[], str] | None = None
+        *transports: Transport,
+        moves: list[Moved] | None = None,
+        get_token: Callable[[], str] | None = None,
+        endpoint: Endpoint = NOWHERE,
     ) -> ClientLink:
         named = {"abcd"[n]: transport for n, transport in enumerate(transports)}
         moved: Callable[[Moved], None] = (moves if moves is not None else []).append
         made.append(
             ClientLink(
-                Endpoint(ServerUrl.parse("http://127.0.0.1:1")),
+                endpoint,
                 named,
                 Ladder(tuple(named), proof=TIMING.proof, on_move=moved),
                 Credentials(get_token),
@@ -307,6 +313,92 @@ async def test_a_transport_that_stays_silent(make: Make) -> None:
     second.put(got(1))
     assert [1] == await numbers(mine, 1)
     assert ["a does not work here: nothing came within 0.2 s"] == [move.reason for move in moves]
+
+
+async def test_an_answer_like_502_is_the_servers(make: Make, until: Until) -> None:
+    """While the server answers no poll either, a proxy's 502 is no reason to leave the transport."""
+    moves: list[Moved] = []
+    first, second = Live(), Live()
+    link = make(first, second, moves=moves)  # at its URL nothing listens
+    link.add(feed())
+    first.put(*[Unavailable("the server answers 502", status=502)] * 6)
+    await until(lambda: len(first.starts) == 7)
+    assert [] == moves
+
+
+async def test_an_answer_like_502_is_the_transports(make: Make, peer: Peer) -> None:
+    """Where the server answers polls all the same, the second one leads to the next transport."""
+
+    async def serves(talk: Talk) -> None:
+        assert "GET /v1/channels/c?after=latest&limit=1" == (await talk.request())[0]
+        await talk.answer(200, {"messages": [], "cursor": "e-1", "gap": None})
+
+    async def refuses(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(403, {"error": {"code": "forbidden", "message": "no"}})
+
+    async def is_no_server(talk: Talk) -> None:
+        await talk.request()
+        await talk.answer(404, b"<html>")
+
+    moves: list[Moved] = []
+    first, second = Live(), Live()
+    link = make(first, second, moves=moves, endpoint=peer.endpoint)
+    mine = feed()
+    peer.scripts = [serves, is_no_server, refuses]
+    first.put(*[Unavailable("the server answers 502", status=502)] * 3)
+    second.put(got(1))
+    link.add(mine)
+    assert [1] == await numbers(mine, 1)
+    assert ["a is cut again and again: the server answers 502"] == [move.reason for move in moves]
+    assert [] == peer.scripts
+
+
+async def test_a_feed_that_ended_is_not_asked_for(make: Make) -> None:
+    """Whether the server serves is asked for a channel that is wanted."""
+    assert not await make(Live())._serves()
+
+
+async def test_a_slow_application_is_not_the_transports_fault(make: Make, until: Until) -> None:
+    """A connection that the server cut while its buffer was full is made again over the same transport."""
+    moves: list[Moved] = []
+    first, second = Live(), Live()
+    link = make(first, second, moves=moves)
+    mine = feed(limit=1)
+    link.add(mine)
+    for number in range(1, 10, 2):
+        first.put(got(number), got(number + 1), Broken("cut"))
+        assert [number] == await numbers(mine, 1)
+        await until(lambda: mine.full)
+        assert [number + 1] == await numbers(mine, 1)
+    await until(lambda: len(first.starts) == 6)
+    assert [] == moves
+
+
+async def test_a_busy_loop_is_not_the_transports_silence(make: Make, until: Until) -> None:
+    """Time in which the application holds the event loop does not count against a transport."""
+    moves: list[Moved] = []
+    first, second = Live(), Live()
+    link = make(first, second, moves=moves)
+    mine = feed()
+    link.add(mine)
+    await until(lambda: bool(first.starts))
+    time.sleep(TIMING.attach * 3)  # noqa: ASYNC251 - the application's work
+    first.put(got(1))
+    assert [1] == await numbers(mine, 1)
+    assert [] == moves
+
+
+async def test_what_ends_after_the_close_moves_nothing(make: Make, states: list[StateChanged]) -> None:
+    """A closed link stays closed, whatever its last session does."""
+    transport = Live()
+    link = make(transport)
+    link.add(feed())
+    await asyncio.sleep(0.01)
+    transport.put(CursorMoved("e-1"))
+    await link.close()
+    link._attached()
+    assert [LinkState.CONNECTING, LinkState.CLOSED] == [change.after for change in states]
 
 
 async def test_a_defect_ends_the_subscription_and_not_the_link(make: Make, caplog: pytest.LogCaptureFixture) -> None:

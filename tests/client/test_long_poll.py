@@ -34,7 +34,7 @@ async def test_waits(
 
     monkeypatch.setattr(poll, "POLL_LIMIT", 3)
     peer.scripts = [script]
-    transport = LongPollTransport(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep)
+    transport = LongPollTransport(peer.endpoint, timing=Timing(wait=9, interval=7), sleep=sleep)
     events, end = await drain(transport, {"c": StartQuery("after", "latest")})
     assert Broken is type(end)
     assert ["after=latest", *["after=e-3&wait=9"] * 3, "after=e-3"] == asked

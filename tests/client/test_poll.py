@@ -146,7 +146,7 @@ async def test_a_server_that_stops_says_how_long_to_stay_away(
 
     peer.scripts = [script]
     events, end = await drain(
-        way(peer.server, timing=Timing(wait=9, interval=7), sleep=sleep), {"c": StartQuery("after", "e-1")}
+        way(peer.endpoint, timing=Timing(wait=9, interval=7), sleep=sleep), {"c": StartQuery("after", "e-1")}
     )
     assert Broken is type(end)
     assert ["e-2", "e-3"] * 3 == [event.message.id for event in events if isinstance(event, Received)]

@@ -32,7 +32,7 @@ async def test_pages_and_pauses(
 
     monkeypatch.setattr(poll, "POLL_LIMIT", 3)
     peer.scripts = [script]
-    transport = ShortPollTransport(peer.server, timing=Timing(interval=7), sleep=sleep)
+    transport = ShortPollTransport(peer.endpoint, timing=Timing(interval=7), sleep=sleep)
     events, end = await drain(transport, {"c": StartQuery("after", "latest")})
     assert Broken is type(end)
     assert ["e-1", "e-2", "e-3"] == [event.message.id for event in events if isinstance(event, Received)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncecast import Broken, Gap, Refused, Timing, Unavailable
-from oncecast.client import sse
+from oncecast.client import sse, timing
 from oncecast.client.base import CursorMoved, Event, Received, RetryHint, StartQuery
 from oncecast.client.failures import Unsuited
 from oncecast.client.sse import SseTransport
@@ -39,7 +39,7 @@ def play(peer: Peer, sleep: Sleep, drain: Drain) -> Play:
                 await talk.send(piece)
 
         peer.scripts = [script]
-        events, end = await drain(SseTransport(peer.server, timing=Timing(), sleep=sleep), STARTS)
+        events, end = await drain(SseTransport(peer.endpoint, timing=Timing(), sleep=sleep), STARTS)
         return events, end, asked[0]
 
     return run
@@ -119,3 +119,28 @@ async def test_another_answer(play: Play, answer: bytes, expected: type[Exceptio
     _, end, _ = await play(answer)
     assert expected is type(end)
     assert (4.0 if expected is Unavailable else None) == getattr(end, "retry_after", None)
+
+
+async def test_gaps_in_a_row_without_an_end(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server can't make the client hold gaps for ever."""
+    monkeypatch.setattr(sse, "HELD_GAPS", 3)
+    gap = {"channel": "c", "reason": "expired", "missed_from": "e-5", "missed_to": "e-6", "cursor": "e-1"}
+    _, end, _ = await play(HEAD + b"".join(b"event: gap\ndata: %b\n\n" % json.dumps(gap).encode() for _ in range(4)))
+    assert (Broken, "the server sent more gaps in a row than it has channels") == (type(end), str(end))
+
+
+@pytest.mark.parametrize("announced, expected", [(b"0.1", "0.25"), (b"never", "0.4")])
+async def test_the_silence_that_is_borne_follows_the_heartbeat(
+    peer: Peer, sleep: Sleep, drain: Drain, monkeypatch: pytest.MonkeyPatch, announced: bytes, expected: str
+) -> None:
+    """Two and a half of the server's heartbeats; of the default where it announces none."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        await talk.send(HEAD.replace(b"\r\n\r\n", b"\r\nOncecast-Heartbeat: %b\r\n\r\n" % announced))
+        await talk.hold()
+
+    monkeypatch.setattr(timing, "HEARTBEAT", 0.16)
+    peer.scripts = [script]
+    _, end = await drain(SseTransport(peer.endpoint, timing=Timing(), sleep=sleep), STARTS)
+    assert f"the server sent nothing for {expected} s" == str(end)

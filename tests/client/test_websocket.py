@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def run(peer: Peer, sleep: Sleep, drain: Drain) -> Run:
         script: Script, starts: dict[str, StartQuery] | None = None, timing: Timing | None = None
     ) -> tuple[list[Event], OncecastError]:
         peer.scripts = [script]
-        transport = WebSocketTransport(peer.server, timing=timing or Timing(), sleep=sleep)
+        transport = WebSocketTransport(peer.endpoint, timing=timing or Timing(), sleep=sleep)
         ended = await drain(transport, starts or {"c": StartQuery("after", "latest")})
         await peer.finish()
         return ended
@@ -245,7 +246,7 @@ async def test_adjusts(peer: Peer, sleep: Sleep) -> None:
         await talk.hold()
 
     peer.scripts = [script]
-    transport = WebSocketTransport(peer.server, timing=Timing(), sleep=sleep)
+    transport = WebSocketTransport(peer.endpoint, timing=Timing(), sleep=sleep)
     events = transport({"a": StartQuery("after", "latest"), "d": StartQuery("after", "e-1")})
     opening = asyncio.ensure_future(anext(events))
     await asyncio.sleep(0)  # it has begun, and is not open yet
@@ -275,3 +276,62 @@ async def test_a_stripped_upgrade(run: Run) -> None:
 
     _, end = await run(script)
     assert (Unsuited, "the server has seen no handshake: no") == (type(end), str(end))
+
+
+async def test_a_server_that_never_confirms(run: Run) -> None:
+    """Pings keep a connection from being silent, and do not stand for the answer to a subscribe frame."""
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await talk.send(talk.codec.ping())
+                await asyncio.sleep(0.01)
+
+    _, end = await run(script, timing=Timing(answer=0.1))
+    assert (Broken, "the server has gone silent") == (type(end), str(end))
+
+
+@pytest.mark.parametrize("announced, pinged", [("0.1", True), (None, False)])
+async def test_the_silence_that_is_borne_follows_the_heartbeat(run: Run, announced: str | None, pinged: bool) -> None:
+    """A server that announces short heartbeats is asked soon, any other after the default."""
+    heard: list[object] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade(heartbeat=announced)
+        await talk.frame()
+        await talk.say(type="subscribed", channel="c", cursor="e-1", ref="c")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.4):
+                heard.extend(talk.codec.receive(await talk.reader.read(100)))
+
+    await run(script)
+    assert ([PingReceived(b"")] if pinged else []) == heard
+
+
+async def test_a_channel_that_was_not_asked_for(run: Run) -> None:
+    """What a server says of another's channels moves nothing, and is not kept."""
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        await talk.say(type="subscribed", channel="other", cursor="e-1")
+        await talk.say(type="subscribed", channel="c", cursor="e-1")
+        await talk.say(type="cursor", cursor="e-2")
+
+    events, _ = await run(script)
+    assert [CursorMoved("e-1", "c"), CursorMoved("e-2", "c")] == events
+
+
+async def test_a_close_for_want_of_a_token(run: Run) -> None:
+    """A close code has the code of its error, so that another token can be tried."""
+
+    async def script(talk: Talk) -> None:
+        await talk.upgrade()
+        await talk.frame()
+        await talk.send(talk.codec.close(4401, "no"))
+        await talk.hold()
+
+    _, end = await run(script)
+    assert isinstance(end, Refused)
+    assert "unauthorized" == end.code

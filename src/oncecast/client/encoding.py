@@ -119,7 +119,7 @@ def _plain(value: Any, path: str) -> Any:
 def _base_of(value: Any, path: str) -> Any:
     """Return the builtin value that an instance of a subclass, a dataclass or a struct stands for."""
     if isinstance(value, msgspec.Struct):
-        return {name: getattr(value, name) for name in value.__struct_fields__}
+        return _fields_of(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, str):
@@ -133,6 +133,17 @@ def _base_of(value: Any, path: str) -> Any:
     if isinstance(value, list | tuple):
         return list(value)
     raise _refused(path, f"JSON has no {type(value).__name__}: make a text, a number, a list or a dict of it")
+
+
+def _fields_of(value: msgspec.Struct) -> dict[str, Any] | list[Any]:
+    """Return a struct's fields as msgspec writes them: by their encoded names, with its tag, without what is unset."""
+    config = value.__struct_config__
+    names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+    fields = {encoded: getattr(value, name) for encoded, name in names}
+    if config.array_like:
+        return [*([] if config.tag is None else [config.tag]), *fields.values()]
+    tag = {} if config.tag is None or config.tag_field is None else {config.tag_field: config.tag}
+    return tag | {name: each for name, each in fields.items() if each is not msgspec.UNSET}
 
 
 def _text(value: str, path: str) -> str:
