@@ -1,6 +1,6 @@
 """One connection for many subscriptions, for as long as there are some: it connects, falls back, and comes back.
 
-Owns one task, which runs one `Session` after another. `LINK_MOVES` is the table of its states; each move is reported to
+Owns one task, which runs one `ListenSession` after another. `LINK_MOVES` is the table of its states; each move is reported to
 `on_state`. Invariant: while there is a feed that has not ended, the task runs; where it fails or is cancelled from
 outside, its feeds end with an error, and the next feed starts another task.
 """
@@ -23,7 +23,7 @@ from .feed import Feed
 from .http import HttpConnection
 from .ladder import Ladder
 from .poll import PageReader
-from .session import Context, Feeds, Session
+from .session import Context, Feeds, ListenSession
 from .timing import Timing
 
 __all__ = ["LINK_CHANNELS", "LINK_MOVES", "ClientLink", "LinkState", "StateChanged"]
@@ -167,7 +167,7 @@ class ClientLink:
         if self.state is not LinkState.CONNECTING:
             self._move(LinkState.CONNECTING, name)
         self._name, self._attached_at = name, None
-        session = Session(
+        session = ListenSession(
             self._transports[name], self._feeds, self._context, hurried=not self._ladder.is_last, alone=self._alone
         )
         try:
@@ -234,7 +234,7 @@ class ClientLink:
         for feed in self._feeds.all:
             feed.fail(error)
 
-    async def _run_session(self, session: Session) -> None:
+    async def _run_session(self, session: ListenSession) -> None:
         """Let a session listen until it has to be restarted. Raises how it broke."""
         listener = asyncio.create_task(session.listen())
         try:

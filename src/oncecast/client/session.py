@@ -33,7 +33,7 @@ from .poll import PageReader
 from .timing import Timing
 from .values import Gap
 
-__all__ = ["Context", "Feeds", "Session"]
+__all__ = ["Context", "Feeds", "ListenSession"]
 
 logger = logging.getLogger("oncecast.client")
 
@@ -79,7 +79,7 @@ class Context:
     on_progress: Callable[[], None]
 
 
-class Session:
+class ListenSession:
     """One attempt. `hurried`: the first sign of life must come soon. `alone`: ask for each feed by itself first.
 
     `hint` is how many seconds the server wants a client to stay away for. `held_up` says whether a slow application
