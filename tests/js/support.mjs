@@ -7,7 +7,8 @@ import { Proxy } from "./proxy.mjs";
 
 /** The client: its modules, or the file that a server has made of them. */
 export const CLIENT = process.env.ONCECAST_CLIENT ?? new URL("../../src/oncecast/web/client/index.js", import.meta.url).href;
-const { connect } = await import(CLIENT);
+const { connect, Refused } = await import(CLIENT);
+export { connect, Refused };
 
 /** The origin of a server with a heartbeat of 0.4 s. */
 export const SERVER = process.env.ONCECAST_SERVER;

@@ -267,6 +267,55 @@ async def test_a_leader_that_tells_nothing(browser: Browser, own_server: ServerP
         await context.close()
 
 
+BUSY_SECONDS = 12.0  # longer than the others may be silent
+SILENT_SECONDS = (
+    6.0  # in which another tab takes over: two to ask, two to wait for an answer, and a busy machine's share
+)
+BUSY = "(ms) => setTimeout(() => { for (const end = performance.now() + ms; performance.now() < end; ); })"
+
+
+async def test_a_leader_that_is_busy(browser: Browser, own_server: ServerProcess) -> None:
+    """While the tab that listens for all computes, another one takes over in seconds; nothing is lost or repeated."""
+    context = await browser.new_context()
+    try:
+        tabs = await open_tabs(context, own_server, 4, "busy")
+        await asyncio.gather(
+            *(tab.evaluate("() => { window.states = []; cast.on('state', (m) => states.push(m)); }") for tab in tabs)
+        )
+        leader = await leading(tabs)
+        others = [tab for tab in tabs if tab is not leader]
+        await leader.evaluate(BUSY, BUSY_SECONDS * 1000)
+        began = asyncio.get_running_loop().time()
+        publish(own_server, "busy", 1, 2, 3)
+        await asyncio.gather(*(hears(tab, [1, 2, 3]) for tab in others))
+        assert asyncio.get_running_loop().time() - began < SILENT_SECONDS
+        publish(own_server, "busy", 4)
+        await asyncio.gather(*(hears(tab, [1, 2, 3, 4]) for tab in tabs))
+        assert asyncio.get_running_loop().time() - began > BUSY_SECONDS - 1
+        publish(own_server, "busy", 5)
+        await asyncio.gather(*(hears(tab, [1, 2, 3, 4, 5]) for tab in tabs))
+        await until_subscriptions(own_server, 1)
+        assert 1 == sum([await tab.evaluate("cast.connection.state === 'live'") for tab in tabs])
+        assert {"live"} == {await tab.evaluate("cast.state") for tab in tabs}
+    finally:
+        await context.close()
+
+
+async def test_a_page_that_is_busy_itself(visit: Visiting, server: ServerProcess) -> None:
+    """A page that computes for long keeps its healthy WebSocket, and its place as the one that listens for all."""
+    visited = await visit(f"{server.url}docs/errors")
+    page = visited.page
+    await page.evaluate(LISTEN, ["computing", {"timing": {"heartbeat": 1_000, "open": 500}}])
+    await page.evaluate(
+        "() => { window.states = []; cast.on('state', ({ to, reason }) => states.push([to, reason])); }"
+    )
+    await page.evaluate(BUSY, 5_000)
+    publish(server, "computing", 1)
+    await hears(page, [1])
+    assert [] == await page.evaluate("states")
+    await page.evaluate("() => cast.close()")
+
+
 async def test_a_network_that_has_changed(visit: Visiting, own_server: ServerProcess) -> None:
     """Told that it is online again, or after a sleep, a page asks at once whether its connection lives."""
     visited = await visit(f"{own_server.url}docs/errors")

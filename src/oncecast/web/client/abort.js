@@ -22,7 +22,7 @@ export function onAbort(signal, task) {
   if (!entry) {
     /** @type {Set<() => void>} */
     const tasks = new Set();
-    entry = { tasks, fire: () => [...tasks].forEach((each) => each()) };
+    entry = { tasks, fire: () => [...tasks].forEach((each) => tasks.has(each) && each()) };
     waiting.set(signal, entry);
     signal.addEventListener("abort", entry.fire, { once: true });
   }

@@ -145,7 +145,7 @@ export function createConnection(net, names, tell) {
       net.say(`messages come by ${to}: ${ladder.why}`);
       tell("transport", { from, to, reason: ladder.why });
     }
-    if (silent && ladder.silent()) return lost(link, { reason: "it falls silent again and again" });
+    if (silent && ladder.silent()) return lost(link, { reason: ladder.why, calm: true, retry: -1 });
     planProbe();
     if (replaces) link.adjust(); // the channels may have changed since it was created
   }
@@ -153,8 +153,7 @@ export function createConnection(net, names, tell) {
   /** @param {Link} link */
   function alive(link, beat = false) {
     if (link !== current) return;
-    liveness.heard(beat && openedAt > 0);
-    if (beat) ladder.proved(true);
+    if (liveness.heard(beat && openedAt > 0)) ladder.proved(true);
     if (checking || !link.beats) openTimer(); // a poll's answer has a deadline of its own
     checking = false;
   }
@@ -330,7 +329,10 @@ export function createConnection(net, names, tell) {
     if (checking || renewing) return;
     const link = /** @type {Link} */ (current);
     const { open } = net;
-    const dead = () => lost(link, silent ? { reason } : { reason: `${reason}, and nothing came`, calm: true, retry: -1 });
+    const dead = () => {
+      if (silent) ladder.silent();
+      lost(link, silent ? { reason } : { reason: `${reason}, and nothing came`, calm: true, retry: -1 });
+    };
     silence = silent;
     net.say(`${reason}: is the connection still alive?`);
     if (link.check) {

@@ -18,7 +18,7 @@ const OPEN_MAX_MS = 20_000;
  */
 export function createLadder(net, names) {
   let strikes = 0;
-  let silences = 0; // streams in a row that opened and brought no heartbeat
+  let silences = 0; // links in a row that have fallen silent
   /** The rungs that have worked. */
   const proven = new Set();
   /** The rungs that were cut early: a probe of one has to stand for a while. */
@@ -44,18 +44,18 @@ export function createLadder(net, names) {
     proven.add(rung);
   }
 
-  /** The part of the transport that is easily cut has worked. @param {boolean} [beat] it was a heartbeat */
-  function proved(beat) {
-    if (beat) silences = 0;
+  /** The part of the transport that is easily cut has worked. @param {boolean} [beats] heartbeats have come */
+  function proved(beats) {
+    if (beats) silences = 0;
     else strikes = 0;
   }
 
-  /** A stream was replaced because it had fallen silent. Returns whether this happens again and again. */
+  /** A link has fallen silent. Returns whether the next transport is used, as this happens again and again. */
   function silent() {
     silences += 1;
     if (silences < STRIKES) return false;
-    silences = 0;
-    strikes = STRIKES;
+    cut.add(ladder.rung);
+    step("it falls silent again and again");
     return true;
   }
 
@@ -75,10 +75,14 @@ export function createLadder(net, names) {
     } else {
       strikes = 0;
     }
-    if (strikes < STRIKES) return;
-    strikes = 0;
-    ladder.why = `${names[rung]} does not work: ${reason}`;
-    ladder.rung = (rung + 1) % names.length;
+    if (strikes >= STRIKES) step(reason);
+  }
+
+  /** Use the next transport. @param {string} reason */
+  function step(reason) {
+    strikes = silences = 0;
+    ladder.why = `${names[ladder.rung]} does not work: ${reason}`;
+    ladder.rung = (ladder.rung + 1) % names.length;
     // None works, perhaps because the network is slow.
     if (!ladder.rung) net.open = Math.min(net.open * 2, OPEN_MAX_MS);
   }

@@ -24,6 +24,7 @@ const SLEPT_MS = 3_000; // a tick that is later than this: the machine has slept
 export function createLiveness(net, suspect) {
   let heardAt = 0;
   let beatAt = 0; // 0: no heartbeat has come on this connection
+  let beats = 0; // on this connection
   let tickAt = 0;
   let wallAt = 0;
   /** @type {number[]} */
@@ -45,7 +46,7 @@ export function createLiveness(net, suspect) {
   function start() {
     heardAt = tickAt = now();
     wallAt = Date.now();
-    beatAt = 0;
+    beatAt = beats = 0;
     ticker ??= setInterval(tick, Math.min(TICK_MS, net.timing.heartbeat / 5));
   }
 
@@ -54,13 +55,18 @@ export function createLiveness(net, suspect) {
     ticker = null;
   }
 
-  /** @param {boolean} beat whether it was a heartbeat */
+  /**
+   * Something has come. Returns whether this connection has brought several heartbeats.
+   * @param {boolean} beat whether it was a heartbeat
+   */
   function heard(beat) {
     heardAt = now();
-    if (!beat) return;
+    if (!beat) return beats > ENOUGH;
+    beats += 1;
     if (beatAt) spacings.push(heardAt - beatAt);
     if (spacings.length > SPACINGS) spacings.shift();
     beatAt = heardAt;
+    return beats > ENOUGH;
   }
 
   /** The milliseconds between two heartbeats of the server, as far as is known. */

@@ -98,7 +98,7 @@ export function createNet(base, options) {
           response = await ask(url, { cache: "no-store", ...init, headers });
         } catch (error) {
           const { cause, message } = /** @type {any} */ (error) ?? {};
-          throw { reason: init.signal?.aborted ? "no answer came in time" : `no connection (${cause?.code ?? message})` };
+          throw { reason: init.signal?.aborted ? "no answer came in time" : `no connection (${cause?.code ?? cause?.message ?? message})` };
         }
         if (response.ok) return response;
         const failure = await refusal(response);

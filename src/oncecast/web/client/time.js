@@ -45,7 +45,7 @@ export function createDeadline() {
 
     function next() {
       const ended = now();
-      if (ended - began < 2 * slice || uncounted++ === UNCOUNTED) left -= 1;
+      if (ended - began < 2 * slice || uncounted++ >= UNCOUNTED) left -= 1;
       began = ended;
       if (left) timer(next, slice);
       else task?.();

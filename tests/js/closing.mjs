@@ -1,0 +1,20 @@
+/** A program that uses the client, closes it, and has nothing else to do: it must end at once. */
+
+import { WebSocket } from "../peers/node_modules/ws/wrapper.mjs";
+
+const [client, url, transport] = process.argv.slice(2);
+const { connect } = await import(client);
+const cast = connect(url, { WebSocket, transports: [transport], timing: { open: 30_000 } });
+const settled = [];
+const settle = (name) => () => settled.push(name);
+cast.publish("news", 1).then(settle("published"), settle("publish"));
+cast.history("news").then(settle("history"), settle("history"));
+const news = cast.subscribe(["news", "sport"], { last: 1 });
+const messages = news[Symbol.asyncIterator]();
+messages.next().then(settle("next"));
+process.on("warning", (warning) => console.log(`${warning}`));
+setTimeout(() => {
+  cast.close();
+  const closed = performance.now();
+  process.on("exit", () => console.log(JSON.stringify({ settled: settled.sort(), after: performance.now() - closed })));
+}, 300);
