@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
 import { getEventListeners } from "node:events";
 import http from "node:http";
 import { describe, test } from "node:test";
@@ -12,13 +13,15 @@ import { channel, CLIENT, connect, next, open, proxy, publish, SERVER, take, unt
 const TRANSPORTS = ["websocket", "sse", "long-poll", "short-poll"];
 const numbers = (to) => Array.from({ length: to }, (_, index) => index);
 
-/** A server that answers nothing, or that it is busy for a minute. */
-async function unable(t, answer) {
+/** A server that answers nothing, or what it is given; to a WebSocket's handshake `upgraded` says what. */
+async function unable(t, answer, upgraded) {
   const server = http.createServer((request, response) => answer?.(response));
-  server.on("upgrade", (request, socket) => answer && socket.end("HTTP/1.1 503 No\r\nRetry-After: 60\r\n\r\n"));
+  server.on("upgrade", (request, socket) => upgraded?.(request, socket));
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const sockets = new Set();
+  server.on("connection", (socket) => sockets.add(socket));
   t.after(() => {
-    server.closeAllConnections();
+    for (const socket of sockets) socket.destroy();
     server.close();
   });
   return `http://127.0.0.1:${server.address().port}`;
@@ -28,7 +31,21 @@ describe("after close() Node ends", { concurrency: 4, timeout: 30_000 }, () => {
   const servers = {
     "a server that works": async () => SERVER,
     "a server that is busy for a minute": (t) =>
-      unable(t, (response) => response.writeHead(503, { "Retry-After": 60 }).end()),
+      unable(
+        t,
+        (response) => response.writeHead(503, { "Retry-After": 60 }).end(),
+        (_, socket) => socket.end("HTTP/1.1 503 No\r\nRetry-After: 60\r\n\r\n"),
+      ),
+    "a server that takes a WebSocket and falls silent": (t) =>
+      unable(t, null, ({ headers }, socket) => {
+        // RFC 6455 §4.2.2
+        const key = `${headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
+        const accept = createHash("sha1").update(key).digest("base64");
+        socket.write(
+          "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+            `Sec-WebSocket-Protocol: oncecast.v1\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
+        );
+      }),
     "a server that never answers": (t) => unable(t),
   };
   for (const [what, start] of Object.entries(servers)) {
@@ -36,10 +53,11 @@ describe("after close() Node ends", { concurrency: 4, timeout: 30_000 }, () => {
       test(`${what}, ${transport}`, async (t) => {
         const program = new URL("closing.mjs", import.meta.url).pathname;
         const url = await start(t);
-        const { stdout } = await promisify(execFile)(process.execPath, [program, CLIENT, url, transport]);
+        const works = what === "a server that works";
+        const args = [program, CLIENT, url, transport, works ? "works" : ""];
+        const { stdout } = await promisify(execFile)(process.execPath, args);
         const { settled, after } = JSON.parse(stdout);
-        const published = start === servers["a server that works"] ? "published" : "publish";
-        assert.deepEqual(settled, ["history", "next", published]);
+        assert.deepEqual(settled, ["history", "next", works ? "published" : "publish"]);
         assert.ok(after < 1_500, `it took ${after} ms`);
       });
     }
