@@ -69,6 +69,23 @@ describe("the heartbeat's interval", () => {
     assert.deepEqual(suspected, []);
   });
 
+  test("heartbeats that were read together make no interval", (t) => {
+    const clock = clocks(t);
+    const { heard, interval, suspected } = liveness(t);
+    for (let beat = 0; beat < 5; beat += 1) {
+      clock.advance(5_000);
+      heard(true);
+    }
+    clock.busy(60_000);
+    clock.advance(1);
+    for (let beat = 0; beat < 12; beat += 1) heard(true);
+    assert.ok(interval() >= 5_000, `${interval()}`);
+    clock.advance(5_000);
+    heard(true);
+    clock.advance(5_000);
+    assert.deepEqual(suspected.slice(1), []);
+  });
+
   test("a slower heartbeat than the default is learnt at once", (t) => {
     const clock = clocks(t);
     const { heard, interval } = liveness(t);
@@ -81,7 +98,7 @@ describe("the heartbeat's interval", () => {
   test("what the server has announced is believed", (t) => {
     const clock = clocks(t);
     const { heard, suspected, net } = liveness(t);
-    net.heartbeat = 60_000;
+    [net.heartbeat, net.announced] = [60_000, true];
     clock.advance(140_000);
     assert.deepEqual(suspected, []);
     heard(false);

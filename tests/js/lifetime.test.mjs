@@ -58,7 +58,7 @@ describe("after close() Node ends", { concurrency: 4, timeout: 30_000 }, () => {
         const { stdout } = await promisify(execFile)(process.execPath, args);
         const { settled, after } = JSON.parse(stdout);
         assert.deepEqual(settled, ["history", "next", works ? "published" : "publish"]);
-        assert.ok(after < 1_500, `it took ${after} ms`);
+        assert.ok(after < 6_000, `it took ${after} ms`); // of 30 or 60 s; alone, 1 s at most
       });
     }
   }
@@ -247,7 +247,9 @@ test("a value that an option cannot have is refused by its name", async (t) => {
     [() => cast.publishMany([{ chanel: "news" }]), TypeError, /chanel/],
     [() => cast.publishMany(5), TypeError, /iterable|not a function/],
     [() => cast.history("news", { limit: 0 }), RangeError, /^limit/],
-    [() => cast.history(["news"]), TypeError, /channel name/],
+    [() => cast.history(["no spaces"]), TypeError, /channel name/],
+    [() => cast.history(new Set(["news"])), TypeError, /^channels/],
+    [() => cast.history([]), TypeError, /^channels/],
   ];
   for (const [call, kind, named] of cases) {
     await assert.rejects(async () => call(), (error) => error instanceof kind && named.test(error.message), `${call}`);

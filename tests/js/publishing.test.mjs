@@ -210,7 +210,25 @@ describe("history", { timeout: 20_000 }, () => {
     const { messages, gaps, cursor } = await cast.history(name, { after: ids[1], limit: 2 });
     assert.deepEqual([messages.map(({ id }) => id), gaps, cursor], [[ids[2], ids[3]], [], ids[3]]);
     assert.deepEqual(data(await cast.history(channel())), []);
+    const other = channel();
+    await publish(other, "a", "b");
+    assert.deepEqual(data(await cast.history([other, name], { after: ids[2_498] })), [2_499, "a", "b"]);
     assert.equal((await cast.history(name, { after: "other-7", limit: 1 })).gaps[0].reason, "epoch");
+  });
+
+  test("the last messages of each of several channels, however much there is", async (t) => {
+    const cast = open(t, SERVER);
+    const [a, b] = [channel("a"), channel("b")];
+    await publish(a, ...numbers(1_500));
+    await publish(b, ...numbers(1_500));
+    await publish(a, "end");
+    const all = await cast.history([a, b], { last: 1_200 });
+    const of = (name) => all.messages.filter((message) => message.channel === name).map(({ data }) => data);
+    assert.deepEqual(of(a), [...numbers(1_500).slice(301), "end"]);
+    assert.deepEqual(of(b), numbers(1_500).slice(300));
+    const some = await cast.history([a, b], { last: 1_200, limit: 5 });
+    assert.deepEqual(some.messages, all.messages.slice(0, 5));
+    assert.equal(some.cursor, all.messages[4].id);
   });
 
   test("it repeats what fails, and rejects what is refused", async (t) => {

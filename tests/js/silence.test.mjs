@@ -38,7 +38,7 @@ for (const transport of STREAMS) {
       await next(news, "subscribed");
       await passes(500);
       const states = [];
-      cast.on("state", ({ to }) => states.push(to));
+      cast.on("state", (change) => states.push(change));
       await publish(news.channel, 1);
       busy(4_000);
       assert.equal((await take(news, 1))[0].data, 1);

@@ -6,7 +6,7 @@
 import { createConnection } from "./connection.js";
 import { createEmitter } from "./emitter.js";
 import { Refused } from "./errors.js";
-import { readHistory } from "./history.js";
+import { HISTORY_MAX, readHistory } from "./history.js";
 import { LINKS } from "./links.js";
 import { createNet } from "./net.js";
 import { numberOf, optionsOf, signalOf, timeoutOf } from "./options.js";
@@ -24,7 +24,6 @@ export { Refused };
 const BUFFER = 1_024;
 const BUFFER_MAX = 100_000;
 const HISTORY = 1_000;
-const HISTORY_MAX = 100_000;
 const OPTIONS = "getToken transports shareTabs debug WebSocket fetch buffer timing";
 
 /** @type {typeof import("./types.js").connect} */
@@ -61,8 +60,7 @@ export const connect = (base, given) => {
   /** @param {string | readonly string[]} given @param {SubscribeOptions} [options] */
   function subscribe(given, options) {
     const { signal, ...where } = optionsOf("subscribe", options, "after last since signal");
-    const channels = [...new Set(typeof given === "string" ? [given] : given)].map(checkChannel);
-    if (!channels.length) throw new TypeError("subscribe needs a channel");
+    const channels = channelsOf(given);
     const start = startOf(where, "latest");
     checkOpen();
     const entry = createSubscription(net, channels, start, buffer, signalOf(signal), (changed) => {
@@ -104,18 +102,19 @@ export const connect = (base, given) => {
     return publisher.post(drafts, signalOf(signal), timeoutOf(timeout));
   }
 
-  /** @param {string} channel @param {HistoryOptions} [given] */
-  async function history(channel, given) {
+  /** @param {string | readonly string[]} names @param {HistoryOptions} [given] */
+  async function history(names, given) {
     const { limit, signal, timeout = net.timing.publish, ...where } = optionsOf(
       "history",
       given,
       "after last since limit signal timeout",
     );
+    const channels = channelsOf(names);
     const start = startOf(where, "earliest");
-    const most = numberOf("limit", limit ?? (where.last || HISTORY), 1, HISTORY_MAX, true);
+    const most = numberOf("limit", limit ?? (channels.length * (where.last ?? 0) || HISTORY), 1, HISTORY_MAX, true);
     checkOpen();
     const signals = [signalOf(signal), end.signal];
-    return readHistory(net, checkChannel(channel), start, most, { signals, timeout: timeoutOf(timeout) });
+    return readHistory(net, channels, start, most, { signals, timeout: timeoutOf(timeout) });
   }
 
   function close() {
@@ -186,6 +185,14 @@ export const connect = (base, given) => {
     }
   }
 };
+
+/** @param {string | readonly string[]} given @returns {string[]} each once */
+function channelsOf(given) {
+  if (typeof given !== "string" && !Array.isArray(given)) throw new TypeError("channels must be a name or an array of names");
+  const channels = [...new Set(typeof given === "string" ? [given] : given)].map(checkChannel);
+  if (!channels.length) throw new TypeError("channels must not be empty");
+  return channels;
+}
 
 /** @param {unknown} given @param {any} socket the WebSocket class, if there is one @returns {TransportName[]} */
 function transportsOf(given = Object.keys(LINKS), socket) {

@@ -116,8 +116,10 @@ export interface Net {
   wait: number;
   /** Within which an answer must begin on this network. */
   open: number;
-  /** Between two heartbeats, as far as the server has said. */
+  /** Between two heartbeats, as announced or as assumed. */
   heartbeat: number;
+  /** Whether the server has announced it. */
+  announced: boolean;
   /** The characters that a URL may have on this network. */
   urlMax: number;
   say(text: string): void;

@@ -1,10 +1,11 @@
 /**
  * Whether a connection lives: how long the server's heartbeat is, and whether the silence has become too long.
  *
- * The interval is the largest of the last spacings between heartbeats. When a heartbeat is read late, because the
- * application was busy, one spacing is too short and another one too long; so a single spacing proves nothing, and a
- * value below the default is believed only after several. A tick that comes late says that the thread was busy or
- * suspended: the connection is asked then, and not cut.
+ * The interval is what the server has announced, or else the largest of the last spacings between heartbeats. When a
+ * heartbeat is read late, because the application was busy, one spacing is too long and the next one too short; so a
+ * single spacing proves nothing, and a value below the default is believed only after several. Heartbeats that are read
+ * together, without a tick between them, tell nothing. A tick that comes late says that the thread was busy or suspended:
+ * the connection is asked then, and not cut.
  */
 
 import { now } from "./time.js";
@@ -25,6 +26,7 @@ export function createLiveness(net, suspect) {
   let heardAt = 0;
   let beatAt = 0; // 0: no heartbeat has come on this connection
   let beats = 0; // on this connection
+  let ticked = false; // since the last heartbeat
   let tickAt = 0;
   let wallAt = 0;
   /** @type {number[]} */
@@ -63,16 +65,17 @@ export function createLiveness(net, suspect) {
     heardAt = now();
     if (!beat) return beats > ENOUGH;
     beats += 1;
-    if (beatAt) spacings.push(heardAt - beatAt);
+    if (beatAt && ticked) spacings.push(heardAt - beatAt);
     if (spacings.length > SPACINGS) spacings.shift();
     beatAt = heardAt;
+    ticked = false;
     return beats > ENOUGH;
   }
 
   /** The milliseconds between two heartbeats of the server, as far as is known. */
   function interval() {
     const longest = Math.max(0, ...spacings);
-    return spacings.length < ENOUGH ? Math.max(net.heartbeat, longest) : longest;
+    return net.announced || spacings.length < ENOUGH ? Math.max(net.heartbeat, longest) : longest;
   }
 
   function tick() {
@@ -81,6 +84,7 @@ export function createLiveness(net, suspect) {
     // On some systems the monotonic clock stands still while the machine sleeps.
     const slept = wall - wallAt - (time - tickAt) > SLEPT_MS;
     [tickAt, wallAt] = [time, wall];
+    ticked = true;
     const silent = time - heardAt;
     if (slept || (late && silent > interval())) return suspect("the clock has jumped", false);
     if (late || silent < SILENT_BEATS * interval()) return;

@@ -57,6 +57,7 @@ export function createNet(base, options) {
     wait: timing.wait,
     open: timing.open,
     heartbeat: timing.heartbeat,
+    announced: false,
     urlMax: Infinity,
 
     say(text) {

@@ -190,7 +190,8 @@ export function openStream(host) {
       const response = await net.ask(url, { headers: { Accept: "text/event-stream" }, signal });
       const type = response.headers.get("Content-Type") ?? "";
       if (!type.startsWith("text/event-stream")) throw { reason: `the answer is ${type}, no stream` };
-      net.heartbeat = pauseOf(Number(response.headers.get("Oncecast-Heartbeat")) * 1000) || net.heartbeat;
+      const heartbeat = pauseOf(Number(response.headers.get("Oncecast-Heartbeat")) * 1000);
+      if (heartbeat) [net.heartbeat, net.announced] = [heartbeat, true];
       let first = true; // the opening, which has an id without data, as a heartbeat has
       const read = readEvents(
         (id, data) => {

@@ -24,7 +24,7 @@ export interface SubscribeOptions extends Start {
 }
 
 export interface HistoryOptions extends Start {
-  /** The largest number of messages; default: `last`, or 1,000. */
+  /** The largest number of messages; default: `last` for each channel, or 1,000. */
   limit?: number;
   /** Ends the call; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
@@ -187,8 +187,8 @@ export interface Cast {
   publish(channel: string, data: unknown, options?: PublishOptions): Promise<Receipt>;
   /** Publish several messages. Rejects with a `PublishError` if any is not acknowledged; the others are appended. */
   publishMany(messages: Iterable<Draft>, options?: SendOptions): Promise<Receipt[]>;
-  /** What a channel has. Without a start: from the oldest message that is kept. */
-  history<T = any>(channel: string, options?: HistoryOptions): Promise<History<T>>;
+  /** What channels have, in the order of the log. Without a start: from the oldest message that is kept. */
+  history<T = any>(channels: string | readonly string[], options?: HistoryOptions): Promise<History<T>>;
   on(name: "state", listener: (change: StateChange) => void): () => void;
   on(name: "transport", listener: (change: TransportChange) => void): () => void;
   on(name: "publishing", listener: (failure: Publishing) => void): () => void;
