@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .client.async_client import AsyncClient
-    from .client.blocking import BlockingMessages, Client
+    from .client.blocking import Client
+    from .client.blocking_messages import BlockingMessages
     from .client.failures import (
         Broken,
         ClientFailed,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "client.async_client": ("AsyncClient",),
-    "client.blocking": ("BlockingMessages", "Client"),
+    "client.blocking": ("Client",),
+    "client.blocking_messages": ("BlockingMessages",),
     "client.failures": (
         "Broken",
         "ClientFailed",

@@ -284,7 +284,7 @@ async def real() -> AsyncIterator[Node]:
 
 
 async def items(messages: Messages, count: int) -> list[Any]:
-    """Take out the data of so many messages."""
+    """Take out the data of `count` messages."""
     async with asyncio.timeout(10):
         return [(await anext(messages)).data for _ in range(count)]
 

@@ -25,7 +25,6 @@ from oncecast import (
     Unreachable,
     UsageError,
 )
-from oncecast.client import async_client
 from oncecast.client.base import StartQuery
 from oncecast.client.starts import start_of
 from oncecast.client.transports import TRANSPORTS
@@ -133,7 +132,7 @@ async def _take(events: Any, count: int) -> Any:
 
 
 @each_transport
-async def test_a_slow_subscription_stops_nobody(real: Server, items: Items, until: Until, transport: str) -> None:
+async def test_a_slow_subscription_stops_no_other(real: Server, items: Items, until: Until, transport: str) -> None:
     """Past its buffer it leaves the connection, the others go on, and it misses nothing once it reads again."""
     async with (
         AsyncClient(url(real), transports=(transport,), timing=QUICK, buffer=4) as client,
@@ -150,7 +149,7 @@ async def test_a_slow_subscription_stops_nobody(real: Server, items: Items, unti
 
 
 async def test_a_slow_subscription_alone_holds_the_server(real: Server, items: Items) -> None:
-    """With nobody behind it, it is simply not read for."""
+    """With no other subscription behind it, nothing is read until there is room."""
     async with (
         AsyncClient(url(real), timing=QUICK, buffer=2) as client,
         client.subscribe("slow") as slow,
@@ -163,7 +162,7 @@ async def test_a_slow_subscription_alone_holds_the_server(real: Server, items: I
 
 
 async def test_no_server(real: Server) -> None:
-    """A publish to where nobody is raises at once; a subscription waits and says so."""
+    """A publish to where nothing listens raises at once; a subscription waits and says so."""
     await real.stop(0.1)
     async with AsyncClient(url(real)) as client:
         with pytest.raises(Unreachable):
@@ -194,7 +193,7 @@ async def test_a_server_that_comes_back(items: Items) -> None:
 
 
 class Gate:
-    """A peer's script that wants a token, and is a proxy to nobody: it answers 401, or holds."""
+    """A peer's script that wants a token: it answers 401 without it."""
 
     def __init__(self, good: str) -> None:
         self.good = good
@@ -366,7 +365,7 @@ async def test_what_is_not_json() -> None:
 async def test_debug_says_what_happens(
     real: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In debug mode the log tells each step in plain words, on a handler of its own where nobody has made one."""
+    """In debug mode the log tells each step in plain words, on a handler of its own where logging is not set up."""
     logger = logging.getLogger("oncecast.client")
     monkeypatch.setattr(logger, "level", logger.level)
     monkeypatch.setattr(logger, "handlers", [])
@@ -408,7 +407,7 @@ async def test_a_renewed_token_beside_others(peer: Peer, items: Items) -> None:
 
 
 @pytest.mark.parametrize("bad", [lambda: None, lambda: 5, lambda: 1 / 0])
-async def test_a_token_function_that_fails_once_hangs_nobody(
+async def test_a_token_function_that_fails_once_hangs_nothing(
     real: Server, items: Items, until: Until, bad: Callable[[], Any]
 ) -> None:
     """Once it returns a token, the subscription that waited and the next one are served."""
@@ -451,11 +450,9 @@ async def test_off(real: Server) -> None:
     """`on` returns what takes the callback off again, once."""
     states: list[StateChanged] = []
     async with AsyncClient(url(real)) as client:
-        off = client.on("state", states.append)
-        client.on("state", states.append)
-        off()
-        off()
-        off()
+        offs = [client.on("state", states.append) for _ in range(2)]
+        for off in offs:
+            off()
         async with client.subscribe("a"):
             pass
     assert [] == states
@@ -546,35 +543,6 @@ async def test_many_long_names_are_not_on_one_connection(real: Server) -> None:
             async with asyncio.timeout(10):
                 await client.subscribe(name).__aenter__()
         assert [46, 18] == [len(link.channels) for link in client._links]
-
-
-async def test_a_prober_that_died_is_replaced(real: Server) -> None:
-    """Whatever ended it, the next subscription starts another."""
-    async with AsyncClient(url(real)) as client:
-        async with client.subscribe("a"):
-            assert client._prober is not None
-            first = client._prober
-            first.cancel()
-            await asyncio.wait({first})
-        async with client.subscribe("b"):
-            assert client._prober is not first
-            assert not client._prober.done()
-
-
-async def test_a_probe_that_fails_is_logged(
-    real: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A defect in a probe does not end the probing."""
-
-    async def fail(*args: object) -> str:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(async_client, "best_proven", fail)
-    async with AsyncClient(url(real)) as client:
-        assert not await client._probe_once(["websocket"])
-        async with client.subscribe("a"):
-            assert not await client._probe_once(["websocket"])
-    assert ["ERROR"] == [record.levelname for record in caplog.records]
 
 
 @pytest.mark.parametrize(

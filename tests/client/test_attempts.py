@@ -28,7 +28,6 @@ class Rig:
         self.patience = patience
         self.attempts = Attempts(
             backoff=Backoff(rng=lambda: 0.0, sleep=self._sleep),
-            patience=patience,
             credentials=self.credentials,
             serves=self._look,
             clock=lambda: float(next(ticks)),

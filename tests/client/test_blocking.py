@@ -101,7 +101,7 @@ def test_cursors_stand_before_what_waits(url: str) -> None:
 
 
 def test_a_subscription_keeps_its_client(url: str) -> None:
-    """It goes on where nobody holds the client any more; when it is gone too, so is the thread."""
+    """It goes on where nothing else refers to the client; when it is gone too, so is the thread."""
     with Client(url) as client:
         client.publish("a", 1)
     messages = Client(url).subscribe("a", after="earliest")

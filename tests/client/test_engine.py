@@ -95,7 +95,7 @@ def test_a_thread_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ends_while_a_call_waits(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever waits is told, and does not wait for ever."""
+    """A call that waits raises, and does not wait for ever."""
 
     async def wait() -> None:
         await asyncio.Event().wait()

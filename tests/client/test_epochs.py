@@ -1,4 +1,4 @@
-"""An epoch may end without a gap, as when a durable log is opened anew: from `E1-50` ids go on to `E2-51`."""
+"""An epoch may end without a gap, as when a durable log is reopened: from `E1-50` ids go on to `E2-51`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDS = ("E1-50", "E2-51", "E2-52", "E3-53")
 
 @dataclass
 class Reopened:
-    """What `log` becomes: one that was opened anew between its messages, in which older cursors are still good."""
+    """What `log` becomes: one that was reopened between its messages, in which older cursors are still good."""
 
     log: Log
     asked: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Reopened:
         return [message for message in self.log.messages if seq(str(message["id"])) > seq(start)]
 
     async def play(self, transport: str, talk: Talk, count: int) -> None:
-        """Answer with what is there when so many messages are."""
+        """Answer with the first `count` messages."""
         self.log.messages = self.messages[:count]
         await self.log.play(transport, talk, None)
 

@@ -49,7 +49,7 @@ async def test_full_and_drained() -> None:
 
 
 async def test_the_end() -> None:
-    """What is in it is handed out, then the error, or nothing; whoever waits is let go."""
+    """What is in it is handed out, then the error, or nothing; a wait ends."""
     mine, other = (Feed(("c",), StartQuery("after", "e-0"), limit=4) for _ in range(2))
     mine.take(got(1))
     mine.fail(Refused("no"))

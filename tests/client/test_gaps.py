@@ -36,7 +36,7 @@ def test_each_gap_is_counted_and_told() -> None:
         (OPEN, "channel c has a gap (epoch): messages the beginning to an unknown end were missed"),
     ],
 )
-def test_a_gap_that_nobody_asked_for_is_a_warning(caplog: pytest.LogCaptureFixture, gap: Gap, words: str) -> None:
+def test_a_gap_that_is_not_handled_is_a_warning(caplog: pytest.LogCaptureFixture, gap: Gap, words: str) -> None:
     """It names the channel, the range and the reason, and says what to do; once for each gap."""
     watch([]).skipped(gap)
     (record,) = caplog.records
@@ -45,7 +45,7 @@ def test_a_gap_that_nobody_asked_for_is_a_warning(caplog: pytest.LogCaptureFixtu
     assert "handle gaps by on_gap or events()" in record.getMessage()
 
 
-def test_a_gap_that_somebody_takes_is_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gap_that_is_handled_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """With `on_gap`, or a listener of the client, the application knows."""
     mine = watch([])
     mine.on_gap = lambda gap: None

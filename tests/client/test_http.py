@@ -184,7 +184,7 @@ async def test_an_answer_too_large(peer: Peer, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_unreachable() -> None:
-    """A port where nobody listens is told from a connection that breaks."""
+    """A port without a listener is told apart from a connection that breaks."""
     listener = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     listener.close()

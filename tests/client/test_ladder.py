@@ -29,7 +29,7 @@ def test_what_does_not_work_here() -> None:
 
 
 def test_what_is_cut_again_and_again() -> None:
-    """Breaks before anything came, or soon after, lead down once they repeat; a long life between them is a pardon."""
+    """Breaks before anything came, or soon after, lead down once they repeat; a long life resets the count."""
     moves: list[Moved] = []
     ladder = make(moves)
     for _ in range(CUTS - 1):
@@ -61,7 +61,7 @@ def test_up() -> None:
 
 
 def test_memory() -> None:
-    """It holds for a while, and for so many servers."""
+    """It holds for a while, and for a bounded number of servers."""
     now = 0.0
     memory = TransportMemory(lambda: now, seconds=5.0)
     assert memory.get("s") is None

@@ -122,7 +122,7 @@ def feed(*channels: str, limit: int = 10, start: str = "e-0") -> Feed:
 
 
 async def numbers(of: Feed, count: int) -> list[object]:
-    """Take so many items out; gaps as their reasons."""
+    """Take `count` items out; gaps as their reasons."""
     found: list[object] = []
     async with asyncio.timeout(5):
         while len(found) < count:
@@ -154,7 +154,7 @@ async def test_what_is_in_flight_when_a_feed_is_parked(make: Make, until: Until)
 
 
 async def test_an_alone_feed_is_waited_for(make: Make) -> None:
-    """With nobody behind it, a full feed keeps its connection; it ends all the same when it is closed."""
+    """With no other feed behind it, a full feed keeps its connection; it ends all the same when it is closed."""
     transport = Adjusting()
     link = make(transport)
     slow = feed(limit=1)
@@ -237,7 +237,7 @@ async def test_a_channel_is_refused(make: Make) -> None:
 
 @pytest.mark.parametrize("by_channel", [True, False])
 async def test_a_token_is_renewed_for_a_channel(make: Make, until: Until, by_channel: bool) -> None:
-    """A 401 in a frame, or of the whole connection, begins anew with another token, once."""
+    """A 401 in a frame, or of the whole connection, begins again with another token, once."""
     transport = Adjusting()
     link = make(transport, get_token=lambda: "t")
     mine = feed()
@@ -276,7 +276,7 @@ async def test_a_server_that_is_away_is_no_reason_to_fall_back(make: Make, until
 
 
 async def test_a_server_that_is_away_is_looked_for_often(make: Make, until: Until, states: list[StateChanged]) -> None:
-    """However long nobody listens there, the next look is seconds away; a server that lets nobody in gets more time."""
+    """However long nothing listens there, the next attempt is seconds away; a server that refuses gets more time."""
     transport = Live()
     link = make(transport)
     link.add(feed())

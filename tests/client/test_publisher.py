@@ -232,7 +232,7 @@ def acks(count: int, first: int = 1) -> bytes:
 
 
 async def test_many(real: Node) -> None:
-    """Ten thousand messages are published in order, each with an outcome; what is wrong harms nobody else."""
+    """Ten thousand messages are published in order, each with an outcome; what is wrong leaves the others alone."""
     messages = [Outgoing("c", n) for n in range(5000)]
     wrong = [Outgoing("a b", 1), Outgoing("c", float("nan")), Outgoing("c", 1, "gap"), Outgoing("c", 1, None, "")]
     async with AsyncClient(f"http://127.0.0.1:{real.port}") as client:

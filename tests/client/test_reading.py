@@ -67,7 +67,7 @@ def test_parse_message_past_all_depth() -> None:
 
 
 def test_parse_gap() -> None:
-    """A gap keeps its reason as a string, so that a new one breaks nobody."""
+    """A gap keeps its reason as a string, so that a new one breaks no client."""
     text = '{"channel": "c", "reason": "new", "missed_from": "e-1", "missed_to": null, "cursor": "e-4"}'
     assert Gap(channel="c", reason="new", missed_from="e-1", cursor="e-4") == parse_gap(text)
     with pytest.raises(Broken):

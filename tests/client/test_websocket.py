@@ -77,18 +77,18 @@ async def test_frames(run: Run) -> None:
 
 
 async def test_drain(run: Run) -> None:
-    """A drain is obeyed: the client says goodbye, and is told when to come back."""
-    goodbye = []
+    """A drain is obeyed: the client closes, and knows when to come back."""
+    parting = []
 
     async def script(talk: Talk) -> None:
         await talk.upgrade()
         await talk.frame()
         await talk.say(type="drain", retry_after_ms=1500)
-        goodbye.extend(talk.codec.receive(await talk.reader.read(100)))
+        parting.extend(talk.codec.receive(await talk.reader.read(100)))
 
     events, end = await run(script)
     assert ([RetryHint(1.5)], Drained) == (events, type(end))
-    assert [CloseReceived(1000, "")] == goodbye
+    assert [CloseReceived(1000, "")] == parting
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ async def test_adjusts(peer: Peer, sleep: Sleep) -> None:
     await transport.adjust({"c": StartQuery("after", "e-1")}, ["c"])
     seen += [await anext(events) for _ in range(3)]
     await events.aclose()
-    await transport.adjust({}, ["c"])  # nobody listens: it has nothing to tell
+    await transport.adjust({}, ["c"])  # nothing is listened to: it has nothing to send
     await peer.finish()
     assert ["subscribe d", "subscribe c", "unsubscribe c", "subscribe c"] == [
         f"{frame['type']} {frame['channel']}" for frame in frames

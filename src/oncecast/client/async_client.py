@@ -1,7 +1,7 @@
 """`AsyncClient`: subscribe and publish, and never lose your place.
 
-Owns its links (connections), its publishers, the requests that are under way, and the task that probes for better
-transports. Invariant: after `close` none of them is left, and no call waits for one.
+Owns its links (connections), its publishers, the requests under way, and the prober. Invariant: after `close` none of
+them is left, and no call waits for one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import UsageError
 from .attempts import Attempts
 from .backoff import Backoff
 from .base import StartQuery, Transport
-from .callbacks import call_back, check_callback
 from .credentials import Credentials, GetToken
 from .dialing import Endpoint, checked_headers
 from .encoding import content_of
@@ -32,15 +31,16 @@ from .http import HttpConnection
 from .ladder import Ladder, Moved, TransportMemory
 from .link import LINK_CHANNELS, ClientLink, LinkState, StateChanged
 from .messages import Messages
-from .probe import best_proven
+from .notices import NoticeKind, Notices
+from .prober import Prober
 from .publisher import Outcome, Publisher
 from .starts import channels_of, start_of
 from .timing import Timing
 from .transports import TRANSPORTS
 from .url import ProxyUrl, ServerUrl
-from .values import Ack, Gap, History, Outgoing
+from .values import Ack, History, Outgoing
 
-__all__ = ["AsyncClient", "Notice", "NoticeKind"]
+__all__ = ["AsyncClient"]
 
 logger = logging.getLogger("oncecast.client")
 
@@ -50,12 +50,7 @@ BUFFER = 1024  # messages that wait for the application, per subscription
 BUFFER_MOST = 1_000_000  # more is a mistake: each message takes memory
 PATIENCE = 60.0  # seconds that a publish is retried for: longer than a restart takes
 PUBLISHERS = 8  # connections that publish at once; further publishes wait for one
-PROBE_FIRST = 1 / 8  # of the longest pause between probes of a better transport; then twice as long each time
 LINK_NAME_CHARS = 6000  # of the channels on one connection: a poll has all their names in a URL of at most 8,192
-
-Notice = Moved | StateChanged | Gap
-NoticeKind = Literal["transport", "state", "gap"]
-KINDS: dict[str, type] = {"transport": Moved, "state": StateChanged, "gap": Gap}
 
 
 class AsyncClient:
@@ -106,13 +101,11 @@ class AsyncClient:
         self._timing = timing
         self._rng = rng
         self._sleep = sleep
-        self._listeners: dict[type, list[Callable[[Any], object]]] = {}
+        self.notices = Notices()
         self._links: list[ClientLink] = []
         self._publishers = asyncio.Semaphore(PUBLISHERS)
         self._idle: list[Publisher] = []
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._stepped = asyncio.Event()
-        self._prober: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._ladder = Ladder(
@@ -121,6 +114,7 @@ class AsyncClient:
             on_move=self._moved,
             start=None if memory is None else memory.get(str(self._endpoint.url)),
         )
+        self._prober = Prober(self._ladder, timing, make=self._transport, channel=self._a_channel)
         if debug:
             _enable_debug_log()
 
@@ -139,21 +133,7 @@ class AsyncClient:
 
         Returns a function that takes the callback off again. Raises `UsageError` for a kind or a callback that is none.
         """
-        if kind not in KINDS:
-            raise UsageError(f"{kind!r} is no kind of notice: use {', '.join(KINDS)}")
-        check_callback("callback", callback)
-        self._listeners.setdefault(KINDS[kind], []).append(callback)
-        return lambda: self.off(kind, callback)
-
-    def off(self, kind: NoticeKind, callback: Callable[[Any], object]) -> None:
-        """Take a callback off again, once; one that is not there is no error."""
-        listeners = self._listeners.get(KINDS[kind], [])
-        if callback in listeners:
-            listeners.remove(callback)
-
-    def has_listener(self, kind: NoticeKind) -> bool:
-        """Whether a callback is there for this kind of notice."""
-        return bool(self._listeners.get(KINDS[kind]))
+        return self.notices.on(kind, callback)
 
     def subscribe(
         self,
@@ -170,12 +150,12 @@ class AsyncClient:
         Raises `Refused` for a name that is no channel's, `UsageError`.
         """
         names, start = channels_of(channels), start_of(after, last, since)
-        gaps = GapWatch(self._tell, lambda: self.has_listener("gap"), on_gap)
+        gaps = GapWatch(self.notices.send, lambda: self.notices.wanted("gap"), on_gap)
         self._check_open()
         feed = Feed(names, start, limit=self._buffer)
         self._link_for(feed).add(feed)
-        if len(self._names) > 1 and (self._prober is None or self._prober.done()):
-            self._prober = asyncio.create_task(self._probe())
+        if len(self._names) > 1:
+            self._prober.start()
         return Messages(feed, gaps)
 
     async def publish(self, channel: str, data: Any, *, event: str | None = None, key: str | None = None) -> Ack:
@@ -229,9 +209,7 @@ class AsyncClient:
     async def close(self) -> None:
         """End the subscriptions, the requests under way and the connections. Closing twice is fine."""
         self._closed = True
-        if self._prober is not None:
-            self._prober.cancel()
-            await asyncio.wait({self._prober})
+        await self._prober.close()
         for task in self._under_way:
             task.cancel()
         if self._under_way:
@@ -288,9 +266,7 @@ class AsyncClient:
 
     async def _history(self, starts: Mapping[str, StartQuery], limit: int) -> History:
         connection = HttpConnection(self._endpoint, timing=self._timing, authorize=self._credentials.headers)
-        attempts = Attempts(
-            backoff=self._backoff(), patience=self._patience, credentials=self._credentials, serves=_never
-        )
+        attempts = Attempts(backoff=self._backoff(), credentials=self._credentials, serves=_never)
         try:
             return await attempts.run(lambda: read_history(connection, starts, limit), patience=self._patience)
         finally:
@@ -317,6 +293,9 @@ class AsyncClient:
         self._links.append(link)
         return link
 
+    def _a_channel(self) -> str | None:
+        return next((name for link in self._links for name in sorted(link.channels)), None)
+
     def _transport(self, name: str) -> Transport:
         return TRANSPORTS[name](
             self._endpoint, timing=self._timing, sleep=self._sleep, authorize=self._credentials.headers
@@ -334,53 +313,14 @@ class AsyncClient:
             credentials=self._credentials,
         )
 
-    # Going back up
-
-    async def _probe(self) -> None:
-        """Probe for a better transport, while there is one and a subscription."""
-        first = self._timing.probe * PROBE_FIRST
-        pause, risen = first, 0.0  # `risen`: when a probe last got through
-        while True:
-            better = self._ladder.better
-            try:
-                async with asyncio.timeout(pause if better else None):
-                    await self._stepped.wait()
-            except TimeoutError:
-                pass
-            else:  # a new choice is given a moment; one that does not last is not tried again at once
-                self._stepped.clear()
-                if time.monotonic() - risen > self._timing.probe:
-                    pause = first
-                continue
-            began = time.monotonic()
-            if await self._probe_once(better):
-                risen = time.monotonic()
-            pause = min(max(pause, first) * 2, self._timing.probe)
-            pause = max(0.0, pause - (time.monotonic() - began))
-
-    async def _probe_once(self, better: Sequence[str]) -> bool:
-        """Probe the better transports; say whether one got through. Whatever happens, the next probe comes."""
-        channel = next((name for link in self._links for name in sorted(link.channels)), None)
-        if channel is None:
-            return False
-        try:
-            name = await best_proven(better, self._transport, channel, self._timing)
-        except Exception:
-            logger.exception("a probe has failed, which is a defect of the client")
-            return False
-        if name is None or name not in self._ladder.better:
-            return False
-        self._ladder.works(name)
-        return True
-
     # Notices
 
     def _moved(self, moved: Moved) -> None:
         logger.info("%s: from %s to %s: %s", self.url, moved.before, moved.after, moved.reason)
         if self._memory is not None:
             self._memory.put(self.url, moved.after)
-        self._stepped.set()
-        self._tell(moved)
+        self._prober.moved()
+        self.notices.send(moved)
         for link in self._links:
             link.wake()
 
@@ -392,11 +332,7 @@ class AsyncClient:
                 logger.info("%s: %s; trying again in %.1f s", self.url, change.reason, change.seconds)
             case state:
                 logger.debug("%s: %s %s", self.url, state.value, change.reason)
-        self._tell(change)
-
-    def _tell(self, notice: Notice) -> None:
-        for callback in tuple(self._listeners.get(type(notice), ())):
-            call_back("of a notice", callback, notice)
+        self.notices.send(change)
 
 
 async def _never() -> bool:

@@ -23,7 +23,7 @@ PASSING = frozenset({408, 425, 429, 502, 503, 504})  # an answer with one of the
 
 
 class Attempts:
-    """Tries requests, one at a time. `patience` is in seconds, None for ever; `clock` is monotonic.
+    """Tries requests, one at a time. `clock` is monotonic, in seconds.
 
     `serves` says whether the server answers an ordinary request now. Where no attempt has ever reached the server,
     `Unreachable` is raised at once: then most often its address is wrong.
@@ -33,12 +33,10 @@ class Attempts:
         self,
         *,
         backoff: Backoff,
-        patience: float | None,
         credentials: Credentials,
         serves: Callable[[], Awaitable[bool]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.patience = patience
         self._backoff = backoff
         self._credentials = credentials
         self._serves = serves
@@ -46,7 +44,7 @@ class Attempts:
         self._reached = False
 
     async def run(self, attempt: Callable[[], Awaitable[T]], *, patience: float | None) -> T:
-        """Return the attempt's result. Raises `Refused`, or the `Broken` that it is given up with."""
+        """Return the attempt's result, trying for `patience` seconds, None for ever. Raises `Refused` or `Broken`."""
         began = self._clock()
         self._backoff.reset()
         renewed = False

@@ -9,7 +9,7 @@ __all__ = ["UNREACHABLE_CAP_SECONDS", "Backoff", "pause_of"]
 
 BASE_SECONDS = 0.5  # the ceiling of the first delay; it doubles with each failure
 CAP_SECONDS = 30.0  # a server that is back is found within this time
-UNREACHABLE_CAP_SECONDS = 5.0  # where nothing listens an attempt costs nobody anything, so look again sooner
+UNREACHABLE_CAP_SECONDS = 5.0  # where nothing listens an attempt costs little, so the next one comes sooner
 RETRY_AFTER_CAP = 3600.0  # a Retry-After past an hour is a mistake, or hostile
 
 

@@ -79,7 +79,7 @@ class StartQuery:
         return parse_cursor(self.value) if self.name == "after" else None
 
 
-Authorize = Callable[[], Awaitable[Sequence[tuple[str, str]]]]  # the headers that say who asks
+Authorize = Callable[[], Awaitable[Sequence[tuple[str, str]]]]  # the headers that identify the client
 
 
 async def anonymous() -> Sequence[tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""What becomes of a subscription's gaps: counted, told, and never skipped in silence.
+"""What becomes of a subscription's gaps: they are counted, reported, and never skipped in silence.
 
-An application sees gaps with `events()` or `batch()`, by `on_gap`, or with `client.on("gap", …)`. One that does none of
-these reads on behind a gap, so a warning is logged for each; with `on_gap="raise"` the iteration raises `GapError`.
+An application sees gaps with `events()` or `batch()`, by `on_gap`, or by a callback of the client for `gap`. One that
+uses none of these passes gaps while it iterates, so a warning is logged for each; with `on_gap="raise"` the iteration
+raises `GapError`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ READ_BYTES = 65536
 WRITE_BYTES = 65536  # of a body at once: each piece has a deadline of its own, so a slow line that moves is no failure
 SLOWEST = 16384  # bytes a second, at which the system may still be sending a large body while the answer is awaited
 ANSWER_BYTES = 256 * 1024 * 1024  # a page of POLL_LIMIT messages of 1 MiB, in base64, fits
-CLOSE_SECONDS = 1.0  # for the last bytes and TLS's goodbye; then the socket is dropped
+CLOSE_SECONDS = 1.0  # for the last bytes and TLS's close_notify; then the socket is dropped
 LATE_SECONDS = 0.1  # past a deadline: then the application held the event loop, and the network was not looked at
 
 

@@ -1,8 +1,8 @@
 """One connection for many subscriptions, for as long as there are some: it connects, falls back, and comes back.
 
-Owns one task, which runs one `ListenSession` after another. `LINK_MOVES` is the table of its states; each move is reported to
-`on_state`. Invariant: while there is a feed that has not ended, the task runs; where it fails or is cancelled from
-outside, its feeds end with an error, and the next feed starts another task.
+Owns one task, which runs one `ListenSession` after another. `LINK_MOVES` is the table of its states; each move is
+reported to `on_state`. Invariant: while there is a feed that has not ended, the task runs; where it fails, or is
+cancelled from outside, its feeds end with an error, and the next feed starts another task.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["LINK_CHANNELS", "LINK_MOVES", "ClientLink", "LinkState", "StateChang
 
 logger = logging.getLogger("oncecast.client")
 
-LINK_CHANNELS = 64  # on one connection: what a server allows unless it is told otherwise
+LINK_CHANNELS = 64  # on one connection: what a server allows by default
 
 
 class LinkState(enum.Enum):

@@ -66,7 +66,7 @@ class Publisher:
     """Publishes on one kept-alive connection, one request at a time, in order.
 
     `patience` is how many seconds one request is retried for, None for ever; see `Attempts`. `clock` is monotonic;
-    `new_key` makes a key that nobody else makes.
+    `new_key` makes a unique key.
     """
 
     def __init__(
@@ -90,7 +90,6 @@ class Publisher:
         self._channel = ""  # of the request that is being sent
         self._attempts = Attempts(
             backoff=backoff or Backoff(rng=random.random, sleep=asyncio.sleep),
-            patience=patience,
             credentials=credentials,
             serves=self._serves,
             clock=clock,

@@ -56,8 +56,8 @@ class EventReader:
     """What the pieces of one stream mean.
 
     Of several gaps in a row only the last has the cursor that the stream goes on from; the others repeat where it was.
-    They are held until that one comes, or any other event: a stream that is cut before has told none of them, and
-    the next one tells all of them again.
+    They are held until that one comes, or any other event: a stream that is cut before has reported none of them,
+    and the next one repeats them all.
     """
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ class WebSocketTransport(OverHttp):
             self._starts.update(join)
             return
         connection, codec, session = self._live
-        with contextlib.suppress(Broken):  # the next read fails too, and is heard
+        with contextlib.suppress(Broken):  # the next read fails too, and raises it
             await connection.write(b"".join(_frames(codec, session, join, leave)))
 
     async def _open(self, connection: HttpConnection) -> bytes:
