@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import cast
 
 from ..errors import Refusal
@@ -498,4 +499,9 @@ class Connection(Outlet):
 def _identify(transport: asyncio.BaseTransport) -> Identity:
     """Return who is at the other end: an address of IPv4 or IPv6; a socket of another family has none."""
     peer = transport.get_extra_info("peername")
-    return Identity(str(peer[0])) if isinstance(peer, tuple) and peer else ANYBODY
+    return _of_address(str(peer[0])) if isinstance(peer, tuple) and peer else ANYBODY
+
+
+@lru_cache(maxsize=1024)  # behind a proxy all connections have one address; each object of its own takes 106 bytes
+def _of_address(address: str) -> Identity:
+    return Identity(address)
