@@ -175,6 +175,13 @@ class HistoryBench(Bench):
         """Keep the question."""
         self.asked.append(Asked(channels, seq, floors, limit, max_bytes, done))
 
+    def append(self, channels: str) -> None:
+        """Append a message for each letter, which is stored too."""
+        first = self.log.head + 1
+        messages = [Message(n, c, b"x", Kind.JSON, None, float(n)) for n, c in enumerate(channels, first)]
+        self.stored += messages
+        self.hub.append(messages, 0.0)
+
     def behind(self, channels: str, seq: int, *, floors: tuple[int, ...] = ()) -> tuple[FakeSink, Subscription]:
         """Attach a subscription at a place."""
         sink = FakeSink()
@@ -186,7 +193,8 @@ class HistoryBench(Bench):
     def page(self, asked: Asked, **marks: int) -> Page:
         """Return what the history has of what was asked, without regard to floors."""
         found = [m for m in self.stored if m.channel in asked.channels and m.seq > asked.seq][: asked.limit]
-        upto = found[-1].seq if len(found) == asked.limit else max(len(self.stored), asked.seq)
+        newest = max([self.log.head, asked.seq, *(message.seq for message in self.stored)])
+        upto = found[-1].seq if len(found) == asked.limit else newest
         return Page(asked.seq, found, upto, {name: Mark(marks.get(name, 0)) for name in asked.channels})
 
     def answer(self, **marks: int) -> None:
@@ -240,7 +248,7 @@ def read(log: Log, channels: tuple[str, ...], place: Place) -> list[int]:
     return seqs(log.read_after(channels, place.seq, 1000, floors=place.floors))
 
 
-def told(gaps: list[Gap]) -> list[tuple[str, Reason, int, int | None, int]]:
+def plain(gaps: list[Gap]) -> list[tuple[str, Reason, int, int | None, int]]:
     """Gaps as plain tuples: channel, reason, from, to, and where the stream goes on."""
     return [
         (g.channel, g.reason, g.missed_from.seq, g.missed_to.seq if g.missed_to else None, g.cursor.seq) for g in gaps

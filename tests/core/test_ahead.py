@@ -1,4 +1,4 @@
-"""Waits for a log that is not there yet: each goes on, is removed, or is refused in time."""
+"""Waits for a log that is not there yet: each is called, removed, or refused in time."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def test_a_wait_goes_on_when_the_log_has_come_to_its_number() -> None:
         waits.add(name, seq)
     waits.ahead.reach(2)
     assert ([], 3) == (waits.seen, len(waits.ahead))
+    waits.ahead.reach(3)
+    assert ["a"] == waits.seen
     waits.ahead.reach(4)
     waits.ahead.reach(4)
     assert (["a", "b"], ["c"]) == (waits.seen, waits.ahead.owners())
@@ -127,3 +129,13 @@ def test_nothing_waits_without_a_history() -> None:
     bench = Bench()
     bench.hub.tick(0.0)
     assert 0 == len(bench.turns)
+
+
+def test_a_skip_reaches_those_ahead_of_the_log() -> None:
+    """No message need come after it."""
+    bench = HistoryBench("aa")
+    _, subscription = bench.behind("a", 5)
+    bench.turns.run_all()
+    bench.hub.skip(5)
+    bench.turns.run_all()
+    assert State.LIVE is subscription.state

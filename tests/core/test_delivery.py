@@ -187,7 +187,7 @@ def test_the_last_of_a_format_may_end_in_its_write() -> None:
 
 
 def test_a_write_may_end_another_of_several_channels() -> None:
-    """Whoever was ended before its turn came is not written to."""
+    """A subscription that ends before its block is written gets nothing."""
     bench = Bench()
     one, _ = bench.live("ab")
     two, second = bench.live("ab")
@@ -199,7 +199,7 @@ def test_a_write_may_end_another_of_several_channels() -> None:
 
 @pytest.mark.parametrize("rooms", [(), (0, 100)])
 def test_a_write_may_end_the_only_listener_of_another_channel(rooms: tuple[int, ...]) -> None:
-    """Whoever was ended before its turn came is not written to, by its sink or by its socket."""
+    """A subscription that ends before its block is written gets nothing, by its sink or by its socket."""
     bench = Bench()
     bench.sockets = [FakeSocket(room) for room in rooms]
     sinks, subscriptions = [FakeSink(), FakeSink()], []
@@ -300,7 +300,7 @@ def fail() -> None:
 
 
 def test_a_sink_that_fails_keeps_nothing_from_the_others() -> None:
-    """It is reported, and everybody after it gets the block."""
+    """It is reported, and all subscribers after it get the block."""
     bench = Bench()
     sinks = [bench.live(channels)[0] for channels in ("a", "a", "a", "ab", "ab")]
     late, _ = bench.attach(start=LATEST)

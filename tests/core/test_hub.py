@@ -1,12 +1,15 @@
-"""The hub: attaching, blocking at every point, and heartbeats."""
+"""The hub: attaching, blocking at every point, heartbeats, and what the broker does to all subscriptions at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from oncecast.core.subscription import State
-from oncecast.message import EARLIEST, LATEST, Cursor, Reason, Start, StartKind
-from tests.core.conftest import Bench, FakeSink, after
+from oncecast.brokers.base import Opening
+from oncecast.core.subscription import Lag, State
+from oncecast.message import EARLIEST, LATEST, Cursor, Kind, Mark, Message, Reason, Start, StartKind
+from tests.core.conftest import Bench, FakeSink, HistoryBench, after
 
 # -- attaching
 
@@ -41,7 +44,7 @@ def test_attaching_in_a_turn_loses_and_repeats_nothing(
 
 
 def test_what_a_sink_publishes_from_its_write_comes_once() -> None:
-    """A message published while others catch up is in the log and in the next turn: nobody may get it from both."""
+    """A message published while others catch up is in the log and in the next turn: it must not come from both."""
     bench = Bench()
     bench.append("a")
     bench.turns.run()
@@ -207,7 +210,7 @@ def test_a_heartbeat_tells_a_cursor_only_while_all_are_live() -> None:
 
 @pytest.mark.parametrize("crowd", [1, 2])
 def test_when_the_broker_skips_the_live_catch_up(crowd: int) -> None:
-    """A channel's only listener as well as one of several: it hears of what it has missed, and goes on."""
+    """One subscriber of a channel or several: each gets a gap for what it has missed, then the next messages."""
     bench = Bench()
     bench.append("a")
     sinks = [bench.live()[0] for _ in range(crowd)]
@@ -217,3 +220,76 @@ def test_when_the_broker_skips_the_live_catch_up(crowd: int) -> None:
     bench.append("a")
     bench.turns.run_all()
     assert [[5]] * crowd == [sink.seqs for sink in sinks]
+
+
+def test_a_skip_delivers_the_turn_first() -> None:
+    """Its messages were handed over, so no gap may name them."""
+    bench = Bench()
+    sink, _ = bench.live()
+    bench.append("a")
+    bench.hub.skip(4)
+    bench.turns.run_all()
+    assert ([1], [("a", Reason.EXPIRED, 2, 4)]) == (sink.seqs, sink.missed)
+
+
+def test_a_skip_moves_the_place_of_the_live() -> None:
+    """A subscription that has caught up after it stands at the new head: nothing comes twice, and no gap."""
+    bench = Bench()
+    bench.append("a")
+    sink, subscription = bench.live()
+    bench.hub.skip(4)
+    bench.turns.run_all()
+    assert Cursor("e", 4) == bench.hub.heartbeat_cursor([subscription])
+    bench.hub.block([subscription])
+    bench.hub.unblock([subscription])
+    bench.turns.run_all()
+    assert 1 == len(sink.gaps)
+
+
+# -- another log, and a hole
+
+
+def begin(bench: HistoryBench) -> None:
+    """Put another log with two messages in the place of the first."""
+    recent = tuple(Message(n, "a", b"x", Kind.JSON, None, float(n)) for n in (1, 2))
+    bench.hub.begin(Opening("f", 2, Mark(), recent), 0.0)
+
+
+def hole(bench: HistoryBench) -> None:
+    """Lose the numbers from 2 to 9."""
+    bench.hub.hole(1, 10)
+
+
+@pytest.mark.parametrize("change, gap", [(begin, (Reason.EPOCH, 2, -1)), (hole, (Reason.UNKNOWN, 2, 9))])
+def test_another_log_or_a_hole_delivers_the_turn_first(
+    change: Callable[[HistoryBench], None], gap: tuple[Reason, int, int]
+) -> None:
+    """What was handed over before comes before the gap."""
+    bench = HistoryBench()
+    sink, subscription = bench.live()
+    bench.append("a")
+    change(bench)
+    assert [1] == sink.seqs
+    bench.finish()
+    assert ([("a", *gap)], State.LIVE) == (sink.missed, subscription.state)
+    assert bench.log.cursor(bench.log.head) == bench.hub.heartbeat_cursor([subscription])
+
+
+@pytest.mark.parametrize("change", [begin, hole])
+@pytest.mark.parametrize("lag", [Lag.LATEST, Lag.DISCONNECT])
+def test_another_log_or_a_hole_makes_no_subscriber_slow(change: Callable[[HistoryBench], None], lag: Lag) -> None:
+    """The live replay because of the broker, and the blocked have nothing that could be skipped."""
+    bench = HistoryBench(messages=9)
+    live_sink, live = bench.live(lag=lag)
+    full_sink, full = bench.live(lag=lag)
+    bench.hub.block([full])
+    full_sink.refusals.clear()
+    change(bench)
+    bench.hub.block([live])
+    bench.append("aa")
+    bench.hub.unblock([live])
+    bench.hub.unblock([full])
+    bench.finish()
+    assert [] == live_sink.refusals + full_sink.refusals
+    assert 1 == len(live_sink.gaps) == len(full_sink.gaps)
+    assert live_sink.seqs == full_sink.seqs == [entry.seq for entry in bench.log.read_after(("a",), 0, 9)]

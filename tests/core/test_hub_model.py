@@ -48,7 +48,7 @@ FORMATS = (Words(), Words())
 
 
 def members(hub: Hub, channel: str) -> set[Subscription]:
-    """Who hears a channel: one by itself, or an audience that has somebody in it."""
+    """The audience of a channel: one subscription by itself, or an `Audience` that is not empty."""
     audience = hub._audiences.of[channel]
     if isinstance(audience, Subscription):
         return {audience}
@@ -128,7 +128,7 @@ class Client:
             self.machine.come_back(self)
 
     def refuse(self, refusal: Refusal, /) -> None:
-        """Leave: the channel disconnects those who lag."""
+        """Leave: the channel disconnects slow subscribers."""
         assert ("slow", Lag.DISCONNECT) == (refusal.code, self.lag)
         self.leave()
 
@@ -256,7 +256,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(room=ROOMS)
     def drain_all(self, room: int) -> None:
-        """Everybody's socket takes bytes again."""
+        """All sockets take bytes again."""
         for which in range(len(self.clients)):
             self.drain(which, room)
 
@@ -306,7 +306,7 @@ class HubMachine(RuleBasedStateMachine):
         assert all(client.full for client in self.clients for s in client.subscriptions() if s.state is State.BLOCKED)
 
     def teardown(self) -> None:
-        """In the end every socket takes bytes and every turn ends: all are live, and nobody was cheated."""
+        """In the end every socket takes bytes and every turn ends: all are live, and each has got what it was owed."""
         if not hasattr(self, "hub"):
             return
         for client in self.clients:

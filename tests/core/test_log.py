@@ -16,7 +16,7 @@ from oncecast.message import (
     Reason,
     Retention,
 )
-from tests.core.conftest import after, fill, make, read, seqs, told
+from tests.core.conftest import after, fill, make, plain, read, seqs
 
 BOTH = ("a", "b")
 
@@ -46,7 +46,7 @@ def test_a_channel_may_keep_nothing() -> None:
     """Retention of no messages delivers live and answers every resume with a gap."""
     log = fill(make(Retention(messages=0)), "aa")
     assert ([], 0, 0) == (log.read_after(("a",), 0, 9), log.count, log.bytes)
-    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(resolve(log, ("a",), after(1)).gaps)
+    assert [("a", Reason.EXPIRED, 2, 2, 2)] == plain(resolve(log, ("a",), after(1)).gaps)
 
 
 def test_each_channel_has_its_own_retention() -> None:
@@ -73,7 +73,7 @@ def test_an_append_trims_its_channel_by_age() -> None:
 
 
 def test_a_sweep_looks_at_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One trim looks at so many channels and no more, and the next goes on after them."""
+    """One trim looks at SWEEP_CHANNELS channels, and the next one at those after them."""
     monkeypatch.setattr(log_module, "SWEEP_CHANNELS", 2)
     log = fill(make(Retention(seconds=10)), "abc")
     log.trim(11.0)
@@ -89,11 +89,11 @@ def test_past_the_bytes_the_oldest_of_the_whole_log_goes() -> None:
     log = make(max_bytes=3 * (ENTRY_BYTES + 100))
     fill(log, "abbb", data=bytes(100))
     assert ([2, 3, 4], 3 * (ENTRY_BYTES + 100)) == (seqs(log.read_after(BOTH, 0, 9)), log.bytes)
-    assert [("a", Reason.EXPIRED, 1, 1, 1)] == told(resolve(log, ("a",), after(0)).gaps)
+    assert [("a", Reason.EXPIRED, 1, 1, 1)] == plain(resolve(log, ("a",), after(0)).gaps)
 
 
 def test_a_message_larger_than_the_bound_is_still_held() -> None:
-    """The newest message stays, or nobody could read it at all."""
+    """The newest message stays, or no subscriber could read it."""
     log = fill(make(max_bytes=500), "ab", data=bytes(1000))
     assert [2] == seqs(log.read_after(BOTH, 0, 9))
 
@@ -139,14 +139,14 @@ def test_the_version_changes_with_every_answer() -> None:
 
 
 def test_a_mark_outlives_its_channel() -> None:
-    """A channel that emptied and went still answers a gap, and goes on so when it comes back."""
+    """A channel that emptied and went still answers a gap, and does so after it has come back."""
     log = fill(make(Retention(seconds=10)), "aab")
     log.trim(11.0)
     assert 2 == log.mark("a").seq
-    assert [("a", Reason.EXPIRED, 2, 2, 2)] == told(resolve(log, ("a",), after(1)).gaps)
+    assert [("a", Reason.EXPIRED, 2, 2, 2)] == plain(resolve(log, ("a",), after(1)).gaps)
     fill(log, "a", now=11.0)
     place = resolve(log, ("a",), after(1))
-    assert ([("a", Reason.EXPIRED, 2, 2, 3)], [4]) == (told(place.gaps), read(log, ("a",), place))
+    assert ([("a", Reason.EXPIRED, 2, 2, 3)], [4]) == (plain(place.gaps), read(log, ("a",), place))
 
 
 def test_marks_beyond_the_bound_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_what_is_gone_is_encoded_but_not_counted() -> None:
 
 
 def test_what_is_forgotten_is_encoded_but_not_counted() -> None:
-    """A turn may still have an entry to deliver when the log begins anew."""
+    """A turn may still have an entry to deliver when the log is emptied."""
     log = make()
     entry = log.append(Message(1, "a", b"x", Kind.JSON, None, 0.0), 0.0)
     log.forget(1)

@@ -1,4 +1,4 @@
-"""The log against a naive model: a list of everything that was ever appended, and retention worked out anew each time.
+"""The log against a naive model: a list of everything that was ever appended, and retention computed from it each time.
 
 The model says what must be held; a witness per reader says whether what it reads keeps the promise.
 """
@@ -116,7 +116,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(channels=SUBSETS, at=st.integers(0, 10))
     def encode(self, channels: tuple[str, ...], at: int) -> None:
-        """Somebody needs an entry's bytes; a second time they weigh nothing more."""
+        """An entry is encoded; a second time its bytes are not counted again."""
         for entry in self.log.read_after(channels, self.log.head - at, 2):
             item = next(item for item in self.items if item.seq == entry.seq)
             data = self.log.encode(entry, self.format)
@@ -164,7 +164,7 @@ class LogMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 100), limit=st.integers(1, 5), max_bytes=st.integers(0, 100))
     def read(self, which: int, limit: int, max_bytes: int) -> None:
-        """A reader reads a page: what was trimmed ahead of it is told first."""
+        """A reader reads a page: gaps for what was trimmed ahead of it come first."""
         reader = self.readers[which % len(self.readers)]
         for gap in pass_gaps(self.log, reader.channels, reader.place, Reason.SLOW):
             assert Reason.SLOW == gap.reason
@@ -205,7 +205,7 @@ class LogMachine(RuleBasedStateMachine):
             assert max((item.seq for item in self.held(channel)), default=0) == self.log.newest((channel,))
 
     def teardown(self) -> None:
-        """In the end everybody reads on until there is nothing more, and was not cheated of anything."""
+        """In the end each reader reads until there is nothing more, and has got all that it was owed."""
         for which in range(len(getattr(self, "readers", ()))):
             for _ in range(1 + len(self.items)):
                 self.read(which, 5, 100)

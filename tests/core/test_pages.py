@@ -1,14 +1,15 @@
-"""Pages of history: who shares one, what it is cut at, and that each request ends."""
+"""Pages of history: which subscriptions share one, where it is cut, and that each request ends."""
 
 from __future__ import annotations
 
 import pytest
 
+from oncecast.brokers.base import Opening
 from oncecast.core import pages as pages_module
 from oncecast.core.pages import PAGE_BYTES, PAGE_MESSAGES, READ_SECONDS
 from oncecast.core.subscription import State
 from oncecast.errors import Refusal
-from oncecast.message import Mark, Page, Reason
+from oncecast.message import Kind, Mark, Message, Page, Reason
 from tests.core.conftest import HistoryBench, Words
 
 REFUSAL = Refusal("unavailable", "The disk is broken.")
@@ -36,6 +37,21 @@ def test_a_page_is_asked_for_once_and_shared() -> None:
     assert [3, 4] == elsewhere.seqs
     assert clients[0][0].blocks[0] is clients[1][0].blocks[0]
     assert (3 + 2, 2) == (bench.format.made, bench.hub.counters.pages)
+    assert empty(bench)
+
+
+def test_each_page_is_given_back_when_it_has_been_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the same subscriptions wait for the next one already."""
+    monkeypatch.setattr(pages_module, "PAGE_MESSAGES", 1)
+    bench = HistoryBench("aaaa")
+    sinks = [bench.behind("a", 0)[0] for _ in range(2)]
+    pages = bench.hub._replay._history
+    assert pages is not None
+    while bench.turns.run() or bench.asked:
+        assert len(pages._found) <= 1
+        if bench.asked:
+            bench.answer()
+    assert [[1, 2, 3, 4]] * 2 == [sink.seqs for sink in sinks]
     assert empty(bench)
 
 
@@ -157,7 +173,7 @@ def test_a_page_is_held_until_all_have_been_served() -> None:
 
 
 def test_a_request_that_is_not_answered_is_refused_in_time() -> None:
-    """What is answered later is ignored, also where somebody else has asked for the same since."""
+    """What is answered later is ignored, also where another subscription has asked for the same since."""
     bench = HistoryBench("aaaa")
     sink, subscription = bench.behind("a", 1)
     bench.turns.run()
@@ -191,3 +207,33 @@ def test_what_a_page_says_is_trimmed_leaves_the_window() -> None:
     late, _ = bench.behind("b", 2)
     bench.turns.run()
     assert ([4], 2) == (late.seqs, bench.asked.pop().seq)
+
+
+def test_room_that_is_made_in_a_turn_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last page of a turn may leave nothing in the queue, and still a subscription that waits to ask."""
+    monkeypatch.setattr(pages_module, "PAGES_FOUND", 1)
+    bench = HistoryBench("aaaa")
+    first, leaving = bench.behind("a", 1)
+    waiting, _ = bench.behind("a", 2)
+    bench.turns.run_all()
+    first.on_write = lambda: bench.hub.detach(leaving)
+    bench.answer()
+    bench.turns.run_all()
+    assert [2] == [asked.seq for asked in bench.asked]
+    bench.finish()
+    assert ([2, 3, 4], [3, 4]) == (first.seqs, waiting.seqs)
+
+
+def test_an_answer_from_another_log_is_ignored() -> None:
+    """Its marks trim nothing, its messages go to no subscriber, and its place is free for a new request."""
+    bench = HistoryBench("aaaa")
+    sink, _ = bench.behind("a", 0)
+    bench.turns.run()
+    old = bench.asked.pop()
+    recent = tuple(Message(n, "a", b"x", Kind.JSON, None, float(n)) for n in (1, 2))
+    bench.hub.begin(Opening("f", 2, Mark(), recent), 0.0)
+    assert empty(bench)
+    old.done(bench.page(old, a=2))
+    assert 0 == bench.hub.counters.pages
+    bench.turns.run_all()
+    assert ([1, 2], [("a", Reason.EPOCH, 1, -1)]) == (sink.seqs, sink.missed)

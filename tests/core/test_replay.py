@@ -13,7 +13,7 @@ from tests.core.conftest import Bench, after
 
 
 def test_a_backlog_comes_in_pages_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each turn the live are served first, then so many pages are read and no more."""
+    """Each turn serves the live subscriptions first, then reads at most PAGES_PER_TURN pages."""
     monkeypatch.setattr(replay_module, "PAGE_MESSAGES", 2)
     monkeypatch.setattr(replay_module, "PAGES_PER_TURN", 2)
     bench = Bench()
@@ -32,7 +32,7 @@ def test_a_backlog_comes_in_pages_and_holds_nobody_up(monkeypatch: pytest.Monkey
 
 
 def test_those_that_come_back_together_share_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page is made once for all that stand at one place, and so many pages are kept and no more."""
+    """A page is made once for all subscriptions at one place, and at most PAGES_PER_TURN pages are kept."""
     monkeypatch.setattr(replay_module, "PAGES_PER_TURN", 3)
     bench = Bench()
     bench.append("aaaaaaa")
@@ -50,7 +50,7 @@ def test_those_that_come_back_together_share_pages(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_page_is_not_kept_past_a_trim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message told as missed does not come from an old page after all."""
+    """A message that a gap has named does not come from an older page."""
     monkeypatch.setattr(replay_module, "PAGES_PER_TURN", 1)
     bench = Bench(messages=2)
     bench.append("bab")
@@ -218,7 +218,7 @@ def test_a_policy_for_slow_readers_leaves_a_replay_alone(lag: Lag, monkeypatch: 
 @pytest.mark.parametrize("lag", [Lag.LATEST, Lag.DISCONNECT])
 @pytest.mark.parametrize("delivering", [False, True])
 def test_a_replay_fills_the_socket_of_live_subscriptions_too(lag: Lag, delivering: bool) -> None:
-    """They are not slow until they have been live again: nothing is skipped, and nobody is disconnected."""
+    """They are not slow until they have been live again: nothing is skipped, and no connection is closed."""
     bench = Bench()
     bench.append("b")
     sink, live = bench.live(lag=lag)
@@ -251,8 +251,8 @@ def test_a_reader_that_the_broker_sets_back_is_not_slow() -> None:
     assert [("a", Reason.EXPIRED, 1, 4)] == sink.missed
 
 
-def test_a_channel_may_disconnect_who_lags() -> None:
-    """The sink is told why, once, and ends all its subscriptions."""
+def test_a_channel_may_disconnect_slow_subscribers() -> None:
+    """The sink is refused once, with the reason, and ends all its subscriptions."""
     bench = Bench()
     sink, subscription = bench.live(lag=Lag.DISCONNECT)
     sink.on_refuse = lambda: bench.hub.detach(subscription)
@@ -312,7 +312,7 @@ def test_a_ticker_of_several_channels_skips_to_before_the_oldest_newest() -> Non
 
 @pytest.mark.parametrize("lag", [Lag.RESUME, Lag.LATEST])
 def test_only_the_last_of_several_gaps_moves_the_cursor_on(lag: Lag) -> None:
-    """Who is cut off between two gaps comes back from before both, and hears of both."""
+    """A subscriber that is cut off between two gaps comes back from before both, and gets both."""
     bench = Bench(messages=1)
     sink, subscription = bench.live("abc", lag=lag)
     bench.append("c")
@@ -327,7 +327,7 @@ def test_only_the_last_of_several_gaps_moves_the_cursor_on(lag: Lag) -> None:
 
 
 def test_a_ticker_may_be_ended_by_its_gap() -> None:
-    """A raw socket closes at a gap; it is told of one, and reads no more."""
+    """A raw socket closes at a gap: it gets one, and no message."""
     bench = Bench()
     sink, subscription = bench.live("ab", lag=Lag.LATEST)
     sink.on_gap = lambda: bench.hub.detach(subscription)
@@ -359,7 +359,7 @@ def test_a_gap_is_slow_after_having_been_live_and_expired_before() -> None:
 
 
 def test_a_live_subscriber_has_no_gap_where_retention_is_shorter_than_a_turn() -> None:
-    """What comes in a turn is delivered, though the log has let go of it already."""
+    """What comes in a turn is delivered, though the log has dropped it already."""
     bench = Bench(messages=1)
     sink, _ = bench.live()
     bench.append("aaa")

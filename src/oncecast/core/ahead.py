@@ -31,7 +31,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._waits: dict[object, _Wait] = {}
-        self._least = 0  # no wait has a lower number
+        self._least = 0  # no wait has a lower number, so that most turns look at none
 
     def __len__(self) -> int:
         return len(self._waits)

@@ -16,7 +16,7 @@ Invariants
 * A sink that fills up during a delivery is taken out after it, so that all its subscriptions stand at one place.
 * A subscription whose start only the history knows has no place, and is served by nothing, until `place` gives it one.
 
-No clock and no asyncio here: `schedule` runs a callable at the end of the loop's turn, and `tick` is told the time.
+No clock and no asyncio here: `schedule` runs a callable at the end of the loop's turn, and `tick` passes in the time.
 `on_fault` is called with an exception that a sink raised, which is a defect of that sink.
 """
 
