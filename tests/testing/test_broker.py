@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from oncecast.brokers.base import Broker, Done, Opening, Outcome, Sink
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Draft, Mark, Message, Page, Receipt, Start, StartKind
+from oncecast.testing import broker_history
 from oncecast.testing.broker import CHECKS, BrokerFailed, Lab, check_broker
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.testing.driver import AtOnce
@@ -435,9 +437,280 @@ class Later(Good):
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         self.turns.schedule(lambda: super(Later, self).publish(drafts, done))
 
+    async def stop(self) -> None:
+        self.turns.run_all()
+        await super().stop()
+
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_broker_that_answers_later_is_waited_for(name: str) -> None:
     """With a driver that runs what is due, a broker that calls back later passes too."""
     turns = Turns()
     check_broker(lambda: Lab(lambda: Later(turns), AtOnce(turns.run)), name)
+
+
+# -- several nodes on one log
+
+
+class Member(HistoryBroker):
+    """One of several brokers on one log, each of which does what any of them is asked."""
+
+    def __init__(self, members: list[Member], *, only_wanted: bool = False) -> None:
+        super().__init__("e", FakeClock().wall, only_wanted=only_wanted)
+        self.capabilities = replace(self.capabilities, shared=True)
+        self.members = members
+        if members:
+            first = members[0]
+            self.epoch, self.head, self.holes = first.epoch, first.head, first.holes
+            self.messages, self.marks, self._keys = list(first.messages), dict(first.marks), dict(first._keys)
+        members.append(self)
+
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        self.replicate(drafts)
+        super().publish(drafts, done)
+
+    def replicate(self, drafts: Sequence[Draft]) -> None:
+        for member in self.members:
+            if member is not self:
+                HistoryBroker.publish(member, drafts, lambda outcomes: None)
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self in self.members and len(self.members) > 1:
+            self.members.remove(self)
+
+
+class Cluster:
+    """A log with members that are made by `kind`."""
+
+    def __init__(self, kind: Callable[[list[Member]], Member]) -> None:
+        self.members: list[Member] = []
+        self.kind = kind
+
+    def lab(self) -> Lab:
+        """Return what a check is run with."""
+        return Lab(self.make, renew=self.renew, lose=self.lose, damage=self.damage, trim=self.trim)
+
+    def make(self) -> Broker:
+        """Return one more."""
+        return self.kind(self.members)
+
+    def renew(self) -> None:
+        """Empty the log."""
+        for member in list(self.members):
+            member.renew("f")
+
+    def lose(self) -> None:
+        """Lose its newest message."""
+        for member in list(self.members):
+            member.lose(1)
+
+    def damage(self) -> None:
+        """Use up a number."""
+        for member in self.members:
+            member.head += 1
+
+    def trim(self, channel: str, messages: int) -> None:
+        """Trim a channel now."""
+        for member in self.members:
+            seqs = [message.seq for message in member.messages if message.channel == channel]
+            member.trim(channel, seqs[-messages] - 1)
+
+
+class Wanted(Member):
+    def __init__(self, members: list[Member]) -> None:
+        super().__init__(members, only_wanted=True)
+
+
+@pytest.mark.parametrize("kind", [Member, Wanted])
+@pytest.mark.parametrize("name", CHECKS)
+def test_good_nodes_pass(kind: type[Wanted], name: str) -> None:
+    """All clauses hold for nodes that share a log, whether they deliver all or only what is wanted."""
+    if name != "goes_on_past_damage":  # this one skips past it, as it can't tell damage from what is trimmed
+        check_broker(Cluster(kind).lab, name)
+
+
+class Printed:
+    """A sink that drops what it gets."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *rest: None
+
+
+class TakesEarly(Member):
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        self._sink = self._sink or Printed()
+        super().publish(drafts, done)
+
+
+class Silent(Member):
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        if drafts[0].data != b"30":
+            super().publish(drafts, done)
+
+
+class TrimsKeys(Member):
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        super().publish([replace(draft, key=draft.key and draft.key.strip()) for draft in drafts], done)
+
+
+class FoldsNames(Member):
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        super().publish([replace(draft, channel=draft.channel.lower()) for draft in drafts], done)
+
+
+class CutsData(Member):
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        super().publish([replace(draft, data=draft.data[: 1 << 19]) for draft in drafts], done)
+
+
+class FewChannels(Member):
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        super().publish([draft for draft in drafts if draft.channel != "many-7777"] + list(drafts[:1]), done)
+
+
+class Alone(Member):
+    def replicate(self, drafts: Sequence[Draft]) -> None:
+        pass
+
+
+class OwnKeys(Member):
+    def replicate(self, drafts: Sequence[Draft]) -> None:
+        super().replicate([replace(draft, key=None) for draft in drafts])
+
+
+class Holey(Member):
+    def replicate(self, drafts: Sequence[Draft]) -> None:
+        if drafts[0].data != b"7":
+            super().replicate(drafts)
+        else:
+            for member in self.members:
+                if member is not self:
+                    member.append(*drafts)
+                    member._fetched = member.head
+
+
+class ConfirmsAhead(Wanted):
+    def confirm(self, *channels: str) -> None:
+        super().confirm(*channels)
+        assert self._sink is not None
+        if self._sink is not None and len(self.members) > 1:
+            self._sink.wanted(channels, 1)
+
+
+class DeliversAll(Wanted):
+    def want(self, channels: Sequence[str]) -> None:
+        super().want([*channels, "a"])
+
+
+class Stands(Wanted):
+    def arrive(self) -> None:
+        sink: Any = self._sink
+        self._sink = cast(Sink, Still(sink))
+        super().arrive()
+        self._sink = sink
+
+
+class Still:
+    """A sink whose head does not move by itself."""
+
+    def __init__(self, sink: Sink | None) -> None:
+        self.sink = sink
+
+    def advance(self, seq: int, /) -> None:
+        """Drop it."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.sink, name)
+
+
+class SameEpoch(Member):
+    def renew(self, epoch: str) -> None:
+        super().renew(self.epoch)
+
+
+class KeepsTheOld(Member):
+    def renew(self, epoch: str) -> None:
+        old = self.messages
+        super().renew(epoch)
+        self.messages = old
+
+
+class SaysNothing(Member):
+    def lose(self, count: int) -> None:
+        self.messages = self.messages[:-count]
+
+
+class SmallHole(Member):
+    def lose(self, count: int) -> None:
+        super().lose(count)
+        self.head = self.handed = self._fetched = self.head - 90
+
+
+class ForgetsTheHole(Member):
+    def lose(self, count: int) -> None:
+        super().lose(count)
+        self.holes = ()
+
+
+class NeverTrims(Member):
+    def trim(self, channel: str, upto: int) -> None:
+        pass
+
+
+class MarksTooFar(Member):
+    def trim(self, channel: str, upto: int) -> None:
+        super().trim(channel, upto)
+        self.marks[channel] = Mark(self.marks[channel].seq + 1, 0.0)
+
+
+class ReadsHuge(Member):
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        if start.kind is StartKind.LAST and start.number > 2**62:
+            return super().find(channels, LATEST, limit, max_bytes)
+        return super().find(channels, start, limit, max_bytes)
+
+
+class Dies(Member):
+    def __init__(self, members: list[Member]) -> None:
+        super().__init__(members)
+        self.asked = 0
+
+    def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        self.asked += 1
+        return super().find(channels if self.asked < 20 else "b", start, limit, max_bytes)
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        (TakesEarly, "refuses_until_started"),
+        (Silent, "answers_all_when_it_stops"),
+        (TrimsKeys, "takes_any_key"),
+        (FoldsNames, "takes_any_channel"),
+        (CutsData, "takes_any_size"),
+        (FewChannels, "serves_many_channels"),
+        (ReadsHuge, "reads_whatever_number_is_asked"),
+        (Dies, "answers_many_reads"),
+        (NeverTrims, "marks_what_it_trims"),
+        (MarksTooFar, "marks_what_it_trims"),
+        (Alone, "shares_one_log"),
+        (OwnKeys, "shares_one_log"),
+        (Holey, "follows_without_a_hole"),
+        (Alone, "follows_without_a_hole"),
+        (ConfirmsAhead, "delivers_what_is_wanted"),
+        (DeliversAll, "advances_without_a_message"),
+        (Stands, "advances_without_a_message"),
+        (SameEpoch, "tells_of_another_log"),
+        (KeepsTheOld, "tells_of_another_log"),
+        (SaysNothing, "tells_of_a_hole"),
+        (SmallHole, "tells_of_a_hole"),
+        (ForgetsTheHole, "tells_of_a_hole"),
+        (Member, "goes_on_past_damage"),
+    ],
+)
+def test_a_faulty_node_is_caught(kind: type[Wanted], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fault fails the check of its clause."""
+    monkeypatch.setattr(broker_history, "TRIM_SECONDS", 0.05)
+    with pytest.raises(BrokerFailed):
+        check_broker(Cluster(kind).lab, name)

@@ -42,7 +42,7 @@ class HistoryBroker:
         self.epoch = epoch
         self.at_once = at_once
         self.recent = recent
-        self.capabilities = Capabilities("process", history=True, only_wanted=only_wanted)
+        self.capabilities = Capabilities("process", history=True, only_wanted=only_wanted, shared=False)
         self.wanted: list[str] = []
         self.head = self.handed = 0
         self.messages: list[Message] = []
@@ -76,7 +76,7 @@ class HistoryBroker:
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts, hand them over with what was before, and answer."""
-        if self._closed:
+        if self._closed or self._sink is None:
             done([_refusal()] * len(drafts))
             return
         outcomes: list[Outcome] = []

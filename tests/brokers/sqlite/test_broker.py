@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -48,6 +49,7 @@ class Rig:
         self.driver = LoopDriver()
         self.now = NOW
         self.keep = Retention(10**9, 1e12)
+        self.kept: dict[str, Retention] = {}
         self.benches: list[Bench] = []
 
     def broker(self, *, durability: str = "process", key_seconds: float = 86400.0) -> SqliteBroker:
@@ -56,14 +58,35 @@ class Rig:
             self.path,
             epoch="life",
             wall=lambda: self.now,
-            policy=lambda channel: self.keep,
+            policy=lambda channel: self.kept.get(channel, self.keep),
             durability=durability,
             key_seconds=key_seconds,
         )
 
     def lab(self, durability: str = "process") -> Lab:
         """Return what makes brokers on the file."""
-        return Lab(lambda: self.broker(durability=durability), self.driver)
+        return Lab(
+            lambda: self.broker(durability=durability),
+            self.driver,
+            trim=self.trim,
+            damage=self.damage,
+            close=self.reset,
+        )
+
+    def trim(self, channel: str, messages: int) -> None:
+        """Keep fewer messages of a channel."""
+        self.kept[channel] = Retention(messages, 1e12)
+
+    def damage(self) -> None:
+        """Put a row into the file that is no message."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            (channel,) = db.execute("SELECT id FROM channels WHERE name = 'a'").fetchone()
+            head = "(SELECT max((SELECT head FROM log), (SELECT max(seq) FROM messages)) + 1)"
+            db.execute(f"INSERT INTO messages VALUES ({head}, ?, 9, NULL, 0, 'no bytes')", (channel,))
+
+    def reset(self) -> None:
+        """Keep all of each channel."""
+        self.kept.clear()
 
     def open(self) -> Bench:
         """Return a broker that has started, with its sink."""

@@ -6,6 +6,7 @@ To change the tables, raise `VERSION` and say in `open_file` what becomes of old
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -14,10 +15,13 @@ from pathlib import Path
 from ...errors import ConfigurationError
 from ...message import Kind, Message
 
+logger = logging.getLogger("oncecast.brokers.sqlite.file")
+
 VERSION = 1  # of the tables, in the file's user_version
 APPLICATION = 0x4F636173  # "Ocas", in the file's application_id
 BUSY_SECONDS = 5.0  # for what other programs do to the file: a backup, a look inside
 PAGES_KEPT = 4000  # 4 KiB each: the cache of a connection
+REPORTED = 100  # damaged messages that are logged by each connection
 CHECKPOINT_PAGES = 2000  # of the write-ahead log, before they are moved into the file
 
 TABLES = """
@@ -44,6 +48,8 @@ MESSAGE = "SELECT m.seq, c.name, m.data, m.kind, m.event, m.time FROM messages m
 _LAST = "SELECT seq, time FROM messages ORDER BY seq DESC LIMIT 1"
 _NEXT = "SELECT seq, time FROM messages WHERE seq >= ? ORDER BY seq LIMIT 1"
 
+_KINDS = {int(kind): kind for kind in Kind}
+
 Row = tuple[int, str, bytes, int, str | None, float]
 
 
@@ -54,6 +60,8 @@ class File:
         self.durability = durability
         self.epoch = ""
         self.db = open_file(path, durability, write=write)
+        self._path = path
+        self._reported: set[int] = set()
 
     def close(self) -> None:
         """Close the connection."""
@@ -78,6 +86,17 @@ class File:
         row = self.db.execute(_NEXT, (high,)).fetchone()
         return head + 1 if row is None else int(row[0])
 
+    def message(self, row: Row) -> Message | None:
+        """Return the message in a row of `MESSAGE`. None where it is damaged, which is logged once."""
+        seq, channel, data, number, event, time = row
+        kind = _KINDS.get(number)
+        if kind is not None and type(data) is bytes:
+            return Message(seq, channel, data, kind, event, time)
+        if seq not in self._reported and len(self._reported) < REPORTED:
+            self._reported.add(seq)
+            logger.error("%s: message %d of %s is damaged, and is left out", self._path, seq, channel)
+        return None
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold a write transaction."""
@@ -98,12 +117,6 @@ class File:
             yield
         finally:
             self.db.execute("COMMIT")
-
-
-def message_of(row: Row) -> Message:
-    """Return the message in a row of `MESSAGE`."""
-    seq, channel, data, kind, event, time = row
-    return Message(seq, channel, data, Kind(kind), event, time)
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 
 from ...message import MAX_SEQ, Mark, Message, Page, Start, StartKind
-from .file import MESSAGE, File, Row, message_of
+from .file import MESSAGE, File, Row
 
 STEP_SECONDS = 2.0
 STEP_INSTRUCTIONS = 100_000  # of SQLite's virtual machine, between two looks at the clock: about a millisecond
@@ -112,7 +112,8 @@ class Pages:
             size += len(row[2])
             if len(messages) >= limit or (messages and size > max_bytes):
                 return messages, True
-            messages.append(message_of(row))
+            if (message := self._file.message(row)) is not None:
+                messages.append(message)
         return messages, False
 
     def _rows(self, places: dict[int, int]) -> Iterator[Row]:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ...message import Draft, Mark, Message, Receipt
 from ..base import Opening
-from .file import MESSAGE, File, Row, message_of
+from .file import MESSAGE, File, Row
 from .pages import Pages
 from .trims import Trims
 
@@ -124,7 +124,8 @@ class Store:
         }
         if len(marks) > RECENT:
             return (), Mark(head, time), {}
-        return tuple(map(message_of, reversed(rows))), floor, marks
+        messages = [message for row in reversed(rows) if (message := self.file.message(row)) is not None]
+        return tuple(messages), floor, marks
 
     # -- writing and following
 
@@ -172,13 +173,15 @@ class Store:
         if head - seen > RECENT:
             return None
         messages = []
-        size = 0
+        found = size = 0
         for row in self._db.execute(f"{MESSAGE} WHERE m.seq > ? AND m.seq <= ? ORDER BY m.seq", (seen, head)):
             size += len(row[2])
             if size > RECENT_BYTES:
                 return None
-            messages.append(message_of(row))
-        return messages if len(messages) == head - seen else None
+            found += 1
+            if (message := self.file.message(row)) is not None:
+                messages.append(message)
+        return messages if found == head - seen else None
 
     def _channel(self, name: str) -> int:
         row = self._db.execute("SELECT id FROM channels WHERE name = ?", (name,)).fetchone()
