@@ -39,11 +39,13 @@ def make_lab(servers: Servers, kind: str) -> Lab:
 
     def lose() -> None:
         """Be another server, which lacks the newest messages of each channel."""
+        left = 0
         for name in client.zrange(f"{key}c", 0, -1):
             stream = f"{key}s:".encode() + name
-            (newest,) = client.xrevrange(stream, count=1)
+            newest, *rest = client.xrevrange(stream, count=2)
             client.xdel(stream, newest[0])
-        client.hset(f"{key}h", "life", "0" * 40)
+            left = max(left, *(int(entry[0].partition(b"-")[0]) for entry in rest), 0)
+        client.hset(f"{key}h", mapping={"life": "0" * 40, "seq": left})
 
     def damage() -> None:
         seq = client.hincrby(f"{key}h", "seq", 1)
