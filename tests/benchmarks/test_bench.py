@@ -244,8 +244,8 @@ def test_the_cache_is_in_the_home_where_nothing_else_is_said(tmp_path: Path, mon
 
 def test_a_server_that_does_not_start_says_why(programs: Path) -> None:
     """The last of what it printed is in the error."""
-    with Bench(programs) as bench, pytest.raises(BenchError, match="NO_SUCH_SETTING is not a setting"):
-        bench.server(no_such_setting=1)
+    with Bench(programs) as bench, pytest.raises(BenchError, match="ONCECAST_PROT is not a setting"):
+        bench.server(prot=1)
 
 
 def test_a_refused_request_is_an_error(programs: Path) -> None:

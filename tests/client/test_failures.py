@@ -9,6 +9,8 @@ import pytest
 from oncecast import Broken, Refused, Unavailable
 from oncecast.client.failures import Unsuited, failure_of_answer, retry_after
 
+NOT_OURS = ", but not as Oncecast: it is a proxy or another server"
+
 
 def error(code: str) -> bytes:
     """Return our server's error body."""
@@ -20,12 +22,12 @@ def error(code: str) -> bytes:
     [
         (403, error("forbidden"), False, Refused, "no"),
         (403, error("forbidden"), True, Refused, "no"),
-        (403, b"<html>", False, Refused, "the server answers 403"),
-        (403, b"<html>", True, Unsuited, "the server answers 403"),
-        (301, b"", True, Unsuited, "the server answers 301"),
+        (403, b"<html>", False, Refused, "the server answers 403" + NOT_OURS),
+        (403, b"<html>", True, Unsuited, "the server answers 403" + NOT_OURS),
+        (301, b"", True, Unsuited, "the server answers 301" + NOT_OURS),
         (408, error("timeout"), True, Unavailable, "no"),
         (429, error("too_many_requests"), False, Unavailable, "no"),
-        (503, b"", True, Unavailable, "the server answers 503"),
+        (503, b"", True, Unavailable, "the server answers 503" + NOT_OURS),
     ],
 )
 def test_refusal(status: int, body: bytes, opening: bool, expected: type[Exception], text: str) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "load_settings",
     "put",
     "quietly",
+    "say",
     "server_option",
     "warn",
 ]
@@ -106,11 +107,16 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> config.Load
         return config.load(file=file, environ=os.environ, flags=flags)
 
 
+def say(line: str) -> None:
+    """Print a line on standard error; the command goes on where it is not taken."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
 def warn(lines: Iterable[str]) -> None:
     """Print each line on standard error; the command goes on where it is not taken."""
     for line in lines:
-        with contextlib.suppress(OSError):
-            click.echo(f"Warning: {escaped(line)}", err=True)
+        say(f"Warning: {escaped(line)}")
 
 
 def _parse_server(_context: click.Context, _parameter: click.Parameter, value: str) -> ServerUrl:

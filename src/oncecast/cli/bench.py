@@ -48,9 +48,13 @@ def bench(
     try:  # here, so that the other commands start without it
         from benchmarks import catalogue, report
         from benchmarks.base import BenchError, Plan, Transport
-    except ModuleNotFoundError:
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "benchmarks":
+            raise Failure(f"the benchmarks need another package: {error}; run `make .make/dev`", FAILED) from None
         raise Failure(
-            "the benchmarks are not in the package: clone the repository and run its oncecast bench", FAILED
+            "the benchmarks are not in an installed package: clone the repository, and run .venv/bin/oncecast bench "
+            "there",
+            FAILED,
         ) from None
 
     plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick)

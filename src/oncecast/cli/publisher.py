@@ -1,38 +1,48 @@
-"""`oncecast pub`: publish an argument, or lines as they come, and print what each was acknowledged with."""
+"""`oncecast pub`: publish an argument, a whole file, or lines as they come, and print each acknowledgement."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
 
 import click
 import msgspec
 
 from ..client.dialing import Endpoint
-from ..client.encoding import Content
-from ..client.failures import Unreachable
-from ..client.publisher import Publisher
+from ..client.encoding import Content, check_names
+from ..client.failures import Broken, Refused, Unreachable
+from ..client.publisher import BATCH_LINES, Outcome, Publisher
 from ..client.timing import Timing
 from ..client.url import ServerUrl
-from ..errors import UsageError
+from ..client.values import Ack, Outgoing
+from ..errors import Refusal, UsageError
 from ..message import Kind
 from ..wire.envelope import json_data, sniff, text_data
-from .base import FAILED, START_ONE, Failure, in_one_line, put, server_option
+from .base import FAILED, Failure, escaped, in_one_line, put, say, server_option
+from .lines import Line, read_lines, read_whole
+from .retrying import PATIENCE, RetryNotice, unreachable
 
 __all__ = ["pub"]
 
-READ_BYTES = 65536
-LINE_BYTES = 64 * 1024 * 1024  # the largest message that a server may be set to take
-PATIENCE = 60.0  # seconds: longer than a restart takes
+ABOUT_DATA = frozenset({"data_invalid", "body_too_large"})  # another line may be taken
 
 
-@click.command(short_help="Publish a message, or each line of standard input.")
+@click.command(short_help="Publish a message, a file, or each line of standard input.")
 @click.argument("channel")
 @click.argument("data", required=False, metavar="[DATA|-]")
 @server_option
+@click.option(
+    "--file",
+    "path",
+    metavar="PATH|-",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Publish a whole file, or all of standard input, as one message.",
+)
 @click.option("--event", metavar="NAME", help="The event's name, for listeners that tell events apart.")
 @click.option("--key", metavar="KEY", help="The Idempotency-Key: the same key is published once, however often sent.")
 @click.option(
@@ -41,47 +51,163 @@ PATIENCE = 60.0  # seconds: longer than a restart takes
     type=click.Choice(["auto", "json", "text", "binary"]),
     default="auto",
     show_default=True,
-    help="What the data is; auto is JSON if it parses as that, else text.",
+    help="What the data is; auto is JSON if it parses as that, else text, else binary.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each acknowledgement whole, as JSON.")
 def pub(
-    channel: str, data: str | None, server: ServerUrl, event: str | None, key: str | None, kind: str, as_json: bool
+    channel: str,
+    data: str | None,
+    server: ServerUrl,
+    path: Path | None,
+    event: str | None,
+    key: str | None,
+    kind: str,
+    as_json: bool,
 ) -> None:
-    """Publish to CHANNEL: DATA, or each line of standard input as soon as it is read.
+    """Publish to CHANNEL: DATA, a whole file, or each line of standard input as soon as it is read.
 
     Prints the id of each message once the server has it. What is not acknowledged is sent again, with the same key, for
-    up to a minute, and is in the channel once. A server that refuses the very first connection is not waited for: most
-    likely none runs there. Empty lines are skipped.
+    up to a minute, and is in the channel once; standard error says what is waited for. A server that can't be reached
+    at the very first attempt is not waited for. Lines that are ready are sent together, in order; empty lines are
+    skipped. A line that is refused is named on standard error, the others are published, and the exit code is 1.
 
     \b
     Examples:
       oncecast pub news "hello"
       oncecast pub prices '{"EUR": 1.08}' --event tick
       tail -f app.log | oncecast pub logs --type text
+      oncecast pub images --file cat.png --type binary
       oncecast pub orders '{"n": 7}' --key order-7
     """
+    is_lines = path is None and data in (None, "-")
     with in_one_line():
-        asyncio.run(_publish(channel, data, server, event, key, kind, as_json))
+        if path is not None and data is not None:
+            raise UsageError("give DATA or --file, not both")
+        if is_lines and key is not None:
+            raise UsageError("--key is one message's: give it with DATA or --file, as each line has a key of its own")
+        if is_lines and kind == "binary":
+            raise UsageError("binary data has no lines: give --file - to publish all of standard input as one message")
+        check_names(channel, event, key)
+        sending = _Sending(server, channel, event, key, kind, as_json)
+        if is_lines:
+            asyncio.run(sending.lines())
+        else:
+            asyncio.run(sending.one(os.fsencode(data or "") if path is None else read_whole(path)))
 
 
-async def _publish(
-    channel: str, data: str | None, server: ServerUrl, event: str | None, key: str | None, kind: str, as_json: bool
-) -> None:
-    from_input = data in (None, "-")
-    if from_input and key is not None:
-        raise UsageError("--key is one message's: give it with DATA, as each line has a key of its own")
-    if from_input and sys.stdin.isatty():
-        click.echo("Each line you type is published; end with Ctrl-D.", err=True)
-    publisher = Publisher(Endpoint(server), timing=Timing(), patience=PATIENCE)
-    try:
-        items = _lines() if from_input else _one(os.fsencode(data or ""))
-        async for item in items:
-            ack = await publisher.publish(channel, _classify(item, kind), event=event, key=key)
-            put(msgspec.json.encode(ack) if as_json else ack.id)
-    except Unreachable:
-        raise Failure(f"no server answers at {server}: {START_ONE}, or give --server", FAILED) from None
-    finally:
-        await publisher.close()
+class _Sending:
+    """One run of the command."""
+
+    def __init__(
+        self, server: ServerUrl, channel: str, event: str | None, key: str | None, kind: str, as_json: bool
+    ) -> None:
+        self._server = server
+        self._channel = channel
+        self._event = event
+        self._key = key
+        self._kind = kind
+        self._as_json = as_json
+        self._notice = RetryNotice(server)
+
+    async def one(self, data: bytes) -> None:
+        """Publish one message. Raises `Failure`, `Refusal`, `Refused` or `Broken`."""
+        content = _classify(data, self._kind)
+        publisher = self._publisher()
+        try:
+            ack = await publisher.publish(self._channel, content, event=self._event, key=self._key)
+        except Unreachable as error:
+            raise unreachable(self._server, error) from None
+        finally:
+            await publisher.close()
+        self._print(ack)
+
+    async def lines(self) -> None:
+        """Publish each line. Raises `Failure`: at once if it is about all of them, at the end if it is about some."""
+        if sys.stdin.isatty():
+            say("Each line you type is published; end with Ctrl-D.")
+        publisher = self._publisher()
+        refused = 0
+        try:
+            async for burst in read_lines():
+                refused += await self._publish(publisher, burst)
+        finally:
+            await publisher.close()
+        if refused:
+            count = "1 line was" if refused == 1 else f"{refused} lines were"
+            raise Failure(f"{count} not published, as said above; the others were", FAILED)
+
+    async def _publish(self, publisher: Publisher, burst: Iterable[Line]) -> int:
+        """Publish lines together; return how many are refused for what is in them."""
+        refused = 0
+        for together, some in groupby(_drafts(burst, self._kind), key=lambda draft: draft.fits_batch):
+            while drafts := list(islice(some, BATCH_LINES if together else 1)):
+                refused += self._report(drafts, await self._send(publisher, drafts, together))
+        return refused
+
+    def _report(self, drafts: list[_Draft], outcomes: list[Outcome]) -> int:
+        """Print what became of each line; return how many are refused for what is in them."""
+        refused = 0
+        failed: tuple[_Draft, Refused | Broken] | None = None
+        for draft, outcome in zip(drafts, outcomes, strict=True):
+            if isinstance(outcome, Ack):
+                self._print(outcome)
+            elif isinstance(outcome, Refused) and outcome.code in ABOUT_DATA:
+                refused += 1
+                say(f"line {draft.number}: {escaped(str(outcome))}")
+            else:
+                failed = failed or (draft, outcome)
+        if failed is not None:
+            draft, error = failed
+            if isinstance(error, Unreachable) and not self._notice.has_answered:
+                raise unreachable(self._server, error)
+            raise Failure(f"line {draft.number} is not published: {str(error).rstrip('.')}; stopped there", FAILED)
+        return refused
+
+    async def _send(self, publisher: Publisher, drafts: list[_Draft], together: bool) -> list[Outcome]:
+        good = [draft for draft in drafts if isinstance(draft.content, Content)]
+        if together and len(good) > 1:
+            sent = await publisher.publish_many(Outgoing(self._channel, each.content, self._event) for each in good)
+        else:
+            sent = [await self._send_one(publisher, each) for each in good]
+        outcomes = iter(sent)
+        return [next(outcomes) if isinstance(each.content, Content) else each.content for each in drafts]
+
+    async def _send_one(self, publisher: Publisher, draft: _Draft) -> Outcome:
+        assert isinstance(draft.content, Content)
+        try:
+            return await publisher.publish(self._channel, draft.content, event=self._event)
+        except (Refused, Broken) as error:
+            return error
+
+    def _publisher(self) -> Publisher:
+        return Publisher(Endpoint(self._server), timing=Timing(), patience=PATIENCE, on_retry=self._notice.retry)
+
+    def _print(self, ack: Ack) -> None:
+        self._notice.answered()
+        put(msgspec.json.encode(ack) if self._as_json else ack.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A line and what it is; or why it can't be sent."""
+
+    number: int
+    content: Content | Refused
+
+    @property
+    def fits_batch(self) -> bool:
+        """Whether a batch carries it: there a JSON string would be text."""
+        content = self.content
+        return not (isinstance(content, Content) and content.kind is Kind.JSON and content.data.startswith(b'"'))
+
+
+def _drafts(burst: Iterable[Line], kind: str) -> Iterator[_Draft]:
+    for number, line in burst:
+        try:
+            content: Content | Refused = _classify(line, kind)
+        except Refusal as refusal:
+            content = Refused(refusal.message, code=refusal.code)
+        yield _Draft(number, content)
 
 
 def _classify(data: bytes, kind: str) -> Content:
@@ -94,48 +220,3 @@ def _classify(data: bytes, kind: str) -> Content:
         return Content(Kind.BINARY, data)
     data, found = sniff(data)
     return Content(found, data)
-
-
-async def _one(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
-async def _lines() -> AsyncIterator[bytes]:
-    """Yield the lines of standard input as they come, without their ends."""
-    try:
-        fd = sys.stdin.fileno()
-    except (io.UnsupportedOperation, ValueError):  # not a file at all, or closed
-        for whole in sys.stdin.buffer:
-            if line := whole.rstrip(b"\r\n"):
-                yield line
-        return
-    rest: list[bytes] = []  # pieces of the line that has not ended, joined once
-    while True:
-        await _readable(fd)
-        piece = os.read(fd, READ_BYTES)
-        head, end, tail = piece.rpartition(b"\n")
-        lines = b"".join([*rest, head]).split(b"\n") if end or not piece else []
-        rest = [tail] if end else [*rest, piece]
-        if len(rest) * READ_BYTES > LINE_BYTES and sum(map(len, rest)) > LINE_BYTES:
-            raise Failure(
-                f"a line of standard input is longer than {LINE_BYTES} bytes, more than a server takes", FAILED
-            )
-        for whole in lines:
-            if line := whole.removesuffix(b"\r"):
-                yield line
-        if not piece:
-            return
-
-
-async def _readable(fd: int) -> None:
-    """Wait until a read won't block. Non-blocking mode would do too, but whoever shares the terminal would be in it."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(fd, ready.set)
-    except PermissionError:  # a regular file: epoll does not take it, and it never blocks
-        return
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)

@@ -14,9 +14,10 @@ from .backoff import UNREACHABLE_CAP_SECONDS, Backoff
 from .credentials import Credentials
 from .failures import Broken, PublishFailed, Refused, Unavailable, Unreachable
 
-__all__ = ["SAME_FAILURES", "Attempts"]
+__all__ = ["SAME_FAILURES", "Attempts", "OnRetry"]
 
 T = TypeVar("T")
+OnRetry = Callable[[Broken], Awaitable[None]]
 
 SAME_FAILURES = 6  # in a row, until the server is asked whether it answers other requests: some 15 s of backoff
 PASSING = frozenset({408, 425, 429, 502, 503, 504})  # an answer with one of these is about the server, not the request
@@ -26,7 +27,8 @@ class Attempts:
     """Tries requests, one at a time. `clock` is monotonic, in seconds.
 
     `serves` says whether the server answers an ordinary request now. Where no attempt has ever reached the server,
-    `Unreachable` is raised at once: then most often its address is wrong.
+    `Unreachable` is raised at once: then most often its address is wrong. `on_retry` is awaited with each failure that
+    is followed by another attempt; what it raises ends the request.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Attempts:
         credentials: Credentials,
         serves: Callable[[], Awaitable[bool]],
         clock: Callable[[], float] = time.monotonic,
+        on_retry: OnRetry | None = None,
     ) -> None:
         self._backoff = backoff
         self._credentials = credentials
         self._serves = serves
         self._clock = clock
+        self._on_retry = on_retry
         self._reached = False
 
     async def run(self, attempt: Callable[[], Awaitable[T]], *, patience: float | None) -> T:
@@ -76,6 +80,8 @@ class Attempts:
                 )
                 if patience is not None and self._clock() - began + delay > patience:
                     raise
+                if self._on_retry is not None:
+                    await self._on_retry(error)
                 await self._backoff.sleep(delay)
             else:
                 self._reached = True

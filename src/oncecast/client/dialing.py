@@ -19,7 +19,7 @@ from .failures import Refused, Unreachable
 from .timing import Timing
 from .url import ProxyUrl, ServerUrl
 
-__all__ = ["Endpoint", "checked_headers", "open_streams", "reason_of"]
+__all__ = ["Endpoint", "checked_headers", "open_streams", "reason_of", "speaks_tls"]
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -32,6 +32,7 @@ RESERVED = frozenset(
     }
 )
 READ_BYTES = 4096
+TLS_PROBE_SECONDS = 5.0
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # what a proxy answers where the next attempt may succeed
 
 
@@ -83,6 +84,26 @@ async def open_streams(endpoint: Endpoint, timing: Timing) -> Streams:
             writer.transport.abort()
 
 
+async def speaks_tls(endpoint: Endpoint) -> bool:
+    """Say whether what an http URL names answers a TLS handshake, so that the URL should say https.
+
+    A server of TLS closes the connection of a plain request, most often without a word. Nothing is sent but the
+    handshake, so the certificate does not matter.
+    """
+    if endpoint.url.scheme != "http" or endpoint.proxy is not None:
+        return False
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(TLS_PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(endpoint.url.host, endpoint.url.port, ssl=context)
+    except (OSError, UnicodeError):  # an SSLError is an OSError
+        return False
+    writer.transport.abort()
+    return True
+
+
 def _context(endpoint: Endpoint) -> ssl.SSLContext:
     return endpoint.ssl_context or ssl.create_default_context()
 
@@ -130,6 +151,8 @@ def reason_of(error: OSError | UnicodeError) -> str:
             return "connection refused"
         case ConnectionResetError():
             return "connection reset"
+        case socket.gaierror(errno=socket.EAI_AGAIN):
+            return "the host name can't be looked up now"
         case socket.gaierror():
             return "the host name has no address"
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):

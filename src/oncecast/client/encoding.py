@@ -42,9 +42,12 @@ class Content:
 def content_of(data: Any) -> Content:
     """Return the bytes of a message: text for `str`, binary for bytes-like objects, JSON for anything else.
 
+    `Content` is returned as it is: data that is encoded already, digit for digit.
     JSON takes `None`, `bool`, `int` (digit for digit, whatever its size), finite `float`, `str`, and lists, tuples,
     dicts with `str` keys, dataclasses and msgspec structs of these. Raises `Refused` (`data_invalid`) for all else.
     """
+    if isinstance(data, Content):
+        return data
     if isinstance(data, str):
         try:
             return Content(Kind.TEXT, data.encode())

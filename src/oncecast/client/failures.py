@@ -110,7 +110,7 @@ def failure_of_answer(status: int, body: bytes, seconds: float | None, *, openin
 
     `opening` is for transports that others can stand in for: what did not come from our server is then `Unsuited`.
     """
-    code, message = "", f"the server answers {status}"
+    code, message = "", f"the server answers {status}, but not as Oncecast: it is a proxy or another server"
     try:
         error = msgspec.json.decode(body, type=_Answer).error
         code, message = error.code, error.message

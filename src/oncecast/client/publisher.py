@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ..errors import ERRORS
-from .attempts import Attempts
+from .attempts import Attempts, OnRetry
 from .backoff import Backoff
 from .base import StartQuery
 from .credentials import Credentials
@@ -66,7 +66,7 @@ class Publisher:
     """Publishes on one kept-alive connection, one request at a time, in order.
 
     `patience` is how many seconds one request is retried for, None for ever; see `Attempts`. `clock` is monotonic;
-    `new_key` makes a unique key.
+    `new_key` makes a unique key. `on_retry` is as in `Attempts`.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Publisher:
         credentials: Credentials | None = None,
         clock: Callable[[], float] = time.monotonic,
         new_key: Callable[[], str] = lambda: uuid.uuid4().hex,
+        on_retry: OnRetry | None = None,
     ) -> None:
         credentials = credentials or Credentials(None)
         self._endpoint = endpoint
@@ -93,6 +94,7 @@ class Publisher:
             credentials=credentials,
             serves=self._serves,
             clock=clock,
+            on_retry=on_retry,
         )
 
     async def publish(self, channel: str, content: Content, *, event: str | None = None, key: str | None = None) -> Ack:

@@ -1,0 +1,54 @@
+"""`oncecast config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oncecast.server.config import example_file
+from tests.cli.conftest import (
+    call,
+    complaint,
+)
+
+
+def test_config_init() -> None:
+    """It writes the example, never over a file unless told to, and - prints it."""
+    assert "Wrote oncecast.toml. Uncomment what you want to change" in call("config", "init").stdout
+    assert example_file() == Path("oncecast.toml").read_text() == call("config", "init", "-").stdout
+    Path("oncecast.toml").write_text("port = 1")
+    expected = "oncecast.toml is there already: give --force to replace it"
+    assert expected == complaint(call("config", "init"), 2)
+    assert 0 == call("config", "init", "--force").exit_code
+    assert example_file() == Path("oncecast.toml").read_text()
+    assert "no/x.toml can't be written: No such file or directory" == complaint(call("config", "init", "no/x.toml"), 2)
+
+
+def test_config_check() -> None:
+    """It says where settings come from, or names the mistake."""
+    assert "The settings are valid: all are defaults.\n" == call("config", "check").stdout
+    Path("oncecast.toml").write_text("port = 1\ndev = true")
+    result = call("config", "check", ONCECAST_HOST="localhost")
+    expected = "The settings are valid: 2 from oncecast.toml, 1 from ONCECAST_HOST, the rest are defaults.\n"
+    assert expected == result.stdout
+    expected = "environment: ONCECAST_HOTS is not a setting; did you mean ONCECAST_HOST?"
+    assert expected == complaint(call("config", "check", ONCECAST_HOTS="x"), 2)
+
+
+def test_config_check_of_a_file() -> None:
+    """The file is an argument, or --config's, but not two files."""
+    Path("a.toml").write_text("port = 1")
+    expected = "The settings are valid: 1 from a.toml, the rest are defaults.\n"
+    for arguments in (["a.toml"], ["--config", "a.toml"], ["a.toml", "--config", "a.toml"]):
+        assert expected == call("config", "check", *arguments).stdout
+    expected = "FILE is a.toml and --config is b.toml: give one of them"
+    assert expected == complaint(call("config", "check", "a.toml", "--config", "b.toml"), 2)
+    assert "b.toml: cannot be read: No such file or directory" == complaint(call("config", "check", "b.toml"), 2)
+
+
+def test_config_show() -> None:
+    """It prints what holds, as TOML, with the source of each."""
+    Path("oncecast.toml").write_text('[channels."a.*"]\nmessages = 1\n')
+    lines = call("config", "show", ONCECAST_PORT="9").stdout.splitlines()
+    assert 'host = "127.0.0.1"  # default' in lines
+    assert "port = 9  # ONCECAST_PORT" in lines
+    assert ['[channels."a.*"]', "messages = 1  # oncecast.toml", 'lag = "resume"  # default'] == lines[-3:]
