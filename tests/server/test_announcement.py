@@ -23,9 +23,9 @@ from oncecast.server.settings import Settings
             "https://[::1]:{1}",
         ),
         (
-            Settings(broker="redis://:pass@word@h/0", durability="fsync"),
+            Settings(broker="redis://:pass@word@h/0"),
             1,
-            "1 worker, broker redis://h/0 (durability fsync), is listening on http://127.0.0.1:{0} and http://[::1]:{1}",
+            "1 worker, broker redis://h/0, is listening on http://127.0.0.1:{0} and http://[::1]:{1}",
         ),
     ],
 )

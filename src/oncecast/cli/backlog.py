@@ -42,7 +42,6 @@ async def print_backlog(
     connection = HttpConnection(Endpoint(server), timing=Timing(), authorize=Credentials(None).headers)
     attempts = Attempts(
         backoff=Backoff(rng=random.random, sleep=asyncio.sleep),
-        patience=PATIENCE,
         credentials=Credentials(None),
         serves=_serves,
         on_retry=notice.retry,

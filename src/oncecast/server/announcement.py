@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 
 from .. import __version__
-from .settings import MEMORY, Settings
+from .settings import SQLITE, Settings
 
 __all__ = ["first_steps", "started"]
 
@@ -21,7 +21,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/]*@")
 def started(settings: Settings, sockets: Sequence[socket.socket], workers: int) -> str:
     """Return the line: version, process, workers, broker, and where it listens."""
     broker = _PASSWORD.sub("", settings.broker)
-    kept = "" if settings.broker == MEMORY else f" (durability {settings.durability})"
+    kept = f" (durability {settings.durability})" if settings.broker.startswith(SQLITE) else ""
     urls = " and ".join(_url(settings, *sock.getsockname()[:2]) for sock in sockets)
     many = "1 worker" if workers == 1 else f"{workers} workers"
     return f"oncecast {__version__}, pid {os.getpid()}, {many}, broker {broker}{kept}, is listening on {urls}"

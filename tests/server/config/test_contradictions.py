@@ -61,8 +61,15 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             "dev = true",
             {"ONCECAST_DURABILITY": "fsync"},
             {},
-            "ONCECAST_DURABILITY: fsync needs a file, and the broker is memory://; use broker = sqlite:///oncecast.db,"
-            ' or durability = "process"',
+            "ONCECAST_DURABILITY: fsync is for a broker's file, and the broker is memory://; use broker ="
+            ' sqlite:///oncecast.db, or durability = "process"',
+        ),
+        (
+            'durability = "fsync"',
+            {},
+            {"broker": "redis://:secret@h"},
+            "oncecast.toml: durability: fsync is for a broker's file, and the broker is redis://; use broker ="
+            ' sqlite:///oncecast.db, or durability = "process"',
         ),
         (
             "dev = true\n[retention]\nbytes = 65536",

@@ -14,7 +14,7 @@ from ...errors import ConfigurationError
 from ...policy.limits import longest_url
 from ..brokers import BUILDERS
 from ..cores import worker_count
-from ..settings import DEFAULT_BROKER, MEMORY, Settings
+from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings
 
 __all__ = ["check_together"]
 
@@ -45,16 +45,14 @@ def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:
     if not colon or scheme not in BUILDERS or (not rest and settings.broker != MEMORY):
         known = ", ".join(f"{name}://" for name in BUILDERS)
         _fail(sources, "broker", f"not a broker's URL: use one of {known}, as in {DEFAULT_BROKER}")
+    if settings.durability == "fsync" and not settings.broker.startswith(SQLITE):
+        cure = f'use broker = {DEFAULT_BROKER}, or durability = "process"'
+        _fail(sources, "durability", f"fsync is for a broker's file, and the broker is {scheme}://; {cure}")
     if settings.broker != MEMORY:
         return
     if (count := worker_count(settings.workers)) > 1:
         text = f"{count} processes can't share the broker {MEMORY}; use broker = {DEFAULT_BROKER}, or workers = 1"
         _fail(sources, "workers", text)
-    if settings.durability == "fsync":
-        text = (
-            f'fsync needs a file, and the broker is {MEMORY}; use broker = {DEFAULT_BROKER}, or durability = "process"'
-        )
-        _fail(sources, "durability", text)
 
 
 def _check_sizes(settings: Settings, sources: Mapping[str, str]) -> None:
