@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
+
+import pytest
+
 from oncecast.server.wheel import RESOLUTION, Wheel
 
 
@@ -88,3 +93,35 @@ def test_a_clock_that_stands_still_or_goes_back_wakes_nobody_twice() -> None:
     assert [] == wheel.expire(1.2)
     assert [] == wheel.expire(0.5)
     assert [thing] == wheel.expire(1.2 + 2 * RESOLUTION)
+
+
+def test_deadlines_that_no_clock_reaches() -> None:
+    """Absurd times stand in their bucket and harm nobody; what is no number is refused."""
+    wheel: Wheel[Thing] = Wheel(10.0)
+    things = [Thing() for _ in range(4)]
+    for thing, when in zip(things, (1e308, math.inf, -1e308, -math.inf), strict=True):
+        wheel.set(thing, when)
+    assert set(things[2:]) == set(wheel.expire(11.0))
+    things[0].deadline = math.inf  # as a connection moves it later
+    assert [] == wheel.expire(1e15 * 0.9 / 1e6)
+    with pytest.raises(ValueError, match="NaN"):
+        wheel.set(things[2], math.nan)
+    assert 0 == things[2].deadline
+    wheel.clear(things[0])
+    wheel.clear(things[1])
+    assert 0 == things[0].tick == things[1].tick
+
+
+def test_a_clock_that_steps_by_years_is_followed_at_once() -> None:
+    """The work is bounded by the items, not by the time that has passed; a step back loses nothing."""
+    wheel: Wheel[Thing] = Wheel(0.0)
+    soon, later, far = Thing(), Thing(), Thing()
+    for thing, when in ((soon, 1.0), (later, 5e8), (far, 3e9)):
+        wheel.set(thing, when)
+    soon.deadline = 6e8
+    began = time.thread_time()
+    assert [later] == wheel.expire(5.5e8)
+    assert [] == wheel.expire(10.0)
+    assert [soon] == wheel.expire(1e9)
+    assert [far] == wheel.expire(4e9)
+    assert time.thread_time() - began < 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from ..brokers.base import Outcome
@@ -72,14 +72,12 @@ class DuplexSession(ABC):
         "_settings",
         "_unanswered",
         "state",
-        "write",
     )
 
     def __init__(self, node: Node, settings: TransportSettings, carrier: Carrier) -> None:
         self._node = node
         self._settings = settings
         self._carrier = carrier
-        self.write: Callable[[bytes], None] = carrier.write
         self.state = OPEN
         self._batch: list[tuple[Draft, Ref]] | None = None  # the publishes of this read
         self._unanswered = 0  # publishes that the broker has not answered
@@ -158,6 +156,10 @@ class DuplexSession(ABC):
         self._leave()
 
     # -- what the hub calls
+
+    def write(self, data: bytes, /) -> None:
+        """Send a block."""
+        self._carrier.write(data)  # to keep the carrier's own method would take an object for each subscriber
 
     def refuse(self, refusal: Refusal, /) -> None:
         """Close with the error's code."""

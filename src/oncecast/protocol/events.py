@@ -9,7 +9,6 @@ An event stream has two states: it is open until `drain`, `refuse` or `closed`, 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 
 from ..core.node import Node
 from ..core.place import Place, chain_gaps
@@ -75,7 +74,7 @@ def heartbeat_event(cursor: Cursor) -> bytes:
 class EventStream:
     """One stream. Raises `Refusal` before anything is sent."""
 
-    __slots__ = ("_carrier", "_heartbeat", "_node", "_subscription", "write")
+    __slots__ = ("_carrier", "_heartbeat", "_node", "_subscription")
 
     def __init__(
         self,
@@ -90,7 +89,6 @@ class EventStream:
         self._node = node
         self._carrier = carrier
         self._heartbeat = settings.heartbeat_seconds
-        self.write: Callable[[bytes], None] = carrier.write
         encoder = ENVELOPED if query.envelope or len(channels) > 1 else BARE
         self._subscription = node.subscribe(
             channels, start, self, carrier.format(encoder), self._attached, carrier.descriptor
@@ -104,6 +102,10 @@ class EventStream:
             self._carrier.send(gap_event(gap))
 
     # -- what the hub calls
+
+    def write(self, data: bytes, /) -> None:
+        """Send a block."""
+        self._carrier.write(data)  # to keep the carrier's own method would take an object for each subscriber
 
     def gap(self, gap: Gap, /) -> None:
         """Send `event: gap`."""

@@ -13,9 +13,10 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from ..http.replies import encode_fault
+from ..policy.identity import Identity
 from ..wire import http1
 from .admission import FULL, REMIND_SECONDS
 from .app import App
@@ -79,7 +80,7 @@ class Acceptor:
             if self._tls is None and self._opening and admission.full:
                 return  # one in a turn: it is open in the next, and can give way to those behind it
             try:
-                accepted, _ = sock.accept()
+                accepted, address = sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:  # the peer has closed it again (accept(2))
@@ -89,7 +90,8 @@ class Acceptor:
                 return
             if admission.take() or self._give_up_oldest():
                 accepted.setblocking(False)
-                connection = Connection(self._app, None if self._tls is not None else accepted.fileno())
+                descriptor = None if self._tls is not None else accepted.fileno()
+                connection = Connection(self._app, descriptor, _identify(address[0]))
                 task = self._loop.create_task(self._open(connection, accepted))
                 self._opening[task] = None
                 task.add_done_callback(partial(self._opened, connection, accepted))
@@ -147,3 +149,8 @@ class Acceptor:
                 error.strerror,
                 len(self._app.connections),
             )
+
+
+@lru_cache(maxsize=1024)  # many connections come from one address, as through a proxy: they share the object
+def _identify(address: str) -> Identity:
+    return Identity(address)

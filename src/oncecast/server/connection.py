@@ -1,6 +1,7 @@
 """One connection: requests in, answers out, until a transport takes it over or it closes.
 
-`phases.py` has the phases and what moves a connection from one to another; `outlet.py` has the writing side. While
+`phases.py` has the phases and what moves a connection from one to another; `outlet.py` has the writing side, and
+`inlet.py` says when the socket is read. While
 READING, the parser's requests are answered one by one, in order, so pipelining needs nothing more. LINGERING sends what
 is left, and discards what comes until the peer closes: closing at once would make the kernel reset the connection, and
 the last answer could be lost.
@@ -17,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import cast
 
 from ..errors import Refusal
@@ -33,9 +33,8 @@ from .app import App
 from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
 from .framing.websocket import WebSocketCarrier
-from .outlet import Outlet
+from .inlet import Inlet
 from .phases import Event, Phase, after
-from .read_budget import READ_BYTES, TURN_SECONDS
 
 logger = logging.getLogger("oncecast.server")
 
@@ -52,33 +51,30 @@ READING, WAITING, STREAMING, LINGERING, CLOSED = Phase
 IDLE, HEAD, BODY = http1.Stage
 
 
-class Connection(Outlet):
+class Connection(Inlet):
     """The protocol object of one socket, the `Exchange` of its requests, and the `Link` of a carrier.
 
-    `descriptor` is the socket's, or None with TLS.
+    `descriptor` is the socket's, or None with TLS; `identity` says who is at the other end.
     """
 
     __slots__ = (
         "_bucket",
         "_eof",
         "_fresh",
-        "_held",
         "_listener",
         "_parser",
         "_request",
         "_reserved",
         "_stage",
-        "app",
         "deadline",
         "identity",
         "phase",
         "tick",
     )
 
-    def __init__(self, app: App, descriptor: int | None = None) -> None:
-        super().__init__(descriptor)
-        self.app = app
-        self.identity = ANYBODY
+    def __init__(self, app: App, descriptor: int | None = None, identity: Identity = ANYBODY) -> None:
+        super().__init__(app, descriptor)
+        self.identity = identity
         self.phase = READING
         self.deadline = 0.0
         self.tick = 0
@@ -90,7 +86,6 @@ class Connection(Outlet):
         self._eof = False
         self._fresh = True  # no request has come yet
         self._reserved = False  # it may make one request of a few, and is closed: see `Admission`
-        self._held: bytes | None = None  # what has come and waits for the next turn; None where it waits for none
 
     @property
     def opened(self) -> bool:
@@ -102,32 +97,9 @@ class Connection(Outlet):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read, within the time for a head."""
         self.attach(cast(asyncio.Transport, transport))
-        self.identity = _identify(transport)
         self._parser = http1.RequestParser(self.app.settings)
         self.wake_at(self.now() + self.app.settings.head_seconds)
         self._reserved = self.app.admit(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Read into one buffer for all connections: what has come is taken from it before the loop reads again."""
-        return self.app.reading.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what has come, or keep it for the next turn if this turn's reads have taken their time."""
-        app = self.app
-        budget = app.reading
-        data = bytes(budget.buffer[:nbytes])
-        if self._held is not None:
-            self._held += data
-        elif budget.spent:
-            self._wait_for_turn(data)
-        else:
-            began = app.monotonic()
-            self.data_received(data)
-            budget.seconds += app.monotonic() - began
-            if budget.seconds >= TURN_SECONDS:
-                budget.exhaust()
-            if nbytes == READ_BYTES and self._held is None:  # there is more: the others come first
-                self._wait_for_turn(b"")
 
     def data_received(self, data: bytes) -> None:
         """Read requests, or hand the bytes to the transport."""
@@ -147,16 +119,6 @@ class Connection(Outlet):
             assert self._parser is not None
             self._parser.feed(data)
             self._count_unfinished()
-            self._set_reading()
-
-    def go_on(self) -> None:
-        """Go on with what an earlier turn left."""
-        data, self._held = self._held, None
-        if data:
-            self.data_received(data)
-        elif self.phase is READING and not self._full:
-            self._read()
-        if self._held is None:
             self._set_reading()
 
     def eof_received(self) -> bool:
@@ -267,11 +229,6 @@ class Connection(Outlet):
         elif self.phase is not CLOSED:
             self.app.wheel.set(self, when)
 
-    def hold(self, size: int) -> None:
-        """Count `size` bytes as those of this connection's unfinished message; 0 once it is whole."""
-        if size or self.app.unfinished:
-            self.app.unfinished.set(self, size)
-
     def end(self) -> None:
         """Send what is written, then close."""
         if self.phase in (LINGERING, CLOSED):
@@ -341,6 +298,7 @@ class Connection(Outlet):
         self._listener = carrier
         rest = self._parser.take_rest()
         self._parser = self._request = None
+        self.hold(0)
         if self._full:
             carrier.blocked()
         if rest:
@@ -395,13 +353,13 @@ class Connection(Outlet):
             if until == 0.0:
                 until = self.now() + self.app.reading.left
             self._handle(request)
+            if self.app.unfinished:
+                self._count_unfinished()
             if parser.empty:
-                self.hold(0)
                 if self.phase is READING and not self._full:
                     self._await(IDLE)
                 return
             if self.phase is READING and self.now() > until:
-                self._count_unfinished()
                 self._wait_for_turn(b"")
                 return
 
@@ -448,16 +406,13 @@ class Connection(Outlet):
             if self.phase is not STREAMING:
                 return
 
-    def _wait_for_turn(self, data: bytes) -> None:
-        self._held = data
-        self.read_if(False)
-        self.app.reading.wait(self)
+    def _read_on(self) -> None:
+        if self.phase is READING and not self._full:
+            self._read()
 
-    def _set_reading(self) -> None:
-        """Read, unless the socket is full, this connection waits for its turn, or its client sends too far ahead."""
-        parser = self._parser
-        ahead = self.phase is WAITING and parser is not None and parser.buffered > PIPELINE_BYTES
-        self.read_if(not (self._full or ahead or self._held is not None))
+    def _wants_bytes(self) -> bool:
+        """Whether the client does not send too far ahead."""
+        return self.phase is not WAITING or self._parser is None or self._parser.buffered <= PIPELINE_BYTES
 
     def _count_unfinished(self) -> None:
         if self._parser is not None:
@@ -494,14 +449,3 @@ class Connection(Outlet):
 
     def _move(self, event: Event) -> None:
         self.phase = after(self.phase, event)
-
-
-def _identify(transport: asyncio.BaseTransport) -> Identity:
-    """Return who is at the other end: an address of IPv4 or IPv6; a socket of another family has none."""
-    peer = transport.get_extra_info("peername")
-    return _of_address(str(peer[0])) if isinstance(peer, tuple) and peer else ANYBODY
-
-
-@lru_cache(maxsize=1024)  # behind a proxy all connections have one address; each object of its own takes 106 bytes
-def _of_address(address: str) -> Identity:
-    return Identity(address)

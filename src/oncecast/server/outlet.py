@@ -18,7 +18,6 @@ import fcntl
 import os
 import sys
 import termios
-from collections.abc import Callable
 
 __all__ = ["Outlet"]
 
@@ -26,33 +25,44 @@ TLS_HIGH, TLS_LOW = 64 << 10, 16 << 10  # unsent bytes: what a TLS record and it
 
 
 class Outlet(asyncio.BufferedProtocol):
-    """`descriptor` is the socket's, where it is written to without TLS; `write` sends bytes and never raises."""
+    """`descriptor` is the socket's, where it is written to without TLS."""
 
-    __slots__ = ("_full", "_paused", "_transport", "_untaken", "descriptor", "write")
+    __slots__ = ("_full", "_paused", "_released", "_transport", "_untaken", "descriptor")
 
     def __init__(self, descriptor: int | None) -> None:
         self.descriptor = descriptor
-        self.write: Callable[[bytes], None] = _drop
         self._transport: asyncio.Transport | None = None
         self._full = False
         self._paused = False
+        self._released = False
         self._untaken = 0
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Begin to write to a transport."""
         self._transport = transport
         if self.descriptor is None:
-            self.write = transport.write
             transport.set_write_buffer_limits(high=TLS_HIGH, low=TLS_LOW)
         else:
-            self.write = self._write_straight
             # One unsent byte is enough to be full: the kernel's buffer is the queue, and there is no other.
             transport.set_write_buffer_limits(high=0)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes. Never raises; what is written before the connection is open or after `release` is dropped."""
+        if self.descriptor is not None and not self._full:  # else the transport holds bytes that come before these
+            try:
+                sent = os.write(self.descriptor, data)
+            except OSError:  # full, or broken: the transport finds out which
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        if self._transport is not None and not self._released:
+            self._transport.write(data)
 
     def release(self) -> None:
         """Forget the descriptor, which the transport closes: what is written from here on is dropped."""
         self.descriptor = None
-        self.write = _drop
+        self._released = True
 
     def abort(self) -> None:
         """Close at once."""
@@ -89,21 +99,3 @@ class Outlet(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
-
-    def _write_straight(self, data: bytes) -> None:
-        descriptor = self.descriptor
-        if descriptor is None:  # kept by a transport that has ended
-            return
-        if not self._full:  # else the transport holds bytes that come before these
-            try:
-                sent = os.write(descriptor, data)
-            except OSError:  # full, or broken: the transport finds out which
-                sent = 0
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self._transport.write(data)  # type: ignore[union-attr]
-
-
-def _drop(data: bytes) -> None:
-    """Drop what is written to a connection that is closed, closing or not open yet."""

@@ -1,15 +1,17 @@
 """Deadlines and heartbeats of every connection, on one wheel: no timer object each.
 
-Invariant: an item with a deadline stands in exactly one bucket, the one of its deadline or an earlier one. Moving a
-deadline later only changes a number on the item, which is noticed when its old bucket comes round: so a keep-alive
-connection costs nothing per request.
+Invariant: an item with a deadline is in exactly one bucket, that of its deadline or an earlier one. To move a deadline
+later changes a number on the item, and no bucket, until its old bucket is due: so a keep-alive connection costs nothing
+for each request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 RESOLUTION = 0.05  # seconds: how late a deadline may be noticed
+FAR = 1e12  # seconds: a deadline beyond this is never due, and its bucket's number stays small
 
 
 class Item(Protocol):
@@ -26,13 +28,16 @@ class Wheel(Generic[T]):
     """The items that have a deadline. Time is passed in, in seconds of one monotonic clock."""
 
     def __init__(self, now: float) -> None:
-        self._buckets: dict[int, set[T]] = {}
+        self._buckets: dict[int, tuple[int, set[T]]] = {}  # each with its number, an object that its items share
         self._done = _tick(now)  # every bucket up to this one has been looked at
 
     def set(self, item: T, when: float) -> None:
-        """Let `item` be returned by the first `expire` at or after `when`; this replaces an earlier deadline."""
-        item.deadline = when
+        """Let `item` be returned by the first `expire` at or after `when`; this replaces an earlier deadline.
+
+        Raises `ValueError` for what is no number (NaN); the deadline stays as it was.
+        """
         tick = max(_tick(when) + 1, self._done + 1)
+        item.deadline = when
         if item.tick == 0 or tick < item.tick:
             self._take_out(item)
             self._put(item, tick)
@@ -46,8 +51,9 @@ class Wheel(Generic[T]):
         """Return the items whose deadline has come; they have none from then on."""
         due = []
         tick_now = _tick(now)
-        for tick in range(self._done + 1, tick_now + 1):
-            for item in self._buckets.pop(tick, ()):
+        for tick in self._ticks_until(tick_now):
+            _, items = self._buckets.pop(tick, (tick, ()))
+            for item in items:
                 item.tick = 0
                 if item.deadline <= now:
                     item.deadline = 0
@@ -57,18 +63,25 @@ class Wheel(Generic[T]):
         self._done = max(self._done, tick_now)
         return due
 
+    def _ticks_until(self, last: int) -> Iterable[int]:
+        """Return the ticks after `_done`, but no more than there are buckets: a clock may have stepped by years."""
+        if last - self._done <= len(self._buckets):
+            return range(self._done + 1, last + 1)
+        return sorted(tick for tick in self._buckets if tick <= last)
+
     def _put(self, item: T, tick: int) -> None:
-        item.tick = tick
-        self._buckets.setdefault(tick, set()).add(item)
+        number, items = self._buckets.setdefault(tick, (tick, set()))
+        item.tick = number
+        items.add(item)
 
     def _take_out(self, item: T) -> None:
         if item.tick:
-            bucket = self._buckets[item.tick]
-            bucket.discard(item)
-            if not bucket:
+            _, items = self._buckets[item.tick]
+            items.discard(item)
+            if not items:
                 del self._buckets[item.tick]
             item.tick = 0
 
 
 def _tick(seconds: float) -> int:
-    return int(seconds / RESOLUTION)
+    return int(min(max(seconds, -FAR), FAR) / RESOLUTION)
