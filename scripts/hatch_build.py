@@ -9,17 +9,20 @@ the file, so that a checkout cannot serve an old one.
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUNDLE = "build/web/oncecast.js"  # in a checkout, where git ignores it, and in an sdist
+IN_SDIST = "build/web/oncecast.js"  # git ignores it, should `make web` have made it
 IN_WHEEL = "oncecast/web/oncecast.js"
 
 
 class ClientHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's own files say nothing of the parameter
     """Adds the bundle to what is built."""
+
+    made: tempfile.TemporaryDirectory[str] | None = None  # several builds may run at once
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Bundle the client, or take the sdist's; `version` is the kind of build, `standard` or `editable`."""
@@ -28,9 +31,18 @@ class ClientHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's ow
         if version == "editable":
             return
         if (tools / "node_modules" / ".bin" / "esbuild").exists():
-            subprocess.run(["npm", "run", "--silent", "build"], cwd=tools, check=True)  # noqa: S607 - npm is on the PATH
-        elif not (root / "PKG-INFO").exists():
+            self.made = tempfile.TemporaryDirectory()
+            bundle = Path(self.made.name) / "oncecast.js"
+            command = ["npm", "run", "--silent", "build", "--", f"--outfile={bundle}"]
+            subprocess.run(command, cwd=tools, check=True)
+        elif (root / "PKG-INFO").exists() and (root / IN_SDIST).is_file():
+            bundle = root / IN_SDIST
+        else:
             self.app.display_warning("no esbuild in scripts/web: the wheel has the client's modules alone")
             return
-        if (root / BUNDLE).is_file():
-            build_data["force_include"][BUNDLE] = BUNDLE if self.target_name == "sdist" else IN_WHEEL
+        build_data["force_include"][str(bundle)] = IN_SDIST if self.target_name == "sdist" else IN_WHEEL
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was made."""
+        if self.made is not None:
+            self.made.cleanup()

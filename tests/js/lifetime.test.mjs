@@ -285,6 +285,39 @@ describe("tokens", { timeout: 20_000 }, () => {
 });
 
 for (const transport of TRANSPORTS.slice(1)) {
+  test(`${transport}: channels that come and go fast are no flood of requests`, { timeout: 20_000 }, async (t) => {
+    const between = await proxy(t);
+    const cast = open(t, between.url, { transports: [transport], timing: { poll: 1_000 } });
+    const keep = cast.subscribe(channel());
+    await next(keep, "subscribed");
+    const before = Object.values(between.requests).reduce((sum, count) => sum + count);
+    const began = performance.now();
+    let last;
+    for (let turn = 0; turn < 100; turn += 1) {
+      last?.close();
+      last = cast.subscribe(channel());
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    const most = 8 * (2 + (performance.now() - began) / 100); // a request, and polls to bring the channels together
+    const asked = Object.values(between.requests).reduce((sum, count) => sum + count) - before;
+    assert.ok(asked < most, `${asked} requests`);
+    await next(last, "subscribed");
+    for (const news of [last, keep]) {
+      await publish(news.channel, 1);
+      assert.equal((await take(news, 1))[0].data, 1);
+    }
+  });
+
+  test(`${transport}: more channels than a request may have take several`, { timeout: 20_000 }, async (t) => {
+    const cast = open(t, SERVER, { transports: [transport] });
+    const all = numbers(70).map(() => cast.subscribe(channel()));
+    await Promise.all(all.map((news) => next(news, "subscribed")));
+    for (const news of [all[0], all[69]]) {
+      await publish(news.channel, 1);
+      assert.equal((await take(news, 1))[0].data, 1);
+    }
+  });
+
   test(`${transport}: names that are too long for one URL are asked for in parts`, { timeout: 20_000 }, async (t) => {
     const rule = (kind) => () => (between.last[kind].url.length > 1_000 ? { status: 414 } : {});
     const between = await proxy(t, Object.fromEntries(TRANSPORTS.slice(1).map((kind) => [kind, rule(kind)])));

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import ClientSession, web
 from playwright.async_api import BrowserContext
 from playwright.async_api import Page as Tab
 
@@ -15,7 +17,7 @@ from oncecast.http.service import Asset
 from oncecast.message import Draft
 from oncecast.server.pages import TYPES
 from oncecast.server.server import Server
-from oncecast.server.settings import Settings
+from oncecast.server.settings import Limits, Settings
 
 from ..proof.obstacles import Obstacles
 
@@ -147,6 +149,55 @@ async def test_in_a_worker(visit: Visiting, transport: str) -> None:
         await hears(tab, [0, 1, 2, 3])
         await tab.evaluate("() => worker.terminate()")
     await server.stop(0)
+
+
+async def test_below_a_path_prefix(visit: Visiting) -> None:
+    """Behind a proxy that serves all of it below `/prefix/`, the modules, the requests and the socket stay there."""
+    server = Server(Settings(port=0, limits=Limits(heartbeat_seconds=0.5)))
+    await server.start()
+    app = web.Application()
+    app.router.add_route("*", "/prefix/{path:.*}", partial(forward, f"http://127.0.0.1:{server.port}"))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/prefix"
+    visited = await visit(f"{url}/docs/errors")
+    visited.expect_problems("WebSocket", "404")  # the proxy forwards none; the page's style is another matter
+    script = """
+        async () => {
+          const { connect } = await import("../oncecast.js");
+          const cast = connect("..", { shareTabs: false });
+          const news = cast.subscribe("below", { after: "earliest" });
+          await cast.publish("below", "here");
+          for await (const { data } of news) {
+            cast.close();
+            const asked = performance.getEntriesByType("resource").map(({ name }) => new URL(name).pathname);
+            return [data, asked.filter((path) => !path.startsWith("/prefix/") && !path.endsWith("css"))];
+          }
+        }
+        """
+    assert ["here", []] == await visited.page.evaluate(script)
+    await runner.cleanup()
+    await server.stop(0)
+
+
+async def forward(target: str, request: web.Request) -> web.StreamResponse:
+    """Pass a request on, and its answer as it comes; an upgrade is refused."""
+    if "Upgrade" in request.headers:
+        return web.Response(status=403)
+    path = request.raw_path.removeprefix("/prefix")
+    headers = {**request.headers, "Accept-Encoding": "identity"}
+    async with (
+        ClientSession(auto_decompress=False) as session,
+        session.request(request.method, target + path, headers=headers, data=await request.read()) as answer,
+    ):
+        response = web.StreamResponse(status=answer.status)
+        response.content_type = answer.content_type
+        await response.prepare(request)
+        async for part in answer.content.iter_any():
+            await response.write(part)
+        return response
 
 
 async def test_a_client_remembers_what_worked(visit: Visiting, server: ServerProcess) -> None:

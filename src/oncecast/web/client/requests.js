@@ -6,7 +6,7 @@
 import { failureOf } from "./errors.js";
 import { pauseOf, poll, texts } from "./net.js";
 import { readEvents } from "./events.js";
-import { now, sleep } from "./time.js";
+import { createTimer, now, sleep } from "./time.js";
 import { compare, isGap, itemOf, parseCursor, startFields } from "./wire.js";
 
 /** @import { Failure, Host, Link, Place, Start } from "./internal.js" */
@@ -16,6 +16,8 @@ const SHORTEST_WAIT_MS = 800;
 const RETRY_MIN_MS = 100; // the least pause that a server can ask for
 const ROUNDS = 3; // to bring channels together; after that, a channel may be sent what it has had
 const AT_ONCE = 6; // requests: a browser's limit for one server over HTTP/1.1
+const CHANNELS = 64; // of one request, as servers allow by default
+const CHANGE_MS = 100; // a request lives at least this long before other channels replace it
 const URL_ROOM = 200; // characters of a URL beside the names: a cursor and a query
 
 /**
@@ -38,7 +40,9 @@ function repeat(host, run, beats) {
   const { signal } = abort;
   /** The channels that are asked for, or null where the next request takes those of then. @type {Place[] | null} */
   let asked = null;
-  const link = { beats, adjust, close: () => abort.abort() };
+  const bornAt = now();
+  const changeTimer = createTimer();
+  const link = { beats, adjust, close };
   begin();
   return link;
 
@@ -83,11 +87,11 @@ function repeat(host, run, beats) {
     let room = 0;
     for (const channel of channels) {
       room -= channel.length + 1;
-      if (room < 0 || !parts.length) {
+      if (room < 0 || !parts.length || parts[parts.length - 1].length === CHANNELS) {
         parts.push([]);
         room = net.urlMax - URL_ROOM - channel.length;
       }
-      /** @type {string[]} */ (parts.at(-1)).push(channel);
+      parts[parts.length - 1].push(channel);
     }
     return parts;
   }
@@ -101,16 +105,24 @@ function repeat(host, run, beats) {
     return { ...failure, fatal: false, calm: true, retry: -1 };
   }
 
-  /** Several changes in one turn are one. */
+  function close() {
+    abort.abort();
+    changeTimer();
+  }
+
+  /** Several changes in a short time are one. */
   function adjust() {
     if (!asked) return;
     const before = asked;
     asked = null;
-    queueMicrotask(() => {
-      const wanted = [...places.values()];
-      if (wanted.length === before.length && wanted.every((place) => before.includes(place))) asked = before;
-      else if (!signal.aborted) host.lost(link, { reason: "the channels have changed", calm: true, retry: -1 });
-    });
+    changeTimer(
+      () => {
+        const wanted = [...places.values()];
+        if (wanted.length === before.length && wanted.every((place) => before.includes(place))) asked = before;
+        else host.lost(link, { reason: "the channels have changed", calm: true, retry: -1 });
+      },
+      CHANGE_MS - (now() - bornAt),
+    );
   }
 
   /**
