@@ -95,6 +95,23 @@ def test_subscriptions_of_one_sink_are_written_once_a_turn() -> None:
     assert [b"1 2 3 ", b"5 "] == sink.blocks
 
 
+def test_gathering_beside_others_of_the_channel_repeats_nothing() -> None:
+    """What was alone in the audience of a channel stands among the gathered ones only."""
+    bench = Bench()
+    others = [bench.live("a")[0] for _ in range(2)]
+    sink, first = bench.live("a")
+    _, second = bench.attach("b", sink=sink)
+    bench.turns.run_all()
+    bench.hub.gather([first, second])
+    bench.append("a")
+    bench.turns.run_all()
+    assert [[b"1 "]] * 3 == [sink.blocks, *(other.blocks for other in others)]
+    bench.hub.detach(first)
+    bench.append("a")
+    bench.turns.run_all()
+    assert [b"1 "] == sink.blocks
+
+
 def test_gathering_before_going_live_is_as_good() -> None:
     """A subscription that is still catching up can be gathered, and gathering twice changes nothing."""
     bench = Bench()

@@ -183,7 +183,7 @@ def test_blocking_draining_and_ending_twice_is_fine(state: State) -> None:
     bench.append("a")
     bench.turns.run_all()
     assert (State.CLOSED, 0, []) == (subscription.state, bench.hub.subscriptions, sink.blocks)
-    assert {} == bench.hub._audiences.of
+    assert ({}, {}) == (bench.hub._audiences.of, bench.hub._blocked)
 
 
 # -- heartbeats

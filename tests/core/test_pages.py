@@ -209,6 +209,20 @@ def test_what_a_page_says_is_trimmed_leaves_the_window() -> None:
     assert ([4], 2) == (late.seqs, bench.asked.pop().seq)
 
 
+def test_a_page_that_is_held_takes_up_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has been served, as much as one that is asked for."""
+    monkeypatch.setattr(pages_module, "PAGES_FOUND", 1)
+    bench = HistoryBench("aaaa")
+    first, _ = bench.behind("a", 1)
+    bench.turns.run_all()
+    second, _ = bench.behind("a", 2)
+    bench.answer()
+    bench.turns.run()
+    assert ([2, 3, 4], []) == (first.seqs, bench.asked)
+    bench.finish()
+    assert [3, 4] == second.seqs
+
+
 def test_room_that_is_made_in_a_turn_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last page of a turn may leave nothing in the queue, and still a subscription that waits to ask."""
     monkeypatch.setattr(pages_module, "PAGES_FOUND", 1)

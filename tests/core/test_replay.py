@@ -239,6 +239,16 @@ def test_a_replay_fills_the_socket_of_live_subscriptions_too(lag: Lag, deliverin
     assert (["slow"] if lag is Lag.DISCONNECT else []) == sink.refusals
 
 
+def test_a_subscription_that_has_ended_excuses_no_other() -> None:
+    """It replays nothing any more, so the live one of the same socket is slow."""
+    bench = Bench()
+    sink, live = bench.live(lag=Lag.DISCONNECT)
+    _, ended = bench.attach("b", EARLIEST, sink=sink)
+    bench.hub.detach(ended)
+    bench.hub.block([live, ended])
+    assert ["slow"] == sink.refusals
+
+
 def test_a_reader_that_the_broker_sets_back_is_not_slow() -> None:
     """What it missed it missed by the broker's skipping, so it replays, whatever the policy."""
     bench = Bench()
