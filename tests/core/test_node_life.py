@@ -8,6 +8,7 @@ import pytest
 
 from oncecast.brokers.base import ANSWER_SECONDS, Done, Outcome, Sink
 from oncecast.core import waiting as waiting_module
+from oncecast.core.ahead import WAIT_SECONDS
 from oncecast.core.node import AWAY_SECONDS, ChannelPolicy, Node, Poll
 from oncecast.core.place import Place
 from oncecast.core.subscription import Lag, State, Subscription
@@ -603,3 +604,19 @@ def test_a_publish_in_the_order_of_its_calls() -> None:
     bench.node.publish([Draft("a", b"2")], second)
     bench.node.back()
     assert ["first", "second", "third"] == order
+
+
+def test_a_subscriber_does_not_wait_for_a_confirmation_for_ever() -> None:
+    """It is refused in time, and holds nothing then."""
+    bench = Bench(at_once=False, only_wanted=True)
+    listener, subscription = bench.subscribe("a", after(0))
+    bench.turns.run_all()
+    bench.node.tick()
+    bench.clock.advance(WAIT_SECONDS - 1)
+    bench.node.tick()
+    assert [] == listener.refusals
+    bench.clock.advance(1)
+    bench.node.tick()
+    assert ["unavailable"] == [refusal.code for refusal in listener.refusals]
+    bench.node.hub.detach(subscription)
+    assert ([], {}) == (bench.node.hub._replay.members(), bench.node.hub._replay._unconfirmed)

@@ -93,18 +93,18 @@ def test_a_page_is_cut_at_the_head() -> None:
 def test_a_page_is_read_again_only_if_something_trimmed_is_still_to_come(mark: int, waits: bool) -> None:
     """A mark at the head is of what this node has handed out; one above it may be of what it has not."""
     bench = HistoryBench("aaaa")
-    sink, subscription = bench.behind("a", 1)
+    sink, subscription = bench.behind("ab", 1)
     bench.turns.run()
     page = bench.page(bench.asked[0], a=mark)
     assert waits == bench.hub.is_ahead(page)
-    bench.asked[0].done(Page(1, [], 4, {"a": Mark(mark)}))
+    bench.asked[0].done(Page(1, [], 4, {"a": Mark(mark), "b": Mark(1)}))
     bench.asked.clear()
     bench.turns.run_all()
     if waits:
         assert ([], [], State.CATCHING_UP) == (sink.missed, bench.asked, subscription.state)
         bench.append("b")
         bench.turns.run_all()
-        bench.asked.pop().done(Page(1, [], 5, {"a": Mark(mark)}))
+        bench.asked.pop().done(Page(1, [], 5, {"a": Mark(mark), "b": Mark(1)}))
         bench.turns.run_all()
     assert ([("a", Reason.EXPIRED, 2, mark)], State.LIVE) == (sink.missed, subscription.state)
 

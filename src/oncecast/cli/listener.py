@@ -42,7 +42,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     help=f"How to listen: {', '.join(TRANSPORTS)}, or auto, which takes the first of these that gets through.",
 )
 @click.option("--after", metavar="CURSOR", help="Begin right after a message's id; or `latest`, or `earliest`.")
-@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Begin with the last N messages.")
+@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Begin with the last N messages of each channel.")
 @click.option("--since", metavar="T", help="Begin at a time: Unix seconds, or an age such as 90s, 10m, 2h, 1d.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
 @click.option(

@@ -13,9 +13,7 @@ from ..errors import Refusal
 WAIT_SECONDS = 10.0  # a node is behind the others for milliseconds; one that is for longer has lost its broker
 WAITS = 10_000  # at most, so that polls whose clients are gone stay bounded
 
-BEHIND = Refusal(
-    "unavailable", "This server is behind the others and has not read up to your cursor: connect again.", retry_after=1
-)
+LATE = Refusal("unavailable", "This server has not read up to your cursor in time: connect again.", retry_after=1)
 
 
 @dataclass(slots=True)
@@ -43,7 +41,7 @@ class Ahead:
     def add(self, owner: object, seq: int, go_on: Callable[[], None], refuse: Callable[[Refusal], None]) -> None:
         """Call `go_on` once the log has come to `seq`, or `refuse` once that has taken too long."""
         if len(self._waits) >= WAITS:
-            refuse(BEHIND)
+            refuse(LATE)
             return
         self._least = min(self._least, seq) if self._waits else seq
         self._waits[owner] = _Wait(seq, go_on, refuse)
@@ -74,4 +72,4 @@ class Ahead:
         for owner, _ in late:
             del self._waits[owner]
         for _, wait in late:
-            wait.refuse(BEHIND)
+            wait.refuse(LATE)
