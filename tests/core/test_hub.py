@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from oncecast.brokers.base import Opening
-from oncecast.core.subscription import Lag, State
+from oncecast.core.place import Place
+from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.message import EARLIEST, LATEST, Cursor, Kind, Mark, Message, Reason, Start, StartKind
 from tests.core.conftest import Bench, FakeSink, HistoryBench, after
 
@@ -184,6 +185,22 @@ def test_blocking_draining_and_ending_twice_is_fine(state: State) -> None:
     bench.turns.run_all()
     assert (State.CLOSED, 0, []) == (subscription.state, bench.hub.subscriptions, sink.blocks)
     assert ({}, {}) == (bench.hub._audiences.of, bench.hub._blocked)
+
+
+@pytest.mark.parametrize("lag", Lag)
+def test_a_subscription_without_a_place_is_not_slow(lag: Lag) -> None:
+    """Its start is still being looked up: a full socket is not of its making, and its backlog comes later."""
+    bench = HistoryBench("aaa")
+    sink = FakeSink()
+    subscription = Subscription(("a",), bench.format, sink, None, lag)
+    bench.hub.attach(subscription)
+    bench.hub.block([subscription])
+    bench.hub.place(subscription, Place(0, bench.log.cursor(0)))
+    bench.turns.run_all()
+    assert ([], []) == (sink.refusals, bench.asked)
+    bench.hub.unblock([subscription])
+    bench.finish()
+    assert ([1, 2, 3], [], State.LIVE) == (sink.seqs, sink.gaps, subscription.state)
 
 
 # -- heartbeats
