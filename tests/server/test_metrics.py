@@ -9,7 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from oncecast.server.metrics import Crew, Measures, add, lasting, measure, render
 
 if TYPE_CHECKING:
-    from tests.server.conftest import Bench
+    from collections.abc import Callable
+
+    from tests.server.conftest import Answer, Bench
 
 SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42"
@@ -26,7 +28,7 @@ def read(bench: Bench) -> dict[tuple[str, str], float]:
 def test_a_server_that_has_done_nothing(bench: Bench) -> None:
     """All metrics are there from the start, at zero; but the process that tells them serves."""
     values = read(bench)
-    assert 1 == values.pop(("oncecast_workers", ""))
+    assert (1, 1) == (values.pop(("oncecast_workers", "")), values.pop(("oncecast_ready", "")))
     assert {0} == set(values.values())
     assert ("oncecast_connections", "") in values
     assert ("oncecast_deliveries_total", "") in values
@@ -90,3 +92,30 @@ def test_what_lasts_beyond_a_workers_end(bench: Bench) -> None:
     assert {201: 1} == total.requests
     assert (1, 0, 0) == tuple(total.values.get(name, 0) for name in ("publishes", "log_head", "log_messages"))
     assert Measures() == add([])
+
+
+def test_why_a_process_is_not_ready(bench: Bench, parse: Callable[..., Answer]) -> None:
+    """`/readyz` and the metric give the same reason, and a failure before the stop that it causes."""
+    ready = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert {} == measure(bench.app).unready
+    bench.app.ready = False
+    reasons = ["the server is stopping"]
+    assert {reasons[0]: 1} == measure(bench.app).unready
+    assert reasons[0] in parse(bench.ask(ready)).json["error"]["message"]
+    bench.app.node.fail('a task of the server has failed: "deadlines"')
+    assert "deadlines" in parse(bench.ask(ready)).json["error"]["message"]
+    together = add([measure(bench.app), measure(bench.app), Measures({"ready": 1.0})])
+    text = render(together).decode()
+    assert 'oncecast_unready{reason="a task of the server has failed: \\"deadlines\\""} 2.0' in text
+    assert "oncecast_ready 1.0" in text
+    assert {} == lasting(together).unready
+
+
+def test_unfinished_requests_are_measured(bench: Bench) -> None:
+    """Their bytes now, and how many were refused."""
+    bench.connect()[0].data_received(POST[:-1])
+    values = read(bench)
+    assert (len(POST.partition(b"\r\n\r\n")[2]) - 1, 0) == (
+        values["oncecast_unfinished_bytes", ""],
+        values["oncecast_unfinished_refused_total", ""],
+    )

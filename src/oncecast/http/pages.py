@@ -49,10 +49,8 @@ def _plain(service: Service, request: http1.Request, path: str) -> Reply:
     if path == "/healthz":
         return text_reply(200, "ok")
     if path == "/readyz":
-        if not service.ready:
-            return error_reply(Refusal("unavailable", "The server is stopping: use another.", retry_after=1))
-        if service.node.unready is not None:
-            return error_reply(Refusal("unavailable", f"Not ready: {service.node.unready}.", retry_after=1))
+        if (reason := service.unready) is not None:
+            return error_reply(Refusal("unavailable", f"Not ready: {reason}.", retry_after=1))
         return text_reply(200, "ready")
     page = service.pages.get(path)
     if page is None:

@@ -17,6 +17,8 @@ from ..protocol.base import TransportSettings
 from ..wire import http1
 from .memo import Memo
 
+LAST_SECOND = 253_402_300_799  # of the year 9999: a clock that is set to anything else can't be written as a date
+
 # Calls back, within a few seconds, with the metrics of all workers as Prometheus's text.
 Collect = Callable[[Callable[[bytes], None]], None]
 
@@ -104,9 +106,16 @@ class Service:
         except Refusal:
             return (("Vary", "Origin"),)
 
+    @property
+    def unready(self) -> str | None:
+        """Why the server should get no new clients, in one line; None while it is ready."""
+        if self.node.failed is not None:
+            return self.node.failed
+        return self.node.unready if self.ready else "the server is stopping"
+
     def read_clock(self) -> None:
         """Read the wall clock for the `Date` of the next answers. Call it several times a second."""
-        second = int(self.wall())
+        second = min(max(0, int(self.wall())), LAST_SECOND)
         if second != self.second:
             self.second = second
             self.date = http1.http_date(second)

@@ -1,7 +1,7 @@
-"""`/metrics`, in Prometheus's text format: counters that the node and the connections keep anyway, read when asked.
+"""`/metrics`, in Prometheus's text format: counters that the node and the connections keep anyway, read at the scrape.
 
-Invariant: what several workers measured is shown as one server's: sums, and a maximum where each tells the same. To
-add a metric, add a line to `METRICS`.
+Invariant: the measures of several workers are shown as one server's: as sums, or as the maximum where all measure the
+same thing. To add a metric, add a line to `METRICS`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Measures(msgspec.Struct, frozen=True):
-    """What one process has measured, or several together: values by their metric's name, and requests by status."""
+    """What one process has measured, or several together: values by their metric's name, and requests by status.
+
+    `unready` counts the processes that are not ready, by the reason.
+    """
 
     values: dict[str, float] = {}
     requests: dict[int, int] = {}
+    unready: dict[str, int] = {}
 
 
 class Crew(msgspec.Struct, frozen=True):
-    """Who measured: how many workers serve, how many were restarted, and how many did not answer in time."""
+    """How many workers serve, how many were restarted, and how many did not answer in time."""
 
     workers: int = 1
     restarts: int = 0
@@ -55,6 +59,7 @@ def _counter(name: str, text: str, read: Callable[[App], float]) -> _Metric:
 
 
 METRICS = (
+    _Metric("ready", "Processes that are ready, as /readyz says.", lambda app: app.unready is None),
     _Metric("connections", "Open connections.", lambda app: len(app.connections)),
     _Metric(
         "subscriptions",
@@ -70,13 +75,21 @@ METRICS = (
         "Connections answered with 503, as the server was full.",
         lambda app: app.admission.turned_away,
     ),
+    _Metric(
+        "unfinished_bytes", "Bytes of requests and messages that are not whole yet.", lambda app: app.unfinished.total
+    ),
+    _counter(
+        "unfinished_refused",
+        "Unfinished requests and messages refused, as all together took too much.",
+        lambda app: app.unfinished.refused,
+    ),
     _counter("publishes", "Messages published over HTTP.", lambda app: app.counters.publishes),
     _counter(
         "messages", "Messages that this node has received from its broker.", lambda app: app.node.hub.counters.messages
     ),
     _counter("deliveries", "Messages written to subscribers.", lambda app: app.node.hub.counters.deliveries),
     _counter(
-        "gaps", "Gaps told to streaming subscribers that had fallen behind.", lambda app: app.node.hub.counters.gaps
+        "gaps", "Gaps reported to streaming subscribers that had fallen behind.", lambda app: app.node.hub.counters.gaps
     ),
     _counter("blocked", "Times that a subscriber's socket was full.", lambda app: app.node.hub.counters.blocked),
 )
@@ -84,7 +97,9 @@ METRICS = (
 
 def measure(app: App) -> Measures:
     """Return what this process has measured up to now."""
-    return Measures({metric.name: metric.read(app) for metric in METRICS}, dict(app.counters.requests))
+    values = {metric.name: metric.read(app) for metric in METRICS}
+    reason = app.unready
+    return Measures(values, dict(app.counters.requests), {} if reason is None else {reason: 1})
 
 
 def add(measured: Iterable[Measures]) -> Measures:
@@ -93,19 +108,21 @@ def add(measured: Iterable[Measures]) -> Measures:
     if not found:
         return Measures()
     requests: Counter[int] = Counter()
+    unready: Counter[str] = Counter()
     for each in found:
         requests.update(each.requests)
+        unready.update(each.unready)
     values = {metric.name: metric.join([each.values.get(metric.name, 0) for each in found]) for metric in METRICS}
-    return Measures(values, dict(requests))
+    return Measures(values, dict(requests), dict(unready))
 
 
 def lasting(measures: Measures) -> Measures:
-    """Return what still counts when the process that measured it is gone: else a counter would go backwards."""
+    """Return the counters of a process that has ended, without which the sum would go backwards."""
     return Measures({m.name: measures.values.get(m.name, 0) for m in METRICS if m.counter}, measures.requests)
 
 
 def render(measures: Measures, crew: Crew = ALONE) -> bytes:
-    """Return measures as Prometheus reads them."""
+    """Return measures in Prometheus's text format."""
     registry = CollectorRegistry()
     registry.register(_Families(measures, crew))
     return generate_latest(registry)
@@ -124,6 +141,12 @@ class _Families(Collector):
         for status, count in sorted(self._measures.requests.items()):
             requests.add_metric([str(status)], count)
         yield requests
+        unready = GaugeMetricFamily(
+            "oncecast_unready", "Processes that are not ready, by the reason that /readyz gives.", labels=["reason"]
+        )
+        for reason, count in sorted(self._measures.unready.items()):
+            unready.add_metric([reason], count)
+        yield unready
         crew = self._crew
         yield GaugeMetricFamily("oncecast_workers", "Processes that serve.", value=crew.workers)
         yield CounterMetricFamily(
