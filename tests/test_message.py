@@ -156,32 +156,54 @@ def test_a_channel_name_is_checked_as_the_pattern_says(name: str) -> None:
         assert accepted
 
 
-@pytest.mark.parametrize("name", ["a", "x" * EVENT_CHARS, "user joined", "été", "\u2028", "\u0085", "\x0b"])
+@pytest.mark.parametrize(
+    "name", ["a", "x" * EVENT_CHARS, "user joined", "été", "\u2028", "\u0085", "a \t b", "\u00a0a\u3000"]
+)
 def test_an_event_name_is_any_text_on_one_line(name: str) -> None:
     """SSE ends a line at CR and LF only, so other separators are part of a name."""
     assert name == check_event(name)
 
 
-@pytest.mark.parametrize("name", ["", "x" * (EVENT_CHARS + 1), "a\nb", "a\rb", "a\r\ndata: b", "a\0b", "\n", "\ud800"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x" * (EVENT_CHARS + 1),
+        "a\nb",
+        "a\rb",
+        "a\r\ndata: b",
+        "a\0b",
+        "\n",
+        "\ud800",
+        " a",
+        "a ",
+        "\ta",
+        "a\t",
+        " ",
+        "\x0b",
+        "a\x1f",
+        "a\x7f",
+    ],
+)
 def test_an_event_name_can_break_no_stream(name: str) -> None:
-    """A name that would end its field, has no UTF-8, or is none, is refused."""
+    """A name that would end its field, has no UTF-8, or that a header would not carry unaltered, is refused."""
     with pytest.raises(Refusal) as caught:
         check_event(name)
     assert "event_invalid" == caught.value.code
 
 
-@pytest.mark.parametrize("key", ["k", "x" * KEY_CHARS])
+@pytest.mark.parametrize("key", ["k", "x" * KEY_CHARS, "order 7", "\u00e9", '"q"'])
 def test_a_key_within_bounds_is_returned_as_it_is(key: str) -> None:
     """The shortest and the longest key pass unchanged."""
     assert key == check_key(key)
 
 
-@pytest.mark.parametrize("key", ["", "x" * (KEY_CHARS + 1), "k\udfff"])
+@pytest.mark.parametrize("key", ["", "x" * (KEY_CHARS + 1), "k\udfff", " k", "k ", "k\t", "k\n", "k\0"])
 def test_what_is_no_key_is_refused(key: str) -> None:
-    """An empty key names every message, a long one costs memory, and a surrogate cannot be written down."""
+    """An empty key names every message, a long one costs memory, and some no header carries as they are."""
     with pytest.raises(Refusal) as caught:
         check_key(key)
-    assert "request_invalid" == caught.value.code
+    assert "key_invalid" == caught.value.code
 
 
 def test_a_draft_is_json_unless_it_says_otherwise() -> None:

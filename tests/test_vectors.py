@@ -10,7 +10,7 @@ Bytes stand in a vector as a text, which is UTF-8, or as `{"hex": "..."}`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -235,9 +235,18 @@ class PublishCase(Strict):
     error: str | None = None
 
 
+class LabelCase(Strict):
+    name: str
+    text: str
+    key_error: str | None
+    event_error: str | None
+
+
 class Publishes(Strict):
     about: str
     cases: list[PublishCase]
+    labels_about: str
+    labels: list[LabelCase]
 
 
 class DraftFields(Strict):
@@ -508,6 +517,41 @@ async def test_a_body_is_kept_by_its_type(case: PublishCase) -> None:
         await server.stop()
 
 
+async def publish_labelled(text: str, name: str, header: str) -> list[str]:
+    """Publish with an event or a key in a header, a line and a frame; return what each kept, or its code."""
+    line = msgspec.json.encode({"channel": "vectors", "data": 1, name: text})
+    frame = envelope.parse_frame(b'{"type":"publish",' + line[1:])
+    assert isinstance(frame, envelope.Publish)
+    found: list[str] = []
+    drafts: list[Callable[[], Draft]] = [lambda: envelope.parse_line(line), frame.draft]
+    for draft in drafts:
+        try:
+            kept: str = getattr(draft(), name)
+            found.append(kept)
+        except Refusal as refusal:
+            found.append(refusal.code)
+    if text.strip(" \t") == text and all(c == "\t" or (c >= " " and c != "\x7f") for c in text):
+        server = Server(Settings(port=0))
+        await server.start()
+        try:
+            _, answer = await post(server.port, None, b"1", f"{header}: ".encode() + text.encode())
+            found.append(answer["error"]["code"] if "error" in answer else text)
+            kept_events = [entry.message.event for entry in server.node.log.read_after(("vectors",), 0, 2)]
+            assert name != "event" or kept_events in ([], [text])
+        finally:
+            await server.stop()
+    return found
+
+
+@each(load(Publishes).labels)
+async def test_a_key_and_an_event_arrive_as_they_are(case: LabelCase) -> None:
+    """On each carrier that can have them, or they are refused on each."""
+    expected = {case.key_error or case.text}
+    assert expected == set(await publish_labelled(case.text, "key", "Idempotency-Key"))
+    expected = {case.event_error or case.text}
+    assert expected == set(await publish_labelled(case.text, "event", "Oncecast-Event"))
+
+
 @each(load(Lines).cases)
 def test_a_line_of_a_batch_is_read(case: LineCase) -> None:
     """A JSON line is this message, or is refused; a `publish` frame of the same fields is the same message."""
@@ -539,15 +583,15 @@ def cut(data: bytes, step: int | None) -> list[bytes]:
     return [data[at : at + step] for at in range(0, len(data), step)]
 
 
-async def post(port: int, content_type: str | None, body: bytes) -> tuple[int, Any]:
-    """Post a body to the channel `vectors`; return the status and the answer's JSON."""
+async def post(port: int, content_type: str | None, body: bytes, field: bytes = b"") -> tuple[int, Any]:
+    """Post a body to the channel `vectors`, perhaps with one more field; return the status and the answer's JSON."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST /v1/channels/vectors HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
     )
     if content_type is not None:
         head += f"Content-Type: {content_type}\r\n"
-    writer.write(head.encode() + b"\r\n" + body)
+    writer.write(head.encode() + (field + b"\r\n" if field else b"") + b"\r\n" + body)
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()

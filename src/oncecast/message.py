@@ -22,12 +22,16 @@ from .errors import Refusal
 CHANNEL_CHARS = 128
 CHANNEL_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{CHANNEL_CHARS - 1}}}", re.ASCII)
 EVENT_CHARS = 128  # an event name is a label, not a payload
-EVENT_PATTERN = re.compile(rf"[^\r\n\0\ud800-\udfff]{{1,{EVENT_CHARS}}}")
 GAP_EVENT = "gap"  # how an SSE stream says that messages were missed
 KEY_CHARS = 255  # what the draft on Idempotency-Key implementations commonly accept
-KEY_PATTERN = re.compile(rf"[^\ud800-\udfff]{{1,{KEY_CHARS}}}")
+# An event name or a key: what a header, a batch, a frame and an event stream all carry unaltered. A header can't have
+# control characters but HTAB, and its reader strips spaces and tabs around the value (RFC 9110 §5.5). A line break ends
+# the field of an event stream and begins another (HTML Living Standard §9.2.6). A surrogate has no UTF-8.
+LABEL_PATTERN = re.compile(r"(?![ \t])[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]+(?<![ \t])")
 CURSOR_PATTERN = re.compile(r"([A-Za-z0-9_]{1,32})-(0|[1-9][0-9]{0,18})", re.ASCII)
 MAX_SEQ = 2**63 - 1  # what SQLite and the brokers can number
+NUMBER_DIGITS = 18  # of a number that a peer sends: any 64-bit integer holds it, so every reader reads the same
+MAX_NUMBER = 10**NUMBER_DIGITS - 1
 
 
 class Kind(enum.IntEnum):
@@ -206,18 +210,23 @@ def check_channel(name: str) -> str:
 
 
 def check_event(name: str) -> str:
-    """Return `name` if it can be an SSE event name, else raise `Refusal` (`event_invalid`)."""
-    # A line break would end the field and inject another: HTML Living Standard §9.2.6. A surrogate has no UTF-8, so
-    # it would fail where the message is encoded, in front of every subscriber.
-    if EVENT_PATTERN.fullmatch(name) is None:
-        raise Refusal("event_invalid", f"An event name is 1 to {EVENT_CHARS} characters without CR, LF or NUL.")
+    """Return `name` if it can be an event name, else raise `Refusal` (`event_invalid`)."""
+    _check_label("event_invalid", "An event name", name, EVENT_CHARS)
     if name == GAP_EVENT:  # an EventSource could not tell it from a gap of its own stream
         raise Refusal("event_invalid", f"The event name {GAP_EVENT} is the stream's own: choose another.")
     return name
 
 
 def check_key(key: str) -> str:
-    """Return `key` if it can be an idempotency key, else raise `Refusal` (`request_invalid`)."""
-    if KEY_PATTERN.fullmatch(key) is None:
-        raise Refusal("request_invalid", f"An Idempotency-Key is 1 to {KEY_CHARS} characters.")
+    """Return `key` if it can be an idempotency key, else raise `Refusal` (`key_invalid`)."""
+    _check_label("key_invalid", "An Idempotency-Key", key, KEY_CHARS)
     return key
+
+
+def _check_label(code: str, what: str, text: str, chars: int) -> None:
+    if len(text) > chars or LABEL_PATTERN.fullmatch(text) is None:
+        raise Refusal(
+            code,
+            f"{what} is 1 to {chars} characters without control characters, and has no space or tab at its ends: "
+            "choose another.",
+        )

@@ -166,7 +166,7 @@ def test_names_of_channels(ask: Ask, bench: Bench) -> None:
         ("", b"12", Kind.JSON, b"12"),
         ("", b"hello", Kind.TEXT, b"hello"),
         ("", b"", Kind.TEXT, b""),
-        ("", b"[" * 100_000, Kind.TEXT, b"[" * 100_000),
+        ("", b"[" * 512, Kind.TEXT, b"[" * 512),
     ],
 )
 def test_kinds_of_data(ask: Ask, bench: Bench, content_type: str, body: bytes, kind: Kind, data: bytes) -> None:
@@ -184,6 +184,11 @@ def test_kinds_of_data(ask: Ask, bench: Bench, content_type: str, body: bytes, k
         ("application/json", b'"\xff"', 400, "data_invalid"),
         ("application/json", b"[" * 100_000, 400, "data_invalid"),
         ("application/json", b"NaN", 400, "data_invalid"),
+        ("application/json", b"[-Infinity]", 400, "data_invalid"),
+        ("application/json", b'"\\ud800"', 400, "data_invalid"),
+        ("application/json", b"[" * 513 + b"]" * 513, 400, "data_invalid"),
+        ("", b"[" * 513 + b"]" * 513, 400, "data_invalid"),
+        ("application/x-www-form-urlencoded", b"[" * 100_000, 400, "data_invalid"),
         ("text/plain", b"\xff", 400, "data_invalid"),
         ("text/plain; charset=latin-1", b"a", 415, "type_unsupported"),
     ],
@@ -235,9 +240,26 @@ def test_an_idempotency_key_lands_once(ask: Ask, bench: Bench) -> None:
     other = ask("POST", "/v1/channels/b", b"1", Idempotency_Key="k1")
     assert (201, 201, first.json, "e0-2") == (first.status, again.status, again.json, other.json["id"])
     assert 1 == len(stored(bench))
-    for key in ("x" * 256, ""):
+    for key in ("x" * 256, "", "\xff"):
         answer = ask("POST", A, b"1", Idempotency_Key=key)
-        assert (400, "request_invalid") == (answer.status, answer.code)
+        assert (400, "key_invalid") == (answer.status, answer.code)
+
+
+def test_a_key_in_a_header_is_the_key_in_a_batch(ask: Ask, bench: Bench) -> None:
+    """It is UTF-8 on both, and inner spaces stay."""
+    for number, key in enumerate(("é", "✓", "order 7", "order  7"), 1):
+        first = ask("POST", A, b"1", Idempotency_Key=key.encode().decode("latin-1")).json
+        line = json.dumps({"channel": "a", "data": 2, "key": key}).encode()
+        assert [first] == lines(ask("POST", "/v1/publish", line))
+        assert number == bench.app.node.log.head
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "Oncecast-Event", "Content-Type", "Last-Event-ID", "Origin"])
+def test_a_header_of_one_value_is_refused_twice(bench: Bench, parse: Parse, name: str) -> None:
+    """Two keys joined would be a third, and two types none."""
+    data = f"POST {A} HTTP/1.1\r\nHost: here.example\r\n{name}: a\r\n{name}: a\r\nContent-Length: 1\r\n\r\n1"
+    answer = parse(bench.ask(data.encode()))
+    assert (400, "request_invalid", 0) == (answer.status, answer.code, bench.app.node.log.head)
 
 
 def test_an_events_name(ask: Ask, bench: Bench) -> None:
@@ -333,11 +355,23 @@ def test_a_batch_of_bad_lines_alone(ask: Ask, bench: Bench) -> None:
 
 
 def test_a_batch_of_too_many_lines(ask: Ask, bench: Bench) -> None:
-    """A batch has a bound, blank lines included: it would hold up everybody."""
+    """A batch has a bound: a larger one would hold the event loop. Empty lines do not count, the last line does."""
     line = b'{"channel":"a","data":1}\n'
-    assert BATCH_LINES == len(lines(ask("POST", "/v1/publish", line * BATCH_LINES)))
-    answer = ask("POST", "/v1/publish", line * BATCH_LINES + b"\n")
-    assert (413, "body_too_large", BATCH_LINES) == (answer.status, answer.code, bench.app.node.log.head)
+    for end in (b"", b"\n", b"\r\n \t\n\n", b"\n" * 10_000):
+        assert BATCH_LINES == len(lines(ask("POST", "/v1/publish", (line * BATCH_LINES)[:-1] + end)))
+    assert BATCH_LINES == len(lines(ask("POST", "/v1/publish", b"\n" + line.replace(b"\n", b"\n\n") * BATCH_LINES)))
+    head = bench.app.node.log.head
+    for end in (line, line[:-1], b"\n" + line, b"x"):
+        answer = ask("POST", "/v1/publish", line * BATCH_LINES + end)
+        assert (413, "body_too_large", head) == (answer.status, answer.code, bench.app.node.log.head)
+
+
+def test_a_batch_of_empty_lines(ask: Ask) -> None:
+    """There is nothing to publish; a form feed is no white space of JSON."""
+    for body in (b"", b"\n", b" \t\r\n" * 5000, b"\n" * 1_000_000):
+        answer = ask("POST", "/v1/publish", body)
+        assert (400, "request_invalid") == (answer.status, answer.code)
+    assert ["data_invalid"] == [line["error"]["code"] for line in lines(ask("POST", "/v1/publish", b"\x0c\n"))]
 
 
 def test_a_batch_counts_against_the_flood_guard(bench: Bench, parse: Parse) -> None:
@@ -390,7 +424,7 @@ def test_a_streams_head(bench: Bench) -> None:
     fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     assert {
         "Content-Type": "text/event-stream",
-        "Cache-Control": "no-store",
+        "Cache-Control": "no-store, no-transform",
         "X-Accel-Buffering": "no",
         "Oncecast-Heartbeat": "15",
         "Transfer-Encoding": "chunked",

@@ -58,6 +58,11 @@ def test_the_rest_of_a_query() -> None:
         ("last=-1", "request_invalid"),
         ("last=1.5", "request_invalid"),
         ("last=" + "9" * 19, "request_invalid"),
+        ("last=0000000000000000001", "request_invalid"),
+        ("limit=" + "9" * 19, "request_invalid"),
+        ("since=" + "9" * 19, "request_invalid"),
+        ("since=1e3", "request_invalid"),
+        ("wait=" + "9" * 19, "request_invalid"),
         ("last=\u0663", "request_invalid"),
         ("limit=0", "request_invalid"),
         ("since=soon", "request_invalid"),
@@ -84,6 +89,21 @@ def test_last_and_since_in_a_frame_are_not_negative() -> None:
         parse_start(None, -1, None)
     with pytest.raises(Refusal, match="0 or more"):
         parse_start(None, None, -0.5)
+
+
+@pytest.mark.parametrize("number", [10**18, 2**63, 10**26, 10**400])
+def test_numbers_have_one_bound_in_a_query_and_in_a_frame(number: int) -> None:
+    """What is too large for `last` and `since` on one carrier is so on the other; the largest is good on both."""
+    with pytest.raises(Refusal, match="18 digits"):
+        parse_query(f"last={number}")
+    with pytest.raises(Refusal, match="18 digits"):
+        parse_start(None, number, None)
+    if number < 10**300:
+        with pytest.raises(Refusal, match="18 digits"):
+            parse_start(None, None, float(number) * 1.01)
+    largest = 10**18 - 1
+    assert Start(StartKind.LAST, number=largest) == parse_start(None, largest, None)
+    assert Start(StartKind.LAST, number=largest) == parse_query(f"last={largest}").start
 
 
 def test_the_number_of_channels_is_limited() -> None:

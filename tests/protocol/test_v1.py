@@ -137,7 +137,7 @@ def test_a_publisher_hears_its_own_message_once_it_is_in_the_log(rig: Any) -> No
         ('{"type":"publish","channel":"c"}', "data_invalid"),
         ('{"type":"publish","channel":"c","data64":"!"}', "data_invalid"),
         ('{"type":"publish","channel":"c","data":1,"event":"a\\nb"}', "event_invalid"),
-        ('{"type":"publish","channel":"c","data":1,"key":""}', "request_invalid"),
+        ('{"type":"publish","channel":"c","data":1,"key":""}', "key_invalid"),
         ('{"type":"auth","token":"t"}', "request_invalid"),
     ],
 )

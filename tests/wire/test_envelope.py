@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from oncecast.errors import ERRORS, Refusal
 from oncecast.message import Cursor, Draft, Gap, Kind, Message, Reason, Receipt
 from oncecast.wire import envelope
-from oncecast.wire.envelope import Auth, Publish, Subscribe, Unsubscribe
+from oncecast.wire.envelope import MAX_DEPTH, Auth, Publish, Subscribe, Unsubscribe
 
 BIG = b"123456789012345678901234567890"
 DEEP = b"[" * 200_000 + b"]" * 200_000
@@ -182,13 +183,87 @@ def test_what_is_not_base64_is_refused(text: str) -> None:
         (b"hello", (b"hello", Kind.TEXT)),
         (b"", (b"", Kind.TEXT)),
         (b"\xff\x00", (b"\xff\x00", Kind.BINARY)),
-        (DEEP, (DEEP, Kind.TEXT)),
+        (b"x" + DEEP, (b"x" + DEEP, Kind.TEXT)),
+        (b"[" * MAX_DEPTH, (b"[" * MAX_DEPTH, Kind.TEXT)),
+        (b"\xff" + DEEP, (b"\xff" + DEEP, Kind.BINARY)),
     ],
-    ids=["json", "text", "empty", "binary", "deep"],
+    ids=["json", "text", "empty", "binary", "deep text", "brackets", "deep bytes"],
 )
 def test_data_without_a_type_is_what_it_can_be(data: bytes, expected: tuple[bytes, Kind]) -> None:
     """JSON if it parses, else text if it is UTF-8, else binary."""
     assert expected == envelope.sniff(data)
+
+
+NESTED = [
+    (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, True),
+    (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), False),
+    (b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH, True),
+    (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), False),
+    (b"[" + b"[]," * 2000 + b"[]]", True),
+    (b'["' + b"[" * 2000 + b'"]', True),
+    (b'["\\\\","' + b"[" * 2000 + b'","\\"' + b"{" * 2000 + b'"]', True),
+    (b"[" * 960 + b"]" * 960, False),
+    (b"[" * 100_000 + b"]" * 100_000, False),
+    (b" \n" + b"[" * 600 + b"]" * 600, False),
+]
+
+
+@pytest.mark.parametrize("data, taken", NESTED, ids=range(len(NESTED)))
+def test_the_depth_of_json_is_bounded_alike_on_each_carrier(data: bytes, taken: bool) -> None:
+    """With a type or without, in a line or in a frame: what is too deep is refused, and the rest is JSON."""
+    line = b'{"channel":"a","data":' + data + b"}"
+
+    def framed(text: bytes) -> bytes:
+        frame = envelope.parse_frame(b'{"type":"publish",' + text[1:])
+        assert isinstance(frame, Publish)
+        return frame.draft().data
+
+    if taken:
+        assert (data, Kind.JSON) == envelope.sniff(data)
+        assert data == envelope.json_data(data) == envelope.parse_line(line).data == framed(line)
+        return
+    refused("data_invalid", envelope.sniff, data)
+    refused("data_invalid", envelope.json_data, data)
+    refused("data_invalid", envelope.parse_line, line)
+    refused("data_invalid", framed, line)
+
+
+def test_what_is_taken_can_be_read_by_a_client() -> None:
+    """The deepest data stands inside a poll's answer, which clients decode as a whole."""
+    data = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    message = envelope.message_json(Message(1, "a", data, Kind.JSON, None, 1.0), "e")
+    assert msgspec.json.decode(envelope.poll_json([message], Cursor("e", 1), [], several=False))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"channel":"a","data":{"channel":1,"channel":2,"data":3}}',
+        b'{"channel":"a","data":"\\"channel\\""}',
+        b'{"data":1,"event":"channel","channel":"a"}',
+        b'{"channel":"a","key":"\\u00e9","data":"' + b"channel" * 60 + b'"}',
+    ],
+    ids=range(4),
+)
+def test_names_of_fields_may_stand_in_values(text: bytes) -> None:
+    """Only a field that stands twice is refused; what is in the data is the publisher's."""
+    assert "a" == envelope.parse_line(text).channel
+    frame = envelope.parse_frame(b'{"type":"publish",' + text[1:])
+    assert isinstance(frame, Publish)
+
+
+@pytest.mark.parametrize("ref", [b"9223372036854775807", b"-9223372036854775808", b'"9223372036854775808"'])
+def test_a_ref_of_64_bits_comes_back(ref: bytes) -> None:
+    """A number within 64 bits, or any text."""
+    assert ref == msgspec.json.encode(envelope.parse_frame(b'{"type":"auth","token":"t","ref":' + ref + b"}").ref)
+
+
+@pytest.mark.parametrize("ref", [b"9223372036854775808", b"-9223372036854775809", b"1" + b"0" * 5000, b"1.5", b"1e3"])
+def test_a_larger_ref_is_refused(ref: bytes) -> None:
+    """Readers differ in what they make of it, and it is not echoed in the error either."""
+    frame = b'{"type":"auth","token":"t","ref":' + ref + b"}"
+    refused("frame_invalid", envelope.parse_frame, frame)
+    assert envelope.ref_of(frame) is None
 
 
 # -- messages, out
@@ -302,7 +377,7 @@ def test_a_line_and_a_frame_make_the_same_draft(fields: bytes, draft: Draft) -> 
         (b'"channel":"news","data":"\xff"', "data_invalid"),
         (b'"channel":"news","data":1,"event":"a\\nb"', "event_invalid"),
         (b'"channel":"news","data":1,"event":""', "event_invalid"),
-        (b'"channel":"news","data":1,"key":""', "request_invalid"),
+        (b'"channel":"news","data":1,"key":""', "key_invalid"),
     ],
 )
 def test_a_draft_that_breaks_a_rule_is_refused_with_its_code(fields: bytes, code: str) -> None:
@@ -331,13 +406,20 @@ def test_a_draft_that_breaks_a_rule_is_refused_with_its_code(fields: bytes, code
         b'{"channel":"\xff","data":1}',
         b'{"channel":"news","data":1,"event":"\xff"}',
         b'{"channel":"news","data64":"\xff"}',
-        b'{"channel":"news","data":' + DEEP + b"}",
         DEEP,
+        b'{"channel":"news","channel":"news","data":1}',
+        b'{"channel":"news","data":1,"data":1}',
+        b'{"channel":"news","data":1,"chann\\u0065l":"other"}',
+        b'{"channel":"news","channel" : "other","data":"' + b"x" * 300 + b'"}',
+        b'{"data":"' + b"x" * 300 + b'","channel":"news","data":"' + b"x" * 300 + b'"}',
+        b'{"channel":"news","data64":{"base64":"AA==","base64":"AQ=="}}',
+        b'{"channel":"news","data":1,"key":"a","event":"b","key":"a"}',
+        b'{"data":' + b"1" * 257 + b'5,"channel":"news","data":' + b"1" * 257 + b"}",
     ],
-    ids=range(17),
+    ids=range(24),
 )
 def test_what_is_no_line_or_frame_is_refused(text: bytes) -> None:
-    """Broken JSON, wrong types, unknown fields and lone surrogates, each with the code of where it came from."""
+    """Broken JSON, wrong types, unknown or repeated fields and lone surrogates, with the code of where it came from."""
     refused("data_invalid", envelope.parse_line, text)
     refused("frame_invalid", envelope.parse_frame, text.replace(b"{", b'{"type":"publish",', 1))
 

@@ -15,7 +15,6 @@ from .exchange import Exchange
 from .service import Service
 
 CHANNELS = "/v1/channels/"
-PUBLISH = "/v1/publish"
 CONNECT = "/v1/connect"
 
 
@@ -43,7 +42,7 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         if request.method == "POST":
             publishing.publish(service, connection, request, _channel_of(path))
             return
-    elif path == PUBLISH:
+    elif path == publishing.PUBLISH:
         allow = ("POST", "OPTIONS")
         if request.method == "POST":
             publishing.publish_batch(service, connection, request)

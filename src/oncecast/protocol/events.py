@@ -25,7 +25,7 @@ SERVICE_RESTART = 1012  # IANA's registry of close codes, for carriers that can 
 
 HEADERS = (
     ("Content-Type", "text/event-stream"),
-    ("Cache-Control", "no-store"),
+    ("Cache-Control", "no-store, no-transform"),  # RFC 9111 §5.2.2.6: a proxy that compresses holds events back
     ("X-Accel-Buffering", "no"),  # without it nginx, and proxies that follow it, hold the stream back
 )
 

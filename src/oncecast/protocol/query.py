@@ -13,13 +13,14 @@ from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from ..errors import Refusal
-from ..message import EARLIEST, LATEST, Cursor, Start, StartKind, check_channel
+from ..message import EARLIEST, LATEST, MAX_NUMBER, NUMBER_DIGITS, Cursor, Start, StartKind, check_channel
 
 __all__ = ["QUERY_FIELDS", "Query", "after_cursor", "check_count", "parse_channels", "parse_query", "parse_start"]
 
 QUERY_FIELDS = 32  # a URL of 16 KiB could hold thousands of empty ones
-# Not what `float` accepts, which differs between languages: 1_0, white space, 1e3, inf. 18 digits keep it finite.
-_SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+# Not what `float` accepts, which differs between languages: 1_0, white space, 1e3, inf.
+_SECONDS = re.compile(rf"[0-9]{{1,{NUMBER_DIGITS}}}(?:\.[0-9]{{1,{NUMBER_DIGITS}}})?")
+_DIGITS = f"at most {NUMBER_DIGITS} digits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,12 @@ def parse_start(after: str | None, last: int | None, since: float | None) -> Sta
     if (after is not None) + (last is not None) + (since is not None) > 1:
         raise Refusal("request_invalid", "Give one of after, last and since, not several.")
     if last is not None:
-        if last < 0:
-            raise Refusal("request_invalid", "last is a number of messages, 0 or more.")
+        if not 0 <= last <= MAX_NUMBER:
+            raise Refusal("request_invalid", f"last is a whole number of messages, 0 or more, of {_DIGITS}.")
         return Start(StartKind.LAST, number=last)
     if since is not None:
-        if since < 0:
-            raise Refusal("request_invalid", "since is a number of seconds, 0 or more.")
+        if not 0 <= since <= MAX_NUMBER + 1:  # the largest number of these digits, as a float
+            raise Refusal("request_invalid", f"since is a number of seconds, 0 or more, of {_DIGITS}.")
         return Start(StartKind.SINCE, number=since)
     match after:
         case None:
@@ -97,8 +98,8 @@ def check_count(channels: Sequence[object], limit: int) -> None:
 def _whole(name: str, text: str | None, least: int) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= least):
-        raise Refusal("request_invalid", f"{name} is a whole number, {least} or more.")
+    if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS and int(text) >= least):
+        raise Refusal("request_invalid", f"{name} is a whole number, {least} or more, of {_DIGITS}.")
     return int(text)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
-from typing import Any, TypeAlias
+from itertools import accumulate
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -18,12 +20,18 @@ from ..message import Cursor, Draft, Gap, Kind, Message, Receipt, check_channel,
 
 DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
 REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
+CUT_BYTES = 256  # of data: looking through more for the names of fields costs more than cutting it out
 
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
 
 _encode = msgspec.json.encode
-TOO_DEEP = "The JSON is nested too deeply: no reader should have to follow it that far."  # msgspec stops before C does
+MAX_DEPTH = 512  # arrays and objects inside each other; with an envelope around, every client's decoder reads it still
+TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} deep: send it flatter, or as text/plain."
 HALF_PAIR = "The JSON has a surrogate (\\ud800 to \\udfff) without its other half, which no UTF-8 can hold: send both."
+_JSON_SPACE = b" \t\n\r"  # RFC 8259 §2
+_OPENING, _CLOSING = b"[{", b"]}"
+_NOT_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
+_STEP = {**dict.fromkeys(_OPENING, 1), **dict.fromkeys(_CLOSING, -1)}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _HALF_PAIR = re.compile(  # everything that is none, in one pass, then a half of a pair
     rb"(?:[^\\]|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F])*+\\u[dD][89a-fA-F][0-9a-fA-F]{2}",
@@ -37,6 +45,7 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 def json_data(data: bytes) -> bytes:
     """Check that `data` is one JSON text in UTF-8 (RFC 8259) and return it on one line. Raises `data_invalid`."""
+    _check_depth(data)
     try:
         data.decode()
         _check_json(data)
@@ -70,7 +79,12 @@ def base64_data(text: str) -> bytes:
 
 
 def sniff(data: bytes) -> tuple[bytes, Kind]:
-    """Classify data whose sender named no type: JSON if it parses, else text if it is UTF-8, else binary."""
+    """Classify data whose sender named no type: JSON if it parses, else text if it is UTF-8, else binary.
+
+    Raises `data_invalid` where it begins as JSON and nests too deeply, as it would be refused with its type.
+    """
+    if data.lstrip(_JSON_SPACE)[:1] in (b"[", b"{"):
+        _check_depth(data)
     try:
         return json_data(data), Kind.JSON
     except Refusal:
@@ -154,12 +168,15 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode_line = msgspec.json.Decoder(Line).decode
+_LINE_NAMES = tuple(f'"{name}"'.encode() for name in (*Line.__struct_fields__, "base64"))
 
 
 def parse_line(line: bytes) -> Draft:
     """Read one JSON line of a batch. Raises `Refusal`."""
     try:
-        return _decode_line(line).draft()
+        read = _decode_line(line)
+        _check_fields("data_invalid", "line", line, bytes(read.data), _LINE_NAMES)
+        return read.draft()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         _refuse_half_pair("data_invalid", line)
         raise Refusal("data_invalid", f"This line is not a message: {error}.") from None
@@ -170,6 +187,10 @@ def parse_line(line: bytes) -> Draft:
 # -- oncecast.v1: frames from the client
 
 
+# Any number of 64 bits; a text holds what is larger.
+Ref: TypeAlias = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None
+
+
 class Subscribe(msgspec.Struct, tag="subscribe", tag_field="type", forbid_unknown_fields=True):
     """Begin to listen to a channel. `after` is a cursor, `latest` or `earliest`; `last` or `since` instead of it."""
 
@@ -177,14 +198,14 @@ class Subscribe(msgspec.Struct, tag="subscribe", tag_field="type", forbid_unknow
     after: str | None = None
     last: int | None = None
     since: float | None = None
-    ref: str | int | None = None
+    ref: Ref = None
 
 
 class Unsubscribe(msgspec.Struct, tag="unsubscribe", tag_field="type", forbid_unknown_fields=True):
     """Stop listening to a channel."""
 
     channel: str
-    ref: str | int | None = None
+    ref: Ref = None
 
 
 class Publish(msgspec.Struct, tag="publish", tag_field="type", forbid_unknown_fields=True):
@@ -195,7 +216,7 @@ class Publish(msgspec.Struct, tag="publish", tag_field="type", forbid_unknown_fi
     data64: str | msgspec.UnsetType | dict[str, str] = msgspec.UNSET
     event: str | None = None
     key: str | None = None
-    ref: str | int | None = None
+    ref: Ref = None
 
     def draft(self) -> Draft:
         """Return the checked draft. Raises `Refusal`."""
@@ -206,29 +227,35 @@ class Auth(msgspec.Struct, tag="auth", tag_field="type", forbid_unknown_fields=T
     """Replace the connection's token."""
 
     token: str
-    ref: str | int | None = None
+    ref: Ref = None
 
 
 ClientFrame: TypeAlias = Subscribe | Unsubscribe | Publish | Auth
 _decode_frame = msgspec.json.Decoder(ClientFrame).decode
+_FRAME_NAMES = tuple(
+    f'"{name}"'.encode()
+    for name in dict.fromkeys(["type", *Subscribe.__struct_fields__, *Publish.__struct_fields__, "base64", "token"])
+)
 
 
 def parse_frame(data: bytes) -> ClientFrame:
-    """Read a client's frame. Raises `Refusal` (`frame_invalid`)."""
+    """Read a client's frame. Raises `Refusal`: `frame_invalid`, or `data_invalid` where its data nests too deeply."""
     try:
         frame: ClientFrame = _decode_frame(data)
+        raw = bytes(frame.data) if isinstance(frame, Publish) else b""
+        _check_fields("frame_invalid", "frame", data, raw, _FRAME_NAMES)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         _refuse_half_pair("frame_invalid", data)
         raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {error}.") from None
     except RecursionError:
-        raise Refusal("frame_invalid", TOO_DEEP) from None
+        raise Refusal("data_invalid", TOO_DEEP) from None
     if isinstance(frame.ref, str) and len(frame.ref) > REF_CHARS:
         raise Refusal("frame_invalid", f"A ref is at most {REF_CHARS} characters.")
     return frame
 
 
 class _Ref(msgspec.Struct):
-    ref: str | int | None = None
+    ref: Ref = None
 
 
 _decode_ref = msgspec.json.Decoder(_Ref).decode
@@ -272,6 +299,48 @@ def error_frame(refusal: Refusal, ref: str | int | None) -> bytes:
 
 
 # -- helpers
+
+
+def _check_depth(data: bytes) -> None:
+    """Raise `data_invalid` for JSON that nests too deeply.
+
+    The decoder has a bound of its own, but one that depends on how deep the call is. Almost all data has fewer brackets
+    than the bound, which is quick to see.
+    """
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    outside = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])  # of strings
+    brackets = outside.translate(None, _NOT_BRACKETS)
+    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise Refusal("data_invalid", TOO_DEEP)
+
+
+def _check_fields(code: str, what: str, data: bytes, raw: bytes, names: tuple[bytes, ...]) -> None:
+    """Refuse an object in which a field stands twice: its readers would not agree on which one counts (RFC 8259 §4).
+
+    `raw` is the value of its `data` field, which may hold such names.
+    """
+    # A long value is cut out; a short one is looked through. A backslash can spell a name in another way.
+    rest = data.replace(raw, b"0", 1) if len(raw) > CUT_BYTES else data
+    for name in names:
+        if rest.count(name) > 1:
+            break
+    else:
+        if b"\\" not in rest:
+            return
+    try:
+        pairs = _read_pairs(rest.decode())
+    except ValueError:  # the same text stood in another field, and was cut out there
+        pairs = _read_pairs(data.decode())
+    for key, value in pairs:
+        inner = value if isinstance(value, list) and key == "data64" else []
+        for many in (pairs, inner):
+            if len({name for name, _ in many}) < len(many):
+                raise Refusal(code, f"A field of this {what} stands twice in it: give each once.")
+
+
+# Objects as lists of pairs; numbers as texts, as the largest take long to read.
+_read_pairs = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str, strict=False).decode
 
 
 def _refuse_half_pair(code: str, data: bytes) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from ..errors import Refusal, UsageError
+from ..message import NUMBER_DIGITS
 
 __all__ = [
     "CHUNKED",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # noqa: S105 - RFC 9110 §5.6.2, a grammar rule and no secret
-LENGTH_DIGITS = 18  # below 2**63, so that every reader behind us can count it too
+LENGTH_DIGITS = NUMBER_DIGITS  # every reader behind us can count it too
 CHUNK_DIGITS = 8  # 4 GiB in one chunk; longer sizes are how readers' integers are made to overflow
 EXTENSION_BYTES = 256  # extensions are ignored, and a reader must bound what it ignores (RFC 9112 §7.1.1)
 TRAILER_BYTES = 4096  # trailers are checked and dropped
@@ -58,11 +59,12 @@ _NOT_IN_TRAILERS = frozenset({b"content-length", b"host", b"transfer-encoding"})
 # --- fields, read ---
 
 
-def parse_fields(head: bytes, start: int) -> dict[str, str]:
+def parse_fields(head: bytes, start: int, once: frozenset[str] = frozenset()) -> dict[str, str]:
     r"""Read the field lines of `head` from `start` on, each ended by CRLF.
 
     Names come out in lower case, values are decoded as Latin-1 (RFC 9110 §5.5), repeated ones are joined by `", "`,
-    cookies by `"; "` (RFC 6265 §5.4). Raises `Refusal` (`request_invalid`) at anything outside RFC 9112 §5.
+    cookies by `"; "` (RFC 6265 §5.4). Raises `Refusal` (`request_invalid`) at anything outside RFC 9112 §5, and where a
+    field comes twice that frames the message or is named in `once`.
     """
     if _FIELDS.fullmatch(head, start) is None:
         raise Refusal("request_invalid", _explain_field(head[start:]))
@@ -72,7 +74,7 @@ def parse_fields(head: bytes, start: int) -> dict[str, str]:
         name = name.lower()
         value = value.strip(" \t")
         if name in fields:
-            if name in _ONCE:
+            if name in _ONCE or name in once:
                 raise Refusal("request_invalid", f"There is more than one {name.title()} header: send one.")
             value = fields[name] + ("; " if name == "cookie" else ", ") + value
         fields[name] = value

@@ -33,6 +33,8 @@ _ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _GLIMPSED = {
     name: re.compile(rf"(?i:\r\n{name}:)[ \t]*([\x21-\x7e]*)[ \t]*(?=\r\n)".encode()) for name in ("host", "origin")
 }
+# Fields of one value (RFC 9110 §5.3): joined by a comma, two of them would read as a third.
+_SINGLE = frozenset({"authorization", "content-type", "idempotency-key", "last-event-id", "oncecast-event", "origin"})
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -81,7 +83,7 @@ def parse_head(head: bytes) -> Head:
         raise Refusal("request_invalid", "This is neither HTTP/1.1 nor HTTP/1.0, and no other version is spoken here.")
     method, target = line[1].decode(), line[2].decode()
     version = (1, 0) if line[4] == b"0" else (1, 1)  # RFC 9110 §2.5: 1.2 is read as the highest 1.x known
-    fields = parse_fields(head, line.end())
+    fields = parse_fields(head, line.end(), _SINGLE)
     raw_path, query, authority = _split_target(method, target)
     _check_host(fields, version, authority)
     length = message_length(fields)
