@@ -146,7 +146,7 @@ def test_a_number_with_too_many_digits() -> None:
         content_of([10**5000])
 
 
-KEYS = ["order 7", "order 7 ", " order 7", "✓", "é", " lead", "\t", "a\nb", "x" * 255]
+KEYS = ["order 7", "order  7", "✓", "é", "a\tb", "x" * 255]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -190,8 +190,10 @@ def test_fits_no_header(value: str) -> None:
         (("c", "a\nb", None), "event_invalid"),
         (("c", "\ud800", None), "event_invalid"),
         (("c", 1, None), "request_invalid"),
-        (("c", None, ""), "request_invalid"),
-        (("c", None, "x" * 256), "request_invalid"),
+        (("c", " lead", None), "event_invalid"),
+        (("c", None, ""), "key_invalid"),
+        (("c", None, "x" * 256), "key_invalid"),
+        (("c", None, "order 7 "), "key_invalid"),
         (("c", None, b"k"), "request_invalid"),
     ],
 )

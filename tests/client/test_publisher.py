@@ -169,7 +169,7 @@ async def test_what_can_not_be_sent(publisher: Publisher, options: dict[str, str
 
 # What a header can't carry ---------------------------------------------------------------------------------------
 
-NAMES = ["order 7", "order 7 ", " order 7", "✓", "é", " lead", "e\u0301", "日本", "\t"]
+NAMES = ["order 7", "order  7", "✓", "é", "e\u0301", "日本", "a\tb"]
 
 
 async def test_each_key_is_itself(real: Node) -> None:
@@ -241,7 +241,7 @@ async def test_many(real: Node) -> None:
         assert [] == await client.publish_many([])
     good = [outcome for outcome in outcomes if isinstance(outcome, Ack)]
     codes = [outcome.code for outcome in outcomes if isinstance(outcome, Refused)]
-    assert ["channel_invalid", "data_invalid", "event_invalid", "request_invalid", "request_invalid"] == codes
+    assert ["channel_invalid", "data_invalid", "event_invalid", "key_invalid", "request_invalid"] == codes
     assert [True] * 2500 + [False] * 4 + [True] * 2500 + [False] == [isinstance(each, Ack) for each in outcomes]
     assert [(ack.id, n) for n, ack in enumerate(good)] == [(m.id, m.data) for m in found.messages]
 
