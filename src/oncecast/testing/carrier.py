@@ -85,11 +85,11 @@ class ListCarrier:
         return sent
 
 
-def memory_node(epoch: str, clock: FakeClock | None = None) -> tuple[Node, Turns]:
+def memory_node(epoch: str, clock: FakeClock | None = None, broker: MemoryBroker | None = None) -> tuple[Node, Turns]:
     """Return a node with an empty log in memory, and the turns that deliver its messages."""
     clock, turns = clock or FakeClock(), Turns()
     node = Node(
-        MemoryBroker(epoch, clock.wall),
+        broker or MemoryBroker(epoch, clock.wall),
         policy=lambda channel: ChannelPolicy(),
         max_bytes=1 << 20,
         monotonic=clock.monotonic,

@@ -7,11 +7,21 @@ from typing import Any
 import pytest
 
 from oncecast.core.subscription import Lag
+from oncecast.errors import Refusal
 from oncecast.protocol.base import TransportSettings
-from oncecast.server.framing.websocket import CLOSE_SECONDS, SLICE_BYTES
+from oncecast.protocol.duplex import END_SECONDS
+from oncecast.protocol.raw import RawSession
+from oncecast.server.framing.websocket import (
+    CLOSE_SECONDS,
+    DEFLATED_SLICE_BYTES,
+    EVENTS,
+    SLICE_BYTES,
+    CarrierState,
+)
 from oncecast.wire.ws_connection import CloseReceived
+from oncecast.wire.ws_deflate import Parameters
 from oncecast.wire.ws_frames import Opcode, encode_frame
-from tests.session_rig import BEAT, Peer, raw, v1
+from tests.session_rig import BEAT, Peer, SlowBroker, raw, v1
 
 
 @pytest.fixture(params=[v1, raw], ids=["v1", "raw"])
@@ -161,3 +171,87 @@ def test_a_pong_counts_as_a_frame(rig: Any) -> None:
     assert [] == peer.events()
     peer.socket.received(pong)
     assert 4429 == peer.close()[0]
+
+
+def test_the_pong_that_a_heartbeat_asks_for_is_not_counted(rig: Any) -> None:
+    """A client that answers every ping never meets the flood guard; further pongs are counted."""
+    rig.settings = TransportSettings(frames_per_second=1)
+    peer = raw(rig, "c")
+    pong = encode_frame(Opcode.PONG, b"", mask=b"\0\0\0\0")
+    for _ in range(20):
+        rig.pass_time(peer.link, peer.socket, BEAT)
+        peer.socket.received(pong)
+    assert None is peer.socket._controls
+    peer.socket.received(pong * 3)
+    assert 4429 == peer.close()[0]
+
+
+@pytest.mark.parametrize("make", [v1, raw], ids=["v1", "raw"])
+def test_a_peer_that_ends_while_the_broker_is_slow(rig: Any, make: Any) -> None:
+    """Its pings are answered at once; the Close waits for the broker, for END_SECONDS at most, and is the last word."""
+    broker = rig.node.broker = SlowBroker(rig.broker)
+    peer = make(rig, "c")
+    rig.settle()
+    peer.events()
+    publish = peer.codec.text(b'{"type":"publish","channel":"c","data":1}')
+    peer.socket.received(peer.codec.ping(b"?") + publish + peer.codec.close(1000))
+    peer.socket.received(publish)
+    assert ("open", 1) == (peer.link.state, len(broker.waiting))
+    rig.pass_time(peer.link, peer.socket, END_SECONDS - 0.1)
+    assert "open" == peer.link.state
+    rig.pass_time(peer.link, peer.socket, 0.1)
+    pong, close = peer.events()
+    assert (b"?", 1000) == (pong.data, close.code)
+    assert ("ended", 0) == (peer.link.state, rig.node.hub.subscriptions)
+    broker.answer()
+    rig.settle()
+    assert [] == peer.link.sent
+
+
+def test_the_server_stops_while_a_peer_ends(rig: Any, peer: Peer) -> None:
+    """The peer's Close is answered then, and the connection ends at once."""
+    rig.node.broker = SlowBroker(rig.broker)
+    peer.socket.received(peer.codec.text(b'{"type":"publish","channel":"c","data":1}') + peer.codec.close(1000))
+    peer.socket.drain()
+    assert (1000, "ended") == (peer.close()[0], peer.link.state)
+    peer.socket.drain()
+    peer.socket.closed()
+
+
+def test_a_session_that_closes_in_the_read_that_ends(rig: Any, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer's Close has been read with the message before it: it is answered, and no other Close is sent."""
+    session: Any = peer.socket._session
+    monkeypatch.setattr(
+        type(session), "received", lambda self, payload, is_text: self.refuse(Refusal("slow", "too slow"))
+    )
+    peer.socket.received(peer.codec.text(b"{}") + peer.codec.close(1000))
+    assert (1000, "ended") == (peer.close()[0], peer.link.state)
+
+
+def test_the_bytes_of_an_unfinished_message_are_counted(rig: Any, peer: Peer) -> None:
+    """The connection knows how much is held, and that nothing is once the message is whole or the connection fails."""
+    frames = list(peer.codec.fragments(b'{"type":"publish","channel":"c","data":"x"}', True, 10))
+    held = []
+    for frame in frames:
+        peer.socket.received(frame)
+        held.append(peer.link.held)
+    assert [10, 20, 30, 40, 0] == held
+    peer.socket.received(frames[0])
+    assert 10 == peer.link.held
+    peer.socket.received(b"\xff")
+    assert 0 == peer.link.held
+
+
+def test_each_event_of_the_table_leads_where_it_says() -> None:
+    """Nothing leads back, and CLOSED is the end."""
+    order = list(CarrierState)
+    assert set(order) == set(EVENTS)
+    assert all(order.index(new) > order.index(state) for state, row in EVENTS.items() for new in row.values())
+    assert {} == EVENTS[CarrierState.CLOSED]
+
+
+def test_slices_are_smaller_where_the_peer_may_compress(rig: Any) -> None:
+    """A byte of compressed data can be a thousand of a message."""
+    assert SLICE_BYTES == raw(rig).socket.slice_bytes
+    deflated = Peer(rig, RawSession, deflate=Parameters(True, True))
+    assert DEFLATED_SLICE_BYTES == deflated.socket.slice_bytes < SLICE_BYTES
