@@ -150,6 +150,7 @@ class NodeMachine(RuleBasedStateMachine):
         before=st.lists(st.sampled_from(CHANNELS), max_size=6),
         recent=st.integers(0, 3),
         hole=st.sampled_from([0, 5]),
+        only_wanted=st.booleans(),
     )
     def begin(
         self,
@@ -162,6 +163,7 @@ class NodeMachine(RuleBasedStateMachine):
         before: list[str],
         recent: int,
         hole: int,
+        only_wanted: bool,
     ) -> None:
         """Small windows and pages, so that every bound is met often; and some log from before, perhaps with a hole."""
         self.patch = pytest.MonkeyPatch()
@@ -171,7 +173,8 @@ class NodeMachine(RuleBasedStateMachine):
         self.patch.setattr(pages_module, "PAGES_FOUND", found)
         self.clock = FakeClock()
         self.turns = Turns()
-        self.broker = HistoryBroker("e", self.clock.wall, at_once=False, recent=recent)
+        recent = 0 if only_wanted else recent
+        self.broker = HistoryBroker("e", self.clock.wall, at_once=False, recent=recent, only_wanted=only_wanted)
         self.ledger = Ledger()
         self.published: dict[str, list[int]] = {name: [] for name in CHANNELS}
         self.times: list[tuple[float, str, int]] = []
@@ -242,6 +245,10 @@ class NodeMachine(RuleBasedStateMachine):
         self.entering = channels
         client.subscription = self.node.subscribe(channels, start, client, WORDS, client.attached)
 
+    def pending(self) -> list[str]:
+        """The channels that the broker was asked for, and has not said to deliver."""
+        return [name for name in dict.fromkeys(self.broker.wanted) if name not in self.broker._confirmed]
+
     def pick(self, which: int) -> Client:
         """One of the clients that are there."""
         return self.clients[which % len(self.clients)]
@@ -271,6 +278,12 @@ class NodeMachine(RuleBasedStateMachine):
     def arrive(self) -> None:
         """What was on its way is here."""
         self.broker.arrive()
+
+    @precondition(lambda self: self.broker.capabilities.only_wanted and self.pending())
+    @rule(count=st.integers(1, 3))
+    def confirm(self, count: int) -> None:
+        """Some of the wanted channels are delivered from here on."""
+        self.broker.confirm(*self.pending()[:count])
 
     @rule()
     def skip(self) -> None:
@@ -424,7 +437,8 @@ class NodeMachine(RuleBasedStateMachine):
         assert live == {s for members in listening for s in members}
         replay, pages = hub._replay, hub._replay._history
         assert pages is not None
-        waiting = {*replay._queue, *replay._ahead.owners(), *pages._asking, *pages._later}
+        unconfirmed = {s for waiting in replay._unconfirmed.values() for s in waiting}
+        waiting = {*replay._queue, *replay._ahead.owners(), *pages._asking, *pages._later, *unconfirmed}
         for client in self.clients:
             subscription = client.subscription
             if client.closed or subscription is None:
@@ -487,6 +501,8 @@ class NodeMachine(RuleBasedStateMachine):
         for _ in range(20_000):
             if self.broker.reads:
                 self.broker.answer()
+            elif self.pending() and self.broker.capabilities.only_wanted:
+                self.broker.confirm(*self.pending())
             elif not self.turns.run():
                 return
         raise AssertionError("it never comes to rest")
