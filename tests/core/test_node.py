@@ -9,12 +9,13 @@ import pytest
 
 from oncecast.brokers.base import Outcome
 from oncecast.brokers.memory import MemoryBroker
-from oncecast.core import node as node_module
 from oncecast.core import pages as pages_module
+from oncecast.core import polls as polls_module
 from oncecast.core import replay as replay_module
 from oncecast.core.ahead import WAIT_SECONDS
-from oncecast.core.node import ChannelPolicy, Node, Poll
+from oncecast.core.node import ChannelPolicy, Node
 from oncecast.core.place import Place, resolve
+from oncecast.core.polls import Poll
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Message, Reason, Receipt, Retention, Start, StartKind
@@ -170,7 +171,7 @@ def test_a_poll_that_is_cut_points_to_its_last_message() -> None:
 
 def test_a_poll_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer holds so much data, or one message."""
-    monkeypatch.setattr(node_module, "POLL_BYTES", 250)
+    monkeypatch.setattr(polls_module, "POLL_BYTES", 250)
     bench = Bench()
     bench.publish("aaa", bytes(100))
     poll = bench.poll("a", EARLIEST)

@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from oncecast.core import pages as pages_module
 from oncecast.core import replay as replay_module
 from oncecast.core.entry import ENTRY_BYTES
-from oncecast.core.node import ChannelPolicy, Node, Poll
+from oncecast.core.node import ChannelPolicy, Node
 from oncecast.core.place import Place, chain_gaps
+from oncecast.core.polls import Poll
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Kind, Message, Reason, Retention, Start, StartKind

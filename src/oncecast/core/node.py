@@ -15,26 +15,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
-
-from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening, Read
+from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening
 from ..errors import Refusal, UsageError
-from ..message import Cursor, Draft, Gap, Message, Page, Reason, Retention, Start, StartKind
-from .entry import Encoding, Entry, loose_entry
+from ..message import Draft, Message, Page, Retention, Start
+from .entry import Encoding, Entry
+from .history import History
 from .hub import Hub
 from .log import Log
-from .place import Place, above_floors, locate, pass_gaps, place_of
+from .place import Place, locate, place_of
+from .polls import Poll, Polls
 from .subscription import Format, Lag, Sink, State, Subscription
-from .waiting import HeldPublishes, OpenReads
+from .waiting import HeldPublishes
 from .wants import Wants
 
 logger = logging.getLogger("oncecast.core.node")
 
-POLL_BYTES = 1 << 20  # the data in one poll's answer; whoever is behind by more asks again
 AWAY_SECONDS = 5.0  # what a publisher is asked to wait while the broker is away
 
 _FAILED = Refusal("unavailable", "The server's broker has failed, and the server stops: use another.", retry_after=5)
-_DEFECT = Refusal("internal", "The log could not be read: the server's log has the cause.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +41,6 @@ class ChannelPolicy:
 
     retention: Retention = field(default_factory=Retention)
     lag: Lag = Lag.RESUME
-
-
-class Poll(msgspec.Struct, frozen=True):
-    """What a poll found: `entries`, the cursor after them, and the gaps before them."""
-
-    entries: list[Entry]
-    cursor: Cursor
-    gaps: list[Gap]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A poll as it was asked."""
-
-    channels: tuple[str, ...]
-    start: Start
-    limit: int
-    done: Callable[[Poll | Refusal], None]
 
 
 class Node:
@@ -89,9 +69,7 @@ class Node:
         self._policy = policy
         self._monotonic = monotonic
         self._schedule_raw = schedule
-        self._history = broker.capabilities.history
         self._refusal: Refusal | None = STARTING  # what everything is refused with, unless the node runs
-        self._reads = OpenReads()
         self._wants: Wants | None = None
         if broker.capabilities.only_wanted:
             self._wants = Wants(broker.want, broker.unwant, monotonic, self._schedule)
@@ -99,11 +77,13 @@ class Node:
             "",
             lambda channel: policy(channel).retention,
             max_bytes=max_bytes,
-            history=self._history,
+            history=broker.capabilities.history,
             only_wanted=broker.capabilities.only_wanted,
         )
-        read = self._read_page if self._history else None
+        self._history = History(broker, self.log, monotonic) if broker.capabilities.history else None
+        read = None if self._history is None else self._history.read_after
         self.hub = Hub(self.log, self._schedule, _report, read=read, listeners=self._wants)
+        self._polls = Polls(self.log, self.hub, self._history)
 
     # -- its life
 
@@ -119,14 +99,15 @@ class Node:
         self.unready = "the server is stopping"
         self.held.refuse(STOPPING)
         await self.broker.stop()
-        self._reads.refuse(STOPPING)
+        self._refuse_reads(STOPPING)
 
     def tick(self) -> None:
         """Trim by age, refuse what has waited for too long, and unwant what nobody listens to. Once a second."""
         now = self._monotonic()
         self.log.trim(now)
         self.held.expire(now)
-        self._reads.expire(now)
+        if self._history is not None:
+            self._history.reads.expire(now)
         self.hub.tick(now)
         if self._wants is not None:
             for channel in self._wants.expire(now):
@@ -159,14 +140,7 @@ class Node:
         if self._refusal is not None:
             done(self._refusal)
             return
-        asked = _Asked(channels, start, limit, done)
-        place = locate(self.log, channels, start)
-        if place is None:
-            self._read_poll(asked, start, None)
-        elif not self._history or self.log.covers(channels, place.seq, place.floors):
-            done(self._poll(channels, place, limit))
-        else:
-            self._read_poll(asked, Start(StartKind.CURSOR, self.log.cursor(place.seq), floors=place.floors), place)
+        self._polls.poll(channels, start, limit, done)
 
     def subscribe(
         self,
@@ -276,7 +250,7 @@ class Node:
             self._refusal = _FAILED
             logger.error("%s", reason)
             self.held.refuse(_FAILED)
-            self._reads.refuse(_FAILED)
+            self._refuse_reads(_FAILED)
             self.on_failure(reason)
 
     # -- helpers
@@ -291,40 +265,9 @@ class Node:
             logger.exception("the end of a turn has failed")
             self.fail(f"the delivery of messages has failed: {error!r}")
 
-    def _poll(self, channels: tuple[str, ...], place: Place, limit: int) -> Poll:
-        entries = self.log.read_after(channels, place.seq, limit, POLL_BYTES, place.floors)
-        last = entries[-1].seq if entries else place.seq
-        cut = last < self.log.newest(channels)
-        # Where nothing is left behind, the cursor goes to the head: the fresher it is, the later it expires.
-        seq = last if cut else max(place.seq, self.log.head)
-        return Poll(entries, self.log.cursor(seq), place.gaps)
-
-    def _read_poll(self, asked: _Asked, start: Start, place: Place | None) -> None:
-        polled = partial(self._polled, asked, start, place, self.log.life)
-        self._read(asked.channels, start, asked.limit, POLL_BYTES, polled)
-
-    def _polled(self, asked: _Asked, start: Start, place: Place | None, life: int, page: Page | Refusal) -> None:
-        if isinstance(page, Refusal):
-            asked.done(page)
-            return
-        if life != self.log.life:
-            self.poll(asked.channels, asked.start, asked.limit, asked.done)
-            return
-        if self.hub.is_ahead(page):
-            self.hub.wait_for(page, partial(self._read_again, asked, start, place, life), asked.done)
-            return
-        self.log.drop_trimmed(page)
-        place = place or place_of(self.log, asked.channels, start, page)
-        above = above_floors(page, asked.channels, place.floors)
-        gaps = place.gaps + pass_gaps(self.log, asked.channels, place, Reason.EXPIRED, above)
-        entries = [loose_entry(message) for message in above.messages]
-        asked.done(Poll(entries, self.log.cursor(max(place.seq, page.upto)), gaps))
-
-    def _read_again(self, asked: _Asked, start: Start, place: Place | None, life: int) -> None:
-        if life == self.log.life:
-            self._read_poll(asked, start, place)
-        else:
-            self.poll(asked.channels, asked.start, asked.limit, asked.done)
+    def _refuse_reads(self, refusal: Refusal) -> None:
+        if self._history is not None:
+            self._history.reads.refuse(refusal)
 
     def _look_up(
         self,
@@ -334,8 +277,9 @@ class Node:
         refuse: Callable[[Refusal], None],
     ) -> None:
         """Ask the history for the place of a start."""
+        assert self._history is not None
         found = partial(self._found, subscription, start, attached, refuse, self.log.life)
-        self._read(subscription.channels, start, 0, 0, found)
+        self._history.read(subscription.channels, start, 0, 0, found)
 
     def _found(
         self,
@@ -359,21 +303,6 @@ class Node:
             return
         attached(place)
         self.hub.place(subscription, place)
-
-    def _read_page(
-        self, channels: tuple[str, ...], seq: int, floors: tuple[int, ...], limit: int, max_bytes: int, done: Read
-    ) -> None:
-        self._read(channels, Start(StartKind.CURSOR, self.log.cursor(seq), floors=floors), limit, max_bytes, done)
-
-    def _read(self, channels: tuple[str, ...], start: Start, limit: int, max_bytes: int, done: Read) -> None:
-        if not self._history:
-            raise AssertionError(f"the log is all there is, and can't answer {start}")
-        answer = self._reads.put(done, self._monotonic())
-        try:
-            self.broker.read(channels, start, limit, max_bytes, answer)
-        except Exception:
-            logger.exception("the broker could not begin a read")
-            answer(_DEFECT)
 
     def _lag(self, channels: tuple[str, ...]) -> Lag:
         lags = {self._policy(channel).lag for channel in channels}

@@ -12,8 +12,9 @@ import enum
 from collections.abc import Callable, Mapping
 
 from ..core.entry import Entry
-from ..core.node import Node, Poll
+from ..core.node import Node
 from ..core.place import Place
+from ..core.polls import Poll
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import EARLIEST, Cursor, Gap, Message, Start

@@ -1,0 +1,102 @@
+"""The polls of a node: what each finds, in the window or in the history, and the cursor that it is given.
+
+Invariant: a poll is answered once. What was read before another log took the place of this one, or before a hole, is
+read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from ..errors import Refusal
+from ..message import Cursor, Gap, Page, Reason, Start, StartKind
+from .entry import Entry, loose_entry
+from .history import History
+from .hub import Hub
+from .log import Log
+from .place import Place, above_floors, locate, pass_gaps, place_of
+
+POLL_BYTES = 1 << 20  # the data in one poll's answer; a client that is behind by more asks again
+
+
+class Poll(msgspec.Struct, frozen=True):
+    """What a poll found: `entries`, the cursor after them, and the gaps before them."""
+
+    entries: list[Entry]
+    cursor: Cursor
+    gaps: list[Gap]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A poll as it was asked."""
+
+    channels: tuple[str, ...]
+    start: Start
+    limit: int
+    done: Callable[[Poll | Refusal], None]
+
+
+class Polls:
+    """`history` is what the broker keeps, or None."""
+
+    def __init__(self, log: Log, hub: Hub, history: History | None) -> None:
+        self._log = log
+        self._hub = hub
+        self._history = history
+
+    def poll(self, channels: tuple[str, ...], start: Start, limit: int, done: Callable[[Poll | Refusal], None]) -> None:
+        """Read what there is after a start, as `Node.poll` says."""
+        self._begin(_Asked(channels, start, limit, done))
+
+    def _begin(self, asked: _Asked) -> None:
+        log, channels = self._log, asked.channels
+        place = locate(log, channels, asked.start)
+        if place is None:
+            self._read(asked, asked.start, None)
+        elif self._history is None or log.covers(channels, place.seq, place.floors):
+            asked.done(self._poll(channels, place, asked.limit))
+        else:
+            self._read(asked, Start(StartKind.CURSOR, log.cursor(place.seq), floors=place.floors), place)
+
+    def _poll(self, channels: tuple[str, ...], place: Place, limit: int) -> Poll:
+        log = self._log
+        entries = log.read_after(channels, place.seq, limit, POLL_BYTES, place.floors)
+        last = entries[-1].seq if entries else place.seq
+        cut = last < log.newest(channels)
+        # Where nothing is left behind, the cursor goes to the head: the fresher it is, the later it expires.
+        seq = last if cut else max(place.seq, log.head)
+        return Poll(entries, log.cursor(seq), place.gaps)
+
+    def _read(self, asked: _Asked, start: Start, place: Place | None) -> None:
+        assert self._history is not None
+        found = partial(self._found, asked, start, place, self._log.life)
+        self._history.read(asked.channels, start, asked.limit, POLL_BYTES, found)
+
+    def _found(self, asked: _Asked, start: Start, place: Place | None, life: int, page: Page | Refusal) -> None:
+        log = self._log
+        if isinstance(page, Refusal):
+            asked.done(page)
+            return
+        if life != log.life:
+            self._begin(asked)
+            return
+        if self._hub.is_ahead(page):
+            self._hub.wait_for(page, partial(self._read_again, asked, start, place, life), asked.done)
+            return
+        log.drop_trimmed(page)
+        place = place or place_of(log, asked.channels, start, page)
+        above = above_floors(page, asked.channels, place.floors)
+        gaps = place.gaps + pass_gaps(log, asked.channels, place, Reason.EXPIRED, above)
+        entries = [loose_entry(message) for message in above.messages]
+        asked.done(Poll(entries, log.cursor(max(place.seq, page.upto)), gaps))
+
+    def _read_again(self, asked: _Asked, start: Start, place: Place | None, life: int) -> None:
+        if life == self._log.life:
+            self._read(asked, start, place)
+        else:
+            self._begin(asked)
