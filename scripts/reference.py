@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import inspect
 import json
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+import click
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from oncecast.cli.base import EXIT_CODES
+from oncecast.cli.commands import commands
 from oncecast.core import subscription
 from oncecast.errors import ERRORS
 from oncecast.protocol import duplex, polls
@@ -43,6 +48,7 @@ def pages() -> dict[str, str]:
         "docs/reference/settings.md": settings_page(),
         "docs/reference/errors.md": errors_page(),
         "docs/reference/metrics.md": metrics_page(),
+        "docs/reference/commands.md": commands_page(),
     }
 
 
@@ -164,6 +170,42 @@ def errors_table() -> str:
         ("code", "HTTP", "close", "retry helps", "what to do"),
         [(f"`{e.code}`", str(e.status), str(e.close), "yes" if e.retry else "no", e.advice) for e in ERRORS.values()],
     )
+
+
+# Commands --------------------------------------------------------------------------------------------------------
+
+
+def commands_page() -> str:
+    """Return the page of all commands: usage, text, options and examples of each, and the exit codes."""
+    text = "# Commands\n\n" + NOTICE.format("src/oncecast/cli/")
+    text += "Results are on standard output, all else on standard error; an error is one line. Each command has\n`-h, --help`.\n\n## Exit codes\n\n"
+    text += markdown(("code", "meaning"), [(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+    return text + "".join(_command(path, command) for path, command in _commands("oncecast", commands))
+
+
+def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from _commands(f"{path} {name}", each)
+
+
+def _command(path: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=path)
+    usage = " ".join([path, *command.collect_usage_pieces(context)])
+    text = f"\n## {path}\n\n```text\n{usage}\n```\n"
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        words, kept, lines = paragraph.partition("\b\n")  # click's mark of lines that stay as they are
+        text += f"\n{words}" if words else ""
+        if kept:
+            title, _, examples = lines.partition("\n")
+            text += f"\n{title}\n\n```sh\n{textwrap.dedent(examples)}\n```\n"
+        else:
+            text += "\n"
+    records = [record for param in command.params if (record := param.get_help_record(context))]
+    if not records:
+        return text
+    return text + "\n" + markdown(("option", "meaning"), [(f"`{names}`", " ".join(m.split())) for names, m in records])
 
 
 # Metrics ---------------------------------------------------------------------------------------------------------

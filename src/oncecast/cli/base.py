@@ -18,9 +18,12 @@ from ..server import config
 from .interrupt import INTERRUPTED
 
 __all__ = [
+    "EXIT_CODES",
     "FAILED",
     "MISUSED",
+    "SHOWN_CHARS",
     "START_ONE",
+    "Count",
     "Failure",
     "config_option",
     "escaped",
@@ -33,13 +36,42 @@ __all__ = [
     "warn",
 ]
 
-FAILED = 1  # it was asked for correctly, and did not work
-MISUSED = 2  # the call or a setting is wrong, as with click's own errors
+FAILED = 1
+MISUSED = 2  # as with click's own errors
+EXIT_CODES: Mapping[int, str] = {
+    0: "Done. Also: `serve` was stopped by SIGTERM or Ctrl-C, `sub` by Ctrl-C, or the reader of the output has gone.",
+    FAILED: "The call is right, and failed: the server is away or refuses, a line was not published, a disk is full.",
+    MISUSED: "The call or a setting is wrong, a file can't be read, or `serve` can't have its address.",
+    INTERRUPTED: "Ctrl-C, for the commands that it does not end in good order.",
+    143: "SIGTERM, for `bench`.",
+}
+MOST_MESSAGES = 2**53 - 1  # the largest number in a cursor
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
+USAGE_CHARS = 240  # of what is wrong with a call, as it repeats what was given
+SHOWN_CHARS = 60  # how much of a wrong value an error repeats
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 START_ONE = "start one with `make serve` or `oncecast serve --dev`"
+
+
+class Count(click.ParamType[int]):
+    """A number of messages from `least` on."""
+
+    name = "number"
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. A number of any length is refused in one line of bounded length."""
+        text = str(value)
+        if re.fullmatch("[0-9]{1,16}", text, re.ASCII) and self._least <= int(text) <= MOST_MESSAGES:
+            return int(text)
+        shown = text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
+        raise click.BadParameter(
+            f"{shown!r} is not a number of messages: give an integer from {self._least} to {MOST_MESSAGES}", ctx, param
+        )
 
 
 class Failure(click.ClickException):
@@ -77,11 +109,21 @@ def put(result: str | bytes, *, nl: bool = True) -> None:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """End a command without a traceback where Ctrl-C, the reader of its output, or the system ends it."""
+    """End a command without a traceback where Ctrl-C, the reader of its output, or the system ends it.
+
+    What click finds wrong with the call is one line too.
+    """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # the help itself
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "oncecast"
+        text = error.format_message().rstrip(".")
+        shown = text if len(text) <= USAGE_CHARS else text[:USAGE_CHARS] + "…"
+        raise Failure(f"{shown}; see: {command} --help", MISUSED) from None
     except BrokenPipeError:
         _close_output()
         sys.exit(0)

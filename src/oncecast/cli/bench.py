@@ -18,11 +18,14 @@ NAMES = ("fanout", "burst", "deflate", "idle", "latency", "poll", "publish", "st
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
 
-@click.command(short_help="Measure what it costs, beside the floor under it.")
+@click.command(short_help="Measure the server, beside a floor that no server can beat.")
 @click.argument("name", type=click.Choice([*NAMES, "all"]), default="all", metavar="[NAME]")
 @click.option("--transport", type=click.Choice(["websocket", "sse"]), help="One transport, where there are several.")
 @click.option(
-    "--subscribers", type=click.IntRange(1, 50_000), metavar="N", help="So many, instead of each benchmark's own."
+    "--subscribers",
+    type=click.IntRange(1, 50_000),
+    metavar="N",
+    help="How many subscribers, instead of each benchmark's own number.",
 )
 @click.option("--quick", is_flag=True, help="Fewer rounds: to see that it works, not to quote.")
 @click.option("--json", "as_json", is_flag=True, help="Print the machine and the rows as JSON.")
@@ -85,7 +88,7 @@ def _cleaning_up() -> Iterator[None]:
     """Let SIGTERM end the run as Ctrl-C does, with the processes that it has started."""
 
     def terminate(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the second would interrupt the cleaning up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
         sys.exit(TERMINATED)
 
     before = signal.signal(signal.SIGTERM, terminate)

@@ -1,8 +1,8 @@
 """The commands: `oncecast serve`, `pub`, `sub`, `config` and `bench`.
 
 A command is a module here that is added to `commands` below. Results go to standard output, by `base.put`, all else to
-standard error; what goes wrong is one line that says what to do, with exit code 2 for a wrong call or setting and 1 for
-all else.
+standard error. What goes wrong is one line that says what to do, with one of `base.EXIT_CODES`. Run
+`scripts/reference.py` after a change: the page of the commands is made from these declarations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["commands"]
 
 
 class _Commands(click.Group):
-    """Lists the commands in the order in which one needs them, and ends each `quietly`."""
+    """Lists the commands in the order in which a user needs them, and ends each `quietly`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names as they were added."""
@@ -49,7 +49,7 @@ class _Commands(click.Group):
 def commands() -> None:
     """Publish a message once; every listener gets it.
 
-    Listeners come by polling, long polling, Server-Sent Events or WebSocket, and resume where they left off.
+    Listen by polling, long polling, Server-Sent Events or WebSocket, and resume where you left off.
 
     \b
     Try it, in three terminals:
@@ -58,6 +58,8 @@ def commands() -> None:
       oncecast pub news "hello"
 
     In a checkout: make serve, and .venv/bin/oncecast in place of oncecast.
+
+    Exit codes: 0 done, 1 failed, 2 wrong call or setting, 130 Ctrl-C.
     """
 
 

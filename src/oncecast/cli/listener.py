@@ -20,13 +20,13 @@ from ..client.url import ServerUrl
 from ..client.values import ClientMessage
 from ..errors import UsageError
 from .backlog import print_backlog
-from .base import escaped, in_one_line, put, say, server_option
+from .base import SHOWN_CHARS, Count, escaped, in_one_line, put, say, server_option
 from .message_lines import envelope, gap_line, plain
 from .retrying import check_scheme
 
 __all__ = ["sub"]
 
-_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])", re.ASCII)
+_AGO = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)([smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -42,9 +42,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     help=f"How to listen: {', '.join(TRANSPORTS)}, or auto, which takes the first of these that gets through.",
 )
 @click.option("--after", metavar="CURSOR", help="Begin right after a message's id; or `latest`, or `earliest`.")
-@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Begin with the last N messages of each channel.")
+@click.option("--last", type=Count(0), metavar="N", help="Begin with the last N messages of each channel.")
 @click.option("--since", metavar="T", help="Begin at a time: Unix seconds, or an age such as 90s, 10m, 2h, 1d.")
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
+@click.option("--count", type=Count(1), metavar="N", help="Stop after N messages.")
 @click.option(
     "--no-follow", is_flag=True, help="Print what there is now, from --after earliest on by default, and stop."
 )
@@ -189,6 +189,6 @@ def _moment(text: str) -> float:
     """Return the Unix time that the text means."""
     if ago := _AGO.fullmatch(text):
         return max(0.0, time.time() - float(ago[1]) * _UNITS[ago[2]])
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text, re.ASCII):
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", text, re.ASCII):
         return float(text)
-    raise UsageError(f"{text!r} is not a time: give Unix seconds, or an age such as 90s, 10m, 2h or 1d")
+    raise UsageError(f"{text[:SHOWN_CHARS]!r} is not a time: give Unix seconds, or an age such as 90s, 10m, 2h or 1d")

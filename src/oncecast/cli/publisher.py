@@ -67,7 +67,7 @@ def pub(
     """Publish to CHANNEL: DATA, a whole file, or each line of standard input as soon as it is read.
 
     Prints the id of each message once the server has it. What is not acknowledged is sent again, with the same key, for
-    up to a minute, and is in the channel once; standard error says what is waited for. A server that can't be reached
+    up to a minute, and is in the channel once; standard error reports what it waits for. A server that can't be reached
     at the very first attempt is not waited for. Lines that are ready are sent together, in order; empty lines are
     skipped. A line that is refused is named on standard error, the others are published, and the exit code is 1.
 

@@ -20,7 +20,7 @@ __all__ = ["serve"]
 @click.command(short_help="Run the server.")
 @click.option("--dev", is_flag=True, help="For development: any --host, pages from this machine, a demo, first steps.")
 @click.option("--host", metavar="H", help="The address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=int, metavar="P", help="The port; 0 takes any free one.  [default: 8000]")
+@click.option("--port", metavar="P", help="The port; 0 takes any free one.  [default: 8000]")
 @click.option("--workers", metavar="N|auto", help="Processes that serve together; auto: one per core.  [default: 1]")
 @click.option(
     "--broker",
@@ -36,7 +36,7 @@ __all__ = ["serve"]
 )
 @click.pass_context
 def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None, **flags: object) -> None:
-    """Serve channels over HTTP and WebSocket until it is told to stop.
+    """Serve channels over HTTP and WebSocket until SIGTERM or Ctrl-C.
 
     A flag wins over its variable (ONCECAST_PORT, ONCECAST_LIMITS__MESSAGE_BYTES), a variable over the settings
     file, the file over the default. Everything that can be set: oncecast config init -
