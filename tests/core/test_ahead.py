@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from oncecast.brokers.base import Opening
 from oncecast.core import ahead as ahead_module
 from oncecast.core.ahead import WAIT_SECONDS, Ahead
 from oncecast.core.subscription import State
 from oncecast.errors import Refusal
+from oncecast.message import Mark, Page
 from tests.core.conftest import Bench, HistoryBench
 
 
@@ -138,4 +140,31 @@ def test_a_skip_reaches_those_ahead_of_the_log() -> None:
     bench.turns.run_all()
     bench.hub.skip(5)
     bench.turns.run_all()
+    assert State.LIVE is subscription.state
+
+
+def test_another_log_ends_each_wait_for_the_one_before() -> None:
+    """A poll reads again, and a subscription is served: neither waits for a number that means nothing any more."""
+    bench = HistoryBench("aa")
+    sink, subscription = bench.behind("a", 5)
+    bench.turns.run_all()
+    seen: list[str] = []
+    page = Page(0, [], 2, {"a": Mark(9)})
+    bench.hub.wait_for(page, lambda: seen.append("again"), lambda refusal: seen.append(refusal.code))
+    bench.hub.begin(Opening("f", 1, Mark(1)), 0.0)
+    assert (["again"], 0) == (seen, len(bench.hub._replay._ahead))
+    bench.finish()
+    assert (State.LIVE, [], 1) == (subscription.state, sink.refusals, len(sink.gaps))
+
+
+def test_a_head_that_moves_for_no_wait_wakes_nothing() -> None:
+    """A broker that advances a quiet node costs no turns; with a wait it takes one, also where nothing has come."""
+    bench = HistoryBench("aa")
+    bench.hub.advance(3)
+    assert 0 == len(bench.turns)
+    _, subscription = bench.behind("a", 5)
+    bench.turns.run_all()
+    bench.hub.advance(5)
+    assert 1 == len(bench.turns)
+    bench.finish()
     assert State.LIVE is subscription.state

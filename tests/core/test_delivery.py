@@ -291,6 +291,25 @@ def test_the_other_subscriptions_of_a_sink_get_their_part(plugged: bool) -> None
     assert [b"3 4 "] == sink.blocks
 
 
+def test_a_write_may_gather_and_end_another() -> None:
+    """It was alone when its block was made, so no other subscription stood behind it."""
+    bench = Bench()
+    first_sink, _ = bench.live("a")
+    sink, leaving = bench.live("b")
+    _, staying = bench.attach("c", sink=sink)
+    bench.turns.run_all()
+
+    def gather_and_end() -> None:
+        bench.hub.gather([leaving, staying])
+        bench.hub.detach(leaving)
+
+    first_sink.on_write = gather_and_end
+    bench.append("abc")
+    bench.append("c")
+    bench.turns.run_all()
+    assert ([], [3, 4]) == (bench.faults, sink.seqs)
+
+
 def test_a_failed_delivery_leaves_no_trace() -> None:
     """An exception that is not a sink's ends the delivery, and the next turn is delivered."""
     bench = Bench()

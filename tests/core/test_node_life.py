@@ -627,3 +627,17 @@ def test_a_subscriber_does_not_wait_for_a_confirmation_for_ever() -> None:
     assert ["unavailable"] == [refusal.code for refusal in listener.refusals]
     bench.node.hub.detach(subscription)
     assert ([], {}) == (bench.node.hub._replay.members(), bench.node.hub._replay._unconfirmed)
+
+
+def test_a_subscriber_whose_channel_is_confirmed_waits_no_more() -> None:
+    """No deadline reaches it once it is live."""
+    bench = Bench(at_once=False, only_wanted=True)
+    listener, subscription = bench.subscribe("a")
+    bench.turns.run_all()
+    bench.broker.confirm("a")
+    bench.turns.run_all()
+    assert State.LIVE is subscription.state
+    for _ in range(3):
+        bench.clock.advance(WAIT_SECONDS)
+        bench.node.tick()
+    assert ([], State.LIVE) == (listener.refusals, subscription.state)

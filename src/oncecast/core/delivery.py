@@ -64,6 +64,7 @@ class Delivery:
             self._deliver(turn, audiences)
         finally:
             self.running = False
+            self.skipped.clear()
             full, self.full = self.full, {}
         return full
 
@@ -190,10 +191,10 @@ class Delivery:
         for group_sends in (sends, *groups):
             self.send_all(group_sends)
         self.write_all(writes)
-        if self.skipped:
-            skipped, self.skipped = self.skipped, []
-            for sink in {subscription.sink for subscription in skipped if not subscription.alone}:
-                self._deliver_rest(sink, gathered[sink][1], by_channel, audiences)
+        for subscription in self.skipped:
+            standing = gathered.get(subscription.sink)
+            if standing is not None and standing[0] is subscription:
+                self._deliver_rest(subscription.sink, standing[1], by_channel, audiences)
 
     def _gathered_blocks(
         self, gathered: Iterable[tuple[Subscription, tuple[str, ...]]], by_channel: dict[str, list[Entry]]

@@ -112,12 +112,10 @@ class Replay:
         return list(dict.fromkeys([*self._queue, *waiting, *history]))
 
     def restart(self) -> None:
-        """Serve nothing until it is queued again, and let those go on that wait with a call of their own."""
-        for subscription in self.members():
-            self.remove(subscription)
+        """Drop what was asked for and waited for in another log, and let those go on that wait for it to grow."""
+        self._unconfirmed.clear()
         if self._history is not None:
             self._history.clear()
-        self._pages.clear()
         self._ahead.reach(MAX_SEQ)
 
     def confirm(self, channel: str) -> None:
