@@ -36,7 +36,7 @@ def test_what_can_change_does_and_the_rest_is_named(caplog: pytest.LogCaptureFix
     found = read_again(current, lambda: wanted)
     retention = Retention(messages=7)
     assert msgspec.structs.replace(wanted, port=1, workers=1, retention=retention) == found
-    assert "these settings hold after a restart only: port, workers, retention.key_seconds" in caplog.text
+    assert "these settings apply after a restart only: port, workers, retention.key_seconds" in caplog.text
     assert set(FIXED) <= set(Settings.__struct_fields__)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import socket
 import ssl
 import struct
@@ -18,7 +16,7 @@ import uvloop
 
 from oncecast.errors import ConfigurationError
 from oncecast.server import server as module
-from oncecast.server.listening import bind
+from oncecast.server.capacity import own_files
 from oncecast.server.machine import CHANNEL
 from oncecast.server.phases import Phase
 from oncecast.server.server import Server
@@ -147,13 +145,19 @@ async def test_stopping_says_goodbye_over_tls(open_site: Open, certificate: tupl
 # -- starting and stopping
 
 
-async def test_a_port_that_is_taken() -> None:
-    """Binding fails as the system says, and leaves no socket behind."""
+def _is_used(folder: Path) -> bool:
+    """Return whether anything stands in a folder."""
+    return any(folder.iterdir())
+
+
+async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """Binding fails as the system says; it leaves no socket behind, and the log on disk has not been touched."""
     first = Server(Settings(port=0))
     await first.start()
-    second = Server(Settings(port=first.port))
+    second = Server(Settings(port=first.port, broker=f"sqlite:///{tmp_path / 'log.db'}"))
     with pytest.raises(OSError, match="in use"):
         await second.start()
+    assert not _is_used(tmp_path)
     await second.stop()
     await first.stop()
     third = Server(Settings(port=first.port))
@@ -161,29 +165,18 @@ async def test_a_port_that_is_taken() -> None:
     await third.stop()
 
 
-async def test_a_port_that_is_taken_opens_no_broker(tmp_path: Path) -> None:
-    """The address comes first: a server that can't have it makes no file."""
-    first = Server(Settings(port=0))
-    await first.start()
-    settings = Settings(port=first.port, broker=f"sqlite:///{tmp_path}/log.db")
-    with pytest.raises(OSError, match="in use"):
-        await Server(settings).start()
-    assert [] == os.listdir(tmp_path)
-    await first.stop()
-
-
-async def test_a_broker_that_can_not_start_gives_the_port_back(tmp_path: Path) -> None:
-    """Nothing is left of a start that failed: no socket, no task, no file."""
-    (sock,) = bind("127.0.0.1", 0)
-    port = sock.getsockname()[1]
-    sock.close()
-    server = Server(Settings(port=port, broker=f"sqlite:///{tmp_path}/nowhere/log.db"))
-    with pytest.raises(ConfigurationError, match="needs a folder"):
-        await server.start()
-    assert ([], "the server is stopping") == (os.listdir(tmp_path), server.node.unready)
-    again = Server(Settings(port=port))
-    await again.start()
-    await again.stop()
+async def test_a_step_of_the_start_that_fails_undoes_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that can't start leaves the port free, and too few descriptors leave neither port nor broker open."""
+    before = own_files()
+    (tmp_path / "log.db").write_bytes(b"not a database" * 100)
+    for name in ("log.db", "other.db"):
+        server = Server(Settings(port=0, broker=f"sqlite:///{tmp_path / name}"))
+        with pytest.raises(ConfigurationError):
+            await server.start()
+        monkeypatch.setattr(module, "own_files", lambda connections: 1 << 40)
+        assert before == own_files()
 
 
 async def test_a_host_that_is_none() -> None:
@@ -296,24 +289,43 @@ async def test_a_tls_handshake_that_never_comes(open_site: Open, certificate: tu
     assert b"" == await asyncio.wait_for(peer.all(), SECONDS)
 
 
-async def test_a_task_that_failed_is_reported_and_does_not_stop_the_stop(
-    open_site: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("task", ["deadlines", "trimming the log"])
+async def test_a_task_that_fails_fails_the_node(
+    open_site: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    """What a task of the server raised stands in the log at the latest when the server stops."""
+    """The process learns why, `/readyz` says it, and the stop does not wait for what the task would have done."""
     monkeypatch.setattr(module, "TRIM_SECONDS", 0.0)
-    site = await open_site()
-    failed = asyncio.Event()
+    site = await open_site(Settings(port=0, limits=Limits(drain_per_second=1)))
+    streams = [await site.sse("a") for _ in range(20)]
+    probe = await site.connect()
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    site.server.node.on_failure = failed.set_result
 
     def fail() -> None:
-        failed.set()
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(site.server.node, "tick", fail)
-    await asyncio.wait_for(failed.wait(), SECONDS)
-    await asyncio.sleep(0)
-    with caplog.at_level(logging.ERROR, "oncecast.server"):
-        await site.server.stop()
-    assert "a defect" in caplog.text
+    monkeypatch.setattr(site.server.app if task == "deadlines" else site.server.node, "tick", fail)
+    reason = await asyncio.wait_for(failed, SECONDS)
+    assert f"a task of the server has failed (ZeroDivisionError: a defect): {task}" == reason
+    assert "Traceback" in caplog.text
+    await probe.send(HEALTH.replace(b"healthz", b"readyz"))
+    assert reason in (await asyncio.wait_for(probe.answer(), SECONDS)).json["error"]["message"]
+    if task == "deadlines":
+        await asyncio.wait_for(site.server.stop(60), SECONDS)
+        for stream in streams:
+            await asyncio.wait_for(stream.all(), SECONDS)
+
+
+async def test_a_reload_under_a_limit_that_is_too_low_changes_nothing(
+    open_site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes on as it was."""
+    site = await open_site()
+    before = site.server.app.admission.capacity
+    monkeypatch.setattr(site.server, "_own_files", 1 << 40)
+    with pytest.raises(ConfigurationError, match="ulimit -n"):
+        site.server.reload(Settings(port=0, origins=("https://new.example",)))
+    assert (before, ()) == (site.server.app.admission.capacity, site.server.settings.origins)
 
 
 async def test_the_log_is_trimmed(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> None:

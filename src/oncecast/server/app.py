@@ -64,7 +64,7 @@ class App(Service):
         self.unfinished = Unfinished()
         super().__init__(node, rules=rules, pages=pages, wall=wall, scheme=scheme, collect=collect)
         self.monotonic = monotonic
-        self.leaving: Drain[Peer] | None = None  # who is still to be told that the server stops, once it does
+        self.leaving: Drain[Peer] | None = None  # the connections to tell yet, once the server stops
         self.wheel: Wheel[Peer] = Wheel(monotonic())
         self.admission: Admission[Peer] = Admission(capacity, monotonic)
         self.connections = self.admission.connections
@@ -79,7 +79,7 @@ class App(Service):
         self.unfinished.limit = max(limits.unfinished_bytes, most + READ_BYTES)
 
     def leave(self, per_second: float) -> Drain[Peer]:
-        """Begin to stop: tell so many connections a second that they are to go. The first ones are told now."""
+        """Begin to stop: tell `per_second` connections a second to leave, the first ones now."""
         self.ready = False
         if self.leaving is None:
             now = self.monotonic()
@@ -109,7 +109,7 @@ class App(Service):
             self.when_empty()
 
     def tick(self) -> None:
-        """Wake every connection whose deadline or moment has come. Call it every `wheel.RESOLUTION` seconds."""
+        """Wake the connections whose deadline has come, and those that are to leave: every `RESOLUTION`."""
         self.read_clock()
         now = self.monotonic()
         for connection in self.wheel.expire(now):

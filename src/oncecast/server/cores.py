@@ -1,7 +1,7 @@
-"""How many processes can work at once here, and so how many workers `auto` means.
+"""How many cores this process may use, which is what `workers = "auto"` means.
 
-Invariant: at least 1, at most as many workers as may be set, and never more than the scheduler would let run at once:
-neither the cores that this process is bound to nor a container's share of them is exceeded.
+Invariant: at least 1, at most as many workers as may be set, and no more than the scheduler lets run at once: neither
+the cores that this process is bound to nor a container's share of them is exceeded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""New settings for a server that runs: what of them can hold at once, and what has to wait for a restart.
+"""New settings for a running server: which of them apply at once, and which need a restart.
 
-To let another setting change in place, take it out of `FIXED` and see to it in `Server.reload`.
+To let another setting change in place, take it out of `FIXED` and apply it in `Server.reload`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_again(current: Settings, read: Read) -> Settings | None:
     waiting_too = [name for name in FIXED_RETENTION if getattr(asked, name) != getattr(kept, name)]
     if waiting or waiting_too:
         names = [*waiting, *(f"retention.{name}" for name in waiting_too)]
-        logger.warning("these settings hold after a restart only: %s", ", ".join(names))
+        logger.warning("these settings apply after a restart only: %s", ", ".join(names))
     logger.info("the settings have been read again")
     retention = msgspec.structs.replace(asked, **{name: getattr(kept, name) for name in waiting_too})
     return msgspec.structs.replace(wanted, retention=retention, **{name: getattr(current, name) for name in waiting})

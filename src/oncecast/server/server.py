@@ -1,7 +1,11 @@
-"""A running server: the sockets it listens on, and the few tasks it owns.
+"""A running server: the sockets it listens on, its broker, and the few tasks it owns.
 
-`Server.start` binds, `Server.stop` drains: no new connections, each transport says goodbye at its moment (`drain.py`),
-and whoever has not gone after that is cut off. Everything else happens in callbacks of the connections.
+`Server.start` binds, starts the broker and accepts. `Server.stop` drains: it accepts no more connections, tells each
+transport to say goodbye at the rate that `process/drain.py` gives, and then cuts the connections that are left.
+Everything else happens in callbacks of the connections.
+
+Invariant: a start that fails leaves nothing open. A task that ends fails the node (`tasks.py`), and a stop ends even
+then: without the task that drives the deadlines it cuts all connections at once.
 """
 
 from __future__ import annotations
@@ -34,16 +38,16 @@ logger = logging.getLogger("oncecast.server")
 
 TRIM_SECONDS = 1.0
 FEW_CONNECTIONS = 500  # a server that has room for fewer, without being set to that, warns of it
-CUT_SECONDS = 1.0  # for the loop to let go of what was cut off: a turn or two
-GOODBYE_SECONDS = 5.0  # for the last who is told to go
-STOP_SECONDS = 3.0  # for the goodbyes to be heard
+CUT_SECONDS = 1.0  # for the loop to close the connections that were cut: a turn or two
+GOODBYE_SECONDS = 5.0  # for the last connection that is told to leave
+STOP_SECONDS = 3.0  # for connections to close after their goodbye
 
 
 class Server:
     """One server in one process, on the running loop. `port` is known once it has started.
 
-    `sockets` are those to listen on, if they are bound already. `share` is this process's part of what all of them do
-    together, which is how many connections a second are let go; and one of them has the `demo`.
+    `sockets` are those to listen on, if they are bound already. `share` is this process's part of
+    `limits.drain_per_second`, which holds for all processes together. One of the processes publishes the `demo`.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Server:
         self._loop = loop
         self._acceptor: Acceptor | None = None
         self._own_files = 0
+        self._ticking: asyncio.Task[None] | None = None
         self._tasks = Tasks(self.node.fail)
 
     async def start(self) -> None:
@@ -84,20 +89,20 @@ class Server:
         """
         self._tls = None if self.settings.tls_cert is None else Tls(self.settings)
         self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
-        self.app.adopt(self._rules())
         try:
+            self.app.adopt(self._rules())
             for sock in self._sockets:
                 sock.listen(BACKLOG)
             set_send_timeout(self._sockets, self.settings.limits.heartbeat_seconds)
             await self.node.start()
             self._own_files = own_files(len(self.app.connections))
-            self._plan()
+            self._plan(self.settings)
         except BaseException:
             self._close_sockets()
             await self.node.stop()
             raise
         self.port = self._sockets[0].getsockname()[1]
-        self._tasks.start("deadlines", self._tick())
+        self._ticking = self._tasks.start("deadlines", self._tick())
         self._tasks.start("trimming the log", self._trim())
         if self._demonstrates:
             self._tasks.start("the demonstration", self._demo(), may_end=True)
@@ -109,9 +114,9 @@ class Server:
         )
         self._acceptor.start()
 
-    def _plan(self) -> None:
+    def _plan(self, settings: Settings) -> None:
         """Set how many connections may be open. Raises `ConfigurationError`: see `plan`."""
-        wanted = self.settings.limits.connections
+        wanted = settings.limits.connections
         capacity = self.app.admission.capacity = plan(wanted, self._own_files)
         if capacity.ceiling < (wanted or FEW_CONNECTIONS):
             logger.warning(
@@ -123,18 +128,19 @@ class Server:
             )
 
     def reload(self, settings: Settings) -> None:
-        """Take on settings that differ in nothing that `reload.FIXED` names. Whoever is connected stays.
+        """Apply settings that differ in nothing that `reload.FIXED` names. Connections stay open.
 
-        What a connection was begun with, such as a stream's heartbeats, it keeps. Raises `ConfigurationError` for a
-        certificate that can't serve; then nothing has changed.
+        A connection keeps what it began with, such as a stream's heartbeats. Raises `ConfigurationError` for a
+        certificate that can't serve or a limit of open files that is too low; then nothing has changed.
         """
+        if self.app.ready:
+            self._plan(settings)
         if self._tls is not None:
             self._tls.renew(settings)
         self.settings = settings
         self.app.adopt(self._rules())
         self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
         if self.app.ready:
-            self._plan()
             set_send_timeout(self._sockets, settings.limits.heartbeat_seconds)
 
     def _rules(self) -> Rules:
@@ -142,7 +148,7 @@ class Server:
         return build_rules(self.settings, [str(sock.getsockname()[0]) for sock in self._sockets])
 
     def pace(self, share: float) -> None:
-        """Take on another part of what all processes do together."""
+        """Drain at another part of `limits.drain_per_second`."""
         self._share = share
         if self.app.leaving is not None:
             self.app.leaving.change(self._per_second(), self._loop.time())
@@ -151,7 +157,7 @@ class Server:
         return self.settings.limits.drain_per_second * self._share
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Stop: take no more connections, let the transports end, then cut off who is left. Ends its tasks."""
+        """Accept no more connections, let the transports end, cut the rest, end the tasks, and stop the broker."""
         leaving = self.app.leave(self._per_second())
         if self._acceptor is None:
             self._close_sockets()
@@ -167,8 +173,9 @@ class Server:
                 seconds,
             )
         goodbye = min(seconds, GOODBYE_SECONDS)
-        await self._wait_until_empty(max(seconds, leaving.seconds + goodbye))
-        while leaving:  # the rate was lowered meanwhile
+        if self._is_ticking():
+            await self._wait_until_empty(max(seconds, leaving.seconds + goodbye))
+        while leaving and self._is_ticking():  # the rate was lowered meanwhile
             await self._wait_until_empty(leaving.seconds + goodbye)
         self.cut_off()
         if self._acceptor is not None:
@@ -176,6 +183,10 @@ class Server:
         await self._wait_until_empty(CUT_SECONDS)
         await self._tasks.stop()
         await self.node.stop()
+
+    def _is_ticking(self) -> bool:
+        """Whether deadlines pass, and draining goes on."""
+        return self._ticking is not None and not self._ticking.done()
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:

@@ -1,7 +1,7 @@
-"""The TLS of a server: what it speaks, and its certificate, which can be renewed while it serves.
+"""The TLS of a server: its versions, and its certificate, which can be renewed while it serves.
 
-Invariant: a certificate that can't serve is told in one line, and changes nothing. To change what TLS accepts, edit
-`_context`.
+Invariant: a certificate that can't serve raises an error of one line, and changes nothing. To change what TLS accepts,
+edit `_context`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["Tls"]
 class Tls:
     """`context` is what connections are accepted with, for as long as the server lives. Raises `ConfigurationError`.
 
-    A context keeps one certificate for each kind of key, so that an old one of another kind would be served for ever.
-    So a renewed chain has a context of its own, and each handshake is handed to the newest.
+    A context keeps one certificate for each kind of key, so an old one of another kind would be served for ever. A
+    renewed chain therefore has a context of its own, and each handshake is handed to the newest.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -27,7 +27,7 @@ class Tls:
         self.context.sni_callback = self._hand_on  # is called for a client that names no server, too
 
     def renew(self, settings: Settings) -> None:
-        """Serve the chain that is in the files now to whoever connects from now on. Raises `ConfigurationError`."""
+        """Serve the chain that is in the files now, to new connections. Raises `ConfigurationError`."""
         self._newest = _context(settings)
 
     def _hand_on(self, handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:

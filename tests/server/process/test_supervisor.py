@@ -432,7 +432,7 @@ async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
     streams = await running.streams()
     running.config.write_text(f"{BASE}port = 1\n[limits]\nmessage_bytes = 3\n")
     running.process.send_signal(signal.SIGHUP)
-    await running.logged("these settings hold after a restart only: port$")
+    await running.logged("these settings apply after a restart only: port$")
     await running.logged("the settings have been read again")
     post = b"POST /v1/channels/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\n1234"
 

@@ -55,6 +55,8 @@ def test_the_notes(manager: tuple[socket.socket, str]) -> None:
         ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": str(os.getpid())}, 0.5),
         ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": "1"}, 0.0),
         ({"WATCHDOG_USEC": "x"}, 0.0),
+        ({"WATCHDOG_USEC": "9" * 400}, 0.0),
+        ({"WATCHDOG_USEC": "٣"}, 0.0),
         ({}, 0.0),
     ],
 )
@@ -72,7 +74,13 @@ def test_nobody_listens() -> None:
 
 @pytest.mark.parametrize(
     "environ",
-    [{}, {"LISTEN_FDS": "1"}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_FDS": "x", "LISTEN_PID": "us"}],
+    [
+        {},
+        {"LISTEN_FDS": "1"},
+        {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
+        {"LISTEN_FDS": "x", "LISTEN_PID": "us"},
+        {"LISTEN_FDS": "9" * 400, "LISTEN_PID": "us"},
+    ],
 )
 def test_sockets_that_are_not_meant_for_us(environ: dict[str, str]) -> None:
     """Without both variables, or for another process, there are none; the variables are gone after."""

@@ -1,11 +1,11 @@
-"""How a server that stops lets its connections go: each is told at its own moment, so many a second and no more.
+"""At which rate a server that stops tells its connections to leave: evenly, and at most so many a second.
 
-All of them told at once would all come back at once, to a successor that has just begun. So who is few leaves at once,
-and many are spread evenly.
+Connections that are told together reconnect together, to a successor that has just started. So a few are told at once,
+and many are spread over time.
 
-Invariant: within any one second no more than `per_second` are told (one, where that is less), however late or bunched
-the calls of `due` are; whoever leaves by itself costs nobody else a moment. In the second in which it changes, the
-greater of the two holds. Time is passed in.
+Invariant: within any one second at most `per_second` are told (one, where that is less), however late or irregular the
+calls of `due` are; a connection that closes by itself uses up none of that. In the second in which the rate changes,
+the greater of the two holds. Time is passed in; a clock that steps back costs time and breaks nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class Drain(Generic[T]):
-    """Who is still to be told. `per_second` may be a fraction: a worker's share. `now` is a monotonic clock's seconds.
+    """The connections that have not been told yet. `per_second` may be a fraction: a worker's share.
 
-    `due` is asked every `wheel.RESOLUTION` seconds, so as many as fall into one such step are told together. That
-    many are taken off the rate, as a second can hold both: less than `_together + _rate`, which is one more than
-    `per_second`.
+    `now` is in seconds of a monotonic clock. `due` is called every `wheel.RESOLUTION` seconds, so those that fall into
+    one such step are told together. As a second can hold both ends of a step, the rate is lowered by one step's worth:
+    fewer than `_together + _rate` are told in a second, which is one more than `per_second`.
     """
 
     def __init__(self, peers: Iterable[T], per_second: float, now: float) -> None:
@@ -47,32 +47,32 @@ class Drain(Generic[T]):
 
     @property
     def seconds(self) -> float:
-        """How long it takes from now until the last is told."""
+        """Return for how long the last has to wait from now."""
         return max(0.0, (len(self._waiting) - int(self._credit)) / self._rate)
 
     def add(self, peer: T) -> None:
-        """Let somebody who has only just come wait at the end."""
+        """Append a connection that was opened late."""
         self._waiting[peer] = None
 
     def discard(self, peer: T) -> None:
-        """Forget somebody who has gone."""
+        """Forget a connection that has closed."""
         self._waiting.pop(peer, None)
 
     def change(self, per_second: float, now: float) -> None:
-        """Go on at another rate."""
+        """Continue at another rate."""
         self._accrue(now)
         self._set(per_second)
         self._credit = min(self._together, self._credit)
 
     def due(self, now: float) -> list[T]:
-        """Return who is to be told now, first come first served; they are not waiting from then on."""
+        """Return the connections to tell now, in order; they are forgotten."""
         self._accrue(now)
-        told = list(islice(self._waiting, int(self._credit)))
-        self._credit -= len(told)
-        for peer in told:
+        due = list(islice(self._waiting, int(self._credit)))
+        self._credit -= len(due)
+        for peer in due:
             del self._waiting[peer]
-        return told
+        return due
 
     def _accrue(self, now: float) -> None:
-        self._credit = min(self._together, self._credit + (now - self._stamp) * self._rate)
+        self._credit = min(self._together, self._credit + max(0.0, now - self._stamp) * self._rate)
         self._stamp = now
