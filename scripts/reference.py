@@ -178,7 +178,8 @@ def errors_table() -> str:
 def commands_page() -> str:
     """Return the page of all commands: usage, text, options and examples of each, and the exit codes."""
     text = "# Commands\n\n" + NOTICE.format("src/oncecast/cli/")
-    text += "Results are on standard output, all else on standard error; an error is one line. Each command has\n`-h, --help`.\n\n## Exit codes\n\n"
+    text += "Results are on standard output, all else on standard error; an error is one line. Each command has\n"
+    text += "`-h, --help`.\n\n## Exit codes\n\n"
     text += markdown(("code", "meaning"), [(str(code), meaning) for code, meaning in EXIT_CODES.items()])
     return text + "".join(_command(path, command) for path, command in _commands("oncecast", commands))
 

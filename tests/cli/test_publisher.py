@@ -109,10 +109,10 @@ def test_pub_of_a_file(fake: Fake) -> None:
 
 
 def test_pub_with_a_key_that_no_header_carries(fake: Fake) -> None:
-    """A key with a space at its end and an event beyond ASCII arrive as they were given."""
-    call("pub", "c", "x", "--key", " order 7 ", "--event", "é", ONCECAST_URL=fake.url)
+    """A key and an event beyond ASCII arrive as they were given."""
+    call("pub", "c", "x", "--key", "order  7 ✓", "--event", "é", ONCECAST_URL=fake.url)
     ((path, _, body),) = fake.posted
-    assert ("/v1/publish", " order 7 ", "é") == (path, json.loads(body)["key"], json.loads(body)["event"])
+    assert ("/v1/publish", "order  7 ✓", "é") == (path, json.loads(body)["key"], json.loads(body)["event"])
 
 
 def test_pub_explains_itself_at_a_terminal(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +143,11 @@ def test_pub_refused(fake: Fake) -> None:
         (["a b", "x"], "'a b' is not a channel name"),
         (["c", "{", "--type", "json"], "The data is not JSON"),
         (["c", "-", "--key", "k"], "--key is one message's"),
+        (
+            ["c", "x", "--key", " order 7"],
+            "An Idempotency-Key is 1 to 255 characters without control characters, and has no",
+        ),
+        (["c", "x", "--event", "é "], "An event name is"),
         (["c", "--type", "binary"], "binary data has no lines: give --file - to publish all"),
         (["c", "x", "--file", "f"], "give DATA or --file, not both"),
         (["c", "--event", "gap"], "The event name gap is"),
