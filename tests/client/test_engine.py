@@ -114,6 +114,22 @@ def test_a_thread_that_ends_while_a_call_waits(caplog: pytest.LogCaptureFixture)
     assert not engine.usable
 
 
+def test_a_call_that_waits_for_another_process() -> None:
+    """A thread that is not there, as in a fork, is noticed while a call waits."""
+    engine = Engine(AsyncClient(URL))
+    pid = engine._pid
+
+    async def wait() -> None:
+        engine._pid = -1
+        await asyncio.Event().wait()
+
+    with pytest.raises(Broken, match="the client was closed"):
+        engine.call(wait())
+    engine._pid = pid
+    engine.stop()
+    assert not engine._thread.is_alive()
+
+
 def test_a_thread_that_is_held(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Closing has a deadline too: a callback that never returns keeps its thread, not the application."""
     monkeypatch.setattr(module, "STOP_SECONDS", 0.05)
