@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -158,3 +159,28 @@ def names(requirements: list[str]) -> set[str]:
     """The packages that requirements name, spelt as the locks spell them."""
     found = (re.match(r"[A-Za-z0-9._-]+", requirement) for requirement in requirements)
     return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in found if match}
+
+
+def installed(wheel: zipfile.ZipFile, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command from the wheel, beside installed packages, in an empty directory and without this checkout."""
+    wheel.extractall(place / "site")
+    paths = [str(place / "site"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    program = f"import sys; sys.path += {paths!r}; from oncecast.cli import main; main('oncecast')"
+    (place / "empty").mkdir()
+    command = [sys.executable, "-S", "-P", "-c", program, *arguments]  # -S: the checkout is on the path by a .pth file
+    return subprocess.run(command, cwd=place / "empty", capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("arguments", [[], ["fanout", "--json"]], ids=str)
+def test_bench_of_an_installed_package(wheel: zipfile.ZipFile, tmp_path: Path, arguments: list[str]) -> None:
+    """The benchmarks are not in the wheel: one line says where they are, and nothing is measured."""
+    ended = installed(wheel, tmp_path, "bench", *arguments)
+    expected = "Error: the benchmarks are not in an installed package: clone the repository, and run "
+    assert (1, "", f"{expected}.venv/bin/oncecast bench there\n") == (ended.returncode, ended.stdout, ended.stderr)
+    assert [] == list((tmp_path / "empty").iterdir())
+
+
+def test_the_commands_of_an_installed_package(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """The other commands work from the wheel alone."""
+    ended = installed(wheel, tmp_path, "config", "check")
+    assert (0, "The settings are valid: all are defaults.\n", "") == (ended.returncode, ended.stdout, ended.stderr)
