@@ -310,3 +310,15 @@ def test_another_log_or_a_hole_makes_no_subscriber_slow(change: Callable[[Histor
     assert [] == live_sink.refusals + full_sink.refusals
     assert 1 == len(live_sink.gaps) == len(full_sink.gaps)
     assert live_sink.seqs == full_sink.seqs == [entry.seq for entry in bench.log.read_after(("a",), 0, 9)]
+
+
+@pytest.mark.parametrize("change", [begin, hole])
+def test_another_log_or_a_hole_may_end_a_subscription(change: Callable[[HistoryBench], None]) -> None:
+    """A raw socket closes at the gap: nothing is read for it after that."""
+    bench = HistoryBench()
+    sink, subscription = bench.live()
+    bench.append("a")
+    sink.on_gap = lambda: bench.hub.detach(subscription)
+    change(bench)
+    bench.turns.run_all()
+    assert (1, [], 0) == (len(sink.gaps), bench.asked, bench.hub.subscriptions)

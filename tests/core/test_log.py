@@ -65,6 +65,23 @@ def test_a_channel_keeps_messages_for_a_time() -> None:
     assert [2] == seqs(log.read_after(("a",), 0, 9))
 
 
+def test_how_much_is_kept_may_change() -> None:
+    """The next appends and trims apply it, of messages, seconds and bytes; what is trimmed does not come back."""
+    kept = {"retention": Retention(messages=3)}
+    log = fill(Log("e", lambda channel: kept["retention"], max_bytes=1 << 20), "aaaa")
+    kept["retention"] = Retention(messages=2, seconds=10)
+    log.change(1 << 20)
+    assert [2, 3, 4] == seqs(log.read_after(("a",), 0, 9))
+    fill(log, "a", now=5.0)
+    assert [4, 5] == seqs(log.read_after(("a",), 0, 9))
+    log.trim(11.0)
+    assert [5] == seqs(log.read_after(("a",), 0, 9))
+    fill(log, "b", now=11.0)
+    log.change(ENTRY_BYTES + 1)
+    log.trim(11.0)
+    assert [6] == seqs(log.read_after(BOTH, 0, 9))
+
+
 def test_an_append_trims_its_channel_by_age() -> None:
     """A busy channel needs no sweep."""
     log = fill(make(Retention(seconds=10)), "aab")

@@ -187,17 +187,16 @@ class Replay:
             self._wait_for(subscription, place.seq)
             return
         found = None
-        if self._history is not None:
-            if log.covers(subscription.channels, place.seq, place.floors):
-                self._history.release(subscription)
-            elif unwanted := log.unwanted(subscription.channels):
+        if self._history is not None and not log.covers(subscription.channels, place.seq, place.floors):
+            if unwanted := log.unwanted(subscription.channels):
                 self._unconfirmed.setdefault(unwanted[0], {})[subscription] = None
                 self._wait_for(subscription, MAX_SEQ)  # `confirm` ends the wait, or its deadline does
                 return
-            elif place.seq == log.head:  # what was not handed over is still to come: see `Hub.advance`
+            if place.seq == log.head:  # what was not handed over is still to come: see `Hub.advance`
                 self._wait_for(subscription, place.seq + 1)
                 return
-            elif (found := self._history.take(subscription)) is None:
+            found = self._history.take(subscription)
+            if found is None:
                 return
         reason = Reason.SLOW if subscription.was_live else Reason.EXPIRED
         here = log.cursor(place.seq)
