@@ -641,3 +641,16 @@ def test_a_subscriber_whose_channel_is_confirmed_waits_no_more() -> None:
         bench.clock.advance(WAIT_SECONDS)
         bench.node.tick()
     assert ([], State.LIVE) == (listener.refusals, subscription.state)
+
+
+def test_a_channel_is_wanted_before_it_is_unwanted() -> None:
+    """Also where its only listener has gone and the turn in which it came has lasted for all that time."""
+    bench = Bench(at_once=False, only_wanted=True)
+    listener = Listener()
+    subscription = bench.node.subscribe(("a",), LATEST, listener, WORDS, listener.attached)
+    bench.node.hub.detach(subscription)
+    bench.clock.advance(UNWANT_SECONDS)
+    bench.node.tick()
+    assert [] == bench.broker.wanted
+    bench.turns.run_all()
+    assert [] == bench.broker.wanted

@@ -51,6 +51,7 @@ class Wants:
 
     def expire(self, now: float) -> list[str]:
         """Unwant the channels that have had no listener for `UNWANT_SECONDS`, and return them."""
+        self._ask()  # so that a broker is never asked to unwant a channel before it is asked to want it
         ended: list[str] = []
         for channel, since in self._idle.items():
             if now - since < UNWANT_SECONDS:
@@ -68,4 +69,5 @@ class Wants:
 
     def _ask(self) -> None:
         asked, self._asked = self._asked, []
-        self._want(asked)
+        if asked:
+            self._want(asked)
