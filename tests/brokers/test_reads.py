@@ -8,9 +8,9 @@ import pytest
 
 from oncecast.brokers import reads as reads_module
 from oncecast.brokers.base import ANSWER_SECONDS
-from oncecast.brokers.reads import NEW_IN_A_ROW, OVERRUN, UNREADABLE, ReadQueue, ReadRequest
+from oncecast.brokers.reads import COSTLY_MESSAGES, NEW_IN_A_ROW, OVERRUN, UNREADABLE, ReadQueue, ReadRequest
 from oncecast.errors import Refusal
-from oncecast.message import EARLIEST, Page
+from oncecast.message import EARLIEST, Page, Start, StartKind
 
 
 def request(name: str, answers: list[Page | Refusal] | None = None) -> ReadRequest:
@@ -19,7 +19,7 @@ def request(name: str, answers: list[Page | Refusal] | None = None) -> ReadReque
     return ReadRequest((name,), EARLIEST, 1, 1, kept.append, now=100.0)
 
 
-def names(queue: ReadQueue, count: int) -> str:
+def names_of(queue: ReadQueue, count: int) -> str:
     """The channels of the reads that are served next; one in capitals is costly, and is put back."""
     found = ""
     for _ in range(count):
@@ -36,15 +36,25 @@ def test_a_new_read_goes_before_those_that_cost_much() -> None:
     queue = ReadQueue()
     for name in "ABc":
         queue.put(request(name))
-    assert "ABc" == names(queue, 3)
-    assert "ABAB" == names(queue, 4)
+    assert "ABc" == names_of(queue, 3)
+    assert "ABAB" == names_of(queue, 4)
     queue.put(request("d"))
-    assert "dA" == names(queue, 2)
+    assert "dA" == names_of(queue, 2)
     for name in "efghijklm":
         queue.put(request(name))
     assert 4 == NEW_IN_A_ROW
-    assert "efghBijklAm" == names(queue, 11)
+    assert "efghBijklAm" == names_of(queue, 11)
     assert 2 == len(queue)
+
+
+def test_a_read_that_asks_for_much_waits_from_the_start() -> None:
+    """It has no first slice before those that cost little, however many such reads came first."""
+    queue = ReadQueue()
+    last = [Start(StartKind.LAST, number=number) for number in (COSTLY_MESSAGES, COSTLY_MESSAGES / 2, 10**17)]
+    for start, names in zip(last, (("A", "B"), ("c", "d"), ("E",)), strict=True):
+        queue.put(ReadRequest(names, start, 1, 1, lambda answer: None, now=0.0))
+    queue.put(request("f"))
+    assert "cfAEAE" == names_of(queue, 6)
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +63,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     queue = ReadQueue()
     answers: list[Page | Refusal] = []
     queue.put(request("A"))
-    names(queue, 1)
+    names_of(queue, 1)
     queue.put(request("b"))
     queue.put(request("c", answers))
     assert ([OVERRUN], 2) == (answers, len(queue))
@@ -83,7 +93,7 @@ def test_each_read_is_refused_once(caplog: pytest.LogCaptureFixture) -> None:
 
     costly = request("A", answers)
     queue.put(costly)
-    names(queue, 1)
+    names_of(queue, 1)
     queue.put(ReadRequest(("a",), EARLIEST, 1, 1, fail, now=0.0))
     queue.put(request("b", answers))
     queue.refuse(UNREADABLE)

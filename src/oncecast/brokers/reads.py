@@ -1,8 +1,8 @@
 """The reads of the history that wait, in an order that lets no costly read hold up the others.
 
-A read is served in slices of at most `SLICE_SECONDS`. One that is not finished after its first slice waits behind those
-that are new, so a page that costs little is served within a few slices, whatever else is asked. Of `NEW_IN_A_ROW` reads
-served one is costly if one waits, so these end as well.
+A read is served in slices of about `SLICE_SECONDS`. One that is not finished after its first slice waits behind those
+that are new, and so does one that asks for more than `COSTLY_MESSAGES`. So a page that costs little is served within a
+few slices, whatever else is asked. After `NEW_IN_A_ROW` new reads a costly one is served, so these end as well.
 
 Invariants
 * At most `PENDING_READS` reads wait; past that a read is refused.
@@ -21,13 +21,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..errors import Refusal
-from ..message import Page, Start
+from ..message import Page, Start, StartKind
 from .base import ANSWER_SECONDS, Read
 
 logger = logging.getLogger("oncecast.brokers.reads")
 
 PENDING_READS = 20_000
-SLICE_SECONDS = 0.005
+SLICE_SECONDS = 0.002
+COSTLY_MESSAGES = 10_000  # that a read of `last` has to count
 NEW_IN_A_ROW = 4
 
 OVERRUN = Refusal("unavailable", "More is read than the broker gives: try again in a moment.", retry_after=1)
@@ -39,7 +40,7 @@ DEFECT = Refusal("internal", "The log could not be read: the server's log has th
 class ReadRequest:
     """A read that waits. `work` is for whoever serves it: what an unfinished read goes on with."""
 
-    __slots__ = ("answered", "channels", "deadline", "done", "limit", "max_bytes", "start", "work")
+    __slots__ = ("answered", "channels", "costly", "deadline", "done", "limit", "max_bytes", "start", "work")
 
     def __init__(
         self, channels: Sequence[str], start: Start, limit: int, max_bytes: int, done: Read, now: float
@@ -50,6 +51,7 @@ class ReadRequest:
         self.max_bytes = max_bytes
         self.done = done
         self.deadline = now + ANSWER_SECONDS
+        self.costly = start.kind is StartKind.LAST and start.number * len(channels) > COSTLY_MESSAGES
         self.work: Any = None
         self.answered = False
 
@@ -91,9 +93,13 @@ class ReadQueue:
         """Return the read that is served next; waits for one. None after `close`."""
         while True:
             if self._in_a_row < NEW_IN_A_ROW or not self._costly:
-                self._in_a_row += 1
                 with contextlib.suppress(Empty):
-                    return self._new.get(block=not self._costly)
+                    request = self._new.get(block=not self._costly)
+                    if request is not None and request.costly:
+                        self._costly.append(request)
+                        continue
+                    self._in_a_row += 1
+                    return request
             self._in_a_row = 0
             with contextlib.suppress(IndexError):  # the other thread has refused it meanwhile
                 return self._costly.popleft()

@@ -990,3 +990,52 @@ async def test_a_stop_does_not_hold_the_loop(rig: Rig, monkeypatch: pytest.Monke
     holder.close()
     assert await broker._writing.wait(SECONDS)
     broker._writer.bell.close()
+
+
+def test_what_another_file_has_left_is_set_aside(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """A write-ahead log beside a file that was put in its place is kept, and not mixed with it."""
+    rig.open().receipts(Draft("a", b"kept"))
+    rig.stop()
+    copy = rig.path.read_bytes()
+    rig.now += 5
+    bench = rig.open()
+    bench.receipts(Draft("a", b"lost"))
+    wal = rig.path.with_name("log.db-wal")
+    left = wal.read_bytes()
+    rig.stop()
+    rig.path.unlink()
+    rig.path.write_bytes(copy)
+    wal.write_bytes(left)
+    rig.now += 5
+    again = rig.open()
+    assert [b"kept"] == [message.data for message in again.opening.recent]
+    aside = rig.path.with_name(f"log.db-wal-{int(rig.now)}")
+    assert left == aside.read_bytes()
+    assert [True] == ["set aside" in text for text in caplog.messages]
+
+
+def test_a_broken_file_is_told(rig: Rig) -> None:
+    """What SQLite finds wrong after the tables were looked at is one line, and nothing is left open."""
+    rig.open().receipts(Draft("a", b"1"))
+    rig.stop()
+    with contextlib.closing(sqlite3.connect(rig.path)) as db:
+        db.execute("DROP TABLE holes")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigurationError, match=r"broker: .*no such table: holes"):
+        rig.open()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_the_writer_ends_while_it_is_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that has failed is looked at no more, and may be stopped."""
+    monkeypatch.setattr(sqlite_module, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite_module, "STUCK_SECONDS", 0.0)
+    broker = rig.broker()
+    bench = Bench(broker, rig.lab())
+    await broker.start(bench)
+    broker._fail("gone")
+    broker._fail("gone again")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (["gone"], None) == (bench.failures, bench.unready)
+    await broker.stop()
