@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast.server.metrics import Crew, Measures, add, lasting, measure, render
@@ -119,3 +120,9 @@ def test_unfinished_requests_are_measured(bench: Bench) -> None:
         values["oncecast_unfinished_bytes", ""],
         values["oncecast_unfinished_refused_total", ""],
     )
+
+
+def test_measures_survive_the_pipe_to_the_supervisor(bench: Bench) -> None:
+    """What a worker sends is what the supervisor reads: the codec is strict about kinds of numbers."""
+    measured = measure(bench.app)
+    assert measured == msgspec.json.decode(msgspec.json.encode(measured), type=Measures)

@@ -40,6 +40,7 @@ logger = logging.getLogger("oncecast.server")
 
 PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
 LINGER_SECONDS = 2.0
+LEAST_TAKEN_BYTES = 1024  # of an answer, in each `answer_seconds`: a client that takes less is cut off
 FIRST_SECONDS = 1.0  # for the first request on a connection that was accepted just before the server stops
 
 OVERFLOW = Refusal(
@@ -178,7 +179,7 @@ class Connection(Inlet):
             else:
                 what = "head" if self._stage is HEAD else "body"
                 self.fail(Refusal("timeout", f"The request's {what} did not come in time: send it faster."))
-        elif 0 < (untaken := self.count_untaken()) < self._untaken:
+        elif 0 < (untaken := self.count_untaken()) <= self._untaken - LEAST_TAKEN_BYTES:
             self._untaken = untaken  # slow, but it takes: a large answer on a thin line has its time
             self.wake_at(now + self.app.settings.answer_seconds)
         else:

@@ -97,7 +97,7 @@ METRICS = (
 
 def measure(app: App) -> Measures:
     """Return what this process has measured up to now."""
-    values = {metric.name: metric.read(app) for metric in METRICS}
+    values = {metric.name: float(metric.read(app)) for metric in METRICS}
     reason = app.unready
     return Measures(values, dict(app.counters.requests), {} if reason is None else {reason: 1})
 
