@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -47,6 +48,13 @@ EXIT_CODES: Mapping[int, str] = {
 }
 MOST_MESSAGES = 2**53 - 1  # the largest number in a cursor
 
+if TYPE_CHECKING:
+    _IntType = click.ParamType[int]
+else:
+    _IntType = click.ParamType  # generic since click 8.3
+
+# Since click 8.2; before, click printed the help itself.
+_HELP_SHOWN: tuple[type[Exception], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 USAGE_CHARS = 240  # of what is wrong with a call, as it repeats what was given
@@ -55,7 +63,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8000"
 START_ONE = "start one with `make serve` or `oncecast serve --dev`"
 
 
-class Count(click.ParamType[int]):
+class Count(_IntType):
     """A number of messages from `least` on."""
 
     name = "number"
@@ -79,7 +87,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(escaped(message))
-        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance, and declares the class's
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares a class variable and reads the instance's
 
 
 @contextlib.contextmanager
@@ -96,12 +104,12 @@ def in_one_line() -> Iterator[None]:
 def put(result: str | bytes, *, nl: bool = True) -> None:
     """Print a result on standard output, at once. Raises `Failure` where it can't be written, such as to a full disk.
 
-    Where nobody reads any more, as past `head -1`, the command ends, and that is no failure.
+    Where the reader has closed the pipe, as `head -1` does, the command ends with exit code 0.
     """
     try:
         click.echo(result, nl=nl)
     except BrokenPipeError:
-        raise  # which `quietly` takes for what it is
+        raise  # `quietly` ends the command
     except OSError as error:
         _close_output()
         raise Failure(f"standard output can't be written: {error.strerror or error}", FAILED) from None
@@ -109,16 +117,13 @@ def put(result: str | bytes, *, nl: bool = True) -> None:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """End a command without a traceback where Ctrl-C, the reader of its output, or the system ends it.
-
-    What click finds wrong with the call is one line too.
-    """
+    """End a command without a traceback: at Ctrl-C, a closed pipe, an error of the system, or a wrong call."""
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except click.exceptions.NoArgsIsHelpError:
-        raise  # the help itself
+    except _HELP_SHOWN:
+        raise  # it prints the help
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "oncecast"
         text = error.format_message().rstrip(".")
@@ -133,13 +138,13 @@ def quietly() -> Iterator[None]:
 
 
 def _close_output() -> None:
-    """Point standard output nowhere: the interpreter flushes it once more at its exit, which must not fail again."""
+    """Point standard output at /dev/null: the interpreter flushes it again at its exit, which must not fail."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def escaped(text: str) -> str:
-    r"""Write control characters as \n or \x1b: what a peer sent stays on its line, and no terminal obeys it."""
+    r"""Write control characters as \n or \x1b, so that what a peer sent stays on its line and changes no terminal."""
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -150,13 +155,13 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> config.Load
 
 
 def say(line: str) -> None:
-    """Print a line on standard error; the command goes on where it is not taken."""
+    """Print a line on standard error. That it can't be written is no reason to end the command."""
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
 
 
 def warn(lines: Iterable[str]) -> None:
-    """Print each line on standard error; the command goes on where it is not taken."""
+    """Print each line on standard error as a warning."""
     for line in lines:
         say(f"Warning: {escaped(line)}")
 

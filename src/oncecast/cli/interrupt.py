@@ -1,6 +1,6 @@
 """Ctrl-C while modules are still being imported.
 
-Invariant: this imports nothing but what Python itself has loaded or loads in a moment.
+Invariant: this imports nothing but what the interpreter has loaded at its start.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 __all__ = ["INTERRUPTED", "ending_at_once"]
 
-INTERRUPTED = 128 + signal.SIGINT  # as a shell says it of a command that Ctrl-C ended
+INTERRUPTED = 128 + signal.SIGINT  # a shell's status of a command that SIGINT ended
 
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process with nothing said: for imports, which an exception would leave half done."""
+    """End the process without a word at Ctrl-C: for imports, which an exception would leave half done."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored, as in a shell's background, or someone else's
+    if before is not signal.default_int_handler:  # ignored, as for a shell's background job, or replaced
         yield
         return
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))

@@ -52,18 +52,18 @@ def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None,
     warn(loaded.warnings)
     settings = loaded.settings
     with ending_at_once():
-        from ..server.run import run  # here, so that the other commands start without a server's imports
+        from ..server.run import run  # here, as the other commands do not need a server's imports
 
     try:
         with in_one_line():
             code = run(settings, lambda: config.load(file=file, environ=os.environ, flags=given).settings)
     except OSError as error:
-        raise Failure(_cure(error, settings.host, settings.port), MISUSED) from None
+        raise Failure(_advice(error, settings.host, settings.port), MISUSED) from None
     context.exit(code)
 
 
-def _cure(error: OSError, host: str, port: int) -> str:
-    """Say what stands in the way of listening, and what to do."""
+def _advice(error: OSError, host: str, port: int) -> str:
+    """Return why the server can't listen, and what to do."""
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use: stop what listens there or choose another with --port"
     if error.errno == errno.EACCES and error.filename is None:

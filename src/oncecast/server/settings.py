@@ -1,8 +1,7 @@
 """The settings of one server: every key once, with its default, its range and its one-line explanation.
 
-The declaration is the only one: the checks, the errors and the example file of `config.py` are made from it, so they
-cannot drift. To add a setting, add a field with its `Meta`; where it can contradict another, add a rule to
-`config._check_together`.
+The checks, the errors, the example file (`config/`) and the reference page are made from this declaration. To add a
+setting, add a field with its `Meta`; where it can contradict another, add a rule to `config/contradictions.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 MEMORY = "memory://"  # what `dev` uses where no broker is named
-SQLITE = "sqlite:///"  # then a path: a fourth slash begins one from the root
+SQLITE = "sqlite:///"  # then a path; an absolute one makes a fourth slash
 DEFAULT_BROKER = f"{SQLITE}oncecast.db"
 
 Lag = Literal["resume", "latest", "disconnect"]
@@ -36,7 +35,7 @@ Rule = TypeVar("Rule")
 
 
 class Retention(Struct, frozen=True, kw_only=True):
-    """How much of a channel's log is kept for those who come back. Whichever bound is met first trims."""
+    """How much of a channel's log is kept for listeners that come back. The bound that is met first trims."""
 
     messages: Annotated[int, Meta(ge=1, le=100_000_000, description="Messages kept per channel.")] = 10_000
     seconds: Annotated[float, Meta(ge=1, le=315_360_000, description="Seconds that a message is kept.")] = 3600.0
@@ -49,7 +48,7 @@ class Retention(Struct, frozen=True, kw_only=True):
 
 
 class ChannelRule(Struct, frozen=True, kw_only=True):
-    """What differs for the channels of one pattern. `None` means: as in `[retention]`."""
+    """What differs for the channels of one pattern. `None` means the value of `[retention]`."""
 
     messages: Annotated[
         Annotated[int, Meta(ge=1, le=100_000_000)] | None,
@@ -68,7 +67,7 @@ class ChannelRule(Struct, frozen=True, kw_only=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of one server. `channels` maps a channel name, or a prefix and `*`, to its rule.
 
-    Inside another program the broker is in memory unless it is named; `oncecast serve` has `DEFAULT_BROKER` then.
+    The default broker is in memory, for use inside another program; `oncecast serve` uses `DEFAULT_BROKER` instead.
     """
 
     host: Annotated[str, Meta(min_length=1, description="The address to listen on, or a name: then all of its.")] = (
