@@ -85,21 +85,21 @@ async def states() -> list[StateChanged]:
 
 
 @pytest.fixture
-async def make(states: list[StateChanged]) -> AsyncIterator[Make]:
-    """Make a link over transports named a, b, …; it is closed."""
+async def make(states: list[StateChanged], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    """Make a link over transports named a, b, …, of a server that answers polls, or of an endpoint; it is closed."""
     made: list[ClientLink] = []
 
     def link(
         *transports: Transport,
         moves: list[Moved] | None = None,
         get_token: Callable[[], str] | None = None,
-        endpoint: Endpoint = NOWHERE,
+        endpoint: Endpoint | None = None,
     ) -> ClientLink:
         named = {"abcd"[n]: transport for n, transport in enumerate(transports)}
         moved: Callable[[Moved], None] = (moves if moves is not None else []).append
         made.append(
             ClientLink(
-                endpoint,
+                endpoint or NOWHERE,
                 named,
                 Ladder(tuple(named), proof=TIMING.proof, on_move=moved),
                 Credentials(get_token),
@@ -109,7 +109,12 @@ async def make(states: list[StateChanged]) -> AsyncIterator[Make]:
                 on_state=states.append,
             )
         )
+        if endpoint is None:
+            monkeypatch.setattr(made[0], "_serves", serves)
         return made[0]
+
+    async def serves() -> bool:
+        return True
 
     yield link
     for each in made:
@@ -315,13 +320,14 @@ async def test_a_transport_that_stays_silent(make: Make) -> None:
     assert ["a does not work here: nothing came within 0.2 s"] == [move.reason for move in moves]
 
 
-async def test_an_answer_like_502_is_the_servers(make: Make, until: Until) -> None:
-    """While the server answers no poll either, a proxy's 502 is no reason to leave the transport."""
+@pytest.mark.parametrize("end", [Unavailable("the server answers 502", status=502), Broken("the connection broke")])
+async def test_a_restart_is_no_reason_to_fall_back(make: Make, until: Until, end: Broken) -> None:
+    """While no poll is answered either, a proxy's 502 or a reset is no reason to leave the transport."""
     moves: list[Moved] = []
     first, second = Live(), Live()
-    link = make(first, second, moves=moves)  # at its URL nothing listens
+    link = make(first, second, moves=moves, endpoint=NOWHERE)  # where nothing listens
     link.add(feed())
-    first.put(*[Unavailable("the server answers 502", status=502)] * 6)
+    first.put(*[end] * 6)
     await until(lambda: len(first.starts) == 7)
     assert [] == moves
 
@@ -356,7 +362,7 @@ async def test_an_answer_like_502_is_the_transports(make: Make, peer: Peer) -> N
 
 async def test_a_feed_that_ended_is_not_asked_for(make: Make) -> None:
     """Whether the server serves is asked for a channel that is wanted."""
-    assert not await make(Live())._serves()
+    assert not await make(Live(), endpoint=NOWHERE)._serves()
 
 
 async def test_a_slow_application_is_not_the_transports_fault(make: Make, until: Until) -> None:

@@ -18,7 +18,7 @@ from .backoff import UNREACHABLE_CAP_SECONDS, Backoff
 from .base import StartQuery, Transport
 from .credentials import Credentials
 from .dialing import Endpoint
-from .failures import Broken, ClientFailed, Drained, Refused, Unavailable, Unreachable, Unsuited
+from .failures import Broken, ClientFailed, Drained, Refused, Unreachable, Unsuited
 from .feed import Feed
 from .http import HttpConnection
 from .ladder import Ladder
@@ -190,11 +190,12 @@ class ClientLink:
     async def _is_the_transports(self, error: Broken) -> bool:
         """Say whether a failure speaks against the transport: not where the server is away, restarts or is overloaded.
 
-        An answer like 502 is a proxy's, about the server or about the transport: an ordinary request shows which.
+        A connection that is cut, or an answer like 502, may be about the server or about the transport: a poll, which
+        passes everywhere, shows which.
         """
-        if error.retry_after is not None or isinstance(error, Unreachable | Drained):
+        if self._ladder.is_last or error.retry_after is not None or isinstance(error, Unreachable | Drained):
             return False
-        return not isinstance(error, Unavailable) or (not self._ladder.is_last and await self._serves())
+        return await self._serves()
 
     async def _serves(self) -> bool:
         """Say whether the server answers a poll now."""
