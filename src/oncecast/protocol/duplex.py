@@ -17,6 +17,7 @@ from ..core.node import Node
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import Draft
+from ..policy.access import ALLOW_ALL
 from ..policy.bucket import Bucket
 from .base import Carrier, TransportSettings
 
@@ -117,7 +118,8 @@ class DuplexSession(ABC):
             self._unanswered += len(batch)
             refs = [ref for _, ref in batch]
             self._node.publish([draft for draft, _ in batch], partial(self._published, refs))
-        self._close_if_answered()
+        if self.state is ENDING:
+            self._close_if_answered()
 
     def ended(self) -> None:
         """Close once everything that came before is answered and delivered."""
@@ -186,7 +188,9 @@ class DuplexSession(ABC):
             self._publishes = Bucket.steady(self._settings.publishes_per_second, now)
         if not self._spent(self._publishes, now, "publishes"):
             return
-        self._settings.access.publish(self._carrier.identity, draft.channel)
+        access = self._settings.access
+        if access is not ALLOW_ALL:
+            access.publish(self._carrier.identity, draft.channel)
         if self._batch is None:
             self._batch = []
         self._batch.append((draft, ref))
@@ -197,7 +201,8 @@ class DuplexSession(ABC):
             if self.state is CLOSED:
                 return
             self._answer(ref, outcome)
-        self._close_if_answered()
+        if self.state is ENDING:
+            self._close_if_answered()
 
     def _fail(self, refusal: Refusal) -> None:
         """End because of what the peer has sent, with the error's code."""
@@ -211,7 +216,7 @@ class DuplexSession(ABC):
             self._carrier.wake_at(self._carrier.now() + END_SECONDS)
 
     def _close_if_answered(self) -> None:
-        if self.state is ENDING and not self._batch and not self._unanswered:
+        if not self._batch and not self._unanswered:
             self._node.after_delivery(partial(self._close_in_order, "delivered"))
 
     def _close_in_order(self, event: str) -> None:

@@ -172,7 +172,9 @@ class NativeCarrier(ABC, Generic[S]):
 
     def _write_out(self, head: bytes = b"") -> None:
         out, self._out = self._out, None
-        data = head + self._framed(out or [])
+        data = self._framed(out or [])
+        if head:
+            data = head + data
         if data:
             self._link.write(data)
         self._end_if_closed()

@@ -45,6 +45,7 @@ class CarrierState(enum.Enum):
 
 
 OPEN, STOPPED, CLOSING, CLOSED = CarrierState
+_READ_NO_MORE = (STOPPED, CLOSED)
 
 EVENTS: Mapping[CarrierState, Mapping[str, CarrierState]] = {
     OPEN: {
@@ -98,7 +99,11 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
 
     def send(self, payload: bytes, /) -> None:
         """Send one text message."""
-        self._send(encode_frame(Opcode.TEXT, payload))
+        frame = encode_frame(Opcode.TEXT, payload)
+        if self._out is None:
+            self._link.write(frame)
+        else:
+            self._out.append(frame)
 
     def stop(self) -> None:
         """Read nothing more."""
@@ -130,26 +135,34 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
     def received(self, data: bytes, /) -> None:
         """Read frames; what they are answered with goes out in one write."""
         self._heard = True
-        if self.state not in (OPEN, CLOSING):
+        if self.state in _READ_NO_MORE:
             return
+        begun = self._codec is not None
         codec = self._codec_now()
+        session = self._session
         self._out = []
         for event in codec.receive(data):
-            if self.state is OPEN:  # what came before the peer's Close or fault counts, nothing after our own
-                self._take(event)
+            if self.state is not OPEN:
+                break  # what came before the peer's Close or fault counts, nothing after our own
+            if isinstance(event, DataReceived):
+                session.received(event.data, event.is_text)
+            else:
+                self._take_control(event)
         if codec.state is not State.CLOSED:
-            self._send(codec.data_to_send())
-            self._session.flush()
+            if answers := codec.data_to_send():
+                self._out.append(answers)
+            session.flush()
         elif self.state is CLOSING:
             self._move("peer's Close or fault")
         elif self.state is OPEN:
-            self._session.ended()
+            session.ended()
         else:
-            self._session.flush()
-        self._link.hold(codec.held)
+            session.flush()
         self._write_out()
         if codec.idle:
             self._codec = None
+        if begun or self._codec is not None:
+            self._link.hold(codec.held)
 
     def woken(self, now: float, /) -> None:
         """Send a ping and the session's heartbeat; cut off a peer that has not answered the last one, or our Close."""
@@ -190,10 +203,8 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
             )
         return self._codec
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, DataReceived):
-            self._session.received(event.data, event.is_text)
-        elif isinstance(event, PongReceived) and self._pinged:
+    def _take_control(self, event: Event) -> None:
+        if isinstance(event, PongReceived) and self._pinged:
             self._pinged = False  # the answer to our ping; further ones are counted
         elif isinstance(event, PingReceived | PongReceived):
             now = self._link.now()
