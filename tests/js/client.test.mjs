@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { MOVES } from "../../src/oncecast/web/client/connection.js";
+import { MOVES } from "../../src/oncecast/web/client/states.js";
 import { channel, next, open, proxy, publish, SERVER, take, until } from "./support.mjs";
 
 const URL = `${SERVER}/v1`;
@@ -78,6 +78,19 @@ for (const transport of TRANSPORTS) {
       early.close();
       await publish(name, 3);
       assert.deepEqual(data(await take(late, 1)), [3]);
+    });
+
+    test("a channel that is given up and taken again elsewhere has what lies between", async (t) => {
+      const cast = open(t, URL, options);
+      const name = channel();
+      const ids = await publish(name, 0, 1, 2);
+      cast.subscribe(channel());
+      const before = cast.subscribe(name);
+      await next(before, "subscribed");
+      before.close();
+      const again = cast.subscribe(name, { after: ids[0] });
+      await publish(name, 3); // which the connection may still bring for the first one
+      assert.deepEqual(data(await take(again, 3)), [1, 2, 3]);
     });
 
     test("a gap stands where it is, between the messages around it", async (t) => {

@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import { compare } from "../../src/oncecast/web/client/wire.js";
 import { channel, next, open, proxy, publish, take, until } from "./support.mjs";
 
 const TIMING = { open: 500, early: 1_500, probe: 800, backoff: 50, poll: 50, wait: 2_000, heartbeat: 400 };
@@ -63,7 +64,7 @@ describe("obstacles", { concurrency: true, timeout: 45_000 }, () => {
       const [last] = await publish(name, "end");
       await until(news, "message", () => got.at(-1) === "end");
       assert.deepEqual(got.slice(0, -1), Array.from({ length: sent }, (_, number) => number));
-      assert.equal(news.cursor, last);
+      assert.ok(compare(news.cursor, last) >= 0); // a heartbeat may have raised it since
       assert.ok(changes.every(({ from, reason }, index) => reason && from === (changes[index - 1]?.to ?? null)));
     });
   }

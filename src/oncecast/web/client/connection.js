@@ -2,27 +2,19 @@
  * One connection to the server: when to connect, when to reconnect, when to try a better transport.
  * Invariant: at most one link delivers, `current`. Another one, `rival`, is tried beside it where a better transport may
  * work by now, or where `current` may be dead and cannot be asked; it replaces `current` in one step, at the places where
- * its channels are. What a link repeats is dropped here.
+ * its channels are.
  */
 
 import { createLadder } from "./ladder.js";
 import { LINKS } from "./links.js";
 import { createLiveness } from "./liveness.js";
 import { remember } from "./memory.js";
+import { createPlaces } from "./places.js";
+import { createStates } from "./states.js";
 import { backoff, createDeadline, createTimer, now } from "./time.js";
-import { goesOn, parseCursor } from "./wire.js";
 
-/** @import { Failure, Host, Item, Link, Net, Place, Start, Tell } from "./internal.js" */
-/** @import { State, TransportName } from "./types.js" */
-
-/** The legal moves: from a state, by an event, to a state. @type {Record<State, Record<string, State>>} */
-export const MOVES = {
-  idle: { wanted: "connecting", closed: "closed" },
-  connecting: { opened: "live", lost: "waiting", unwanted: "idle", closed: "closed" },
-  live: { lost: "waiting", unwanted: "idle", closed: "closed" },
-  waiting: { due: "connecting", opened: "live", unwanted: "idle", closed: "closed" },
-  closed: {},
-};
+/** @import { Failure, Host, Item, Link, Net, Start, Tell } from "./internal.js" */
+/** @import { TransportName } from "./types.js" */
 
 const FIRST_PROBE = 0.1; // of the longest time between two probes; each waits twice as long as the one before
 
@@ -39,13 +31,15 @@ const WAKERS = [
  * @param {Tell} tell
  */
 export function createConnection(net, names, tell) {
-  /** @type {Map<string, Place>} */
-  const places = new Map();
+  const kept = createPlaces(tell);
+  const { places } = kept;
   const host = {
     net,
     places,
     apart: false,
-    state: /** @type {State} */ ("idle"),
+    get state() {
+      return states.now;
+    },
     transport: /** @type {TransportName | null} */ (null),
     add,
     remove,
@@ -59,6 +53,11 @@ export function createConnection(net, names, tell) {
     lost,
   };
   const ladder = createLadder(net, names);
+  const states = createStates((change) => {
+    net.say(`${change.from} → ${change.to}: ${change.reason}`);
+    tell("state", change);
+  });
+  const { move } = states;
   /** @type {Link | null} */
   let current = null;
   /** The link on trial. @type {Link | null} */
@@ -86,7 +85,7 @@ export function createConnection(net, names, tell) {
   function add(channel, at) {
     const lingered = !places.size && host.state === "live";
     lingerTimer();
-    places.set(channel, { at, told: at });
+    kept.add(channel, at);
     if (lingered) planProbe();
     if (host.state === "idle") begin("wanted");
     else current?.adjust();
@@ -160,24 +159,12 @@ export function createConnection(net, names, tell) {
 
   /** @param {Link} link @param {string} channel @param {string} cursor @param {Item} item */
   function item(link, channel, cursor, item) {
-    const place = link === current && places.get(channel);
-    if (!place || !goesOn(cursor, place.at, item)) return;
-    const { told } = place;
-    place.at = place.told = cursor;
-    tell("told", channel, told, cursor, item);
+    if (link === current) kept.item(channel, cursor, item);
   }
 
   /** @param {Link} link @param {Iterable<string>} channels @param {string} cursor */
   function raise(link, channels, cursor) {
-    if (link !== current) return;
-    for (const channel of channels) {
-      const place = places.get(channel);
-      if (!place || !goesOn(cursor, place.at)) continue;
-      const { told } = place;
-      if (!parseCursor(place.at)) place.told = cursor;
-      place.at = cursor;
-      tell("told", channel, told, cursor);
-    }
+    if (link === current) kept.raise(channels, cursor);
   }
 
   /** @param {Link} link @param {string} channel @param {Failure} failure */
@@ -361,14 +348,5 @@ export function createConnection(net, names, tell) {
     openTimer();
     lingerTimer();
     move(event, reason);
-  }
-
-  /** @param {string} event @param {string} reason */
-  function move(event, reason) {
-    const [from, to] = [host.state, MOVES[host.state][event]];
-    if (!to) return; // a loss while waiting, or a probe that opens while live, moves nothing
-    host.state = to;
-    net.say(`${from} → ${to}: ${reason}`);
-    tell("state", { from, to, reason });
   }
 }

@@ -9,7 +9,7 @@ import { readEvents } from "./events.js";
 import { createTimer, now, sleep } from "./time.js";
 import { compare, isGap, itemOf, parseCursor, startFields } from "./wire.js";
 
-/** @import { Failure, Host, Link, Place, Start } from "./internal.js" */
+/** @import { Failure, Host, Item, Link, Place, Start } from "./internal.js" */
 
 const MANY = 100; // messages in an answer: there may be more, so ask again at once
 const SHORTEST_WAIT_MS = 800;
@@ -24,7 +24,8 @@ const URL_ROOM = 200; // characters of a URL beside the names: a cursor and a qu
  * One request: for which channels, from where, and how to ask for it as a poll. `alive` reaches the host once each of the
  * requests at work has called it, so that none of them may fall silent.
  * @typedef {{ link: Link, signal: AbortSignal, channels: string[], start: Start,
- *   ask(wait?: number): Promise<number>, alive(beat?: boolean): void }} Round
+ *   ask(wait?: number): Promise<number>, alive(beat?: boolean): void,
+ *   item(channel: string, cursor: string, item: Item): void, raise(channels: string[], cursor: string): void }} Round
  */
 
 /**
@@ -40,6 +41,8 @@ function repeat(host, run, beats) {
   const { signal } = abort;
   /** The channels that are asked for, or null where the next request takes those of then. @type {Place[] | null} */
   let asked = null;
+  /** The places that the requests began at. A channel that was given up and added again is at another one. */
+  const serving = new Map();
   const bornAt = now();
   const changeTimer = createTimer();
   const link = { beats, adjust, close };
@@ -57,11 +60,14 @@ function repeat(host, run, beats) {
       await Promise.all(
         parts.map(async (channels, index) => {
           while (!signal.aborted) {
+            serve(channels);
             await run({
               link,
               signal,
               channels,
               start: earliest(channels),
+              item,
+              raise,
               ask: (wait) => ask(channels, earliest(channels), () => alive(index), wait),
               alive: (beat) => alive(index, beat),
             });
@@ -71,6 +77,26 @@ function repeat(host, run, beats) {
     } catch (error) {
       if (!signal.aborted) host.lost(link, tooLong(failureOf(error)));
     }
+  }
+
+  /** Take what a request that begins now brings of these channels. @param {Iterable<string>} channels */
+  function serve(channels) {
+    for (const channel of channels) serving.set(channel, places.get(channel));
+  }
+
+  /** @param {string} channel */
+  function serves(channel) {
+    return serving.has(channel) && serving.get(channel) === places.get(channel);
+  }
+
+  /** @param {string} channel @param {string} cursor @param {Item} item */
+  function item(channel, cursor, item) {
+    if (serves(channel)) host.item(link, channel, cursor, item);
+  }
+
+  /** @param {string[]} channels @param {string} cursor */
+  function raise(channels, cursor) {
+    host.raise(link, channels.filter(serves), cursor);
   }
 
   /** Where a request begins that has all these channels: each drops what it has had. @param {string[]} channels */
@@ -133,6 +159,7 @@ function repeat(host, run, beats) {
     for (let round = 0; round < ROUNDS; round += 1) {
       /** @type {Record<string, [Start, string[]]>} */
       const groups = {};
+      serve(places.keys());
       for (const [channel, { at }] of places) {
         const apart = host.apart || (typeof at === "object" && "last" in at);
         const group = (groups[`${parseCursor(at)?.[0] ?? JSON.stringify(at)} ${apart && channel}`] ??= [at, []]);
@@ -158,7 +185,7 @@ function repeat(host, run, beats) {
     } catch (error) {
       const failure = failureOf(error);
       if (!failure.fatal || channels.length > 1 || signal.aborted) throw failure;
-      host.refused(link, channels[0], failure);
+      if (serves(channels[0])) host.refused(link, channels[0], failure);
     }
   }
 
@@ -170,8 +197,8 @@ function repeat(host, run, beats) {
     const { items, cursor, pause } = await poll(net, channels, start, signal, { wait });
     if (signal.aborted) return 0;
     alive();
-    for (const [at, item] of items) host.item(link, item.channel, at, item);
-    host.raise(link, channels, cursor);
+    for (const [at, each] of items) item(each.channel, at, each);
+    raise(channels, cursor);
     if (pause) await sleep(pause, signal);
     return items.length;
   }
@@ -197,7 +224,7 @@ export function openStream(host) {
   const { net } = host;
   return repeat(
     host,
-    async ({ link, signal, channels, start, alive }) => {
+    async ({ link, signal, channels, start, alive, item, raise }) => {
       const url = net.url(`channels/${channels}`, { ...startFields(start), envelope: 1 });
       const response = await net.ask(url, { headers: { Accept: "text/event-stream" }, signal });
       const type = response.headers.get("Content-Type") ?? "";
@@ -209,10 +236,10 @@ export function openStream(host) {
         (id, data) => {
           if (signal.aborted) return;
           host.opened(link);
-          const item = data && itemOf(JSON.parse(data));
-          if (item) host.item(link, item.channel, isGap(item) ? item.cursor : id, item);
+          const come = data && itemOf(JSON.parse(data));
+          if (come) item(come.channel, isGap(come) ? come.cursor : id, come);
           else if (!first) alive(true);
-          if (!item || !isGap(item)) host.raise(link, channels, id);
+          if (!come || !isGap(come)) raise(channels, id);
           first = false;
         },
         (milliseconds) => (net.retry = Math.max(milliseconds, RETRY_MIN_MS)),
