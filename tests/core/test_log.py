@@ -6,16 +6,12 @@ import sys
 
 import pytest
 
+from oncecast.brokers.base import Opening
 from oncecast.core import log as log_module
 from oncecast.core.entry import ENTRY_BYTES
 from oncecast.core.log import Log
 from oncecast.core.place import resolve
-from oncecast.message import (
-    Kind,
-    Message,
-    Reason,
-    Retention,
-)
+from oncecast.message import Kind, Mark, Message, Reason, Retention
 from tests.core.conftest import after, fill, make, plain, read, seqs
 
 BOTH = ("a", "b")
@@ -285,3 +281,76 @@ def test_what_is_dropped_is_let_go_of_at_once() -> None:
     for seq in range(101, 111):
         log.append(Message(seq, "a", b"1", Kind.JSON, None, float(seq)), 0.0)
     assert before + 90 == sys.getrefcount(data)
+
+
+# -- another log, a hole, and channels that are delivered when they are wanted
+
+
+def test_a_log_that_is_emptied_knows_nothing_of_before() -> None:
+    """Each channel's mark is the number it goes on after, and a trim finds nothing of the windows there were."""
+    log = fill(make(Retention(messages=2, seconds=10), max_bytes=3 * (ENTRY_BYTES + 1)), "aaabc")
+    log.trim(0.0)
+    version = log.version
+    log.forget(9)
+    assert ([9, 9, 9], 9) == ([log.mark(name).seq for name in "abd"], log.head)
+    assert (0, 0, []) == (log.count, log.bytes, log.read_after(BOTH, 0, 9))
+    assert version < log.version
+    log.trim(100.0)
+    fill(log, "abaa", now=100.0)
+    assert ([11, 12, 13], 3) == (seqs(log.read_after(BOTH, 0, 9)), log.count)
+    fill(log, "bbbbb", now=100.0)
+    assert log.bytes <= 3 * (ENTRY_BYTES + 1)
+    log.forget(3)
+    assert 18 == log.head
+
+
+def test_a_log_that_is_renewed_is_as_its_opening_says() -> None:
+    """Its epoch, its head, its marks and holes; places and pages of the one before count no more."""
+    log = fill(make(), "aab")
+    messages = tuple(Message(n, "a", b"1", Kind.JSON, None, float(n)) for n in (6, 7))
+    opening = Opening("f", 9, Mark(5, 5.0), messages, {"b": Mark(8, 8.0)}, ((2, 4),))
+    version, life = log.version, log.life
+    log.renew(opening, 0.0)
+    assert ("f", 9, [6, 7]) == (log.epoch, log.head, seqs(log.read_after(BOTH, 0, 9)))
+    assert [5, 8, 5] == [log.mark(name).seq for name in "abc"]
+    assert [1, 2, 2, 4, 9] == [log.last_given(seq) for seq in (1, 2, 3, 4, 10)]
+    assert version < log.version
+    assert life < log.life
+    log.renew(Opening("g"), 0.0)
+    assert ("g", 0, []) == (log.epoch, log.head, log.read_after(BOTH, 0, 9))
+
+
+def test_a_hole_empties_the_log_and_has_no_cursor() -> None:
+    """The numbers between were never given to messages that are left."""
+    log = fill(make(), "aaa")
+    life = log.life
+    log.add_hole(2, 8)
+    assert (8, [], [2, 2, 8]) == (log.head, log.read_after(BOTH, 0, 9), [log.last_given(n) for n in (2, 7, 8)])
+    assert life < log.life
+
+
+def test_a_channel_is_held_from_where_the_broker_delivers_it() -> None:
+    """What is before is in the history, and of a channel that is not delivered all of it is."""
+    log = Log("e", lambda channel: Retention(), history=True, only_wanted=True)
+    assert ["a", "b"] == log.unwanted(BOTH)
+    fill(log, "aaa")
+    version = log.version
+    log.want("a", 2)
+    assert (["b"], [3], 2) == (log.unwanted(BOTH), seqs(log.read_after(("a",), 0, 9)), log.mark("a").seq)
+    assert (True, False, False) == (log.covers(("a",), 2), log.covers(("a",), 1), log.covers(("b",), 10**9))
+    assert version < log.version
+    log.want("b", 7)
+    assert 7 == log.mark("b").seq
+    version = log.version
+    log.unwant("a")
+    assert (["a"], [], False) == (log.unwanted(BOTH), log.read_after(("a",), 0, 9), log.covers(("a",), 10**9))
+    assert version < log.version
+
+
+def test_a_broker_that_delivers_everything_is_asked_for_nothing() -> None:
+    """To want a channel or not changes nothing."""
+    log = fill(make(), "aa")
+    version = log.version
+    log.want("a", 1)
+    log.unwant("a")
+    assert ([], [1, 2], version) == (log.unwanted(BOTH), seqs(log.read_after(("a",), 0, 9)), log.version)

@@ -7,7 +7,7 @@ import pytest
 from oncecast.core import replay as replay_module
 from oncecast.core.subscription import Lag, State
 from oncecast.message import EARLIEST, Reason, Start, StartKind
-from tests.core.conftest import Bench, after
+from tests.core.conftest import Bench, HistoryBench, after
 
 # -- pages
 
@@ -115,6 +115,26 @@ def test_those_that_have_left_use_up_no_page_of_a_turn(leave: str, monkeypatch: 
     bench.turns.run()
     assert [[1], [1]] == [sink.seqs for sink in sinks]
     assert {} == bench.hub._replay._queue
+
+
+def test_a_sink_that_fills_and_drains_with_a_page_is_served_once() -> None:
+    """It stands in the queue again, so it does not go live in the same turn; and each message counts once."""
+    bench = Bench()
+    bench.append("aa")
+    bench.turns.run()
+    sink, subscription = bench.attach(start=EARLIEST)
+
+    def flap() -> None:
+        bench.hub.block([subscription])
+        bench.hub.unblock([subscription])
+
+    sink.on_write = flap
+    bench.turns.run()
+    assert State.CATCHING_UP is subscription.state
+    bench.turns.run_all()
+    bench.append("a")
+    bench.turns.run_all()
+    assert ([1, 2, 3], State.LIVE, 3) == (sink.seqs, subscription.state, bench.hub.counters.deliveries)
 
 
 def test_a_page_may_end_those_behind_it() -> None:
@@ -346,6 +366,66 @@ def test_a_ticker_may_be_ended_by_its_gap() -> None:
     bench.hub.unblock([subscription])
     bench.turns.run_all()
     assert (1, []) == (len(sink.gaps), sink.seqs)
+
+
+def test_a_ticker_skips_from_a_place_that_is_its_newest_of_another_channel() -> None:
+    """A channel without a new value holds nothing back."""
+    bench = Bench()
+    sink, subscription = bench.live("ab", lag=Lag.LATEST)
+    bench.append("ba")
+    bench.turns.run_all()
+    bench.hub.block([subscription])
+    bench.append("bbb")
+    bench.hub.unblock([subscription])
+    bench.turns.run_all()
+    assert ([("b", Reason.SLOW, 3, 4)], [1, 2, 5]) == (sink.missed, sink.seqs)
+
+
+@pytest.mark.parametrize(
+    "kept, between, missed, found",
+    [
+        (2, "aaaa", [("a", 3, 5)], [6]),  # some of it has been dropped, some is held
+        (1, "aa", [("a", 3, 3)], [4]),  # all that is skipped has been dropped
+        (1, "bba", [("b", 3, 3)], [4, 5]),  # what was dropped of `a` had been delivered
+        (1, "abb", None, None),  # after the newest of `a` comes a value of `b` that only the history has
+    ],
+)
+def test_a_ticker_skips_where_the_window_tells_what(
+    kept: int, between: str, missed: list[tuple[str, int, int]] | None, found: list[int] | None
+) -> None:
+    """Exactly what is skipped must be known; else the history is read, and nothing is skipped."""
+    bench = HistoryBench(messages=kept)
+    sink, subscription = bench.live("ab", lag=Lag.LATEST)
+    bench.append("aa")
+    bench.turns.run_all()
+    bench.hub.block([subscription])
+    bench.append(between)
+    bench.hub.unblock([subscription])
+    bench.turns.run_all()
+    if found is None:
+        assert ([], [2]) == (sink.gaps, [asked.seq for asked in bench.asked])
+    else:
+        assert ([(c, Reason.SLOW, a, b) for c, a, b in missed or []], found) == (sink.missed, sink.seqs[2:])
+        assert [] == bench.asked
+
+
+@pytest.mark.parametrize("published, missed, found", [("a", [], [11]), ("aa", [("a", Reason.SLOW, 2, 11)], [12])])
+def test_a_ticker_skips_after_a_skip_of_the_broker_only_what_it_knows_of(
+    published: str, missed: list[tuple[str, Reason, int, int]], found: list[int]
+) -> None:
+    """That the window lacks numbers does not say that they were of this channel: a value that is skipped does."""
+    bench = HistoryBench(messages=9)
+    sink, subscription = bench.live(lag=Lag.LATEST)
+    bench.append("b")
+    bench.turns.run_all()
+    bench.hub.block([subscription])
+    bench.hub.skip(10)
+    bench.append(published)
+    bench.hub.unblock([subscription])
+    bench.turns.run_all()
+    assert bool(missed) == (not bench.asked)
+    bench.finish()
+    assert (missed, found) == (sink.missed, sink.seqs)
 
 
 # -- gaps

@@ -247,7 +247,7 @@ class Replay:
     def _may_skip(self, channels: tuple[str, ...], place: Place) -> bool:
         """Return whether the window holds enough to tell what is skipped, and all that is not skipped."""
         log = self._log
-        if self._history is None or log.covers(channels, place.seq):
+        if self._history is None:
             return True
         newest = self._oldest_newest(channels, place.seq)
         for channel in channels:
