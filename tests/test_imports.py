@@ -74,7 +74,20 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
 
 # Pieces that brokers share, beside `brokers.base`. A broker may import these, and what is in a folder of its own.
 SHARED_BY_BROKERS = frozenset(
-    {"address", "bell", "complaints", "follow", "intake", "outbox", "reads", "remote", "session", "surplus", "worker"}
+    {
+        "address",
+        "bell",
+        "complaints",
+        "follow",
+        "intake",
+        "lives",
+        "outbox",
+        "reads",
+        "remote",
+        "session",
+        "surplus",
+        "worker",
+    }
 )
 
 # A concrete broker is chosen where the settings are read, so that everything else holds for every broker.

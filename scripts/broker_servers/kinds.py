@@ -83,8 +83,12 @@ class Nats(BrokerServer):
 
     def command(self) -> list[str]:
         """Return the command."""
+        settings = self.directory / "nats.conf"
+        settings.write_text(
+            "max_payload: 8MB\n"
+        )  # 1 MiB, the default, is too little for a message of 1 MiB and its head
         ports = ("-p", str(self.port), "-m", str(self.ports[1]))
-        return [self.program or self.require(), "-a", HOST, *ports, "-js", "-sd", str(self.data)]
+        return [self.program or self.require(), "-c", str(settings), "-a", HOST, *ports, "-js", "-sd", str(self.data)]
 
     def ready(self) -> bool:
         """Return whether JetStream answers: the health page covers it."""

@@ -59,10 +59,18 @@ def build_redis(settings: Settings, policy: Policy) -> Broker:
     return redis_broker(settings.broker, new_epoch=_epoch, policy=policy, key_seconds=settings.retention.key_seconds)
 
 
+def build_nats(settings: Settings, policy: Policy) -> Broker:
+    """Return the broker on NATS."""
+    from ..brokers.nats.broker import nats_broker
+
+    return nats_broker(settings.broker, new_epoch=_epoch, policy=policy)
+
+
 BUILDERS: Mapping[str, Callable[[Settings, Policy], Broker]] = {
     "memory": build_memory,
     "sqlite": build_sqlite,
     **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), build_redis),
+    **dict.fromkeys(("nats", "natss"), build_nats),
 }
 
 

@@ -1,0 +1,232 @@
+"""The connection to NATS: the library's, with messages handed over in the order in which they came.
+
+The library has a queue and a task for each subscription, which loses the order between subscriptions, and costs a task
+for each channel. Here all subscriptions have one handler, which is called as the messages are parsed. Answers come to
+one inbox in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from ...errors import ConfigurationError
+from ..address import Address
+from ..session import Lost
+
+CONNECT_SECONDS = 3
+ASK_SECONDS = 5.0
+
+Headers = dict[bytes, bytes]
+Handler = Callable[[str, bytes, Headers], None]  # subject, data, headers
+
+
+class Answer:
+    """What came to the inbox: data, headers, the status of an answer without data, and the reply subject in it."""
+
+    __slots__ = ("data", "headers", "reply", "status")
+
+    def __init__(self, data: bytes, headers: Headers, status: str, reply: str) -> None:
+        self.data = data
+        self.headers = headers
+        self.status = status
+        self.reply = reply
+
+
+class OrderedClient(Client):
+    """See the module. `handler` gets the messages of all subscriptions that were made by `listen`."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__()
+        self.lost = asyncio.get_running_loop().create_future()
+        self._handler = handler
+        self._listening: dict[str, int] = {}
+        self._ids: set[int] = set()
+        self._inbox = f"_INBOX.{os.urandom(11).hex()}"
+        self._inbox_id = 0
+        self._number = 0
+        self._waiting: dict[str, Callable[[Answer], None]] = {}
+        self._fetching: dict[int, Callable[[Answer], None]] = {}
+
+    async def open(self, address: Address) -> None:
+        """Connect. Raises `Lost` or `ConfigurationError`."""
+        context = address.context()
+        scheme = "tls" if context is not None else "nats"
+        try:
+            await self.connect(
+                servers=[f"{scheme}://{_host(host)}:{port}" for host, port in address.hosts],
+                tls=context,
+                user=address.user if address.password is not None else None,
+                password=address.password,
+                token=address.user if address.password is None else None,
+                user_credentials=address.options.get("credentials"),
+                name="oncecast",
+                allow_reconnect=False,
+                connect_timeout=CONNECT_SECONDS,
+                max_reconnect_attempts=0,
+                ping_interval=10,
+                error_cb=self._failed,
+                closed_cb=self._closed_cb_ours,
+                disconnected_cb=self._closed_cb_ours,
+            )
+        except nats.errors.AuthorizationError as error:
+            raise ConfigurationError(f"broker: {address}: {one_line(error)}: check its user and password") from None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            text = one_line(error)
+            if "authorization" in text.lower():
+                raise ConfigurationError(f"broker: {address}: {text}: check its user and password") from None
+            raise Lost(text) from None
+        self._inbox_id = await self._listen_to(f"{self._inbox}.*")
+
+    async def listen(self, subjects: Sequence[str]) -> None:
+        """Subscribe. What comes goes to the handler."""
+        for subject in subjects:
+            if subject not in self._listening:
+                self._listening[subject] = await self._listen_to(subject)
+
+    async def unlisten(self, subjects: Sequence[str]) -> None:
+        """Unsubscribe."""
+        for subject in subjects:
+            number = self._listening.pop(subject, None)
+            if number is not None:
+                self._ids.discard(number)
+                self._subs.pop(number, None)
+                await self._guard(self._send_unsubscribe(number))
+
+    async def send(
+        self, subject: str, data: bytes, headers: dict[str, str] | None, answered: Callable[[Answer], None]
+    ) -> str:
+        """Publish with a reply subject, whose answers are handed to `answered` as they come; returns that subject."""
+        self._number += 1
+        reply = f"{self._inbox}.{self._number}"
+        self._waiting[reply] = answered
+        await self._guard(self._send_publish(subject, reply, data, len(data), headers))
+        return reply
+
+    async def receiver(self, answered: Callable[[Answer], None]) -> tuple[int, str]:
+        """Return a subscription, and its subject to name as reply: what a consumer sends keeps its own subject."""
+        self._number += 1
+        subject = f"{self._inbox}f.{self._number}"
+        number = await self._listen_to(subject)
+        self._fetching[number] = answered
+        return number, subject
+
+    async def end_receiver(self, number: int) -> None:
+        """End what `receiver` has made."""
+        self._fetching.pop(number, None)
+        self._ids.discard(number)
+        self._subs.pop(number, None)
+        await self._guard(self._send_unsubscribe(number))
+
+    async def tell(self, subject: str, data: bytes, reply: str = "") -> None:
+        """Publish without waiting for an answer."""
+        await self._guard(self._send_publish(subject, reply, data, len(data), None))
+
+    def forget(self, reply: str) -> None:
+        """Take no more answers for a reply subject."""
+        self._waiting.pop(reply, None)
+
+    async def ask(self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
+        """Publish, and return the first answer. Raises `Lost` without one."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answered(came: Answer) -> None:
+            if not answer.done():
+                answer.set_result(came)
+
+        reply = await self.send(subject, data, headers, answered)
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise Lost(f"no answer to {subject.rpartition('.')[0]} within {ASK_SECONDS:g} s") from None
+        finally:
+            self.forget(reply)
+
+    async def ask_json(self, subject: str, question: object = None) -> dict[str, Any]:
+        """Ask one of JetStream's API subjects, and return its answer. An error is in its `error`."""
+        answer = await self.ask(subject, b"" if question is None else json.dumps(question).encode())
+        if answer.status == "503":
+            raise Lost("JetStream does not answer: start the server with -js")
+        read: dict[str, Any] = json.loads(answer.data)
+        return read
+
+    async def shut(self) -> None:
+        """Close the connection. Raises nothing."""
+        self._end(Lost("its connection was closed"))
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self.close()
+        except (nats.errors.Error, OSError, TimeoutError):
+            return
+
+    # -- inside
+
+    async def _listen_to(self, subject: str) -> int:
+        self._sid += 1
+        subscription = Subscription(self, self._sid, subject)
+        self._subs[self._sid] = subscription
+        self._ids.add(self._sid)
+        await self._guard(self._send_subscribe(subscription))
+        return int(self._sid)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if sid not in self._ids:
+            return
+        found, status = read_headers(headers) if headers else ({}, "")
+        name = subject.decode()
+        waiting = self._waiting.get(name) if sid == self._inbox_id else self._fetching.get(sid)
+        if waiting is not None:
+            waiting(Answer(bytes(data), found, status, reply.decode()))
+        if sid == self._inbox_id or waiting is not None:
+            return
+        try:
+            self._handler(name, bytes(data), found)
+        except Exception as error:  # noqa: BLE001 - the library would swallow it: whoever waits for the loss is told
+            self._end(error)
+
+    async def _guard(self, call: Any) -> None:
+        try:
+            await call
+        except (nats.errors.Error, OSError) as error:
+            raise Lost(one_line(error) or "its connection was closed") from None
+
+    async def _failed(self, error: Exception) -> None:
+        if not isinstance(error, nats.errors.SlowConsumerError):
+            self._end(Lost(one_line(error) or type(error).__name__))
+
+    async def _closed_cb_ours(self) -> None:
+        self._end(Lost("its connection was closed"))
+
+    def _end(self, error: Exception) -> None:
+        if not self.lost.done():
+            self.lost.set_exception(error)
+            self.lost.exception()  # whoever follows raises it
+
+
+def read_headers(raw: bytes) -> tuple[Headers, str]:
+    """Read a message's headers, and the status in their first line."""
+    lines = bytes(raw).split(b"\r\n")
+    status = lines[0].removeprefix(b"NATS/1.0").strip().partition(b" ")[0].decode()
+    found: Headers = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            found[name] = value.strip()
+    return found, status
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text in one line of a bounded length."""
+    return " ".join(str(error).split())[:200]
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,255 @@
+"""Reading the stream in pages, by pull consumers that live for one page.
+
+A consumer is made for a channel and a place; the answer says how many messages are ahead of it, so exactly those are
+asked for. This is the same on every server from 2.9 on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+from ...message import Mark, Message, Page, Start, StartKind
+from ..lives import Lives
+from ..session import Lost
+from .client import Answer
+from .stream import Stream, decode_message, time_of
+
+logger = logging.getLogger("oncecast.brokers.nats")
+
+IDLE_NANOSECONDS = 5_000_000_000  # a consumer that is forgotten is removed by the server after this
+FETCH_SECONDS = 5.0
+FORWARD = 1_000  # the longest page
+SKEW_SECONDS = 5.0  # between the clocks of publishers and the server's, for `since`
+
+
+class Reader:
+    """Reads pages. `stamped` says that times are the publishers', as the server republishes none."""
+
+    def __init__(self, stream: Stream, lives: Lives, *, stamped: bool) -> None:
+        self._stream = stream
+        self._lives = lives
+        self._stamped = stamped
+
+    async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+        """Read a page from a start."""
+        lives, stream = self._lives, self._stream
+        info = await stream.client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}")
+        if "error" in info:
+            raise Lost(f"the stream {stream.name}: {info['error']['description']}")
+        last = int(info["state"]["last_seq"])
+        head = lives.seq_of(last)
+        marks = dict(zip(channels, await asyncio.gather(*(stream.mark(name, lives) for name in channels)), strict=True))
+        floors: dict[str, int] = {}
+        match start.kind:
+            case StartKind.CURSOR:
+                assert start.cursor is not None
+                after = min(start.cursor.seq, head)
+            case StartKind.LATEST:
+                after = head
+            case StartKind.EARLIEST:
+                after = 0
+            case StartKind.LAST:
+                count = int(min(start.number, head))
+                found = await asyncio.gather(*(self._floor(name, count, marks[name], last) for name in channels))
+                floors = dict(zip(channels, found, strict=True))
+                after = min(floors.values(), default=head)
+            case _:
+                firsts = await asyncio.gather(*(self._since(name, start.number) for name in channels))
+                after = min((first - 1 for first in firsts if first is not None), default=head)
+        above = floors or dict(zip(channels, start.floors, strict=False))
+        most = max(1, min(limit, FORWARD))
+        share = max(1, max_bytes // max(1, len(channels)))
+        from_ = {name: max(after, above.get(name, 0), marks[name].seq) for name in channels}
+        ranges = await asyncio.gather(*(self._range(name, from_[name], last, most, share) for name in channels))
+        # What was trimmed while it was read is not served: a mark that is newer than the range counts.
+        newest = await asyncio.gather(*(stream.mark(name, lives) for name in channels))
+        marks = dict(zip(channels, newest, strict=True))
+        messages, cut = _merge(ranges, marks, most, max_bytes)
+        if start.kind is StartKind.EARLIEST:
+            after = messages[0].seq - 1 if messages else head
+        elif start.kind is StartKind.SINCE:
+            trimmed = [mark.seq - 1 for mark in marks.values() if mark.seq and mark.time >= start.number]
+            after = min([after, *trimmed])
+        upto = max(head, after) if cut is None else cut
+        return Page(after, messages if limit else [], upto if limit else after, marks, floors)
+
+    async def _range(
+        self, channel: str, after: int, last: int, limit: int, max_bytes: int
+    ) -> tuple[list[Message], bool]:
+        """Return a channel's messages above a number, and whether there are more."""
+        first = self._lives.offset_of(after) + 1
+        if first > last:
+            return [], False
+        name, pending = await self._consumer(channel, {"deliver_policy": "by_start_sequence", "opt_start_seq": first})
+        messages: list[Message] = []
+        size = 0
+        try:
+            while pending and len(messages) < limit and size <= max_bytes:
+                few = 1 if size == 0 and max_bytes < 1 << 16 else 64
+                want = min(pending, limit - len(messages), few if not messages else 64)
+                answers = await self._fetch(name, want, max_bytes + (1 << 16))
+                if not answers:
+                    answers = await self._fetch(name, 1, None)  # one that is larger than the bound
+                if not answers:
+                    break
+                pending -= len(answers)
+                for answer in answers:
+                    message = self._message(channel, answer)
+                    if message is not None:
+                        messages.append(message)
+                        size += len(message.data)
+        finally:
+            await self._delete(name)
+        head = self._lives.seq_of(last)
+        kept = [message for message in messages if message.seq <= head]
+        return kept, pending > 0 and len(kept) == len(messages)
+
+    async def _fetch(self, consumer: str, count: int, max_bytes: int | None) -> list[Answer]:
+        client = self._stream.client
+        answers: list[Answer] = []
+        done = asyncio.Event()
+
+        def answered(answer: Answer) -> None:
+            if answer.status:
+                done.set()
+            else:
+                answers.append(answer)
+                if len(answers) >= count:
+                    done.set()
+
+        question: dict[str, Any] = {"batch": count, "no_wait": True}
+        if max_bytes is not None:
+            question["max_bytes"] = max_bytes
+        number, reply = await client.receiver(answered)
+        try:
+            await client.tell(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream.name}.{consumer}", json.dumps(question).encode(), reply
+            )
+            async with asyncio.timeout(FETCH_SECONDS):
+                await done.wait()
+        except TimeoutError:
+            raise Lost(f"a page did not come within {FETCH_SECONDS:g} s") from None
+        finally:
+            await client.end_receiver(number)
+        return answers
+
+    async def _consumer(self, channel: str, policy: dict[str, Any]) -> tuple[str, int]:
+        """Make a consumer; return its name and how many messages are ahead of it."""
+        stream = self._stream
+        config = {
+            "filter_subject": stream.subject(channel),
+            "ack_policy": "none",
+            "inactive_threshold": IDLE_NANOSECONDS,
+            "mem_storage": True,
+            "num_replicas": 1,
+            **policy,
+        }
+        question = {"stream_name": stream.name, "config": config}
+        made = await stream.client.ask_json(f"$JS.API.CONSUMER.CREATE.{stream.name}", question)
+        if "error" in made:
+            raise Lost(f"the stream {stream.name} can't be read: {made['error']['description']}")
+        return made["name"], int(made["num_pending"])
+
+    async def _pending(self, channel: str, offset: int) -> int:
+        """Return how many messages a channel has at an offset and above."""
+        name, pending = await self._consumer(channel, {"deliver_policy": "by_start_sequence", "opt_start_seq": offset})
+        await self._delete(name)
+        return pending
+
+    async def _delete(self, consumer: str) -> None:
+        await self._stream.client.tell(f"$JS.API.CONSUMER.DELETE.{self._stream.name}.{consumer}", b"")
+
+    async def cut(self, channel: str, count: int, last: int) -> int:
+        """Return the offset above which a channel has its `count` newest messages, by bisection over the offsets."""
+        low, high = 0, last  # above `low` there are more than `count`, above `high` not
+        if count >= await self._pending(channel, 1):
+            return 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            if await self._pending(channel, middle + 1) > count:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    async def _floor(self, channel: str, count: int, mark: Mark, last: int) -> int:
+        head = self._lives.seq_of(last)
+        if count <= 0:
+            return head
+        offset = await self.cut(channel, count, last)
+        question = json.dumps({"seq": offset + 1, "next_by_subj": self._stream.subject(channel)}).encode()
+        answer = await self._stream.client.ask(f"$JS.API.DIRECT.GET.{self._stream.name}", question)
+        if answer.status:
+            return head
+        return self._lives.seq_of(int(answer.headers[b"Nats-Sequence"])) - 1
+
+    async def _since(self, channel: str, time: float) -> int | None:
+        """Return the number of a channel's first message that is not older than a time."""
+        margin = SKEW_SECONDS if self._stamped else 0.001
+        moment = datetime.fromtimestamp(min(max(time - margin, 0.0), 32503680000.0), UTC).isoformat()
+        moment = moment.replace("+00:00", "Z")
+        name, pending = await self._consumer(channel, {"deliver_policy": "by_start_time", "opt_start_time": moment})
+        try:
+            while pending:
+                answers = await self._fetch(name, min(pending, 64), None)
+                if not answers:
+                    return None
+                pending -= len(answers)
+                for answer in answers:
+                    message = self._message(channel, answer)
+                    if message is not None and message.time >= time:
+                        return message.seq
+            return None
+        finally:
+            await self._delete(name)
+
+    async def first_kept(self, channel: str, time: float) -> int | None:
+        """Return the offset of a channel's first message that is not older than a time."""
+        seq = await self._since(channel, time)
+        return None if seq is None else self._lives.offset_of(seq)
+
+    def time_of(self, answer: Answer) -> float:
+        """Return the time of a record that was read by its offset."""
+        message = None
+        if self._stamped:
+            with contextlib.suppress(ValueError):
+                message = decode_message("", answer.data, 0, None)
+        return message.time if message is not None else time_of(answer.headers) or 0.0
+
+    def _message(self, channel: str, answer: Answer) -> Message | None:
+        # $JS.ACK.STREAM.CONSUMER.DELIVERED.OFFSET.NUMBER.NANOSECONDS.PENDING, with two more after ACK in later servers
+        fields = answer.reply.split(".")
+        offset, nanoseconds = int(fields[-4]), int(fields[-2])
+        time = None if self._stamped else round(nanoseconds / 1e9, 3)
+        try:
+            return decode_message(channel, answer.data, self._lives.seq_of(offset), time)
+        except ValueError as error:
+            logger.error("the record %d of the stream %s is skipped: %s", offset, self._stream.name, error)
+            return None
+
+
+def _merge(
+    ranges: Sequence[tuple[list[Message], bool]], marks: dict[str, Mark], limit: int, max_bytes: int
+) -> tuple[list[Message], int | None]:
+    """Return the messages of several channels in order, and where they were cut."""
+    cut = min((found[-1].seq for found, more in ranges if more and found), default=None)
+    messages: list[Message] = []
+    size = 0
+    for message in heapq.merge(*(found for found, _ in ranges), key=attrgetter("seq")):
+        if cut is not None and message.seq > cut:
+            break
+        if message.seq <= marks[message.channel].seq:
+            continue
+        size += len(message.data)
+        if len(messages) >= limit or (messages and size > max_bytes):
+            return messages, messages[-1].seq
+        messages.append(message)
+    return messages, cut

@@ -1,0 +1,208 @@
+"""The stream on the server: its names, its configuration, its lives, and what is asked of it.
+
+Of a stream called `oncecast`:
+
+* `oncecast.m.CHANNEL` are the messages, a `.` in a channel's name written `%`, as two dots next to each other are no
+  subject. The data is `KIND SIZE TIME`, a line feed, the event in SIZE bytes, then the message's data. TIME is the
+  publisher's clock in milliseconds, which counts where the server (2.9) republishes no time. A key goes as
+  `Nats-Msg-Id`, as a hash, since a header can't hold every key.
+* `oncecast.m.%probe` are the probes; the stream keeps the newest only. They are republished behind all messages before
+  them, so a node that has heard one has heard all that is before it.
+* `oncecast.r.>` is where the stream republishes what is stored below `oncecast.m.>`.
+* `oncecast.life` are the lives of the log.
+* `oncecast.t.CHANNEL` is the trimmed mark of a channel: `OFFSET TIME`.
+* `oncecast.lease` says which node trims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from ...errors import ConfigurationError
+from ...message import Draft, Kind, Mark, Message
+from ..address import Address
+from ..lives import Life, Lives, first_life, read_life
+from ..session import Lost
+from .client import Answer, Headers, OrderedClient
+
+PROBE = "%probe"
+KINDS = {b"%d" % kind: kind for kind in Kind}
+NOT_FOUND = 10059  # JetStream's error codes
+IN_USE = 10058
+WRONG_LAST = {10071, 10164}
+
+
+class Stream:
+    """One stream, as one client sees it."""
+
+    def __init__(self, client: OrderedClient, address: Address, *, key_seconds: float, replicas: int) -> None:
+        self.client = client
+        self.name = address.options.get("stream", "oncecast")
+        self._address = address
+        self._key_seconds = key_seconds
+        self._replicas = replicas
+
+    # -- names
+
+    def subject(self, channel: str) -> str:
+        """Return where a channel's messages are published."""
+        return f"{self.name}.m.{token_of(channel)}"
+
+    def republished(self, channel: str) -> str:
+        """Return where a channel's messages are followed."""
+        return f"{self.name}.r.{token_of(channel)}"
+
+    # -- the stream itself
+
+    async def prepare(self) -> dict[str, Any]:
+        """Make the stream if it is not there, check its configuration, and return its state."""
+        client = self.client
+        info = await client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+        if info.get("error", {}).get("err_code") == NOT_FOUND:
+            made = await client.ask_json(f"$JS.API.STREAM.CREATE.{self.name}", self._configuration())
+            error = made.get("error")
+            if error and error.get("err_code") != IN_USE:
+                raise ConfigurationError(f"broker: {self._address}: the stream can't be made: {error['description']}")
+            info = await client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+        if "error" in info:
+            raise Lost(f"the stream {self.name}: {info['error']['description']}")
+        self._check(info["config"])
+        return info
+
+    def _configuration(self) -> dict[str, Any]:
+        root = self.name
+        return {
+            "name": root,
+            "subjects": [f"{root}.m.>", f"{root}.t.>", f"{root}.life", f"{root}.lease"],
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": self._replicas,
+            "max_consumers": -1,
+            "max_msgs": -1,
+            "max_bytes": -1,
+            "discard": "new",
+            "duplicate_window": int(self._key_seconds * 1e9),
+            "allow_direct": True,
+            "allow_rollup_hdrs": True,
+            "republish": {"src": f"{root}.m.>", "dest": f"{root}.r.>"},
+        }
+
+    def _check(self, found: dict[str, Any]) -> None:
+        wanted = self._configuration()
+        for name in ("subjects", "retention", "allow_direct", "allow_rollup_hdrs", "republish"):
+            have = found.get(name)
+            if name == "subjects":
+                have = have if set(wanted[name]) - set(have or ()) else wanted[name]
+            if name == "republish" and have:
+                have = {key: have.get(key) for key in ("src", "dest")}
+            if have != wanted[name]:
+                text = f"the stream {self.name} was made with another {name}: name another stream by ?stream=NAME"
+                raise ConfigurationError(f"broker: {self._address}: {text}")
+
+    # -- lives
+
+    async def open_life(self, server: str, epoch: str, now: float) -> Lives:
+        """Return the lives of the log, the last of which is of this server; a new one is written if need be."""
+        for _ in range(10):
+            lives = await self._lives()
+            if lives and lives[-1].server == server:
+                return Lives(lives)
+            info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+            head = int(info["state"]["last_seq"])
+            new = Lives(lives).next(head, server, now) if lives else first_life(epoch, server, now)
+            last = lives[-1].offset if lives else 0
+            headers = {"Nats-Expected-Last-Subject-Sequence": str(last), "Nats-Expected-Stream": self.name}
+            if lives:  # the base is counted from this head
+                headers["Nats-Expected-Last-Sequence"] = str(head)
+            answer = await self.client.ask(f"{self.name}.life", new.record(), headers)
+            acknowledged = _acknowledgement(answer)
+            if "error" in acknowledged and acknowledged["error"].get("err_code") not in WRONG_LAST:
+                raise Lost(f"a life of the log can't be written: {acknowledged['error']['description']}")
+        raise Lost("other nodes write the log all the time, and no life of it could begin")
+
+    async def _lives(self) -> list[Life]:
+        lives: list[Life] = []
+        offset = 1
+        while True:
+            answer = await self.client.ask(
+                f"$JS.API.DIRECT.GET.{self.name}",
+                json.dumps({"seq": offset, "next_by_subj": f"{self.name}.life"}).encode(),
+            )
+            if answer.status:
+                return lives
+            at = int(answer.headers[b"Nats-Sequence"])
+            try:
+                lives.append(read_life(at, answer.data))
+            except ValueError as error:
+                text = f"the record {at} of the stream {self.name} is no life of a log: {error}"
+                raise ConfigurationError(f"broker: {self._address}: {text}") from None
+            offset = at + 1
+
+    # -- marks
+
+    async def mark(self, channel: str, lives: Lives) -> Mark:
+        """Return a channel's trimmed mark."""
+        question = json.dumps({"last_by_subj": f"{self.name}.t.{token_of(channel)}"}).encode()
+        answer = await self.client.ask(f"$JS.API.DIRECT.GET.{self.name}", question)
+        if answer.status:
+            return Mark()
+        offset, _, time = answer.data.partition(b" ")
+        return Mark(lives.seq_of(int(offset)), float(time))
+
+
+# -- a message on its way
+
+
+def encode_draft(draft: Draft, milliseconds: int) -> bytes:
+    """Return what is published for a draft."""
+    event = (draft.event or "").encode()
+    return b"%d %d %d\n%b%b" % (draft.kind, len(event), milliseconds, event, draft.data)
+
+
+def key_of(draft: Draft) -> str:
+    """Return the id that a draft's key makes."""
+    return hashlib.sha256(f"{draft.channel}\0{draft.key}".encode()).hexdigest()[:40]
+
+
+def decode_message(channel: str, data: bytes, seq: int, time: float | None) -> Message:
+    """Return the message of a record; without a `time` of the server's it is its publisher's. Raises `ValueError`."""
+    head, feed, rest = data.partition(b"\n")
+    try:
+        kind, size, stamp = head.split(b" ")
+        length = int(size)
+        if not feed or not 0 <= length <= len(rest):
+            raise ValueError("its head is not ours")
+        when = int(stamp) / 1000 if time is None else time
+        return Message(seq, channel, rest[length:], KINDS[kind], rest[:length].decode() or None, when)
+    except KeyError:
+        raise ValueError("its kind is not ours") from None
+
+
+def token_of(channel: str) -> str:
+    """Return a channel's name as one token of a subject."""
+    return channel.replace(".", "%")
+
+
+def channel_of(token: str) -> str:
+    """Return the channel of a token."""
+    return token.replace("%", ".")
+
+
+def time_of(headers: Headers) -> float | None:
+    """Return a record's time in Unix seconds, in whole milliseconds; None where the server does not say it."""
+    text = headers.get(b"Nats-Time-Stamp")
+    if text is None:
+        return None
+    whole, _, fraction = text.decode().rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+    return round(moment + float(f"0.{fraction or 0}"), 3)
+
+
+def _acknowledgement(answer: Answer) -> dict[str, Any]:
+    if answer.status == "503":
+        raise Lost("the stream does not answer")
+    read: dict[str, Any] = json.loads(answer.data)
+    return read

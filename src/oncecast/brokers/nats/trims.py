@@ -1,0 +1,115 @@
+"""Trimming: one node at a time looks at the channels, writes a mark, then purges what it covers.
+
+The mark is written first. A node that dies between leaves messages below a mark, which no page serves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from ...message import Retention
+from ..lives import Lives
+from .pages import Reader
+from .stream import PROBE, Stream, channel_of, token_of
+
+LEASE_SECONDS = 30.0
+CHANNELS = 500  # looked at in one sweep
+SLACK = 64  # and an eighth of what is kept may be there beyond it
+
+
+class Trimmer:
+    """The trimming of one node. `wall` gives Unix seconds, `policy` a channel's retention by its name."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        reader: Reader,
+        lives: Lives,
+        node: str,
+        policy: Callable[[str], Retention],
+        wall: Callable[[], float],
+    ) -> None:
+        self._stream = stream
+        self._reader = reader
+        self._lives = lives
+        self._node = node
+        self._policy = policy
+        self._wall = wall
+        self._next = 0
+
+    async def sweep(self) -> None:
+        """Trim the next channels, if no other node does."""
+        if not await self._lease():
+            return
+        stream = self._stream
+        question = {"subjects_filter": f"{stream.name}.m.>", "offset": 0}
+        info = await stream.client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}", question)
+        subjects = info["state"].get("subjects") or {}
+        last = int(info["state"]["last_seq"])
+        names = sorted(subjects)
+        some = names[self._next : self._next + CHANNELS]
+        self._next = self._next + CHANNELS if self._next + CHANNELS < len(names) else 0
+        for subject in some:
+            token = subject.rpartition(".")[2]
+            if token != PROBE:
+                await self._trim(channel_of(token), int(subjects[subject]), last)
+
+    async def _trim(self, channel: str, count: int, last: int) -> None:
+        retention = self._policy(channel)
+        cut = 0
+        if count > retention.messages + retention.messages // 8 + SLACK:
+            cut = await self._reader.cut(channel, retention.messages, last)
+        kept = await self._reader.first_kept(channel, self._wall() - retention.seconds)
+        cut = max(cut, last if kept is None else kept - 1)
+        if not cut:
+            return
+        newest = await self._newest_below(channel, cut)
+        if newest is None:
+            return
+        offset, time = newest
+        stream = self._stream
+        headers = {"Nats-Rollup": "sub"}
+        await stream.client.ask(f"{stream.name}.t.{token_of(channel)}", f"{offset} {time}".encode(), headers)
+        question = {"filter": stream.subject(channel), "seq": offset + 1}
+        await stream.client.ask_json(f"$JS.API.STREAM.PURGE.{stream.name}", question)
+
+    async def _newest_below(self, channel: str, cut: int) -> tuple[int, float] | None:
+        """Return the offset and the time of a channel's last message up to an offset."""
+        low, high = 0, cut + 1  # there is a message at `low` or above and below `high`, or none
+        found = await self._next_at(channel, 1)
+        if found is None or found[0] > cut:
+            return None
+        low = found[0]
+        while True:  # by bisection: the last step from which the next message is not beyond the cut
+            middle = (low + high) // 2
+            if middle <= low:
+                break
+            step = await self._next_at(channel, middle)
+            if step is not None and step[0] <= cut:
+                low, found = step[0], step
+            else:
+                high = middle
+        return found
+
+    async def _next_at(self, channel: str, offset: int) -> tuple[int, float] | None:
+        question = json.dumps({"seq": offset, "next_by_subj": self._stream.subject(channel)}).encode()
+        answer = await self._stream.client.ask(f"$JS.API.DIRECT.GET.{self._stream.name}", question)
+        if answer.status:
+            return None
+        return int(answer.headers[b"Nats-Sequence"]), self._reader.time_of(answer)
+
+    async def _lease(self) -> bool:
+        """Return whether this node trims now: it holds the lease, or takes one that has run out."""
+        stream = self._stream
+        question = json.dumps({"last_by_subj": f"{stream.name}.lease"}).encode()
+        held = await stream.client.ask(f"$JS.API.DIRECT.GET.{stream.name}", question)
+        last, now = 0, self._wall()
+        if not held.status:
+            last = int(held.headers[b"Nats-Sequence"])
+            holder, _, until = held.data.decode().partition(" ")
+            if holder != self._node and now < float(until):
+                return False
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(last), "Nats-Rollup": "sub"}
+        taken = await stream.client.ask(f"{stream.name}.lease", f"{self._node} {now + LEASE_SECONDS}".encode(), headers)
+        return "error" not in json.loads(taken.data)
