@@ -8,6 +8,7 @@ one inbox in the same way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from ..session import Lost
 
 CONNECT_SECONDS = 3
 ASK_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
+TURN = 200  # subscriptions made in one turn of the loop
 
 Headers = dict[bytes, bytes]
 Handler = Callable[[str, bytes, Headers], None]  # subject, data, headers
@@ -87,9 +90,11 @@ class OrderedClient(Client):
 
     async def listen(self, subjects: Sequence[str]) -> None:
         """Subscribe. What comes goes to the handler."""
-        for subject in subjects:
+        for number, subject in enumerate(subjects):
             if subject not in self._listening:
                 self._listening[subject] = await self._listen_to(subject)
+            if number % TURN == TURN - 1:
+                await asyncio.sleep(0)  # others have their turn
 
     async def unlisten(self, subjects: Sequence[str]) -> None:
         """Unsubscribe."""
@@ -161,11 +166,13 @@ class OrderedClient(Client):
     async def shut(self) -> None:
         """Close the connection. Raises nothing."""
         self._end(Lost("its connection was closed"))
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self.close()
-        except (nats.errors.Error, OSError, TimeoutError):
-            return
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:  # the library leaves it open where it was interrupted, or never got as far
+            writer.transport.abort()
+            await asyncio.sleep(0)  # for the transport to let go of its socket
 
     # -- inside
 
