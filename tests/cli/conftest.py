@@ -162,8 +162,8 @@ def event(seq: int, **fields: object) -> bytes:
     return f"id: e-{seq}\ndata: {json.dumps(message)}\n\n".encode()
 
 
-def port_of_nobody() -> int:
-    """Return a port where nobody listens."""
+def free_port() -> int:
+    """Return a port that no server listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -22,10 +22,10 @@ OUTPUTS = [["sub", "c", "--transport", "sse"], ["pub", "c", "x"], ["config", "sh
 
 @pytest.mark.parametrize("arguments", OUTPUTS, ids=" ".join)
 @pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.ENOSPC, "No space left")])
-def test_output_that_is_not_taken(
+def test_output_that_can_not_be_written(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: OSError
 ) -> None:
-    """A reader who has left ends each command quietly, a full disk with one line, and the last flush does no harm."""
+    """A closed pipe ends each command without a word, a full disk with one line, and the last flush raises nothing."""
     replaced: list[int] = []
     echo = click.echo
 

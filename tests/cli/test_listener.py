@@ -23,7 +23,7 @@ from tests.cli.conftest import (
 )
 
 
-def test_sub_tells_of_gaps_and_breaks(fake: Fake) -> None:
+def test_sub_reports_gaps_and_breaks(fake: Fake) -> None:
     """Gaps and reconnects are a line each on standard error, and the messages go on."""
     gap = b'event: gap\ndata: {"channel": "c", "reason": "expired", "missed_from": "e-1", "missed_to": null, '
     gap += b'"cursor": "e-4"}\n\n'
@@ -60,7 +60,7 @@ def client() -> FakeClient:
     return client
 
 
-def test_sub_tells_a_reason_once(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sub_reports_a_reason_once(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
     """Attempts that fail alike are one line, until it listens again; what the user need not know is none."""
     client.state(LinkState.WAITING, "down.")
     client.state(LinkState.CONNECTING, "sse")
@@ -79,7 +79,7 @@ def test_sub_tells_a_reason_once(client: FakeClient, capsys: pytest.CaptureFixtu
     ] == capsys.readouterr().err.splitlines()
 
 
-def test_sub_tells_of_transports(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sub_reports_transports(client: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
     """Each move from one transport to another is a line with its reason."""
     ladder = Ladder(list(TRANSPORTS), proof=10.0, on_move=cast(Callable[[Moved], None], client.callbacks["transport"]))
     ladder.unsuited("websocket", "the server answers 400")
@@ -93,7 +93,7 @@ def test_sub_tells_of_transports(client: FakeClient, capsys: pytest.CaptureFixtu
     ] == capsys.readouterr().err.splitlines()
 
 
-def test_sub_goes_on_where_nobody_takes_what_it_tells(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sub_goes_on_where_standard_error_is_full(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard error on a full disk costs no message."""
     echo = click.echo
 

@@ -70,7 +70,7 @@ def test_process_on_a_full_disk(fake: Fake, arguments: list[str]) -> None:
 
 
 def test_pub_process_is_left_by_its_reader(fake: Fake) -> None:
-    """An acknowledgement that nobody reads is no failure."""
+    """An acknowledgement that can't be printed as the pipe is closed is no failure."""
     with start(fake, "pub", "c") as process:
         pipe_of(process.stdout).close()
         _, err = process.communicate(b"x\n", timeout=SECONDS)

@@ -11,7 +11,7 @@ from tests.cli.conftest import (
     Fake,
     call,
     complaint,
-    port_of_nobody,
+    free_port,
 )
 
 
@@ -116,7 +116,7 @@ def test_pub_with_a_key_that_no_header_carries(fake: Fake) -> None:
 
 
 def test_pub_explains_itself_at_a_terminal(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who would type the lines is told how to end."""
+    """At a terminal, one line says how to end."""
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _self: True, raising=False)
     result = call("pub", "c", stdin=b"x\n", ONCECAST_URL=fake.url)
     assert "Each line you type is published; end with Ctrl-D.\n" == result.stderr
@@ -124,7 +124,7 @@ def test_pub_explains_itself_at_a_terminal(fake: Fake, monkeypatch: pytest.Monke
 
 def test_pub_without_a_server() -> None:
     """Where no server is, it says how to start one."""
-    url = f"http://127.0.0.1:{port_of_nobody()}"
+    url = f"http://127.0.0.1:{free_port()}"
     cure = "start one with `make serve` or `oncecast serve --dev`, or give --server"
     expected = f"no server answers at {url}: connection refused: {cure}"
     assert expected == complaint(call("pub", "c", "x", "--server", url), 1)

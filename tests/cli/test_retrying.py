@@ -66,7 +66,7 @@ def test_http_where_it_should_be_https(tls: Fake, command: list[str]) -> None:
 
 @pytest.mark.parametrize("command", [["pub", "c", "x"], ["sub", "c", "--no-follow"]], ids=" ".join)
 def test_https_where_it_should_be_http(fake: Fake, command: list[str]) -> None:
-    """The cause is named, and not that nobody listens."""
+    """The cause that is named is the scheme, and not a server that is not there."""
     url = fake.url.replace("http", "https")
     expected = f"no server answers at {url}: it does not speak TLS: try http:// instead of https://"
     assert expected == complaint(call(*command, ONCECAST_URL=url), 1)
@@ -100,7 +100,7 @@ def test_a_proxys_answer(fake: Fake) -> None:
 
 
 async def test_what_does_not_speak_tls(fake: Fake) -> None:
-    """A plain server is not taken for one of TLS, nor is a URL that says https already, nor an address of nobody."""
+    """A plain server is not taken for one of TLS, nor is a URL that says https already, nor a free port."""
     await retrying.check_scheme(ServerUrl.parse(fake.url))
     await retrying.check_scheme(ServerUrl.parse("https://127.0.0.1:1"))
     await retrying.check_scheme(URL)

@@ -12,7 +12,7 @@ from tests.cli.conftest import (
 
 
 def test_config_init() -> None:
-    """It writes the example, never over a file unless told to, and - prints it."""
+    """It writes the example, over a file only with --force, and - prints it."""
     assert "Wrote oncecast.toml. Uncomment what you want to change" in call("config", "init").stdout
     assert example_file() == Path("oncecast.toml").read_text() == call("config", "init", "-").stdout
     Path("oncecast.toml").write_text("port = 1")

@@ -83,7 +83,7 @@ def test_file_that_is_not_text() -> None:
 
 
 def test_a_directory_in_the_files_place() -> None:
-    """A directory of the file's name is a mistake that is told, as a file that can't be read is."""
+    """A directory of the file's name is an error, as a file that can't be read is."""
     Path("oncecast.toml").mkdir()
     assert "oncecast.toml: cannot be read: Is a directory" == mistake()
 

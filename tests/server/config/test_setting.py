@@ -15,7 +15,7 @@ from tests.server.config.conftest import load, mistake
 
 @pytest.mark.parametrize("text", ["auto", "Auto", "1"])
 def test_workers_are_a_number_or_a_word(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """`auto`, or a number, in each source; anything else is told what it may be."""
+    """`auto`, or a number, in each source; the error for anything else says what it may be."""
     monkeypatch.setattr(contradictions, "worker_count", lambda workers: 1)
     expected = 1 if text == "1" else "auto"
     assert expected == load(None, {"ONCECAST_WORKERS": text}).settings.workers
