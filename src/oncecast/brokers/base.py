@@ -10,7 +10,7 @@ raises, it has closed every thread, socket and file that it opened. From `begin`
 
 * `sink.receive(messages)` has the next messages, with numbers above every number handed over before.
 * `sink.advance(seq)` says that the log has come to `seq` without a message for this node. A broker calls it for what
-  nobody here wants, and for its own probes. Readers with a cursor ahead of this node wait for it.
+  is not wanted here, and for its own probes. Readers with a cursor ahead of this node wait for it.
 * `sink.skip(seq)` says that some messages up to `seq` are not handed over: too many, or trimmed. The node reads them
   from the history.
 * `sink.hole(before, after)` says that acknowledged messages between these numbers may be lost: after a failover to a

@@ -6,7 +6,7 @@ few slices, whatever else is asked. After `NEW_IN_A_ROW` new reads a costly one 
 
 Invariants
 * At most `PENDING_READS` reads wait; past that a read is refused.
-* A read is served or refused. `expired` says that its time is over, and nobody waits for its page any more.
+* A read is served or refused. `expired` says that its time is over: its page is not needed any more.
 
 One thread puts, another takes.
 """
@@ -38,7 +38,7 @@ DEFECT = Refusal("internal", "The log could not be read: the server's log has th
 
 
 class ReadRequest:
-    """A read that waits. `work` is for whoever serves it: what an unfinished read goes on with."""
+    """A read that waits. `work` belongs to the thread that serves it: the state of a read that is not finished."""
 
     __slots__ = ("answered", "channels", "costly", "deadline", "done", "limit", "max_bytes", "start", "work")
 

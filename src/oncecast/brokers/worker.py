@@ -75,7 +75,7 @@ async def run_in_thread(name: str, function: Callable[[], T], seconds: float, un
             undo(result)
 
     def finish(result: T) -> None:
-        if given.done():  # nobody waits for it any more
+        if given.done():  # the waiting task has given up
             _start(name, lambda: undo(result))
         else:
             given.set_result(result)

@@ -102,7 +102,7 @@ class Node:
         self._refuse_reads(STOPPING)
 
     def tick(self) -> None:
-        """Trim by age, refuse what has waited for too long, and unwant what nobody listens to. Once a second."""
+        """Trim by age, refuse what has waited for too long, and unwant the channels without a listener. Once a second."""
         now = self._monotonic()
         self.log.trim(now)
         self.held.expire(now)
@@ -225,7 +225,7 @@ class Node:
         self.hub.hole(before, after)
 
     def wanted(self, channels: Sequence[str], seq: int, /) -> None:
-        """Rely on the broker for these channels, unless nobody wants them any more."""
+        """Rely on the broker for these channels, unless they are not wanted any more."""
         wants = self._wants
         self.hub.confirm([channel for channel in channels if wants is not None and channel in wants], seq)
 
@@ -244,7 +244,7 @@ class Node:
             self.unready = None
 
     def fail(self, reason: str, /) -> None:
-        """Be ready no longer; whoever runs this node is told by `on_failure`."""
+        """Be not ready any more, and call `on_failure`."""
         if self.failed is None:
             self.failed = self.unready = reason
             self._refusal = _FAILED

@@ -1,4 +1,4 @@
-"""The contract that every broker must keep, as checks that anybody can run over their own: `check_broker`.
+"""The contract that every broker must keep, as checks to run over any implementation: `check_broker`.
 
 A check is a function of one `Bench`, a broker that is started and records what it delivers and how it answers. `CHECKS`
 holds them by name, so that pytest can show each as a test of its own:

@@ -39,7 +39,7 @@ def reads_what_it_delivered(bench: Bench) -> None:
 
 
 def reads_on_page_by_page(bench: Bench) -> None:
-    """Who reads on where each page ends gets each message once, until nothing is left."""
+    """A reader that goes on where each page ends gets each message once, until nothing is left."""
     _publish_over_channels(bench)
     found: list[Message] = []
     seq = 0
@@ -63,7 +63,7 @@ def bounds_a_page_by_bytes(bench: Bench) -> None:
 
 
 def finds_every_start(bench: Bench) -> None:
-    """The earliest, the latest, the last so many and those since a time begin right before what they name."""
+    """`earliest`, `latest`, `last` and `since` begin right before the first message that they name."""
     _publish_over_channels(bench)
     head = bench.messages[-1].seq
     for channels in ("a", "bc", "x"):

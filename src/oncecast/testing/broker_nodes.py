@@ -72,7 +72,7 @@ def delivers_what_is_wanted(bench: Bench) -> None:
 
 
 def advances_without_a_message(bench: Bench) -> None:
-    """The head of a node moves with the log, also where nobody wants what was published."""
+    """The head of a node moves with the log, also if what was published is not wanted there."""
     if not bench.broker.capabilities.shared:
         return
     other = bench.more("b")
@@ -135,7 +135,7 @@ def tells_of_a_hole(bench: Bench) -> None:
 
 
 def goes_on_past_damage(bench: Bench) -> None:
-    """A record that is no message is passed over by whoever follows and whoever reads; the rest is as it was."""
+    """A record that is no message is neither delivered nor read, and changes nothing for the messages beside it."""
     if bench.lab.damage is None:
         return
     bench.receipts(Draft("a", b"1"))

@@ -1,8 +1,8 @@
-"""A broker with a history that does as a test says: what it hands over, what it trims, and when it answers a read.
+"""A broker with a history that a test controls: what it hands over, what it trims, and when it answers a read.
 
-It stands for what is appended by others and heard late, for a read that looks at one moment and answers at another, and
-for a disk that refuses. Invariant: nothing is delivered, trimmed or answered unless the test says so, or has set
-`at_once`; what it answers is found by going through a list, the plain meaning of `History.read`.
+It stands for messages of other nodes that come late, for a read that looks at one moment and answers at another, and
+for a disk that fails. Invariant: nothing is delivered, trimmed or answered unless the test says so, or has set
+`at_once`. An answer is found by going through a list, the plain meaning of `Broker.read`.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class HistoryBroker:
         self._fetched = self.handed = self.head
 
     def fetch(self, count: int | None = None) -> None:
-        """Take the next messages, so many or all, that are to be handed over: they are on their way to the sink."""
+        """Take the next messages that are to be handed over, `count` or all: they are on their way to the sink."""
         ahead = [message for message in self.messages if message.seq > self._fetched]
         if len(ahead) != self.head - self._fetched:  # some of it has been trimmed: it is not whole
             self._fetched = self.head

@@ -56,15 +56,15 @@ class Peers:
         """
         try:
             fcntl.flock(self._open, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = nobody = True
+            alone = first = True
         except BlockingIOError:
-            nobody = False
+            first = False
             alone = os.pread(self._open, 200, 0) != file.encode()
         os.ftruncate(self._open, 0)
         os.pwrite(self._open, file.encode(), 0)
         # No process can join between the two: it would have to hold the lock.
         fcntl.flock(self._open, fcntl.LOCK_SH)
-        if nobody:
+        if first:
             for name in os.listdir(self._folder):
                 self._forget(name)
         with contextlib.suppress(OSError):  # a name too long: it looks by itself, later
@@ -84,7 +84,7 @@ class Peers:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lock of those who write."""
+        """Hold the lock for writing."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             yield

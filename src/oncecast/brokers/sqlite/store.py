@@ -6,9 +6,9 @@ Invariants
 * `channels.mark_seq` and `mark_time` are those of the channel's last trimmed message.
 * Times never decrease along the numbers.
 * The head is the greater of `log.head` and the last row's number, so that a commit writes two pages where it can: the
-  end of the messages and the end of their index. Whoever deletes a row raises `log.head` and `log.time` to it.
+  end of the messages and the end of their index. A step that deletes a row raises `log.head` and `log.time` to it.
 
-A **life** begins when the file is opened and nobody else has it open. Its numbers start above `NUMBERS_A_SECOND` times
+A **life** begins when the file is opened by the only process that has it open. Its numbers start above `NUMBERS_A_SECOND` times
 the seconds since the file was made, which no earlier life can have reached. So if the file is an older copy put back,
 or has lost its end in a power cut, the numbers that are gone are never given again: they lie in a hole between two
 lives, and a cursor from there is answered with a gap (`Opening.holes`).

@@ -144,7 +144,7 @@ class Writer:
             self._complain(error)
             self._refuse_under_way()
             return True
-        if not self._in_place():  # committed to a file that nobody will find: not acknowledged, then
+        if not self._in_place():  # committed to a file that no later process opens: not acknowledged
             return False
         self._complaints.recover("is written to again")
         self._follower.follow(made.others, made.before)
@@ -212,7 +212,7 @@ class Writer:
             self._due[name] = last  # after the others
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Do what can wait: a disk that is full does not keep anybody from the rest."""
+        """Do what can wait. If the disk is full, complain, and go on with the rest."""
         try:
             step()
         except (sqlite3.Error, OSError) as error:
