@@ -184,6 +184,36 @@ def test_a_page_gives_a_place_its_floors() -> None:
     assert (2, (), {"a": 1, "b": 8}) == (plain.seq, plain.floors, plain.reported)
 
 
+@pytest.mark.parametrize(
+    "start, reported",
+    [
+        (EARLIEST, {"a": 1, "b": 8}),
+        (LATEST, {"a": 1, "b": 8}),
+        (since(8.0), {"a": 1}),
+        (since(8.1), {"a": 1, "b": 8}),
+        (since(1.0), {"a": 1}),
+        (since(0.5), {}),
+        (after(2), {}),
+    ],
+)
+def test_a_page_says_which_of_the_trimmed_was_not_asked_for(start: Start, reported: dict[str, int]) -> None:
+    """Everything before a start at what is held, what is older than the time of `since`, nothing after a cursor."""
+    log = Log("e", lambda channel: Retention(), history=True)
+    log.head = 9
+    page = Page(2, [], 2, {"a": Mark(1, 0.5), "b": Mark(8, 8.0)})
+    place = place_of(log, BOTH, start, page)
+    assert (2, Cursor("e", 2), [], reported) == (place.seq, place.announced, place.gaps, place.reported)
+    assert (page.marks["b"].seq > 2 and "b" not in reported) == bool(pass_gaps(log, BOTH, place, Reason.EXPIRED, page))
+
+
+def test_a_cursor_that_the_history_never_gave_is_unknown() -> None:
+    """The history says how far it has come: the range is what the cursor claims to have beyond that."""
+    log = Log("e", lambda channel: Retention(), history=True)
+    place = place_of(log, BOTH, after(7), Page(4, [], 4, {"a": Mark(), "b": Mark()}))
+    assert (4, Cursor("e", 7)) == (place.seq, place.announced)
+    assert [(c, Reason.UNKNOWN, 5, 7, 4) for c in BOTH] == plain(place.gaps)
+
+
 @pytest.mark.parametrize("start", [since(1e18), since(4.5)])
 def test_since_a_time_to_come_begins_at_the_head(start: Start) -> None:
     """However far it is."""
