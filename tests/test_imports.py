@@ -53,6 +53,8 @@ NOT_DRAWN = frozenset({"__main__", "", "testing"})
 OPEN_ROOMS = frozenset({"core", "http", "server", "client", "cli", "testing"})
 SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.ws_connection", "wire.ws_frames"): "a connection is a sequence of frames",
+    ("wire.ws_connection", "wire.ws_reader"): "its sending side and its reading side",
+    ("wire.ws_reader", "wire.ws_frames"): "what is read is a sequence of frames",
     ("wire.ws_deflate", "wire.ws_frames"): "what it can't inflate is a frame's fault",
     ("wire.ws_deflate", "wire.ws_handshake"): "an extension is negotiated in the handshake",
     ("protocol.events", "protocol.query"): "a session begins with its request",

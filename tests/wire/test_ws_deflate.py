@@ -43,8 +43,8 @@ from oncecast.wire.ws_connection import (
     PingReceived,
     ProtocolFailed,
     Role,
-    State,
     WebSocketConnection,
+    WebSocketState,
 )
 from oncecast.wire.ws_deflate import (
     LEVEL,
@@ -385,12 +385,12 @@ class Case:
     data: bytes
     events: tuple[Event, ...]
     sent: bytes = b""
-    state: State = State.OPEN
+    state: WebSocketState = WebSocketState.OPEN
     parameters: Parameters = ALONE
     limit: int = MIB
 
 
-Outcome = tuple[list[Event], bytes, State]
+Outcome = tuple[list[Event], bytes, WebSocketState]
 
 
 def feed(case: Case, pieces: Iterable[bytes]) -> Outcome:
@@ -411,7 +411,7 @@ def ways(data: bytes) -> Iterator[list[bytes]]:
 def check(case: Case) -> None:
     """Assert that a case has its outcome however its bytes are cut, and whatever follows."""
     plain = b"plain"[: case.limit]
-    after, late = (peer(Opcode.TEXT, plain), [text(plain)]) if case.state is State.OPEN else (b"\xff\x00", [])
+    after, late = (peer(Opcode.TEXT, plain), [text(plain)]) if case.state is WebSocketState.OPEN else (b"\xff\x00", [])
     for pieces in ways(case.data):
         expected = (list(case.events), case.sent, case.state)
         assert expected == feed(case, pieces), [len(piece) for piece in pieces]
@@ -548,7 +548,7 @@ def fault(
 ) -> Case:  # fmt: skip
     """Return the case of `data` whose last byte is the first that shows a fault."""
     answer = encode_frame(Opcode.CLOSE, close_payload(code, reason))
-    return Case(name, data, (*events, ProtocolFailed(code, reason)), answer, State.CLOSED, parameters, limit)
+    return Case(name, data, (*events, ProtocolFailed(code, reason)), answer, WebSocketState.CLOSED, parameters, limit)
 
 
 def begun(payload: bytes, before: bytes | None = None) -> bytes:
@@ -633,7 +633,7 @@ def test_bad_input(case: Case) -> None:
     """Bad input fails the connection at the first byte that shows it, however it is cut; what follows is ignored."""
     check(case)
     events, _, state = feed(case, [case.data[:-1]])
-    assert (list(case.events[:-1]), State.OPEN) == (events, state), "the fault shows before the last byte"
+    assert (list(case.events[:-1]), WebSocketState.OPEN) == (events, state), "the fault shows before the last byte"
 
 
 @pytest.mark.parametrize("role", Role)

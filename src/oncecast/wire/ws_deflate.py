@@ -217,7 +217,7 @@ def _read(items: tuple[tuple[str, str | None], ...], *, is_answer: bool) -> Para
 
 
 class PerMessageDeflate:
-    """The two streams of one connection, as `ws_connection.Extension` wants them."""
+    """The two streams of one connection, as `ws_reader.Extension` has them."""
 
     __slots__ = (
         "_deflater",

@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping
 from ...core.subscription import Format
 from ...policy.bucket import Bucket
 from ...protocol.base import Carrier, Duplex, Encoder, TransportSettings
-from ...wire.ws_connection import DataReceived, Event, PingReceived, PongReceived, Role, State, WebSocketConnection
+from ...wire.ws_connection import (
+    DataReceived,
+    Event,
+    PingReceived,
+    PongReceived,
+    Role,
+    WebSocketConnection,
+    WebSocketState,
+)
 from ...wire.ws_deflate import Parameters
 from ...wire.ws_frames import Opcode, encode_frame
 from .base import Link, NativeCarrier
@@ -114,7 +122,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
         if self.state in (CLOSING, CLOSED):
             return
         codec = self._codec_now()
-        if codec.state is State.CLOSED:
+        if codec.state is WebSocketState.CLOSED:
             self._move("stop")
         self._send(codec.close(code, reason))  # b"" where the codec has queued the answer to the peer's Close
         self._move("close")
@@ -148,7 +156,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
                 session.received(event.data, event.is_text)
             else:
                 self._take_control(event)
-        if codec.state is not State.CLOSED:
+        if codec.state is not WebSocketState.CLOSED:
             if answers := codec.data_to_send():
                 self._out.append(answers)
             session.flush()
