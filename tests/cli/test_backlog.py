@@ -78,3 +78,14 @@ def test_a_server_that_never_answers_well(fake: Fake, monkeypatch: pytest.Monkey
     result = call("sub", "c", "--no-follow", ONCECAST_URL=fake.url)
     assert 1 == result.exit_code
     assert "Error: the server's answer is not a page of messages" == result.stderr.splitlines()[-1]
+
+
+def test_answers_that_fail_alike_are_tried_again(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is malformed again and again is not given up before the patience ends."""
+    monkeypatch.setattr("oncecast.client.backoff.Backoff.next_delay", lambda *args, **options: 0.0)
+    malformed: list[dict[str, object]] = [{"nonsense": 1}] * 7
+    fake.polls = [*malformed, page(cursor="e-1"), page(1, cursor="e-1")]
+    result = call("sub", "c", "--no-follow", ONCECAST_URL=fake.url)
+    assert ("1\n", 0) == (result.stdout, result.exit_code)
+    waiting = "the server's answer is not a page of messages; trying again for up to 60 s"
+    assert [waiting, f"{fake.url} answers again"] == result.stderr.splitlines()

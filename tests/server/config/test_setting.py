@@ -86,3 +86,11 @@ def test_a_host_that_no_resolver_takes(host: str) -> None:
 def test_text_that_no_file_name_may_be(path: str) -> None:
     """NUL and bytes that are not UTF-8 are refused, as later they would raise something else."""
     assert mistake(flags={"tls_cert": path}).startswith("command line: --tls-cert must be UTF-8 without NUL, not ")
+
+
+def test_patterns_of_hosts() -> None:
+    """A pattern gets its one spelling; what can't be a host is one line that names the source."""
+    assert ("example.com", "*.b.example", "*") == load(
+        environ={"ONCECAST_HOSTS": "Example.COM,*.b.example,*"}
+    ).settings.hosts
+    assert mistake('hosts = ["a b"]').startswith("oncecast.toml: hosts: ")
