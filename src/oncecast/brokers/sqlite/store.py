@@ -8,10 +8,10 @@ Invariants
 * The head is the greater of `log.head` and the last row's number, so that a commit writes two pages where it can: the
   end of the messages and the end of their index. A step that deletes a row raises `log.head` and `log.time` to it.
 
-A **life** begins when the file is opened by the only process that has it open. Its numbers start above `NUMBERS_A_SECOND` times
-the seconds since the file was made, which no earlier life can have reached. So if the file is an older copy put back,
-or has lost its end in a power cut, the numbers that are gone are never given again: they lie in a hole between two
-lives, and a cursor from there is answered with a gap (`Opening.holes`).
+A **life** begins when the file is opened by the only process that has it open. Its numbers start above
+`NUMBERS_A_SECOND` times the seconds since the file was made, which no earlier life can have reached. So if the file is
+an older copy put back, or has lost its end in a power cut, the numbers that are gone are never given again: they lie in
+a hole between two lives, and a cursor from there is answered with a gap (`Opening.holes`).
 
 The file itself, without its write-ahead log, always says which life it is of (`log.life`): `begin` sees to that. So it
 can be known, before SQLite opens it, whether the two belong together (`life_of`).
