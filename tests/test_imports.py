@@ -68,6 +68,7 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.http1_response", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1_client", "wire.http1_base"): "the terms that all of HTTP/1.1 shares",
     ("wire.http1", "wire.http1_head"): "a request begins with its head",
+    ("wire.envelope", "wire.payload"): "a line and a frame have data",
     ("policy.origin", "policy.authority"): "an origin has a host and a port",
     ("policy.hosts", "policy.authority"): "hosts are compared in their one spelling",
     ("policy.access", "policy.identity"): "access is asked with an identity",

@@ -22,7 +22,7 @@ from ..client.url import ServerUrl
 from ..client.values import Ack, Outgoing
 from ..errors import Refusal, UsageError
 from ..message import Kind
-from ..wire.envelope import json_data, sniff, text_data
+from ..wire.payload import json_data, sniff, text_data
 from .base import FAILED, Failure, escaped, in_one_line, put, say, server_option
 from .lines import Line, read_lines, read_whole
 from .retrying import PATIENCE, RetryNotice, unreachable

@@ -10,7 +10,7 @@ from ..brokers.base import Outcome
 from ..errors import Refusal
 from ..message import Draft, Kind, check_event, check_key
 from ..protocol.base import JSON_HEADERS, Reply
-from ..wire import envelope, http1
+from ..wire import envelope, http1, payload
 from .exchange import Exchange
 from .service import Service
 
@@ -105,14 +105,14 @@ def _typed(body: bytes, content_type: str) -> tuple[bytes, Kind]:
     """Read a body by its Content-Type (RFC 9110 §8.3)."""
     media, charset = _media_type(content_type)
     if media == "application/json":
-        return envelope.json_data(body), Kind.JSON
+        return payload.json_data(body), Kind.JSON
     if media.startswith("text/"):
         if charset not in ("", "utf-8", "utf8", "us-ascii"):
             raise Refusal("type_unsupported", f"Send text as UTF-8, not as {charset[:40]}.")
-        return envelope.text_data(body), Kind.TEXT
+        return payload.text_data(body), Kind.TEXT
     if media in ("", "application/x-www-form-urlencoded"):
         # No type, or the one that curl and urllib put on any body: the data itself is asked (RFC 9110 §8.3).
-        return envelope.sniff(body)
+        return payload.sniff(body)
     return body, Kind.BINARY
 
 

@@ -7,92 +7,20 @@ The data of a JSON message goes out exactly as it came in (numbers keep their di
 from __future__ import annotations
 
 import base64
-import binascii
-import json
-import re
-from itertools import accumulate
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from ..errors import Refusal
 from ..message import Cursor, Draft, Gap, Kind, Message, Receipt, check_channel, check_event, check_key
+from .payload import TOO_DEEP, base64_data, check_fields, json_data, refuse_half_pair
 
 DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
 REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
-CUT_BYTES = 256  # of data: looking through more for the names of fields costs more than cutting it out
 
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
 
 _encode = msgspec.json.encode
-MAX_DEPTH = 512  # arrays and objects inside each other; with an envelope around, every client's decoder reads it still
-TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} deep: send it flatter, or as text/plain."
-HALF_PAIR = "The JSON has a surrogate (\\ud800 to \\udfff) without its other half, which no UTF-8 can hold: send both."
-_JSON_SPACE = b" \t\n\r"  # RFC 8259 §2
-_OPENING, _CLOSING = b"[{", b"]}"
-_NOT_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
-_STEP = {**dict.fromkeys(_OPENING, 1), **dict.fromkeys(_CLOSING, -1)}
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_HALF_PAIR = re.compile(  # everything that is none, in one pass, then a half of a pair
-    rb"(?:[^\\]|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F])*+\\u[dD][89a-fA-F][0-9a-fA-F]{2}",
-    re.DOTALL,
-)
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
-
-
-# -- data, in
-
-
-def json_data(data: bytes) -> bytes:
-    """Check that `data` is one JSON text in UTF-8 (RFC 8259) and return it on one line. Raises `data_invalid`."""
-    _check_depth(data)
-    try:
-        data.decode()
-        _check_json(data)
-        if b"\n" in data or b"\r" in data:  # an envelope of it stays one line
-            return msgspec.json.format(data, indent=-1)
-    except UnicodeDecodeError as error:
-        raise Refusal("data_invalid", f"The data is not UTF-8: byte {error.start} is wrong.") from None
-    except msgspec.DecodeError as error:
-        _refuse_half_pair("data_invalid", data)
-        raise Refusal("data_invalid", f"The data is not JSON: {error}. Send valid JSON, or text/plain.") from None
-    except RecursionError:
-        raise Refusal("data_invalid", TOO_DEEP) from None
-    return data
-
-
-def text_data(data: bytes) -> bytes:
-    """Check that `data` is UTF-8 and return it. Raises `data_invalid`."""
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        raise Refusal("data_invalid", f"The text is not UTF-8: byte {error.start} is wrong.") from None
-    return data
-
-
-def base64_data(text: str) -> bytes:
-    """Decode the base64 (RFC 4648 §4) of a `data64` field. Raises `data_invalid`."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refusal("data_invalid", "data64 is not base64 (RFC 4648 §4, with padding).") from None
-
-
-def sniff(data: bytes) -> tuple[bytes, Kind]:
-    """Classify data whose sender named no type: JSON if it parses, else text if it is UTF-8, else binary.
-
-    Raises `data_invalid` where it begins as JSON and nests too deeply, as it would be refused with its type.
-    """
-    if data.lstrip(_JSON_SPACE)[:1] in (b"[", b"{"):
-        _check_depth(data)
-    try:
-        return json_data(data), Kind.JSON
-    except Refusal:
-        pass
-    try:
-        return text_data(data), Kind.TEXT
-    except Refusal:
-        return data, Kind.BINARY
 
 
 # -- messages, out
@@ -168,17 +96,17 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode_line = msgspec.json.Decoder(Line).decode
-_LINE_NAMES = tuple(f'"{name}"'.encode() for name in (*Line.__struct_fields__, "base64"))
 
 
 def parse_line(line: bytes) -> Draft:
     """Read one JSON line of a batch. Raises `Refusal`."""
     try:
         read = _decode_line(line)
-        _check_fields("data_invalid", "line", line, bytes(read.data), _LINE_NAMES)
+        raw = bytes(read.data)
+        check_fields("data_invalid", "line", line, raw, _message_colons(read, raw))
         return read.draft()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        _refuse_half_pair("data_invalid", line)
+        refuse_half_pair("data_invalid", line)
         raise Refusal("data_invalid", f"This line is not a message: {error}.") from None
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
@@ -232,20 +160,15 @@ class Auth(msgspec.Struct, tag="auth", tag_field="type", forbid_unknown_fields=T
 
 ClientFrame: TypeAlias = Subscribe | Unsubscribe | Publish | Auth
 _decode_frame = msgspec.json.Decoder(ClientFrame).decode
-_FRAME_NAMES = tuple(
-    f'"{name}"'.encode()
-    for name in dict.fromkeys(["type", *Subscribe.__struct_fields__, *Publish.__struct_fields__, "base64", "token"])
-)
 
 
 def parse_frame(data: bytes) -> ClientFrame:
     """Read a client's frame. Raises `Refusal`: `frame_invalid`, or `data_invalid` where its data nests too deeply."""
     try:
         frame: ClientFrame = _decode_frame(data)
-        raw = bytes(frame.data) if isinstance(frame, Publish) else b""
-        _check_fields("frame_invalid", "frame", data, raw, _FRAME_NAMES)
+        _check_frame(frame, data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        _refuse_half_pair("frame_invalid", data)
+        refuse_half_pair("frame_invalid", data)
         raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {error}.") from None
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
@@ -301,52 +224,41 @@ def error_frame(refusal: Refusal, ref: str | int | None) -> bytes:
 # -- helpers
 
 
-def _check_depth(data: bytes) -> None:
-    """Raise `data_invalid` for JSON that nests too deeply.
+def _check_frame(frame: ClientFrame, data: bytes) -> None:
+    raw = b""
+    match frame:
+        case Publish():
+            raw = bytes(frame.data)
+            colons = _message_colons(frame, raw) + _colons(frame.ref)
+        case Subscribe():
+            colons = _colons(frame.channel, frame.after, frame.last, frame.since, frame.ref)
+        case Unsubscribe():
+            colons = _colons(frame.channel, frame.ref)
+        case Auth():
+            colons = _colons(frame.token, frame.ref)
+    check_fields("frame_invalid", "frame", data, raw, 1 + colons)  # and one for its type
 
-    The decoder has a bound of its own, but one that depends on how deep the call is. Almost all data has fewer brackets
-    than the bound, which is quick to see.
+
+def _message_colons(fields: Line | Publish, raw: bytes) -> int:
+    """Do as `_colons` does for the fields of a message, without a loop: each publish passes here."""
+    count = 1 + fields.channel.count(":")
+    if raw:
+        count += 1
+    if fields.event is not None:
+        count += 1 + fields.event.count(":")
+    if fields.key is not None:
+        count += 1 + fields.key.count(":")
+    if fields.data64 is not msgspec.UNSET:
+        count += 1 + (fields.data64.count(":") if isinstance(fields.data64, str) else len(fields.data64))
+    return count
+
+
+def _colons(*values: str | float | None) -> int:
+    """Return how many colons these fields have in JSON.
+
+    One that is absent counts as a null one does: where a null stands in the text, its colon is one too many here.
     """
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
-        return
-    outside = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])  # of strings
-    brackets = outside.translate(None, _NOT_BRACKETS)
-    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
-        raise Refusal("data_invalid", TOO_DEEP)
-
-
-def _check_fields(code: str, what: str, data: bytes, raw: bytes, names: tuple[bytes, ...]) -> None:
-    """Refuse an object in which a field stands twice: its readers would not agree on which one counts (RFC 8259 §4).
-
-    `raw` is the value of its `data` field, which may hold such names.
-    """
-    # A long value is cut out; a short one is looked through. A backslash can spell a name in another way.
-    rest = data.replace(raw, b"0", 1) if len(raw) > CUT_BYTES else data
-    for name in names:
-        if rest.count(name) > 1:
-            break
-    else:
-        if b"\\" not in rest:
-            return
-    try:
-        pairs = _read_pairs(rest.decode())
-    except ValueError:  # the same text stood in another field, and was cut out there
-        pairs = _read_pairs(data.decode())
-    for key, value in pairs:
-        inner = value if isinstance(value, list) and key == "data64" else []
-        for many in (pairs, inner):
-            if len({name for name, _ in many}) < len(many):
-                raise Refusal(code, f"A field of this {what} stands twice in it: give each once.")
-
-
-# Objects as lists of pairs; numbers as texts, as the largest take long to read.
-_read_pairs = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str, strict=False).decode
-
-
-def _refuse_half_pair(code: str, data: bytes) -> None:
-    """Name the one fault that the decoder describes as other ones. Its JSON would be well-formed (RFC 8259 §8.2)."""
-    if _SURROGATE.search(data) is not None and _HALF_PAIR.match(data) is not None:
-        raise Refusal(code, HALF_PAIR) from None
+    return sum(1 + (value.count(":") if isinstance(value, str) else 0) for value in values if value is not None)
 
 
 def _draft(
