@@ -102,7 +102,7 @@ class Node:
         self._refuse_reads(STOPPING)
 
     def tick(self) -> None:
-        """Trim by age, refuse what has waited for too long, unwant channels without a listener. Call it once a second."""
+        """Trim by age, refuse what has waited too long, unwant channels without a listener. Call it once a second."""
         now = self._monotonic()
         self.log.trim(now)
         self.held.expire(now)

@@ -467,3 +467,12 @@ def test_holes_stay_known_up_to_a_number_of_lives(bench: Bench, monkeypatch: pyt
         store.trims.trim("a", heads[-1])
         bench.append(store, "a")
     assert heads[-3:] == [behind for _, behind in opening.holes]
+
+
+@pytest.mark.parametrize("number", [2**63, 10**26, 1e300])
+def test_a_number_is_bounded_where_sqlite_is_given_it(bench: Bench, number: float) -> None:
+    """Whatever a start lets through: SQLite has no integers beyond 2^63 - 1, and would raise OverflowError."""
+    store = fill(bench, "ab")
+    start = Start(StartKind.LAST, number=1)
+    object.__setattr__(start, "number", number)
+    assert [1, 2] == seqs(read(store, "abx", start))
