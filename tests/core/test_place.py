@@ -297,3 +297,15 @@ def test_with_nothing_left_the_place_goes_past_all_that_was_trimmed() -> None:
     log = fill(make(Retention(messages=0)), "abab")
     place = resolve(log, BOTH, after(0))
     assert [("a", Reason.EXPIRED, 1, 3, 4), ("b", Reason.EXPIRED, 1, 4, 4)] == plain(place.gaps)
+
+
+def test_another_epoch_of_a_history_has_one_gap_for_all_before() -> None:
+    """What is trimmed when its first page is read is not reported again; what is trimmed after that is."""
+    log = Log("e", lambda channel: Retention(), history=True)
+    log.head = 9
+    place = locate(log, BOTH, after(40, "old"))
+    assert place is not None
+    assert [Gap(c, Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 0)) for c in BOTH] == place.gaps
+    assert [] == pass_gaps(log, BOTH, place, Reason.SLOW, Page(0, [], 5, {"a": Mark(3), "b": Mark()}))
+    found = pass_gaps(log, BOTH, place, Reason.SLOW, Page(0, [], 5, {"a": Mark(4), "b": Mark(1)}))
+    assert [("a", Reason.SLOW, 4, 4, 5), ("b", Reason.SLOW, 1, 1, 5)] == plain(found)
