@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from oncecast.core.node import ChannelPolicy, Node
+from oncecast.core.subscription import Lag
 from oncecast.errors import Refusal
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
@@ -334,3 +335,44 @@ def test_a_history_that_fails_is_a_long_polls_answer(late: Any) -> None:
     late.broker.answer()
     assert "unavailable" == getattr(answers[0], "code", None)
     assert 0 == late.node.hub.subscriptions
+
+
+# -- every transport at once
+
+
+def test_a_replay_is_not_disconnected_for_a_full_socket(late: Any) -> None:
+    """`lag = "disconnect"` is for a subscriber that has been live, on a stream and on each kind of socket."""
+    late.lag = Lag.DISCONNECT
+    link, made = stream(late)
+    sockets = [Socket(late, kind, "after=earliest") for kind in (RawSession, V1Session)]
+    listeners: list[Any] = [made, *(socket.socket for socket in sockets)]
+    for listener in listeners:
+        listener.blocked()
+    settle(late)
+    for listener in listeners:
+        listener.drained()
+    settle(late)
+    assert ["data: 1", "data: 2", "data: 3", "data: 4"] == [line for line in events(link.take()) if "data" in line]
+    assert [4, 5] == [len(socket.events()) for socket in sockets]
+    for listener in listeners:
+        listener.blocked()
+    assert 0 == late.node.hub.subscriptions
+
+
+def test_last_counts_for_each_channel_on_every_transport(late: Any) -> None:
+    """`last=2` over two channels gives up to four messages, from the history and from memory, however it is asked."""
+    late.broker.append(*(Draft("d", b"%d" % n) for n in (5, 6, 7)), Draft("c", b"8"))
+    late.broker.hand_over()
+    late.settle()
+    channels = ("c", "d")
+    link, _ = stream(late, "last=2", channels)
+    raw = Socket(late, RawSession, "last=2", channels)
+    v1 = Socket(late, V1Session, "last=2", channels)
+    answers: list[Reply | Refusal] = []
+    answer_poll(late.node, late.settings, channels, parse_query("last=2"), None, answers.append)
+    settle(late)
+    assert ["id: e-4", "id: e-6", "id: e-7", "id: e-8"] == [line for line in events(link.take()) if "id:" in line][1:]
+    assert [b"4", b"6", b"7", b"8"] == [event.data for event in raw.events() if isinstance(event, DataReceived)]
+    frames = [frame for frame in v1.frames() if frame.startswith("message")]
+    assert ["message c e-4", "message c e-8", "message d e-6", "message d e-7"] == sorted(frames)
+    assert ([4, 6, 7, 8], "e-8") == shown(answers)
