@@ -333,9 +333,13 @@ async def test_successors_that_die_young_are_tried_again(start: Start) -> None:
     running = await start()
     running.obstacle.touch()
     os.kill(running.workers[0], signal.SIGKILL)
-    await running.logged("was ended by SIGKILL; its successor starts in 0.1 s")
-    await running.logged("ended with exit status 3; its successor starts in 0.2 s")
-    await running.logged("ended with exit status 3; its successor starts in 0.4 s")
+    await running.logged("was ended by SIGKILL; its successor starts ")
+    pauses = []
+    for _ in range(3):  # the first depends on how long the dead worker has lived, on a slow machine
+        found = re.search(r"in ([\d.]+) s$", await running.logged("ended with exit status 3; its successor starts"))
+        assert found is not None
+        pauses.append(float(found[1]))
+    assert [pauses[0], 2 * pauses[0], 4 * pauses[0]] == pauses
     assert 1 == (await running.metrics_of_any())["workers"]
     running.obstacle.unlink()
     assert 2 == len(await running.epochs(2))
