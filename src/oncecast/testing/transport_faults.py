@@ -79,7 +79,7 @@ async def gaps_of_several_channels(bench: Bench) -> None:
 
 
 async def attach_during_a_burst(bench: Bench) -> None:
-    """Whoever attaches, or comes back, while messages pour in misses none and gets none twice."""
+    """A subscriber that attaches or resumes during a burst misses no message and gets none twice."""
     rng = random.Random(7)  # noqa: S311 - a schedule has to be repeatable, not secret
     total = 3000
     await bench.serve()
@@ -248,7 +248,7 @@ async def cut_at(bench: Bench, pipe: FaultyPipe, subscriber: Subscriber, at: int
 
 
 async def stall(bench: Bench, channel: str) -> Subscriber:
-    """Let one subscriber stall while the channel goes on, and another read all of it meanwhile, on time."""
+    """Let one subscriber stall while the channel goes on, and another one read every message in time."""
     hub = bench.served.node.hub
     slow = bench.subscriber(channel, start="after=latest", receive_buffer=SMALL_BUFFER)
     quick = bench.subscriber(channel, start="after=latest")

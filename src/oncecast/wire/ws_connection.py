@@ -141,7 +141,7 @@ class WebSocketConnection(MessageReader):
 
     @property
     def idle(self) -> bool:
-        """Whether a new object could take over from this one at the next byte: nothing is half read or unsent."""
+        """Whether a new object could replace this one now: nothing is half read or unsent."""
         return (
             self._state is WebSocketState.OPEN
             and not self._half_read()
@@ -185,7 +185,7 @@ class WebSocketConnection(MessageReader):
         return frame
 
     def data_to_send(self) -> bytes:
-        """Return the answers that the peer is owed (pongs, a Close), and forget them."""
+        """Return the answers to the peer (pongs, a Close) that have not been returned yet."""
         if not self._outbox:
             return b""
         data = b"".join(self._outbox)
@@ -227,7 +227,7 @@ class WebSocketConnection(MessageReader):
     # -- in
 
     def receive(self, data: bytes) -> list[Event]:
-        """Read what arrived and return what it says, in order. Never raises on what a peer sends.
+        """Read bytes and return their events, in order. Never raises on what a peer sends.
 
         A Close or a fault is the last event; all later bytes are ignored (RFC 6455 §1.4, §5.5.1, §7.1.7). The work
         is linear in `data`. A frame can be 2 bytes long and give an event of 50: bound `data` to bound the list.
@@ -264,7 +264,7 @@ class WebSocketConnection(MessageReader):
     # -- the end
 
     def _end(self, event: str, code: int | None, reason: str, answer: bytes) -> None:
-        """Go to CLOSED, answer with a Close unless one was sent, and let go of what was half read."""
+        """Go to CLOSED, answer with a Close unless one was sent, and drop what was half read."""
         if self._state is WebSocketState.OPEN:  # RFC 6455 §5.5.1: one Close each
             self._outbox.append(self._frame(Opcode.CLOSE, answer))
         self._move(event)

@@ -1,12 +1,12 @@
 """permessage-deflate: messages compressed one by one (RFC 7692). Its negotiation, at both ends, and its codec.
 
-Owns the extension's parameters and the two streams of one connection. Invariants: a side uses just what both have said
-(§7.1); what is inflated is handed out in slices of `SLICE_BYTES`, so that whoever collects them can stop before the
-memory is used; and where no context is taken over, a connection between two messages holds nothing.
+Owns the extension's parameters and the two streams of one connection. Invariants: an end uses only what both ends have
+agreed on (§7.1); inflated data comes in slices of `SLICE_BYTES`, so that the caller can stop at its limit before more
+memory is used; without context takeover, nothing is kept between two messages.
 
-A broadcast is compressed once for all who listen: `compress_message` depends on nothing but its arguments. That is why
-`Deflate` answers with server_no_context_takeover. To add a parameter, add a field to `Parameters` and a row to `_read`,
-then say in `Deflate.accept` and `Parameters.check` what it means.
+The result of `compress_message` depends only on its arguments, so that a broadcast is compressed once for all its
+receivers. For that, `Deflate` answers with server_no_context_takeover. To add a parameter, add a field to `Parameters`
+and a branch to `_read`, and use it in `Deflate.accept` and `Parameters.check`.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ __all__ = [
 
 NAME = "permessage-deflate"
 MAX_BITS = 15  # RFC 7692 §7.1.2: a window is 2**8 to 2**15 bytes
-LEAST_SENT_BITS = 9  # zlib can't compress into a window of 2**8: it refuses, or takes 2**9 and does not say so
-LEVEL = 1  # of 500 bytes of JSON it makes 231 in 6.6 µs, level 6 makes 225 in 7.3; of 4,000, 887 in 12 and 825 in 21
-MEMORY_LEVEL = 5  # zlib's default of 8 makes it get 256 KiB each time: 23 µs instead of 6.6, for the very same bytes
-THRESHOLD_BYTES = 128  # of JSON, 128 bytes become 109 and 64 become 58: less than that is no packet saved
+LEAST_SENT_BITS = 9  # zlib can't compress with a window of 2**8: it refuses, or silently uses 2**9
+LEVEL = 1  # measured on JSON: 500 bytes to 231 in 6.6 µs (level 6: 225 in 7.3), 4,000 to 887 in 12 (825 in 21)
+MEMORY_LEVEL = 5  # with zlib's default of 8, each object allocates 256 KiB: 23 µs instead of 6.6, same output
+THRESHOLD_BYTES = 128  # JSON of 128 bytes becomes 109, of 64 becomes 58: below this no packet is saved
 SLICE_BYTES = 1 << 16
 SLACK_BYTES = 1 << 15  # for the flushes of 4,096 short fragments
-MAX_STREAMS = 64  # in one message; each costs an inflater, and may be no longer than two bytes
+MAX_STREAMS = 64  # in one message; a stream of two bytes costs a new inflater
 
 _TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: it ends every message, so it is not sent
-_LAST_BLOCK = b"\x01\x00\x00\xff\xff"  # an empty one: a stream ends with it only if it stood between two blocks
+_LAST_BLOCK = b"\x01\x00\x00\xff\xff"  # an empty last block: a stream ends with it only at the boundary of two blocks
 
 
 def compress_message(data: bytes, *, window_bits: int = MAX_BITS, level: int = LEVEL) -> bytes:
     """Return the payload of a compressed message, which depends on nothing sent before (RFC 7692 §7.2.1).
 
-    `window_bits` is 9 to 15, `level` 0 to 9. Nothing becomes one byte (§7.2.3.6).
+    `window_bits` is 9 to 15, `level` 0 to 9. An empty message gives one byte (§7.2.3.6).
     """
     # A copy() of a primed object is no faster: it copies the window, 6.8 to 9.3 µs against 6.6 for 500 bytes.
     deflater = _new_deflater(window_bits, level)
@@ -65,10 +65,10 @@ def _new_deflater(window_bits: int, level: int) -> zlib._Compress:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """An offer, an answer, or what the two come to (RFC 7692 §7.1).
+    """An offer, an answer, or what both ends have agreed on (RFC 7692 §7.1).
 
     A window that is not mentioned is None and means 15 bits. In an offer `client_max_window_bits` is the most that the
-    client will use, and gives the server leave to answer with less.
+    client will use, and permits the server to answer with less.
     """
 
     server_no_context_takeover: bool = False
@@ -108,14 +108,14 @@ class Parameters:
         ):
             raise HandshakeFailed(101, "The server does not keep to the server_max_window_bits offered.")  # §7.1.2.1
         if said.client_max_window_bits is not None:
-            # §7.1.2.2: only with leave, and never more than the client's own.
+            # §7.1.2.2: only if the offer has it, and never more than the offer.
             if self.client_max_window_bits is None or said.client_max_window_bits > self.client_max_window_bits:
                 raise HandshakeFailed(101, "The server answers with client_max_window_bits that were not offered.")
             if said.client_max_window_bits < LEAST_SENT_BITS:
                 raise HandshakeFailed(101, f"A client_max_window_bits below {LEAST_SENT_BITS} is not supported.")
         return Parameters(
             said.server_no_context_takeover,
-            said.client_no_context_takeover or self.client_no_context_takeover,  # §7.1.1.2: the offer is a promise
+            said.client_no_context_takeover or self.client_no_context_takeover,  # §7.1.1.2: the offer binds the client
             said.server_max_window_bits,
             self.client_max_window_bits if said.client_max_window_bits is None else said.client_max_window_bits,
         )
@@ -174,12 +174,12 @@ class Deflate:
         if server_bits < LEAST_SENT_BITS:
             return None
         client_bits = offer.client_max_window_bits
-        if client_bits is not None:  # §7.1.2.2: without leave the server may not ask; the inflater is just larger then
+        if client_bits is not None:  # §7.1.2.2: if the offer lacks it, the server may not ask for less
             client_bits = min(client_bits, self.client_bits)
         return Parameters(
             server_no_context_takeover=offer.server_no_context_takeover or not self.server_takeover,
             client_no_context_takeover=offer.client_no_context_takeover or not self.client_takeover,
-            # §7.1.2.1: it answers an offer, and may be said without one.
+            # §7.1.2.1: it is required where the offer has it, and allowed where not.
             server_max_window_bits=None
             if offer.server_max_window_bits is None and server_bits == MAX_BITS
             else server_bits,
@@ -205,7 +205,7 @@ def _read(items: tuple[tuple[str, str | None], ...], *, is_answer: bool) -> Para
                 return None
             found[name] = True
         elif name == "client_max_window_bits" and value is None and not is_answer:
-            found[name] = MAX_BITS  # §7.1.2.2: leave to answer with any
+            found[name] = MAX_BITS  # §7.1.2.2: the server may answer with any window
         elif name in ("server_max_window_bits", "client_max_window_bits") and value in _BITS:
             found[name] = _BITS[value]
         else:
@@ -253,7 +253,7 @@ class PerMessageDeflate:
 
     @property
     def idle(self) -> bool:
-        """Whether a new object could take over from this one: no message is half read, no context is kept."""
+        """Whether a new object could replace this one: no message is half read, no context is kept."""
         return self._deflater is None and self._inflater is None and not self._streams
 
     def wire_bytes(self, message_bytes: int) -> int:
@@ -265,7 +265,7 @@ class PerMessageDeflate:
         return message_bytes + (message_bytes >> 1) + SLACK_BYTES
 
     def deflate(self, data: bytes) -> bytes | None:
-        """Return the payload that a message is sent as, None where it is better sent as it is (RFC 7692 §6.1)."""
+        """Return the compressed payload, or None for a message that is better sent uncompressed (RFC 7692 §6.1)."""
         if len(data) < self._threshold:
             return None
         if not self._send_takeover:
@@ -276,13 +276,13 @@ class PerMessageDeflate:
         return (self._deflater.compress(data) + self._deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
     def inflate(self, piece: bytes, *, last: bool) -> Iterator[bytes]:
-        """Yield what a piece of a compressed message's payload says, in slices; `last` ends the message.
+        """Inflate a piece of a compressed message's payload, in slices; `last` ends the message.
 
-        Raises `FrameFault`: 1007 where it is no deflate data, as then the message is not what its type says (RFC 6455
-        §7.4.1; RFC 7692 §6.2 names no code), 1009 past `MAX_STREAMS`. Damage may hide what the same piece said before.
+        Raises `FrameFault`: 1007 for what is no deflate data, as the message is not of its type then (RFC 6455 §7.4.1;
+        RFC 7692 §6.2 names no code), 1009 past `MAX_STREAMS`. A fault may hide earlier output of the same piece.
         """
         try:
-            for start in range(0, len(piece), SLICE_BYTES):  # or each slice out would copy all that is still to go in
+            for start in range(0, len(piece), SLICE_BYTES):  # zlib copies the unused input for each slice of output
                 yield from self._feed(piece[start : start + SLICE_BYTES])
             if last:
                 yield from self._finish()
@@ -318,7 +318,7 @@ class PerMessageDeflate:
     def _finish(self) -> Iterator[bytes]:
         """End a message: its payload and the tail must be whole blocks (RFC 7692 §7.2.2)."""
         if not self._streams:
-            raise _damaged()  # even nothing is a byte, compressed: RFC 7692 §7.2.3.6
+            raise _damaged()  # an empty message is one byte, compressed: RFC 7692 §7.2.3.6
         if self._inflater is not None:
             yield from self._feed(_TAIL)
         if self._inflater is not None:

@@ -1,8 +1,8 @@
 """Frames of RFC 6455 as bytes: encoding, masking, close codes, and the rules that one frame is judged by.
 
-Owns everything about a frame that needs no memory of the frames before it. Invariant: what `encode_frame` returns
-is legal and as short as it can be, and a rule on the reading side gives the same verdict on a prefix as on the
-whole, as soon as the prefix shows it. What lasts longer than a frame is in `ws_connection.py`.
+Owns the rules that hold for a single frame, whatever came before it. Invariants: `encode_frame` returns legal frames
+with the shortest head; on the reading side, a rule that a prefix of a frame breaks is reported for that prefix already.
+`ws_reader.py` has what lasts longer than a frame.
 
 To admit another extension's reserved bit on the reading side, add its first bytes to a set like `FIRST_COMPRESSED`.
 """
@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 CONTROL_BYTES = 125  # RFC 6455 §5.5: the longest payload of a control frame
-REASON_BYTES = CONTROL_BYTES - 2  # what the close code leaves of it
-STRIDE_BYTES = 768  # from about here on four `translate` passes beat one big-integer XOR; at 64 KiB by half and more
+REASON_BYTES = CONTROL_BYTES - 2  # of a Close's payload, behind the code
+STRIDE_BYTES = 768  # from this length on, four `translate` passes are faster than one XOR of large integers
 DECODE_BYTES = 1 << 16  # UTF-8 is checked in slices, as a decoded slice can take four times its bytes
 
 
@@ -156,7 +156,7 @@ def close_payload(code: int, reason: str) -> bytes:
 def read_close(payload: bytes, *, whole: bool) -> tuple[int | None, str]:
     """Return the code and reason of a Close frame's payload, the code `None` where it is empty.
 
-    With `whole=False`, `payload` is what has arrived of it, and the answer says only that no fault shows yet.
+    With `whole=False`, `payload` is a prefix, and the result says only that it shows no fault.
     Raises `FrameFault`: 1002 for a bad code, 1007 for a reason that is not UTF-8 (RFC 6455 §5.5.1, §7.4).
     """
     if not payload:
@@ -213,7 +213,7 @@ _OPCODES = frozenset(Opcode)
 def read_length(field: bytes, width: int, room: int) -> int | None:
     """Return the length in an extended length field of `width` (2 or 8) bytes, `None` where it is incomplete.
 
-    `field` is what has arrived of it. Raises `FrameFault` as soon as that shows a fault: 1002 for a length that is
+    `field` may be a prefix. Raises `FrameFault` as soon as it shows a fault: 1002 for a length that is
     not minimal or has its top bit set (RFC 6455 §5.2), 1009 for one that is above `room` bytes.
     """
     least = 126 if width == 2 else 1 << 16

@@ -1,10 +1,9 @@
 """The opening handshake of RFC 6455 §4, both ends: the request that asks for a WebSocket, and the answer to it.
 
 Owns the meaning of the handshake's headers, not their parsing: `headers` maps lower-case names to values, repeated
-headers joined with ", ". Invariant: what is accepted here is accepted by the letter of §4.2.1 and §4.1, and nothing
-that a caller passes in can put another line into a head. To negotiate an extension, read `Upgrade.extensions` and give
-the answer's header to `accept_response` as an extra one; a client names what it offered to `check_response`, and reads
-`answered_extensions`.
+headers joined with ", ". Invariants: only what §4.2.1 and §4.1 allow is accepted; no argument can put another line into
+a head. To negotiate an extension, read `Upgrade.extensions` and give the answer's header to `accept_response` as an
+extra one; a client passes the names that it offered to `check_response`, and reads `answered_extensions`.
 """
 
 from __future__ import annotations
@@ -196,7 +195,7 @@ def check_response(
         raise HandshakeFailed(status, "The answer lacks Connection: Upgrade.")
     if headers.get("sec-websocket-accept", "").strip() != accept_key(key):
         raise HandshakeFailed(
-            status, "Sec-WebSocket-Accept does not answer the key: something on the way is no WebSocket."
+            status, "Sec-WebSocket-Accept does not match the key: check for a cache or a proxy before the server."
         )
     if not {name for name, _ in answered_extensions(headers)} <= {*extensions}:
         raise HandshakeFailed(status, "The server uses an extension that was not offered.")

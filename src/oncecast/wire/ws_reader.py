@@ -126,7 +126,7 @@ class MessageReader(ABC):
         return bool(self._left or self._head) or self._message is not None
 
     def _forget(self) -> None:
-        """Let go of what is half read."""
+        """Drop what is half read."""
         self._head = self._control = self._tail = b""
         self._message = None
         self._extension = None
@@ -135,7 +135,7 @@ class MessageReader(ABC):
     # -- frames
 
     def _read(self, data: bytes) -> None:
-        """Read what arrived. Raises `FrameFault`; what came before the fault has been taken."""
+        """Read bytes. Raises `FrameFault`, after it has passed on what came before the fault."""
         if self._head:
             data, self._head = self._head + data, b""
         at, end = 0, len(data)
@@ -245,7 +245,7 @@ class MessageReader(ABC):
         self._message_read(piece, self._is_text)
 
     def _inflate(self, piece: bytes, ends: bool) -> None:
-        """Add to the message what a compressed piece says, as long as it stays within the limit."""
+        """Inflate a piece and add it to the message. Raises `FrameFault` past the limit."""
         assert self._extension is not None
         if self._message is None:
             self._message = bytearray()
