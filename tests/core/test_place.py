@@ -309,3 +309,25 @@ def test_another_epoch_of_a_history_has_one_gap_for_all_before() -> None:
     assert [] == pass_gaps(log, BOTH, place, Reason.SLOW, Page(0, [], 5, {"a": Mark(3), "b": Mark()}))
     found = pass_gaps(log, BOTH, place, Reason.SLOW, Page(0, [], 5, {"a": Mark(4), "b": Mark(1)}))
     assert [("a", Reason.SLOW, 4, 4, 5), ("b", Reason.SLOW, 1, 1, 5)] == plain(found)
+
+
+@pytest.mark.parametrize(
+    "channels, start, seq",
+    [
+        (BOTH, since(2.0), None),  # 2 is trimmed and of that time
+        (BOTH, since(2.5), 2),
+        (("a",), since(2.0), None),
+        (("b",), since(0.0), 4),  # nothing of `b` is trimmed
+        (BOTH, EARLIEST, None),
+        (("b",), EARLIEST, 4),
+        (("c",), EARLIEST, 0),
+    ],
+)
+def test_a_start_is_looked_up_only_where_the_window_lacks_some_of_it(
+    channels: tuple[str, ...], start: Start, seq: int | None
+) -> None:
+    """Else it has its place at once, without a gap."""
+    log = fill(Log("e", lambda channel: Retention(messages=2), history=True), "aaaab")
+    place = locate(log, channels, start)
+    assert seq == (None if place is None else place.seq)
+    assert [] == (place.gaps if place else [])

@@ -163,17 +163,15 @@ def _unknown(log: Log, channels: Sequence[str], cursor: Cursor, last: int) -> Pl
 def _since(log: Log, channels: Sequence[str], time: float) -> Place | None:
     if log.history and any((mark := log.mark(name)).seq and mark.time >= time for name in channels):
         return None
+    # Times do not decrease along the numbers, so what was trimmed and is older than the time is before the place.
     seq = log.head
-    reported = {}
     for name in channels:
         if (window := log.window(name)) and (entry := window.since(time)):
             seq = min(seq, entry.seq - 1)
         mark = log.mark(name)
         if mark.seq and mark.time >= time:
             seq = min(seq, mark.seq - 1)
-        else:
-            reported[name] = mark.seq  # all that was trimmed is older than the time
-    place = Place(seq, log.cursor(seq), reported=reported)
+    place = Place(seq, log.cursor(seq))
     if not log.history:
         place.gaps = pass_gaps(log, channels, place, Reason.EXPIRED)
     return place
