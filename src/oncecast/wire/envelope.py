@@ -226,17 +226,20 @@ def error_frame(refusal: Refusal, ref: str | int | None) -> bytes:
 
 def _check_frame(frame: ClientFrame, data: bytes) -> None:
     raw = b""
+    colons = 1  # of its type
     match frame:
         case Publish():
             raw = bytes(frame.data)
-            colons = _message_colons(frame, raw) + _colons(frame.ref)
+            colons += _message_colons(frame, raw)
+            if frame.ref is not None:
+                colons += 1 + (frame.ref.count(":") if isinstance(frame.ref, str) else 0)
         case Subscribe():
-            colons = _colons(frame.channel, frame.after, frame.last, frame.since, frame.ref)
+            colons += _colons(frame.channel, frame.after, frame.last, frame.since, frame.ref)
         case Unsubscribe():
-            colons = _colons(frame.channel, frame.ref)
+            colons += _colons(frame.channel, frame.ref)
         case Auth():
-            colons = _colons(frame.token, frame.ref)
-    check_fields("frame_invalid", "frame", data, raw, 1 + colons)  # and one for its type
+            colons += _colons(frame.token, frame.ref)
+    check_fields("frame_invalid", "frame", data, raw, colons)
 
 
 def _message_colons(fields: Line | Publish, raw: bytes) -> int:
