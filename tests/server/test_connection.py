@@ -1127,3 +1127,17 @@ def test_drafts_reach_the_log_once(bench: Bench) -> None:
     seen: list[object] = []
     bench.broker.publish((Draft("a", b"1"),), seen.extend)
     assert (2, 1) == (bench.app.node.log.head, len(seen))
+
+
+def test_too_many_unfinished_messages_close_a_websocket(bench: Bench, upgrade: Callable[..., bytes]) -> None:
+    """The Close says why: 1013, as an overflowing request gets 503."""
+    connection, transport = bench.connect()
+    connection.data_received(upgrade("/v1/channels/a"))
+    bench.turn()
+    transport.take()
+    connection.data_received(encode_frame(Opcode.TEXT, b"half", fin=False, mask=b"mask"))
+    assert 4 == bench.app.unfinished.total
+    connection.overflow()
+    sent = transport.take()
+    assert (0x88, 1013) == (sent[0], int.from_bytes(sent[2:4], "big"))
+    assert (True, 0) == (transport.eof_written, bench.app.unfinished.total)

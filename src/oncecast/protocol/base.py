@@ -14,7 +14,8 @@ The whole order of calls. The carrier
 4. calls `woken` once, at or after the time that the session last gave to `wake_at`;
 5. calls `ended` once, when the peer has said its last message; no `received` follows. The session sends the answers
    that it still owes, then calls `close`;
-6. calls `drain` when the server stops. The session says so to the peer, then calls `close`;
+6. calls `drain` when the server stops, or `refuse` when it can't serve the session any longer, as the hub may too. The
+   session says so to the peer, then calls `close`;
 7. calls `closed` once, when the connection is gone or the carrier has closed it. Nothing is called after that.
 
 The session may call `send`, `write` and `wake_at` from the constructor on, until it calls `close` or is `closed`.
@@ -57,6 +58,7 @@ from typing import Protocol
 import msgspec
 
 from ..core.subscription import Format
+from ..errors import Refusal
 from ..message import Message
 from ..policy.access import ALLOW_ALL, Access
 from ..policy.identity import Identity
@@ -149,6 +151,10 @@ class Session(Protocol):
 
     def drain(self) -> None:
         """The server is stopping: say so, and close."""
+        ...
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        """The hub or the server can't serve the session any longer: close, with the error's code."""
         ...
 
     def closed(self) -> None:

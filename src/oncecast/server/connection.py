@@ -209,7 +209,9 @@ class Connection(Inlet):
         """Refuse the unfinished request: all connections together hold too much."""
         if self.phase is READING:
             self.fail(OVERFLOW)
-        else:  # an answer or a stream is under way, and the refusal can't be put into it
+        elif self.phase is STREAMING:
+            cast(Listener, self._listener).refuse(OVERFLOW)
+        else:  # an answer is under way, and the refusal can't be put into it
             self.abort()
 
     # -- the Link of a carrier

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from oncecast.errors import Refusal
 from oncecast.message import Kind, Message
 from oncecast.protocol.base import Carrier
 from oncecast.protocol.events import BARE, ENVELOPED
@@ -33,6 +34,9 @@ class Scripted:
     def drain(self) -> None:
         self.carrier.send(b"bye\n")
         self.carrier.close(1012, "restarting")
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        self.carrier.close(refusal.error.close, refusal.message)
 
     def closed(self) -> None:
         self.calls.append("closed")
@@ -89,6 +93,14 @@ def test_the_calls_of_the_connection_reach_the_session(rig: Any) -> None:
     assert [b"8\r\nwoken 7\n\r\n"] == link.sent
     assert (link.identity, link.descriptor, False) == (carrier.identity, carrier.descriptor, carrier.full)
     assert carrier.slice_bytes > 0
+
+
+def test_a_stream_that_the_server_refuses_ends_in_order(rig: Any) -> None:
+    """The last chunk tells the client that nothing is missing."""
+    link, carrier = open_stream(rig)
+    link.take()
+    carrier.refuse(Refusal("unavailable", "full"))
+    assert ([b"0\r\n\r\n"], "ended") == (link.sent, link.state)
 
 
 def test_formats_are_shared() -> None:

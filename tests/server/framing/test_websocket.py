@@ -255,3 +255,11 @@ def test_slices_are_smaller_where_the_peer_may_compress(rig: Any) -> None:
     assert SLICE_BYTES == raw(rig).socket.slice_bytes
     deflated = Peer(rig, RawSession, deflate=Parameters(True, True))
     assert DEFLATED_SLICE_BYTES == deflated.socket.slice_bytes < SLICE_BYTES
+
+
+def test_a_socket_that_the_server_refuses(rig: Any, peer: Peer) -> None:
+    """The Close has the error's code, and nothing more is read: the rest of a large message is not kept."""
+    peer.socket.received(next(peer.codec.fragments(b"x" * 100, True, 10)))
+    peer.socket.refuse(Refusal("unavailable", "too many unfinished messages"))
+    assert (1013, "too many unfinished messages") == peer.close()
+    assert ("ended", 0) == (peer.link.state, rig.node.hub.subscriptions)

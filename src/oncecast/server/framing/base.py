@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from ...core.subscription import Format
+from ...errors import Refusal
 from ...policy.identity import Identity
 from ...protocol.base import Carrier, Encoder, Session
 
@@ -67,6 +68,10 @@ class Listener(Session, Protocol):
 
     def received(self, data: bytes, /) -> None:
         """Bytes have come from the peer."""
+        ...
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        """The server can't serve this connection any longer: close with the error's code."""
         ...
 
     @property
@@ -162,6 +167,13 @@ class NativeCarrier(ABC, Generic[S]):
         """The server is stopping."""
         self._out = []
         self._session.drain()
+        self._write_out()
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        """The server can't serve this connection any longer."""
+        self.stop()
+        self._out = []
+        self._session.refuse(refusal)
         self._write_out()
 
     def closed(self) -> None:
