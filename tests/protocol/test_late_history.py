@@ -14,7 +14,7 @@ from oncecast.errors import Refusal
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
 from oncecast.protocol.events import RETRY_MS, EventStream
-from oncecast.protocol.polls import WaitingPoll, answer_poll
+from oncecast.protocol.polls import EVENTS, READ_SECONDS, PollState, WaitingPoll, answer_poll
 from oncecast.protocol.query import parse_query
 from oncecast.protocol.raw import RawSession
 from oncecast.protocol.v1 import V1Session
@@ -265,6 +265,11 @@ def long(late: Any, query: str, known: str | None = None) -> tuple[Any, WaitingP
     return link, WaitingPoll(late.node, late.settings, link, ("c",), parse_query(query), known, answers.append), answers
 
 
+def state(poll: WaitingPoll) -> PollState:
+    """The state as it is now: a type checker believes that it stays."""
+    return poll.state
+
+
 def shown(answers: list[Reply | Refusal]) -> tuple[list[object], str]:
     """The data of the one answer, and its cursor."""
     (answer,) = answers
@@ -376,3 +381,42 @@ def test_last_counts_for_each_channel_on_every_transport(late: Any) -> None:
     frames = [frame for frame in v1.frames() if frame.startswith("message")]
     assert ["message c e-4", "message c e-8", "message d e-6", "message d e-7"] == sorted(frames)
     assert ([4, 6, 7, 8], "e-8") == shown(answers)
+
+
+def test_a_read_that_does_not_end_is_refused(late: Any) -> None:
+    """A long poll has READ_SECONDS for each reading of the log, the first one and that for the answer."""
+    link, poll, answers = long(late, "after=e-2&wait=25")
+    late.pass_time(link, poll, READ_SECONDS - 0.1)
+    assert [] == answers
+    late.pass_time(link, poll, 0.1)
+    assert "unavailable" == getattr(answers[0], "code", None)
+    settle(late)
+    assert 1 == len(answers)
+    late.broker.append(Draft("x", b"0"))
+    link, poll, answers = long(late, "after=e-5&wait=25")
+    late.broker.look(0)
+    late.broker.answer()
+    assert PollState.WAITING is poll.state
+    late.pass_time(link, poll, 25)
+    assert ([], PollState.ANSWERING) == (answers, state(poll))
+    late.pass_time(link, poll, READ_SECONDS)
+    assert "unavailable" == getattr(answers[0], "code", None)
+    assert 0 == late.node.hub.subscriptions
+
+
+def test_a_poll_that_is_read_at_the_end_of_its_wait_does_not_wait_again(late: Any) -> None:
+    """Where the first read has taken all of the wait, the log is read once more, for the answer."""
+    late.broker.append(Draft("x", b"0"))
+    _, poll, answers = long(late, "after=e-5&wait=2")
+    late.clock.advance(2)
+    settle(late)
+    assert (([], "e-5"), PollState.DONE) == (shown(answers), poll.state)
+
+
+def test_each_event_of_a_poll_leads_where_the_table_says() -> None:
+    """DONE is the end, every state can be closed, and only READING can begin to wait."""
+    assert set(PollState) == set(EVENTS)
+    assert {} == EVENTS[PollState.DONE]
+    for state, row in EVENTS.items():
+        assert (PollState.DONE if row else None) is row.get("closed")
+        assert (PollState.WAITING in row.values()) == (state is PollState.READING)
