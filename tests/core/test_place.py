@@ -143,6 +143,13 @@ def test_last_counts_for_each_channel(count: float) -> None:
         assert () == place.floors
 
 
+def test_a_place_of_one_channel_has_no_floor() -> None:
+    """So it shares its pages with each other reader at that place."""
+    log = fill(make(), "aabab")
+    for channels in (("a",), ("b",), ("c",), ("c", "d")):
+        assert () == resolve(log, channels, last(1)).floors
+
+
 def test_a_place_with_floors_has_no_gap_for_what_is_below_them() -> None:
     """Trimmed before or after the start: it was not asked for. What is above a floor is missed."""
     log = fill(make(Retention(messages=3)), "abbbb")
