@@ -24,8 +24,8 @@ help: ## List the targets
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
-quick: .make/dev ## Run the tests that need no browser, no npm and no long model (a minute or so)
-	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or slow)'
+quick: .make/dev ## Run the tests that need no browser, npm or broker's server, and no long model (a minute or so)
+	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
 test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under coverage
 	@$(BIN)/coverage erase
