@@ -7,7 +7,8 @@ Two kinds of fault are kept apart:
 
 * `Refusal`: a peer asked for something it may not have or sent something malformed. It is answered with the coded
   error and harms nobody else.
-* `ConfigurationError`, `UsageError`: our own side was set up or called wrongly. Raised to whoever runs or embeds us.
+* `ConfigurationError`, `UsageError`: the server was set up, or the package called, wrongly. Raised to the operator or
+  the embedding code.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class ErrorCode:
     """One row of the table.
 
     `status` is the HTTP status (RFC 9110 §15). `close` is the WebSocket close code: RFC 6455 §7.4.1's own, or one in
-    4400-4599 whose last three digits follow the HTTP status; but `slow` has 4409, to be told apart from `timeout`, with
+    4400-4599 whose last three digits follow the HTTP status; but `slow` has 4409, to differ from `timeout`, with
     which it shares 408. `retry` says whether the same request can succeed later with nothing changed by the sender.
     `advice` is what a client should do.
     """

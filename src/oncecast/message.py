@@ -1,4 +1,4 @@
-"""What is published, what is stored, the place in a log, a hole in it, and where to start.
+"""The values of the domain: what is published and stored, a place in a log, a gap in it, and where to start.
 
 `Draft`, `Message`, `Cursor`, `Gap`, `Start`, and what a read of stored messages is answered with, `Page`.
 

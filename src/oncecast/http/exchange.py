@@ -1,4 +1,4 @@
-"""A connection as the routes see it: how a request is answered, now, later or for ever."""
+"""A connection as the routes see it: it answers a request now or later, or becomes a stream or a WebSocket."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Exchange(Clock, Protocol):
         ...
 
     def fail(self, refusal: Refusal, /) -> None:
-        """Answer with an error and close, where it is not known where the next request begins."""
+        """Answer with an error and close: the place where the next request begins is unknown."""
         ...
 
     def wait(self, request: http1.Request, session: Session | None = None) -> None:
-        """Unless it has come already, the answer comes later, by `reply`."""
+        """Expect the answer later, by `reply`; do nothing where it has come already."""
         ...
 
     def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:

@@ -75,7 +75,7 @@ def _answer_poll(service: Service, connection: Exchange, reply: Reply | Refusal)
 
 
 def _last_poll(reply: Reply) -> Reply:
-    """Say when to ask again, as the server that answers is about to stop."""
+    """Add `Retry-After`: the server is stopping, and the next poll goes to its successor."""
     return Reply(reply.status, (*reply.headers, ("Retry-After", str(ceil(DRAIN_MS / 1000)))), reply.body)
 
 
@@ -128,7 +128,7 @@ def _upgrade(
             opening, lambda carrier: kind(service.node, service.settings, carrier, channels, query), deflate=deflate
         )
     except Refusal as refusal:
-        connection.fail(refusal)  # frames may follow what was meant as a handshake: nothing after it is a request
+        connection.fail(refusal)  # frames may follow a failed handshake: what comes after it is no request
         return
     service.counters.requests[101] += 1
 

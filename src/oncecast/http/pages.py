@@ -40,7 +40,7 @@ def _metrics_reply(text: bytes) -> Reply:
 
 
 def _plain(service: Service, request: http1.Request, path: str) -> Reply:
-    if path == "*":  # RFC 9110 §9.3.7: about the server as a whole. No other method has this target
+    if path == "*":  # RFC 9110 §9.3.7: the server as a whole; no other method has this target
         return Reply(204, (("Allow", "GET, HEAD, POST, OPTIONS"),), b"")
     if request.method not in ("GET", "HEAD"):
         if path not in service.pages and path not in (*PROBES, "/metrics"):
@@ -63,7 +63,7 @@ def _plain(service: Service, request: http1.Request, path: str) -> Reply:
         headers += (("Vary", "Accept-Encoding"),)
         if names(request.headers.get("accept-encoding", ""), "gzip"):
             headers += (("Content-Encoding", "gzip"),)
-            # A strong tag is of these very bytes (RFC 9110 §8.8.1), so the compressed ones have another.
+            # A strong tag names exact bytes (RFC 9110 §8.8.1), so the compressed ones have another.
             body, etag = page.gzipped, f'{etag[:-1]}-gzip"'
     tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if etag in tags:

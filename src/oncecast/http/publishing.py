@@ -15,7 +15,7 @@ from ..wire import envelope, http1, payload
 from .exchange import Exchange
 from .service import Service
 
-BATCH_LINES = 4000  # at 7 µs each, a batch holds up the loop for less than 30 ms
+BATCH_LINES = 4000  # at 7 µs each, a batch holds the event loop for less than 30 ms
 
 JSON_SPACE = b" \t\r"  # inside a line (RFC 8259 §2)
 _EMPTY_LINES = re.compile(rb"\n[ \t\r\n]+")
@@ -114,7 +114,7 @@ def _typed(body: bytes, content_type: str) -> tuple[bytes, Kind]:
             raise Refusal("type_unsupported", f"Send text as UTF-8, not as {charset[:40]}.")
         return payload.text_data(body), Kind.TEXT
     if media in ("", "application/x-www-form-urlencoded"):
-        # No type, or the one that curl and urllib put on any body: the data itself is asked (RFC 9110 §8.3).
+        # No type, or the one that curl and urllib give any body: the data decides (RFC 9110 §8.3).
         return payload.sniff(body)
     return body, Kind.BINARY
 

@@ -28,11 +28,6 @@ class Authority:
     host: str
     port: int | None = None
 
-    @property
-    def is_loopback(self) -> bool:
-        """Whether the host is this machine by its name: `localhost`, `*.localhost`, 127.0.0.0/8 or `[::1]`."""
-        return is_loopback(self.host)
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -73,7 +68,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host, as `parse_authority` spells it, is this machine by its name or address."""
+    """Return whether a host is `localhost`, `*.localhost`, of 127.0.0.0/8, or `[::1]`. `parse_authority` spells it."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 §6.3
         return True
     address = parse_address(host)

@@ -1,7 +1,7 @@
 """How often: a token bucket per connection.
 
-A bucket may go into debt: whoever has any credit left may spend a whole batch at once, and then waits until the debt is
-paid off. So a batch larger than the burst is slow, but never impossible.
+A bucket may go into debt: while any credit is left a whole batch may be spent at once, and then nothing until the debt
+is paid off. So a batch larger than the burst is slow, but never impossible.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     ] = 30.0
     drain_per_second: Annotated[
         float,
-        Meta(ge=1, le=1_000_000, description="Subscribers a second that are told to move on, all workers together."),
+        Meta(ge=1, le=1_000_000, description="Subscribers a second that a stopping server ends, all workers together."),
     ] = 1000.0
     publish_wait_seconds: Annotated[
         float, Meta(ge=0, le=60, description="Longest wait of a publish for a broker that is away; past that, 503.")
@@ -91,5 +91,5 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 def longest_url(channels: int) -> int:
-    """Return the bytes of the longest target that names so many channels: what a WebSocket takes, a poll takes too."""
+    """Return the bytes of the longest target with this number of channels: a poll can name as many as a WebSocket."""
     return QUERY_BYTES + channels * (CHANNEL_CHARS + len(","))

@@ -1,7 +1,7 @@
 """HTTP/1.1 as a server reads and writes it: a connection's bytes to requests, and answers to bytes.
 
-Owns: the limits of a request, and when it is whole. `Request` and the writing of answers stand in the
-files named below and are given out here, so that the server has one place to import from.
+Owns: the limits of a request, and when it is whole. `Request` and the writing of answers are defined in the files named
+below; this module exports them too, so that the server imports from one place.
 Invariant: `RequestParser` gives the same requests, or a refusal, however the bytes were cut on their way; and it looks
 at each byte of an unfinished head once.
 To extend: a limit goes into `RequestLimits`, a check of a whole head into `http1_head.parse_head`; what the client
@@ -72,8 +72,8 @@ class Stage(enum.Enum):
 class RequestParser:
     """Reads the requests of one connection: `feed` bytes, then take requests with `next` until it returns None.
 
-    After a `Refusal` the parser is dead: where the next request would begin is unknown (RFC 9112 §9.3). It holds at
-    most a head, a body within the limits, and what the last `feed` brought beyond them.
+    After a `Refusal` the parser reads no more: where the next request begins is unknown (RFC 9112 §9.3). It holds at
+    most a head, a body within the limits, and the rest of the last `feed`.
     """
 
     __slots__ = (
@@ -102,15 +102,15 @@ class RequestParser:
         self._empty_lines = 0  # and how many empty ones came before it
 
     def feed(self, data: bytes) -> None:
-        """Add bytes as they came. A dead parser drops them."""
+        """Add received bytes. After a fault they are dropped."""
         if self._fault is None:
             self._buffer += data
 
     def whole(self, data: bytes) -> Request | None:
-        """Return the request that `data` is the whole of, where nothing else is held; else None, and feed it instead.
+        """Return the request if `data` is exactly one whole request and nothing is held; else None: `feed` it then.
 
-        Most requests come in one piece and with a head that came before: this is what `feed` and `next` would give,
-        without copying.
+        Most requests come in one piece, with a head that came before. The result equals that of `feed` and `next`,
+        without their copies.
         """
         if self._buffer or self._head is not None or self._fault is not None:
             return None
@@ -132,7 +132,7 @@ class RequestParser:
         return head.with_body(data[end + 4 :]) if length else head.request
 
     def next(self) -> Request | None:
-        """Return the next whole request, or None where more bytes are needed. Raises `Refusal`, then for ever."""
+        """Return the next whole request, or None where more bytes are needed. After a `Refusal` each call raises it."""
         if self._fault is not None:
             raise self._fault.with_traceback(None)
         try:
@@ -188,7 +188,7 @@ class RequestParser:
         return not self._buffer and self._head is None
 
     def take_rest(self) -> bytes:
-        """Take the bytes that came after the last request, for whoever speaks another protocol from there on."""
+        """Take the bytes that came after the last request: from there on the connection speaks another protocol."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._checked = self._lines = 0

@@ -108,7 +108,7 @@ class ResponseParser:
     """Reads the one response to a request of `method`: `receive` what comes, `receive_eof` at the connection's end.
 
     Interim responses (1xx) are passed over, but for 101, which ends HTTP on the connection. After a `ResponseFailed`
-    the parser raises it for ever. Nothing is held back but a head (`max_head_bytes`) and a chunk's size line.
+    each later call raises it too. Nothing is held back but a head (`max_head_bytes`) and a chunk's size line.
     """
 
     __slots__ = (

@@ -1,8 +1,8 @@
 """The head of an HTTP/1.1 request: its bytes, whole, to a `Request`. RFC 9110, RFC 9112 §3.
 
 Owns: the request line, the forms of a target, and what the fields of a request may say.
-Invariant: `parse_head` is a pure function of the head's bytes. Nothing that two readers could understand differently is
-let through.
+Invariant: `parse_head` is a pure function of the head's bytes, and refuses what two readers could understand
+differently.
 To extend: a new check of a head goes into `parse_head`; one that depends on the limits into `http1.RequestParser`.
 
 Keep-alive clients send the same head again and again, so `read_head` remembers: a repeated one costs a dictionary
@@ -24,7 +24,7 @@ from .http1_base import CHUNKED, TOKEN, connection_options, is_authority, messag
 
 __all__ = ["METHOD_BYTES", "Head", "Request", "glimpse_fields", "parse_head", "read_head"]
 
-METHOD_BYTES = 32  # the longest registered method has 17; a bound shows at once who doesn't speak HTTP
+METHOD_BYTES = 32  # the longest registered method has 17; other protocols are refused at their 34th byte
 MEMO_HEADS = 512  # with MEMO_BYTES: about 3 MiB at most, text and parsed form together
 MEMO_BYTES = 2048  # browsers' heads are 400 to 1,500 bytes
 
@@ -59,8 +59,8 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A request but for its body: how long that is (`CHUNKED`, or bytes), if it waits for 100, how many
-    fields came.
+    """A request without its body: the length of that (`CHUNKED`, or bytes), whether the client waits for 100 before it
+    sends it, and the number of fields.
     """
 
     request: Request
@@ -116,7 +116,7 @@ def _recall(head: bytes) -> Head:
 
 
 def read_head(head: bytes) -> Head:
-    """Do as `parse_head` does, from memory where the same head came lately and isn't large."""
+    """Return what `parse_head` does, from memory if the same head was parsed recently and has at most MEMO_BYTES."""
     return _recall(head) if len(head) <= MEMO_BYTES else parse_head(head)
 
 

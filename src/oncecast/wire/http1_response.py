@@ -2,7 +2,7 @@
 
 Owns: the form of an answer, its `Content-Length`, `Connection` and `Date`.
 Invariant: what is written is one answer with these headers, whatever is in them, or `UsageError` is raised.
-To extend: headers that every answer of the server carries belong to who calls this; only framing is written here.
+To extend: headers of every answer of the server belong to the caller; only framing is written here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def response(
 ) -> bytes:
     """Write a whole answer as one block, with its `Content-Length` and, where it is needed, `Connection`.
 
-    `version` is the request's: a client of HTTP/1.0 has to be told that its connection stays open. `head_only`
+    `version` is the request's: an answer to HTTP/1.0 has to say that the connection stays open. `head_only`
     answers HEAD. A status that has no content (1xx, 204, 304) gets neither body nor length, whatever `body` is
     (RFC 9110 §8.6). Raises `UsageError` as `response_head` does.
     """

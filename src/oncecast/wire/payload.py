@@ -73,7 +73,7 @@ def json_data(data: bytes) -> bytes:
     except msgspec.DecodeError as error:
         refuse_half_pair("data_invalid", data)
         raise Refusal("data_invalid", f"The data is not JSON: {error}. Send valid JSON, or text/plain.") from None
-    except RecursionError:
+    except RecursionError:  # the call itself is deep
         raise Refusal("data_invalid", TOO_DEEP) from None
     return data
 

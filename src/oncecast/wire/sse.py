@@ -65,7 +65,7 @@ def comment(text: str) -> bytes:
 
 
 def _check(text: str) -> str:
-    # Printable text has no control characters, and is told from the rest faster than a pattern is searched.
+    # Printable text has no control characters, and `isprintable` is faster than a search.
     if not text.isprintable() and _BREAKS_FIELD.search(text) is not None:
         raise UsageError("an id or event name has CR, LF, NUL or a lone surrogate: it would not stay one field")
     return text
@@ -125,8 +125,8 @@ class EventParser:
     def receive(self, data: bytes) -> list[Event]:
         """Return the events that these bytes complete.
 
-        Raises `StreamFailed`, then for ever. Events before the fault are returned first and the next call raises, so
-        that `last_event_id` never stands beyond what was handed out.
+        Raises `StreamFailed`, and so does each later call. Events before the fault are returned first and the next call
+        raises, so that `last_event_id` is never beyond what was returned.
         """
         events: list[Event] = []
         if not self._failed:
@@ -144,7 +144,7 @@ class EventParser:
         if data:
             self._after_cr = data[-1] == 0x0D
         if b"\r" in data:
-            # A CR at the very end counts as a line's end at once: who waits for its LF delivers events late.
+            # A CR at the very end is a line's end at once: to wait for a possible LF would delay the event.
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
         rest = lines.pop()
