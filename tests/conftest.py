@@ -1,4 +1,5 @@
-"""What holds for every test: its marks by where it stands, and SIGINT, which some shells let their jobs ignore.
+"""What holds for every test: its marks by where it stands, no deadline for an example of Hypothesis, and SIGINT, which
+some shells let their jobs ignore.
 
 Owns `MARKS`, the table that `make quick` selects by. To mark a test, add its file or folder, not a decorator.
 """
@@ -9,9 +10,14 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes by the wall clock says more about the tests that run beside it.
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
