@@ -794,3 +794,18 @@ def test_every_answer_has_a_date(ask: Ask) -> None:
     """RFC 9110 §6.6.1: an origin server with a clock sends one."""
     for path in ("/healthz", A, "/nothing"):
         assert "Mon, 24 Nov 2025 16:00:00 GMT" == ask("GET", path).headers["date"]
+
+
+def test_every_transport_takes_as_many_channels_with_the_longest_names(ask: Ask, bench: Bench, parse: Parse) -> None:
+    """What a WebSocket listens to fits the URL of a poll and of a stream, with each field of a query."""
+    count = bench.app.settings.channels_per_subscription
+    names = ",".join(f"{number:0>128}" for number in range(count))
+    query = "?after=" + "e" * 32 + "-9223372036854775807&wait=59.999999&limit=100000&envelope=1"
+    path = "/v1/channels/" + names
+    assert 200 == ask("GET", path).status
+    assert 304 == ask("GET", f"{path}?last=1", If_None_Match='"e0-0"').status
+    assert bench.ask(request("GET", path + query, Accept="text/event-stream")).startswith(b"HTTP/1.1 200 ")
+    connection, transport = bench.connect()
+    connection.data_received(request("GET", path + query))
+    assert "waiting" in connection.phase.value or 200 == parse(transport.take()).status
+    assert 400 == ask("GET", path + ",more").status

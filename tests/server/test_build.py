@@ -20,7 +20,7 @@ from oncecast.message import LATEST, Draft
 from oncecast.policy.access import ALLOW_ALL
 from oncecast.protocol.events import BARE
 from oncecast.server.brokers import build_broker
-from oncecast.server.build import build_app, build_node, build_policy
+from oncecast.server.build import build_app, build_node, build_policy, build_rules
 from oncecast.server.framing.event_stream import event_blocks
 from oncecast.server.settings import MEMORY, ChannelRule, Limits, Retention, Settings
 from oncecast.testing.driver import run_now
@@ -117,3 +117,10 @@ def test_without_tls_pages_are_reached_by_http() -> None:
         settings, node_of(settings, lambda callback: None), monotonic=time.monotonic, schedule=lambda callback: None
     )
     assert ("http", False) == (app.scheme, app.origins.loopback)
+
+
+def test_a_message_that_a_websocket_takes_can_be_posted() -> None:
+    """`message_bytes` raises the bound on a body with it."""
+    rules = build_rules(Settings(limits=Limits(message_bytes=4 << 20)))
+    assert (4 << 20, 4 << 20) == (rules.settings.body_bytes, rules.settings.message_bytes)
+    assert 9 << 20 == build_rules(Settings(limits=Limits(body_bytes=9 << 20))).settings.body_bytes

@@ -26,9 +26,14 @@ class Limits(Struct, frozen=True, kw_only=True):
     url_bytes: Annotated[int, Meta(ge=128, le=2 * MIB, description="Bytes of a request's target; past that, 414.")] = (
         16384
     )
-    body_bytes: Annotated[int, Meta(ge=1, le=1024 * MIB, description="Bytes of a request's body; past that, 413.")] = (
-        MIB
-    )
+    body_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1024 * MIB,
+            description="Bytes of a request's body, and never less than message_bytes; past that, 413.",
+        ),
+    ] = MIB
     message_bytes: Annotated[
         int, Meta(ge=1, le=64 * MIB, description="Bytes of one message's data; past that, 413 or close 1009.")
     ] = MIB

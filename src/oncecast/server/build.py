@@ -87,6 +87,8 @@ def build_rules(settings: Settings, bound: Sequence[str] | None = None) -> Rules
     `bound` has the addresses of the sockets that the server listens on; before they are known, `settings.host` counts.
     """
     limits = settings.limits
+    # A message that a WebSocket takes fits a POST too; `config` refuses a smaller body_bytes that was given.
+    limits = structs.replace(limits, body_bytes=max(limits.body_bytes, limits.message_bytes))
     return Rules(
         settings=TransportSettings(**structs.asdict(limits), deflate=settings.deflate),
         hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),

@@ -86,6 +86,14 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             " its URL: lower limits.url_bytes or raise limits.header_bytes",
         ),
         (
+            "[limits]\nbody_bytes = 1000",
+            {},
+            {},
+            "oncecast.toml: limits.body_bytes: limits.body_bytes = 1000 is below limits.message_bytes = 1048576, so a"
+            " message that a WebSocket takes could not be posted: raise limits.body_bytes, leave it out, or lower"
+            " limits.message_bytes",
+        ),
+        (
             "[limits]\nurl_bytes = 8192",
             {},
             {},

@@ -25,6 +25,7 @@ def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     _check_address(settings, sources)
     _check_broker(settings, sources)
     _check_sizes(settings, sources)
+    _check_body(settings, sources)
     _check_url(settings, sources)
 
 
@@ -69,6 +70,17 @@ def _check_sizes(settings: Settings, sources: Mapping[str, str]) -> None:
         if size > bound:
             key = other if sources[name] == "default" else name
             _fail(sources, key, f"{name} = {size} is above {other} = {bound}, but {why}: lower {name} or raise {other}")
+
+
+def _check_body(settings: Settings, sources: Mapping[str, str]) -> None:
+    limits = settings.limits
+    body, message = "limits.body_bytes", "limits.message_bytes"
+    if limits.body_bytes < limits.message_bytes and sources[body] != "default":
+        text = (
+            f"{body} = {limits.body_bytes} is below {message} = {limits.message_bytes}, so a message that a WebSocket "
+            f"takes could not be posted: raise {body}, leave it out, or lower {message}"
+        )
+        _fail(sources, body, text)
 
 
 def _check_url(settings: Settings, sources: Mapping[str, str]) -> None:
