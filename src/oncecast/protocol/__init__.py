@@ -1,1 +1,1 @@
-"""The four ways to listen: one contract, the whole life of a subscriber in each file."""
+"""What each transport says, message by message, without framing: a session of one contract in each file."""
