@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from oncecast.policy.access import Access
 from oncecast.policy.hosts import Hosts
 from oncecast.policy.identity import Identity
 from oncecast.policy.origin import EXPOSE_HEADERS, Origins
+from oncecast.server.capacity import Capacity
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 
@@ -277,6 +280,22 @@ def test_a_page_may_read_that_it_is_too_slow_or_too_fast(bench: Bench, parse: Pa
     assert 429 in statuses
     adopt(bench, hosts=Hosts(("other.example",)))
     check_cors(parse(bench.ask(request("GET", "/", "localhost", ORIGIN))))
+
+
+async def test_a_page_may_read_that_the_server_is_full(open_site: Open, parse: Parse) -> None:
+    """A connection without a place is answered with what of its request has come."""
+    site = await open_site(Settings(port=0, origins=(FRIEND,)))
+    site.server.app.admission.capacity = Capacity(0, 0)
+    with socket.create_connection(("127.0.0.1", site.server.port)) as sock:
+        sock.sendall(request("POST", "/v1/channels/a", "localhost", ORIGIN, body="1"))
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        data = b""
+        while piece := await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), 10):
+            data += piece
+    answer = parse(data)
+    assert (503, "unavailable") == (answer.status, answer.code)
+    check_cors(answer)
 
 
 def test_a_star_lets_any_page_read_the_fault(bench: Bench, parse: Parse) -> None:
