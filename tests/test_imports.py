@@ -84,6 +84,8 @@ SHARED_BY_BROKERS = frozenset(
         "follow",
         "intake",
         "lives",
+        "meters",
+        "operable",
         "outbox",
         "reads",
         "remote",

@@ -10,8 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from ..errors import Refusal, UsageError
-from ..message import Draft, Message, Receipt, Start
+from ..message import Draft, Message, Receipt, Retention, Start
 from .base import KEY_SECONDS, STARTING, STOPPING, Capabilities, Done, Opening, Outcome, Read, Sink
+from .operable import ChannelState, LogState
 
 logger = logging.getLogger("oncecast.brokers.memory")
 
@@ -87,6 +88,22 @@ class MemoryBroker:
 
     def unwant(self, channels: Sequence[str]) -> None:
         """Do nothing."""
+
+    # -- `operable.Operable`
+
+    async def inspect(self) -> LogState:
+        """Return the state of a log in memory. Never suspends."""
+        return LogState("memory")
+
+    async def channels(self) -> list[ChannelState]:
+        """Return no channel: no message is kept. Never suspends."""
+        return []
+
+    async def trim(self, channel: str, retention: Retention) -> ChannelState:
+        """Return that nothing is kept. Never suspends."""
+        return ChannelState(channel)
+
+    # -- helpers
 
     def _deliver(self, messages: list[Message]) -> bool:
         assert self._sink is not None

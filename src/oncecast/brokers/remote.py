@@ -23,14 +23,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, Refusal, UsageError
-from ..message import Draft, Page, Start
+from ..message import Draft, Page, Receipt, Retention, Start
 from .base import ANSWER_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Outcome, Read, Sink
 from .intake import Batch, Intake, refuse
+from .meters import Meters
+from .operable import ChannelState, LogState, Operable
 from .reads import LATE, OVERRUN, PENDING_READS, ReadRequest, refuse_read
 from .session import GuardedSink, Lost, Session, SinkFailed
 
@@ -41,6 +43,9 @@ PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds before each next attempt to open;
 READERS = 4  # pages asked for at once
 FLYING = 4  # batches sent and not yet answered
 READ_SECONDS = 10.0  # for one page
+OPERATE_SECONDS = 60.0  # for what a person asks: 10,000 channels are counted one by one
+
+T = TypeVar("T")
 
 _UNKNOWN = Refusal(
     "unavailable",
@@ -68,7 +73,7 @@ class Remote:
         self.name = name
         self.capabilities = capabilities
         self.opened = 0  # sessions
-        self.refused = 0  # drafts
+        self.meters = Meters()
         self._make = make
         self._sink: Sink | None = None
         self._refusal: Refusal | None = STARTING  # what everything is answered with, unless a session runs
@@ -91,7 +96,7 @@ class Remote:
             raise UsageError("This broker was started already: make one for each node.")
         self._sink = sink
         self._now = asyncio.get_running_loop().time
-        session = self._make(GuardedSink(sink))
+        session = self._make(GuardedSink(sink, self.meters))
         try:
             await self._open(session)
         except Lost as lost:
@@ -100,6 +105,7 @@ class Remote:
             raise ConfigurationError(f"broker: {self.name}: {failed}") from failed
         self._task = asyncio.create_task(self._live(session), name="oncecast-broker")
         self._task.add_done_callback(self._ended)
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would not close its session
 
     async def stop(self) -> None:
         """Disconnect. What is not answered is refused."""
@@ -114,7 +120,7 @@ class Remote:
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Send the drafts with the next batch."""
         if self._refusal is not None:
-            self.refused += len(drafts)
+            self.meters.refused += len(drafts)
             done([self._refusal] * len(drafts))
         elif self._intake.put(drafts, done):
             self._published.set()
@@ -145,6 +151,34 @@ class Remote:
                 self._wanted.pop(channel, None)
             if self._session is not None:
                 self._session.unwant(channels)
+
+    # -- `operable.Operable`, by the session
+
+    async def inspect(self) -> LogState:
+        """Return the state of the log."""
+        return await self._operate(lambda session: session.inspect())
+
+    async def channels(self) -> list[ChannelState]:
+        """Return every channel that holds a message."""
+        return await self._operate(lambda session: session.channels())
+
+    async def trim(self, channel: str, retention: Retention) -> ChannelState:
+        """Trim a channel now."""
+        return await self._operate(lambda session: session.trim(channel, retention))
+
+    async def _operate(self, ask: Callable[[Operable], Awaitable[T]]) -> T:
+        if self._session is None:
+            raise _AWAY
+        if not isinstance(self._session, Operable):
+            raise UsageError(f"{self.name}: this kind of broker can't be asked for the state of its log.")
+        try:
+            async with asyncio.timeout(OPERATE_SECONDS):
+                return await ask(self._session)
+        except TimeoutError:
+            text = f"{self.name} did not answer within {OPERATE_SECONDS:g} s: try again."
+            raise Refusal("unavailable", text) from None
+        except Lost as lost:
+            raise Refusal("unavailable", f"{self.name}: {lost}") from None
 
     # -- the life of the broker
 
@@ -203,7 +237,7 @@ class Remote:
         while True:
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             attempt += 1
-            session = self._make(GuardedSink(self._sink))
+            session = self._make(GuardedSink(self._sink, self.meters))
             try:
                 await self._open(session)
             except (Lost, ConfigurationError) as error:
@@ -244,7 +278,11 @@ class Remote:
             del flying[sent]
             error = Lost("its connection was closed") if sent.cancelled() else sent.exception()
             if error is None:
-                _answer_batches(batches, sent.result())
+                outcomes = sent.result()
+                if outcomes and isinstance(newest := outcomes[-1], Receipt) and newest.seq > self.meters.head:
+                    self.meters.head = newest.seq
+                self.meters.refused += sum(isinstance(outcome, Refusal) for outcome in outcomes)
+                _answer_batches(batches, outcomes)
             else:
                 lost.append(error)
                 self._refuse(batches, _UNKNOWN)
@@ -269,7 +307,7 @@ class Remote:
             await asyncio.sleep(0)  # for the callbacks that answer
 
     def _refuse(self, batches: list[Batch], refusal: Refusal) -> None:
-        self.refused += sum(len(batch.drafts) for batch in batches)
+        self.meters.refused += sum(len(batch.drafts) for batch in batches)
         refuse(batches, refusal)
 
     # -- reading
@@ -307,7 +345,7 @@ class Remote:
         return asked
 
     def _refuse_all(self, refusal: Refusal) -> None:
-        self.refused += len(self._intake)
+        self.meters.refused += len(self._intake)
         self._intake.refuse(refusal)
         while (asked := self._next_read()) is not None:
             refuse_read(asked, refusal)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..message import Draft, Message, Page, Start
 from .base import Opening, Outcome, Sink
+from .meters import Meters
 
 logger = logging.getLogger("oncecast.brokers.session")
 
@@ -65,8 +67,13 @@ class Session(Protocol):
 class GuardedSink:
     """The node, as a session calls it. An exception of the node ends the broker; it is never swallowed."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, meters: Meters | None = None) -> None:
         self._sink = sink
+        self._meters = Meters() if meters is None else meters
+
+    def probed(self) -> None:
+        """Note that a probe has come back by way of the log."""
+        self._meters.heard = time.monotonic()
 
     def begin(self, opening: Opening) -> None:
         """Do as `Sink.begin`."""

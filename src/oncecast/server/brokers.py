@@ -18,10 +18,14 @@ from ..message import Retention
 from .settings import SQLITE, Settings
 
 Policy = Callable[[str], Retention]
+Epoch = Callable[[], str]
 
 
-def build_broker(settings: Settings, policy: Policy) -> Broker:
+def build_broker(settings: Settings, policy: Policy, epoch: Epoch | None = None) -> Broker:
     """Return the broker that the settings name, not started. `policy` gives a channel's retention by its name.
+
+    `epoch` names a log on another machine that begins now; it may raise where none is to begin. Without it the name is
+    random.
 
     Raises `ConfigurationError` for a URL that can't be one, or a client library that is missing.
     """
@@ -30,21 +34,21 @@ def build_broker(settings: Settings, policy: Policy) -> Broker:
     if build is None:
         known = ", ".join(f"{name}://" for name in BUILDERS)
         raise ConfigurationError(f"broker: {scheme[:40]}:// is not a broker's URL: use one of {known}")
-    return build(settings, policy)
+    return build(settings, policy, epoch or random_epoch)
 
 
-def build_memory(settings: Settings, policy: Policy) -> Broker:
+def build_memory(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
     """Return the broker of one process."""
-    return MemoryBroker(_epoch(), time.time, key_seconds=settings.retention.key_seconds)
+    return MemoryBroker(random_epoch(), time.time, key_seconds=settings.retention.key_seconds)
 
 
-def build_sqlite(settings: Settings, policy: Policy) -> Broker:
+def build_sqlite(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
     """Return the broker on a file."""
     from ..brokers.sqlite.broker import SqliteBroker
 
     return SqliteBroker(
         Path(settings.broker.removeprefix(SQLITE)),
-        epoch=_epoch(),
+        epoch=random_epoch(),
         wall=time.time,
         policy=policy,
         durability=settings.durability,
@@ -52,21 +56,21 @@ def build_sqlite(settings: Settings, policy: Policy) -> Broker:
     )
 
 
-def build_redis(settings: Settings, policy: Policy) -> Broker:
+def build_redis(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
     """Return the broker on Redis."""
     from ..brokers.redis.broker import redis_broker
 
-    return redis_broker(settings.broker, new_epoch=_epoch, policy=policy, key_seconds=settings.retention.key_seconds)
+    return redis_broker(settings.broker, new_epoch=epoch, policy=policy, key_seconds=settings.retention.key_seconds)
 
 
-def build_nats(settings: Settings, policy: Policy) -> Broker:
+def build_nats(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
     """Return the broker on NATS."""
     from ..brokers.nats.broker import nats_broker
 
-    return nats_broker(settings.broker, new_epoch=_epoch, policy=policy)
+    return nats_broker(settings.broker, new_epoch=epoch, policy=policy)
 
 
-BUILDERS: Mapping[str, Callable[[Settings, Policy], Broker]] = {
+BUILDERS: Mapping[str, Callable[[Settings, Policy, Epoch], Broker]] = {
     "memory": build_memory,
     "sqlite": build_sqlite,
     **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), build_redis),
@@ -74,5 +78,6 @@ BUILDERS: Mapping[str, Callable[[Settings, Policy], Broker]] = {
 }
 
 
-def _epoch() -> str:
+def random_epoch() -> str:
+    """Return a name for a log."""
     return new_epoch(os.urandom(8))

@@ -24,7 +24,9 @@ from ...errors import ConfigurationError, Refusal
 from ...message import Cursor, Draft, Mark, Message, Page, Receipt, Retention, Start, StartKind
 from ..address import Address
 from ..base import Opening, Outcome
+from ..operable import ChannelState, LogState
 from ..session import GuardedSink, Lost
+from . import operate
 from .client import Answer, Headers, OrderedClient
 from .pages import Reader
 from .stream import PROBE, Stream, channel_of, decode_message, encode_draft, key_of, time_of
@@ -99,12 +101,12 @@ class NatsSession:
             raise ConfigurationError(f"broker: {self._address}: NATS {info['version']} is too old: 2.9 is needed")
         self._stamped = version < (2, 10)
         stream = self._stream = Stream(client, self._address, key_seconds=self._key_seconds, replicas=self._replicas)
-        state = await stream.prepare()
+        state = await stream.prepare(self._new_epoch)
         cluster = state.get("cluster")
         server = f"cluster {state['created']}" if self._replicas > 1 and cluster else info["server_id"]
         await client.listen([stream.republished(PROBE), *(stream.republished(name) for name in wanted)])
         self._subscribed = set(wanted)
-        lives = self._lives = await stream.open_life(server, self._new_epoch(), self._wall())
+        lives = self._lives = await stream.open_life(server, self._new_epoch, self._wall())
         self._reader = Reader(stream, lives, stamped=self._stamped)
         self._trimmer = Trimmer(stream, self._reader, lives, self._node, self._policy, self._wall)
         info = await client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}")
@@ -188,6 +190,7 @@ class NatsSession:
         seq = self._lives.seq_of(offset)
         if token == PROBE:
             self._offset = offset
+            self._sink.probed()
             if seq > self._place.seen:
                 self._place.seen = seq
                 self._sink.advance(seq)
@@ -365,6 +368,22 @@ class NatsSession:
             raise Lost(f"it has not answered for {SILENT_SECONDS:g} s") from None
         finally:
             self._probes.pop(token, None)
+
+    # -- `operable.Operable`
+
+    async def inspect(self) -> LogState:
+        """Return the state of the log."""
+        assert self._client is not None
+        return await operate.state(self._stream, self._lives, str(self._client._server_info["version"]))
+
+    async def channels(self) -> list[ChannelState]:
+        """Return every channel that holds a message."""
+        return await operate.channels(self._stream, self._lives)
+
+    async def trim(self, channel: str, retention: Retention) -> ChannelState:
+        """Trim a channel now."""
+        await self._trimmer.trim_exactly(channel, retention)
+        return await operate.channel(self._stream, self._lives, channel)
 
     # -- the end
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,11 +58,15 @@ class Stream:
 
     # -- the stream itself
 
-    async def prepare(self) -> dict[str, Any]:
-        """Make the stream if it is not there, check its configuration, and return its state."""
+    async def prepare(self, new_epoch: Callable[[], str]) -> dict[str, Any]:
+        """Make the stream if it is not there, check its configuration, and return its state.
+
+        `new_epoch` is called before a stream is made: it raises where no log may begin.
+        """
         client = self.client
         info = await client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
         if info.get("error", {}).get("err_code") == NOT_FOUND:
+            new_epoch()
             made = await client.ask_json(f"$JS.API.STREAM.CREATE.{self.name}", self._configuration())
             error = made.get("error")
             if error and error.get("err_code") != IN_USE:
@@ -104,7 +109,7 @@ class Stream:
 
     # -- lives
 
-    async def open_life(self, server: str, epoch: str, now: float) -> Lives:
+    async def open_life(self, server: str, new_epoch: Callable[[], str], now: float) -> Lives:
         """Return the lives of the log, the last of which is of this server; a new one is written if need be."""
         for _ in range(10):
             lives = await self._lives()
@@ -112,7 +117,7 @@ class Stream:
                 return Lives(lives)
             info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
             head = int(info["state"]["last_seq"])
-            new = Lives(lives).next(head, server, now) if lives else first_life(epoch, server, now)
+            new = Lives(lives).next(head, server, now) if lives else first_life(new_epoch(), server, now)
             last = lives[-1].offset if lives else 0
             headers = {"Nats-Expected-Last-Subject-Sequence": str(last), "Nats-Expected-Stream": self.name}
             if lives:  # the base is counted from this head

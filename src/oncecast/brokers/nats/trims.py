@@ -60,7 +60,18 @@ class Trimmer:
         cut = 0
         if count > retention.messages + retention.messages // 8 + SLACK:
             cut = await self._reader.cut(channel, retention.messages, last)
-        kept = await self._reader.first_kept(channel, self._wall() - retention.seconds)
+        await self._cut(channel, cut, retention.seconds, last)
+
+    async def trim_exactly(self, channel: str, retention: Retention) -> None:
+        """Trim a channel to what is to be kept, without slack, whichever node holds the lease."""
+        stream = self._stream
+        info = await stream.client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}")
+        last = int(info["state"]["last_seq"])
+        await self._cut(channel, await self._reader.cut(channel, retention.messages, last), retention.seconds, last)
+
+    async def _cut(self, channel: str, cut: int, seconds: float, last: int) -> None:
+        """Purge a channel up to the offset `cut`, and what is older than `seconds`."""
+        kept = await self._reader.first_kept(channel, self._wall() - seconds)
         cut = max(cut, last if kept is None else kept - 1)
         if not cut:
             return

@@ -29,8 +29,9 @@ from ...errors import ConfigurationError, Refusal
 from ...message import Draft, Mark, Message, Page, Receipt, Retention, Start
 from ..address import Address
 from ..base import Opening, Outcome
+from ..operable import ChannelState, LogState
 from ..session import GuardedSink, Lost
-from . import scripts
+from . import operate, scripts
 from .line import Line, lost, one_line
 from .pages import message_of, read_page, read_pushed, report_foreign
 from .primary import connect_primary
@@ -106,7 +107,7 @@ class RedisSession:
         await self._check_server()
         await self._subscribe((self._own, *(self._name(channel) for channel in wanted)))
         self._subscribed = set(wanted)
-        life, epoch, seq, *holes = await self._run(self._write, scripts.OPEN, self._new_epoch())
+        life, epoch, seq, *holes = await self._open_log()
         self._life = life
         place = self._place
         head = int(seq)
@@ -121,6 +122,13 @@ class RedisSession:
         else:
             await self._catch_up(wanted, head, sorted(known - place.holes))
         place.holes = known
+
+    async def _open_log(self) -> Any:
+        """Return what the script says of the log; ask for a new epoch's name only where there is none."""
+        try:
+            return await self._run(self._write, scripts.OPEN, "")
+        except NoLog:
+            return await self._run(self._write, scripts.OPEN, self._new_epoch())
 
     async def _check_server(self) -> None:
         """Refuse a server that would lose messages by its settings, or is too old."""
@@ -232,6 +240,7 @@ class RedisSession:
         """Take what a script has told this node: a place in the log, and what asked for it."""
         number, _, token = payload.partition(b" ")
         seq = int(number)
+        self._sink.probed()
         if seq > self._place.seen:
             self._place.seen = seq
             self._sink.advance(seq)
@@ -386,6 +395,27 @@ class RedisSession:
             while more:  # each round gives other commands a turn
                 more = bool(await self._run(self._write, scripts.TRIM, name, max(1, retention.messages), oldest))
 
+    # -- `operable.Operable`
+
+    async def inspect(self) -> LogState:
+        """Return the state of the log."""
+        return await operate.state(self._ask, self._prefix)
+
+    async def channels(self) -> list[ChannelState]:
+        """Return every channel that holds a message."""
+        return await operate.channels(self._ask, self._prefix)
+
+    async def trim(self, channel: str, retention: Retention) -> ChannelState:
+        """Trim a channel now."""
+        seconds, micros = await self._ask("TIME")
+        oldest = f"{max(0.0, int(seconds) + int(micros) / 1e6 - retention.seconds) * 1000:.0f}"
+        while await self._run(self._pages, scripts.TRIM, channel, retention.messages, oldest):
+            pass  # each round gives other commands a turn
+        return await operate.channel(self._ask, self._prefix, channel)
+
+    async def _ask(self, *command: bytes | str | int) -> Any:
+        return await _answer(self._pages.ask(*command))
+
     # -- the end
 
     async def close(self) -> None:
@@ -433,7 +463,13 @@ def _meaning(error: redis.exceptions.ResponseError) -> Exception:
     text = one_line(error)
     if text.startswith(("OOM", "MISCONF", "NOREPLICAS")):
         return Refusal("unavailable", f"The broker takes no messages now: {text[:120]}", retry_after=5)
+    if text.startswith("NOLOG"):
+        return NoLog(text)
     return Lost(text)
+
+
+class NoLog(Exception):
+    """The server has no log of this prefix."""
 
 
 def _hole(text: bytes) -> tuple[int, int]:

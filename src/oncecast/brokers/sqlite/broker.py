@@ -17,17 +17,20 @@ import enum
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ...errors import ConfigurationError, Refusal, UsageError
-from ...message import Draft, Start
+from ...message import Draft, Retention, Start
 from ..base import KEY_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Read, Sink
 from ..complaints import Complaints
 from ..follow import Follower
 from ..intake import Intake, refuse
+from ..operable import ChannelState, LogState
 from ..outbox import Outbox
 from ..reads import UNREADABLE, ReadQueue, ReadRequest, refuse_read
 from ..worker import Worker, run_in_thread
+from . import operate
 from .opening import Opened, open_log
 from .reader import CLOSED, Reader
 from .trims import Policy
@@ -133,6 +136,18 @@ class SqliteBroker:
 
     def unwant(self, channels: Sequence[str]) -> None:
         """Do nothing."""
+
+    async def inspect(self) -> LogState:
+        """Return the state of the log in the file."""
+        return await operate.in_thread(self.path, operate.state)
+
+    async def channels(self) -> list[ChannelState]:
+        """Return every channel that holds a message."""
+        return await operate.in_thread(self.path, operate.channels)
+
+    async def trim(self, channel: str, retention: Retention) -> ChannelState:
+        """Trim a channel now."""
+        return await operate.in_thread(self.path, partial(operate.trim, channel, retention, self._wall()))
 
     async def stop(self) -> None:
         """Commit what waits, and stop. What can't be committed in time is answered with `unavailable`."""

@@ -1,4 +1,4 @@
--- KEYS: h. ARGV: prefix, name of the epoch if the log begins now.
+-- KEYS: h. ARGV: prefix, name of the epoch if the log begins now; without a name the error NOLOG says that there is none.
 -- Answer: epoch, seq, then for each hole its text.
 local h, prefix = KEYS[1], ARGV[1]
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
@@ -7,6 +7,7 @@ local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local at = redis.call('HMGET', h, 'epoch', 'born', 'life', 'seq')
 local epoch, seq = at[1], at[4]
 if not epoch then
+  if ARGV[2] == '' then return redis.error_reply('NOLOG there is no log') end
   epoch, seq = ARGV[2], '0'
   redis.call('HSET', h, 'epoch', epoch, 'born', string.format('%.0f', ms), 'life', run, 'seq', seq, 'time', '0')
 elseif at[3] ~= run then
