@@ -33,7 +33,7 @@ from oncecast.server.framing import websocket
 from oncecast.server.metrics import measure, render
 from oncecast.server.process import child
 from oncecast.server.server import Server
-from oncecast.server.settings import DEFAULT_BROKER, MEMORY, ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import DEFAULT_BROKER, MEMORY, ChannelRule, Limits, RetentionSettings, Settings
 from oncecast.wire import ws_connection
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +106,7 @@ def settings_page() -> str:
     for table, struct, heading in (
         ("", Settings, "Server"),
         ("limits", Limits, "`[limits]`"),
-        ("retention", Retention, "`[retention]`"),
+        ("retention", RetentionSettings, "`[retention]`"),
         ("channels", ChannelRule, '`[channels."NAME"]` and `[channels."PREFIX*"]`'),
     ):
         text += f"\n## {heading}\n\n"

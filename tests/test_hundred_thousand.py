@@ -16,7 +16,7 @@ import pytest
 
 from oncecast.message import Draft, Kind
 from oncecast.server.server import Server
-from oncecast.server.settings import Retention, Settings
+from oncecast.server.settings import RetentionSettings, Settings
 from oncecast.testing.pipe import Faults, FaultyPipe, Plan
 from oncecast.testing.subscriber import Cut, GapSeen, MessageSeen, Subscriber
 from oncecast.testing.subscribers import LongPollSubscriber, ShortPollSubscriber, SseSubscriber, V1Subscriber
@@ -95,7 +95,7 @@ async def hundred_thousand(kind: type[Subscriber], extra: str, reach: int, seed:
             return Plan(up=up, down=faults)
         return Plan(down=faults)
 
-    server = Server(Settings(port=0, retention=Retention(messages=MESSAGES)))
+    server = Server(Settings(port=0, retention=RetentionSettings(messages=MESSAGES)))
     await server.start()
     pipe = FaultyPipe(("127.0.0.1", server.port), plan, seed=seed)
     await pipe.start()

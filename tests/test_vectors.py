@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from oncecast.errors import ERRORS, Refusal
-from oncecast.message import Cursor, Draft, Gap, Kind, Message, Reason, check_channel
+from oncecast.message import Cursor, Draft, Kind, LogGap, Message, Reason, check_channel
 from oncecast.protocol import raw as raw_socket
 from oncecast.protocol import v1
 from oncecast.protocol.events import BARE, ENVELOPED, gap_event
@@ -28,7 +28,7 @@ from oncecast.server.framing.formats import frame_blocks
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.wire import envelope
-from oncecast.wire.sse import Event, EventParser
+from oncecast.wire.sse import EventParser, SseEvent
 from oncecast.wire.ws_connection import (
     CloseReceived,
     DataReceived,
@@ -303,11 +303,11 @@ def each(cases: Iterable[Any], key: str = "name") -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", [pytest.param(case, id=str(getattr(case, key))[:60]) for case in cases])
 
 
-def gap_of(fields: GapFields) -> Gap:
+def gap_of(fields: GapFields) -> LogGap:
     """Return the gap that a vector means."""
     missed_to = None if fields.missed_to is None else Cursor.parse(fields.missed_to)
     first, here = Cursor.parse(fields.missed_from), Cursor.parse(fields.cursor)
-    return Gap(fields.channel, Reason(fields.reason), first, missed_to, here)
+    return LogGap(fields.channel, Reason(fields.reason), first, missed_to, here)
 
 
 # The files -------------------------------------------------------------------------------------------------------
@@ -411,7 +411,7 @@ def test_a_message_is_read_back_from_each_format(case: MessageCase) -> None:
     )
     assert {"type": "message", **whole} == msgspec.json.decode(raw(case.v1.payload))
     (event,) = EventParser().receive(raw(case.sse_envelope))
-    assert Event(case.json, m.event or "message", whole["id"]) == event
+    assert SseEvent(case.json, m.event or "message", whole["id"]) == event
     (event,) = EventParser().receive(raw(case.sse))
     assert (m.event or "message", whole["id"]) == (event.event, event.id)
     (frame,) = WebSocketConnection(Role.CLIENT).receive(raw(case.raw))
@@ -446,7 +446,7 @@ def test_an_event_stream_is_read(case: SseCase, step: int | None) -> None:
     stream = raw(case.stream)
     parser = EventParser()
     events = [event for piece in cut(stream, step) for event in parser.receive(piece)]
-    assert [Event(e.data, e.event, e.id) for e in case.events] == events
+    assert [SseEvent(e.data, e.event, e.id) for e in case.events] == events
     assert (case.last_event_id, case.retry_ms) == (parser.last_event_id, parser.retry_ms)
 
 

@@ -1,6 +1,6 @@
 """The values of the domain: what is published and stored, a place in a log, a gap in it, and where to start.
 
-`Draft`, `Message`, `Cursor`, `Gap`, `Start`, and what a read of stored messages is answered with, `Page`.
+`Draft`, `Message`, `Cursor`, `LogGap`, `Start`, and what a read of stored messages is answered with, `Page`.
 
 All frozen: they cross rooms and are shared by every subscriber. As structs they are made in a third of the time that a
 frozen dataclass takes, and cost the garbage collector nothing. The grammar of channel names, event
@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -99,7 +99,7 @@ class Reason(enum.StrEnum):
     UNKNOWN = "unknown"  # the cursor is ahead of the log, which never handed it out
 
 
-class Gap(msgspec.Struct, frozen=True, gc=False):
+class LogGap(msgspec.Struct, frozen=True, gc=False):
     """Messages of `channel` that a subscriber has missed, and the cursor that its stream goes on from.
 
     `missed_from` and `missed_to` are the ends of the missing range, both included; `missed_to` is None where the log
@@ -126,6 +126,9 @@ class Retention:
 
     messages: int = 10_000
     seconds: float = 3600.0
+
+
+RetentionPolicy = Callable[[str], Retention]  # the retention of a channel, by its name
 
 
 class StartKind(enum.Enum):

@@ -6,7 +6,7 @@ from oncecast.brokers.base import Opening
 from oncecast.brokers.follow import Follower
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.message import Kind, Message
-from oncecast.testing.broker import Bench, Lab
+from oncecast.testing.broker import BrokerBench, Lab
 
 
 def message(seq: int) -> Message:
@@ -14,10 +14,10 @@ def message(seq: int) -> Message:
     return Message(seq, "a", b"", Kind.BINARY, None, 0.0)
 
 
-def bench() -> tuple[Bench, Follower]:
+def bench() -> tuple[BrokerBench, Follower]:
     """A sink that keeps what it gets, and what hands over to it."""
     lab = Lab(lambda: MemoryBroker("e", lambda: 0.0))
-    made = Bench(lab.make(), lab)
+    made = BrokerBench(lab.make(), lab)
     follower = Follower(made)
     follower.begin(Opening("e", head=3))
     return made, follower

@@ -14,14 +14,14 @@ from oncecast.brokers.base import KEY_SECONDS
 from oncecast.brokers.memory import MemoryBroker, new_epoch
 from oncecast.errors import Refusal, UsageError
 from oncecast.message import EARLIEST, Cursor, Draft
-from oncecast.testing.broker import CHECKS, Bench, Lab, check_broker
+from oncecast.testing.broker import CHECKS, BrokerBench, Lab, check_broker
 from oncecast.testing.clock import EPOCH_SECONDS, FakeClock
 
 
-def bench(wall: Callable[[], float]) -> Bench:
+def bench(wall: Callable[[], float]) -> BrokerBench:
     """An open memory broker that keeps what it delivers."""
     lab = Lab(lambda: MemoryBroker("e", wall))
-    made = Bench(lab.make(), lab)
+    made = BrokerBench(lab.make(), lab)
     made.start()
     return made
 
@@ -92,7 +92,7 @@ def test_every_key_may_have_expired_at_once() -> None:
 def test_it_serves_one_node() -> None:
     """A second start is our own mistake, and so is a read; what is published before the first is refused."""
     lab = Lab(lambda: MemoryBroker("e", FakeClock().wall))
-    made = Bench(lab.make(), lab)
+    made = BrokerBench(lab.make(), lab)
     assert ["unavailable"] == [
         outcome.code for outcome in made.publish(Draft("a", b"1")) if isinstance(outcome, Refusal)
     ]
@@ -106,7 +106,7 @@ def test_it_serves_one_node() -> None:
 def test_a_delivery_that_fails_is_not_acknowledged() -> None:
     """The publisher is refused and the node told; nothing is taken after that, as it would leave a hole."""
 
-    class Deaf(Bench):
+    class Deaf(BrokerBench):
         def receive(self, messages: object, /) -> None:
             raise ValueError("defect")
 

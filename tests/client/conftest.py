@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from oncecast import Broken, Messages, Refused, Timing
-from oncecast.client.base import Event, StartQuery, Transport
+from oncecast.client.base import StartQuery, Transport, TransportEvent
 from oncecast.client.dialing import Endpoint
 from oncecast.client.http import HttpConnection
 from oncecast.client.url import ServerUrl
@@ -37,7 +37,7 @@ Script = Callable[["Talk"], Awaitable[None]]
 Items = Callable[[Messages, int], Awaitable[list[Any]]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
-Drain = Callable[[Transport, Mapping[str, StartQuery]], Awaitable[tuple[list[Event], OncecastError]]]
+Drain = Callable[[Transport, Mapping[str, StartQuery]], Awaitable[tuple[list[TransportEvent], OncecastError]]]
 
 
 class Talk:
@@ -191,7 +191,7 @@ def response(status: int, body: object = None, **headers: str) -> bytes:
     return f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
-async def drain(transport: Transport, starts: Mapping[str, StartQuery]) -> tuple[list[Event], OncecastError]:
+async def drain(transport: Transport, starts: Mapping[str, StartQuery]) -> tuple[list[TransportEvent], OncecastError]:
     """Return all events of a transport, and what it ended with."""
     events = []
     try:

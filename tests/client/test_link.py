@@ -25,7 +25,7 @@ from oncecast import (
     Unreachable,
 )
 from oncecast.client.backoff import Backoff
-from oncecast.client.base import ChannelRefused, CursorMoved, Event, Received, RetryHint, StartQuery, Transport
+from oncecast.client.base import ChannelRefused, CursorMoved, Received, RetryHint, StartQuery, Transport, TransportEvent
 from oncecast.client.credentials import Credentials
 from oncecast.client.dialing import Endpoint
 from oncecast.client.failures import Drained
@@ -51,11 +51,11 @@ class Live:
     """A transport whose events a test puts in, one after another. An exception ends it."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self.events: asyncio.Queue[TransportEvent | Exception] = asyncio.Queue()
         self.starts: list[dict[str, str]] = []
         self.changes: list[tuple[dict[str, str], list[str]]] = []
 
-    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
         """Yield what is put in."""
         self.starts.append({channel: start.value for channel, start in starts.items()})
         while True:
@@ -64,7 +64,7 @@ class Live:
                 raise event
             yield event
 
-    def put(self, *events: Event | Exception) -> None:
+    def put(self, *events: TransportEvent | Exception) -> None:
         """Put events in."""
         for event in events:
             self.events.put_nowait(event)

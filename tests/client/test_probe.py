@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 import pytest
 
 from oncecast import Broken, Refused, Timing
-from oncecast.client.base import CursorMoved, Event, StartQuery, Transport
+from oncecast.client.base import CursorMoved, StartQuery, Transport, TransportEvent
 from oncecast.client.probe import best_proven, proves
 
 TIMING = Timing(attach=0.02, proof=0.05)
@@ -19,10 +19,10 @@ HOLD = None  # for ever
 class Scripted:
     """A transport that yields events, ends with an exception, or holds."""
 
-    def __init__(self, *steps: Event | Exception | None) -> None:
+    def __init__(self, *steps: TransportEvent | Exception | None) -> None:
         self.steps = steps
 
-    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
         """Play the steps."""
         assert {"c": StartQuery("after", "latest")} == dict(starts)
         for step in self.steps:
@@ -43,7 +43,7 @@ class Scripted:
         ((Refused("no"),), False),
     ],
 )
-async def test_proves(steps: tuple[Event | Exception | None, ...], expected: bool) -> None:
+async def test_proves(steps: tuple[TransportEvent | Exception | None, ...], expected: bool) -> None:
     """It has to attach in time and to live for long enough."""
     assert expected is await proves(Scripted(*steps), "c", TIMING)
 

@@ -10,7 +10,7 @@ import pytest
 
 from oncecast import Broken, Gap, Refused, Timing, Unavailable
 from oncecast.client import sse, timing
-from oncecast.client.base import CursorMoved, Event, Received, RetryHint, StartQuery
+from oncecast.client.base import CursorMoved, Received, RetryHint, StartQuery, TransportEvent
 from oncecast.client.failures import Unsuited
 from oncecast.client.sse import SseTransport
 from oncecast.errors import OncecastError
@@ -23,14 +23,14 @@ STARTS = {"d": StartQuery("after", "latest"), "c": StartQuery("after", "latest")
 GAP = 'id: e-9\nevent: gap\ndata: {"channel": "c", "reason": "epoch", "cursor": "e-9"}\n\n'
 
 
-Play = Callable[..., Awaitable[tuple[list[Event], OncecastError, str]]]
+Play = Callable[..., Awaitable[tuple[list[TransportEvent], OncecastError, str]]]
 
 
 @pytest.fixture
 def play(peer: Peer, sleep: Sleep, drain: Drain) -> Play:
     """Let the peer send pieces; return the events, how it ended, and the request's first line."""
 
-    async def run(*pieces: bytes) -> tuple[list[Event], OncecastError, str]:
+    async def run(*pieces: bytes) -> tuple[list[TransportEvent], OncecastError, str]:
         asked = []
 
         async def script(talk: Talk) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncecast import Broken, Gap, Refused, Timing, Unavailable
-from oncecast.client.base import ChannelRefused, CursorMoved, Event, Received, RetryHint, StartQuery
+from oncecast.client.base import ChannelRefused, CursorMoved, Received, RetryHint, StartQuery, TransportEvent
 from oncecast.client.failures import Drained, Unsuited
 from oncecast.client.websocket import WebSocketTransport
 from oncecast.errors import OncecastError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.client.conftest import Drain, Peer, Script, Sleep, Talk
 
 
-Run = Callable[..., Awaitable[tuple[list[Event], OncecastError]]]
+Run = Callable[..., Awaitable[tuple[list[TransportEvent], OncecastError]]]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(peer: Peer, sleep: Sleep, drain: Drain) -> Run:
 
     async def run(
         script: Script, starts: dict[str, StartQuery] | None = None, timing: Timing | None = None
-    ) -> tuple[list[Event], OncecastError]:
+    ) -> tuple[list[TransportEvent], OncecastError]:
         peer.scripts = [script]
         transport = WebSocketTransport(peer.endpoint, timing=timing or Timing(), sleep=sleep)
         ended = await drain(transport, starts or {"c": StartQuery("after", "latest")})

@@ -11,7 +11,7 @@ from oncecast.core.log import Log
 from oncecast.core.place import Place, resolve
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
-from oncecast.message import LATEST, Cursor, Gap, Kind, Mark, Message, Page, Reason, Retention, Start, StartKind
+from oncecast.message import LATEST, Cursor, Kind, LogGap, Mark, Message, Page, Reason, Retention, Start, StartKind
 from oncecast.testing.clock import Turns
 
 
@@ -39,7 +39,7 @@ class FakeSink:
 
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
-        self.gaps: list[Gap] = []
+        self.gaps: list[LogGap] = []
         self.refusals: list[str] = []
         self.on_write: Callable[[], object] | None = None
         self.on_gap: Callable[[], object] | None = None
@@ -52,7 +52,7 @@ class FakeSink:
         if call:
             call()
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Keep the gap."""
         self.gaps.append(gap)
         if self.on_gap:
@@ -248,7 +248,7 @@ def read(log: Log, channels: tuple[str, ...], place: Place) -> list[int]:
     return seqs(log.read_after(channels, place.seq, 1000, floors=place.floors))
 
 
-def plain(gaps: list[Gap]) -> list[tuple[str, Reason, int, int | None, int]]:
+def plain(gaps: list[LogGap]) -> list[tuple[str, Reason, int, int | None, int]]:
     """Gaps as plain tuples: channel, reason, from, to, and where the stream goes on."""
     return [
         (g.channel, g.reason, g.missed_from.seq, g.missed_to.seq if g.missed_to else None, g.cursor.seq) for g in gaps

@@ -20,7 +20,7 @@ from oncecast.core.log import Log
 from oncecast.core.place import chain_gaps, resolve
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
-from oncecast.message import EARLIEST, LATEST, Cursor, Gap, Kind, Message, Reason, Retention, Start, StartKind
+from oncecast.message import EARLIEST, LATEST, Cursor, Kind, LogGap, Message, Reason, Retention, Start, StartKind
 from oncecast.testing.clock import Turns
 from oncecast.testing.witness import Ledger, Witness
 
@@ -116,7 +116,7 @@ class Client:
             case "fail":
                 raise RuntimeError("a sink with a defect")
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Take a gap."""
         assert not self.closed
         assert Reason.EPOCH != gap.reason

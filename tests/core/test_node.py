@@ -18,7 +18,19 @@ from oncecast.core.place import Place, resolve
 from oncecast.core.polls import Poll
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
-from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Message, Reason, Receipt, Retention, Start, StartKind
+from oncecast.message import (
+    EARLIEST,
+    LATEST,
+    Cursor,
+    Draft,
+    LogGap,
+    Message,
+    Reason,
+    Receipt,
+    Retention,
+    Start,
+    StartKind,
+)
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
@@ -52,7 +64,7 @@ class FakeSink:
         if self.broken:
             raise RuntimeError("defect")
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Not asked for here."""
         raise AssertionError(gap)
 
@@ -142,7 +154,7 @@ def test_a_subscriber_gets_its_place_with_the_gaps_before_it() -> None:
     bench.publish("aaa")
     sink = FakeSink()
     _, place = bench.subscribe("a", after(Cursor("e", 1)), sink)
-    assert [Gap("a", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 2), Cursor("e", 2))] == place.gaps
+    assert [LogGap("a", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 2), Cursor("e", 2))] == place.gaps
     bench.turns.run_all()
     assert [b"3 "] == sink.blocks
 
@@ -192,7 +204,7 @@ def test_a_poll_tells_gaps_and_reads_past_them() -> None:
     bench = Bench(a=ChannelPolicy(Retention(messages=1)))
     bench.publish("aaab")
     poll = bench.poll("ab", after(Cursor("e", 0)))
-    assert [Gap("a", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 2), Cursor("e", 2))] == poll.gaps
+    assert [LogGap("a", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 2), Cursor("e", 2))] == poll.gaps
     assert ([3, 4], Cursor("e", 4)) == (seqs(poll), poll.cursor)
     assert [] == bench.poll("ab", after(poll.cursor)).gaps
 
@@ -344,14 +356,14 @@ class LateSink:
     def __init__(self) -> None:
         self.places: list[Place] = []
         self.blocks: list[bytes] = []
-        self.gaps: list[Gap] = []
+        self.gaps: list[LogGap] = []
         self.refusals: list[str] = []
 
     def write(self, block: bytes, /) -> None:
         """Keep the block."""
         self.blocks.append(block)
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Keep the gap."""
         self.gaps.append(gap)
 
@@ -479,7 +491,7 @@ def test_a_gap_is_what_the_history_has_trimmed() -> None:
     late.broker.trim("a", 3)
     sink, subscription = late.subscribe("a", after(Cursor("e", 1)))
     late.settle()
-    gap = Gap("a", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 3), Cursor("e", 3))
+    gap = LogGap("a", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 3), Cursor("e", 3))
     assert ([gap], [4, 5, 6, 7, 8]) == (sink.gaps, sink.seqs)
     answers = late.poll("a", after(Cursor("e", 1)))
     late.settle()
@@ -524,7 +536,7 @@ def test_what_is_trimmed_and_still_on_its_way_is_waited_for() -> None:
     late.settle()
     (poll,) = answers
     assert isinstance(poll, Poll)
-    gap = Gap("a", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 4), Cursor("e", 5))
+    gap = LogGap("a", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 4), Cursor("e", 5))
     assert ([gap], [], [gap], []) == (sink.gaps, sink.seqs, poll.gaps, seqs(poll))
 
 

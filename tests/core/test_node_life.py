@@ -15,7 +15,7 @@ from oncecast.core.polls import Poll
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.core.wants import UNWANT_SECONDS
 from oncecast.errors import Refusal, UsageError
-from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Message, Reason, Retention, Start, StartKind
+from oncecast.message import EARLIEST, LATEST, Cursor, Draft, LogGap, Message, Reason, Retention, Start, StartKind
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
@@ -39,7 +39,7 @@ class Listener:
     def __init__(self) -> None:
         self.places: list[Place] = []
         self.seen: list[str] = []
-        self.gaps: list[Gap] = []
+        self.gaps: list[LogGap] = []
         self.refusals: list[Refusal] = []
 
     def attached(self, place: Place) -> None:
@@ -52,7 +52,7 @@ class Listener:
         """Keep the words."""
         self.seen.extend(block.decode().split())
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Keep the gap."""
         self.gaps.append(gap)
         self.seen.append(gap.reason.value)
@@ -441,7 +441,7 @@ def test_a_subscriber_of_several_channels_hears_of_each() -> None:
     listener, subscription = bench.subscribe("ab")
     other, ended = bench.subscribe("ab")
 
-    def end(gap: Gap, /) -> None:
+    def end(gap: LogGap, /) -> None:
         other.gaps.append(gap)
         bench.node.hub.detach(ended)
 

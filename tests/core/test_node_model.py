@@ -23,7 +23,7 @@ from oncecast.core.place import Place, chain_gaps
 from oncecast.core.polls import Poll
 from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
-from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Gap, Kind, Message, Reason, Retention, Start, StartKind
+from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Kind, LogGap, Message, Reason, Retention, Start, StartKind
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
@@ -106,7 +106,7 @@ class Client:
             self.full = True
             self.machine.node.hub.block((self.subscription,))
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Take a gap."""
         assert not self.closed
         assert self.witness is not None

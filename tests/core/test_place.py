@@ -11,7 +11,7 @@ from oncecast.message import (
     LATEST,
     MAX_SEQ,
     Cursor,
-    Gap,
+    LogGap,
     Mark,
     Page,
     Reason,
@@ -244,7 +244,7 @@ def test_another_epoch_is_a_gap_whose_end_is_not_known() -> None:
     """Each channel has a gap with the old cursor, and the stream continues at the earliest that is held."""
     log = fill(make(Retention(messages=2)), "aaab")
     place = resolve(log, BOTH, after(40, "old"))
-    assert [Gap(c, Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 1)) for c in BOTH] == place.gaps
+    assert [LogGap(c, Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 1)) for c in BOTH] == place.gaps
     assert (Cursor("old", 40), [2, 3, 4]) == (place.announced, read(log, BOTH, place))
     assert [] == pass_gaps(log, BOTH, place, Reason.SLOW)
 
@@ -252,7 +252,7 @@ def test_another_epoch_is_a_gap_whose_end_is_not_known() -> None:
 def test_another_epoch_on_an_empty_log_is_a_gap() -> None:
     """A log that was lost answers its old cursors before its first message."""
     place = resolve(make(), ("a",), after(40, "old"))
-    assert [Gap("a", Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 0))] == place.gaps
+    assert [LogGap("a", Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 0))] == place.gaps
 
 
 def test_the_largest_cursor_of_another_epoch_makes_a_cursor() -> None:
@@ -312,7 +312,7 @@ def test_another_epoch_of_a_history_has_one_gap_for_all_before() -> None:
     log.head = 9
     place = locate(log, BOTH, after(40, "old"))
     assert place is not None
-    assert [Gap(c, Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 0)) for c in BOTH] == place.gaps
+    assert [LogGap(c, Reason.EPOCH, Cursor("old", 41), None, Cursor("e", 0)) for c in BOTH] == place.gaps
     assert [] == pass_gaps(log, BOTH, place, Reason.SLOW, Page(0, [], 5, {"a": Mark(3), "b": Mark()}))
     found = pass_gaps(log, BOTH, place, Reason.SLOW, Page(0, [], 5, {"a": Mark(4), "b": Mark(1)}))
     assert [("a", Reason.SLOW, 4, 4, 5), ("b", Reason.SLOW, 1, 1, 5)] == plain(found)

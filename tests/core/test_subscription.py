@@ -6,7 +6,7 @@ import pytest
 
 from oncecast.core.subscription import MOVES, Event, Lag, State, Subscription
 from oncecast.errors import Refusal
-from oncecast.message import Gap, Message
+from oncecast.message import LogGap, Message
 
 
 class Silent:
@@ -23,7 +23,7 @@ class Silent:
     def write(self, block: bytes, /) -> None:
         """Do nothing."""
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Do nothing."""
 
     def refuse(self, refusal: Refusal, /) -> None:

@@ -24,7 +24,7 @@ from oncecast.client.transports import TRANSPORTS
 from oncecast.errors import OncecastError
 from oncecast.message import Cursor, Message
 from oncecast.server.server import Server
-from oncecast.server.settings import Limits, Retention, Settings
+from oncecast.server.settings import Limits, RetentionSettings, Settings
 from oncecast.testing.pipe import NO_PLAN, Faults, FaultyPipe, Plan
 
 from .client_oracle import Wrong, judge, judge_log
@@ -97,7 +97,7 @@ class _Cluster:
         self._settings = Settings(
             port=0,
             limits=Limits(heartbeat_seconds=0.1, drain_seconds=0),
-            retention=Retention(messages=keep),
+            retention=RetentionSettings(messages=keep),
         )
         self._stack = stack
         self._servers: list[Server] = []

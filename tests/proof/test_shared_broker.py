@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oncecast.brokers.base import Outcome
 from oncecast.message import Draft, Receipt
-from oncecast.testing.broker import Bench, Lab
+from oncecast.testing.broker import BrokerBench, Lab
 
 from .shared_broker import SharedBroker
 
@@ -14,7 +14,7 @@ def test_nodes_follow_one_log() -> None:
     shared = SharedBroker("e", lambda: 1.0)
     outcomes: list[Outcome] = []
     nodes = [shared.node() for _ in range(3)]
-    sinks = [Bench(node, Lab(shared.node)) for node in nodes]
+    sinks = [BrokerBench(node, Lab(shared.node)) for node in nodes]
     sinks[0].start()
     sinks[1].start()
     nodes[0].publish([Draft("a", b"1", key="k")], outcomes.extend)

@@ -17,7 +17,7 @@ from oncecast.testing.history_broker import HistoryBroker
 from oncecast.testing.subscriber import Subscriber
 from oncecast.testing.subscribers import SUBSCRIBERS
 from oncecast.testing.transport import CHECKS, check_transport
-from oncecast.testing.transport_bench import Bench
+from oncecast.testing.transport_bench import TransportBench
 from oncecast.testing.transport_faults import BIG, stall
 
 
@@ -64,7 +64,7 @@ async def test_contract_on_a_history(kind: type[Subscriber], name: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in SUBSCRIBERS if kind.streams], ids=lambda kind: kind.name)
 async def test_a_stalled_reader_costs_little(kind: type[Subscriber]) -> None:
     """What the server holds for a reader that stalls is a page of the log at most, however much it misses."""
-    bench = Bench(kind)
+    bench = TransportBench(kind)
     try:
         await bench.serve()
         await stall(bench, "c")
@@ -82,7 +82,7 @@ RESUMING = [kind for kind in SUBSCRIBERS if kind.resumes]
 @pytest.mark.parametrize("first", RESUMING, ids=lambda kind: kind.name)
 async def test_a_cursor_of_one_transport_resumes_on_every_other(first: type[Subscriber]) -> None:
     """Falling back to another transport is resuming: the cursor means the same to all of them."""
-    bench = Bench(first)
+    bench = TransportBench(first)
     try:
         await bench.serve()
         bench.publish_numbers(5)

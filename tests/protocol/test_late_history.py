@@ -22,7 +22,7 @@ from oncecast.server.framing.event_stream import EventStreamCarrier
 from oncecast.server.framing.websocket import WebSocketCarrier
 from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
-from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, Role, WebSocketConnection
+from oncecast.wire.ws_connection import CloseReceived, DataReceived, Role, WebSocketConnection, WebSocketEvent
 
 REFUSAL = Refusal("unavailable", "The log can't be read now.", retry_after=5)
 
@@ -173,7 +173,7 @@ class Socket:
         self.socket = WebSocketCarrier(self.link, b"", make, settings=late.settings)
         self.link.listener = self.socket
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[WebSocketEvent]:
         """What has come since the last time."""
         return self.peer.receive(self.link.take())
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.message import Cursor, Draft, Gap, Kind, Reason, Retention
+from oncecast.message import Cursor, Draft, Kind, LogGap, Reason, Retention
 from oncecast.protocol.raw import gap_text
 from oncecast.testing.driver import run_now
 from oncecast.wire.ws_connection import DataReceived, PingReceived
@@ -103,7 +103,7 @@ def test_raw_has_the_limit_on_channels(rig: Any) -> None:
 def test_a_gaps_text_fits_into_a_close_and_keeps_its_cursor(length: int) -> None:
     """RFC 6455 §5.5: a reason has 123 bytes; the cursor is what a client needs of it."""
     here = Cursor("z" * 32, 2**63 - 1)
-    text = gap_text(Gap("c" * length, Reason.EXPIRED, here, here, here))
+    text = gap_text(LogGap("c" * length, Reason.EXPIRED, here, here, here))
     assert len(text) <= 123
     assert text.endswith(f"; go on from {here}")
     assert text.startswith("gap (expired) on c")

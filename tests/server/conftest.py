@@ -35,7 +35,14 @@ from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.testing.driver import run_now
-from oncecast.wire.ws_connection import CloseReceived, DataReceived, Event, ProtocolFailed, Role, WebSocketConnection
+from oncecast.wire.ws_connection import (
+    CloseReceived,
+    DataReceived,
+    ProtocolFailed,
+    Role,
+    WebSocketConnection,
+    WebSocketEvent,
+)
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
 EPOCH = "e0"
@@ -295,7 +302,7 @@ class Peer:
         self.reader = reader
         self.writer = writer
         self.codec = WebSocketConnection(Role.CLIENT, mask_key=lambda: b"mask")
-        self._events: list[Event] = []
+        self._events: list[WebSocketEvent] = []
 
     async def send(self, data: bytes) -> None:
         """Send bytes; a server that has closed already is no error here."""
@@ -322,7 +329,7 @@ class Peer:
         """Read up to and including `mark`."""
         return await self.reader.readuntil(mark)
 
-    async def event(self) -> Event:
+    async def event(self) -> WebSocketEvent:
         """Read the next event of a WebSocket."""
         while not self._events:
             data = await self.reader.read(1 << 16)

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from oncecast.errors import ERRORS
 from oncecast.server.connection import Connection
-from oncecast.server.settings import Limits, Retention, Settings
+from oncecast.server.settings import Limits, RetentionSettings, Settings
 from oncecast.wire.ws_connection import CloseReceived
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
@@ -77,7 +77,7 @@ async def scene(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             times.append(time.thread_time() - began)
 
     limits = Limits(body_bytes=1 << 20, frames_per_second=200.0)
-    site = await open_site(Settings(port=0, limits=limits, retention=Retention(messages=50)))
+    site = await open_site(Settings(port=0, limits=limits, retention=RetentionSettings(messages=50)))
     events = await site.sse("w")
     frames = await site.websocket("/v1/channels/w")
     await frames.frame()
@@ -552,7 +552,7 @@ async def test_memory_of_a_publisher_that_never_reads(
 ) -> None:
     """A socket that publishes to itself and never reads is read no further; what it missed is in the log."""
     limits = Limits(publishes_per_second=1e6, frames_per_second=1e6)
-    site = await open_site(Settings(port=0, limits=limits, retention=Retention(messages=10)))
+    site = await open_site(Settings(port=0, limits=limits, retention=RetentionSettings(messages=10)))
     text = b'{"type":"publish","channel":"a","data":"%b"}' % (b"x" * 900)
     piece = frame(0x81, text, length=b"\x7e" + len(text).to_bytes(2, "big"))
     assert (

@@ -22,7 +22,7 @@ from oncecast.protocol.events import BARE
 from oncecast.server.brokers import build_broker
 from oncecast.server.build import build_app, build_node, build_policy, build_rules
 from oncecast.server.framing.event_stream import event_blocks
-from oncecast.server.settings import MEMORY, ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import MEMORY, ChannelRule, Limits, RetentionSettings, Settings
 from oncecast.testing.driver import run_now
 
 
@@ -51,7 +51,7 @@ def node_of(settings: Settings, schedule: Callable[[Callable[[], None]], object]
 
 def broker_of(url: str) -> Broker:
     """Return the broker that a URL names."""
-    settings = Settings(broker=url, durability="fsync", retention=Retention(key_seconds=5))
+    settings = Settings(broker=url, durability="fsync", retention=RetentionSettings(key_seconds=5))
     return build_broker(settings, lambda channel: message.Retention())
 
 
@@ -82,7 +82,7 @@ def test_a_file_is_a_broker(url: str, path: str) -> None:
 def test_the_rules_of_channels_reach_the_log_and_the_hub() -> None:
     """Retention and lag are those of the channel's rule."""
     settings = Settings(
-        retention=Retention(messages=3),
+        retention=RetentionSettings(messages=3),
         channels={"t.*": ChannelRule(messages=1, lag="latest"), "d": ChannelRule(lag="disconnect")},
     )
     node = node_of(settings, lambda callback: None)

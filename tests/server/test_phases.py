@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.server.phases import MOVES, Event, Phase, after
+from oncecast.server.phases import MOVES, ConnectionEvent, Phase, after
 
 
 def test_each_phase_has_its_row() -> None:
     """The table has every phase and uses every event; nothing follows CLOSED, and a connection can always be lost."""
     assert set(Phase) == set(MOVES)
-    assert set(Event) == {event for row in MOVES.values() for event in row}
+    assert set(ConnectionEvent) == {event for row in MOVES.values() for event in row}
     assert {} == MOVES[Phase.CLOSED]
-    assert all(Phase.CLOSED is row[Event.LOST] for phase, row in MOVES.items() if phase is not Phase.CLOSED)
+    assert all(Phase.CLOSED is row[ConnectionEvent.LOST] for phase, row in MOVES.items() if phase is not Phase.CLOSED)
 
 
 def test_what_is_not_in_the_table_is_a_defect() -> None:
     """An event of the table moves, any other raises."""
-    assert Phase.WAITING is after(Phase.READING, Event.POSTPONED)
+    assert Phase.WAITING is after(Phase.READING, ConnectionEvent.POSTPONED)
     with pytest.raises(AssertionError, match="a connection that is streaming can't be answered"):
-        after(Phase.STREAMING, Event.ANSWERED)
+        after(Phase.STREAMING, ConnectionEvent.ANSWERED)

@@ -11,7 +11,7 @@ import pytest
 
 from oncecast.errors import ConfigurationError
 from oncecast.server.reload import FIXED, read_again
-from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import ChannelRule, Limits, RetentionSettings, Settings
 
 if TYPE_CHECKING:
     from tests.server.conftest import Open
@@ -30,11 +30,11 @@ def test_what_can_change_does_and_the_rest_is_named(caplog: pytest.LogCaptureFix
         workers=3,
         deflate=True,
         limits=Limits(message_bytes=5),
-        retention=Retention(messages=7, key_seconds=60),
+        retention=RetentionSettings(messages=7, key_seconds=60),
         channels={"a": ChannelRule(messages=1)},
     )
     found = read_again(current, lambda: wanted)
-    retention = Retention(messages=7)
+    retention = RetentionSettings(messages=7)
     assert msgspec.structs.replace(wanted, port=1, workers=1, retention=retention) == found
     assert "these settings apply after a restart only: port, workers, retention.key_seconds" in caplog.text
     assert set(FIXED) <= set(Settings.__struct_fields__)
@@ -85,7 +85,7 @@ async def test_a_server_takes_new_settings_on_and_drops_nobody(open_site: Open) 
             site.server.settings,
             origins=("https://new.example",),
             limits=Limits(message_bytes=2, poll_messages=1, publish_wait_seconds=7),
-            retention=Retention(messages=2),
+            retention=RetentionSettings(messages=2),
         )
     )
     assert 7 == site.server.node.held.seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncecast.server import settings
-from oncecast.server.settings import ChannelRule, Retention, Settings
+from oncecast.server.settings import ChannelRule, RetentionSettings, Settings
 
 RULES = {
     "a.*": ChannelRule(messages=1),
@@ -33,7 +33,7 @@ def rule_of(given: Settings, channel: str) -> ChannelRule:
 )
 def test_the_rule_of_a_channel(channel: str, expected: ChannelRule) -> None:
     """The exact name wins over prefixes, the longest prefix over shorter ones, and [retention] fills the rest."""
-    given = Settings(retention=Retention(messages=7, seconds=70.0), channels=RULES)
+    given = Settings(retention=RetentionSettings(messages=7, seconds=70.0), channels=RULES)
     assert expected == rule_of(given, channel)
 
 

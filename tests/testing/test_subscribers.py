@@ -10,7 +10,7 @@ import pytest
 
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.testing.subscriber import Cut, MessageSeen, Refused, Seen, Subscriber
+from oncecast.testing.subscriber import Cut, MessageSeen, RequestRefused, Seen, Subscriber
 from oncecast.testing.subscribers import (
     SUBSCRIBERS,
     LongPollSubscriber,
@@ -134,7 +134,7 @@ async def test_an_answer_that_closes_is_taken_and_closes(
 async def test_a_refusal_without_a_body(kind: type[Subscriber], scripted: Callable[..., asyncio.Future[int]]) -> None:
     """A proxy's answer has a status and no code."""
     subscriber = kind(await scripted(lambda request: b"HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n"), ("c",))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await everything(subscriber)
     assert (502, "") == (refused.value.status, refused.value.code)
 

@@ -22,7 +22,7 @@ from oncecast.testing.subscribers import (
     V1Subscriber,
 )
 from oncecast.testing.transport import CHECKS, TransportFailed, check_transport
-from oncecast.testing.transport_bench import Bench, Served, serve
+from oncecast.testing.transport_bench import Served, TransportBench, serve
 
 ONE_OF_EACH = (ShortPollSubscriber, SseSubscriber, V1Subscriber)
 
@@ -119,7 +119,7 @@ async def test_a_subscriber_that_never_blocks_is_found(monkeypatch: pytest.Monke
 async def test_a_connection_cut_without_resume_is_an_error() -> None:
     """A bench that is not asked to resume does not hide a cut, and a refused publish is raised."""
     broker = MemoryBroker("life1", lambda: 0.0)
-    bench = Bench(SseSubscriber, lambda settings, _: serve(settings, broker))
+    bench = TransportBench(SseSubscriber, lambda settings, _: serve(settings, broker))
     try:
         await bench.serve()
         await broker.stop()
@@ -127,7 +127,7 @@ async def test_a_connection_cut_without_resume_is_an_error() -> None:
             bench.publish(Draft("c", b"1"))
     finally:
         await bench.close()
-    await Bench(SseSubscriber).close()
+    await TransportBench(SseSubscriber).close()
 
 
 def test_every_check_says_its_clause() -> None:

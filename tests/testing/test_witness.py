@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.message import Cursor, Gap, Reason
+from oncecast.message import Cursor, LogGap, Reason
 from oncecast.testing.witness import Ledger, PromiseBroken, Witness
 
 
@@ -16,9 +16,9 @@ def ledger() -> Ledger:
     return made
 
 
-def gap(channel: str, first: int, last: int) -> Gap:
+def gap(channel: str, first: int, last: int) -> LogGap:
     """A gap with both ends."""
-    return Gap(channel, Reason.SLOW, Cursor("e", first), Cursor("e", last), Cursor("e", last))
+    return LogGap(channel, Reason.SLOW, Cursor("e", first), Cursor("e", last), Cursor("e", last))
 
 
 def test_every_message_once_and_in_order_keeps_the_promise() -> None:
@@ -86,4 +86,4 @@ def test_a_gap_without_an_end_cannot_be_judged() -> None:
     """The log it was in is gone, so it has no place in this ledger."""
     witness = Witness(ledger(), {"a": 0})
     with pytest.raises(ValueError, match="not known"):
-        witness.gap(Gap("a", Reason.EPOCH, Cursor("d", 1), None, Cursor("e", 0)))
+        witness.gap(LogGap("a", Reason.EPOCH, Cursor("d", 1), None, Cursor("e", 0)))

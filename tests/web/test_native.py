@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from oncecast.message import Draft, Kind
 from oncecast.server.server import Server
-from oncecast.server.settings import Retention, Settings
+from oncecast.server.settings import RetentionSettings, Settings
 from oncecast.testing.pipe import FaultyPipe
 
 if TYPE_CHECKING:
@@ -357,7 +357,7 @@ async def test_socket_of_an_unknown_subprotocol(server: Server, blank: Visit) ->
 
 async def test_raw_socket_is_closed_by_a_gap(serving: Serving, origin: str, blank: Visit) -> None:
     """A gap, which no raw frame can tell, closes with 4410 and says where the log goes on."""
-    server = await serving(origins=(origin,), retention=Retention(messages=2))
+    server = await serving(origins=(origin,), retention=RetentionSettings(messages=2))
     first, *_, last = await publish(server, "1", "2", "3", "4")
     server.node.tick()
     script = "const { closed, heard } = socket(url, null, 9); return [await closed, heard];"

@@ -12,13 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oncecast.errors import ERRORS, Refusal
-from oncecast.message import Cursor, Draft, Gap, Kind, Message, Reason, Receipt
+from oncecast.message import Cursor, Draft, Kind, LogGap, Message, Reason, Receipt
 from oncecast.wire import envelope
 from oncecast.wire.envelope import Auth, Publish, Subscribe, Unsubscribe
 
 BIG = b"123456789012345678901234567890"
 DEEP = b"[" * 200_000 + b"]" * 200_000
-GAP = Gap("news", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 4), Cursor("e", 5))
+GAP = LogGap("news", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 4), Cursor("e", 5))
 GAP_FIELDS = {"channel": "news", "reason": "expired", "missed_from": "e-1", "missed_to": "e-4", "cursor": "e-5"}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
@@ -111,7 +111,7 @@ def test_a_gap_is_written_whole() -> None:
     """Alone, in a frame, and with an end that is not known."""
     assert GAP_FIELDS == json.loads(envelope.gap_json(GAP))
     assert {"type": "gap", **GAP_FIELDS} == json.loads(envelope.gap_frame(GAP))
-    lost = Gap("news", Reason.EPOCH, Cursor("old", 1), None, Cursor("e", 5))
+    lost = LogGap("news", Reason.EPOCH, Cursor("old", 1), None, Cursor("e", 5))
     assert {
         "channel": "news",
         "reason": "epoch",
@@ -138,7 +138,7 @@ def test_a_receipt_is_written_whole() -> None:
 def test_a_poll_holds_messages_cursor_and_gaps() -> None:
     """One gap with one channel; with several, all of them beside the first."""
     assert b'{"messages":[],"cursor":"e-5","gap":null}' == envelope.poll_json([], Cursor("e", 5), [], several=False)
-    other = Gap("b", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 3), Cursor("e", 5))
+    other = LogGap("b", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 3), Cursor("e", 5))
     poll = json.loads(envelope.poll_json([b'{"a":1}', b"2"], Cursor("e", 9), [GAP, other], several=True))
     assert {
         "messages": [{"a": 1}, 2],

@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oncecast.errors import OncecastError, UsageError
-from oncecast.wire.sse import MAX_EVENT_BYTES, Event, EventParser, StreamFailed, comment, encode
+from oncecast.wire.sse import MAX_EVENT_BYTES, EventParser, SseEvent, StreamFailed, comment, encode
 
 
 class Model:
     """The event stream's interpretation, step by step, of a stream that is all there."""
 
     def __init__(self, stream: bytes) -> None:
-        self.events: list[Event] = []
+        self.events: list[SseEvent] = []
         self.last_event_id = ""
         self.retry_ms: int | None = None
         self.data = self.event = self.id = ""
@@ -57,7 +57,7 @@ class Model:
     def dispatch(self) -> None:
         self.last_event_id = self.id
         if self.data != "":
-            self.events.append(Event(self.data.removesuffix("\n"), self.event or "message", self.id))
+            self.events.append(SseEvent(self.data.removesuffix("\n"), self.event or "message", self.id))
         self.data = self.event = ""
 
 
@@ -69,7 +69,7 @@ def cuts(data: bytes) -> Iterator[list[bytes]]:
         yield [data[:at], data[at:]]
 
 
-def read(pieces: list[bytes]) -> tuple[list[Event], str, int | None]:
+def read(pieces: list[bytes]) -> tuple[list[SseEvent], str, int | None]:
     """Read the pieces with a new parser: its events, its last event id, its retry."""
     parser = EventParser()
     events = [event for piece in pieces for event in parser.receive(piece)]
@@ -79,33 +79,53 @@ def read(pieces: list[bytes]) -> tuple[list[Event], str, int | None]:
 # --- reading ---
 
 STREAMS = {
-    "one": (b"data: a\n\n", [Event("a")], "", None),
+    "one": (b"data: a\n\n", [SseEvent("a")], "", None),
     "all fields": (
         b": hi\nid: 7\nevent: tick\nretry: 3000\ndata: a\ndata: b\n\n",
-        [Event("a\nb", "tick", "7")],
+        [SseEvent("a\nb", "tick", "7")],
         "7",
         3000,
     ),
-    "one space goes": (b"data:a\n\ndata:  b\n\ndata:\tc\n\n", [Event("a"), Event(" b"), Event("\tc")], "", None),
-    "empty data": (
-        b"data\n\ndata:\n\ndata: \n\ndata\ndata\n\n",
-        [Event(""), Event(""), Event(""), Event("\n")],
+    "one space goes": (
+        b"data:a\n\ndata:  b\n\ndata:\tc\n\n",
+        [SseEvent("a"), SseEvent(" b"), SseEvent("\tc")],
         "",
         None,
     ),
-    "no data, no event": (b"event: x\n\ndata: a\n\n", [Event("a")], "", None),
-    "empty event name": (b"event: x\nevent:\ndata: a\n\n", [Event("a")], "", None),
-    "line ends": (b"data: a\r\ndata: b\rdata: c\n\r\ndata: d\r\r", [Event("a\nb\nc"), Event("d")], "", None),
-    "LF then CR": (b"data: a\n\rdata: b\r\n\n", [Event("a"), Event("b")], "", None),
-    "CR LF after CR": (b"data: a\r\r\ndata: b\r\n\r\n", [Event("a"), Event("b")], "", None),
-    "blank lines": (b"\n\r\n\r\n\n\rdata: a\n\n\n\n", [Event("a")], "", None),
-    "id lives on": (b"id: 1\ndata: a\n\ndata: b\n\n", [Event("a", id="1"), Event("b", id="1")], "1", None),
+    "empty data": (
+        b"data\n\ndata:\n\ndata: \n\ndata\ndata\n\n",
+        [SseEvent(""), SseEvent(""), SseEvent(""), SseEvent("\n")],
+        "",
+        None,
+    ),
+    "no data, no event": (b"event: x\n\ndata: a\n\n", [SseEvent("a")], "", None),
+    "empty event name": (b"event: x\nevent:\ndata: a\n\n", [SseEvent("a")], "", None),
+    "line ends": (
+        b"data: a\r\ndata: b\rdata: c\n\r\ndata: d\r\r",
+        [SseEvent("a\nb\nc"), SseEvent("d")],
+        "",
+        None,
+    ),
+    "LF then CR": (b"data: a\n\rdata: b\r\n\n", [SseEvent("a"), SseEvent("b")], "", None),
+    "CR LF after CR": (b"data: a\r\r\ndata: b\r\n\r\n", [SseEvent("a"), SseEvent("b")], "", None),
+    "blank lines": (b"\n\r\n\r\n\n\rdata: a\n\n\n\n", [SseEvent("a")], "", None),
+    "id lives on": (
+        b"id: 1\ndata: a\n\ndata: b\n\n",
+        [SseEvent("a", id="1"), SseEvent("b", id="1")],
+        "1",
+        None,
+    ),
     "id alone": (b"id: 1\n\n", [], "1", None),
-    "id is cleared": (b"id: 1\ndata: a\n\nid\ndata: b\n\n", [Event("a", id="1"), Event("b")], "", None),
+    "id is cleared": (
+        b"id: 1\ndata: a\n\nid\ndata: b\n\n",
+        [SseEvent("a", id="1"), SseEvent("b")],
+        "",
+        None,
+    ),
     "id not committed": (b"id: 1\n\nid: 2\ndata: a\n", [], "1", None),
-    "id with NUL": (b"id: 1\nid: 2\0\ndata: a\n\n", [Event("a", id="1")], "1", None),
+    "id with NUL": (b"id: 1\nid: 2\0\ndata: a\n\n", [SseEvent("a", id="1")], "1", None),
     "last id wins": (b"id: 1\nid: 2\n\n", [], "2", None),
-    "NUL in data": (b"data: a\0b\nevent: \0\n\n", [Event("a\0b", "\0")], "", None),
+    "NUL in data": (b"data: a\0b\nevent: \0\n\n", [SseEvent("a\0b", "\0")], "", None),
     "retry at once": (b"retry: 10", [], "", None),
     "retry at its line's end": (b"retry: 010\n", [], "", 10),
     "bad retries": (
@@ -114,29 +134,29 @@ STREAMS = {
         "",
         5,
     ),
-    "unknown fields": (b"DATA: a\n data: b\ndata : c\nfoo\nfoo: d\ndata: e\n\n", [Event("e")], "", None),
-    "comments": (b":\n: data: a\n:data: b\ndata: c\n:\n\n", [Event("c")], "", None),
-    "colons": (b"data: a:b: c\n\ndata::\n\n", [Event("a:b: c"), Event(":")], "", None),
-    "BOM first": (b"\xef\xbb\xbfdata: a\n\n", [Event("a")], "", None),
-    "BOM alone on its line": (b"\xef\xbb\xbf\ndata: a\n\n", [Event("a")], "", None),
-    "two BOMs": (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", [Event("b")], "", None),
-    "BOM later": (b"data: \xef\xbb\xbfa\n\n\xef\xbb\xbfdata: b\n\n", [Event("\ufeffa")], "", None),
-    "half a BOM": (b"\xef\xbbdata: a\n\ndata: b\n\n", [Event("b")], "", None),
-    "UTF-8": ("id: ü\nevent: €\ndata: 🎈\n\n".encode(), [Event("🎈", "€", "ü")], "ü", None),
+    "unknown fields": (b"DATA: a\n data: b\ndata : c\nfoo\nfoo: d\ndata: e\n\n", [SseEvent("e")], "", None),
+    "comments": (b":\n: data: a\n:data: b\ndata: c\n:\n\n", [SseEvent("c")], "", None),
+    "colons": (b"data: a:b: c\n\ndata::\n\n", [SseEvent("a:b: c"), SseEvent(":")], "", None),
+    "BOM first": (b"\xef\xbb\xbfdata: a\n\n", [SseEvent("a")], "", None),
+    "BOM alone on its line": (b"\xef\xbb\xbf\ndata: a\n\n", [SseEvent("a")], "", None),
+    "two BOMs": (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", [SseEvent("b")], "", None),
+    "BOM later": (b"data: \xef\xbb\xbfa\n\n\xef\xbb\xbfdata: b\n\n", [SseEvent("\ufeffa")], "", None),
+    "half a BOM": (b"\xef\xbbdata: a\n\ndata: b\n\n", [SseEvent("b")], "", None),
+    "UTF-8": ("id: ü\nevent: €\ndata: 🎈\n\n".encode(), [SseEvent("🎈", "€", "ü")], "ü", None),
     "bad UTF-8": (
         b"data: \xff \xf0\x9f\x8e \xe2\x82\ndata: \xed\xa0\x80\xc0\xaf\n\n",
-        [Event("\ufffd \ufffd \ufffd\n\ufffd\ufffd\ufffd\ufffd\ufffd")],
+        [SseEvent("\ufffd \ufffd \ufffd\n\ufffd\ufffd\ufffd\ufffd\ufffd")],
         "",
         None,
     ),
-    "unfinished": (b"data: a\n\ndata: b\n", [Event("a")], "", None),
-    "unfinished line": (b"data: a\n\ndata: b", [Event("a")], "", None),
+    "unfinished": (b"data: a\n\ndata: b\n", [SseEvent("a")], "", None),
+    "unfinished line": (b"data: a\n\ndata: b", [SseEvent("a")], "", None),
     "nothing": (b"", [], "", None),
 }
 
 
 @pytest.mark.parametrize("stream, events, last_id, retry", STREAMS.values(), ids=STREAMS)
-def test_streams(stream: bytes, events: list[Event], last_id: str, retry: int | None) -> None:
+def test_streams(stream: bytes, events: list[SseEvent], last_id: str, retry: int | None) -> None:
     """A stream gives what the standard says, however it is cut; and so does the model that the parser is held to."""
     model = Model(stream)
     assert (events, last_id, retry) == (model.events, model.last_event_id, model.retry_ms)
@@ -174,17 +194,17 @@ def test_prompt() -> None:
     """An event is given out with the byte that ends it, without waiting for the LF that may follow a CR."""
     parser = EventParser()
     assert [] == parser.receive(b"data: a\r\n")
-    assert [Event("a")] == parser.receive(b"\r")
+    assert [SseEvent("a")] == parser.receive(b"\r")
     assert [] == parser.receive(b"\ndata: b\n")
-    assert [Event("b")] == parser.receive(b"\n")
+    assert [SseEvent("b")] == parser.receive(b"\n")
 
 
 def test_resumed() -> None:
     """A new parser goes on from the id that the old one had reached."""
     parser = EventParser(last_event_id="7")
     assert "7" == parser.last_event_id
-    assert [Event("a", id="7")] == parser.receive(b"data: a\n\n")
-    assert [Event("b", id="8")] == parser.receive(b"id: 8\ndata: b\n\n")
+    assert [SseEvent("a", id="7")] == parser.receive(b"data: a\n\n")
+    assert [SseEvent("b", id="8")] == parser.receive(b"id: 8\ndata: b\n\n")
     assert "8" == parser.last_event_id
 
 
@@ -215,7 +235,7 @@ def test_too_large(stream: bytes) -> None:
 def test_just_fits() -> None:
     """Each event has the whole limit for itself, the bytes of the BOM not counted."""
     stream = b"\xef\xbb\xbfdata: 1234\n\ndata\ndata:1\n\n" + b":" * 10 + b"\n" + b"id: 123456\n" * 5 + b"data: 1234\n\n"
-    expected = [Event("1234"), Event("\n1"), Event("1234", id="123456")]
+    expected = [SseEvent("1234"), SseEvent("\n1"), SseEvent("1234", id="123456")]
     for pieces in cuts(stream):
         parser = EventParser(max_event_bytes=10)
         assert expected == [event for piece in pieces for event in parser.receive(piece)]
@@ -224,7 +244,7 @@ def test_just_fits() -> None:
 def test_events_before_the_fault() -> None:
     """Events that came with the fault are handed out before it is raised, so that no id runs ahead of them."""
     parser = EventParser(max_event_bytes=10)
-    assert [Event("a", id="1")] == parser.receive(b"id: 1\ndata: a\n\nid: 2\ndata: 12345\n\n")
+    assert [SseEvent("a", id="1")] == parser.receive(b"id: 1\ndata: a\n\nid: 2\ndata: 12345\n\n")
     assert "1" == parser.last_event_id
     with pytest.raises(StreamFailed):
         parser.receive(b"")
@@ -316,6 +336,6 @@ def test_read_back(
         stream += encode(data.encode(), event=event, id=event_id, retry_ms=retry)
         last_id = last_id if event_id is None else event_id
         last_retry = last_retry if retry is None else retry
-        expected.append(Event(re.sub("\r\n|\r", "\n", data), event or "message", last_id))
+        expected.append(SseEvent(re.sub("\r\n|\r", "\n", data), event or "message", last_id))
     at = [0, *sorted(min(place, len(stream)) for place in places), len(stream)]
     assert (expected, last_id, last_retry) == read([stream[i:j] for i, j in itertools.pairwise(at)])

@@ -30,12 +30,12 @@ from oncecast.wire.ws_connection import (
     MOVES,
     CloseReceived,
     DataReceived,
-    Event,
     PingReceived,
     PongReceived,
     ProtocolFailed,
     Role,
     WebSocketConnection,
+    WebSocketEvent,
     WebSocketState,
 )
 from oncecast.wire.ws_frames import Opcode, apply_mask, close_payload, encode_frame
@@ -56,7 +56,7 @@ class Case:
 
     name: str
     data: bytes
-    events: tuple[Event, ...]
+    events: tuple[WebSocketEvent, ...]
     sent: bytes = b""
     state: WebSocketState = WebSocketState.OPEN
     role: Role = Role.SERVER
@@ -64,7 +64,7 @@ class Case:
     idle: bool = True
 
 
-Outcome = tuple[list[Event], bytes, WebSocketState]
+Outcome = tuple[list[WebSocketEvent], bytes, WebSocketState]
 
 
 def connection(role: Role, limit: int = MIB) -> WebSocketConnection:
@@ -239,7 +239,7 @@ def test_idle_after(case: Case) -> None:
 
 
 def fault(
-    name: str, data: bytes, code: int, reason: str, *, events: tuple[Event, ...] = (), sent: bytes = b"",
+    name: str, data: bytes, code: int, reason: str, *, events: tuple[WebSocketEvent, ...] = (), sent: bytes = b"",
     role: Role = Role.SERVER, limit: int = MIB,
 ) -> Case:  # fmt: skip
     """Return the case of `data` whose last byte is the first that shows a fault."""
@@ -698,8 +698,8 @@ def test_round_trip(
     sender = WebSocketConnection(role)
     receiver = WebSocketConnection(Role.CLIENT if role is Role.SERVER else Role.SERVER)
     pings: list[bytes] = []
-    received: list[Event] = []
-    pongs: list[Event] = []
+    received: list[WebSocketEvent] = []
+    pongs: list[WebSocketEvent] = []
     wire = conversation(sender, messages) + sender.close(4000, "done")
     for piece in pieces_of(wire, cuts):
         for event in receiver.receive(piece):

@@ -39,11 +39,11 @@ from oncecast.errors import UsageError
 from oncecast.wire import ws_deflate
 from oncecast.wire.ws_connection import (
     DataReceived,
-    Event,
     PingReceived,
     ProtocolFailed,
     Role,
     WebSocketConnection,
+    WebSocketEvent,
     WebSocketState,
 )
 from oncecast.wire.ws_deflate import (
@@ -383,14 +383,14 @@ class Case:
 
     name: str
     data: bytes
-    events: tuple[Event, ...]
+    events: tuple[WebSocketEvent, ...]
     sent: bytes = b""
     state: WebSocketState = WebSocketState.OPEN
     parameters: Parameters = ALONE
     limit: int = MIB
 
 
-Outcome = tuple[list[Event], bytes, WebSocketState]
+Outcome = tuple[list[WebSocketEvent], bytes, WebSocketState]
 
 
 def feed(case: Case, pieces: Iterable[bytes]) -> Outcome:
@@ -543,7 +543,7 @@ def test_good_input(case: Case) -> None:
 
 
 def fault(
-    name: str, data: bytes, code: int, reason: str, *, events: tuple[Event, ...] = (),
+    name: str, data: bytes, code: int, reason: str, *, events: tuple[WebSocketEvent, ...] = (),
     parameters: Parameters = ALONE, limit: int = MIB,
 ) -> Case:  # fmt: skip
     """Return the case of `data` whose last byte is the first that shows a fault."""

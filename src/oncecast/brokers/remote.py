@@ -1,7 +1,7 @@
 """What brokers on other machines share: their life from connecting to stopping, away and back, and what waits for them.
 
-`Remote` is the broker as the node sees it. A kind of broker writes a `Session` (`session.py`), which is one connection
-to its server, from `open` to the first fault. `Remote` owns the tasks:
+`Remote` is the broker as the node sees it. Each kind of broker has a `RemoteSession` (`session.py`): one connection to
+its server, from `open` to the first fault. `Remote` owns the tasks:
 
 * `_live` opens a session, runs it until it is lost, tells the sink that the broker is away, and opens the next one.
 * Of a session: `follow` hands messages over, `tend` probes and trims, one task sends the publishes in batches, and
@@ -15,7 +15,7 @@ Invariants
 * What waits is bounded by `intake.py` and `PENDING_READS`, and each wait by `ANSWER_SECONDS`.
 * The sink is called by one task at a time: by `open`, then by `follow`.
 
-To add a broker, write a `Session` for it and pass `Remote` a function that makes one.
+To add a broker, write a `RemoteSession` for it and pass `Remote` a function that makes one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .intake import Batch, Intake, refuse
 from .meters import Meters
 from .operable import ChannelState, LogState, Operable
 from .reads import LATE, OVERRUN, PENDING_READS, ReadRequest, refuse_read
-from .session import GuardedSink, Lost, Session, SinkFailed
+from .session import GuardedSink, Lost, RemoteSession, SinkFailed
 
 logger = logging.getLogger("oncecast.brokers.remote")
 
@@ -64,7 +64,7 @@ class Remote:
 
     def __init__(
         self,
-        make: Callable[[GuardedSink], Session],
+        make: Callable[[GuardedSink], RemoteSession],
         *,
         name: str,
         capabilities: Capabilities,
@@ -77,7 +77,7 @@ class Remote:
         self._make = make
         self._sink: Sink | None = None
         self._refusal: Refusal | None = STARTING  # what everything is answered with, unless a session runs
-        self._session: Session | None = None
+        self._session: RemoteSession | None = None
         self._task: asyncio.Task[None] | None = None
         self._intake = Intake(batch_drafts)
         self._published = asyncio.Event()
@@ -182,7 +182,7 @@ class Remote:
 
     # -- the life of the broker
 
-    async def _open(self, session: Session) -> None:
+    async def _open(self, session: RemoteSession) -> None:
         """Open a session, or close what of it is open."""
         opened = False
         try:
@@ -198,7 +198,7 @@ class Remote:
         self._session = session
         self._refusal = None
 
-    async def _live(self, session: Session) -> None:
+    async def _live(self, session: RemoteSession) -> None:
         assert self._sink is not None
         while True:
             reason = await self._run(session)
@@ -211,7 +211,7 @@ class Remote:
             logger.warning("the broker %s is back", self.name)
             self._sink.back()
 
-    async def _run(self, session: Session) -> str:
+    async def _run(self, session: RemoteSession) -> str:
         """Run a session until one of its tasks ends, close it, and return why."""
         tasks = [
             asyncio.create_task(each, name=f"oncecast-broker-{name}")
@@ -231,7 +231,7 @@ class Remote:
             await asyncio.gather(*tasks, return_exceptions=True)
             await session.close()
 
-    async def _reopen(self, reason: str) -> Session:
+    async def _reopen(self, reason: str) -> RemoteSession:
         assert self._sink is not None
         attempt = 0
         while True:
@@ -266,7 +266,7 @@ class Remote:
 
     # -- publishing
 
-    async def _send(self, session: Session) -> None:
+    async def _send(self, session: RemoteSession) -> None:
         """Send batches in order; at most `FLYING` are under way. Its end answers all of them."""
         flying: dict[asyncio.Future[Sequence[Outcome]], list[Batch]] = {}
         lost: list[BaseException] = []
@@ -312,7 +312,7 @@ class Remote:
 
     # -- reading
 
-    async def _answer(self, session: Session) -> None:
+    async def _answer(self, session: RemoteSession) -> None:
         while True:
             asked = self._next_read()
             if asked is None:

@@ -28,7 +28,7 @@ class SinkFailed(Exception):
     """The sink has raised: the node has not got what it was handed."""
 
 
-class Session(Protocol):
+class RemoteSession(Protocol):
     """One connection to a server, of any number of sockets. Its methods raise `Lost`."""
 
     async def open(self, wanted: Sequence[str]) -> None:

@@ -7,9 +7,9 @@ Invariant: a channel is named once it may hold `COUNT_MESSAGES` and an eighth of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ..message import Message, Retention
+from ..message import Message, RetentionPolicy
 
 COUNT_MESSAGES = 64
 COUNTED_CHANNELS = 100_000
@@ -18,7 +18,7 @@ COUNTED_CHANNELS = 100_000
 class Surplus:
     """The messages of each channel since it was last named. `policy` gives a channel's retention by its name."""
 
-    def __init__(self, policy: Callable[[str], Retention]) -> None:
+    def __init__(self, policy: RetentionPolicy) -> None:
         self.dropped = True  # until each channel has been looked at once
         self._policy = policy
         self._appended: Counter[str] = Counter()

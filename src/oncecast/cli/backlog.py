@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..client.attempts import Attempts
 from ..client.backoff import Backoff
-from ..client.base import CursorMoved, Event, Received, StartQuery
+from ..client.base import CursorMoved, Received, StartQuery, TransportEvent
 from ..client.credentials import Credentials
 from ..client.dialing import Endpoint
 from ..client.failures import Unreachable
@@ -47,7 +47,7 @@ async def print_backlog(
         on_retry=notice.retry,
     )
 
-    async def page(reader: PageReader) -> list[Event]:
+    async def page(reader: PageReader) -> list[TransportEvent]:
         events = await attempts.run(reader.page, patience=PATIENCE)
         notice.answered()
         return events
@@ -71,7 +71,7 @@ async def print_backlog(
         await connection.close()
 
 
-def _cursor(events: Sequence[Event]) -> Cursor | None:
+def _cursor(events: Sequence[TransportEvent]) -> Cursor | None:
     return next((Cursor.parse(event.cursor) for event in events if isinstance(event, CursorMoved)), None)
 
 

@@ -16,7 +16,7 @@ import msgspec
 from ..client.dialing import Endpoint
 from ..client.encoding import Content, check_names
 from ..client.failures import Broken, Refused, Unreachable
-from ..client.publisher import BATCH_LINES, Outcome, Publisher
+from ..client.publisher import BATCH_LINES, Publisher, PublishOutcome
 from ..client.timing import Timing
 from ..client.url import ServerUrl
 from ..client.values import Ack, Outgoing
@@ -144,10 +144,10 @@ class _Sending:
                 refused += self._report(drafts, await self._send(publisher, drafts, together))
         return refused
 
-    def _report(self, drafts: list[_Draft], outcomes: list[Outcome]) -> int:
+    def _report(self, drafts: list[_ReadLine], outcomes: list[PublishOutcome]) -> int:
         """Print what became of each line; return how many are refused for what is in them."""
         refused = 0
-        failed: tuple[_Draft, Refused | Broken] | None = None
+        failed: tuple[_ReadLine, Refused | Broken] | None = None
         for draft, outcome in zip(drafts, outcomes, strict=True):
             if isinstance(outcome, Ack):
                 self._print(outcome)
@@ -163,7 +163,7 @@ class _Sending:
             raise Failure(f"line {draft.number} is not published: {str(error).rstrip('.')}; stopped there", FAILED)
         return refused
 
-    async def _send(self, publisher: Publisher, drafts: list[_Draft], together: bool) -> list[Outcome]:
+    async def _send(self, publisher: Publisher, drafts: list[_ReadLine], together: bool) -> list[PublishOutcome]:
         good = [draft for draft in drafts if isinstance(draft.content, Content)]
         if together and len(good) > 1:
             sent = await publisher.publish_many(Outgoing(self._channel, each.content, self._event) for each in good)
@@ -172,7 +172,7 @@ class _Sending:
         outcomes = iter(sent)
         return [next(outcomes) if isinstance(each.content, Content) else each.content for each in drafts]
 
-    async def _send_one(self, publisher: Publisher, draft: _Draft) -> Outcome:
+    async def _send_one(self, publisher: Publisher, draft: _ReadLine) -> PublishOutcome:
         assert isinstance(draft.content, Content)
         try:
             return await publisher.publish(self._channel, draft.content, event=self._event)
@@ -188,7 +188,7 @@ class _Sending:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class _ReadLine:
     """A line and what it is; or why it can't be sent."""
 
     number: int
@@ -201,13 +201,13 @@ class _Draft:
         return not (isinstance(content, Content) and content.kind is Kind.JSON and content.data.startswith(b'"'))
 
 
-def _drafts(burst: Iterable[Line], kind: str) -> Iterator[_Draft]:
+def _drafts(burst: Iterable[Line], kind: str) -> Iterator[_ReadLine]:
     for number, line in burst:
         try:
             content: Content | Refused = _classify(line, kind)
         except Refusal as refusal:
             content = Refused(refusal.message, code=refusal.code)
-        yield _Draft(number, content)
+        yield _ReadLine(number, content)
 
 
 def _classify(data: bytes, kind: str) -> Content:

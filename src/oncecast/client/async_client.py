@@ -33,7 +33,7 @@ from .link import LINK_CHANNELS, ClientLink, LinkState, StateChanged
 from .messages import Messages
 from .notices import NoticeKind, Notices
 from .prober import Prober
-from .publisher import Outcome, Publisher
+from .publisher import Publisher, PublishOutcome
 from .starts import channels_of, start_of
 from .timing import Timing
 from .transports import TRANSPORTS
@@ -175,7 +175,7 @@ class AsyncClient:
 
         return await self._owned(self._with_publisher(publish))
 
-    async def publish_many(self, messages: Iterable[Outgoing]) -> list[Outcome]:
+    async def publish_many(self, messages: Iterable[Outgoing]) -> list[PublishOutcome]:
         """Publish messages to any channels, in order, in batches; return an outcome for each.
 
         An outcome is an `Ack`, or the `Refused` or `Broken` that `publish` would have raised; it is not raised, and
@@ -183,7 +183,7 @@ class AsyncClient:
         """
         self._check_open()
 
-        async def publish(publisher: Publisher) -> list[Outcome]:
+        async def publish(publisher: Publisher) -> list[PublishOutcome]:
             return await publisher.publish_many(messages)
 
         return await self._owned(self._with_publisher(publish))

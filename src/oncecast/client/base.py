@@ -23,11 +23,11 @@ __all__ = [
     "Authorize",
     "ChannelRefused",
     "CursorMoved",
-    "Event",
     "Received",
     "RetryHint",
     "StartQuery",
     "Transport",
+    "TransportEvent",
     "anonymous",
     "common_start",
 ]
@@ -63,7 +63,7 @@ class ChannelRefused:
     error: Refused
 
 
-Event = Received | Gap | CursorMoved | RetryHint | ChannelRefused
+TransportEvent = Received | Gap | CursorMoved | RetryHint | ChannelRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ async def anonymous() -> Sequence[tuple[str, str]]:
 class Transport(Protocol):
     """One way to listen: yields events from `starts` on, until it raises `Broken` or `Refused`."""
 
-    def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
+    def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
         """Connect and attach each channel at its start."""
         ...
 

@@ -26,7 +26,7 @@ from .gaps import GapWatch, OnGap
 from .ladder import TransportMemory
 from .messages import Messages
 from .notices import NoticeKind
-from .publisher import Outcome
+from .publisher import PublishOutcome
 from .timing import Timing
 from .values import Ack, History, Outgoing
 
@@ -112,7 +112,7 @@ class Client:
         """Publish one message and return its acknowledgement; see `AsyncClient.publish`."""
         return self._running().call(self._client.publish(channel, data, event=event, key=key))
 
-    def publish_many(self, messages: Iterable[Outgoing]) -> list[Outcome]:
+    def publish_many(self, messages: Iterable[Outgoing]) -> list[PublishOutcome]:
         """Publish messages in batches and return an outcome for each; see `AsyncClient.publish_many`."""
         given = list(messages)  # by the caller's thread: an iterator may block
         return self._running().call(self._client.publish_many(given))

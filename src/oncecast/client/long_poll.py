@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
-from .base import Event, StartQuery
+from .base import StartQuery, TransportEvent
 from .http import OverHttp
 from .poll import PageReader
 
@@ -18,7 +18,7 @@ __all__ = ["LongPollTransport"]
 class LongPollTransport(OverHttp):
     """The transport. A server that answers early with nothing new is asked again after `sleep`."""
 
-    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         loop = asyncio.get_running_loop()
         connection = self._connection()

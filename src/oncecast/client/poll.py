@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from .backoff import pause_of
-from .base import CursorMoved, Event, Received, StartQuery, common_start
+from .base import CursorMoved, Received, StartQuery, TransportEvent, common_start
 from .failures import MALFORMED, Broken, failure_of_answer
 from .http import HttpConnection
 from .reading import parse_message
@@ -44,7 +44,7 @@ class PageReader:
         self._connection = connection
         self._etag: str | None = None
 
-    async def page(self, *, wait: float = 0.0, limit: int | None = None) -> list[Event]:
+    async def page(self, *, wait: float = 0.0, limit: int | None = None) -> list[TransportEvent]:
         """Ask once, letting the server wait up to `wait` seconds for a message. Raises `Broken` or `Refused`.
 
         `limit` bounds the messages, and is `POLL_LIMIT` if it is not given.
@@ -75,7 +75,7 @@ def target(channels: Iterable[str], start: StartQuery) -> str:
     return f"/v1/channels/{','.join(channels)}?{start.name}={start.value}"
 
 
-def events_of(body: bytes) -> Iterator[Event]:
+def events_of(body: bytes) -> Iterator[TransportEvent]:
     """Yield what the body of an answer says. Raises `Broken` where it is none."""
     return _events(_read(body))
 
@@ -87,7 +87,7 @@ def _read(body: bytes) -> _Page:
         raise Broken("the server's answer is not a page of messages") from None
 
 
-def _events(page: _Page) -> Iterator[Event]:
+def _events(page: _Page) -> Iterator[TransportEvent]:
     """Yield a page's gaps, which precede its messages, then these, then its cursor."""
     yield from page.gaps or ([page.gap] if page.gap is not None else [])
     for message in page.messages:

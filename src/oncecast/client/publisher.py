@@ -28,13 +28,13 @@ from .poll import PageReader
 from .timing import Timing
 from .values import Ack, Outgoing
 
-__all__ = ["Outcome", "Publisher"]
+__all__ = ["PublishOutcome", "Publisher"]
 
 # Of one request: below what a server takes by default, 4,000 lines and 1 MiB, so that one refused line costs little.
 BATCH_LINES = 1000
 BATCH_BYTES = 512 * 1024
 
-Outcome = Ack | Refused | Broken
+PublishOutcome = Ack | Refused | Broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +116,13 @@ class Publisher:
         self._channel = channel
         return await self._attempts.run(lambda: self._post(channel, headers, content.data), patience=self._patience)
 
-    async def publish_many(self, messages: Iterable[Outgoing]) -> list[Outcome]:
+    async def publish_many(self, messages: Iterable[Outgoing]) -> list[PublishOutcome]:
         """Publish messages in batches; return for each, in order, its acknowledgement or why it has none.
 
         Raises nothing that is about one message: a message that is refused or given up leaves the others alone. Once
         a batch has outlasted the patience, each further batch is tried only once, until one gets through.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[PublishOutcome] = []
         patience = self._patience
         for batch in _batches(messages, self._new_key):
             drafts = [each for each in batch if isinstance(each, _Draft)]
@@ -150,7 +150,7 @@ class Publisher:
                 "the answer is not an acknowledgement: is this an Oncecast server?", status=answer.status
             ) from None
 
-    async def _post_lines(self, drafts: Sequence[_Draft]) -> list[Outcome]:
+    async def _post_lines(self, drafts: Sequence[_Draft]) -> list[PublishOutcome]:
         body = b"".join(draft.line for draft in drafts)
         headers = [("Content-Type", "application/x-ndjson")]
         answer = await self._connection.request("POST", "/v1/publish", headers, body)
@@ -168,9 +168,9 @@ class Publisher:
 
     # One batch
 
-    async def _send(self, drafts: Sequence[_Draft], patience: float | None) -> list[Outcome]:
+    async def _send(self, drafts: Sequence[_Draft], patience: float | None) -> list[PublishOutcome]:
         """Send lines until each has an outcome that a retry does not change. Raises `Refused` or `Broken` for all."""
-        outcomes: list[Outcome | None] = [None] * len(drafts)
+        outcomes: list[PublishOutcome | None] = [None] * len(drafts)
 
         async def attempt() -> None:
             """Send the lines that are still open; raise where one of them may succeed later."""
@@ -189,7 +189,7 @@ class Publisher:
             return [error if not isinstance(outcome, Ack | Refused) else outcome for outcome in outcomes]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _send_or_split(self, drafts: Sequence[_Draft], patience: float | None) -> list[Outcome]:
+    async def _send_or_split(self, drafts: Sequence[_Draft], patience: float | None) -> list[PublishOutcome]:
         """Send lines; where they are too much for one request, or one of them makes it fail, in two halves."""
         try:
             return await self._send(drafts, patience)
@@ -217,7 +217,7 @@ class Publisher:
         return True
 
 
-def _outcome(answer: _LineAnswer) -> Outcome:
+def _outcome(answer: _LineAnswer) -> PublishOutcome:
     """Return what a line of an answer says. Raises `ValueError` where it says nothing."""
     if answer.error is not None:
         row = ERRORS.get(answer.error.code)

@@ -19,11 +19,11 @@ from .base import (
     Authorize,
     ChannelRefused,
     CursorMoved,
-    Event,
     Received,
     RetryHint,
     StartQuery,
     Transport,
+    TransportEvent,
 )
 from .dialing import Endpoint
 from .failures import Refused, Unsuited
@@ -136,7 +136,7 @@ class ListenSession:
                     await self._dispatch(event)
                 event = await anext(events)
 
-    async def _first(self, events: AsyncGenerator[Event, None]) -> Event:
+    async def _first(self, events: AsyncGenerator[TransportEvent, None]) -> TransportEvent:
         """Return the first event, which must come soon while there is another transport to turn to.
 
         The wait is cut into slices, each of which counts for no more than its length: while the application holds the
@@ -162,7 +162,7 @@ class ListenSession:
                 first.cancel()
                 await asyncio.wait({first})
 
-    async def _dispatch(self, event: Event) -> None:
+    async def _dispatch(self, event: TransportEvent) -> None:
         """Give an event to its feed, or a cursor to all."""
         match event:
             case Received(message):
@@ -257,7 +257,7 @@ class ListenSession:
         finally:
             await connection.close()
 
-    async def _give(self, feed: Feed, turn: int, event: Event) -> None:
+    async def _give(self, feed: Feed, turn: int, event: TransportEvent) -> None:
         """Give an event of a poll to the feed that asked."""
         if isinstance(event, Received):
             await self._offer(event.message.channel, event)

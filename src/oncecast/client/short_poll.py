@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 
-from .base import Event, StartQuery
+from .base import StartQuery, TransportEvent
 from .http import OverHttp
 from .poll import PageReader
 
@@ -17,7 +17,7 @@ __all__ = ["ShortPollTransport"]
 class ShortPollTransport(OverHttp):
     """The transport. `sleep` waits between polls that found nothing new."""
 
-    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         connection = self._connection()
         try:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 import msgspec
 
 from ..wire import sse
-from .base import CursorMoved, Event, Received, RetryHint, StartQuery, common_start
+from .base import CursorMoved, Received, RetryHint, StartQuery, TransportEvent, common_start
 from .failures import MALFORMED, Broken, Unsuited, failure_of_answer, retry_after
 from .http import OverHttp
 from .poll import target
@@ -28,7 +28,7 @@ HELD_GAPS = 1024  # in a row; a server sends one for each channel, and allows fe
 class SseTransport(OverHttp):
     """The transport."""
 
-    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         connection = self._connection()
         try:
@@ -64,7 +64,7 @@ class EventReader:
         self._parser = sse.EventParser(max_event_bytes=MESSAGE_BYTES)
         self._held: list[Gap] = []
 
-    def receive(self, piece: bytes) -> Iterator[Event]:
+    def receive(self, piece: bytes) -> Iterator[TransportEvent]:
         """Yield what a piece completes. The cursor moves after the events that it follows."""
         parser = self._parser
         place, retry_ms = parser.last_event_id, parser.retry_ms

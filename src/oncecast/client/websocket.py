@@ -16,9 +16,9 @@ import msgspec
 
 from ..errors import ERRORS
 from ..wire.ws_connection import CloseReceived, DataReceived, ProtocolFailed, Role, WebSocketConnection
-from ..wire.ws_connection import Event as Frame
+from ..wire.ws_connection import WebSocketEvent as Frame
 from ..wire.ws_handshake import HandshakeFailed, check_response, new_key, request_bytes
-from .base import Authorize, ChannelRefused, CursorMoved, Event, Received, RetryHint, StartQuery, anonymous
+from .base import Authorize, ChannelRefused, CursorMoved, Received, RetryHint, StartQuery, TransportEvent, anonymous
 from .dialing import Endpoint
 from .failures import MALFORMED, Broken, Drained, Refused, Unsuited
 from .http import CLOSE_SECONDS, HttpConnection, OverHttp
@@ -53,7 +53,7 @@ class WebSocketTransport(OverHttp):
         self._idle = timing.idle_for(None)
         self._live: tuple[HttpConnection, WebSocketConnection, V1Reader] | None = None
 
-    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[Event, None]:
+    async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
         """Yield events from `starts` on. Raises `Broken` or `Refused`."""
         connection = self._connection()
         codec = WebSocketConnection(Role.CLIENT, max_message_bytes=MESSAGE_BYTES)
@@ -165,7 +165,7 @@ class V1Reader:
         self._attached.discard(channel)
         self._leaving[channel] += 1
 
-    def take(self, frame: Frame) -> Iterator[Event]:
+    def take(self, frame: Frame) -> Iterator[TransportEvent]:
         """Yield what a frame says. Raises `Broken` or `Refused` where it ends the subscription."""
         match frame:
             case DataReceived(data=data, is_text=True):
@@ -184,7 +184,7 @@ class V1Reader:
             case _:
                 pass  # a pong, or a ping that the codec answers
 
-    def _take(self, kind: str, frame: bytes) -> Iterator[Event]:
+    def _take(self, kind: str, frame: bytes) -> Iterator[TransportEvent]:
         match kind:
             case "message":
                 message = parse_message(frame)
@@ -219,7 +219,7 @@ class V1Reader:
             case _:
                 pass  # a later version's frame
 
-    def _error(self, error: _ErrorFrame) -> Iterator[Event]:
+    def _error(self, error: _ErrorFrame) -> Iterator[TransportEvent]:
         """Yield what an error means for a channel; raise what it means for all of them."""
         row = ERRORS.get(error.code)
         if row is not None and row.retry:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from ..errors import Refusal
-from ..message import Gap
+from ..message import LogGap
 from .audience import Audiences
 from .entry import Entry
 from .log import Log
-from .subscription import Format, Sink, State, Subscription
+from .subscription import Format, State, Subscription, SubscriptionSink
 
 LIVE = State.LIVE  # a global name: looking the member up on its class costs more than the comparison
 
@@ -27,7 +27,7 @@ Send = Callable[[int, bytes], int]  # as `os.write`: how many bytes the descript
 
 
 @dataclass(slots=True)
-class Counters:
+class DeliveryCounters:
     """What the hub has done since it began."""
 
     messages: int = 0
@@ -48,7 +48,7 @@ class Delivery:
     __slots__ = ("_log", "_on_fault", "_send", "counters", "disturbed", "full", "running", "skipped")
 
     def __init__(self, log: Log, on_fault: Callable[[Exception], None], send: Send) -> None:
-        self.counters = Counters()
+        self.counters = DeliveryCounters()
         self.running = False
         self.disturbed = False
         self.full: dict[Subscription, bool] = {}
@@ -119,7 +119,7 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 - see the invariant
             self._on_fault(error)
 
-    def gap(self, subscription: Subscription, gap: Gap) -> None:
+    def gap(self, subscription: Subscription, gap: LogGap) -> None:
         """Tell a subscription what it has missed, unless it has ended."""
         if subscription.state is State.CLOSED:
             return
@@ -152,7 +152,7 @@ class Delivery:
         sends: list[Sending] = []
         groups: list[Iterable[Sending]] = []
         writes: list[Write] = []
-        gathered: dict[Sink, tuple[Subscription, tuple[str, ...]]] = {}
+        gathered: dict[SubscriptionSink, tuple[Subscription, tuple[str, ...]]] = {}
         deliveries = 0
         for channel, entries in by_channel.items():
             audience = audiences.of.get(channel)
@@ -215,7 +215,7 @@ class Delivery:
         return writes, messages
 
     def _deliver_rest(
-        self, sink: Sink, channels: Iterable[str], by_channel: dict[str, list[Entry]], audiences: Audiences
+        self, sink: SubscriptionSink, channels: Iterable[str], by_channel: dict[str, list[Entry]], audiences: Audiences
     ) -> None:
         """Deliver to a sink what was skipped as the one subscription that stood for all of the sink's had ended."""
         rest: dict[str, Subscription] = {}

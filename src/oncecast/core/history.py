@@ -19,7 +19,7 @@ logger = logging.getLogger("oncecast.core.history")
 DEFECT = Refusal("internal", "The log could not be read: the server's log has the cause.")
 
 
-class History:
+class BrokerHistory:
     """What one broker keeps. `monotonic` gives seconds."""
 
     def __init__(self, broker: Broker, log: Log, monotonic: Callable[[], float]) -> None:

@@ -28,12 +28,12 @@ from typing import Protocol
 
 from ..brokers.base import Opening
 from ..errors import Refusal
-from ..message import Cursor, Gap, Message, Page, Reason, Start, StartKind
+from ..message import Cursor, LogGap, Message, Page, Reason, Start, StartKind
 from .audience import Audiences
-from .delivery import Counters, Delivery, Send
+from .delivery import Delivery, DeliveryCounters, Send
 from .entry import Entry
 from .log import Log
-from .pages import Read, newest_mark
+from .pages import ReadHistory, newest_mark
 from .place import Place, resolve
 from .replay import Replay
 from .subscription import Event, Lag, State, Subscription
@@ -66,7 +66,7 @@ class Hub:
         schedule: Callable[[Callable[[], None]], object],
         on_fault: Callable[[Exception], None],
         send: Send = os.write,
-        read: Read | None = None,
+        read: ReadHistory | None = None,
         listeners: Listeners | None = None,
     ) -> None:
         self.log = log
@@ -82,7 +82,7 @@ class Hub:
         self._replay = Replay(log, self._delivery, wake=self._wake, caught_up=self._caught_up, read=read)
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> DeliveryCounters:
         """What has been done so far."""
         return self._delivery.counters
 
@@ -156,7 +156,7 @@ class Hub:
             place.announced = self.log.cursor(place.seq)
             place.advance(place.seq if place.seq <= before else max(place.seq, after))
             here = self.log.cursor(place.seq)
-            gaps = [Gap(name, Reason.UNKNOWN, first, last, here) for name in subscription.channels]
+            gaps = [LogGap(name, Reason.UNKNOWN, first, last, here) for name in subscription.channels]
             place.pending = [*place.pending, *gaps]
         self._restart(behind)
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 
 from ..brokers.base import Opening
-from ..message import MAX_SEQ, Cursor, Mark, Message, Page, Retention
+from ..message import MAX_SEQ, Cursor, Mark, Message, Page, RetentionPolicy
 from .entry import DROPPED, ENTRY_BYTES, Encoding, Entry
 from .window import Window
 
@@ -46,7 +46,7 @@ class Log:
     def __init__(
         self,
         epoch: str,
-        retention: Callable[[str], Retention],
+        retention: RetentionPolicy,
         *,
         max_bytes: int = 256 << 20,
         history: bool = False,

@@ -19,12 +19,12 @@ from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening
 from ..errors import Refusal, UsageError
 from ..message import Draft, Message, Page, Retention, Start
 from .entry import Encoding, Entry
-from .history import History
+from .history import BrokerHistory
 from .hub import Hub
 from .log import Log
 from .place import Place, locate, place_of
 from .polls import Poll, Polls
-from .subscription import Format, Lag, Sink, State, Subscription
+from .subscription import Format, Lag, State, Subscription, SubscriptionSink
 from .waiting import HeldPublishes
 from .wants import Wants
 
@@ -80,7 +80,7 @@ class Node:
             history=broker.capabilities.history,
             only_wanted=broker.capabilities.only_wanted,
         )
-        self._history = History(broker, self.log, monotonic) if broker.capabilities.history else None
+        self._history = BrokerHistory(broker, self.log, monotonic) if broker.capabilities.history else None
         read = None if self._history is None else self._history.read_after
         self.hub = Hub(self.log, self._schedule, _report, read=read, listeners=self._wants)
         self._polls = Polls(self.log, self.hub, self._history)
@@ -146,7 +146,7 @@ class Node:
         self,
         channels: tuple[str, ...],
         start: Start,
-        sink: Sink,
+        sink: SubscriptionSink,
         format: Format,  # noqa: A002 - the word of the domain
         attached: Callable[[Place], None],
         descriptor: int | None = None,

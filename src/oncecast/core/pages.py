@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import Refusal
 from ..message import Page
-from .delivery import Counters
+from .delivery import DeliveryCounters
 from .entry import Entry, loose_entry
 from .log import Log
 from .place import above_floors
@@ -32,7 +32,7 @@ UNREAD = Refusal("unavailable", "The history did not answer in time: connect aga
 
 Key = tuple[tuple[str, ...], int, tuple[int, ...]]  # channels, place and floors: equal keys share a page
 # The channels, the place, the floors, the most messages, the most bytes, and what is called with the page.
-Read = Callable[[tuple[str, ...], int, tuple[int, ...], int, int, Callable[[Page | Refusal], None]], None]
+ReadHistory = Callable[[tuple[str, ...], int, tuple[int, ...], int, int, Callable[[Page | Refusal], None]], None]
 
 
 class _Request:
@@ -66,8 +66,8 @@ class HistoryPages:
     def __init__(
         self,
         log: Log,
-        read: Read,
-        counters: Counters,
+        read: ReadHistory,
+        counters: DeliveryCounters,
         *,
         wake: Callable[[], None],
         ready: Callable[[Subscription], None],

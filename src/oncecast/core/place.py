@@ -13,7 +13,7 @@ from typing import assert_never
 
 import msgspec
 
-from ..message import MAX_SEQ, Cursor, Gap, Page, Reason, Start, StartKind
+from ..message import MAX_SEQ, Cursor, LogGap, Page, Reason, Start, StartKind
 from .log import Log
 
 
@@ -30,11 +30,11 @@ class Place(msgspec.Struct):
 
     seq: int
     announced: Cursor
-    gaps: list[Gap] = msgspec.field(default_factory=list)
+    gaps: list[LogGap] = msgspec.field(default_factory=list)
     reported: dict[str, int] = msgspec.field(default_factory=dict)
     skip_trimmed: bool = False
     floors: tuple[int, ...] = ()
-    pending: list[Gap] = msgspec.field(default_factory=list)
+    pending: list[LogGap] = msgspec.field(default_factory=list)
 
     def advance(self, seq: int) -> None:
         """Move on to `seq`."""
@@ -43,7 +43,7 @@ class Place(msgspec.Struct):
             self.floors = ()
 
 
-def chain_gaps(gaps: list[Gap], here: Cursor) -> list[Gap]:
+def chain_gaps(gaps: list[LogGap], here: Cursor) -> list[LogGap]:
     """Return the gaps with `here` as the cursor of all but the last.
 
     They follow each other in a stream that has one cursor. A subscriber that is cut off between two of them comes back
@@ -106,7 +106,9 @@ def above_floors(page: Page, channels: Sequence[str], floors: Sequence[int]) -> 
     return msgspec.structs.replace(page, messages=messages)
 
 
-def pass_gaps(log: Log, channels: Sequence[str], place: Place, reason: Reason, page: Page | None = None) -> list[Gap]:
+def pass_gaps(
+    log: Log, channels: Sequence[str], place: Place, reason: Reason, page: Page | None = None
+) -> list[LogGap]:
     """Move a place past what is trimmed ahead of it, and return the gaps that are due for it.
 
     What is trimmed is taken from `page`, which begins at the place; without one from the window, which must be the
@@ -129,7 +131,7 @@ def pass_gaps(log: Log, channels: Sequence[str], place: Place, reason: Reason, p
     for name, last in missed:
         first = max(seq, place.reported.get(name, 0)) + 1
         place.reported[name] = last
-        gaps.append(Gap(name, reason, log.cursor(first), log.cursor(last), log.cursor(place.seq)))
+        gaps.append(LogGap(name, reason, log.cursor(first), log.cursor(last), log.cursor(place.seq)))
     return gaps
 
 
@@ -140,7 +142,7 @@ def _resume(log: Log, channels: Sequence[str], cursor: Cursor) -> Place | None:
     if cursor.epoch != log.epoch:
         seq = 0 if log.history else log.before_first(channels, 0)
         missed_from = Cursor(cursor.epoch, min(cursor.seq + 1, MAX_SEQ))
-        gaps = [Gap(name, Reason.EPOCH, missed_from, None, log.cursor(seq)) for name in channels]
+        gaps = [LogGap(name, Reason.EPOCH, missed_from, None, log.cursor(seq)) for name in channels]
         if log.history:
             return Place(seq, cursor, gaps, skip_trimmed=True)
         return Place(seq, cursor, gaps, {name: log.mark(name).seq for name in channels})
@@ -157,7 +159,7 @@ def _resume(log: Log, channels: Sequence[str], cursor: Cursor) -> Place | None:
 
 def _unknown(log: Log, channels: Sequence[str], cursor: Cursor, last: int) -> Place:
     missed_from, here = log.cursor(last + 1), log.cursor(last)
-    return Place(last, cursor, [Gap(name, Reason.UNKNOWN, missed_from, cursor, here) for name in channels])
+    return Place(last, cursor, [LogGap(name, Reason.UNKNOWN, missed_from, cursor, here) for name in channels])
 
 
 def _since(log: Log, channels: Sequence[str], time: float) -> Place | None:

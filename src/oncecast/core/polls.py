@@ -13,9 +13,9 @@ from functools import partial
 import msgspec
 
 from ..errors import Refusal
-from ..message import Cursor, Gap, Page, Reason, Start, StartKind
+from ..message import Cursor, LogGap, Page, Reason, Start, StartKind
 from .entry import Entry, loose_entry
-from .history import History
+from .history import BrokerHistory
 from .hub import Hub
 from .log import Log
 from .place import Place, above_floors, locate, pass_gaps, place_of
@@ -28,7 +28,7 @@ class Poll(msgspec.Struct, frozen=True):
 
     entries: list[Entry]
     cursor: Cursor
-    gaps: list[Gap]
+    gaps: list[LogGap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class _Asked:
 class Polls:
     """`history` is what the broker keeps, or None."""
 
-    def __init__(self, log: Log, hub: Hub, history: History | None) -> None:
+    def __init__(self, log: Log, hub: Hub, history: BrokerHistory | None) -> None:
         self._log = log
         self._hub = hub
         self._history = history

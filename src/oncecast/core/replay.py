@@ -17,11 +17,11 @@ from functools import partial
 import msgspec
 
 from ..errors import Refusal
-from ..message import MAX_SEQ, Gap, Page, Reason
+from ..message import MAX_SEQ, LogGap, Page, Reason
 from .ahead import Ahead
 from .delivery import Delivery
 from .log import Log
-from .pages import PAGE_BYTES, PAGE_MESSAGES, HistoryPages, Read, block_found, newest_mark
+from .pages import PAGE_BYTES, PAGE_MESSAGES, HistoryPages, ReadHistory, block_found, newest_mark
 from .place import Place, chain_gaps, pass_gaps
 from .subscription import Format, Subscription
 
@@ -45,7 +45,7 @@ class Replay:
         *,
         wake: Callable[[], None],
         caught_up: Callable[[Subscription], None],
-        read: Read | None,
+        read: ReadHistory | None,
     ) -> None:
         self._log = log
         self._delivery = delivery
@@ -165,7 +165,7 @@ class Replay:
             skipped = log.read_after((channel,), before, 1)
             if skipped and skipped[0].seq <= place.seq:
                 first = gap.missed_from if gap else log.cursor(skipped[0].seq)
-                gaps.append(Gap(channel, Reason.SLOW, first, here, here))
+                gaps.append(LogGap(channel, Reason.SLOW, first, here, here))
             elif gap:
                 gaps.append(msgspec.structs.replace(gap, cursor=here))
         for gap in chain_gaps(gaps, behind):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..errors import Refusal
-from ..message import Gap
+from ..message import LogGap
 from .entry import Encoding
 from .place import Place
 
@@ -59,14 +59,14 @@ class Format(Encoding, Protocol):
         ...
 
 
-class Sink(Protocol):
+class SubscriptionSink(Protocol):
     """Where a subscription's bytes go. `write` never raises, and may call any method of the hub before it returns."""
 
     def write(self, block: bytes, /) -> None:
         """Send the bytes. Past what the sink can hold, keep them and call `Hub.block`."""
         ...
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Tell the subscriber what it has missed."""
         ...
 
@@ -88,7 +88,7 @@ class Subscription:
         self,
         channels: tuple[str, ...],
         format: Format,  # noqa: A002 - the word of the domain
-        sink: Sink,
+        sink: SubscriptionSink,
         place: Place | None,
         lag: Lag,
         descriptor: int | None = None,

@@ -20,7 +20,7 @@ from .memo import Memo
 LAST_SECOND = 253_402_300_799  # of the year 9999: a clock that is set to anything else can't be written as a date
 
 # Calls back, within a few seconds, with the metrics of all workers as Prometheus's text.
-Collect = Callable[[Callable[[bytes], None]], None]
+CollectMetrics = Callable[[Callable[[bytes], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Asset:
 
 
 @dataclass(slots=True)
-class Counters:
+class RequestCounters:
     """What the requests have done since the server began."""
 
     requests: Counter[int] = field(default_factory=Counter)  # by status
@@ -65,7 +65,7 @@ class Service:
         pages: Mapping[str, Asset],
         wall: Callable[[], float],
         scheme: str = "http",
-        collect: Collect | None = None,
+        collect: CollectMetrics | None = None,
     ) -> None:
         self.node = node
         self.adopt(rules)
@@ -74,7 +74,7 @@ class Service:
         self.scheme = scheme
         self.collect = collect
         self.ready = True
-        self.counters = Counters()
+        self.counters = RequestCounters()
         self.second = 0
         self.date = b""  # of an answer made now (RFC 9110 §6.6.1)
         self.read_clock()

@@ -19,14 +19,13 @@ from ..errors import Refusal
 from ..message import Draft
 from ..policy.access import ALLOW_ALL
 from ..policy.bucket import Bucket
+from ..wire.envelope import Ref
 from .base import Carrier, TransportSettings
 
 __all__ = ["END_SECONDS", "EVENTS", "NORMAL", "SERVICE_RESTART", "UNSUPPORTED", "DuplexSession", "SessionState"]
 
 END_SECONDS = 5.0  # for the broker to answer what was published before the end
 NORMAL, UNSUPPORTED, SERVICE_RESTART = 1000, 1003, 1012  # RFC 6455 §7.4.1, and IANA's registry
-
-Ref = str | int | None
 
 
 class SessionState(enum.Enum):

@@ -13,7 +13,7 @@ import base64
 from ..core.node import Node
 from ..core.place import Place, chain_gaps
 from ..errors import Refusal
-from ..message import GAP_EVENT, LATEST, Cursor, Gap, Kind, Message, Start
+from ..message import GAP_EVENT, LATEST, Cursor, Kind, LogGap, Message, Start
 from ..wire import envelope, sse
 from .base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, TransportSettings
 from .query import Query, after_cursor, check_count
@@ -61,7 +61,7 @@ class EventEncoder:
 BARE, ENVELOPED = EventEncoder(enveloped=False), EventEncoder(enveloped=True)
 
 
-def gap_event(gap: Gap) -> bytes:
+def gap_event(gap: LogGap) -> bytes:
     """Return `event: gap`."""
     return sse.encode(envelope.gap_json(gap), id=str(gap.cursor), event=GAP_EVENT)
 
@@ -107,7 +107,7 @@ class EventStream:
         """Send a block."""
         self._carrier.write(data)  # to keep the carrier's own method would take an object for each subscriber
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Send `event: gap`."""
         self._carrier.send(gap_event(gap))
 

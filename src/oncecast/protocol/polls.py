@@ -17,7 +17,7 @@ from ..core.place import Place
 from ..core.polls import Poll
 from ..core.subscription import Subscription
 from ..errors import Refusal
-from ..message import EARLIEST, Cursor, Gap, Message, Start
+from ..message import EARLIEST, Cursor, LogGap, Message, Start
 from ..wire import envelope
 from .base import Clock, Reply, TransportSettings, json_reply
 from .query import Query, after_cursor, check_count
@@ -229,7 +229,7 @@ class WaitingPoll:
         """There is something to read."""
         self._read_answer("write")
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """There is a gap: the answer will have it."""
         self._read_answer("gap")
 

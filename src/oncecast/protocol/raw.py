@@ -15,10 +15,11 @@ from ..core.node import Node
 from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
-from ..message import LATEST, Draft, Gap, Kind, Message
+from ..message import LATEST, Draft, Kind, LogGap, Message
+from ..wire.envelope import Ref
 from ..wire.ws_frames import REASON_BYTES
 from .base import Carrier, TransportSettings
-from .duplex import DuplexSession, Ref
+from .duplex import DuplexSession
 from .query import Query, check_count
 
 __all__ = ["ENCODER", "RawEncoder", "RawSession", "gap_text"]
@@ -71,7 +72,7 @@ class RawSession(DuplexSession):
 
     # -- what the hub calls
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Close: no message of this socket could say it."""
         assert self._subscription is not None
         place = self._subscription.place
@@ -84,7 +85,7 @@ class RawSession(DuplexSession):
         if place.gaps:
             self._close_at(place.gaps[0], place)
 
-    def _close_at(self, gap: Gap, place: Place) -> None:
+    def _close_at(self, gap: LogGap, place: Place) -> None:
         here = self._node.log.cursor(place.seq)  # past the gaps of all its channels, of which this may be the first
         self.refuse(Refusal("gap", gap_text(msgspec.structs.replace(gap, cursor=here))))
 
@@ -109,7 +110,7 @@ class RawSession(DuplexSession):
             self.refuse(outcome)
 
 
-def gap_text(gap: Gap) -> str:
+def gap_text(gap: LogGap) -> str:
     """Say a gap in one short line, for a close frame's reason: a long channel name is cut to what fits."""
     before, after = f"gap ({gap.reason.value}) on ", f"; go on from {gap.cursor}"
     room = REASON_BYTES - len(before) - len(after)

@@ -14,10 +14,11 @@ from ..core.node import Node
 from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
-from ..message import LATEST, Gap, Message, Start, check_channel
+from ..message import LATEST, LogGap, Message, Start, check_channel
 from ..wire import envelope
+from ..wire.envelope import Ref
 from .base import DRAIN_MS, Carrier, TransportSettings
-from .duplex import UNSUPPORTED, DuplexSession, Ref, SessionState
+from .duplex import UNSUPPORTED, DuplexSession, SessionState
 from .query import Query, check_count, parse_channels, parse_start
 
 __all__ = ["ENCODER", "PROTOCOL", "V1Encoder", "V1Session"]
@@ -66,7 +67,7 @@ class V1Session(DuplexSession):
 
     # -- what the hub calls
 
-    def gap(self, gap: Gap, /) -> None:
+    def gap(self, gap: LogGap, /) -> None:
         """Send a `gap` frame."""
         self._carrier.send(envelope.gap_frame(gap))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..core.node import Node
-from ..http.service import Asset, Collect, Rules, Service
+from ..http.service import Asset, CollectMetrics, Rules, Service
 from .admission import Admission
 from .capacity import Capacity
 from .process.drain import Drain
@@ -57,7 +57,7 @@ class App(Service):
         monotonic: Callable[[], float],
         wall: Callable[[], float] = time.time,
         scheme: str = "http",
-        collect: Collect | None = None,
+        collect: CollectMetrics | None = None,
         capacity: Capacity = UNLIMITED,
         schedule: Callable[[Callable[[], None]], object],
     ) -> None:

@@ -14,14 +14,13 @@ from pathlib import Path
 from ..brokers.base import Broker
 from ..brokers.memory import MemoryBroker, new_epoch
 from ..errors import ConfigurationError
-from ..message import Retention
+from ..message import RetentionPolicy
 from .settings import SQLITE, Settings
 
-Policy = Callable[[str], Retention]
 Epoch = Callable[[], str]
 
 
-def build_broker(settings: Settings, policy: Policy, epoch: Epoch | None = None) -> Broker:
+def build_broker(settings: Settings, policy: RetentionPolicy, epoch: Epoch | None = None) -> Broker:
     """Return the broker that the settings name, not started. `policy` gives a channel's retention by its name.
 
     `epoch` names a log on another machine that begins now; it may raise where none is to begin. Without it the name is
@@ -37,12 +36,12 @@ def build_broker(settings: Settings, policy: Policy, epoch: Epoch | None = None)
     return build(settings, policy, epoch or random_epoch)
 
 
-def build_memory(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
+def build_memory(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Broker:
     """Return the broker of one process."""
     return MemoryBroker(random_epoch(), time.time, key_seconds=settings.retention.key_seconds)
 
 
-def build_sqlite(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
+def build_sqlite(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Broker:
     """Return the broker on a file."""
     from ..brokers.sqlite.broker import SqliteBroker
 
@@ -56,21 +55,21 @@ def build_sqlite(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
     )
 
 
-def build_redis(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
+def build_redis(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Broker:
     """Return the broker on Redis."""
     from ..brokers.redis.broker import redis_broker
 
     return redis_broker(settings.broker, new_epoch=epoch, policy=policy, key_seconds=settings.retention.key_seconds)
 
 
-def build_nats(settings: Settings, policy: Policy, epoch: Epoch) -> Broker:
+def build_nats(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Broker:
     """Return the broker on NATS."""
     from ..brokers.nats.broker import nats_broker
 
     return nats_broker(settings.broker, new_epoch=epoch, policy=policy)
 
 
-BUILDERS: Mapping[str, Callable[[Settings, Policy, Epoch], Broker]] = {
+BUILDERS: Mapping[str, Callable[[Settings, RetentionPolicy, Epoch], Broker]] = {
     "memory": build_memory,
     "sqlite": build_sqlite,
     **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), build_redis),

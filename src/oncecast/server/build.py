@@ -20,10 +20,10 @@ from .metrics import measure, render
 from .pages import load_pages
 from .settings import Settings, channel_rules
 
-Policy = Callable[[str], ChannelPolicy]
+ChannelPolicies = Callable[[str], ChannelPolicy]
 
 
-def build_policy(settings: Callable[[], Settings]) -> Policy:
+def build_policy(settings: Callable[[], Settings]) -> ChannelPolicies:
     """Return what gives a channel's policy, by the settings as they are when it is asked."""
 
     compiled: tuple[Settings, ChannelRules[ChannelPolicy]] | None = None
@@ -45,7 +45,7 @@ def _policy_of(messages: int, seconds: float, lag: str) -> ChannelPolicy:
 def build_node(
     settings: Settings,
     broker: Broker,
-    policy: Policy,
+    policy: ChannelPolicies,
     *,
     monotonic: Callable[[], float],
     schedule: Callable[[Callable[[], None]], object],

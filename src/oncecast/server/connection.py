@@ -34,7 +34,7 @@ from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
 from .framing.websocket import WebSocketCarrier
 from .inlet import Inlet
-from .phases import Event, Phase, after
+from .phases import ConnectionEvent, Phase, after
 
 logger = logging.getLogger("oncecast.server")
 
@@ -158,7 +158,7 @@ class Connection(Inlet):
     def connection_lost(self, error: Exception | None) -> None:
         """Forget everything."""
         listener = self._listener
-        self._move(Event.LOST)
+        self._move(ConnectionEvent.LOST)
         self.app.dismiss(self)
         self._listener = self._transport = self._parser = self._request = None
         self.release()
@@ -237,7 +237,7 @@ class Connection(Inlet):
         if self.phase in (LINGERING, CLOSED):
             return
         assert self._transport is not None
-        self._move(Event.ENDED)
+        self._move(ConnectionEvent.ENDED)
         self._listener = self._parser = self._request = None
         self.hold(0)
         self._full = False
@@ -268,7 +268,7 @@ class Connection(Inlet):
         self.write(answer)
         waiting = self.phase is WAITING
         if waiting:
-            self._move(Event.ANSWERED)
+            self._move(ConnectionEvent.ANSWERED)
         if self._reserved or not (request.keep_alive and self.app.ready):
             self.end()
         elif waiting and self._full:
@@ -297,7 +297,7 @@ class Connection(Inlet):
 
     def _stream(self, carrier: Listener) -> None:
         assert self._parser is not None
-        self._move(Event.STREAMED)
+        self._move(ConnectionEvent.STREAMED)
         self._listener = carrier
         rest = self._parser.take_rest()
         self._parser = self._request = None
@@ -319,7 +319,7 @@ class Connection(Inlet):
         if session is not None and (self._eof or self.app.must_leave(self)):
             session.drain()  # see `eof_received` and `drain`
             return
-        self._move(Event.POSTPONED)
+        self._move(ConnectionEvent.POSTPONED)
         self._listener = session
         if session is None:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
@@ -450,5 +450,5 @@ class Connection(Inlet):
             logger.exception("a connection failed")
             self.abort()
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: ConnectionEvent) -> None:
         self.phase = after(self.phase, event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-__all__ = ["MOVES", "Event", "Phase", "after"]
+__all__ = ["MOVES", "ConnectionEvent", "Phase", "after"]
 
 
 class Phase(enum.Enum):
@@ -21,7 +21,7 @@ class Phase(enum.Enum):
     CLOSED = "closed"
 
 
-class Event(enum.Enum):
+class ConnectionEvent(enum.Enum):
     """What moves a connection."""
 
     POSTPONED = "postponed"  # the answer comes later
@@ -31,21 +31,28 @@ class Event(enum.Enum):
     LOST = "lost"  # the socket is closed
 
 
-MOVES: Mapping[Phase, Mapping[Event, Phase]] = {
+MOVES: Mapping[Phase, Mapping[ConnectionEvent, Phase]] = {
     Phase.READING: {
-        Event.POSTPONED: Phase.WAITING,
-        Event.STREAMED: Phase.STREAMING,
-        Event.ENDED: Phase.LINGERING,
-        Event.LOST: Phase.CLOSED,
+        ConnectionEvent.POSTPONED: Phase.WAITING,
+        ConnectionEvent.STREAMED: Phase.STREAMING,
+        ConnectionEvent.ENDED: Phase.LINGERING,
+        ConnectionEvent.LOST: Phase.CLOSED,
     },
-    Phase.WAITING: {Event.ANSWERED: Phase.READING, Event.ENDED: Phase.LINGERING, Event.LOST: Phase.CLOSED},
-    Phase.STREAMING: {Event.ENDED: Phase.LINGERING, Event.LOST: Phase.CLOSED},
-    Phase.LINGERING: {Event.LOST: Phase.CLOSED},
+    Phase.WAITING: {
+        ConnectionEvent.ANSWERED: Phase.READING,
+        ConnectionEvent.ENDED: Phase.LINGERING,
+        ConnectionEvent.LOST: Phase.CLOSED,
+    },
+    Phase.STREAMING: {
+        ConnectionEvent.ENDED: Phase.LINGERING,
+        ConnectionEvent.LOST: Phase.CLOSED,
+    },
+    Phase.LINGERING: {ConnectionEvent.LOST: Phase.CLOSED},
     Phase.CLOSED: {},
 }
 
 
-def after(phase: Phase, event: Event) -> Phase:
+def after(phase: Phase, event: ConnectionEvent) -> Phase:
     """Return the phase that follows. Raises `AssertionError` where the event can't happen in this phase."""
     try:
         return MOVES[phase][event]

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["READ_BYTES", "SHORT_BYTES", "TURN_SECONDS", "ReadBudget", "Reader"]
+__all__ = ["READ_BYTES", "SHORT_BYTES", "TURN_SECONDS", "BudgetedReader", "ReadBudget"]
 
 logger = logging.getLogger("oncecast.server")
 
@@ -26,7 +26,7 @@ READ_BYTES = 32 << 10  # in one read
 SHORT_BYTES = 1 << 10  # in one read once the budget is spent
 
 
-class Reader(Protocol):
+class BudgetedReader(Protocol):
     """A connection that waits for its turn."""
 
     def go_on(self) -> None:
@@ -51,7 +51,7 @@ class ReadBudget:
         self._monotonic = monotonic
         self._schedule = schedule
         self.seconds = 0.0
-        self._queue: deque[Reader] = deque()
+        self._queue: deque[BudgetedReader] = deque()
         self._scheduled = False
         self.buffer = self._whole
         self.spent = False
@@ -68,7 +68,7 @@ class ReadBudget:
             self.buffer = self._short
             self._turn_later()
 
-    def wait(self, reader: Reader) -> None:
+    def wait(self, reader: BudgetedReader) -> None:
         """Let a reader go on in a later turn."""
         self._queue.append(reader)
         self._turn_later()

@@ -14,17 +14,17 @@ from ..errors import ConfigurationError
 from .settings import Settings
 from .tls import Tls
 
-__all__ = ["FIXED", "Read", "read_again"]
+__all__ = ["FIXED", "ReadSettings", "read_again"]
 
 logger = logging.getLogger("oncecast.server")
 
 FIXED = ("host", "port", "workers", "broker", "durability", "dev")  # the sockets, the processes and the broker
 FIXED_RETENTION = ("key_seconds",)
 
-Read = Callable[[], Settings]  # the settings as their sources are now; raises `ConfigurationError`
+ReadSettings = Callable[[], Settings]  # the settings as their sources are now; raises `ConfigurationError`
 
 
-def read_again(current: Settings, read: Read) -> Settings | None:
+def read_again(current: Settings, read: ReadSettings) -> Settings | None:
     """Return the settings that hold from now on, or None where they are in error and the old ones stay.
 
     Logs what needs a restart, and what is wrong: settings, certificate and key are checked here, as a whole.

@@ -24,7 +24,7 @@ from .process.log import begin_log
 from .process.runtime import drain, keep_alive, run_loop, tune_interpreter
 from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
-from .reload import Read, read_again
+from .reload import ReadSettings, read_again
 from .server import Server
 from .settings import Settings
 from .tasks import Tasks
@@ -33,7 +33,7 @@ from .tls import Tls
 logger = logging.getLogger("oncecast.server")
 
 
-def run(settings: Settings, read: Read | None = None) -> int:
+def run(settings: Settings, read: ReadSettings | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status: 0, or 1 where it has failed itself.
 
     `read` returns the settings again at SIGHUP; without it they stay as they are. Raises `OSError` where the address
@@ -72,7 +72,7 @@ class _Stopping:
         return self.requested
 
 
-async def _serve(settings: Settings, read: Read) -> int:
+async def _serve(settings: Settings, read: ReadSettings) -> int:
     stopping, notifier = _Stopping(), Notifier()
     sockets = _from_systemd(settings) or bind(settings.host, settings.port)  # before the broker makes its files
     try:
@@ -83,7 +83,7 @@ async def _serve(settings: Settings, read: Read) -> int:
 
 
 async def _serve_on(
-    sockets: Sequence[socket.socket], settings: Settings, read: Read, stopping: _Stopping, notifier: Notifier
+    sockets: Sequence[socket.socket], settings: Settings, read: ReadSettings, stopping: _Stopping, notifier: Notifier
 ) -> int:
     server = Server(settings, sockets=sockets)
 
@@ -106,7 +106,7 @@ async def _serve_on(
         return await drain(server, stopping.begun())
 
 
-async def _supervise(settings: Settings, workers: int, read: Read) -> int:
+async def _supervise(settings: Settings, workers: int, read: ReadSettings) -> int:
     stopping, notifier = _Stopping(), Notifier()
     if settings.tls_cert is not None:
         Tls(settings)  # a bad certificate is one error, before anything is bound

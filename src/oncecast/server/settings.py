@@ -20,7 +20,7 @@ __all__ = [
     "SQLITE",
     "ChannelRule",
     "Limits",
-    "Retention",
+    "RetentionSettings",
     "Settings",
     "channel_rules",
 ]
@@ -29,12 +29,12 @@ MEMORY = "memory://"  # what `dev` uses where no broker is named
 SQLITE = "sqlite:///"  # then a path; an absolute one makes a fourth slash
 DEFAULT_BROKER = f"{SQLITE}oncecast.db"
 
-Lag = Literal["resume", "latest", "disconnect"]
+LagName = Literal["resume", "latest", "disconnect"]
 Durability = Literal["process", "fsync"]
-Rule = TypeVar("Rule")
+Compiled = TypeVar("Compiled")
 
 
-class Retention(Struct, frozen=True, kw_only=True):
+class RetentionSettings(Struct, frozen=True, kw_only=True):
     """How much of a channel's log is kept for listeners that come back. The bound that is met first trims."""
 
     messages: Annotated[int, Meta(ge=1, le=100_000_000, description="Messages kept per channel.")] = 10_000
@@ -59,7 +59,7 @@ class ChannelRule(Struct, frozen=True, kw_only=True):
         Meta(description="Seconds that a message is kept, instead of [retention]'s."),
     ] = None
     lag: Annotated[
-        Lag,
+        LagName,
         Meta(description="For readers that fall behind: resume (miss nothing), latest (skip ahead), disconnect."),
     ] = "resume"
 
@@ -109,15 +109,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         False
     )
     limits: Limits = field(default_factory=Limits)
-    retention: Retention = field(default_factory=Retention)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     channels: dict[str, ChannelRule] = field(default_factory=dict)
 
 
-def channel_rules(settings: Settings, make: Callable[[int, float, Lag], Rule]) -> ChannelRules[Rule]:
+def channel_rules(settings: Settings, make: Callable[[int, float, LagName], Compiled]) -> ChannelRules[Compiled]:
     """Return the rules of all channels, each made of messages, seconds and lag; `[retention]` fills what is None."""
     kept = settings.retention
 
-    def whole(rule: ChannelRule) -> Rule:
+    def whole(rule: ChannelRule) -> Compiled:
         messages = kept.messages if rule.messages is None else rule.messages
         return make(messages, kept.seconds if rule.seconds is None else rule.seconds, rule.lag)
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-__all__ = ["Owner", "Unfinished"]
+__all__ = ["Unfinished", "UnfinishedOwner"]
 
 logger = logging.getLogger("oncecast.server")
 
 
-class Owner(Protocol):
+class UnfinishedOwner(Protocol):
     """A connection that holds an unfinished request or message."""
 
     def overflow(self) -> None:
@@ -36,12 +36,12 @@ class Unfinished:
         self.limit = limit
         self.total = 0
         self.refused = 0
-        self._held: dict[Owner, int] = {}
+        self._held: dict[UnfinishedOwner, int] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def set(self, owner: Owner, size: int) -> None:
+    def set(self, owner: UnfinishedOwner, size: int) -> None:
         """Say how many bytes an owner holds now, 0 for none. The oldest owners overflow until the rest fits."""
         before = self._held.get(owner, 0)
         if size:

@@ -1,7 +1,7 @@
 """The contract that every broker must keep, as checks to run over any implementation: `check_broker`.
 
-A check is a function of one `Bench`, a broker that is started and records what it delivers and how it answers. `CHECKS`
-holds them by name, so that pytest can show each as a test of its own:
+A check is a function of one `BrokerBench`: a started broker, and a record of its deliveries and answers. `CHECKS` holds
+the checks by name, so that pytest can show each as a test of its own:
 
     @pytest.mark.parametrize("name", CHECKS)
     def test_contract(name): check_broker(lambda: Lab(make), name)
@@ -23,13 +23,13 @@ from collections.abc import Callable
 from . import broker_history as history
 from . import broker_nodes as nodes
 from . import broker_publishing as publishing
-from .broker_bench import Bench, BrokerFailed, Lab, expect
+from .broker_bench import BrokerBench, BrokerFailed, Lab, expect
 
-Check = Callable[[Bench], None]
+BrokerCheck = Callable[[BrokerBench], None]
 
 CHANNELS = ("a", "b", "c", "d", "x", "c0", "c1", "b:1", "c@x")  # wanted before each check; a check wants its others
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, BrokerCheck] = {
     check.__name__: check
     for check in (
         publishing.names_itself,
@@ -78,7 +78,7 @@ def check_broker(factory: Callable[[], Lab], name: str | None = None) -> None:
     for check in CHECKS.values() if name is None else (CHECKS[name],):
         lab = factory()
         try:
-            bench = Bench(lab.make(), lab)
+            bench = BrokerBench(lab.make(), lab)
             try:
                 bench.start()
                 bench.want(*CHANNELS)
@@ -90,4 +90,4 @@ def check_broker(factory: Callable[[], Lab], name: str | None = None) -> None:
             lab.close()
 
 
-__all__ = ["CHECKS", "Bench", "BrokerFailed", "Check", "Lab", "check_broker", "expect"]
+__all__ = ["CHECKS", "BrokerBench", "BrokerCheck", "BrokerFailed", "Lab", "check_broker", "expect"]

@@ -1,4 +1,4 @@
-"""What the brokers' contract is checked with: a `Lab`, which is one log, and a `Bench`, which is one node on it.
+"""What the brokers' contract is checked with: a `Lab`, which is one log, and a `BrokerBench`, which is one node on it.
 
 A bench is the sink of its broker: it records what is delivered, and what is answered. A failed expectation raises
 `BrokerFailed`, whose text is the clause.
@@ -42,7 +42,7 @@ class Lab:
 
 
 @dataclass(slots=True)
-class Bench:
+class BrokerBench:
     """A broker and what it did: its sink. `events` holds what was called, in the order seen, with its number."""
 
     broker: Broker
@@ -57,7 +57,7 @@ class Bench:
     unready: str | None = None
     failures: list[str] = field(default_factory=list)
     head: int = 0
-    others: list[Bench] = field(default_factory=list)  # on the same log; stopped with this one
+    others: list[BrokerBench] = field(default_factory=list)  # on the same log; stopped with this one
 
     # -- the sink
 
@@ -197,9 +197,9 @@ class Bench:
         expect(len(receipts) == len(outcomes), "a valid draft is answered with a receipt", outcomes)
         return receipts
 
-    def more(self, *channels: str) -> Bench:
+    def more(self, *channels: str) -> BrokerBench:
         """Return a bench of one more node on the same log, started, that wants these channels."""
-        other = Bench(self.lab.make(), self.lab)
+        other = BrokerBench(self.lab.make(), self.lab)
         self.others.append(other)
         other.start()
         other.want(*channels)
@@ -216,4 +216,4 @@ def expect(held: bool, clause: str, seen: object) -> None:
         raise BrokerFailed(f"{clause}; seen: {seen!r}")
 
 
-__all__ = ["DURABILITIES", "ENOUGH", "Bench", "BrokerFailed", "Lab", "expect"]
+__all__ = ["DURABILITIES", "ENOUGH", "BrokerBench", "BrokerFailed", "Lab", "expect"]

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from ..errors import Refusal
 from ..message import EARLIEST, LATEST, MAX_SEQ, Draft, Kind, Message, Page, Start, StartKind
-from .broker_bench import ENOUGH, Bench, expect
+from .broker_bench import ENOUGH, BrokerBench, expect
 
 TRIM_SECONDS = 20.0  # in which a broker is to trim what is over
 
 
-def reads_what_it_delivered(bench: Bench) -> None:
+def reads_what_it_delivered(bench: BrokerBench) -> None:
     """From any cursor a page has what was delivered after it, in order and whole, up to the limit, and says how far."""
     seqs = [0, *_publish_over_channels(bench)]
     for channels in ("a", "ab", "cba", "x"):
@@ -38,7 +38,7 @@ def reads_what_it_delivered(bench: Bench) -> None:
                 expect(not trimmed, "a mark is the number of a message", page)
 
 
-def reads_on_page_by_page(bench: Bench) -> None:
+def reads_on_page_by_page(bench: BrokerBench) -> None:
     """A reader that goes on where each page ends gets each message once, until nothing is left."""
     _publish_over_channels(bench)
     found: list[Message] = []
@@ -51,7 +51,7 @@ def reads_on_page_by_page(bench: Bench) -> None:
         expect(found == bench.kept("abc", page, 0), "pages follow one another without a loss or a repeat", found)
 
 
-def bounds_a_page_by_bytes(bench: Bench) -> None:
+def bounds_a_page_by_bytes(bench: BrokerBench) -> None:
     """A page has as many messages as fit in its bytes, and at least one, however large."""
     bench.receipts(*(Draft("a", bytes(100), Kind.BINARY) for _ in range(5)))
     for max_bytes, count in ((1, 1), (100, 1), (250, 2), (300, 3), (ENOUGH, 5)):
@@ -62,7 +62,7 @@ def bounds_a_page_by_bytes(bench: Bench) -> None:
             expect(page.upto == expected[-1].seq, "a page that is full ends with its last message", page)
 
 
-def finds_every_start(bench: Bench) -> None:
+def finds_every_start(bench: BrokerBench) -> None:
     """`earliest`, `latest`, `last` and `since` begin right before the first message that they name."""
     _publish_over_channels(bench)
     head = bench.messages[-1].seq
@@ -91,7 +91,7 @@ def finds_every_start(bench: Bench) -> None:
             expect(page.messages == expected, "`since` begins with the first message of that time", (since, page))
 
 
-def opens_where_it_stands(bench: Bench) -> None:
+def opens_where_it_stands(bench: BrokerBench) -> None:
     """An opening's newest messages are the end of the log, and what is delivered goes on from its head."""
     opening = bench.opening
     seqs = [message.seq for message in opening.recent]
@@ -108,7 +108,7 @@ def opens_where_it_stands(bench: Bench) -> None:
     expect(receipt.seq > opening.head, "what is published is after the head", receipt)
 
 
-def refuses_reads_once_closed(bench: Bench) -> None:
+def refuses_reads_once_closed(bench: BrokerBench) -> None:
     """A closed broker answers a read with `unavailable`."""
     bench.receipts(Draft("a", b"1"))
     bench.stop()
@@ -117,13 +117,13 @@ def refuses_reads_once_closed(bench: Bench) -> None:
     expect(refused, "a closed broker refuses to read with `unavailable`", answer)
 
 
-def _publish_over_channels(bench: Bench) -> list[int]:
+def _publish_over_channels(bench: BrokerBench) -> list[int]:
     drafts = [Draft("abc"[n * n % 3], b"%d" % n, Kind.JSON, "made" if n % 2 else None) for n in range(14)]
     drafts[5] = Draft("c", b"5", Kind.TEXT)
     return [receipt.seq for at in (0, 5, 10) for receipt in bench.receipts(*drafts[at : at + 5])]
 
 
-def reads_whatever_number_is_asked(bench: Bench) -> None:
+def reads_whatever_number_is_asked(bench: BrokerBench) -> None:
     """A number that no log has is answered like the largest or the smallest that it has, and the next read too."""
     if not bench.broker.capabilities.history:
         return
@@ -142,7 +142,7 @@ def reads_whatever_number_is_asked(bench: Bench) -> None:
     expect((beyond.messages, beyond.after >= seqs[-1]) == ([], True), "a cursor from beyond begins at the head", beyond)
 
 
-def answers_many_reads(bench: Bench) -> None:
+def answers_many_reads(bench: BrokerBench) -> None:
     """Reads that are asked at once are all answered, each with its own page."""
     if not bench.broker.capabilities.history:
         return
@@ -163,7 +163,7 @@ def answers_many_reads(bench: Bench) -> None:
         expect(answer.messages == bench.kept(channel, answer, seq), "a read gets its own page", (channel, seq, answer))
 
 
-def marks_what_it_trims(bench: Bench) -> None:
+def marks_what_it_trims(bench: BrokerBench) -> None:
     """A page says up to where its channel has been trimmed, and holds all that is not; other channels keep theirs."""
     if bench.lab.trim is None:
         return

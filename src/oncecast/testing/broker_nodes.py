@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..message import Draft, Message, Page, Receipt
-from .broker_bench import Bench, expect
+from .broker_bench import BrokerBench, expect
 
 ROUNDS = 40
 
 
-def shares_one_log(bench: Bench) -> None:
+def shares_one_log(bench: BrokerBench) -> None:
     """Two nodes see the same messages in the same order, know each other's keys, and read each other's messages."""
     if not bench.broker.capabilities.shared:
         return
@@ -33,7 +33,7 @@ def shares_one_log(bench: Bench) -> None:
     expect(all(n > third.opening.head for n in third.seqs()), "and nothing from before its opening", third.seqs())
 
 
-def follows_without_a_hole(bench: Bench) -> None:
+def follows_without_a_hole(bench: BrokerBench) -> None:
     """While others publish at once, a node is handed each message once, in order; what it is not is in the history."""
     if not bench.broker.capabilities.shared:
         return
@@ -50,7 +50,7 @@ def follows_without_a_hole(bench: Bench) -> None:
         expect([message.seq for message in found] == seqs, "each message is there once, in order", node.seqs()[:10])
 
 
-def delivers_what_is_wanted(bench: Bench) -> None:
+def delivers_what_is_wanted(bench: BrokerBench) -> None:
     """A channel that is wanted while others publish to it is delivered from where the broker says, without a hole."""
     if not bench.broker.capabilities.shared:
         return
@@ -71,7 +71,7 @@ def delivers_what_is_wanted(bench: Bench) -> None:
     expect(other.seqs() == sorted(set(other.seqs())), "nothing is delivered twice", other.seqs())
 
 
-def advances_without_a_message(bench: Bench) -> None:
+def advances_without_a_message(bench: BrokerBench) -> None:
     """The head of a node moves with the log, also if what was published is not wanted there."""
     if not bench.broker.capabilities.shared:
         return
@@ -88,7 +88,7 @@ def advances_without_a_message(bench: Bench) -> None:
         expect([m.data for m in other.messages] == [b"2"], "what is wanted is delivered", other.messages)
 
 
-def tells_of_another_log(bench: Bench) -> None:
+def tells_of_another_log(bench: BrokerBench) -> None:
     """A log that was emptied begins again, under another epoch; what is wanted is confirmed and delivered in it."""
     if bench.lab.renew is None:
         return
@@ -109,7 +109,7 @@ def tells_of_another_log(bench: Bench) -> None:
     expect(bench.failures == [], "another log is not the end", bench.failures)
 
 
-def tells_of_a_hole(bench: Bench) -> None:
+def tells_of_a_hole(bench: BrokerBench) -> None:
     """Where acknowledged messages are lost the sink is told, no number is given twice, and all goes on behind it."""
     if bench.lab.lose is None:
         return
@@ -134,7 +134,7 @@ def tells_of_a_hole(bench: Bench) -> None:
     expect(bench.failures == [], "a hole is not the end", bench.failures)
 
 
-def goes_on_past_damage(bench: Bench) -> None:
+def goes_on_past_damage(bench: BrokerBench) -> None:
     """A record that is no message is neither delivered nor read, and changes nothing for the messages beside it."""
     if bench.lab.damage is None:
         return
@@ -157,13 +157,13 @@ def goes_on_past_damage(bench: Bench) -> None:
 # -- helpers
 
 
-def _wait_for(ahead: Bench, behind: Bench) -> None:
+def _wait_for(ahead: BrokerBench, behind: BrokerBench) -> None:
     """Wait until the second has come as far as the first."""
     behind.wait(lambda: behind.head >= ahead.messages[-1].seq)
     ahead.wait(lambda: ahead.head >= behind.head)
 
 
-def _with_history(bench: Bench, channel: str) -> list[Message]:
+def _with_history(bench: BrokerBench, channel: str) -> list[Message]:
     """Return what was delivered of a channel, and what was not from the history."""
     page = bench.page(channel, bench.after(0))
     if page is None:
@@ -182,7 +182,7 @@ def _with_history(bench: Bench, channel: str) -> list[Message]:
     return [message for message in found if message.seq < first] + delivered
 
 
-def _publish_until_taken(bench: Bench, draft: Draft) -> Receipt:
+def _publish_until_taken(bench: BrokerBench, draft: Draft) -> Receipt:
     """Publish as a client does, which tries again while the broker is away."""
     answer = bench.send(draft)
 

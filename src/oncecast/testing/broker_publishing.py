@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..errors import Refusal
 from ..message import EARLIEST, Cursor, Draft, Kind, Page, Receipt
-from .broker_bench import DURABILITIES, Bench, expect
+from .broker_bench import DURABILITIES, BrokerBench, expect
 
 MANY = 10_000
 
 
-def names_itself(bench: Bench) -> None:
+def names_itself(bench: BrokerBench) -> None:
     """The epoch makes cursors that can be read back, and the durability is one that the wire knows."""
     cursor = Cursor(bench.opening.epoch, 1)
     try:
@@ -24,7 +24,7 @@ def names_itself(bench: Bench) -> None:
     )
 
 
-def numbers_what_it_appends(bench: Bench) -> None:
+def numbers_what_it_appends(bench: BrokerBench) -> None:
     """Messages of every channel are numbered upwards, along the shard, and their receipts say the number."""
     receipts = [r for n in range(5) for r in bench.receipts(Draft(f"c{n % 2}", b"%d" % n))]
     seqs = [receipt.seq for receipt in receipts]
@@ -37,7 +37,7 @@ def numbers_what_it_appends(bench: Bench) -> None:
     )
 
 
-def keeps_the_order(bench: Bench) -> None:
+def keeps_the_order(bench: BrokerBench) -> None:
     """What was published in one order reaches the sink in that order, batches included."""
     published = [b"%d" % n for n in range(20)]
     for at in range(0, 20, 4):
@@ -47,7 +47,7 @@ def keeps_the_order(bench: Bench) -> None:
     expect(seqs == sorted(set(seqs)), "the sink gets messages in the order of their numbers", seqs)
 
 
-def delivers_its_own(bench: Bench) -> None:
+def delivers_its_own(bench: BrokerBench) -> None:
     """A broker's own publishes reach its sink whole: channel, data, kind and event as they were, the key left out."""
     drafts = [
         Draft("a", b'{"n":1}', Kind.JSON, "made"),
@@ -61,14 +61,14 @@ def delivers_its_own(bench: Bench) -> None:
     expect(sent == seen, "a message is what was published, under its receipt's number", seen)
 
 
-def delivers_before_it_answers(bench: Bench) -> None:
+def delivers_before_it_answers(bench: BrokerBench) -> None:
     """A message reaches the sink before its publisher hears that it is in the log."""
     receipts = bench.receipts(Draft("c", b"1"), Draft("c", b"2"))
     expected = [*(("sink", receipt.seq) for receipt in receipts), ("done", 0)]
     expect(expected == bench.events[1:], "the sink is called before done", bench.events)
 
 
-def answers_in_order(bench: Bench) -> None:
+def answers_in_order(bench: BrokerBench) -> None:
     """The outcomes of a batch stand in the order of its drafts, repeated ones among them."""
     (first,) = bench.receipts(Draft("c", b"1", key="k"))
     outcomes = bench.receipts(Draft("c", b"2"), Draft("c", b"again", key="k"), Draft("c", b"3"))
@@ -77,20 +77,20 @@ def answers_in_order(bench: Bench) -> None:
     expect([m.data for m in bench.messages] == [b"1", b"2", b"3"], "a repeat is not appended", bench.messages)
 
 
-def answers_nothing_to_nothing(bench: Bench) -> None:
+def answers_nothing_to_nothing(bench: BrokerBench) -> None:
     """A batch of no drafts is answered with no outcomes, and delivers nothing."""
     bench.publish()
     expect(bench.messages == [], "an empty batch delivers nothing", bench.messages)
 
 
-def appends_a_key_once(bench: Bench) -> None:
+def appends_a_key_once(bench: BrokerBench) -> None:
     """The same key on the same channel is one message, with one receipt, however often it comes and with what data."""
     receipts = [r for n in range(3) for r in bench.receipts(Draft("c", b"%d" % n, key="k"))]
     expect(len(set(receipts)) == 1, "a repeated publish gets the first receipt", receipts)
     expect([m.data for m in bench.messages] == [b"0"], "a repeated publish is appended once", bench.messages)
 
 
-def keeps_keys_apart(bench: Bench) -> None:
+def keeps_keys_apart(bench: BrokerBench) -> None:
     """The same key on another channel, and another key on the same, is another message."""
     drafts = [Draft("a", b"1", key="k"), Draft("b", b"2", key="k"), Draft("a", b"3", key="K"), Draft("a", b"4")]
     receipts = bench.receipts(*drafts)
@@ -98,7 +98,7 @@ def keeps_keys_apart(bench: Bench) -> None:
     expect([d.data for d in drafts] == [m.data for m in bench.messages], "each of them is appended", bench.messages)
 
 
-def appends_a_key_once_in_a_batch(bench: Bench) -> None:
+def appends_a_key_once_in_a_batch(bench: BrokerBench) -> None:
     """A key that a batch holds twice is one message."""
     first, other, second = bench.receipts(
         Draft("c", b"1", key="k"), Draft("d", b"2", key="k"), Draft("c", b"3", key="k")
@@ -107,7 +107,7 @@ def appends_a_key_once_in_a_batch(bench: Bench) -> None:
     expect([m.data for m in bench.messages] == [b"1", b"2"], "it is appended once", bench.messages)
 
 
-def times_never_go_back(bench: Bench) -> None:
+def times_never_go_back(bench: BrokerBench) -> None:
     """A message's time is in Unix seconds and never before an earlier message's."""
     for n in range(5):
         bench.receipts(Draft(f"c{n % 2}", b"%d" % n))
@@ -116,7 +116,7 @@ def times_never_go_back(bench: Bench) -> None:
     expect(times[0] >= 0, "a time is in Unix seconds", times)
 
 
-def refuses_once_closed(bench: Bench) -> None:
+def refuses_once_closed(bench: BrokerBench) -> None:
     """A closed broker answers every draft with `unavailable`, delivers nothing, and may be closed again."""
     bench.stop()
     outcomes = bench.publish(Draft("c", b"1"), Draft("c", b"2"))
@@ -125,9 +125,9 @@ def refuses_once_closed(bench: Bench) -> None:
     expect(bench.messages == [], "a closed broker delivers nothing", bench.messages)
 
 
-def refuses_until_started(bench: Bench) -> None:
+def refuses_until_started(bench: BrokerBench) -> None:
     """Before it is started a broker refuses with `unavailable`; it may be stopped then, and stopped again."""
-    early = Bench(bench.lab.make(), bench.lab)
+    early = BrokerBench(bench.lab.make(), bench.lab)
     outcomes = early.publish(Draft("c", b"1"))
     codes = [outcome.code if isinstance(outcome, Refusal) else "taken" for outcome in outcomes]
     expect(codes == ["unavailable"], "a broker that was not started refuses with `unavailable`", outcomes)
@@ -136,7 +136,7 @@ def refuses_until_started(bench: Bench) -> None:
     expect(early.events[:1] == [("done", 0)], "a broker that was not started calls no sink", early.events)
 
 
-def answers_all_when_it_stops(bench: Bench) -> None:
+def answers_all_when_it_stops(bench: BrokerBench) -> None:
     """What is under way when a broker stops is answered once, taken or not; what was taken was delivered."""
     answers = [bench.send(Draft("c", b"%d" % n)) for n in range(50)]
     bench.stop()
@@ -148,7 +148,7 @@ def answers_all_when_it_stops(bench: Bench) -> None:
     expect(taken == sorted(taken), "what was taken was taken in order", taken)
 
 
-def takes_any_key(bench: Bench) -> None:
+def takes_any_key(bench: BrokerBench) -> None:
     """A key is any text of 1 to 255 characters: line breaks, spaces at its ends and look-alikes keep keys apart."""
     keys = [
         "k",
@@ -179,7 +179,7 @@ def takes_any_key(bench: Bench) -> None:
     expect(seen == [draft.data for draft in drafts], "each key is appended once", seen)
 
 
-def takes_any_channel(bench: Bench) -> None:
+def takes_any_channel(bench: BrokerBench) -> None:
     """A channel is any name that the grammar allows; each has its own messages, and can be read."""
     names = [
         "n",
@@ -211,7 +211,7 @@ def takes_any_channel(bench: Bench) -> None:
             expect([m.data for m in page.messages] == [name.encode()], "a channel has its own messages", (name, page))
 
 
-def takes_any_size(bench: Bench) -> None:
+def takes_any_size(bench: BrokerBench) -> None:
     """Messages from nothing to 1 MiB, of any bytes, one by one and in a batch, arrive and are read as they were."""
     some = bytes(range(256))
     sizes = [0, 1, 255, 65_535, 65_536, 100 << 10, 1 << 20, 3, 1 << 20, 0]
@@ -230,7 +230,7 @@ def takes_any_size(bench: Bench) -> None:
         expect(found == seen, "a message is read whole, whatever its size", list(map(len, found)))
 
 
-def serves_many_channels(bench: Bench) -> None:
+def serves_many_channels(bench: BrokerBench) -> None:
     """10,000 channels are wanted at once; each gets its message, and they are let go again."""
     names = [f"many-{n}" for n in range(MANY)]
     bench.want(*names)

@@ -14,11 +14,11 @@ from ..brokers.base import Capabilities, Done, Opening, Outcome, Sink
 from ..errors import Refusal
 from ..message import Draft, Mark, Message, Page, Receipt, Start, StartKind
 
-__all__ = ["HistoryBroker", "Read"]
+__all__ = ["HistoryBroker", "OpenRead"]
 
 
 @dataclass(slots=True, eq=False)
-class Read:
+class OpenRead:
     """A read that waits. `page` is what it has found, once it has looked."""
 
     channels: tuple[str, ...]
@@ -48,7 +48,7 @@ class HistoryBroker:
         self.messages: list[Message] = []
         self.marks: dict[str, Mark] = {}
         self.holes: tuple[tuple[int, int], ...] = ()
-        self.reads: list[Read] = []
+        self.reads: list[OpenRead] = []
         self._wall = wall
         self._time = 0.0
         self._fetched = 0
@@ -102,7 +102,7 @@ class HistoryBroker:
         if self._closed:
             done(_refusal())
             return
-        self.reads.append(Read(tuple(channels), start, limit, max_bytes, done))
+        self.reads.append(OpenRead(tuple(channels), start, limit, max_bytes, done))
         if self.at_once:
             self.answer(len(self.reads) - 1)
 

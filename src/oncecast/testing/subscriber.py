@@ -29,7 +29,7 @@ __all__ = [
     "Cut",
     "GapSeen",
     "MessageSeen",
-    "Refused",
+    "RequestRefused",
     "Seen",
     "Subscriber",
     "message_of",
@@ -80,7 +80,7 @@ class Cut(OncecastError):
         self.reason = reason
 
 
-class Refused(OncecastError):
+class RequestRefused(OncecastError):
     """The server answered with a coded error; `status` is 0 where it came in a frame."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -127,11 +127,11 @@ class Subscriber(ABC):
 
     @abstractmethod
     async def connect(self) -> None:
-        """Connect, from `cursors` where there are any, else from `start`. Raises `Cut`, `Refused`."""
+        """Connect, from `cursors` where there are any, else from `start`. Raises `Cut`, `RequestRefused`."""
 
     @abstractmethod
     async def receive(self) -> list[Seen]:
-        """Return the next things that are said, at least one. Raises `Cut`, `Refused`."""
+        """Return the next things that are said, at least one. Raises `Cut`, `RequestRefused`."""
 
     @property
     def cursor(self) -> str | None:
@@ -219,7 +219,7 @@ def message_of(fields: dict[str, Any]) -> MessageSeen:
     return MessageSeen(fields["id"], fields["channel"], data, fields["event"])
 
 
-def refused(status: int, body: bytes) -> Refused:
+def refused(status: int, body: bytes) -> RequestRefused:
     """Return the coded error in an answer's body."""
     error = msgspec.json.decode(body)["error"] if body else {"code": "", "message": ""}
-    return Refused(status, error["code"], error["message"])
+    return RequestRefused(status, error["code"], error["message"])

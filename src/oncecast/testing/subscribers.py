@@ -18,7 +18,7 @@ from .subscriber import (
     Cut,
     GapSeen,
     MessageSeen,
-    Refused,
+    RequestRefused,
     Seen,
     Subscriber,
     message_of,
@@ -154,7 +154,7 @@ class SseSubscriber(Subscriber):
                 raise Cut
         return seen
 
-    def _event(self, event: sse.Event) -> Seen:
+    def _event(self, event: sse.SseEvent) -> Seen:
         name = None if event.event == "message" else event.event
         if name == "gap":
             fields = msgspec.json.decode(event.data)
@@ -298,7 +298,7 @@ class V1Subscriber(_SocketSubscriber):
                 self.seek(frame["cursor"])
                 return [CursorSeen(frame["cursor"])]
             case "error":
-                raise Refused(0, frame["code"], frame["message"])
+                raise RequestRefused(0, frame["code"], frame["message"])
             case "drain":
                 return []
             case other:

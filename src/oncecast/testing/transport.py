@@ -16,14 +16,14 @@ import asyncio
 
 from . import transport_faults, transport_reading
 from .subscriber import Subscriber
-from .transport_bench import Bench, Serve, TransportFailed, serve
-from .transport_reading import Check
+from .transport_bench import Serve, TransportBench, TransportFailed, serve
+from .transport_reading import TransportCheck
 
-__all__ = ["CHECKS", "Check", "TransportFailed", "check_transport"]
+__all__ = ["CHECKS", "TransportCheck", "TransportFailed", "check_transport"]
 
 SECONDS = 60.0  # for one check: a transport that says nothing fails, and does not hang
 
-CHECKS: dict[str, Check] = {**transport_reading.CHECKS, **transport_faults.CHECKS}
+CHECKS: dict[str, TransportCheck] = {**transport_reading.CHECKS, **transport_faults.CHECKS}
 
 
 async def check_transport(kind: type[Subscriber], name: str | None = None, *, start: Serve = serve) -> None:
@@ -33,7 +33,7 @@ async def check_transport(kind: type[Subscriber], name: str | None = None, *, st
     check starts and stops its own.
     """
     for check in CHECKS.values() if name is None else (CHECKS[name],):
-        bench = Bench(kind, start)
+        bench = TransportBench(kind, start)
         try:
             async with asyncio.timeout(SECONDS):
                 await check(bench)

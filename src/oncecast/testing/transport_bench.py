@@ -20,7 +20,7 @@ from ..server.settings import Settings
 from .pipe import FaultyPipe
 from .subscriber import GapSeen, MessageSeen, Subscriber
 
-__all__ = ["EPOCH", "Bench", "Heard", "Serve", "Served", "TransportFailed", "expect", "serve"]
+__all__ = ["EPOCH", "Heard", "Serve", "Served", "TransportBench", "TransportFailed", "expect", "serve"]
 
 EPOCH = "life1"
 BEGAN = 1_764_000_000.0  # Unix seconds of the first message; `since` is asked for around it
@@ -72,7 +72,7 @@ class Heard:
         return [message.data for message in self.messages]
 
 
-class Bench:
+class TransportBench:
     """One server and the subscribers of one kind."""
 
     def __init__(self, kind: type[Subscriber], start: Serve = serve) -> None:

@@ -1,6 +1,6 @@
 """Clauses of a transport's contract: gaps, bursts, cuts at every byte, pieces of one byte, and readers that stall.
 
-Each check is a coroutine of one `Bench` and names its clause where it fails. To add one, add it to `CHECKS`.
+Each check is a coroutine of one `TransportBench` and names its clause where it fails. To add one, add it to `CHECKS`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import asyncio
 import random
 
 from ..message import Draft, Kind
-from ..server.settings import ChannelRule, Retention, Settings
+from ..server.settings import ChannelRule, RetentionSettings, Settings
 from .pipe import Faults, FaultyPipe, Plan
 from .subscriber import Cut, GapSeen, Subscriber
-from .transport_bench import Bench, Heard, TransportFailed, expect
-from .transport_reading import Check
+from .transport_bench import Heard, TransportBench, TransportFailed, expect
+from .transport_reading import TransportCheck
 
 __all__ = ["CHECKS"]
 
@@ -25,9 +25,9 @@ MOST_BIG = 4000  # 64 MB: more than any kernel lets one socket hold
 SMALL_BUFFER = 4096  # SO_RCVBUF of a subscriber that stalls
 
 
-async def gap_of_what_expired(bench: Bench) -> None:
+async def gap_of_what_expired(bench: TransportBench) -> None:
     """Past the retention there is one gap, exactly of what was missed, and then everything that is kept."""
-    await bench.serve(Settings(port=0, retention=Retention(messages=KEPT)))
+    await bench.serve(Settings(port=0, retention=RetentionSettings(messages=KEPT)))
     bench.publish_numbers(LOG)
     last = LOG - KEPT
     for position in (0, 1, 7, last - 1):
@@ -39,14 +39,14 @@ async def gap_of_what_expired(bench: Bench) -> None:
     expect(bench.shown(subscriber, last + 1), heard.data, "all that is kept comes")
 
 
-async def gap_of_another_epoch(bench: Bench) -> None:
+async def gap_of_another_epoch(bench: TransportBench) -> None:
     """A cursor of another life of the log is answered with a gap, then with all that this life has."""
     await bench.serve()
     bench.publish_numbers(LOG)
     await gap_then(bench, "earlier-7", GapSeen("c", "epoch", "earlier-8", None, bench.at(0)), 1)
 
 
-async def gap_of_the_unknown(bench: Bench) -> None:
+async def gap_of_the_unknown(bench: TransportBench) -> None:
     """A cursor ahead of the log is answered with a gap, and the stream goes on from the head."""
     await bench.serve()
     bench.publish_numbers(LOG)
@@ -55,9 +55,9 @@ async def gap_of_the_unknown(bench: Bench) -> None:
     )
 
 
-async def gaps_of_several_channels(bench: Bench) -> None:
+async def gaps_of_several_channels(bench: TransportBench) -> None:
     """Each channel has its own gap, and a connection lost after any byte of them loses none of them."""
-    await bench.serve(Settings(port=0, retention=Retention(messages=1)))
+    await bench.serve(Settings(port=0, retention=RetentionSettings(messages=1)))
     if not bench.kind.resumes:
         return
     for n in range(6):
@@ -78,7 +78,7 @@ async def gaps_of_several_channels(bench: Bench) -> None:
                 at += step
 
 
-async def attach_during_a_burst(bench: Bench) -> None:
+async def attach_during_a_burst(bench: TransportBench) -> None:
     """A subscriber that attaches or resumes during a burst misses no message and gets none twice."""
     rng = random.Random(7)  # noqa: S311 - a schedule has to be repeatable, not secret
     total = 3000
@@ -115,7 +115,7 @@ async def attach_during_a_burst(bench: Bench) -> None:
             task.cancel()
 
 
-async def cut_at_every_byte(bench: Bench) -> None:
+async def cut_at_every_byte(bench: TransportBench) -> None:
     """A connection that is lost at any byte of the answer resumes: all, once, in order."""
     await bench.serve()
     if not bench.kind.resumes:
@@ -137,7 +137,7 @@ async def cut_at_every_byte(bench: Bench) -> None:
     expect(True, at > len(b"HTTP/1.1 200 OK"), "the answer was cut at more than its first bytes")
 
 
-async def byte_by_byte(bench: Bench) -> None:
+async def byte_by_byte(bench: TransportBench) -> None:
     """Requests and answers that come a byte at a time say the same."""
     await bench.serve()
     bench.publish_numbers(LOG)
@@ -150,7 +150,7 @@ async def byte_by_byte(bench: Bench) -> None:
         subscriber.cut()
 
 
-async def stalled_reader(bench: Bench) -> None:
+async def stalled_reader(bench: TransportBench) -> None:
     """A reader that stalls delays nobody, and when it reads again it has all, once, in order."""
     await bench.serve(Settings(port=0))
     if not bench.kind.streams:
@@ -161,14 +161,14 @@ async def stalled_reader(bench: Bench) -> None:
     expect([], heard.gaps, "nothing has expired, so there is no gap")
 
 
-async def stalled_past_the_retention(bench: Bench) -> None:
+async def stalled_past_the_retention(bench: TransportBench) -> None:
     """A reader that stalls for longer than the retention gets a gap, exactly of what it missed."""
-    await bench.serve(Settings(port=0, retention=Retention(messages=KEPT)))
+    await bench.serve(Settings(port=0, retention=RetentionSettings(messages=KEPT)))
     if bench.kind.streams:
         await expect_skip(bench, await stall(bench, "c"))
 
 
-async def lag_policy_latest(bench: Bench) -> None:
+async def lag_policy_latest(bench: TransportBench) -> None:
     """Where a channel skips to the newest, a reader that stalls gets a gap and then the newest message."""
     await bench.serve(Settings(port=0, channels={"tick*": ChannelRule(lag="latest")}))
     if bench.kind.streams:
@@ -176,7 +176,7 @@ async def lag_policy_latest(bench: Bench) -> None:
         await expect_skip(bench, slow)
 
 
-async def lag_policy_disconnect(bench: Bench) -> None:
+async def lag_policy_disconnect(bench: TransportBench) -> None:
     """Where a channel does not wait, a reader that stalls is disconnected, and resumes with all, once, in order."""
     await bench.serve(Settings(port=0, channels={"strict": ChannelRule(lag="disconnect")}))
     if not bench.kind.streams:
@@ -200,7 +200,7 @@ async def lag_policy_disconnect(bench: Bench) -> None:
 # -- helpers
 
 
-async def gap_then(bench: Bench, cursor: str, gap: GapSeen, first: int) -> None:
+async def gap_then(bench: TransportBench, cursor: str, gap: GapSeen, first: int) -> None:
     """Expect the gap after this cursor, and then the messages from number `first`; or that the gap closes."""
     subscriber = bench.subscriber(start=f"after={cursor}")
     if not subscriber.resumes:
@@ -214,7 +214,7 @@ async def gap_then(bench: Bench, cursor: str, gap: GapSeen, first: int) -> None:
         expect({"c": heard.messages[-1].id if heard.messages else gap.cursor}, subscriber.cursors, "with its cursor")
 
 
-async def expect_gap_close(bench: Bench, subscriber: Subscriber, reason: str) -> Heard:
+async def expect_gap_close(bench: TransportBench, subscriber: Subscriber, reason: str) -> Heard:
     """Expect that a gap closes this subscriber, as it has no way to say it."""
     heard = Heard()
     try:
@@ -228,7 +228,9 @@ async def expect_gap_close(bench: Bench, subscriber: Subscriber, reason: str) ->
     return heard
 
 
-async def cut_at(bench: Bench, pipe: FaultyPipe, subscriber: Subscriber, at: int, count: int) -> tuple[Heard, bool]:
+async def cut_at(
+    bench: TransportBench, pipe: FaultyPipe, subscriber: Subscriber, at: int, count: int
+) -> tuple[Heard, bool]:
     """Listen for `count` messages on a connection that is cut at byte `at` of what comes down, then on a whole one."""
     pipe.plan = lambda number, rng: Plan(down=Faults(cut_after=at))
     passed = pipe.down_bytes
@@ -247,7 +249,7 @@ async def cut_at(bench: Bench, pipe: FaultyPipe, subscriber: Subscriber, at: int
     return Heard(heard.messages + rest.messages, heard.gaps + rest.gaps), cut
 
 
-async def stall(bench: Bench, channel: str) -> Subscriber:
+async def stall(bench: TransportBench, channel: str) -> Subscriber:
     """Let one subscriber stall while the channel goes on, and another one read every message in time."""
     hub = bench.served.node.hub
     slow = bench.subscriber(channel, start="after=latest", receive_buffer=SMALL_BUFFER)
@@ -268,7 +270,7 @@ async def stall(bench: Bench, channel: str) -> Subscriber:
     return slow
 
 
-async def expect_skip(bench: Bench, slow: Subscriber) -> None:
+async def expect_skip(bench: TransportBench, slow: Subscriber) -> None:
     """Expect the messages up to a gap of reason `slow`, and those after it to the newest: together all of them."""
     if not slow.resumes:
         heard = await expect_gap_close(bench, slow, "slow")
@@ -288,7 +290,7 @@ async def expect_skip(bench: Bench, slow: Subscriber) -> None:
     expect(True, last < len(bench.published), "the newest is not missed")
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, TransportCheck] = {
     check.__name__: check
     for check in (
         gap_of_what_expired,

@@ -1,6 +1,6 @@
 """Clauses of a transport's contract: where to start, what a message looks like, several channels, limits, refusals.
 
-Each check is a coroutine of one `Bench` and names its clause where it fails. To add one, add it to `CHECKS`.
+Each check is a coroutine of one `TransportBench` and names its clause where it fails. To add one, add it to `CHECKS`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 
 from ..message import Draft, Kind
 from ..server.settings import Limits, Settings
-from .subscriber import CursorSeen, Cut, MessageSeen, Refused, Subscriber
-from .transport_bench import Bench, TransportFailed, expect
+from .subscriber import CursorSeen, Cut, MessageSeen, RequestRefused, Subscriber
+from .transport_bench import TransportBench, TransportFailed, expect
 
-__all__ = ["CHECKS", "Check"]
+__all__ = ["CHECKS", "TransportCheck"]
 
-Check = Callable[[Bench], Awaitable[None]]
+TransportCheck = Callable[[TransportBench], Awaitable[None]]
 
 LOG = 30  # messages in the log of most checks: more than one read, few enough to try every position
 
@@ -33,7 +33,7 @@ DRAFTS = (
 )
 
 
-async def every_position(bench: Bench) -> None:
+async def every_position(bench: TransportBench) -> None:
     """From the cursor of every message of the log come exactly the messages after it, and then what is new."""
     await bench.serve()
     bench.publish_numbers(LOG)
@@ -51,7 +51,7 @@ async def every_position(bench: Bench) -> None:
         expect(bench.shown(subscriber, LOG + 1), heard.data, "then comes what is new, once")
 
 
-async def resume_at_every_position(bench: Bench) -> None:
+async def resume_at_every_position(bench: TransportBench) -> None:
     """A connection that is lost after any message resumes with the next one: all, once, in order."""
     await bench.serve()
     if not bench.kind.resumes:
@@ -68,7 +68,7 @@ async def resume_at_every_position(bench: Bench) -> None:
         expect(bench.shown(subscriber, first + 1), heard.data + rest.data, f"resumed after {count} messages")
 
 
-async def latest(bench: Bench) -> None:
+async def latest(bench: TransportBench) -> None:
     """`latest` has nothing of the log and everything from then on."""
     await bench.serve()
     bench.publish_numbers(LOG)
@@ -79,7 +79,7 @@ async def latest(bench: Bench) -> None:
     expect(bench.shown(subscriber, LOG + 1), heard.data, "latest begins with what is published after it")
 
 
-async def earliest_last_and_since(bench: Bench) -> None:
+async def earliest_last_and_since(bench: TransportBench) -> None:
     """`earliest` has all that is kept, `last=N` the newest N, `since=T` what is not older than T; then what is new."""
     await bench.serve()
     for _ in range(3):
@@ -109,7 +109,7 @@ async def earliest_last_and_since(bench: Bench) -> None:
         expect([subscriber.shows(Draft("quiet", b"1"))], (await bench.listen(subscriber, 1)).data, start)
 
 
-async def kinds_of_data(bench: Bench) -> None:
+async def kinds_of_data(bench: TransportBench) -> None:
     """JSON, text and binary come as they were published, live and from the log, with their event names and ids."""
     await bench.serve()
     live = bench.subscriber(start="after=latest")
@@ -127,7 +127,7 @@ async def kinds_of_data(bench: Bench) -> None:
             expect({"c"}, {m.channel for m in heard.messages}, "the channel is named")
 
 
-async def several_channels(bench: Bench) -> None:
+async def several_channels(bench: TransportBench) -> None:
     """One subscription of several channels has each channel's messages in order, and resumes in the middle."""
     await bench.serve()
     names = ("a", "b", "other", "c")
@@ -150,7 +150,7 @@ async def several_channels(bench: Bench) -> None:
         expect([w for w in wanted if w[0] == name], [a for a in actual if a[0] == name], f"channel {name} is in order")
 
 
-async def empty_channel(bench: Bench) -> None:
+async def empty_channel(bench: TransportBench) -> None:
     """A subscriber of a channel that never had a message is told a cursor, and resumes from it."""
     await bench.serve()
     if not bench.kind.resumes:
@@ -165,7 +165,7 @@ async def empty_channel(bench: Bench) -> None:
     expect(bench.shown(subscriber, LOG + 1), heard.data, "what came meanwhile is there")
 
 
-async def heartbeats(bench: Bench) -> None:
+async def heartbeats(bench: TransportBench) -> None:
     """While a channel is quiet, heartbeats move its cursor on, so that it does not expire."""
     await bench.serve(Settings(port=0, limits=Limits(heartbeat_seconds=0.1)))
     if not (bench.kind.streams and bench.kind.resumes):
@@ -178,7 +178,7 @@ async def heartbeats(bench: Bench) -> None:
         expect([], [each for each in seen if isinstance(each, MessageSeen)], "a heartbeat is no message")
 
 
-async def limits(bench: Bench) -> None:
+async def limits(bench: TransportBench) -> None:
     """More channels, a longer wait or a larger message than the limit are refused; `limit` bounds one poll."""
     small = Limits(channels_per_subscription=2, wait_seconds=8, message_bytes=200, poll_messages=7)
     await bench.serve(Settings(port=0, limits=small))
@@ -203,7 +203,7 @@ async def limits(bench: Bench) -> None:
             expect(1009, cut.code, "a message over the limit closes with 1009")
 
 
-async def malformed(bench: Bench) -> None:
+async def malformed(bench: TransportBench) -> None:
     """What is malformed is refused with the code that says which part, never guessed at."""
     await bench.serve()
     bench.publish_numbers(1)
@@ -231,7 +231,7 @@ async def refused(subscriber: Subscriber, code: str) -> None:
     try:
         await subscriber.connect()
         seen = await subscriber.receive()
-    except Refused as refusal:
+    except RequestRefused as refusal:
         expect(code, refusal.code, "the refusal names its reason")
         if refusal.status:
             expect(400, refusal.status, f"{code} is answered with 400")
@@ -241,7 +241,7 @@ async def refused(subscriber: Subscriber, code: str) -> None:
         subscriber.cut()
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, TransportCheck] = {
     check.__name__: check
     for check in (
         every_position,

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from ..errors import OncecastError
-from ..message import Gap
+from ..message import LogGap
 
 
 class PromiseBroken(OncecastError):
@@ -49,7 +49,7 @@ class Witness:
         self.ledger = ledger
         self.covered = dict(owed)
         self.seen: list[tuple[str, int]] = []
-        self.gaps: list[Gap] = []
+        self.gaps: list[LogGap] = []
 
     def message(self, channel: str, seq: int) -> None:
         """The subscriber got a message."""
@@ -63,7 +63,7 @@ class Witness:
         self.covered[channel] = seq
         self.seen.append((channel, seq))
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: LogGap) -> None:
         """The subscriber was told of a gap whose end is known."""
         if gap.missed_to is None:
             raise ValueError("The end of this gap is not known, so it can't be held against a ledger.")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from ..errors import Refusal
-from ..message import Cursor, Draft, Gap, Kind, Message, Receipt, check_channel, check_event, check_key
+from ..message import Cursor, Draft, Kind, LogGap, Message, Receipt, check_channel, check_event, check_key
 from .payload import TOO_DEEP, base64_data, check_fields, json_data, refuse_half_pair
 
 DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
@@ -43,7 +43,7 @@ def message_json(message: Message, epoch: str) -> bytes:
     )
 
 
-def gap_fields(gap: Gap) -> dict[str, str | None]:
+def gap_fields(gap: LogGap) -> dict[str, str | None]:
     """Return a gap's fields: channel, reason, missed_from, missed_to, cursor."""
     return {
         "channel": gap.channel,
@@ -54,7 +54,7 @@ def gap_fields(gap: Gap) -> dict[str, str | None]:
     }
 
 
-def gap_json(gap: Gap) -> bytes:
+def gap_json(gap: LogGap) -> bytes:
     """Return a gap's JSON."""
     return _encode(gap_fields(gap))
 
@@ -69,7 +69,7 @@ def receipt_json(receipt: Receipt) -> bytes:
     return f'{{"id":"{receipt.epoch}-{receipt.seq}","durability":"{receipt.durability}"}}'.encode()
 
 
-def poll_json(messages: list[bytes], cursor: Cursor, gaps: list[Gap], *, several: bool) -> bytes:
+def poll_json(messages: list[bytes], cursor: Cursor, gaps: list[LogGap], *, several: bool) -> bytes:
     """Return a poll's answer: `{"messages", "cursor", "gap"}`, and `gaps`, all of them, with several channels."""
     fields = [gap_fields(gap) for gap in gaps]
     tail = b',"gap":' + _encode(fields[0] if fields else None)
@@ -81,7 +81,7 @@ def poll_json(messages: list[bytes], cursor: Cursor, gaps: list[Gap], *, several
 # -- publishing in batches: JSON lines
 
 
-class Line(msgspec.Struct, forbid_unknown_fields=True):
+class BatchLine(msgspec.Struct, forbid_unknown_fields=True):
     """One line of `POST /v1/publish`."""
 
     channel: str
@@ -95,7 +95,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
         return _draft(self.channel, self.data, self.data64, self.event, self.key)
 
 
-_decode_line = msgspec.json.Decoder(Line).decode
+_decode_line = msgspec.json.Decoder(BatchLine).decode
 
 
 def parse_line(line: bytes) -> Draft:
@@ -206,7 +206,7 @@ def server_frame(kind: str, /, **fields: Any) -> bytes:
     return _encode({"type": kind, **fields})
 
 
-def gap_frame(gap: Gap) -> bytes:
+def gap_frame(gap: LogGap) -> bytes:
     """Return `{"type": "gap", …}`."""
     return server_frame("gap", **gap_fields(gap))
 
@@ -242,7 +242,7 @@ def _check_frame(frame: ClientFrame, data: bytes) -> None:
     check_fields("frame_invalid", "frame", data, raw, colons)
 
 
-def _message_colons(fields: Line | Publish, raw: bytes) -> int:
+def _message_colons(fields: BatchLine | Publish, raw: bytes) -> int:
     """Do as `_colons` does for the fields of a message, without a loop: each publish passes here."""
     count = 1 + fields.channel.count(":")
     if raw:

@@ -192,7 +192,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-class _Part(enum.Enum):
+class _ChunkPart(enum.Enum):
     SIZE = enum.auto()
     DATA = enum.auto()
     DATA_END = enum.auto()
@@ -211,7 +211,7 @@ class ChunkReader:
     def __init__(self, limit: int) -> None:
         self.data = bytearray()
         self._limit = self._room = limit
-        self._part = _Part.SIZE
+        self._part = _ChunkPart.SIZE
         self._left = 0
         self._trailer_room = TRAILER_BYTES
 
@@ -223,7 +223,7 @@ class ChunkReader:
         at = 0
         ended = False
         while not ended:
-            if self._part is _Part.SIZE:
+            if self._part is _ChunkPart.SIZE:
                 match = _CHUNK_SIZE.match(buffer, at)
                 if match is None:
                     if _CHUNK_SIZE_SO_FAR.fullmatch(buffer, at) is None:
@@ -236,23 +236,23 @@ class ChunkReader:
                 if size and buffer[at + size : at + size + 2] == b"\r\n":
                     self.data += buffer[at : at + size]
                     at += size + 2
-                    self._part = _Part.SIZE
-            elif self._part is _Part.DATA:
+                    self._part = _ChunkPart.SIZE
+            elif self._part is _ChunkPart.DATA:
                 piece = buffer[at : at + self._left]
                 self.data += piece
                 at += len(piece)
                 self._left -= len(piece)
                 if self._left:
                     break
-                self._part = _Part.DATA_END
-            elif self._part is _Part.DATA_END:
+                self._part = _ChunkPart.DATA_END
+            elif self._part is _ChunkPart.DATA_END:
                 end = buffer[at : at + 2]
                 if end != b"\r\n"[: len(end)]:
                     raise Refusal("request_invalid", "A chunk is longer or shorter than its size says.")
                 if len(end) < 2:
                     break
                 at += 2
-                self._part = _Part.SIZE
+                self._part = _ChunkPart.SIZE
             else:
                 # Looking for LF alone shows a bare one at once; the check of the line then asks for CRLF.
                 line_end = buffer.find(b"\n", at)
@@ -274,7 +274,7 @@ class ChunkReader:
             raise Refusal("body_too_large", f"The body is over {self._limit} bytes.")
         self._room -= size
         self._left = size
-        self._part = _Part.DATA if size else _Part.TRAILER
+        self._part = _ChunkPart.DATA if size else _ChunkPart.TRAILER
 
 
 def _check_trailer(line: bytes) -> None:

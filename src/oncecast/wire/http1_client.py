@@ -96,7 +96,7 @@ def request(method: str, target: str, host: str, headers: Iterable[tuple[str, st
     return b"".join((start, encode_fields(headers, reserved=_FRAMING), length, b"\r\n", body or b""))
 
 
-class _Part(enum.Enum):
+class _ResponsePart(enum.Enum):
     HEAD = enum.auto()
     LENGTH = enum.auto()
     CHUNKS = enum.auto()
@@ -129,7 +129,7 @@ class ResponseParser:
         self._max_head = max_head_bytes
         self._buffer = bytearray()
         self._checked = 0  # how far the end of the head was searched
-        self._part = _Part.HEAD
+        self._part = _ResponsePart.HEAD
         self._left = 0
         self._chunks = ChunkReader(sys.maxsize)  # a stream has no length to be held to
         self._keep_alive = False
@@ -140,7 +140,7 @@ class ResponseParser:
         """Return the events that these bytes complete. Raises `ResponseFailed`; `UsageError` after the `End`."""
         if self._fault is not None:
             raise self._fault.with_traceback(None)
-        if self._part is _Part.ENDED:
+        if self._part is _ResponsePart.ENDED:
             raise UsageError("the response has ended: a parser reads one response")
         try:
             return self._read(data)
@@ -152,18 +152,18 @@ class ResponseParser:
         """Say that the connection has ended. Raises `ResponseFailed` (`truncated`) where the response hasn't."""
         if self._fault is not None:
             raise self._fault.with_traceback(None)
-        if self._part is _Part.ENDED:
+        if self._part is _ResponsePart.ENDED:
             return []
-        if self._part is _Part.UNTIL_EOF:
-            self._part = _Part.ENDED
+        if self._part is _ResponsePart.UNTIL_EOF:
+            self._part = _ResponsePart.ENDED
             return [End(False, b"")]
-        where = "before the response's head was whole" if self._part is _Part.HEAD else "in the response's body"
+        where = "before the response's head was whole" if self._part is _ResponsePart.HEAD else "in the response's body"
         self._fault = ResponseFailed(f"the connection closed {where}", truncated=True)
         raise self._fault
 
     def _read(self, data: bytes) -> list[ResponseEvent]:
         events: list[ResponseEvent] = []
-        if self._part is _Part.HEAD:
+        if self._part is _ResponsePart.HEAD:
             self._buffer += data
             head = self._read_head()
             if head is None:
@@ -172,24 +172,24 @@ class ResponseParser:
             self._part = self._start_body(head)
             data = bytes(self._buffer)
             self._buffer.clear()
-        if self._part is _Part.CHUNKS:
+        if self._part is _ResponsePart.CHUNKS:
             self._buffer += data
             if self._chunks.read(self._buffer):
-                self._part = _Part.ENDED
+                self._part = _ResponsePart.ENDED
             if self._chunks.data:
                 events.append(Body(bytes(self._chunks.data)))
                 self._chunks.data.clear()
             data = bytes(self._buffer)
-        elif self._part is _Part.LENGTH:
+        elif self._part is _ResponsePart.LENGTH:
             content, data = data[: self._left], data[self._left :]
             self._left -= len(content)
             if content:
                 events.append(Body(content))
             if not self._left:
-                self._part = _Part.ENDED
-        elif self._part is _Part.UNTIL_EOF and data:
+                self._part = _ResponsePart.ENDED
+        elif self._part is _ResponsePart.UNTIL_EOF and data:
             events.append(Body(data))
-        if self._part is _Part.ENDED:
+        if self._part is _ResponsePart.ENDED:
             events.append(End(self._keep_alive, data))
         return events
 
@@ -212,22 +212,22 @@ class ResponseParser:
             if self._interim > INTERIM_RESPONSES:
                 raise Refusal("request_invalid", "there is no end to its interim responses")
 
-    def _start_body(self, head: ResponseHead) -> _Part:
+    def _start_body(self, head: ResponseHead) -> _ResponsePart:
         """Find how the content ends. RFC 9112 §6.3, in its order."""
         length = message_length(head.headers)
         options = connection_options(head.headers)
         self._keep_alive = "close" not in options and (head.version == (1, 1) or "keep-alive" in options)
         if head.status == 101:
             self._keep_alive = False
-            return _Part.ENDED
+            return _ResponsePart.ENDED
         if self._method == "HEAD" or head.status in NO_CONTENT or length == 0:
-            return _Part.ENDED
+            return _ResponsePart.ENDED
         if length == CHUNKED:
-            return _Part.CHUNKS
+            return _ResponsePart.CHUNKS
         if length is None:
-            return _Part.UNTIL_EOF
+            return _ResponsePart.UNTIL_EOF
         self._left = length
-        return _Part.LENGTH
+        return _ResponsePart.LENGTH
 
 
 def _parse_head(head: bytes) -> ResponseHead:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..errors import OncecastError, UsageError
 
-__all__ = ["MAX_EVENT_BYTES", "Event", "EventParser", "StreamFailed", "comment", "encode"]
+__all__ = ["MAX_EVENT_BYTES", "EventParser", "SseEvent", "StreamFailed", "comment", "encode"]
 
 MAX_EVENT_BYTES = 4 << 20  # four times a message's default limit: room for its JSON, escaped
 RETRY_DIGITS = 15  # thirty thousand years in milliseconds; a longer number is no time to wait
@@ -75,7 +75,7 @@ def _check(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SseEvent:
     """An event as its listener sees it. `id` is the last event id at its dispatch, its own or an earlier one's."""
 
     data: str
@@ -122,20 +122,20 @@ class EventParser:
         self._after_cr = False  # an LF would belong to it
         self._failed = False
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes) -> list[SseEvent]:
         """Return the events that these bytes complete.
 
         Raises `StreamFailed`, and so does each later call. Events before the fault are returned first and the next call
         raises, so that `last_event_id` is never beyond what was returned.
         """
-        events: list[Event] = []
+        events: list[SseEvent] = []
         if not self._failed:
             self._take(data, events)
         if self._failed and not events:
             raise StreamFailed(f"an event of the stream is over {self._max} bytes")
         return events
 
-    def _take(self, data: bytes, events: list[Event]) -> None:
+    def _take(self, data: bytes, events: list[SseEvent]) -> None:
         if not data:
             return
         if self._after_cr and data[0] == 0x0A:
@@ -186,10 +186,10 @@ class EventParser:
             self.retry_ms = int(value)
         # A comment has an empty name; other names are ignored.
 
-    def _dispatch(self, events: list[Event]) -> None:
+    def _dispatch(self, events: list[SseEvent]) -> None:
         self.last_event_id = self._id
         if self._data:
-            events.append(Event("\n".join(self._data), self._event or "message", self._id))
+            events.append(SseEvent("\n".join(self._data), self._event or "message", self._id))
             self._data = []
             self._size = 0
         self._event = ""

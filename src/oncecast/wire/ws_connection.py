@@ -24,12 +24,12 @@ __all__ = [
     "MOVES",
     "CloseReceived",
     "DataReceived",
-    "Event",
     "PingReceived",
     "PongReceived",
     "ProtocolFailed",
     "Role",
     "WebSocketConnection",
+    "WebSocketEvent",
     "WebSocketState",
 ]
 
@@ -99,7 +99,7 @@ class ProtocolFailed(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Event = DataReceived | PingReceived | PongReceived | CloseReceived | ProtocolFailed
+WebSocketEvent = DataReceived | PingReceived | PongReceived | CloseReceived | ProtocolFailed
 
 
 class WebSocketConnection(MessageReader):
@@ -130,7 +130,7 @@ class WebSocketConnection(MessageReader):
             extension,
         )
         self._mask_key = mask_key if role is Role.CLIENT else None
-        self._events: list[Event] = []  # of this call of `receive`
+        self._events: list[WebSocketEvent] = []  # of this call of `receive`
         self._outbox: list[bytes] = []
         self._sending = False  # between the first and the last of our own fragments
 
@@ -226,7 +226,7 @@ class WebSocketConnection(MessageReader):
 
     # -- in
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes) -> list[WebSocketEvent]:
         """Read bytes and return their events, in order. Never raises on what a peer sends.
 
         A Close or a fault is the last event; all later bytes are ignored (RFC 6455 §1.4, §5.5.1, §7.1.7). The work

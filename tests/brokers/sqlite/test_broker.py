@@ -33,7 +33,7 @@ from oncecast.core.log import Log
 from oncecast.core.place import locate
 from oncecast.errors import ConfigurationError, Refusal, UsageError
 from oncecast.message import EARLIEST, Cursor, Draft, Kind, Message, Page, Reason, Receipt, Retention, Start, StartKind
-from oncecast.testing.broker import CHECKS, Bench, Lab, check_broker
+from oncecast.testing.broker import CHECKS, BrokerBench, Lab, check_broker
 from oncecast.testing.driver import LoopDriver
 
 SECONDS = 20.0  # past it, what is waited for will not come
@@ -50,7 +50,7 @@ class Rig:
         self.now = NOW
         self.keep = Retention(10**9, 1e12)
         self.kept: dict[str, Retention] = {}
-        self.benches: list[Bench] = []
+        self.benches: list[BrokerBench] = []
 
     def broker(self, *, durability: str = "process", key_seconds: float = 86400.0) -> SqliteBroker:
         """Return a broker, not yet open."""
@@ -88,9 +88,9 @@ class Rig:
         """Keep all of each channel."""
         self.kept.clear()
 
-    def open(self) -> Bench:
+    def open(self) -> BrokerBench:
         """Return a broker that has started, with its sink."""
-        bench = Bench(self.broker(), self.lab())
+        bench = BrokerBench(self.broker(), self.lab())
         bench.start()
         self.benches.append(bench)
         return bench
@@ -116,13 +116,13 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     made.driver.close()
 
 
-def sqlite(bench: Bench) -> SqliteBroker:
+def sqlite(bench: BrokerBench) -> SqliteBroker:
     """The broker of a bench."""
     assert isinstance(bench.broker, SqliteBroker)
     return bench.broker
 
 
-def data(bench: Bench) -> list[bytes]:
+def data(bench: BrokerBench) -> list[bytes]:
     """What a sink has got."""
     return [message.data for message in bench.messages]
 
@@ -484,7 +484,7 @@ def put_back(path: Path, copy: Path) -> None:
         shutil.copy(each, path.with_name(each.name))
 
 
-def reasons(rig: Rig, bench: Bench, cursor: int) -> list[Reason]:
+def reasons(rig: Rig, bench: BrokerBench, cursor: int) -> list[Reason]:
     """Which gaps a subscriber of channel `a` hears that comes with a cursor."""
     opening = bench.opening
     log = Log(
@@ -737,7 +737,7 @@ async def test_it_runs_on_a_loop(rig: Rig) -> None:
     here = threading.get_ident()
     seen: list[tuple[int, list[Message]]] = []
 
-    class Sink(Bench):
+    class Sink(BrokerBench):
         def receive(self, messages: object, /) -> None:
             seen.append((threading.get_ident(), list(messages)))  # type: ignore[call-overload]
 
@@ -826,7 +826,7 @@ def test_a_thread_that_ends_is_noticed(rig: Rig, thread: str) -> None:
 def test_a_delivery_that_raises_is_not_acknowledged(rig: Rig) -> None:
     """It is in the log, but this node has not got it: the publisher is refused, the node is told, nothing follows."""
 
-    class Deaf(Bench):
+    class Deaf(BrokerBench):
         def receive(self, messages: object, /) -> None:
             raise ValueError("defect")
 
@@ -920,7 +920,7 @@ def test_a_start_that_has_to_wait_for_the_lock_has_a_deadline(rig: Rig, monkeypa
 def test_a_sink_that_fails_to_begin_leaves_nothing_open(rig: Rig) -> None:
     """Files, sockets and threads are closed again."""
 
-    class Broken(Bench):
+    class Broken(BrokerBench):
         def begin(self, opening: object, /) -> None:
             raise ValueError("defect")
 
@@ -935,7 +935,7 @@ async def test_a_stop_during_the_start_wins(rig: Rig) -> None:
     """Nothing is served, and nothing is left open."""
     before = len(os.listdir("/proc/self/fd"))
     broker = rig.broker()
-    starting = asyncio.create_task(broker.start(Bench(broker, rig.lab())))
+    starting = asyncio.create_task(broker.start(BrokerBench(broker, rig.lab())))
     await asyncio.sleep(0)
     await broker.stop()
     with pytest.raises(UsageError, match="stopped while it started"):
@@ -974,7 +974,7 @@ async def test_a_stop_does_not_hold_the_loop(rig: Rig, monkeypatch: pytest.Monke
     """While another process has the lock, the loop turns on, and the stop ends after its time."""
     monkeypatch.setattr(sqlite_module, "STOP_SECONDS", 0.05)
     broker = rig.broker()
-    await broker.start(Bench(broker, rig.lab()))
+    await broker.start(BrokerBench(broker, rig.lab()))
     answers: list[Outcome] = []
     holder = Peers(rig.path)
     with holder.lock():
@@ -1031,7 +1031,7 @@ async def test_the_writer_ends_while_it_is_looked_at(rig: Rig, monkeypatch: pyte
     monkeypatch.setattr(sqlite_module, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(sqlite_module, "STUCK_SECONDS", 0.0)
     broker = rig.broker()
-    bench = Bench(broker, rig.lab())
+    bench = BrokerBench(broker, rig.lab())
     await broker.start(bench)
     broker._fail("gone")
     broker._fail("gone again")

@@ -6,7 +6,7 @@ import re
 import tomllib
 
 from oncecast.server import config
-from oncecast.server.settings import DEFAULT_BROKER, ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import DEFAULT_BROKER, ChannelRule, Limits, RetentionSettings, Settings
 from tests.server.config.conftest import load
 
 
@@ -36,7 +36,7 @@ def test_to_toml_round_trip() -> None:
         tls_cert='we"ird\\\x7f\x01é.pem',
         tls_key="k",
         limits=Limits(wait_seconds=0.5),
-        retention=Retention(messages=5),
+        retention=RetentionSettings(messages=5),
         channels={"a.*": ChannelRule(seconds=1.5), "b": ChannelRule(lag="latest")},
     )
     text = config.to_toml(settings)

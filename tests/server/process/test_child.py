@@ -17,7 +17,7 @@ import pytest_asyncio
 from oncecast.server.listening import bind_slots
 from oncecast.server.metrics import Crew, Measures
 from oncecast.server.process import child as module
-from oncecast.server.process.child import MOVES, Child, Event, State, environment
+from oncecast.server.process.child import MOVES, Child, WorkerEvent, WorkerState, environment
 from oncecast.server.process.control import Change, Total
 from oncecast.server.settings import Settings
 
@@ -76,7 +76,7 @@ async def rig() -> AsyncIterator[Rig]:
         sock.close()
 
 
-async def decided(child: Child) -> State:
+async def decided(child: Child) -> WorkerState:
     """Wait until a child serves or never will."""
     await asyncio.wait_for(child.decided.wait(), SECONDS)
     return child.state
@@ -98,7 +98,7 @@ async def test_a_life(rig: Rig) -> None:
     child.stop()
     states.append(child.state)
     assert 0 == await asyncio.wait_for(task, SECONDS)
-    assert list(State) == [*states, child.state]
+    assert list(WorkerState) == [*states, child.state]
     assert 2 == child.measures.values["connections_opened"]
     child.stop()
     child.kill()
@@ -119,7 +119,7 @@ async def test_why_one_can_not_serve(rig: Rig, tmp_path: Path) -> None:
     """Settings that it can't serve with are its last words, in one line."""
     missing = str(tmp_path / "none.pem")
     child, task = await rig.start(Settings(port=0, tls_cert=missing, tls_key=missing))
-    assert State.ENDED is await decided(child)
+    assert WorkerState.ENDED is await decided(child)
     assert 1 == await task
     assert child.failure is not None
     assert child.failure.startswith(f"tls_cert: {missing}: No such file")
@@ -139,7 +139,7 @@ async def test_one_that_is_stopped_at_its_start_ends(rig: Rig) -> None:
     child, task = await rig.start()
     child.stop()
     assert await asyncio.wait_for(task, SECONDS) in (0, -signal.SIGTERM)
-    assert State.ENDED is child.state
+    assert WorkerState.ENDED is child.state
 
 
 async def test_one_that_is_stuck_is_not_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ async def test_a_defect_at_a_message_replaces_the_worker(
     with contextlib.suppress(ConnectionError):
         await rig.get("/metrics")
     assert -signal.SIGKILL == await asyncio.wait_for(task, SECONDS)
-    assert (State.ENDED, True) == (child.state, child.ended.is_set())
+    assert (WorkerState.ENDED, True) == (child.state, child.ended.is_set())
     assert "a defect" in caplog.text
 
 
@@ -195,6 +195,6 @@ def test_the_package_is_found_where_it_was() -> None:
 
 def test_only_the_moves_of_the_table_are_made() -> None:
     """The end is the end, and every state is in the table."""
-    assert set(State) == set(MOVES)
-    assert {} == MOVES[State.ENDED]
-    assert set(Event) == {event for row in MOVES.values() for event in row}
+    assert set(WorkerState) == set(MOVES)
+    assert {} == MOVES[WorkerState.ENDED]
+    assert set(WorkerEvent) == {event for row in MOVES.values() for event in row}

@@ -25,7 +25,7 @@ from oncecast.server.process.control import (
     Total,
     ToWorker,
 )
-from oncecast.server.settings import ChannelRule, Limits, Retention, Settings
+from oncecast.server.settings import ChannelRule, Limits, RetentionSettings, Settings
 
 Pair = tuple[Pipe[ToWorker], Pipe[FromWorker]]
 
@@ -50,7 +50,7 @@ async def test_settings_arrive_whole(pair: Pair) -> None:
         tls_cert="c.pem",
         tls_key="k\n.pem",
         limits=Limits(head_seconds=0.25, drain_per_second=3),
-        retention=Retention(messages=5),
+        retention=RetentionSettings(messages=5),
         channels={"ticker.*": ChannelRule(messages=1, lag="latest"), "b": ChannelRule(seconds=2.5)},
     )
     supervisor.send(Begin(2, 7, settings))

@@ -23,9 +23,9 @@ import pytest_asyncio
 import oncecast
 from oncecast.server.metrics import Measures
 from oncecast.server.process import supervisor as module
-from oncecast.server.process.child import State
+from oncecast.server.process.child import WorkerState
 from oncecast.server.process.control import Pace, Total
-from oncecast.server.process.supervisor import Phase, Supervisor, pause_after
+from oncecast.server.process.supervisor import Supervisor, SupervisorPhase, pause_after
 from oncecast.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -543,7 +543,7 @@ class FakeChild:
     started: list[FakeChild]
 
     def __init__(self) -> None:
-        self.state = State.SERVING
+        self.state = WorkerState.SERVING
         self.served = True
         self.decided = asyncio.Event()
         if not self.slow:
@@ -568,7 +568,7 @@ class FakeChild:
     async def run(self) -> int:
         """End when told to."""
         await self.ended.wait()
-        self.state = State.ENDED
+        self.state = WorkerState.ENDED
         return 1
 
     def tell(self, message: object) -> None:
@@ -577,7 +577,7 @@ class FakeChild:
 
     def stop(self) -> None:
         """End."""
-        self.state = State.LEAVING
+        self.state = WorkerState.LEAVING
         self.ended.set()
 
     async def measure(self) -> Measures | None:
@@ -636,7 +636,7 @@ async def test_one_that_dies_before_the_others_have_begun_is_replaced(
     slow.decided.set()
     await asyncio.wait_for(starting, SECONDS)
     await until(lambda: len(FakeChild.started) == 3)
-    assert Phase.SERVING is supervisor.phase
+    assert SupervisorPhase.SERVING is supervisor.phase
     await supervisor.stop(asyncio.Event())
 
 
@@ -646,7 +646,7 @@ async def test_more_that_drain_than_there_are_slots_share_the_pace(supervisor: S
     slot = supervisor._slots[0]
     first, second, third = FakeChild.started[0], *[await supervisor._start(slot) for _ in range(2)]
     for leaving in (first, second, third):
-        leaving.state = State.LEAVING
+        leaving.state = WorkerState.LEAVING
         supervisor._share_rate()
     assert [Pace(2), Pace(3)] == first.told
     assert [Pace(3)] == third.told  # type: ignore[attr-defined]
@@ -661,7 +661,7 @@ async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pyt
     """Then nothing has happened."""
     supervisor.roll()
     await until(lambda: "rolling restart given up at worker 1: [Errno 11]" in caplog.text)
-    assert [State.SERVING] == [child.state for child in FakeChild.started]
+    assert [WorkerState.SERVING] == [child.state for child in FakeChild.started]
 
 
 async def test_a_successor_that_a_rolling_restart_was_faster_than(supervisor: Supervisor) -> None:
@@ -670,7 +670,7 @@ async def test_a_successor_that_a_rolling_restart_was_faster_than(supervisor: Su
     slot = supervisor._slots[0]
     late = await supervisor._start(slot)
     supervisor._place(slot, late)
-    assert [State.SERVING, State.LEAVING] == [child.state for child in FakeChild.started]
+    assert [WorkerState.SERVING, WorkerState.LEAVING] == [child.state for child in FakeChild.started]
 
 
 async def test_a_worker_that_answers_nothing_is_replaced(
@@ -715,7 +715,7 @@ async def test_a_task_that_fails_fails_the_supervisor(
     assert [supervisor.failed] == failures
     assert "ZeroDivisionError: a defect" in failures[0]
     assert "Traceback" in caplog.text
-    supervisor.phase = Phase.STOPPING
+    supervisor.phase = SupervisorPhase.STOPPING
     supervisor._fail("another")
     assert 1 == len(failures)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from ...errors import ConfigurationError
-from ...message import Retention
+from ...message import RetentionPolicy
 from ..address import parse_address, whole
 from ..base import Capabilities
 from ..remote import Remote
@@ -26,7 +26,7 @@ def nats_broker(
     url: str,
     *,
     new_epoch: Callable[[], str],
-    policy: Callable[[str], Retention],
+    policy: RetentionPolicy,
     wall: Callable[[], float] = time.time,
 ) -> Remote:
     """Return the broker at a URL, not started. Raises `ConfigurationError`.
@@ -41,10 +41,10 @@ def nats_broker(
     replicas = whole(address, "replicas", 1, 1, 5)
     key_seconds = whole(address, "key_seconds", KEY_SECONDS, 1, 3600)
     try:
-        from .session import NatsSession, Place
+        from .session import NatsPlace, NatsSession
     except ImportError:
         raise ConfigurationError("broker: NATS needs its client: pip install 'oncecast[nats]'") from None
-    place = Place()
+    place = NatsPlace()
     node = os.urandom(8).hex()
 
     def make(sink: GuardedSink) -> NatsSession:

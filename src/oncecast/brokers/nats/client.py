@@ -27,8 +27,8 @@ ASK_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 TURN = 200  # subscriptions made in one turn of the loop
 
-Headers = dict[bytes, bytes]
-Handler = Callable[[str, bytes, Headers], None]  # subject, data, headers
+NatsHeaders = dict[bytes, bytes]
+Handler = Callable[[str, bytes, NatsHeaders], None]  # subject, data, headers
 
 
 class Answer:
@@ -36,7 +36,7 @@ class Answer:
 
     __slots__ = ("data", "headers", "reply", "status")
 
-    def __init__(self, data: bytes, headers: Headers, status: str, reply: str) -> None:
+    def __init__(self, data: bytes, headers: NatsHeaders, status: str, reply: str) -> None:
         self.data = data
         self.headers = headers
         self.status = status
@@ -218,11 +218,11 @@ class OrderedClient(Client):
             self.lost.exception()  # whoever follows raises it
 
 
-def read_headers(raw: bytes) -> tuple[Headers, str]:
+def read_headers(raw: bytes) -> tuple[NatsHeaders, str]:
     """Read a message's headers, and the status in their first line."""
     lines = bytes(raw).split(b"\r\n")
     status = lines[0].removeprefix(b"NATS/1.0").strip().partition(b" ")[0].decode()
-    found: Headers = {}
+    found: NatsHeaders = {}
     for line in lines[1:]:
         name, colon, value = line.partition(b":")
         if colon:

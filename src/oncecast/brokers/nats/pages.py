@@ -30,7 +30,7 @@ FORWARD = 1_000  # the longest page
 SKEW_SECONDS = 5.0  # between the clocks of publishers and the server's, for `since`
 
 
-class Reader:
+class StreamPages:
     """Reads pages. `stamped` says that times are the publishers', as the server republishes none."""
 
     def __init__(self, stream: Stream, lives: Lives, *, stamped: bool) -> None:

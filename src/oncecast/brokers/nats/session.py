@@ -5,7 +5,7 @@ its subject (`Nats-Last-Sequence`); if that is not the one seen last, something 
 again. Opening subscribes first and reads what has changed after that, so nothing falls between.
 
 Invariants
-* `Place.seen` is the number up to which the sink has everything that it wants; it never goes back.
+* `NatsPlace.seen` is the number up to which the sink has everything that it wants; it never goes back.
 * A wanted channel is confirmed by a probe that was published after its subscription stood.
 """
 
@@ -21,14 +21,14 @@ from operator import attrgetter
 from typing import Any
 
 from ...errors import ConfigurationError, Refusal
-from ...message import Cursor, Draft, Mark, Message, Page, Receipt, Retention, Start, StartKind
+from ...message import Cursor, Draft, Mark, Message, Page, Receipt, Retention, RetentionPolicy, Start, StartKind
 from ..address import Address
 from ..base import Opening, Outcome
 from ..operable import ChannelState, LogState
 from ..session import GuardedSink, Lost
 from . import operate
-from .client import Answer, Headers, OrderedClient
-from .pages import Reader
+from .client import Answer, NatsHeaders, OrderedClient
+from .pages import StreamPages
 from .stream import PROBE, Stream, channel_of, decode_message, encode_draft, key_of, time_of
 from .trims import Trimmer
 
@@ -40,7 +40,7 @@ CAUGHT_UP = 5_000  # messages handed over after a pause; what is more is left to
 SWEEP_SECONDS = 10.0
 
 
-class Place:
+class NatsPlace:
     """What a node knows of the log, from one session to the next."""
 
     def __init__(self) -> None:
@@ -57,11 +57,11 @@ class NatsSession:
         self,
         address: Address,
         sink: GuardedSink,
-        place: Place,
+        place: NatsPlace,
         *,
         node: str,
         new_epoch: Callable[[], str],
-        policy: Callable[[str], Retention],
+        policy: RetentionPolicy,
         wall: Callable[[], float],
         key_seconds: float,
         replicas: int,
@@ -76,7 +76,7 @@ class NatsSession:
         self._key_seconds = key_seconds
         self._replicas = replicas
         self._client: OrderedClient | None = None
-        self._early: list[tuple[str, bytes, Headers]] | None = []  # what comes while the session is opened
+        self._early: list[tuple[str, bytes, NatsHeaders]] | None = []  # what comes while the session is opened
         self._subscribed: set[str] = set()
         self._changes: deque[tuple[bool, Sequence[str]]] = deque()
         self._changed = asyncio.Event()
@@ -107,7 +107,7 @@ class NatsSession:
         await client.listen([stream.republished(PROBE), *(stream.republished(name) for name in wanted)])
         self._subscribed = set(wanted)
         lives = self._lives = await stream.open_life(server, self._new_epoch, self._wall())
-        self._reader = Reader(stream, lives, stamped=self._stamped)
+        self._reader = StreamPages(stream, lives, stamped=self._stamped)
         self._trimmer = Trimmer(stream, self._reader, lives, self._node, self._policy, self._wall)
         info = await client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}")
         last = int(info["state"]["last_seq"])
@@ -178,7 +178,7 @@ class NatsSession:
             changes.cancel()
             await asyncio.gather(changes, return_exceptions=True)
 
-    def _came(self, subject: str, data: bytes, headers: Headers) -> None:
+    def _came(self, subject: str, data: bytes, headers: NatsHeaders) -> None:
         """Take a republished message, in the order of the log."""
         if self._early is not None:
             self._early.append((subject, data, headers))
@@ -204,7 +204,7 @@ class NatsSession:
             if not waiting_for.done():
                 waiting_for.set_result(None)
 
-    def _receive(self, channel: str, data: bytes, headers: Headers, offset: int, before: int, seq: int) -> None:
+    def _receive(self, channel: str, data: bytes, headers: NatsHeaders, offset: int, before: int, seq: int) -> None:
         place = self._place
         last = place.last.get(channel)
         if last is None and channel not in self._subscribed:

@@ -27,7 +27,7 @@ from ...message import Draft, Kind, Mark, Message
 from ..address import Address
 from ..lives import Life, Lives, first_life, read_life
 from ..session import Lost
-from .client import Answer, Headers, OrderedClient
+from .client import Answer, NatsHeaders, OrderedClient
 
 PROBE = "%probe"
 KINDS = {b"%d" % kind: kind for kind in Kind}
@@ -196,7 +196,7 @@ def channel_of(token: str) -> str:
     return token.replace("%", ".")
 
 
-def time_of(headers: Headers) -> float | None:
+def time_of(headers: NatsHeaders) -> float | None:
     """Return a record's time in Unix seconds, in whole milliseconds; None where the server does not say it."""
     text = headers.get(b"Nats-Time-Stamp")
     if text is None:

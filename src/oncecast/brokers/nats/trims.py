@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from ...message import Retention
+from ...message import Retention, RetentionPolicy
 from ..lives import Lives
-from .pages import Reader
+from .pages import StreamPages
 from .stream import PROBE, Stream, channel_of, token_of
 
 LEASE_SECONDS = 30.0
@@ -24,10 +24,10 @@ class Trimmer:
     def __init__(
         self,
         stream: Stream,
-        reader: Reader,
+        reader: StreamPages,
         lives: Lives,
         node: str,
-        policy: Callable[[str], Retention],
+        policy: RetentionPolicy,
         wall: Callable[[], float],
     ) -> None:
         self._stream = stream

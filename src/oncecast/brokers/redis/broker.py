@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from ...errors import ConfigurationError
-from ...message import Retention
+from ...message import RetentionPolicy
 from ..address import parse_address
 from ..base import KEY_SECONDS, Capabilities
 from ..remote import Remote
@@ -22,7 +22,7 @@ def redis_broker(
     url: str,
     *,
     new_epoch: Callable[[], str],
-    policy: Callable[[str], Retention],
+    policy: RetentionPolicy,
     key_seconds: float = KEY_SECONDS,
 ) -> Remote:
     """Return the broker at a URL, not started. Raises `ConfigurationError`.
@@ -34,10 +34,10 @@ def redis_broker(
     if database and not (database.isascii() and database.isdigit() and len(database) < 6):
         raise ConfigurationError(f"broker: {address}: the path is the number of a database, such as /0")
     try:
-        from .session import Place, RedisSession
+        from .session import RedisPlace, RedisSession
     except ImportError:
         raise ConfigurationError("broker: Redis needs its client: pip install 'oncecast[redis]'") from None
-    place = Place()
+    place = RedisPlace()
     node = os.urandom(8).hex()
 
     def make(sink: GuardedSink) -> RedisSession:

@@ -22,7 +22,7 @@ from ..session import Lost
 CONNECT_SECONDS = 3.0
 
 
-class Line:
+class RedisLine:
     """A connection that is open. `run` has to run for answers to come."""
 
     def __init__(self, connection: AbstractConnection) -> None:

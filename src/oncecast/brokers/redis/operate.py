@@ -10,10 +10,10 @@ from ..operable import ChannelState, LogState
 
 AT_ONCE = 200  # channels whose state is asked for together
 
-Ask = Callable[..., Awaitable[Any]]  # a command's words
+AskRedis = Callable[..., Awaitable[Any]]  # a command's words
 
 
-async def state(ask: Ask, prefix: str) -> LogState:
+async def state(ask: AskRedis, prefix: str) -> LogState:
     """Return the state of the log. The memory is that of the whole server: Redis does not know a prefix's."""
     info = _fields(await ask("INFO", "server") + b"\n" + await ask("INFO", "memory"))
     name, version = "Redis", info.get("redis_version", "of an unknown version")
@@ -23,7 +23,7 @@ async def state(ask: Ask, prefix: str) -> LogState:
     return LogState(f"{name} {version}", holes, int(info.get("used_memory", 0)), "memory of the whole server")
 
 
-async def channels(ask: Ask, prefix: str) -> list[ChannelState]:
+async def channels(ask: AskRedis, prefix: str) -> list[ChannelState]:
     """Return every channel that holds a message, by name."""
     names: set[str] = set()
     cursor = b"0"
@@ -40,7 +40,7 @@ async def channels(ask: Ask, prefix: str) -> list[ChannelState]:
     return [each for each in states if each.messages]
 
 
-async def channel(ask: Ask, prefix: str, name: str) -> ChannelState:
+async def channel(ask: AskRedis, prefix: str, name: str) -> ChannelState:
     """Return the state of one channel."""
     stream = f"{prefix}:s:{name}"
     count, first, last = await asyncio.gather(

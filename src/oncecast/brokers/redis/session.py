@@ -26,13 +26,13 @@ from typing import Any
 import redis.exceptions
 
 from ...errors import ConfigurationError, Refusal
-from ...message import Draft, Mark, Message, Page, Receipt, Retention, Start
+from ...message import Draft, Mark, Message, Page, Receipt, Retention, RetentionPolicy, Start
 from ..address import Address
 from ..base import Opening, Outcome
 from ..operable import ChannelState, LogState
 from ..session import GuardedSink, Lost
 from . import operate, scripts
-from .line import Line, lost, one_line
+from .line import RedisLine, lost, one_line
 from .pages import message_of, read_page, read_pushed, report_foreign
 from .primary import connect_primary
 
@@ -48,7 +48,7 @@ SCRIPT_DRAFTS = 200  # published by one script: it holds the server for some 2 m
 logger = logging.getLogger("oncecast.brokers.redis")
 
 
-class Place:
+class RedisPlace:
     """What a node knows of the log, from one session to the next."""
 
     def __init__(self) -> None:
@@ -65,11 +65,11 @@ class RedisSession:
         self,
         address: Address,
         sink: GuardedSink,
-        place: Place,
+        place: RedisPlace,
         *,
         node: str,
         new_epoch: Callable[[], str],
-        policy: Callable[[str], Retention],
+        policy: RetentionPolicy,
         key_seconds: float,
         durability: str,
     ) -> None:
@@ -83,7 +83,7 @@ class RedisSession:
         self._key_seconds = max(1, int(key_seconds))
         self._durability = durability
         self._life = b""
-        self._lines: list[Line] = []
+        self._lines: list[RedisLine] = []
         self._running: list[asyncio.Task[None]] = []
         self._subscriber: Any = None
         self._tokens: dict[bytes, asyncio.Future[int]] = {}
@@ -101,7 +101,7 @@ class RedisSession:
         """Connect, subscribe, and hand over what was missed."""
         self._subscriber = await connect_primary(self._address)
         for _ in range(2):
-            self._lines.append(Line(await connect_primary(self._address)))
+            self._lines.append(RedisLine(await connect_primary(self._address)))
         self._write, self._pages = self._lines
         self._running = [asyncio.create_task(line.run(), name="oncecast-redis") for line in self._lines]
         await self._check_server()
@@ -440,7 +440,7 @@ class RedisSession:
         self._tokens[token] = told
         return token, told
 
-    async def _run(self, line: Line, script: scripts.Script, *arguments: bytes | str | int) -> Any:
+    async def _run(self, line: RedisLine, script: scripts.Script, *arguments: bytes | str | int) -> Any:
         """Run a script by its hash; the server is given its text where it does not know it."""
         key = f"{self._prefix}:h"
         try:

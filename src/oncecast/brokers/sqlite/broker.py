@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import ConfigurationError, Refusal, UsageError
-from ...message import Draft, Retention, Start
+from ...message import Draft, Retention, RetentionPolicy, Start
 from ..base import KEY_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Read, Sink
 from ..complaints import Complaints
 from ..follow import Follower
@@ -32,8 +32,7 @@ from ..reads import UNREADABLE, ReadQueue, ReadRequest, refuse_read
 from ..worker import Worker, run_in_thread
 from . import operate
 from .opening import Opened, open_log
-from .reader import CLOSED, Reader
-from .trims import Policy
+from .reader import CLOSED, HistoryReader
 from .writer import UNWRITABLE, Writer
 
 logger = logging.getLogger("oncecast.brokers.sqlite.broker")
@@ -43,7 +42,7 @@ WATCH_SECONDS = 1.0
 STUCK_SECONDS = 3.0
 
 
-class State(enum.Enum):
+class BrokerState(enum.Enum):
     """Where the broker stands. `start`, `stop` and a lost file move it."""
 
     NEW = "new"
@@ -55,11 +54,11 @@ class State(enum.Enum):
 
 
 _REFUSALS = {
-    State.NEW: STARTING,
-    State.STARTING: STARTING,
-    State.STUCK: UNWRITABLE,
-    State.FAILED: UNWRITABLE,
-    State.CLOSED: STOPPING,
+    BrokerState.NEW: STARTING,
+    BrokerState.STARTING: STARTING,
+    BrokerState.STUCK: UNWRITABLE,
+    BrokerState.FAILED: UNWRITABLE,
+    BrokerState.CLOSED: STOPPING,
 }
 
 
@@ -77,13 +76,13 @@ class SqliteBroker:
         *,
         epoch: str,
         wall: Callable[[], float],
-        policy: Policy,
+        policy: RetentionPolicy,
         durability: str = "process",
         key_seconds: float = KEY_SECONDS,
     ) -> None:
         self.path = path
         self.capabilities = Capabilities(durability, history=True, key_seconds=key_seconds)
-        self.state = State.NEW
+        self.state = BrokerState.NEW
         self._epoch = epoch
         self._wall = wall
         self._policy = policy
@@ -94,23 +93,23 @@ class SqliteBroker:
         self._sink: Sink
         self._outbox: Outbox
         self._writer: Writer
-        self._reader: Reader
+        self._reader: HistoryReader
         self._writing: Worker
         self._reading: Worker
 
     async def start(self, sink: Sink) -> None:
         """Open the file, and begin to hand every new message to `sink`. Raises `ConfigurationError`."""
-        if self.state is not State.NEW:
+        if self.state is not BrokerState.NEW:
             raise UsageError("This broker was started already: make one for each node.")
-        self.state = State.STARTING
+        self.state = BrokerState.STARTING
         try:
             opened = await run_in_thread("open", self._open, OPEN_SECONDS, Opened.close)
         except TimeoutError:
             text = f"broker: {self.path}: another process has held its lock for {OPEN_SECONDS:g} s: end it, or wait"
             raise ConfigurationError(text) from None
         finally:
-            if self.state is State.STARTING:
-                self.state = State.NEW
+            if self.state is BrokerState.STARTING:
+                self.state = BrokerState.NEW
         try:
             self._begin(sink, opened)
         except BaseException:
@@ -119,17 +118,17 @@ class SqliteBroker:
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Append the drafts with those that come meanwhile, and answer once they are committed."""
-        if self.state is not State.OPEN:
+        if self.state is not BrokerState.OPEN:
             done([_REFUSALS[self.state]] * len(drafts))
         elif self._intake.put(drafts, done):
             self._writer.bell.ring()
 
     def read(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int, done: Read) -> None:
         """Read a page of what the file holds; the answer comes in a later turn of the loop."""
-        if self.state in (State.OPEN, State.STUCK):
+        if self.state in (BrokerState.OPEN, BrokerState.STUCK):
             self._queue.put(ReadRequest(channels, start, limit, max_bytes, done, time.monotonic()))
         else:
-            done(CLOSED if self.state is State.CLOSED else UNREADABLE)
+            done(CLOSED if self.state is BrokerState.CLOSED else UNREADABLE)
 
     def want(self, channels: Sequence[str]) -> None:
         """Do nothing: every channel is delivered."""
@@ -151,8 +150,8 @@ class SqliteBroker:
 
     async def stop(self) -> None:
         """Commit what waits, and stop. What can't be committed in time is answered with `unavailable`."""
-        before, self.state = self.state, State.CLOSED
-        if before in (State.NEW, State.STARTING, State.CLOSED):
+        before, self.state = self.state, BrokerState.CLOSED
+        if before in (BrokerState.NEW, BrokerState.STARTING, BrokerState.CLOSED):
             return
         if self._watch is not None:
             self._watch.cancel()
@@ -176,7 +175,7 @@ class SqliteBroker:
         return open_log(self.path, epoch=self._epoch, durability=self.capabilities.durability, wall=self._wall)
 
     def _begin(self, sink: Sink, opened: Opened) -> None:
-        if self.state is State.CLOSED:
+        if self.state is BrokerState.CLOSED:
             raise UsageError("This broker was stopped while it started.")
         loop = asyncio.get_running_loop()
         self._sink = sink
@@ -196,13 +195,13 @@ class SqliteBroker:
             key_seconds=self.capabilities.key_seconds,
             failed=self._fail,
         )
-        self._reader = Reader(opened.reader, self._queue, self._outbox, self._complaints)
+        self._reader = HistoryReader(opened.reader, self._queue, self._outbox, self._complaints)
         try:
             sink.begin(opened.opening)
         except BaseException:
             self._writer.bell.close()
             raise
-        self.state = State.OPEN
+        self.state = BrokerState.OPEN
         self._writing = Worker("log", self._writer.run, lambda error: self._ended("log", error))
         self._reading = Worker("history", self._reader.run, lambda error: self._ended("history", error))
         self._writing.start()
@@ -217,8 +216,8 @@ class SqliteBroker:
             self._refuse(UNWRITABLE)
 
     def _fail(self, reason: str) -> None:
-        if self.state in (State.OPEN, State.STUCK):
-            self.state = State.FAILED
+        if self.state in (BrokerState.OPEN, BrokerState.STUCK):
+            self.state = BrokerState.FAILED
             self._refuse(UNWRITABLE)
             self._sink.fail(reason)
 
@@ -235,11 +234,11 @@ class SqliteBroker:
         self._watch = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
         since = self._writer.busy_since
         stuck = since is not None and time.monotonic() - since >= STUCK_SECONDS
-        if self.state is State.OPEN and stuck:
-            self.state = State.STUCK
+        if self.state is BrokerState.OPEN and stuck:
+            self.state = BrokerState.STUCK
             self._intake.refuse(UNWRITABLE)
             refuse(list(self._writer.under_way), UNWRITABLE)
             self._sink.away(f"broker: {self.path}: another process holds its lock, or the disk does not answer")
-        elif self.state is State.STUCK and not stuck:
-            self.state = State.OPEN
+        elif self.state is BrokerState.STUCK and not stuck:
+            self.state = BrokerState.OPEN
             self._sink.back()

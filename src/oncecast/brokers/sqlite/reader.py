@@ -24,7 +24,7 @@ logger = logging.getLogger("oncecast.brokers.sqlite.reader")
 CLOSED = Refusal("unavailable", "The server is stopping: read on at another.", retry_after=1)
 
 
-class Reader:
+class HistoryReader:
     """What the thread runs: `run`."""
 
     def __init__(self, store: Store, queue: ReadQueue, outbox: Outbox, complaints: Complaints) -> None:

@@ -5,10 +5,9 @@ Each call looks at a slice, or deletes one, in a transaction of a few millisecon
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from ...message import Retention
+from ...message import RetentionPolicy
 from .file import File
 
 FORGET_SECONDS = 7 * 86400.0  # a channel with nothing left is forgotten, and its mark merged into the floor
@@ -20,8 +19,6 @@ _EMPTY = f"SELECT id, mark_seq, mark_time FROM channels c WHERE {_IS_EMPTY} LIMI
 _FORGET = f"DELETE FROM channels AS c WHERE {_IS_EMPTY} AND id = ?"  # noqa: S608
 _OVER = "SELECT seq FROM messages WHERE channel = ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
 
-Policy = Callable[[str], Retention]
-
 
 class Trims:
     """What is trimmed through one connection."""
@@ -31,7 +28,7 @@ class Trims:
         self._db = file.db
         self._swept = 0
 
-    def sweep(self, policy: Policy, now: float, *, counts: bool) -> dict[str, int]:
+    def sweep(self, policy: RetentionPolicy, now: float, *, counts: bool) -> dict[str, int]:
         """Look at the next channels; return those with messages to trim, and up to which number.
 
         By their age, and with `counts` by their number too, which takes longer.

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import Refusal
-from ...message import Message
+from ...message import Message, RetentionPolicy
 from ..bell import Bell
 from ..complaints import Complaints
 from ..follow import Follower
@@ -29,7 +29,6 @@ from ..surplus import Surplus
 from .file import identity
 from .peers import Peers
 from .store import Store
-from .trims import Policy
 
 COUNT_SECONDS, FOLLOWS = 0.05, 60  # after more than FOLLOWS reads of what others append in COUNT_SECONDS,
 FOLLOW_MILLISECONDS = 1  # wait this long before each further read, to batch them
@@ -54,7 +53,7 @@ class Writer:
         outbox: Outbox,
         follower: Follower,
         complaints: Complaints,
-        policy: Policy,
+        policy: RetentionPolicy,
         wall: Callable[[], float],
         key_seconds: float,
         failed: Callable[[str], None],

@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from ...errors import ConfigurationError
 from ...policy import hosts
 from ...policy.authority import parse_origin
-from ..settings import ChannelRule, Limits, Retention, Settings
+from ..settings import ChannelRule, Limits, RetentionSettings, Settings
 
 __all__ = ["RULE", "TABLES", "Given", "Path", "Setting", "dotted", "hint", "setting_of", "toml"]
 
@@ -165,7 +165,7 @@ def _declared(struct: type[Struct]) -> dict[str, Setting]:
 TABLES: Mapping[Path, Mapping[str, Setting]] = {
     (): _declared(Settings),
     ("limits",): _declared(Limits),
-    ("retention",): _declared(Retention),
+    ("retention",): _declared(RetentionSettings),
 }
 RULE: Mapping[str, Setting] = _declared(ChannelRule)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from ..settings import DEFAULT_BROKER, Retention, Settings
+from ..settings import DEFAULT_BROKER, RetentionSettings, Settings
 from .setting import RULE, TABLES, Path, Setting, dotted, toml
 
 __all__ = ["example_file", "to_toml"]
@@ -60,6 +60,6 @@ def _example_lines(keys: Mapping[str, Setting]) -> Iterator[str]:
     for setting in keys.values():
         value = DEFAULT_BROKER if setting.key == "broker" else setting.default
         if value is None:
-            value = setting.meta.examples[0] if setting.meta.examples else getattr(Retention(), setting.key)
+            value = setting.meta.examples[0] if setting.meta.examples else getattr(RetentionSettings(), setting.key)
         yield f"# {setting.meta.description}"
         yield f"#{setting.key} = {toml(value)}"

@@ -15,11 +15,11 @@ from ...policy.bucket import Bucket
 from ...protocol.base import Carrier, Duplex, Encoder, TransportSettings
 from ...wire.ws_connection import (
     DataReceived,
-    Event,
     PingReceived,
     PongReceived,
     Role,
     WebSocketConnection,
+    WebSocketEvent,
     WebSocketState,
 )
 from ...wire.ws_deflate import Parameters
@@ -211,7 +211,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
             )
         return self._codec
 
-    def _take_control(self, event: Event) -> None:
+    def _take_control(self, event: WebSocketEvent) -> None:
         if isinstance(event, PongReceived) and self._pinged:
             self._pinged = False  # the answer to our ping; further ones are counted
         elif isinstance(event, PingReceived | PongReceived):

@@ -37,7 +37,7 @@ from .control import (
     Total,
 )
 
-__all__ = ["MOVES", "READY_SECONDS", "Child", "Event", "State"]
+__all__ = ["MOVES", "READY_SECONDS", "Child", "WorkerEvent", "WorkerState"]
 
 logger = logging.getLogger("oncecast.server")
 
@@ -45,7 +45,7 @@ READY_SECONDS = 30.0  # in which a worker has to serve, imports and the opening 
 COLLECT_SECONDS = 1.0  # in which it has to answer `Collect`: a scrape does not wait for a worker that is stuck
 
 
-class State(enum.Enum):
+class WorkerState(enum.Enum):
     """How far a worker has come."""
 
     STARTING = "starting"  # has a process and no more
@@ -54,7 +54,7 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-class Event(enum.Enum):
+class WorkerEvent(enum.Enum):
     """What moves a worker."""
 
     READY = "ready"  # it said that it serves
@@ -62,15 +62,19 @@ class Event(enum.Enum):
     EXITED = "exited"  # its process has ended
 
 
-MOVES: Mapping[State, Mapping[Event, State]] = {
-    State.STARTING: {Event.READY: State.SERVING, Event.LEFT: State.LEAVING, Event.EXITED: State.ENDED},
-    State.SERVING: {Event.LEFT: State.LEAVING, Event.EXITED: State.ENDED},
-    State.LEAVING: {Event.EXITED: State.ENDED},
-    State.ENDED: {},
+MOVES: Mapping[WorkerState, Mapping[WorkerEvent, WorkerState]] = {
+    WorkerState.STARTING: {
+        WorkerEvent.READY: WorkerState.SERVING,
+        WorkerEvent.LEFT: WorkerState.LEAVING,
+        WorkerEvent.EXITED: WorkerState.ENDED,
+    },
+    WorkerState.SERVING: {WorkerEvent.LEFT: WorkerState.LEAVING, WorkerEvent.EXITED: WorkerState.ENDED},
+    WorkerState.LEAVING: {WorkerEvent.EXITED: WorkerState.ENDED},
+    WorkerState.ENDED: {},
 }
 
 
-class Owner(Protocol):
+class ChildOwner(Protocol):
     """What a child reports to its supervisor."""
 
     def on_asked(self, child: Child, /) -> None:
@@ -85,9 +89,9 @@ class Owner(Protocol):
 class Child:
     """One worker. `decided` is set once it serves, or never will; `failure` says why it can't, if it said so."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe[FromWorker], owner: Owner) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe[FromWorker], owner: ChildOwner) -> None:
         self.pid = process.pid
-        self.state = State.STARTING
+        self.state = WorkerState.STARTING
         self.decided = asyncio.Event()
         self.ended = asyncio.Event()
         self.began = asyncio.get_running_loop().time()
@@ -102,7 +106,7 @@ class Child:
 
     @classmethod
     async def start(
-        cls, slot: int, workers: int, settings: Settings, sockets: Sequence[socket.socket], owner: Owner
+        cls, slot: int, workers: int, settings: Settings, sockets: Sequence[socket.socket], owner: ChildOwner
     ) -> Child:
         """Start the process that serves on these sockets. It is no fork: it runs the code as it is now.
 
@@ -136,7 +140,7 @@ class Child:
         await self._pipe.close()  # a worker that lives on stops at this
         status = await self._process.wait()
         self._deadline.cancel()
-        self._move(Event.EXITED)
+        self._move(WorkerEvent.EXITED)
         self.decided.set()
         self.ended.set()
         return status
@@ -144,15 +148,15 @@ class Child:
     def _obey(self, message: FromWorker) -> None:
         match message:
             case Ready():
-                if self.state is State.STARTING:
-                    self._move(Event.READY)
+                if self.state is WorkerState.STARTING:
+                    self._move(WorkerEvent.READY)
                     self.served = True
                 self.decided.set()
             case Failed(reason=reason):
                 self.failure = reason
             case Leaving():
-                if self.state is State.SERVING:
-                    self._move(Event.LEFT)
+                if self.state is WorkerState.SERVING:
+                    self._move(WorkerEvent.LEFT)
                     self._owner.on_leaving(self)
             case Asked():
                 self._owner.on_asked(self)
@@ -177,10 +181,10 @@ class Child:
 
     def stop(self) -> None:
         """Let the worker drain and end. While it starts it does not read the pipe, so it gets a signal as well."""
-        if self.state is State.STARTING:
+        if self.state is WorkerState.STARTING:
             self._signal(signal.SIGTERM)
-        if self.state in (State.STARTING, State.SERVING):
-            self._move(Event.LEFT)
+        if self.state in (WorkerState.STARTING, WorkerState.SERVING):
+            self._move(WorkerEvent.LEFT)
             self._pipe.send(Stop())
 
     def cut_off(self) -> None:
@@ -192,7 +196,7 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def _fail_to_start(self) -> None:
-        if self.state is State.STARTING:
+        if self.state is WorkerState.STARTING:
             self.failure = f"it did not serve within {READY_SECONDS:g} seconds"
             self.kill()
 
@@ -200,7 +204,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: WorkerEvent) -> None:
         try:
             self.state = MOVES[self.state][event]
         except KeyError:

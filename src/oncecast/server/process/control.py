@@ -45,7 +45,7 @@ UNSENT_BYTES = 64 << 20  # to a peer that reads nothing any more: further messag
 CLOSE_SECONDS = 5.0  # for the peer to read what was sent last
 
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+WorkerCount = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True):
@@ -59,7 +59,7 @@ class Begin(_Message, frozen=True):
     """Serve on this slot, as one of `workers` processes."""
 
     slot: int
-    workers: Count
+    workers: WorkerCount
     settings: Settings
 
 
@@ -76,7 +76,7 @@ class Stop(_Message, frozen=True):
 class Pace(_Message, frozen=True):
     """Drain at a rate of `limits.drain_per_second` divided by `workers`, which is how many share it now."""
 
-    workers: Count
+    workers: WorkerCount
 
 
 class CutOff(_Message, frozen=True):

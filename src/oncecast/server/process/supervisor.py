@@ -22,14 +22,14 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ..listening import set_send_timeout
-from ..reload import Read, read_again
+from ..reload import ReadSettings, read_again
 from ..settings import Settings
 from ..tasks import Tasks
-from .child import Child, State
+from .child import Child, WorkerState
 from .control import Change, Pace
 from .totals import Totals
 
-__all__ = ["Phase", "Supervisor", "pause_after"]
+__all__ = ["Supervisor", "SupervisorPhase", "pause_after"]
 
 logger = logging.getLogger("oncecast.server")
 
@@ -41,7 +41,7 @@ CHECK_SECONDS = 10.0  # between two checks whether a worker answers
 MISSED = 9  # checks in a row without an answer, after which a worker counts as stuck
 
 
-class Phase(enum.Enum):
+class SupervisorPhase(enum.Enum):
     """What the supervisor is doing."""
 
     STARTING = "starting"
@@ -63,9 +63,9 @@ class Supervisor:
     `failed` is the reason for which the supervisor can't go on, and `on_failure` is called with it.
     """
 
-    def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]], read: Read) -> None:
+    def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]], read: ReadSettings) -> None:
         self.settings = settings
-        self.phase = Phase.STARTING
+        self.phase = SupervisorPhase.STARTING
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] = _ignore
         self._slots = [_Slot(number, found) for number, found in enumerate(sockets, 1)]
@@ -92,12 +92,12 @@ class Supervisor:
             reasons = [child.failure for child in first if child.failure]
             await self.stop(asyncio.Event())
             raise ConfigurationError([*reasons, "no worker could start; the lines above have the reasons"][0])
-        self.phase = Phase.SERVING
+        self.phase = SupervisorPhase.SERVING
         self._begun.set()
 
     async def stop(self, cut_off: asyncio.Event) -> None:
         """Accept no more connections, let every worker drain, and wait for their end. The event cuts that short."""
-        self.phase = Phase.STOPPING
+        self.phase = SupervisorPhase.STOPPING
         self._stopping.set()
         self._begun.set()
         for slot in self._slots:
@@ -123,7 +123,7 @@ class Supervisor:
 
     def roll(self) -> None:
         """Replace every worker by a new process, slot by slot."""
-        if self.phase is not Phase.SERVING or (self._rolling is not None and not self._rolling.done()):
+        if self.phase is not SupervisorPhase.SERVING or (self._rolling is not None and not self._rolling.done()):
             logger.warning("a rolling restart can't begin now: another one, the start or the end is under way")
             return
         self._rolling = self._tasks.start("the rolling restart", self._roll(), may_end=True)
@@ -148,7 +148,7 @@ class Supervisor:
         self._share_rate()
         if not child.served:
             await self._begun.wait()  # where none can serve, `start` gives up
-        if slot.child is not child or self.phase is Phase.STOPPING:
+        if slot.child is not child or self.phase is SupervisorPhase.STOPPING:
             return
         slot.child = None
         self._totals.restarts += 1
@@ -167,7 +167,7 @@ class Supervisor:
                 await asyncio.wait_for(child.ended.wait(), CHECK_SECONDS)
             if child.ended.is_set():
                 return
-            if child.state in (State.SERVING, State.LEAVING):  # a start has a deadline of its own
+            if child.state in (WorkerState.SERVING, WorkerState.LEAVING):  # a start has a deadline of its own
                 missed = 0 if await child.measure() is not None else missed + 1
         logger.error("process %d has not answered for %g seconds: it is killed", child.pid, MISSED * CHECK_SECONDS)
         child.kill()
@@ -184,7 +184,7 @@ class Supervisor:
             if slot.pause:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), slot.pause)
-            if slot.child is not None or self.phase is Phase.STOPPING:
+            if slot.child is not None or self.phase is SupervisorPhase.STOPPING:
                 return
             try:
                 child = await self._start(slot)
@@ -214,7 +214,7 @@ class Supervisor:
             await successor.decided.wait()
             if self._stopping.is_set():
                 return
-            if successor.state is not State.SERVING:
+            if successor.state is not WorkerState.SERVING:
                 reason = successor.failure or "its successor ended at its start"
                 logger.error("rolling restart given up at worker %d: %s. The old ones serve on", slot.number, reason)
                 return
@@ -238,7 +238,7 @@ class Supervisor:
 
     def _share_rate(self) -> None:
         """Send the new rate of draining when the number of workers changes that share it."""
-        leaving = [child for child in self._children if child.state is State.LEAVING]
+        leaving = [child for child in self._children if child.state is WorkerState.LEAVING]
         parts = max(len(self._slots), len(leaving))
         if parts > len(self._slots) or parts != self._parts:
             for child in leaving:
@@ -247,7 +247,7 @@ class Supervisor:
 
     def _fail(self, reason: str) -> None:
         self.failed = reason
-        if self.phase is not Phase.STOPPING:
+        if self.phase is not SupervisorPhase.STOPPING:
             self.on_failure(reason)
 
     # -- what a child reports
@@ -260,7 +260,7 @@ class Supervisor:
         """Start the successor of a worker that drains of its own accord now, and not at its end."""
         self._share_rate()
         slot = next((slot for slot in self._slots if slot.child is child), None)
-        if slot is not None and self.phase is not Phase.STOPPING:
+        if slot is not None and self.phase is not SupervisorPhase.STOPPING:
             when = self._set_pause(slot, child)
             logger.info("worker %d (process %d) drains; its successor starts %s", slot.number, child.pid, when)
             slot.child = None

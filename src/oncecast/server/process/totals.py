@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from ..metrics import Crew, Measures, add, lasting
 from ..tasks import Tasks
-from .child import Child, State
+from .child import Child, WorkerState
 from .control import Total
 
 __all__ = ["Totals"]
@@ -44,10 +44,10 @@ class Totals:
 
     async def _collect(self) -> None:
         try:
-            begun = [child for child in self._children() if child.state in (State.SERVING, State.LEAVING)]
+            begun = [child for child in self._children() if child.state in (WorkerState.SERVING, WorkerState.LEAVING)]
             found = await asyncio.gather(*(child.measure() for child in begun))
             answered = [measures for measures in found if measures is not None]
-            serving = sum(child.state is State.SERVING for child in begun)
+            serving = sum(child.state is WorkerState.SERVING for child in begun)
             total = Total(add([self._past, *answered]), Crew(serving, self.restarts, len(found) - len(answered)))
             for child in self._askers:
                 child.tell(total)
