@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ import pytest
 
 from oncecast.brokers.base import Broker, Outcome, Sink
 from oncecast.brokers.memory import MemoryBroker
+from oncecast.brokers.meters import Metered
 from oncecast.brokers.operable import ChannelState, LogState, Operable
 from oncecast.errors import ConfigurationError, Refusal, UsageError
 from oncecast.message import Cursor, Draft, Page, Receipt, Retention, Start, StartKind
@@ -180,3 +182,24 @@ async def test_a_session_without_these_three(servers: Servers) -> None:
     broker._session = object()  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="can't be asked for the state"):
         await broker.inspect()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_its_meters(kind: str, servers: Servers) -> None:
+    """The head is the last acknowledged number, and a probe that has come back is noted."""
+    broker = make(f"{servers(kind).url}?{KINDS[kind]}=operable{os.getpid()}x{next(_numbers)}")
+    assert isinstance(broker, Metered)
+    assert (0, 0.0) == (broker.meters.head, broker.meters.seconds(time.monotonic()))
+    await broker.start(cast(Sink, QuietSink()))
+    try:
+        numbers = await publish(broker, Draft("a", b"1"), Draft("a", b"2"))
+        assert (numbers[-1], 0) == (broker.meters.head, broker.meters.refused)
+        async with asyncio.timeout(5):
+            while broker.meters.heard is None:  # noqa: ASYNC110 - it has no event for it
+                await asyncio.sleep(0.01)
+        assert 0 < broker.meters.seconds(broker.meters.heard + 2) <= 2
+    finally:
+        await broker.stop()
+    answered: list[Sequence[Outcome]] = []
+    broker.publish([Draft("a", b"1")], answered.append)
+    assert (1, 1) == (broker.meters.refused, len(answered))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from oncecast.brokers.meters import Meters
 from oncecast.server.metrics import Crew, Measures, add, lasting, measure, render
 
 if TYPE_CHECKING:
@@ -126,3 +128,32 @@ def test_measures_survive_the_pipe_to_the_supervisor(bench: Bench) -> None:
     """What a worker sends is what the supervisor reads: the codec is strict about kinds of numbers."""
     measured = measure(bench.app)
     assert measured == msgspec.json.decode(msgspec.json.encode(measured), type=Measures)
+
+
+def test_the_broker_is_measured(bench: Bench) -> None:
+    """Its returns, holes and pages by the node; its lag, its silence and its refusals by its meters."""
+    node = bench.app.node
+    node.away("it is gone")
+    node.back()
+    node.back()  # it was not away
+    node.hole(3, 9)
+    assert (1, 1) == (node.returns, node.holes)
+    meters = Meters(refused=4, head=50, heard=time.monotonic() - 100)
+    node.broker.meters = meters  # type: ignore[attr-defined]
+    values = read(bench)
+    named = {name: values[f"oncecast_broker_{name}", ""] for name in ("returns_total", "holes_total", "refused_total")}
+    assert {"returns_total": 1, "holes_total": 1, "refused_total": 4} == named
+    assert 50 - node.log.head == values["oncecast_broker_lag", ""] > 0
+    assert 100 <= values["oncecast_broker_silent_seconds", ""] < 200
+    meters.head = 0
+    assert 0 == read(bench)["oncecast_broker_lag", ""]
+
+
+def test_workers_on_one_broker() -> None:
+    """What they all measure is shown once; what each has done is added."""
+    both = [
+        Measures({"broker_lag": 3, "broker_silent_seconds": 1, "broker_refused": 2}),
+        Measures({"broker_lag": 5, "broker_silent_seconds": 4, "broker_refused": 2}),
+    ]
+    values = add(both).values
+    assert (5, 4, 4) == (values["broker_lag"], values["broker_silent_seconds"], values["broker_refused"])

@@ -73,7 +73,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..errors import Refusal
+from ..errors import ConfigurationError, Refusal
 from ..message import Draft, Mark, Message, Page, Receipt, Start
 
 Outcome = Receipt | Refusal
@@ -86,6 +86,10 @@ STOP_SECONDS = 10.0
 
 STARTING = Refusal("unavailable", "The server is starting: try again in a moment.", retry_after=1)
 STOPPING = Refusal("unavailable", "The server is stopping: try again in a moment.", retry_after=1)
+
+
+class Unreachable(ConfigurationError):
+    """A broker can't be started, as its server does not answer or has closed the connection."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Draft, Page, Receipt, Retention, Start
-from .base import ANSWER_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Outcome, Read, Sink
+from .base import ANSWER_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Outcome, Read, Sink, Unreachable
 from .intake import Batch, Intake, refuse
 from .meters import Meters
 from .operable import ChannelState, LogState, Operable
@@ -100,7 +100,7 @@ class Remote:
         try:
             await self._open(session)
         except Lost as lost:
-            raise ConfigurationError(f"broker: {self.name}: {lost}") from None
+            raise Unreachable(f"broker: {self.name}: {lost}") from None
         except SinkFailed as failed:
             raise ConfigurationError(f"broker: {self.name}: {failed}") from failed
         self._task = asyncio.create_task(self._live(session), name="oncecast-broker")

@@ -24,12 +24,14 @@ class BrokerHistory:
 
     def __init__(self, broker: Broker, log: Log, monotonic: Callable[[], float]) -> None:
         self.reads = OpenReads()
+        self.pages = 0  # asked for
         self._broker = broker
         self._log = log
         self._monotonic = monotonic
 
     def read(self, channels: tuple[str, ...], start: Start, limit: int, max_bytes: int, done: Read) -> None:
         """Read on from a start, as `Broker.read` says."""
+        self.pages += 1
         answer = self.reads.put(done, self._monotonic())
         try:
             self._broker.read(channels, start, limit, max_bytes, answer)

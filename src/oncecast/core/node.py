@@ -66,6 +66,8 @@ class Node:
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] = _ignore
         self.held = HeldPublishes(publish_wait_seconds)
+        self.holes = 0  # told by the broker since the start
+        self.returns = 0  # of the broker, after it was away
         self._policy = policy
         self._monotonic = monotonic
         self._schedule_raw = schedule
@@ -193,6 +195,11 @@ class Node:
         """Return an entry's bytes in an encoding, from the log's cache."""
         return self.log.encode(entry, encoding)
 
+    @property
+    def pages(self) -> int:
+        """How many pages of the broker's history were asked for."""
+        return 0 if self._history is None else self._history.pages
+
     # -- what the broker calls: `brokers.base.Sink`
 
     def begin(self, opening: Opening, /) -> None:
@@ -221,6 +228,7 @@ class Node:
 
     def hole(self, before: int, after: int, /) -> None:
         """Go on at `after`: what is between may be lost."""
+        self.holes += 1
         logger.error("what was acknowledged between %d and %d may be lost: subscribers get a gap", before, after)
         self.hub.hole(before, after)
 
@@ -240,6 +248,7 @@ class Node:
         """Be ready, and publish what has waited."""
         if self._refusal is None and self.unready is not None:
             logger.warning("ready again: the broker is back")
+            self.returns += 1
             self.held.publish(self.broker.publish)  # what is published meanwhile is held, and comes after it
             self.unready = None
 

@@ -6,6 +6,7 @@ same thing. To add a metric, add a line to `METRICS`.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from ..brokers.meters import Metered
 from .app import App
 
 __all__ = ["ALONE", "CONTENT_TYPE", "Crew", "Measures", "add", "lasting", "measure", "render"]
@@ -58,6 +60,21 @@ def _counter(name: str, text: str, read: Callable[[App], float]) -> _Metric:
     return _Metric(name, text, read, counter=True)
 
 
+def _refused(app: App) -> float:
+    broker = app.node.broker
+    return broker.meters.refused if isinstance(broker, Metered) else 0
+
+
+def _behind(app: App) -> float:
+    broker = app.node.broker
+    return max(0, broker.meters.head - app.node.log.head) if isinstance(broker, Metered) else 0
+
+
+def _silent(app: App) -> float:
+    broker = app.node.broker
+    return broker.meters.seconds(time.monotonic()) if isinstance(broker, Metered) else 0
+
+
 METRICS = (
     _Metric("ready", "Processes that are ready, as /readyz says.", lambda app: app.unready is None),
     _Metric("connections", "Open connections.", lambda app: len(app.connections)),
@@ -92,6 +109,30 @@ METRICS = (
         "gaps", "Gaps reported to streaming subscribers that had fallen behind.", lambda app: app.node.hub.counters.gaps
     ),
     _counter("blocked", "Times that a subscriber's socket was full.", lambda app: app.node.hub.counters.blocked),
+    _Metric(
+        "broker_lag",
+        "Numbers of the log that this node has been told of by acknowledgements and has not come to.",
+        _behind,
+        join=max,
+    ),
+    _Metric(
+        "broker_silent_seconds",
+        "Seconds since the broker's last probe came back: above 3 it is away. 0 on a file and in memory.",
+        _silent,
+        join=max,
+    ),
+    _counter("broker_returns", "Times that the broker was away and came back.", lambda app: app.node.returns),
+    _counter(
+        "broker_holes",
+        "Ranges of the log in which acknowledged messages may be lost, told to this node while it ran.",
+        lambda app: app.node.holes,
+    ),
+    _counter(
+        "broker_refused",
+        "Messages that a broker on another machine refused, or did not acknowledge before its connection was lost.",
+        _refused,
+    ),
+    _counter("broker_pages", "Pages of the broker's history that were asked for.", lambda app: app.node.pages),
 )
 
 
