@@ -94,6 +94,7 @@ SHARED_BY_BROKERS = frozenset(
         "worker",
     }
 )
+FOLDERS_SHARED_BY_BROKERS = frozenset({"followed"})
 
 # What of the room others may import: the contract, and what a broker may have beside it.
 CONTRACT_OF_BROKERS = frozenset({"brokers", "brokers.base", "brokers.meters", "brokers.operable"})
@@ -175,7 +176,9 @@ def beside(importer: str, imported: str) -> bool:
     """Return whether a broker imports from its own folder, or a piece that brokers share."""
     folder = importer.split(".")[1:-1]
     inside = imported.split(".")[1:]
-    return (bool(folder) and inside[: len(folder)] == folder) or (len(inside) == 1 and inside[0] in SHARED_BY_BROKERS)
+    own = bool(folder) and inside[: len(folder)] == folder
+    shared = len(inside) == 1 and inside[0] in SHARED_BY_BROKERS
+    return own or shared or (len(inside) == 2 and inside[0] in FOLDERS_SHARED_BY_BROKERS)
 
 
 def breach_outside(found: Import) -> str | None:

@@ -60,6 +60,7 @@ class Remote:
 
     `make` makes a session for a sink. `name` says in one line, without a password, where it is. Publishes are sent
     together until they have `batch_drafts` drafts; a session splits a batch that its server can't take at once.
+    `open_seconds` bounds the opening of a session.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class Remote:
         name: str,
         capabilities: Capabilities,
         batch_drafts: int,
+        open_seconds: float = OPEN_SECONDS,
     ) -> None:
         self.name = name
         self.capabilities = capabilities
         self.opened = 0  # sessions
         self.meters = Meters()
         self._make = make
+        self._open_seconds = open_seconds
         self._sink: Sink | None = None
         self._refusal: Refusal | None = STARTING  # what everything is answered with, unless a session runs
         self._session: RemoteSession | None = None
@@ -185,18 +188,24 @@ class Remote:
     async def _open(self, session: RemoteSession) -> None:
         """Open a session, or close what of it is open."""
         opened = False
+        asked = dict(self._wanted)
         try:
-            async with asyncio.timeout(OPEN_SECONDS):
-                await session.open(tuple(self._wanted))
+            async with asyncio.timeout(self._open_seconds):
+                await session.open(tuple(asked))
             opened = True
         except TimeoutError:
-            raise Lost(f"it did not answer within {OPEN_SECONDS:g} s") from None
+            raise Lost(f"it did not answer within {self._open_seconds:g} s") from None
         finally:
             if not opened:
                 await session.close()
         self.opened += 1
         self._session = session
         self._refusal = None
+        # What became wanted or unwanted while the session was opened.
+        if ended := [channel for channel in asked if channel not in self._wanted]:
+            session.unwant(ended)
+        if fresh := [channel for channel in self._wanted if channel not in asked]:
+            session.want(fresh)
 
     async def _live(self, session: RemoteSession) -> None:
         assert self._sink is not None
@@ -250,7 +259,6 @@ class Remote:
             except Exception:
                 logger.exception("the broker %s could not be opened", self.name)
                 continue
-            # What became wanted or unwanted while the session was opened.
             return session
 
     def _ended(self, task: asyncio.Task[None]) -> None:
