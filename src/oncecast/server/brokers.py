@@ -69,11 +69,19 @@ def build_nats(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Bro
     return nats_broker(settings.broker, new_epoch=epoch, policy=policy)
 
 
+def build_kafka(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Broker:
+    """Return the broker on Kafka."""
+    from ..brokers.kafka.broker import kafka_broker
+
+    return kafka_broker(settings.broker, new_epoch=epoch, policy=policy)
+
+
 BUILDERS: Mapping[str, Callable[[Settings, RetentionPolicy, Epoch], Broker]] = {
     "memory": build_memory,
     "sqlite": build_sqlite,
     **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), build_redis),
     **dict.fromkeys(("nats", "natss"), build_nats),
+    **dict.fromkeys(("kafka", "kafka+ssl"), build_kafka),
 }
 
 

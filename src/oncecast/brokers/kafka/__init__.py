@@ -1,0 +1,1 @@
+"""The broker on Apache Kafka: one topic of one partition is the log."""
