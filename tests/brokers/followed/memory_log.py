@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oncecast.brokers.followed.ledger import Chunk
 from oncecast.brokers.followed.server import Removed
@@ -87,6 +87,7 @@ class MemoryServer:
 
     def __init__(self, log: MemoryLog, most_bytes: int = 8 << 20) -> None:
         self.log = log
+        self.name = "a log in memory"
         self.most_bytes = most_bytes
         self.lost = False
         self.silent = False  # writes do not come to the log
@@ -95,7 +96,7 @@ class MemoryServer:
         self.reads: list[tuple[int, int]] = []
         self._offset = 0
 
-    async def open(self) -> None:
+    async def open(self, begins: Callable[[], object]) -> None:
         """Connect."""
         if self.log.opening is not None:
             await self.log.opening.wait()

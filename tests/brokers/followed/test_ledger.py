@@ -8,7 +8,18 @@ from collections.abc import Iterable
 import pytest
 
 from oncecast.brokers.followed.ledger import Chunk, Fed, Ledger
-from oncecast.brokers.followed.record import HEAD, LIFE, LIVES, MAGIC, NO_KEY, PROBE, encode_control, encode_draft
+from oncecast.brokers.followed.record import (
+    HEAD,
+    LIFE,
+    LIVES,
+    MAGIC,
+    NO_KEY,
+    PROBE,
+    TRIM,
+    encode_control,
+    encode_draft,
+    encode_trim,
+)
 from oncecast.brokers.lives import Life
 from oncecast.message import Draft, Kind, Mark, Retention
 
@@ -118,6 +129,7 @@ def test_what_is_not_ours_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
         HEAD.pack(*head[:5], 0, 0) + b"no channel",
         HEAD.pack(*head[:5], 1, 1) + b"a\xff",  # an event that is no text
         encode_control(LIFE, OTHER, 1, b"{}"),
+        encode_control(TRIM, OTHER, 1, b"[]"),
         encode_control(LIFE, OTHER, 1, Life(0, "e", 0.0, "no number", 0).record()),
     ]
     with caplog.at_level(logging.ERROR):
@@ -224,6 +236,17 @@ def test_a_channel_is_trimmed_by_count_as_it_grows_and_by_age_when_read() -> Non
     assert log.ledger.mark(found) == Mark(290, 389.0)
     log.ledger.channels.trim(found, 500.0)
     assert (list(found.offsets), log.ledger.mark(found)) == ([], Mark(300, 399.0))
+
+
+def test_an_order_to_trim_holds_for_every_reader() -> None:
+    """What a record trims is trimmed where the log says so, on each node."""
+    log = Log()
+    log.add(life("1"), draft(b"1"), draft(b"2"), draft(b"3"), draft(b"4", "b"))
+    log.add(encode_control(TRIM, OTHER, 1, encode_trim("a", 2)), encode_control(TRIM, OTHER, 1, encode_trim("x", 2)))
+    for ledger in (log.ledger, log.late(0)):
+        assert (offsets(ledger), offsets(ledger, "b")) == ([3], [4])
+        assert ledger.mark(ledger.channels.find("a")) == Mark(2, 100.0)
+        assert ledger.foreign == 0
 
 
 def test_the_sweep_forgets_channels_without_a_trace() -> None:

@@ -19,7 +19,7 @@ from oncecast.brokers.session import GuardedSink
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, Draft, Receipt, Retention
 from oncecast.testing.broker import CHECKS, Lab, check_broker
-from oncecast.testing.broker_bench import Bench
+from oncecast.testing.broker_bench import BrokerBench
 from oncecast.testing.driver import LoopDriver
 from tests.brokers.followed.memory_log import MemoryLog, MemoryServer
 
@@ -67,9 +67,9 @@ class LogLab:
             close=self.driver.close,
         )
 
-    def bench(self, *channels: str) -> Bench:
+    def bench(self, *channels: str) -> BrokerBench:
         """Return a node that is started."""
-        bench = Bench(self.make(), self.lab())
+        bench = BrokerBench(self.make(), self.lab())
         bench.start()
         bench.want(*channels)
         return bench
@@ -93,9 +93,9 @@ class Nodes:
     def __init__(self) -> None:
         self.lab = LogLab()
         self.log = self.lab.log
-        self.benches: list[Bench] = []
+        self.benches: list[BrokerBench] = []
 
-    def __call__(self, *channels: str) -> Bench:
+    def __call__(self, *channels: str) -> BrokerBench:
         """Return one more node."""
         self.benches.append(self.lab.bench(*channels))
         return self.benches[-1]
@@ -111,7 +111,7 @@ def nodes() -> object:
     made.lab.driver.close()
 
 
-def taken(bench: Bench, *drafts: Draft) -> list[Receipt]:
+def taken(bench: BrokerBench, *drafts: Draft) -> list[Receipt]:
     """Publish until the node takes it."""
     answers: list[Sequence[Outcome]] = [bench.send(*drafts)]
 
@@ -124,7 +124,7 @@ def taken(bench: Bench, *drafts: Draft) -> list[Receipt]:
     return [outcome for outcome in answers[-1] if isinstance(outcome, Receipt)]
 
 
-def wait(bench: Bench, condition: Callable[[], bool]) -> None:
+def wait(bench: BrokerBench, condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
     bench.wait(condition)
     assert condition()

@@ -24,7 +24,7 @@ from oncecast.brokers.session import Lost
 from oncecast.errors import ConfigurationError, Refusal
 from oncecast.message import Draft, Receipt, Retention
 from oncecast.testing.broker import CHECKS, Lab, check_broker
-from oncecast.testing.broker_bench import Bench
+from oncecast.testing.broker_bench import BrokerBench
 from oncecast.testing.driver import LoopDriver
 from scripts.broker_servers.base import BrokerServer
 from tests.brokers.servers import Servers
@@ -147,7 +147,7 @@ def start_once(url: str) -> None:
     driver = LoopDriver()
     broker = kafka_broker(url, new_epoch=lambda: "e", policy=lambda channel: Retention())
     try:
-        driver.run(broker.start(Bench(broker, Lab(lambda: broker))))
+        driver.run(broker.start(BrokerBench(broker, Lab(lambda: broker))))
     finally:
         driver.run(broker.stop())
         driver.close()
@@ -216,7 +216,7 @@ def test_a_small_topic_refuses_a_large_message(servers: Servers) -> None:
     asyncio.run(make())
     driver = LoopDriver()
     broker = kafka_broker(url_of(server, topic), new_epoch=lambda: "e", policy=lambda channel: Retention())
-    bench = Bench(broker, Lab(lambda: broker, driver))
+    bench = BrokerBench(broker, Lab(lambda: broker, driver))
     bench.start()
     bench.want("a")
     refused, *taken = bench.publish(Draft("a", bytes(5000)), *(Draft("a", bytes(4000)) for _ in range(3)))

@@ -31,6 +31,10 @@ class Channel:
         self.times = array("d")
         self.trimmed: Trimmed | None = None
 
+    def over(self, retention: Retention, now: float) -> int:
+        """Return how many of the oldest messages are not kept at a time, in Unix seconds."""
+        return max(0, len(self.offsets) - retention.messages, bisect_left(self.times, now - retention.seconds))
+
     def cut(self, count: int) -> None:
         """Trim the oldest messages."""
         if count > 0:
@@ -76,8 +80,7 @@ class Channels:
         """Trim what a channel's policy does not keep at a time, in Unix seconds."""
         retention = self._policy(channel.name)
         channel.bound = _bound(retention)
-        over = len(channel.offsets) - retention.messages
-        channel.cut(max(over, bisect_left(channel.times, now - retention.seconds)))
+        channel.cut(channel.over(retention, now))
 
     def sweep(self, now: float) -> Iterator[None]:
         """Trim every channel, one at each step; forget one that is empty, not wanted, and trimmed as far as all."""

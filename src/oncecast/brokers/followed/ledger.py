@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -44,9 +44,11 @@ from .record import (
     NAMES_SIZE,
     NO_KEY,
     PROBE,
+    TRIM,
     LifeEntry,
     LivesList,
     decode_lives,
+    decode_trim,
 )
 
 logger = logging.getLogger("oncecast.brokers.followed")
@@ -228,13 +230,15 @@ class Ledger:
                 magic, kind, node, number, key, names, events = unpack(record)
             except struct.error:
                 magic = b""
-            if magic != MAGIC or kind > PROBE or size + names + events > len(record):
+            if magic != MAGIC or kind > TRIM or size + names + events > len(record):
                 self._skip(offset)
                 continue
             if kind not in KINDS:
                 if kind == PROBE:
                     if node == own_node:
                         fed.probes.append(number)
+                elif kind == TRIM:
+                    self._trim(record, offset)
                 else:
                     if offset > known:
                         self._control(kind, record, offset, incarnation, fed)
@@ -309,6 +313,16 @@ class Ledger:
             fed.holes.append((before, base + turn + 1))
         self._live([*self._lives, life], [*self._starts, offset])
         self.listed = offset
+
+    def _trim(self, record: bytes, offset: int) -> None:
+        try:
+            name, upto = decode_trim(record[HEAD_SIZE:])
+        except ValueError:
+            self._skip(offset)
+            return
+        channel = self.channels.find(name)
+        if channel is not None:
+            channel.cut(bisect_right(channel.offsets, upto))
 
     def _skip(self, offset: int) -> None:
         self.foreign += 1

@@ -1,4 +1,4 @@
-"""A record of a followed log: a message, a life, a list of the lives, or a probe.
+"""A record of a followed log: a message, a life, a list of the lives, a probe, or an order to trim a channel.
 
 Layout, big-endian: `oc` (2 bytes), the kind (1), the node that wrote it (8), the node's number for it (8), the hash of
 channel and key (16, zeros without a key), the lengths of channel (1) and event (2); then channel, event and data.
@@ -15,7 +15,7 @@ import msgspec
 from ...message import Draft, Kind, Message
 
 MAGIC = b"oc"
-LIFE, LIVES, PROBE = 16, 17, 18  # kinds of records; those of messages are the values of `Kind`
+LIFE, LIVES, PROBE, TRIM = 16, 17, 18, 19  # kinds of records; those of messages are the values of `Kind`
 KINDS = {int(kind): kind for kind in Kind}
 NO_KEY = bytes(16)
 HEAD = Struct(">2sB8sQ16sBH")
@@ -53,6 +53,19 @@ def decode_message(record: bytes, channel: str, seq: int, time: float) -> Messag
         raise ValueError("it is no message of this channel")
     event = record[at - events : at].decode() if events else None
     return Message(seq, channel, record[at:], KINDS[kind], event, time)
+
+
+def encode_trim(channel: str, offset: int) -> bytes:
+    """Return the data of a record that trims a channel up to an offset."""
+    return msgspec.json.encode((channel, offset))
+
+
+def decode_trim(data: bytes) -> tuple[str, int]:
+    """Read the data of a record that trims a channel. Raises `ValueError`."""
+    try:
+        return msgspec.json.decode(data, type=tuple[str, int])
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
 
 
 class LifeEntry(NamedTuple):

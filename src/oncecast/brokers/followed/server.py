@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .ledger import Chunk
@@ -15,10 +15,14 @@ class Removed(Exception):
 class LogServer(Protocol):
     """One connection to a server. Its methods raise `Lost`, and end within a few seconds."""
 
+    name: str  # the server's, and its version where it is known
     most_bytes: int  # of one record
 
-    async def open(self) -> None:
-        """Connect, and make the log if it is not there. Raises `ConfigurationError` for what another setting mends."""
+    async def open(self, begins: Callable[[], object]) -> None:
+        """Connect, and make the log if it is not there. Raises `ConfigurationError` for what another setting mends.
+
+        `begins` is called before a log is made: it raises where none may begin.
+        """
         ...
 
     async def bounds(self) -> tuple[int, int]:

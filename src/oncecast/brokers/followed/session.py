@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import msgspec
 
 from ...message import Draft, Mark, Message, Page, Receipt, Retention, Start
 from ..base import Opening, Outcome
 from ..lives import Life, first_life
+from ..operable import ChannelState, LogState
 from ..session import GuardedSink, Lost
 from .ledger import Fed, Ledger
 from .pages import read_page
-from .record import HEAD_SIZE, LIFE, LIVES, PROBE
+from .record import HEAD_SIZE, LIFE, LIVES, PROBE, TRIM, encode_trim
 from .server import LogServer, Removed
 from .writes import Numbers, Writes
 
@@ -83,7 +85,7 @@ class FollowedSession:
     async def open(self, wanted: Sequence[str]) -> None:
         """Connect, read what is new, see to it that the server's life has a record, and hand over what was missed."""
         place, server = self._place, self._server
-        await server.open()
+        await server.open(self._rules.new_epoch)
         probe, record = place.numbers.control(PROBE)
         await server.write([record])
         first, end = await server.bounds()
@@ -218,6 +220,7 @@ class FollowedSession:
                 chunks = await self._server.next()
             except Removed:
                 raise Lost("its log lacks what was read of it") from None
+            self._sink.probed()  # the log's end was read
             for chunk in chunks:
                 self._hand_over(self._ledger.feed(chunk))
                 await asyncio.sleep(0)  # others have their turn
@@ -322,6 +325,41 @@ class FollowedSession:
             raise Lost(f"a probe did not come back within {SILENT_SECONDS:g} s") from None
         finally:
             self._probes.pop(number, None)
+
+    # -- `operable.Operable`
+
+    async def inspect(self) -> LogState:
+        """Return the state of the log."""
+        await self._probe()
+        lives = self._ledger.lives
+        return LogState(self._server.name, 0 if lives is None else len(lives.holes()))
+
+    async def channels(self) -> list[ChannelState]:
+        """Return every channel that holds a message."""
+        await self._probe()
+        known = self._ledger.channels
+        now = self._rules.wall()
+        for channel in known.by_name.values():
+            known.trim(channel, now)
+        states = (self._state(channel.name) for channel in known.by_name.values() if channel.offsets)
+        return sorted(states, key=attrgetter("name"))
+
+    async def trim(self, channel: str, retention: Retention) -> ChannelState:
+        """Trim a channel now, by a record that tells every node."""
+        await self._probe()
+        found = self._ledger.channels.find(channel)
+        if found is not None and (count := found.over(retention, self._rules.wall())):
+            data = encode_trim(channel, found.offsets[count - 1])
+            _, record = self._place.numbers.control(TRIM, data)
+            await self._server.write([record])
+            await self._probe()
+        return self._state(channel)
+
+    def _state(self, name: str) -> ChannelState:
+        channel, seq_of = self._ledger.channels.find(name), self._ledger.seq_of
+        if channel is None or not channel.offsets:
+            return ChannelState(name)
+        return ChannelState(name, len(channel.offsets), seq_of(channel.offsets[0]), seq_of(channel.offsets[-1]))
 
     # -- the end
 

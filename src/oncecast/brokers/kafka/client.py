@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiokafka.errors as errors
@@ -78,12 +78,16 @@ class Cluster:
         self.topic = topic
         self._connections: list[AIOKafkaConnection] = []
 
-    async def leader(self) -> tuple[str, int, int]:
-        """Return the host and port of the topic's leader, and the most bytes of a batch."""
+    async def leader(self, begins: Callable[[], object]) -> tuple[str, int, int]:
+        """Return the host and port of the topic's leader, and the most bytes of a batch.
+
+        `begins` is called before the topic is made: it raises where no log may begin.
+        """
         first = await self._bootstrap()
         try:
             place = await self._find(first)
             if place is None:
+                begins()
                 await self._make(first)
                 end = asyncio.get_running_loop().time() + MADE_SECONDS
                 while (place := await self._find(first)) is None:

@@ -9,7 +9,7 @@ Each connection answers in order, so a fetch that waits for records has one of i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 
 from aiokafka.conn import AIOKafkaConnection
@@ -40,6 +40,7 @@ class KafkaLog:
     """See the module, and `LogServer`."""
 
     def __init__(self, cluster: Cluster) -> None:
+        self.name = "Kafka"
         self.most_bytes = 0
         self._cluster = cluster
         self._topic = cluster.topic.name
@@ -48,9 +49,9 @@ class KafkaLog:
         self._reading: AIOKafkaConnection
         self._offset = 0
 
-    async def open(self) -> None:
+    async def open(self, begins: Callable[[], object]) -> None:
         """Connect to the leader."""
-        host, port, most = await self._cluster.leader()
+        host, port, most = await self._cluster.leader(begins)
         self.most_bytes = most - OVERHEAD
         self._following = await self._cluster.connect(host, port)
         self._writing = await self._cluster.connect(host, port)
