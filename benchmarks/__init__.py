@@ -1,6 +1,7 @@
-"""`oncecast bench`: what a delivery, a poll, a publish and an idle subscriber cost, beside the floor under each.
+"""`oncecast bench`: the cost of a delivery, a poll, a publish and an idle subscriber, each beside its floor.
 
-Each benchmark is a module here with a function `run(bench, plan)` that yields rows; to add one, write it and add it to
-`BENCHMARKS` in `catalogue.py` and to `NAMES` in `cli/bench.py`. `base.py` owns rows and measuring in turns,
-`processes.py` pinning and CPU time, `tools.py` the C programs, `arena.py` a server and its floor with subscribers.
+A floor is the least that the same work can cost: a bare C loop, nginx, the disk. Each benchmark is a module with a
+function `run(bench, plan)` that yields rows. To add one, write the module, and add it to `BENCHMARKS` in `catalogue.py`
+and to `NAMES` in `cli/bench.py`. `base.py` has rows and alternating measurements, `processes.py` pinning and CPU time,
+`tools.py` the C programs, `arena.py` a server and its floor, each with subscribers.
 """

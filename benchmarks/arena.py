@@ -1,6 +1,6 @@
-"""A server and its floor, each with subscribers and a publisher of its own, to be measured in turns.
+"""A server and its floor, each with subscribers and a publisher of its own, to be measured alternately.
 
-The floor sends the bytes that the server sends: as many per send, and a shape that the same subscribers read.
+The floor sends as many bytes per send as the server, in frames or events that the same subscriber program reads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .processes import Bench, Program, ServerProcess
 
 __all__ = ["Arena", "Rounds", "fill", "payload", "publisher_request", "subscriber_request"]
 
-BATCH = 50  # messages in one write, where it is to go fast
+BATCH = 50  # messages in one write, to fill a log
 CHANNEL = "bench@@@@@"  # `sink` writes a number over the marks
 KEY = "b25jZWNhc3QgaXMgb25jZQ=="  # any 16 bytes, RFC 6455 §4.1
 MARKED = b"^00000000"
@@ -23,7 +23,7 @@ GREETING = b"HTTP/1.1 200 OK\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What some rounds took. `micros` holds, per round, the time from the publish until the last subscriber had it."""
+    """The result of rounds. `micros` has, for each round, the time from its publish to its last delivery."""
 
     deliveries: int
     bytes: int
@@ -49,7 +49,7 @@ class Arena:
         self._floor_sink: Program | None = None
 
     def subscribe(self, count: int, *, channels: int = 1, each: int = 1, headers: str = "") -> dict[str, object]:
-        """Add subscribers, spread over so many channels; each listens to `each` of them."""
+        """Add `count` subscribers, spread over `channels` channels. Each listens to `each` of them."""
         name = ",".join([self.channel] * each)
         request = self._bench.file(subscriber_request(self.mode, name, headers=headers))
         answer = self.sink.command(f"subscribe {count} {request} {channels // each} 0 0")
@@ -58,25 +58,28 @@ class Arena:
         return answer
 
     def stalled(self, count: int, buffer: int) -> None:
-        """Add subscribers with a small receive buffer, who read nothing until `resume`."""
+        """Add subscribers with a small receive buffer. They read nothing until `resume`."""
         request = self._bench.file(subscriber_request(self.mode, self.channel))
         self.sink.command(f"subscribe {count} {request} 1 {buffer} 1")
 
     def publisher(self) -> None:
-        """Connect the one who publishes, on a WebSocket of its own."""
+        """Connect the publisher, on a WebSocket of its own."""
         request = self._bench.file(publisher_request())
         self.sink.command(f"publisher {request} {self._bench.file(payload(self._data_bytes, self.channel))}")
 
     def rounds(self, count: int, *, batch: int = 1) -> Rounds:
-        """Publish so many times `batch` messages, each time when all have those before; channels take turns."""
+        """Run `count` rounds: publish `batch` messages, then wait for all deliveries. The channels take turns."""
         return _rounds(self.sink.command(f"rounds {count} {batch} {self._channels} 0"))
 
     def arrivals(self, count: int) -> Rounds:
-        """Publish so many times; nobody reads, or waits, until all must have it, and the kernel says since when."""
+        """Publish `count` messages, one at a time, and take the time of each arrival from the kernel.
+
+        The subscribers read each message only after all must have it, so that reading takes nothing of that time.
+        """
         return _rounds(self.sink.command(f"arrivals {count}"))
 
     def cost(self, rounds: int, *, batch: int = 1) -> float:
-        """Return the server's CPU microseconds for one delivery, the publishes included."""
+        """Return the server's CPU microseconds for one delivery, with its share of the publishes."""
         return self.round_cost(rounds, batch=batch) * self._channels / self.count / batch
 
     def round_cost(self, rounds: int, *, batch: int = 1) -> float:
@@ -86,7 +89,7 @@ class Arena:
         return (self.server.cpu_ns() - before) / rounds / 1000
 
     def floor(self, *, batch: int = 1) -> None:
-        """Start the floor, with as many subscribers and the bytes of the server's sends."""
+        """Start the floor, with the server's number of subscribers and the size of its sends."""
         probe = self.rounds(2, batch=batch)
         block = floor_block(self.mode, round(probe.bytes / probe.deliveries)) * batch
         self._floor = self._bench.floor(self.count)
@@ -94,17 +97,17 @@ class Arena:
         self._floor.command(f"greeting {self._bench.file(GREETING)}")
         self._floor.command(f"block {self._bench.file(block)}")
         self._floor_sink = self._bench.sink(port, self.mode)
-        request = self._bench.file(GREETING)  # it answers to anything
+        request = self._bench.file(GREETING)  # the floor answers any request
         self._floor_sink.command(f"subscribe {self.count} {request} 1 0 0")
         self._floor_sink.command(f"publisher {request} -")
 
     def floor_rounds(self, count: int, *, batch: int = 1) -> Rounds:
-        """Let the floor do the same."""
+        """Run `count` rounds on the floor."""
         assert self._floor_sink is not None
         return _rounds(self._floor_sink.command(f"rounds {count} {batch} 1 0"))
 
     def floor_cost(self, rounds: int, *, batch: int = 1) -> float:
-        """Return the CPU microseconds of one send() in the bare loop, by the message."""
+        """Return the CPU microseconds of one send() in the bare loop, divided by `batch`."""
         assert self._floor is not None
         before = self._floor.command("cpu")
         self.floor_rounds(rounds, batch=batch)
@@ -114,7 +117,7 @@ class Arena:
 
 
 def fill(bench: Bench, server: ServerProcess, channel: str, count: int) -> str:
-    """Publish so many messages to a channel, as fast as it goes, and return the cursor before them."""
+    """Publish `count` messages to a channel, without pauses, and return the cursor before them."""
     cursor = server.request("POST", f"/v1/channels/{channel.replace('@', '0')}", b'{"t":0}')["id"]
     publisher = bench.sink(server.port, "websocket")
     publisher.command(f"publisher {bench.file(publisher_request())} {bench.file(payload(60, channel))}")
@@ -136,7 +139,7 @@ def publisher_request() -> bytes:
 
 
 def payload(data_bytes: int, channel: str = CHANNEL) -> bytes:
-    """Return the frame that publishes JSON of so many bytes: the mark, the number, and words enough."""
+    """Return the frame that publishes JSON of `data_bytes` bytes: the mark, the number, and words up to the size."""
     head, tail = b'{"n":"^########","text":"', b'"}'
     words = b"the quick brown fox jumps over the lazy dog and runs "
     rest = max(0, data_bytes - len(head) - len(tail))
@@ -145,7 +148,7 @@ def payload(data_bytes: int, channel: str = CHANNEL) -> bytes:
 
 
 def floor_block(mode: str, size: int) -> bytes:
-    """Return bytes of this size that `sink` reads as one message."""
+    """Return `size` bytes that `sink` reads as one message."""
     if mode == "sse":
         return b"data: " + MARKED + b"x" * (size - 17) + b"\n\n"
     head = 2 if size < 128 else 4

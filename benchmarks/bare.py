@@ -1,6 +1,6 @@
-"""The floor under an idle subscriber: the same event loop, and connections that nobody serves once they are answered.
+"""The floor of an idle subscriber: the same event loop, and connections that get one answer and stay open.
 
-Run as `python -m benchmarks.bare PORT`, for as long as the benchmark lets it.
+Run as `python -m benchmarks.bare PORT`. It ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Bare(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Answer on this port until SIGTERM comes."""
+    """Answer requests on `port` until SIGTERM."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -38,7 +38,7 @@ async def serve(port: int) -> None:
 if __name__ == "__main__":
     try:
         import uvloop
-    except ImportError:  # as the server does
+    except ImportError:  # the server does the same
         asyncio.run(serve(int(sys.argv[1])))
     else:
         uvloop.run(serve(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""What every benchmark stands on: what is asked, the row that answers, and measuring two things in turns."""
+"""The plan of a run, the row of a result, and the alternating measurement of a figure and its floor."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ Transport = Literal["websocket", "sse"]
 
 
 class BenchError(Exception):
-    """A benchmark can't be run here, or broke; the message says why and what to do."""
+    """A benchmark can't run on this machine, or failed. The message says why, and what to do."""
 
 
-# -- what is asked, and the answer
+# -- the plan and the rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. `subscribers` None and `transport` None: each benchmark's own."""
+    """The options of the command. Where `subscribers` or `transport` is None, each benchmark has its own."""
 
     subscribers: int | None = None
     transport: Transport | None = None
     quick: bool = False
 
     def count(self, usual: int) -> int:
-        """Return how many subscribers, where the benchmark would have `usual`."""
+        """Return the number of subscribers; `usual` is the benchmark's own."""
         return self.subscribers or usual
 
     def rounds(self, usual: int) -> int:
-        """Return how often, where a full run would do it `usual` times."""
+        """Return the number of rounds; `usual` is that of a full run."""
         return max(2, usual // 6) if self.quick else usual
 
     @property
     def pairs(self) -> int:
-        """How often the server and its floor are measured, in turns."""
+        """The number of alternating measurements of the server and its floor."""
         return 3 if self.quick else 5
 
     def transports(self) -> tuple[Transport, ...]:
-        """Return the streaming transports that are asked for."""
+        """Return the streaming transports to measure."""
         return (self.transport,) if self.transport else ("websocket", "sse")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure. `judged` names the field that the target is for; without a target or a value, `met` is None."""
+    """One result. `judged` names the field that `target` bounds. Without a target or a value, `met` is None."""
 
     name: str
     unit: str
@@ -71,7 +71,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure and its floor, measured in turns: the medians, and the median and the extremes of the pairs' ratios."""
+    """A figure and its floor, measured alternately: their medians, and the median and extremes of the ratios."""
 
     figure: float
     floor: float
@@ -90,7 +90,7 @@ class Measured:
 
     @classmethod
     def tails(cls, pairs: Sequence[tuple[Sequence[float], Sequence[float]]], percent: float) -> Measured:
-        """Summarize pairs of (values, their floor's): the percentiles of all together, the extremes of the pairs'."""
+        """Summarize pairs of (values, values of the floor): percentiles over all, and the pairs' extreme ratios."""
         figure, floor = (
             percentile([value for part in side for value in part], percent) for side in zip(*pairs, strict=True)
         )
@@ -122,9 +122,9 @@ class Measured:
 
 
 def alternate(one: Callable[[], float], other: Callable[[], float], pairs: int) -> Measured:
-    """Measure in turns: what the rest of the machine does meanwhile then hits both."""
+    """Measure `one` and `other` alternately, so that other work on the machine affects both alike."""
     one()
-    other()  # not counted: code, caches and socket buffers are warm from here on
+    other()  # not counted: the first pair warms code, caches and socket buffers
     return Measured.of([(one(), other()) for _ in range(pairs)])
 
 
@@ -144,6 +144,6 @@ def numbers(answer: Mapping[str, object], name: str) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent of all do not exceed."""
+    """Return the smallest value that at least `percent` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]

@@ -1,4 +1,4 @@
-"""A burst: the CPU time of one delivery where 50 publishes come in one piece, their parsing included."""
+"""A burst: the CPU time of one delivery where 50 publishes arrive in one read, with the time to parse them."""
 
 from __future__ import annotations
 

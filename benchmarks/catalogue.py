@@ -28,6 +28,6 @@ BENCHMARKS: Mapping[str, Callable[[Bench, Plan], Iterator[Row]]] = {
 
 
 def run(name: str, plan: Plan) -> Iterator[Row]:
-    """Run one benchmark, with processes of its own, and yield its rows as they are done. Raises `BenchError`."""
+    """Run one benchmark in processes of its own, and yield each row once it is measured. Raises `BenchError`."""
     with Bench(compiled(os.environ)) as bench:
         yield from BENCHMARKS[name](bench, plan)

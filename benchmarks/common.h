@@ -1,6 +1,6 @@
-/* What the three programs share: a clock, files, sockets, and how they fail.
- * Each is told what to do by lines on standard input, and answers each with one line of JSON. Nothing waits longer than
- * PATIENCE seconds: then the program says so and exits, so that no benchmark can hang. */
+/* Shared by the three programs: a clock, files, sockets, and errors.
+ * A program reads commands from standard input, a line each, and answers each with a line of JSON. Every wait ends after
+ * DEADLINE seconds with an error and an exit, so that no benchmark can hang. */
 #ifndef ONCECAST_COMMON_H
 #define ONCECAST_COMMON_H
 
@@ -20,8 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE 120.0
-#define SOURCE_PORTS 10000 /* per source address: well inside the kernel's range of some 28,000 */
+#define DEADLINE 120.0
+#define SOURCE_PORTS 10000 /* per source address; the kernel's range has about 28,000 */
 
 static inline double now(void) {
     struct timespec t;
@@ -42,7 +42,7 @@ __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *for
     exit(1);
 }
 
-/* The whole of a file, with a NUL behind it. */
+/* Returns a file's content, with a NUL after it. */
 static inline char *load(const char *path, size_t *length) {
     FILE *file = fopen(path, "rb");
     if (!file) fail("%s: %s", path, strerror(errno));
@@ -53,7 +53,7 @@ static inline char *load(const char *path, size_t *length) {
     return data;
 }
 
-/* A socket whose connection to 127.0.0.1:port has begun; `number` chooses the source address. */
+/* Returns a socket that is connecting to 127.0.0.1:port. `number` chooses the source address. */
 static inline int dial(int port, int number, int receive_bytes) {
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (fd < 0) fail("socket: %s (raise the limit of open files: ulimit -n)", strerror(errno));
@@ -68,9 +68,9 @@ static inline int dial(int port, int number, int receive_bytes) {
     return fd;
 }
 
-/* All of it, waiting where the socket is full. */
+/* Writes all bytes, and waits while the socket is full. */
 static inline void write_all(int fd, const char *data, size_t length) {
-    double until = now() + PATIENCE;
+    double until = now() + DEADLINE;
     while (length) {
         ssize_t n = send(fd, data, length, MSG_NOSIGNAL);
         if (n < 0 && errno != EAGAIN) fail("send: %s", strerror(errno));

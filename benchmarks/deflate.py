@@ -1,4 +1,4 @@
-"""permessage-deflate: the CPU time of one delivery where all have negotiated it, beside the same where nobody has."""
+"""permessage-deflate: the CPU time of one delivery where every subscriber has negotiated it, and where none has."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
 
 
 def _arena(bench: Bench, count: int, headers: str) -> Arena:
-    """Return a server with raw sockets, whose frames are counted unread."""
+    """Return a server with raw sockets. `sink` counts their frames without reading them."""
     arena = Arena(bench, bench.server(deflate="true"), "frames", data_bytes=DATA_BYTES)
     answer = arena.subscribe(count, headers=headers)
     if answer["deflate"] is not bool(headers):
-        raise BenchError("the server did not answer the offer of permessage-deflate as it should")
+        raise BenchError(f"permessage-deflate: offered {bool(headers)}, but the server's answer is {answer['deflate']}")
     arena.publisher()
     return arena

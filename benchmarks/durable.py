@@ -1,7 +1,7 @@
-"""A log on disk, and several workers: messages a second, beside the disk itself, and what a second core brings.
+"""A log on disk, and two workers: messages a second beside the disk's own rate, and the gain of a second core.
 
-Four publishers on connections that are kept alive, each sending its next message when the last is acknowledged. Here
-it is wall time that counts, so the load and the server share the cores.
+There are four publishers on persistent connections. Each sends its next message when the last one is acknowledged. Wall
+time is measured here, so the load and the server share the cores.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ REPLAY_SECONDS = 300.0
 LIVE = 100
 EVERY_MICROS = 20_000
 MOST_ROUNDS = 20_000
-COMMIT_BYTES = 2 * (4096 + 24)  # two pages of the write-ahead log, with their headers: what a commit writes
+COMMIT_BYTES = 2 * (4096 + 24)  # what a commit writes: two pages of the write-ahead log, with their headers
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield the rates of publishing, the wall time of a fan-out with a second worker, and what a long replay does."""
+    """Yield the rates of publishing, the wall time of a fan-out with two workers, and the figures of a long replay."""
     with tempfile.TemporaryDirectory(prefix="oncecast-bench-", dir=Path.cwd()) as folder:
         yield _process(bench, plan, Path(folder))
         yield _fsync(bench, plan, Path(folder))
@@ -100,7 +100,7 @@ def _workers(bench: Bench, plan: Plan, folder: Path) -> Row:
 
 
 def _replay(bench: Bench, plan: Plan, folder: Path) -> Iterator[Row]:
-    """Read a long log from its beginning, while others listen to another channel."""
+    """Read a long log from its beginning, with live subscribers on another channel."""
     count = REPLAYED // 100 if plan.quick else REPLAYED
     server = bench.server(broker=f"sqlite:///{folder}/replay.db", retention__messages=2 * REPLAYED)
     live = Arena(bench, server, "websocket")
@@ -143,18 +143,18 @@ def _publishers(bench: Bench, folder: Path, durability: str) -> Program:
 
 
 def _rate(load: Program, count: int) -> float:
-    """Return the messages per second that are acknowledged."""
+    """Return the number of acknowledged messages per second."""
     began = time.monotonic()
     done = load.command(f"run {count}")
     return number(done, "requests") / (time.monotonic() - began)
 
 
 def _disk(folder: Path) -> float:
-    """Return how often a second the disk takes a commit's bytes and says that they are safe."""
+    """Return how many writes of a commit's bytes, each followed by fdatasync, the disk completes in a second."""
     data = os.urandom(COMMIT_BYTES)
     file = os.open(folder / "disk", os.O_RDWR | os.O_CREAT)
     try:
-        os.write(file, bytes(8 << 20))  # as the write-ahead log, which is written over again and again
+        os.write(file, bytes(8 << 20))  # the write-ahead log is overwritten too
         os.fsync(file)
         times = 0
         began = time.monotonic()

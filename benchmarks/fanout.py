@@ -1,4 +1,4 @@
-"""Fan-out, one message at a time: the CPU time of a delivery, beside one send() of the same bytes in a bare C loop."""
+"""Fan-out, one message at a time: the CPU time of a delivery, beside a send() of the same bytes in a bare C loop."""
 
 from __future__ import annotations
 

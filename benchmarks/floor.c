@@ -1,10 +1,10 @@
-/* The floor under every fan-out: a bare loop over send(), to the same subscribers and with the same bytes as a server.
+/* The floor of every fan-out: a bare loop over send(), to as many subscribers and with as many bytes as a server.
  *
- *   floor SUBSCRIBERS       prints {"port": P}, takes that many subscribers and then one publisher
+ *   floor SUBSCRIBERS       prints {"port": P}, accepts SUBSCRIBERS subscribers, then one publisher
  *
- * Whatever a subscriber sends first is answered with the file of the `greeting`; each byte that the publisher sends is
- * one round: one send() to each subscriber. Commands: `greeting FILE`, `block FILE` (what a round sends), and `cpu`,
- * which answers {"sends": N, "loop_ns": CPU time inside the loops alone}. */
+ * The first bytes of a subscriber are answered with the file of `greeting`. Each byte of the publisher starts a round:
+ * one send() to each subscriber. Commands: `greeting FILE`, `block FILE` (the bytes of a send), and `cpu`, which answers
+ * {"sends": N, "loop_ns": CPU time of the loops alone}. */
 #include "common.h"
 
 static int *subscribers, count, listener;
@@ -41,7 +41,7 @@ static void command(void) {
     fflush(stdout);
 }
 
-/* Takes one connection and greets it once it has said anything; -1 where a command came instead. */
+/* Accepts one connection, and answers its first bytes. Returns -1 if a command comes first. */
 static int welcome(void) {
     struct pollfd either[2] = {{.fd = 0, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
     poll(either, 2, -1);
@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
     if (argc != 2) return fprintf(stderr, "floor SUBSCRIBERS\n"), 2;
     count = atoi(argv[1]);
     subscribers = malloc((count + 1) * sizeof *subscribers);
-    setvbuf(stdin, 0, _IONBF, 0); /* poll() sees what stdio has not taken */
+    setvbuf(stdin, 0, _IONBF, 0); /* unbuffered, so that poll() sees each line */
     listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t length = sizeof address;

@@ -1,4 +1,4 @@
-"""Idle subscribers: the resident memory that each one takes, with heartbeats on."""
+"""Idle subscribers: the resident memory of each, with heartbeats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .processes import Bench, free_port
 SUBSCRIBERS = 10_000
 HEARTBEAT_SECONDS = 2.0
 TARGET = 2500.0
-WARM = 50  # come before the count begins, for what is loaded once
+WARM = 50  # subscribers before the measurement, for what is loaded once
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
@@ -27,10 +27,10 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
         before = server.resident()
         arena.subscribe(count)
         attached = number(arena.sink.command("check"), "bytes")
-        time.sleep(2.5 * heartbeat)  # what is measured is what is left when two heartbeats have gone out
+        time.sleep(2.5 * heartbeat)  # two heartbeats are sent before the memory is read
         after = arena.sink.command("check")
         if number(after, "closed") or number(after, "bytes") <= attached:
-            raise BenchError(f"the idle subscribers should have had a heartbeat, and none be gone: {after}")
+            raise BenchError(f"an idle subscriber was closed, or had no heartbeat; look into the server's log: {after}")
         figure, floor = (server.resident() - before) / count, _floor(bench, transport, count)
         yield Row(
             name=f"idle, {transport}",

@@ -1,4 +1,4 @@
-"""Latency: from the publish until the last of 1,000 subscribers has the message, beside one round of the C loop."""
+"""Latency: the time from a publish to the last of 1,000 deliveries, beside one round of the C loop."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-/* Requests on connections that are kept alive, the next one on each when the last is answered: for polls and publishes.
+/* Requests on persistent connections, one at a time on each: for polls and publishes.
  *
- *   load PORT CONNECTIONS REQUEST_FILE spin|sleep       and then, for each line `run N`, that many requests
+ *   load PORT CONNECTIONS REQUEST_FILE spin|sleep       then each line `run N` makes N requests
  *
- * Where the CPU time of a server on another core is measured, it spins: waking a client that sleeps costs whoever answers
- * an interrupt to the other core, and the client of the slower server sleeps more often. Where it shares the cores with
- * the server it sleeps.
- * Answers {"requests": N, "seconds": S, "status": 200}; an answer with another status than the first is a failure. */
+ * `spin` is for measuring the CPU time of a server on another core: a server that wakes a sleeping client pays for an
+ * interrupt to the other core, and the client of a slower server sleeps more often. `sleep` is for sharing the cores
+ * with the server.
+ * Answers {"requests": N, "seconds": S, "status": 200}. An answer with another status than the first one is an error. */
 #include "common.h"
 
 #define ANSWER_BYTES 65536
@@ -18,7 +18,7 @@ struct client {
 
 static int status;
 
-/* Whether an answer is whole; checks its status. */
+/* Whether an answer is complete. Checks its status. */
 static int whole(struct client *c) {
     c->answer[c->have] = 0;
     char *end = strstr(c->answer, "\r\n\r\n");
@@ -54,10 +54,10 @@ int main(int argc, char **argv) {
         }
         while (done < wanted) {
             struct epoll_event events[64];
-            double until = now() + PATIENCE;
+            double until = now() + DEADLINE;
             int n;
             while (!(n = epoll_wait(poller, events, 64, wait)))
-                if (now() > until) fail("no answer in %.0f seconds", PATIENCE);
+                if (now() > until) fail("no answer in %.0f seconds", DEADLINE);
             if (n < 0) fail("epoll_wait: %s", strerror(errno));
             for (int i = 0; i < n; i++) {
                 struct client *c = events[i].data.ptr;

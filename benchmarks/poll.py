@@ -1,4 +1,4 @@
-"""A short poll that finds nothing new: what a browser that polls costs, most of the time."""
+"""A short poll that finds nothing new: the usual request of a browser that polls."""
 
 from __future__ import annotations
 

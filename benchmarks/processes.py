@@ -1,9 +1,9 @@
-"""Processes with a core each, their CPU time and memory, and the end of all of them.
+"""Processes that are pinned to cores, and their CPU time, memory and end.
 
-CPU time is the scheduler's own count of nanoseconds, user and system together, of every thread of a process. The one
-under test has a core to itself and the load has the other, so what is counted is its work and not its waiting.
+CPU time is the scheduler's count of nanoseconds, user and system, over every thread of a process. The server under test
+has a core to itself and the load has another, so that neither waits for the other's core.
 
-Invariant: a `Bench` ends every process that it has started, whatever happens inside it.
+Invariant: a `Bench` ends every process that it has started, also after an exception.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from .base import BenchError
 __all__ = ["Bench", "Process", "Program", "ServerProcess", "environment", "free_port"]
 
 START_SECONDS = 20.0
-STOP_SECONDS = 5.0  # then it is killed: nothing that it still has to do is of use
-ANSWER_SECONDS = 1800.0  # for one command of a program, which gives up by itself long before
+STOP_SECONDS = 5.0  # from SIGTERM to SIGKILL
+ANSWER_SECONDS = 1800.0  # for one command of a program; the program's own deadlines are far shorter
 
 P = TypeVar("P", bound="Process")
 
 
 class Process:
-    """A child process on a core of its own, or on any. `log` takes what it says on standard error."""
+    """A child process, pinned to `core` or to none. `log` is the file of its standard error."""
 
     def __init__(
         self, argv: Sequence[str], *, core: int | None, directory: Path, env: Mapping[str, str] | None = None
@@ -47,7 +47,7 @@ class Process:
         os.close(handle)
         self.log = Path(log_name)
         before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, before if core is None else {core})  # children inherit it, and theirs
+        os.sched_setaffinity(0, before if core is None else {core})  # a child process inherits it
         try:
             with self.log.open("wb") as log:
                 self.child = subprocess.Popen(  # noqa: S603 - our own programs, and no shell
@@ -57,22 +57,22 @@ class Process:
             os.sched_setaffinity(0, before)
 
     def cpu_ns(self) -> int:
-        """Return the nanoseconds of CPU time that its threads have had, in the kernel and outside."""
+        """Return the nanoseconds of CPU time of its threads, user and system."""
         total = 0
         for task in Path(f"/proc/{self.child.pid}/task").iterdir():
-            with contextlib.suppress(OSError):  # a thread that has just ended
+            with contextlib.suppress(OSError):  # the thread has just ended
                 total += int((task / "schedstat").read_text("ascii").split()[0])
         return total
 
     def resident(self) -> int:
-        """Return the bytes of memory that are resident."""
+        """Return the bytes of its resident memory."""
         for line in Path(f"/proc/{self.child.pid}/status").read_text("ascii").splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise BenchError(f"process {self.child.pid} has no resident memory")
 
     def stop(self) -> None:
-        """End it. Ending it twice is fine."""
+        """End it. A second call does nothing."""
         for pipe in (self.child.stdin, self.child.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ class Process:
 
 
 class Program(Process):
-    """One of the C programs: a line in, a line of JSON out."""
+    """One of the C programs: a command is a line, its answer is a line of JSON."""
 
     def command(self, line: str) -> dict[str, object]:
         """Send a command and return its answer. Raises `BenchError`."""
@@ -94,14 +94,14 @@ class Program(Process):
         return self.answer()
 
     def begin(self, line: str) -> None:
-        """Send a command whose answer `answer` will take."""
+        """Send a command. `answer` reads its answer."""
         assert self.child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its last words are in its output
+        with contextlib.suppress(BrokenPipeError):  # `answer` raises with the program's log
             self.child.stdin.write(f"{line}\n".encode())
             self.child.stdin.flush()
 
     def answer(self) -> dict[str, object]:
-        """Take the answer to a command. Raises `BenchError`."""
+        """Read the answer to a command. Raises `BenchError`."""
         stdout = self.child.stdout
         assert stdout is not None
         if not select.select([stdout], [], [], ANSWER_SECONDS)[0]:
@@ -116,7 +116,7 @@ class Program(Process):
 
 
 class ServerProcess(Process):
-    """Something that listens on `port`."""
+    """A server that listens on `port`."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class ServerProcess(Process):
             raise
 
     def body(self, request: bytes) -> bytes:
-        """Return the body of the answer to the bytes of a request."""
+        """Send the bytes of a request, and return the body of the answer."""
         with socket.create_connection(("127.0.0.1", self.port), START_SECONDS) as connection:
             connection.sendall(request)
             response = HTTPResponse(connection)
@@ -170,17 +170,17 @@ class ServerProcess(Process):
                 if self.child.poll() is not None or time.monotonic() > end:
                     said = self.log.read_text("utf-8", "replace").strip()[-300:]
                     raise BenchError(f"the server on port {self.port} does not start: {said}") from None
-                time.sleep(0.02)  # there is nothing to wait on: it is another process's socket
+                time.sleep(0.02)  # another process's socket has no event to wait on
             finally:
                 connection.close()
 
 
-# -- all of it
+# -- the run
 
 
 @dataclass(slots=True)
 class Bench:
-    """The processes of a run and the folder for their files. Use it as a context manager."""
+    """The processes of a run, and the folder for their files. A context manager: it ends them all."""
 
     programs: Path
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="oncecast-bench-")))
@@ -197,14 +197,14 @@ class Bench:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def stop_all(self) -> None:
-        """End what runs, the load first: then a server has nobody to wait for."""
+        """End all processes, the load first, so that a server has no connections to drain."""
         while self._started:
             self._started[-1].stop()
-            self._started.pop()  # not before: what interrupts this comes by here again
+            self._started.pop()  # after the stop: an interrupt during it calls this again
 
     @property
     def cores(self) -> tuple[int, int]:
-        """The core of the server under test, and that of the load."""
+        """The core of the server under test, and the core of the load."""
         allowed = sorted(os.sched_getaffinity(0))
         return allowed[0], allowed[-1]
 
@@ -216,9 +216,9 @@ class Bench:
         return path
 
     def server(self, *, pinned: bool = True, **settings: object) -> ServerProcess:
-        """Start `oncecast serve` with limits that a benchmark won't meet, and these settings on top.
+        """Start `oncecast serve` with `settings`, and with limits that no benchmark reaches.
 
-        It has a core to itself unless it is not `pinned`: then it shares all there are with the load.
+        If `pinned`, it has a core to itself; otherwise it shares all cores with the load.
         """
         environ = environment()
         raised = {
@@ -243,7 +243,7 @@ class Bench:
         )
 
     def other_server(self, argv: Sequence[str], port: int) -> ServerProcess:
-        """Start another server, on the core of the server under test."""
+        """Start another program's server, on the core of the server under test."""
         core, directory = self.cores[0], self.directory
         return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=environment()))
 
@@ -252,7 +252,7 @@ class Bench:
         return self._program("sink", str(port), mode)
 
     def load(self, port: int, connections: int, request: bytes, *, spin: bool = True) -> Program:
-        """Start `load`: requests on connections that are kept alive. What shares the server's cores must not `spin`."""
+        """Start `load`: requests on persistent connections. It must not `spin` on a core that the server uses too."""
         wait = "spin" if spin else "sleep"
         return self._program("load", str(port), str(connections), str(self.file(request)), wait)
 
@@ -273,7 +273,7 @@ class Bench:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment without settings of ours, with the paths of this package and of `oncecast`."""
+    """Return the environment without `ONCECAST_*`, and with this package and `oncecast` on PYTHONPATH."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
     root = Path(__file__).parents[1]
     ways = [str(root), str(root / "src"), environ.get("PYTHONPATH")]
@@ -281,7 +281,7 @@ def environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A publish by POST to a channel that nobody listens to: reading the request, ordering the message, answering."""
+"""A publish by POST to a channel without subscribers: to parse the request, append the message, and answer."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def heading() -> str:
 
 
 def as_line(row: Row) -> str:
-    """Return a row, and under it what it counts."""
+    """Return the line of a row, and below it its unit and note."""
     return f"{_padded(_cells(row))}\n    {row.unit}; {row.note}"
 
 
@@ -46,7 +46,7 @@ def as_markdown(rows: Iterable[Row]) -> str:
 
 
 def machine() -> dict[str, str | int]:
-    """Return what the figures depend on."""
+    """Return the properties of this machine that the figures depend on."""
     cpu = platform.machine()
     for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
         if line.startswith("model name"):

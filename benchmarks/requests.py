@@ -1,4 +1,4 @@
-"""Requests on connections that are kept alive: the CPU time of one, beside nginx's for the same request."""
+"""Requests on persistent connections: the CPU time of one, beside nginx's for the same request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nginx, the floor of polls and publishes: it reads a request and answers `return 200`, with as many bytes as we do."""
+"""nginx, the floor of polls and publishes: it parses a request and answers it by `return 200`, with a body as long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["MISSING", "nginx"]
 
 MISSING = "no ratio: nginx, the floor, is not installed (apt-get install nginx-light)"
 
-# One worker, as the server under test has; nothing is logged, and a connection is never closed for its age.
+# One worker, like the server under test. Nothing is logged, and no connection is closed for its age.
 CONFIG = """
 daemon off;
 master_process off;
@@ -34,7 +34,7 @@ http {{
 
 
 def nginx(bench: Bench, body: bytes) -> ServerProcess | None:
-    """Start it on a port of its own; None where it is not installed."""
+    """Start nginx on a port of its own. Returns None where it is not installed."""
     program = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
     if program is None:
         return None

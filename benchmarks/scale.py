@@ -1,12 +1,14 @@
-"""Scale: whether a delivery costs the same to 10 subscribers as to 10,000, and on one channel as on 10,000.
+"""Scale: the cost of a delivery to 10 and to 10,000 subscribers, and on one and on 10,000 channels.
 
-What the publishes cost is measured apart, on a channel of their own to which one subscriber listens, and taken off:
-with few subscribers to each channel there would else be little but publishes, and the encoding of messages. (Where
-there are many channels, the writes to that one are joined to one in a round.) As many subscribers on more channels are
-more messages for as many deliveries, so for the number of channels two other rows are judged: one where each delivery
-has a message of its own at every size, and one with the same sockets, and ten listeners to a channel, at every size, so
-that the number of channels is all that changes. The machine's caches hold 10 sockets and not 10,000, so the C loop gets
-dearer too; what is judged is how far the multiple of it moves.
+The cost of the publishes is measured apart and subtracted: with few subscribers per channel it would be most of the
+figure. It is measured on a channel with one subscriber, for which the writes of a round are joined.
+
+A fixed number of subscribers on more channels needs more messages for the same deliveries. So that row has no target,
+and two others judge the number of channels. In one, each delivery has a message of its own at every size. In the other,
+the sockets and the ten listeners per channel stay the same, and only the number of channels changes.
+
+The processor's caches hold 10 sockets but not 10,000, so the C loop costs more per send there too. The target bounds
+how far the ratio to the C loop moves.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ from .processes import Bench
 
 SUBSCRIBERS = (10, 100, 1000, 10_000)
 CHANNELS = (1, 100, 10_000)
-ALONE = (50, 1000, 10_000)  # not fewer than are published at once
-SHARERS, LISTENERS = 1000, 10  # subscribers that share channels, and how many each channel has
-EACH = (1, 10, 100)  # channels of one of them
+ALONE = (50, 1000, 10_000)  # channels; at least BATCH
+SHARERS, LISTENERS = 1000, 10  # subscribers that share channels, and listeners of each channel
+EACH = (1, 10, 100)  # channels of each subscriber that shares them
 DELIVERIES = 40_000  # of each measurement, about
-BATCH = 50  # publishes at once, where there are many channels
+BATCH = 50  # publishes in one write, where there are many channels
 TARGET = 1.2
 MOST_ROUNDS = 2000
 SLICES = 8
-MINIMUM = 0.01  # µs: a run too short to tell a delivery from the noise of the publishes still has a quotient
+MINIMUM = 0.01  # µs; in a short run a delivery may be within the noise of the publishes, and the ratio needs a divisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class _Point:
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield a row for subscribers, and two for channels: of as many subscribers in all, and of one subscriber each."""
+    """Yield a row for subscribers, and three for channels: with a fixed total, with one listener, with ten."""
     most = plan.count(1000 if plan.quick else SUBSCRIBERS[-1])
     deliveries = DELIVERIES // 50 if plan.quick else DELIVERIES
     sizes = [size for size in SUBSCRIBERS if size < most] + [most]
@@ -93,11 +95,11 @@ def _by_channels(
 ) -> _Point:
     """Measure subscribers spread over channels, each listening to `each` of them."""
     listeners = subscribers * each // channels
-    batch = min(BATCH, channels // each)  # for nobody two in one write
+    batch = min(BATCH, channels // each)  # each subscriber has at most one message of a write
     rounds = _rounds(deliveries, listeners * batch)
     arena, quiet = _arenas(bench, subscribers, channels, each)
     quiet.subscribe(1)
-    arena.rounds(-(-channels // batch), batch=batch)  # once everybody has a message, all have done with attaching
+    arena.rounds(-(-channels // batch), batch=batch)  # every subscription is live once each has had a message
     arena.floor()
     floor_rounds = _rounds(deliveries, subscribers)
 
@@ -108,8 +110,8 @@ def _by_channels(
 
 
 def _arenas(bench: Bench, subscribers: int, channels: int, each: int = 1) -> tuple[Arena, Arena]:
-    """Return a server's subscribers, and a publisher on the same server to whom nobody listens yet."""
-    # Of each channel little is kept, so that the log of 10,000 soon grows no more.
+    """Return a server's subscribers, and a publisher on the same server, on a channel without subscribers."""
+    # A short retention, so that the log of 10,000 channels is soon at its full size.
     server = bench.server(retention__messages=4, limits__channels_per_subscription=max(64, each))
     arena = Arena(bench, server, "websocket")
     arena.subscribe(subscribers, channels=channels, each=each)
@@ -120,7 +122,7 @@ def _arenas(bench: Bench, subscribers: int, channels: int, each: int = 1) -> tup
 
 
 def _beyond(arena: Arena, quiet: Arena, rounds: int, batch: int = 1) -> float:
-    """Return by how much a round costs more than its publishes, measured in short turns: it is a small difference."""
+    """Return the cost of a round less that of its publishes. Short alternating runs, as the difference is small."""
     each = max(1, rounds // SLICES)
     return statistics.fmean(
         arena.round_cost(each, batch=batch) - quiet.round_cost(each, batch=batch) for _ in range(min(SLICES, rounds))

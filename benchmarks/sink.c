@@ -1,30 +1,29 @@
-/* Subscribers that cost almost nothing, and the publisher that waits for them, in one process: so it knows without
- * asking when everybody has a message.
+/* Cheap subscribers, and the publisher that waits for their deliveries, in one process.
  *
  *   sink PORT websocket|frames|sse
  *
- * `websocket` reads the frames of oncecast.v1, `sse` events; both know a message by MARK and the eight digits behind it.
- * `frames` counts data frames, whatever is in them (they may be compressed). Commands, each answered with JSON:
+ * `websocket` reads the frames of oncecast.v1, `sse` reads events. In both a message has MARK and eight digits, its
+ * number. `frames` counts data frames without reading them, as they may be compressed. Each command has a JSON answer:
  *
- *   subscribe N FILE CHANNELS BUFFER STALLED  connect N more; FILE is the request, @@@@@ in it the channel's number: they
- *                                      take turns, and a second @@@@@ is the number CHANNELS higher. BUFFER is SO_RCVBUF
- *                                      (0: the kernel's); STALLED 1: read nothing until `resume`
- *   publisher FILE PAYLOAD             connect the publisher. PAYLOAD is what it publishes, with @@@@@ and ######## (the
- *                                      message's number) in it, a masked text frame each; `-` sends one byte a round
- *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, wait until everybody has them; at
- *                                      least MICROS between the starts, and a line of input ends it early. With 0 it
- *                                      spins, as whoever wakes the sleeper of another core pays for that (an interrupt)
- *   arrivals R                         R times: publish a message, sleep until everybody must have it, and only then read
- *                                      it, and from the kernel when it came: so the load takes nothing of that time
- *   await SECONDS                      read until all have the newest message, for at most so long
- *   resume                             let the stalled read
- *   check                              what all have had so far
+ *   subscribe N FILE CHANNELS BUFFER STALLED  connect N more. FILE is the request; @@@@@ in it is replaced by the number
+ *                                      of the channel, which goes round; a second @@@@@ by that number plus CHANNELS.
+ *                                      BUFFER is SO_RCVBUF (0: the kernel's). STALLED 1: read nothing until `resume`
+ *   publisher FILE PAYLOAD             connect the publisher. PAYLOAD is the text frame of a message; @@@@@ and ########
+ *                                      in it are the numbers of the channel and the message. `-`: one byte per round
+ *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, and wait for all deliveries.
+ *                                      MICROS is the least time between two starts; a line of input ends it early. With
+ *                                      0 the wait spins: a server that wakes a sleeping process pays for an interrupt
+ *   arrivals R                         R times: publish a message, sleep until all deliveries are done, then read them
+ *                                      with the kernel's time stamps, so that the load adds nothing to the times
+ *   await SECONDS                      read until all have the newest message, for at most SECONDS
+ *   resume                             start to read on the stalled sockets
+ *   check                              what the subscribers have so far
  */
 #include "common.h"
 
 #define MARK '^'
 #define DIGITS 8
-#define IN_FLIGHT 64 /* connections being made at once, unless all are to come at once */
+#define IN_FLIGHT 64 /* connections being made at a time, except by `storm` */
 
 enum mode { WEBSOCKET, FRAMES, SSE };
 enum stage { CONNECTING, HEAD, STREAM, CLOSED };
@@ -34,9 +33,9 @@ struct peer {
     enum stage stage;
     uint64_t left, offset;     /* of the payload of the frame that is being read */
     uint8_t head[14], have;    /* its header */
-    uint8_t opcode, kind;      /* the letter that its "type" begins with */
+    uint8_t opcode, kind;      /* the first letter of its "type" */
     uint8_t ends, digits;      /* how much of CRLFCRLF, and of a number, has been read */
-    uint8_t stalled, excused;  /* a gap has been told since the last message */
+    uint8_t stalled, excused;  /* a gap has come since the last message */
     long number, last;         /* the number being read; the last one read */
     long messages, gaps, holes;
     int channel;
@@ -52,7 +51,7 @@ static double last_arrival;
 
 static void say(const char *text) { printf("%s\n", text), fflush(stdout); }
 
-/* Writes a number over each `what`: the first gets `value`, the next one `step` more. Returns how many there were. */
+/* Replaces each `what` by a number: the first by `value`, the next by `step` more. Returns how many it replaced. */
 static int replace(char *text, size_t length, const char *what, long value, long step) {
     char digits[32], *place;
     int found = 0;
@@ -63,7 +62,7 @@ static int replace(char *text, size_t length, const char *what, long value, long
     return found;
 }
 
-/* One message has been read whole. */
+/* A message is complete. */
 static void message(struct peer *p) {
     p->messages++, deliveries++;
     if (mode == FRAMES) return;
@@ -71,7 +70,7 @@ static void message(struct peer *p) {
     p->last = p->number, p->excused = 0;
 }
 
-/* Looks for marks, and the number behind each, in bytes that may end anywhere. */
+/* Finds marks and their numbers in bytes that may be cut anywhere. */
 static void scan(struct peer *p, const char *data, size_t length) {
     const char *end = data + length;
     while (data < end) {
@@ -91,14 +90,14 @@ static void frame_ended(struct peer *p) {
     if (p->opcode != 1 && p->opcode != 2) return;
     if (mode == FRAMES && p != &publisher) {
         message(p);
-        return; /* what is inside means nothing here */
+        return; /* the payload may be compressed */
     }
     if (p->kind == 'p') acknowledged++;
     if (p->kind == 'g') p->gaps++, p->excused = 1;
     if (p->kind == 'e') fail("the server answered a publish with an error");
 }
 
-/* RFC 6455 §5.2, as a server sends it: not masked, not fragmented. */
+/* RFC 6455 §5.2: a server's frames, unmasked and unfragmented. */
 static void frames(struct peer *p, const char *data, size_t length) {
     while (length) {
         if (p->left) {
@@ -122,7 +121,7 @@ static void frames(struct peer *p, const char *data, size_t length) {
     }
 }
 
-/* The answer's head, up to the empty line; the rest is the stream's. */
+/* Reads the answer's head, up to the empty line. The rest belongs to the stream. */
 static void answer(struct peer *p, const char *data, size_t length) {
     static const char end[] = "\r\n\r\n";
     if (!first_answer[0]) memcpy(first_answer, data, length < 1000 ? length : 1000);
@@ -135,7 +134,7 @@ static void answer(struct peer *p, const char *data, size_t length) {
     else frames(p, data, length);
 }
 
-/* What has been read, or failed to be, into the buffer. */
+/* Takes the `n` bytes of the buffer, or the error of the read. */
 static void taken(struct peer *p, ssize_t n) {
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) {
@@ -160,7 +159,7 @@ static void watch(struct peer *p, int how, uint32_t events) {
 static char *requests;
 static size_t request_length;
 
-/* Reads whatever has come, for at most so long; false where nothing came. */
+/* Waits up to `seconds` for events and handles them. False if there were none. */
 static int turn(double seconds) {
     static struct epoll_event events[1024];
     int n = epoll_wait(poller, events, 1024, seconds <= 0 ? 0 : (int)(seconds * 1000) + 1);
@@ -191,7 +190,7 @@ static void begin(struct peer *p, int number, int receive_bytes) {
 }
 
 static void subscribe(int n, int spread, int receive_bytes, int stalled, int at_once, long behind) {
-    double began = now(), until = began + PATIENCE;
+    double began = now(), until = began + DEADLINE;
     int first = count, goal = streaming + n, begun = 0;
     channels = spread;
     memset(peers + count, 0, n * sizeof *peers);
@@ -204,7 +203,7 @@ static void subscribe(int n, int spread, int receive_bytes, int stalled, int at_
             if (at_once && begun % IN_FLIGHT == 0) turn(0);
         }
         turn(1);
-        if (now() > until) fail("%d of %d were subscribed in %.0f seconds", streaming - (goal - n), n, PATIENCE);
+        if (now() > until) fail("%d of %d were subscribed in %.0f seconds", streaming - (goal - n), n, DEADLINE);
     }
     printf("{\"subscribed\": %d, \"seconds\": %.6f, \"deflate\": %s}\n", n, now() - began,
            strcasestr(first_answer, "permessage-deflate") ? "true" : "false");
@@ -212,11 +211,11 @@ static void subscribe(int n, int spread, int receive_bytes, int stalled, int at_
 }
 
 static void connect_publisher(void) {
-    double until = now() + PATIENCE;
+    double until = now() + DEADLINE;
     int before = streaming;
     begin(&publisher, 30 * SOURCE_PORTS, 0); /* a source address of its own */
     while (streaming == before && now() < until) turn(1);
-    if (streaming-- == before) fail("the publisher was not let in");
+    if (streaming-- == before) fail("the server did not accept the publisher");
     say("{\"publisher\": true}");
 }
 
@@ -265,7 +264,7 @@ static void rounds(long wanted, int batch, int micros) {
         for (int i = 0; i < batch && !publisher_plain; i++, published++)
             length += publish_frame(out + length, next_number++, published % channels);
         if (publisher_plain) out[0] = '.', length = 1;
-        double sent = micros ? due : now(), until = now() + PATIENCE; /* what starts late was late from when it was due */
+        double sent = micros ? due : now(), until = now() + DEADLINE; /* latency counts from when the round was due */
         write_all(publisher.fd, out, length);
         last_arrival = sent;
         before += each, acks += publisher_plain ? 0 : batch;
@@ -273,7 +272,7 @@ static void rounds(long wanted, int batch, int micros) {
             turn(micros ? 1 : 0);
             if (now() > until)
                 fail("round %ld: %ld of %ld deliveries, %ld of %ld acknowledgements in %.0f seconds", done,
-                     deliveries - before + each, each, acknowledged - acks + batch, (long)batch, PATIENCE);
+                     deliveries - before + each, each, acknowledged - acks + batch, (long)batch, DEADLINE);
         }
         took[done] = last_arrival - sent, due += micros * 1e-6;
     }
@@ -283,13 +282,13 @@ static void rounds(long wanted, int batch, int micros) {
 
 static double seconds_of(const struct timespec *t) { return t->tv_sec + t->tv_nsec * 1e-9; }
 
-/* Waits for bytes, reads them, and returns when the last of them came, by the kernel's clock (SO_TIMESTAMPNS). */
+/* Waits for bytes, reads them, and returns the kernel's time stamp of the last (SO_TIMESTAMPNS). */
 static double came(struct peer *p) {
     char control[256];
     struct pollfd readable = {.fd = p->fd, .events = POLLIN};
     struct iovec part = {.iov_base = buffer, .iov_len = sizeof buffer};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    if (poll(&readable, 1, (int)(PATIENCE * 1000)) != 1) fail("nothing has come in %.0f seconds", PATIENCE);
+    if (poll(&readable, 1, (int)(DEADLINE * 1000)) != 1) fail("no delivery in %.0f seconds", DEADLINE);
     taken(p, recvmsg(p->fd, &header, 0));
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c))
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) return seconds_of((void *)CMSG_DATA(c));
@@ -334,7 +333,7 @@ static void arrivals(long wanted) {
     free(out), free(took);
 }
 
-/* The buffer grows too: through a window of a few segments the backlog would take a minute. */
+/* Enlarges the buffer too: the backlog would take a minute through a window of a few segments. */
 static void resume(struct peer *p) {
     int bytes = 1 << 18;
     setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
@@ -349,12 +348,12 @@ static int behind(void) {
 }
 
 static void check(double seconds) {
-    long gaps = 0, holes = 0, told = 0;
+    long gaps = 0, holes = 0, with_gaps = 0;
     for (int i = 0; i < count; i++)
-        gaps += peers[i].gaps, told += peers[i].gaps > 0, holes += peers[i].holes;
-    printf("{\"seconds\": %.6f, \"peers\": %d, \"behind\": %d, \"gaps\": %ld, \"told\": %ld, \"holes\": %ld, "
+        gaps += peers[i].gaps, with_gaps += peers[i].gaps > 0, holes += peers[i].holes;
+    printf("{\"seconds\": %.6f, \"peers\": %d, \"behind\": %d, \"gaps\": %ld, \"with_gaps\": %ld, \"holes\": %ld, "
            "\"closed\": %d, \"deliveries\": %ld, \"bytes\": %ld}\n",
-           seconds, count, behind(), gaps, told, holes, closed, deliveries, bytes);
+           seconds, count, behind(), gaps, with_gaps, holes, closed, deliveries, bytes);
     fflush(stdout);
 }
 
@@ -363,11 +362,11 @@ int main(int argc, char **argv) {
     if (argc != 3) return fprintf(stderr, "sink PORT websocket|frames|sse\n"), 2;
     port = atoi(argv[1]), mode = argv[2][0] == 'w' ? WEBSOCKET : argv[2][0] == 'f' ? FRAMES : SSE;
     poller = epoll_create1(0), peers = calloc(1 << 16, sizeof *peers), payload = calloc(1, 1);
-    setvbuf(stdin, 0, _IONBF, 0); /* poll() sees what stdio has not taken */
+    setvbuf(stdin, 0, _IONBF, 0); /* unbuffered, so that poll() sees each line */
     for (;;) {
         struct pollfd input = {.fd = 0, .events = POLLIN};
         struct pollfd either[2] = {input, {.fd = poller, .events = POLLIN}};
-        poll(either, 2, -1); /* pings are answered between the commands too */
+        poll(either, 2, -1); /* pings are answered between commands too */
         if (either[1].revents) turn(0);
         if (!either[0].revents) continue;
         if (!fgets(line, sizeof line, stdin)) return 0;
@@ -400,6 +399,6 @@ int main(int argc, char **argv) {
         } else if (!strncmp(line, "check", 5))
             check(0);
         else if (strncmp(line, "stop", 4))
-            fail("what is %s", line);
+            fail("unknown command: %s", line);
     }
 }

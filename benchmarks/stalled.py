@@ -1,9 +1,9 @@
-"""Stalled readers: what a thousand that read nothing cost the thousand that read, and the server's memory.
+"""Stalled readers: the effect of 1,000 sockets that read nothing on 1,000 that read, and on the server's memory.
 
-Two servers, each with readers; one has as many stalled readers besides, with a small receive buffer. There many
-messages go by first, so that the stalled are full, and the log at its bound. Then the latency of the readers is
-measured in turns with the other server. At last the stalled read on: each must see every message, or a gap where some
-are missing.
+There are two servers with readers. One of them has as many stalled readers too, with a small receive buffer. First it
+gets so many messages that the stalled sockets are full and the log is at its bound. Then the latency of the readers of
+both servers is measured alternately. At the end the stalled readers read on: each must get every message, or a gap that
+covers the missing ones.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MEMORY_TARGET = 64.0 * 1024
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield the readers' latency, the memory per stalled reader, and what the stalled missed without a word."""
+    """Yield the readers' latency, the memory per stalled reader, and the stalled readers that missed one silently."""
     count = plan.count(100 if plan.quick else READERS)
     messages = 30_000 if plan.quick else MESSAGES
     retained = min(RETAINED, messages // 4)
     without = _arena(bench, count, retained)
     beside = _arena(bench, count, retained)
-    beside.rounds(2 * retained // BATCH, batch=BATCH)  # from here on the log grows no more
+    beside.rounds(2 * retained // BATCH, batch=BATCH)  # the log is at its bound from here on
     beside.stalled(count, RECEIVE_BYTES)
     before = beside.server.resident()
     beside.rounds(messages // BATCH, batch=BATCH)
@@ -61,11 +61,11 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
     seen = beside.sink.command(f"await {CATCH_UP_SECONDS}")
     yield Row(
         name="stalled, silent loss",
-        unit="stalled readers wronged",
+        unit="stalled readers with a silent loss",
         figure=number(seen, "holes") + number(seen, "behind") + number(seen, "closed"),
         judged="figure",
         target=0.0,
-        note=f"having read on, {number(seen, 'told'):.0f} of {count} were told of a gap, the others had every message",
+        note=f"having read on, {number(seen, 'with_gaps'):.0f} of {count} had a gap, the others every message",
     )
 
 

@@ -1,8 +1,8 @@
-"""The storm after an outage: 15,000 subscribers come back at once, each 1,000 messages behind.
+"""The storm after an outage: 15,000 subscribers reconnect at once, each 1,000 messages behind.
 
-They connect all together, with the cursor they had, and are live again when each has had all that it missed. Meanwhile
-100 others listen to another channel, on which a message is published every 50 ms whatever happens: what goes out late
-was late from when it was due.
+All connect together, with their cursors. The storm ends when each has every message that it missed. Meanwhile 100
+subscribers listen to another channel, to which a message is published every 50 ms. Its latency counts from the time at
+which the publish was due.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SUBSCRIBERS = 15_000
 BEHIND = 1000
 LIVE = 100
 EVERY_MICROS = 50_000
-MOST_ROUNDS = 4000  # 200 seconds of them: longer than the storm may take
+MOST_ROUNDS = 4000  # 200 seconds: longer than the deadline of the storm
 SECONDS = 100.0
 SECONDS_TARGET = 20.0
 LATENCY_TARGET = 250.0
@@ -25,7 +25,7 @@ CHANNEL = "storm@@@@@"
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield, for each transport, how long the storm lasts, and the latency of the live in the midst of it."""
+    """Yield, for each transport, the length of the storm, and the latency of the live subscribers during it."""
     for transport in plan.transports():
         yield from _rows(bench, plan, transport)
         bench.stop_all()

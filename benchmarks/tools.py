@@ -1,7 +1,7 @@
-"""The C programs that make the load, compiled once into a cache folder when they are first needed.
+"""The C programs that make the load. They are compiled into a cache folder when a benchmark first needs them.
 
-A floor or a subscriber written in Python would cost more than what is measured. Invariant: the folder's name is a hash
-of the sources, so what is in it was made from these.
+A floor or a subscriber in Python would cost more than what is measured. Invariant: the folder's name is a hash of the
+sources, so that the programs in it are of these sources.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ COMPILE_SECONDS = 60.0
 
 
 def compiled(environ: Mapping[str, str]) -> Path:
-    """Return the folder that holds the programs, after compiling them if need be. Raises `BenchError`."""
+    """Return the folder of the programs; compile them first if it is missing. Raises `BenchError`."""
     folder = _cache(environ) / f"bench-{_digest()}"
     if not all((folder / name).exists() for name in PROGRAMS):
         compiler = next(filter(None, (shutil.which(name, path=environ.get("PATH")) for name in COMPILERS)), None)
         if compiler is None:
-            raise BenchError("the load is made by small C programs: install a C compiler (cc, gcc or clang)")
+            raise BenchError("the benchmarks compile C programs: install a C compiler (cc, gcc or clang)")
         _compile(compiler, folder)
     return folder
 
@@ -47,7 +47,7 @@ def _compile(compiler: str, folder: Path) -> None:
             Path(made).unlink()
             raise BenchError(f"{compiler} can't compile {name}.c: {done.stderr.strip()[:300]}")
         Path(made).chmod(0o755)
-        Path(made).rename(folder / name)  # at once, should another run be here too
+        Path(made).rename(folder / name)  # atomic: another run may do the same now
 
 
 def _cache(environ: Mapping[str, str]) -> Path:

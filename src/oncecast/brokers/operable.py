@@ -1,8 +1,8 @@
 """What `oncecast broker` asks of a broker beside its contract: the state of the log, its channels, and trimming.
 
 A broker may have these three coroutines. They are called between `start` and `stop`, on the loop's thread, and raise
-`Refusal` where the server does not answer. To add them to a broker on another machine, give its `RemoteSession` the same
-three: `Remote` passes the calls on.
+`Refusal` where the server does not answer. To add them to a broker on another machine, give its `RemoteSession` the
+same three: `Remote` passes the calls on.
 """
 
 from __future__ import annotations

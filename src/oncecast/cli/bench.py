@@ -25,9 +25,9 @@ TERMINATED = 128 + signal.SIGTERM  # as a shell says it
     "--subscribers",
     type=click.IntRange(1, 50_000),
     metavar="N",
-    help="How many subscribers, instead of each benchmark's own number.",
+    help="The number of subscribers; each benchmark has its own by default.",
 )
-@click.option("--quick", is_flag=True, help="Fewer rounds: to see that it works, not to quote.")
+@click.option("--quick", is_flag=True, help="Fewer rounds: to try it out. The figures are not reliable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the machine and the rows as JSON.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a table for a page of the docs.")
 def bench(
@@ -36,9 +36,9 @@ def bench(
     """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm,
     durable.
 
-    The server and the floor under it (a loop in C over send(), or nginx) are measured in turns on one core, the load
-    has another. The ratio is the figure to quote: it depends little on the machine. Needs Linux and a C compiler. A
-    full run takes some twenty minutes; let nothing else run meanwhile.
+    The server and its floor (a loop in C over send(), or nginx) are measured alternately on one core; the load has
+    another. Quote the ratio: it depends little on the machine. Needs Linux and a C compiler. A full run takes about
+    twenty minutes; run nothing else meanwhile.
 
     \b
     Examples:

@@ -1,1 +1,1 @@
-"""What tests of oncecast, and of brokers and transports written elsewhere, are made with."""
+"""The tools for tests of oncecast, and of brokers and transports that live elsewhere."""

@@ -6,14 +6,14 @@ the checks by name, so that pytest can show each as a test of its own:
     @pytest.mark.parametrize("name", CHECKS)
     def test_contract(name): check_broker(lambda: Lab(make), name)
 
-A `Lab` is one log: `make` returns a broker for one more node on it. A broker that answers later is given a `driver`
-that runs its loop. What only the log's owner can do, such as to put an empty log in its place, is a hook of the lab; a
-clause whose hook is missing, or that is about what the broker's capabilities rule out, has nothing to hold.
+A `Lab` is one log. Its `make` returns a broker for one more node on the log. For a broker that answers later, `driver`
+runs its loop. Changes that only the owner of a log can make, such as to replace it by an empty one, are hooks of the
+lab. A clause is skipped if its hook is missing, or if it is about a capability that the broker does not have.
 
-What a broker trims while it is checked is left out of what is expected, by the marks that its pages have.
+A broker may trim while it is checked: messages up to the marks of its pages are not expected.
 
-To add a clause to the contract, write a check and put it into `CHECKS`. The checks are plain asserts and need no
-plugin; a failed one raises `BrokerFailed`, whose text is the clause.
+To add a clause to the contract, write a check and add it to `CHECKS`. The checks are plain asserts and need no plugin.
+A failed one raises `BrokerFailed`, whose text is the clause.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .broker_bench import BrokerBench, BrokerFailed, Lab, expect
 
 BrokerCheck = Callable[[BrokerBench], None]
 
-CHANNELS = ("a", "b", "c", "d", "x", "c0", "c1", "b:1", "c@x")  # wanted before each check; a check wants its others
+CHANNELS = ("a", "b", "c", "d", "x", "c0", "c1", "b:1", "c@x")  # wanted before each check
 
 CHECKS: dict[str, BrokerCheck] = {
     check.__name__: check
@@ -71,9 +71,9 @@ CHECKS: dict[str, BrokerCheck] = {
 
 
 def check_broker(factory: Callable[[], Lab], name: str | None = None) -> None:
-    """Hold a broker to the contract, or to the one clause of it that `name` says. Raises `BrokerFailed`.
+    """Check a broker against the contract, or against its clause `name`. Raises `BrokerFailed`.
 
-    `factory` makes a fresh lab for each check; the check stops what it has started, and closes the lab.
+    `factory` makes a fresh lab for each check. A check stops its brokers and closes its lab.
     """
     for check in CHECKS.values() if name is None else (CHECKS[name],):
         lab = factory()

@@ -1,7 +1,7 @@
-"""What the brokers' contract is checked with: a `Lab`, which is one log, and a `BrokerBench`, which is one node on it.
+"""The tools of the brokers' contract: a `Lab`, which is one log, and a `BrokerBench`, which is one node on it.
 
-A bench is the sink of its broker: it records what is delivered, and what is answered. A failed expectation raises
-`BrokerFailed`, whose text is the clause.
+A bench is the sink of its broker: it records deliveries and answers. A failed expectation raises `BrokerFailed`, whose
+text is the clause.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ DURABILITIES = frozenset({"memory", "process", "broker", "fsync"})
 
 
 class BrokerFailed(OncecastError):
-    """A broker breaks its contract. The text is the clause, and what was seen instead."""
+    """A broker breaks its contract. The text is the clause, and what the check has seen instead."""
 
 
 @dataclass(slots=True)
 class Lab:
-    """One log, empty unless a test has put something there, and how brokers on it are made and run.
+    """One log, empty unless a test has filled it, and the ways to make and run brokers on it.
 
-    `make` returns a broker for one more node, not started. `renew` empties the log under another epoch, `lose` loses
-    its newest acknowledged messages as an unclean failover may, `damage` puts a record into it that is no message, and
-    `trim` keeps only the newest messages of a channel from then on, as many as it is given. Each is called while the
-    brokers run, and they have to notice by themselves. `close` is called at the end.
+    `make` returns a broker for one more node, not started. `renew` empties the log and gives it another epoch. `lose`
+    loses its newest acknowledged messages, as an unclean failover may. `damage` adds a record that is not a message.
+    `trim` keeps only the given number of a channel's newest messages from then on. Each is called while the brokers
+    run, and the brokers must notice the change. `close` is called at the end.
     """
 
     make: Callable[[], Broker]
@@ -43,7 +43,7 @@ class Lab:
 
 @dataclass(slots=True)
 class BrokerBench:
-    """A broker and what it did: its sink. `events` holds what was called, in the order seen, with its number."""
+    """A broker and its sink. `events` has the calls of the sink, in order, each with its number."""
 
     broker: Broker
     lab: Lab
@@ -69,47 +69,47 @@ class BrokerBench:
         self.events.append(("begin", opening.head))
 
     def receive(self, messages: Sequence[Message], /) -> None:
-        """Take what the broker delivers."""
+        """Record the messages."""
         self.messages.extend(messages)
         self.events.extend(("sink", message.seq) for message in messages)
         self.head = max(self.head, *(message.seq for message in messages))
 
     def advance(self, seq: int, /) -> None:
-        """Take note of the head."""
+        """Record the head."""
         self.head = max(self.head, seq)
 
     def skip(self, seq: int, /) -> None:
-        """Take note of what is not delivered."""
+        """Record the range that is not delivered."""
         self.skipped.append(seq)
         self.head = max(self.head, seq)
 
     def hole(self, before: int, after: int, /) -> None:
-        """Take note of what may be lost."""
+        """Record the range that may be lost."""
         self.holes.append((before, after))
         self.events.append(("hole", after))
         self.head = max(self.head, after)
 
     def wanted(self, channels: Sequence[str], seq: int, /) -> None:
-        """Take note of what is delivered from here on."""
+        """Record the channels that are delivered from here on."""
         self.confirmed.update(dict.fromkeys(channels, seq))
 
     def away(self, reason: str, /) -> None:
-        """Take note of why it is not ready."""
+        """Record why the broker is not ready."""
         self.unready = reason
 
     def back(self) -> None:
-        """Take note that it is ready."""
+        """Record that the broker is ready."""
         self.unready = None
 
     def fail(self, reason: str, /) -> None:
-        """Take note of the end."""
+        """Record the failure."""
         self.failures.append(reason)
 
     # -- what the checks do
 
     @property
     def opening(self) -> Opening:
-        """The log as it began."""
+        """The opening that the broker began with."""
         return self.openings[-1]
 
     def start(self) -> None:
@@ -134,7 +134,7 @@ class BrokerBench:
         self.lab.driver.wait(condition)
 
     def send(self, *drafts: Draft) -> list[Outcome]:
-        """Publish a batch, and return where its outcomes will be."""
+        """Publish a batch, and return the list that its outcomes are added to."""
         number = len(self.answers)
         answer: list[Outcome] = []
         called = 0
@@ -152,7 +152,7 @@ class BrokerBench:
         return answer
 
     def publish(self, *drafts: Draft) -> list[Outcome]:
-        """Publish a batch and return its outcomes, once they have come."""
+        """Publish a batch, wait for its outcomes, and return them."""
         done = ("done", len(self.answers))
         answer = self.send(*drafts)
         self.wait(lambda: done in self.events)
@@ -160,13 +160,13 @@ class BrokerBench:
         return answer
 
     def ask(self, channels: str, start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH) -> Page | Refusal | None:
-        """Read channels with a letter each, and return the answer once it has come; None where there is no history."""
+        """Read channels of one letter each, and return the answer. None where the broker has no history."""
         return self.ask_names(tuple(channels), start, limit, max_bytes)
 
     def ask_names(
         self, channels: Sequence[str], start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH
     ) -> Page | Refusal | None:
-        """Do as `ask`, with channels of any name."""
+        """Do as `ask`, for channels of any name."""
         answers: list[Page | Refusal] = []
         if not self.broker.capabilities.history:
             return None
@@ -176,7 +176,7 @@ class BrokerBench:
         return answers[0]
 
     def page(self, channels: str, start: Start, limit: int = ENOUGH, max_bytes: int = ENOUGH) -> Page | None:
-        """Do as `ask` does, where the answer must be a page."""
+        """Do as `ask`, and expect a page."""
         answer = self.ask(channels, start, limit, max_bytes)
         expect(not isinstance(answer, Refusal), "a read of what there is is answered with a page", answer)
         return answer if isinstance(answer, Page) else None
@@ -186,19 +186,19 @@ class BrokerBench:
         return Start(StartKind.CURSOR, Cursor(self.opening.epoch, seq))
 
     def kept(self, channels: Sequence[str], page: Page, after: int) -> list[Message]:
-        """Return what was delivered of the channels after a number, and is not trimmed as the page says."""
+        """Return the messages delivered on the channels after a number, without those that the page's marks trim."""
         trimmed = {name: max(after, mark.seq) for name, mark in page.marks.items()}
         return [m for m in self.messages if m.channel in channels and m.seq > trimmed.get(m.channel, after)]
 
     def receipts(self, *drafts: Draft) -> list[Receipt]:
-        """Publish a batch that must be taken, and return its receipts."""
+        """Publish a batch, expect that it is accepted, and return its receipts."""
         outcomes = self.publish(*drafts)
         receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         expect(len(receipts) == len(outcomes), "a valid draft is answered with a receipt", outcomes)
         return receipts
 
     def more(self, *channels: str) -> BrokerBench:
-        """Return a bench of one more node on the same log, started, that wants these channels."""
+        """Return a started bench of one more node on the same log, which wants these channels."""
         other = BrokerBench(self.lab.make(), self.lab)
         self.others.append(other)
         other.start()
@@ -206,12 +206,12 @@ class BrokerBench:
         return other
 
     def seqs(self, *channels: str) -> list[int]:
-        """Return the numbers that were delivered, of some channels or of all."""
+        """Return the delivered numbers, of some channels or of all."""
         return [message.seq for message in self.messages if not channels or message.channel in channels]
 
 
 def expect(held: bool, clause: str, seen: object) -> None:
-    """Raise `BrokerFailed` with the clause unless it held. For checks written elsewhere, too."""
+    """Raise `BrokerFailed` with the clause unless `held`. Checks in other packages may use it too."""
     if not held:
         raise BrokerFailed(f"{clause}; seen: {seen!r}")
 

@@ -1,4 +1,4 @@
-"""The clauses of the brokers' contract that are about the history: pages, starts, openings, what is trimmed."""
+"""The clauses of the brokers' contract about the history: pages, starts, openings and trims."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..errors import Refusal
 from ..message import EARLIEST, LATEST, MAX_SEQ, Draft, Kind, Message, Page, Start, StartKind
 from .broker_bench import ENOUGH, BrokerBench, expect
 
-TRIM_SECONDS = 20.0  # in which a broker is to trim what is over
+TRIM_SECONDS = 20.0  # for a broker to trim to its retention
 
 
 def reads_what_it_delivered(bench: BrokerBench) -> None:
-    """From any cursor a page has what was delivered after it, in order and whole, up to the limit, and says how far."""
+    """A page from any cursor has the messages delivered after it, in order, unaltered, up to the limit and `upto`."""
     seqs = [0, *_publish_over_channels(bench)]
     for channels in ("a", "ab", "cba", "x"):
         for seq in (*seqs, seqs[-1] + 1_000):
@@ -39,7 +39,7 @@ def reads_what_it_delivered(bench: BrokerBench) -> None:
 
 
 def reads_on_page_by_page(bench: BrokerBench) -> None:
-    """A reader that goes on where each page ends gets each message once, until nothing is left."""
+    """A reader that continues at the end of each page gets each message once, up to the head."""
     _publish_over_channels(bench)
     found: list[Message] = []
     seq = 0
@@ -92,7 +92,7 @@ def finds_every_start(bench: BrokerBench) -> None:
 
 
 def opens_where_it_stands(bench: BrokerBench) -> None:
-    """An opening's newest messages are the end of the log, and what is delivered goes on from its head."""
+    """An opening's newest messages are the end of the log, and deliveries continue from its head."""
     opening = bench.opening
     seqs = [message.seq for message in opening.recent]
     expect(seqs == sorted(set(seqs)), "the recent messages are in order", seqs)
@@ -124,7 +124,7 @@ def _publish_over_channels(bench: BrokerBench) -> list[int]:
 
 
 def reads_whatever_number_is_asked(bench: BrokerBench) -> None:
-    """A number that no log has is answered like the largest or the smallest that it has, and the next read too."""
+    """A number beyond every log is answered like the log's largest or smallest, and the next read is answered too."""
     if not bench.broker.capabilities.history:
         return
     seqs = _publish_over_channels(bench)
@@ -143,7 +143,7 @@ def reads_whatever_number_is_asked(bench: BrokerBench) -> None:
 
 
 def answers_many_reads(bench: BrokerBench) -> None:
-    """Reads that are asked at once are all answered, each with its own page."""
+    """Concurrent reads are all answered, each with its own page."""
     if not bench.broker.capabilities.history:
         return
     seqs = [0, *_publish_over_channels(bench)]
@@ -164,7 +164,7 @@ def answers_many_reads(bench: BrokerBench) -> None:
 
 
 def marks_what_it_trims(bench: BrokerBench) -> None:
-    """A page says up to where its channel has been trimmed, and holds all that is not; other channels keep theirs."""
+    """A page has the mark of a trimmed channel and all messages above it; other channels keep their messages."""
     if bench.lab.trim is None:
         return
     for _ in range(30):
@@ -178,7 +178,7 @@ def marks_what_it_trims(bench: BrokerBench) -> None:
 
     end = time.monotonic() + TRIM_SECONDS
     while trimmed() is None and time.monotonic() < end:
-        bench.receipts(Draft("a", b"1"))  # each gives the broker a chance to look
+        bench.receipts(Draft("a", b"1"))  # a publish may make the broker trim
     page = trimmed()
     expect(page is not None, "what is over is trimmed, and marked", None)
     assert page is not None

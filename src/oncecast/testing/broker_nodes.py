@@ -1,4 +1,4 @@
-"""The clauses of the brokers' contract about several nodes on one log, and about what happens to it meanwhile."""
+"""The clauses of the brokers' contract about several nodes on one log, and about changes of the log at run time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shares_one_log(bench: BrokerBench) -> None:
 
 
 def follows_without_a_hole(bench: BrokerBench) -> None:
-    """While others publish at once, a node is handed each message once, in order; what it is not is in the history."""
+    """While other nodes publish, a node gets each message once and in order; the history has those that it skips."""
     if not bench.broker.capabilities.shared:
         return
     writer, reader = bench.more("a"), bench.more("a")
@@ -51,7 +51,7 @@ def follows_without_a_hole(bench: BrokerBench) -> None:
 
 
 def delivers_what_is_wanted(bench: BrokerBench) -> None:
-    """A channel that is wanted while others publish to it is delivered from where the broker says, without a hole."""
+    """A channel that is wanted during publishes to it is delivered from the confirmed number on, without a hole."""
     if not bench.broker.capabilities.shared:
         return
     other = bench.more()
@@ -72,7 +72,7 @@ def delivers_what_is_wanted(bench: BrokerBench) -> None:
 
 
 def advances_without_a_message(bench: BrokerBench) -> None:
-    """The head of a node moves with the log, also if what was published is not wanted there."""
+    """The head of a node moves with the log, also past messages of channels that the node does not want."""
     if not bench.broker.capabilities.shared:
         return
     other = bench.more("b")
@@ -89,7 +89,7 @@ def advances_without_a_message(bench: BrokerBench) -> None:
 
 
 def tells_of_another_log(bench: BrokerBench) -> None:
-    """A log that was emptied begins again, under another epoch; what is wanted is confirmed and delivered in it."""
+    """An emptied log begins again with another epoch; the wanted channels are confirmed and delivered in it."""
     if bench.lab.renew is None:
         return
     bench.receipts(*(Draft("a", b"old") for _ in range(5)))
@@ -110,13 +110,13 @@ def tells_of_another_log(bench: BrokerBench) -> None:
 
 
 def tells_of_a_hole(bench: BrokerBench) -> None:
-    """Where acknowledged messages are lost the sink is told, no number is given twice, and all goes on behind it."""
+    """The sink gets a `hole` for lost messages; no number is assigned twice, and deliveries continue after it."""
     if bench.lab.lose is None:
         return
     old = [receipt.seq for n in range(5) for receipt in bench.receipts(Draft("a", b"%d" % n))]
     bench.lab.lose()
     bench.wait(lambda: bool(bench.holes) and bench.unready is None)
-    expect(len(bench.holes) == 1, "a loss is told of, once", bench.holes)
+    expect(len(bench.holes) == 1, "a loss is one hole", bench.holes)
     (before, after), *_ = bench.holes
     page = bench.page("a", bench.after(0))
     assert page is not None
@@ -135,7 +135,7 @@ def tells_of_a_hole(bench: BrokerBench) -> None:
 
 
 def goes_on_past_damage(bench: BrokerBench) -> None:
-    """A record that is no message is neither delivered nor read, and changes nothing for the messages beside it."""
+    """A record that is not a message is neither delivered nor read, and the messages around it are."""
     if bench.lab.damage is None:
         return
     bench.receipts(Draft("a", b"1"))
@@ -158,13 +158,13 @@ def goes_on_past_damage(bench: BrokerBench) -> None:
 
 
 def _wait_for(ahead: BrokerBench, behind: BrokerBench) -> None:
-    """Wait until the second has come as far as the first."""
+    """Wait until the second node has reached the head of the first."""
     behind.wait(lambda: behind.head >= ahead.messages[-1].seq)
     ahead.wait(lambda: ahead.head >= behind.head)
 
 
 def _with_history(bench: BrokerBench, channel: str) -> list[Message]:
-    """Return what was delivered of a channel, and what was not from the history."""
+    """Return a channel's messages: those that were delivered, and the others from the history."""
     page = bench.page(channel, bench.after(0))
     if page is None:
         return [*bench.opening.recent, *bench.messages]
@@ -183,7 +183,7 @@ def _with_history(bench: BrokerBench, channel: str) -> list[Message]:
 
 
 def _publish_until_taken(bench: BrokerBench, draft: Draft) -> Receipt:
-    """Publish as a client does, which tries again while the broker is away."""
+    """Publish, and try again while the broker is away, as a client does."""
     answer = bench.send(draft)
 
     def taken() -> bool:

@@ -10,7 +10,7 @@ MANY = 10_000
 
 
 def names_itself(bench: BrokerBench) -> None:
-    """The epoch makes cursors that can be read back, and the durability is one that the wire knows."""
+    """Cursors of the epoch can be parsed, and the durability is one of the wire's."""
     cursor = Cursor(bench.opening.epoch, 1)
     try:
         read = Cursor.parse(str(cursor))
@@ -25,7 +25,7 @@ def names_itself(bench: BrokerBench) -> None:
 
 
 def numbers_what_it_appends(bench: BrokerBench) -> None:
-    """Messages of every channel are numbered upwards, along the shard, and their receipts say the number."""
+    """Numbers increase along the shard, over all channels, and each receipt has the number of its message."""
     receipts = [r for n in range(5) for r in bench.receipts(Draft(f"c{n % 2}", b"%d" % n))]
     seqs = [receipt.seq for receipt in receipts]
     expect(seqs == sorted(set(seqs)) and seqs[0] > 0, "each message has a higher number than the one before", seqs)
@@ -38,7 +38,7 @@ def numbers_what_it_appends(bench: BrokerBench) -> None:
 
 
 def keeps_the_order(bench: BrokerBench) -> None:
-    """What was published in one order reaches the sink in that order, batches included."""
+    """The sink gets messages in the order of their publishes, batches included."""
     published = [b"%d" % n for n in range(20)]
     for at in range(0, 20, 4):
         bench.receipts(*(Draft("c", data) for data in published[at : at + 4]))
@@ -48,7 +48,7 @@ def keeps_the_order(bench: BrokerBench) -> None:
 
 
 def delivers_its_own(bench: BrokerBench) -> None:
-    """A broker's own publishes reach its sink whole: channel, data, kind and event as they were, the key left out."""
+    """A broker's own publishes reach its sink with channel, data, kind and event unaltered, and without the key."""
     drafts = [
         Draft("a", b'{"n":1}', Kind.JSON, "made"),
         Draft("b:1", "wörds\r\n".encode(), Kind.TEXT, None),
@@ -62,14 +62,14 @@ def delivers_its_own(bench: BrokerBench) -> None:
 
 
 def delivers_before_it_answers(bench: BrokerBench) -> None:
-    """A message reaches the sink before its publisher hears that it is in the log."""
+    """A message reaches the sink before its receipt reaches the publisher."""
     receipts = bench.receipts(Draft("c", b"1"), Draft("c", b"2"))
     expected = [*(("sink", receipt.seq) for receipt in receipts), ("done", 0)]
     expect(expected == bench.events[1:], "the sink is called before done", bench.events)
 
 
 def answers_in_order(bench: BrokerBench) -> None:
-    """The outcomes of a batch stand in the order of its drafts, repeated ones among them."""
+    """The outcomes of a batch are in the order of its drafts, repeated drafts included."""
     (first,) = bench.receipts(Draft("c", b"1", key="k"))
     outcomes = bench.receipts(Draft("c", b"2"), Draft("c", b"again", key="k"), Draft("c", b"3"))
     expect(first == outcomes[1], "a repeated draft is answered in its place", outcomes)
@@ -78,13 +78,13 @@ def answers_in_order(bench: BrokerBench) -> None:
 
 
 def answers_nothing_to_nothing(bench: BrokerBench) -> None:
-    """A batch of no drafts is answered with no outcomes, and delivers nothing."""
+    """An empty batch has no outcomes, and delivers nothing."""
     bench.publish()
     expect(bench.messages == [], "an empty batch delivers nothing", bench.messages)
 
 
 def appends_a_key_once(bench: BrokerBench) -> None:
-    """The same key on the same channel is one message, with one receipt, however often it comes and with what data."""
+    """A repeated key on a channel is one message with one receipt, whatever the data of the repeats."""
     receipts = [r for n in range(3) for r in bench.receipts(Draft("c", b"%d" % n, key="k"))]
     expect(len(set(receipts)) == 1, "a repeated publish gets the first receipt", receipts)
     expect([m.data for m in bench.messages] == [b"0"], "a repeated publish is appended once", bench.messages)
@@ -108,7 +108,7 @@ def appends_a_key_once_in_a_batch(bench: BrokerBench) -> None:
 
 
 def times_never_go_back(bench: BrokerBench) -> None:
-    """A message's time is in Unix seconds and never before an earlier message's."""
+    """A message's time is in Unix seconds, and never less than that of the message before."""
     for n in range(5):
         bench.receipts(Draft(f"c{n % 2}", b"%d" % n))
     times = [message.time for message in bench.messages]
@@ -137,7 +137,7 @@ def refuses_until_started(bench: BrokerBench) -> None:
 
 
 def answers_all_when_it_stops(bench: BrokerBench) -> None:
-    """What is under way when a broker stops is answered once, taken or not; what was taken was delivered."""
+    """A publish under way at a stop is answered once, with a receipt or a refusal; one with a receipt was delivered."""
     answers = [bench.send(Draft("c", b"%d" % n)) for n in range(50)]
     bench.stop()
     expect(all(len(answer) == 1 for answer in answers), "each publish is answered before `stop` returns", answers)
@@ -149,7 +149,7 @@ def answers_all_when_it_stops(bench: BrokerBench) -> None:
 
 
 def takes_any_key(bench: BrokerBench) -> None:
-    """A key is any text of 1 to 255 characters: line breaks, spaces at its ends and look-alikes keep keys apart."""
+    """A key is any text of 1 to 255 characters; keys differ by line breaks, spaces at the ends and look-alikes."""
     keys = [
         "k",
         " k",
@@ -169,7 +169,7 @@ def takes_any_key(bench: BrokerBench) -> None:
     drafts = [Draft("a", b"%d" % n, Kind.BINARY, key=key) for n, key in enumerate(keys)]
     drafts += [
         Draft("a:b", b"", Kind.BINARY, key=key) for key in ("k", ":k", "b:k")
-    ]  # names and keys do not run together
+    ]  # a name and its key are not joined
     bench.want("a:b")
     first = bench.receipts(*drafts)
     expect(len({receipt.seq for receipt in first}) == len(drafts), "each key is another message", first)
@@ -180,7 +180,7 @@ def takes_any_key(bench: BrokerBench) -> None:
 
 
 def takes_any_channel(bench: BrokerBench) -> None:
-    """A channel is any name that the grammar allows; each has its own messages, and can be read."""
+    """Every name that the grammar allows is a channel of its own, and can be read."""
     names = [
         "n",
         "N",
@@ -212,7 +212,7 @@ def takes_any_channel(bench: BrokerBench) -> None:
 
 
 def takes_any_size(bench: BrokerBench) -> None:
-    """Messages from nothing to 1 MiB, of any bytes, one by one and in a batch, arrive and are read as they were."""
+    """Messages of 0 bytes to 1 MiB, of any bytes, singly and in a batch, are delivered and read unaltered."""
     some = bytes(range(256))
     sizes = [0, 1, 255, 65_535, 65_536, 100 << 10, 1 << 20, 3, 1 << 20, 0]
     drafts = [Draft("a", (some * (size // 256 + 1))[:size], Kind.BINARY) for size in sizes]
@@ -231,7 +231,7 @@ def takes_any_size(bench: BrokerBench) -> None:
 
 
 def serves_many_channels(bench: BrokerBench) -> None:
-    """10,000 channels are wanted at once; each gets its message, and they are let go again."""
+    """10,000 channels are wanted at once, each delivers its message, and all are unwanted again."""
     names = [f"many-{n}" for n in range(MANY)]
     bench.want(*names)
     answers = [bench.send(*(Draft(name, b"1") for name in names[at : at + 500])) for at in range(0, MANY, 500)]

@@ -1,7 +1,7 @@
-"""A carrier that keeps what a session sends, and a node in memory: the tools to test a session by itself.
+"""A carrier that records what a session sends, and a node in memory: the tools to test a session by itself.
 
-`ListCarrier` keeps the messages unframed, in order, so a test compares them as they are. Invariant: it raises an
-`AssertionError` where a session sends after `close`.
+`ListCarrier` records the messages in order and unframed, so that a test compares them directly. Invariant: it raises an
+`AssertionError` if a session sends after `close`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Payloads:
 
 
 class ListCarrier:
-    """A carrier in memory. `wake` is the time that the session asked for; `fills` makes the next block fill it."""
+    """A carrier in memory. `wake` is the time that the session asked for. With `fills` the next block fills it."""
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         self.identity = Identity(address="127.0.0.1")
@@ -59,28 +59,28 @@ class ListCarrier:
         return self._formats.setdefault(encoder, _Payloads(encoder))
 
     def write(self, block: bytes, /) -> None:
-        """Keep a block's payloads."""
+        """Record the payloads of a block."""
         while block:
             end = 4 + int.from_bytes(block[:4], "big")
             self.send(block[4:end])
             block = block[end:]
 
     def send(self, payload: bytes, /) -> None:
-        """Keep a message."""
+        """Record a message."""
         assert self.closed_with is None, "a message after close"
         self._sent.append(payload)
 
     def stop(self) -> None:
-        """Keep that nothing more is to be read."""
+        """Record that nothing more is to be read."""
         self.stopped = True
 
     def close(self, code: int, reason: str) -> None:
-        """Keep the code and the reason."""
+        """Record the code and the reason."""
         assert self.closed_with is None, "closed twice"
         self.closed_with = (code, reason)
 
     def take(self) -> list[bytes]:
-        """Return what has been sent since the last time."""
+        """Return the messages that were sent since the last call."""
         sent, self._sent = self._sent, []
         return sent
 

@@ -1,15 +1,15 @@
-"""Time and the loop's turn, held by a test: `FakeClock` and `Turns`.
+"""A clock and an event loop's turns, controlled by a test: `FakeClock` and `Turns`.
 
-Both stand in for what the core takes as parameters, so a test says when a second passes and when a turn ends, and never
-sleeps to be right. Invariant: nothing moves or runs unless the test says so.
+The core takes both as parameters. So a test decides when time passes and when a turn ends, and never sleeps. Invariant:
+the clock moves, and callables run, only by calls of the test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-EPOCH_SECONDS = 1_764_000_000.0  # where the wall clock starts: a time whose milliseconds a float holds exactly enough
-MAX_TURNS = 10_000  # turns that may follow from one another before `run_all` says that they never end
+EPOCH_SECONDS = 1_764_000_000.0  # start of the wall clock: a float has its milliseconds
+MAX_TURNS = 10_000  # consecutive turns after which `run_all` raises
 
 
 class FakeClock:
@@ -40,12 +40,12 @@ class FakeClock:
         self._wall += seconds
 
     def jump(self, seconds: float) -> None:
-        """Set the wall clock forward or back, as an operator or NTP does; the monotonic clock takes no notice."""
+        """Set the wall clock forward or back, as an operator or NTP does. The monotonic clock is unchanged."""
         self._wall += seconds
 
 
 class Turns:
-    """The ends of a loop's turns: `schedule` collects callables, `run` calls those that were there when it began."""
+    """The ends of a loop's turns: `schedule` adds a callable, `run` calls those that were added before it."""
 
     __slots__ = ("_waiting",)
 
@@ -53,26 +53,26 @@ class Turns:
         self._waiting: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        """Return how many callables wait for the end of this turn."""
+        """Return the number of callables scheduled for the end of this turn."""
         return len(self._waiting)
 
     def schedule(self, call: Callable[[], None]) -> None:
-        """Call it at the end of the turn, as `loop.call_soon` would."""
+        """Schedule a callable for the end of the turn, like `loop.call_soon`."""
         self._waiting.append(call)
 
     def run(self) -> int:
-        """End one turn. Returns how many callables ran; what they schedule waits for the next turn."""
+        """End one turn. Returns the number of calls. Callables that they schedule run in the next turn."""
         now, self._waiting = self._waiting, []
         for call in now:
             call()
         return len(now)
 
     def run_all(self) -> int:
-        """End turns until nothing waits. Returns how many that took; `RuntimeError` where it never ends."""
+        """End turns until nothing is scheduled. Returns their number. Raises `RuntimeError` after MAX_TURNS."""
         for turns in range(MAX_TURNS):
             if not self.run():
                 return turns
-        raise RuntimeError(f"Something schedules itself again each turn: {MAX_TURNS} turns did not end it.")
+        raise RuntimeError(f"A callable schedules itself again in each turn: {MAX_TURNS} turns did not end it.")
 
 
 __all__ = ["FakeClock", "Turns"]

@@ -1,7 +1,7 @@
-"""How a check runs a broker: one that answers at once, or one that answers later on an event loop.
+"""Drivers: they run a broker for a check, without or with an event loop.
 
-`run_now` runs a coroutine that never suspends, as those of the memory broker do. A `Driver` runs a broker's coroutines
-and waits for its callbacks; `AtOnce` for brokers that need no loop, `LoopDriver` for the others.
+`run_now` runs a coroutine that never suspends, such as those of the memory broker. A `Driver` runs the coroutines of a
+broker and waits for its callbacks: `AtOnce` is for brokers that need no loop, `LoopDriver` for the others.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ __all__ = ["AtOnce", "Driver", "LoopDriver", "run_now"]
 
 T = TypeVar("T")
 
-SECONDS = 20.0  # after this, what is waited for is taken to be lost
+SECONDS = 20.0  # of a wait, then the check fails
 STEP_SECONDS = 0.001
 
 
 class Driver(Protocol):
-    """What runs a broker for a check."""
+    """Runs a broker for a check."""
 
     def run(self, coroutine: Coroutine[Any, Any, T], /) -> T:
-        """Run a coroutine to its end and return what it returns."""
+        """Run a coroutine to its end and return its result."""
         ...
 
     def wait(self, condition: Callable[[], bool], /) -> None:
-        """Return once the condition holds, or after a time in which it did not come to hold."""
+        """Return once the condition holds, or after a deadline."""
         ...
 
 
@@ -41,11 +41,11 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     coroutine.close()
-    raise UsageError("This coroutine waits for something: run it on an event loop.")
+    raise UsageError("This coroutine suspends: run it on an event loop.")
 
 
 class AtOnce:
-    """For a broker whose coroutines never suspend. `turn` runs what is due, and returns how much that was."""
+    """For a broker whose coroutines never suspend. `turn` runs what is due, and returns how many calls that was."""
 
     def __init__(self, turn: Callable[[], int] = lambda: 0) -> None:
         self._turn = turn
@@ -61,18 +61,18 @@ class AtOnce:
 
 
 class LoopDriver:
-    """For a broker on an event loop of its own, which `close` ends. Each wait lasts at most `seconds`."""
+    """For a broker on an event loop of its own, which `close` closes. Each wait lasts at most `seconds`."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self.loop = asyncio.new_event_loop()
         self._seconds = seconds
 
     def run(self, coroutine: Coroutine[Any, Any, T], /) -> T:
-        """Run a coroutine. Raises `TimeoutError` where it does not end in time."""
+        """Run a coroutine. Raises `TimeoutError` at the deadline."""
         return self.loop.run_until_complete(asyncio.wait_for(coroutine, self._seconds))
 
     def wait(self, condition: Callable[[], bool], /) -> None:
-        """Run the loop until the condition holds, or the time has passed."""
+        """Run the loop until the condition holds, or until the deadline."""
         self.loop.run_until_complete(self._wait(condition))
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""A broker with a history that a test controls: what it hands over, what it trims, and when it answers a read.
+"""A broker with a history that a test controls: its deliveries, its trims, and the time of each answer to a read.
 
-It stands for messages of other nodes that come late, for a read that looks at one moment and answers at another, and
-for a disk that fails. Invariant: nothing is delivered, trimmed or answered unless the test says so, or has set
-`at_once`. An answer is found by going through a list, the plain meaning of `Broker.read`.
+With it a test makes messages of other nodes late, lets time pass between the look of a read and its answer, and fails a
+read. Invariant: the broker delivers, trims and answers only by calls of the test, or with `at_once`. An answer is found
+by a search through a list, the definition of `Broker.read`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["HistoryBroker", "OpenRead"]
 
 @dataclass(slots=True, eq=False)
 class OpenRead:
-    """A read that waits. `page` is what it has found, once it has looked."""
+    """A read without an answer. `page` is its result, once `look` has found it."""
 
     channels: tuple[str, ...]
     start: Start
@@ -30,10 +30,10 @@ class OpenRead:
 
 
 class HistoryBroker:
-    """The log in a list. `reads` wait for `answer`; `handed` is the number up to which the sink has been told.
+    """The log in a list. `reads` are those without an answer; `handed` is the last number that the sink knows.
 
-    With `at_once` each publish is handed over and each read answered before the call returns. An opening has the newest
-    `recent` messages. With `only_wanted` a channel is handed over once `confirm` says so.
+    With `at_once` each publish is delivered, and each read answered, before the call returns. An opening has the newest
+    `recent` messages. With `only_wanted` a channel is delivered after `confirm`.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class HistoryBroker:
     # -- the broker's contract
 
     async def start(self, sink: Sink) -> None:
-        """Hand over to `sink` from here on."""
+        """Deliver to `sink` from here on."""
         self._sink = sink
         sink.begin(self.opening())
 
     def opening(self) -> Opening:
-        """Return where the log stands."""
+        """Return the opening of the log."""
         self.handed = self._fetched = self.head
         recent = tuple(self.messages[len(self.messages) - self.recent :] if self.recent else ())
         before = recent[0].seq - 1 if recent else self.head
@@ -75,7 +75,7 @@ class HistoryBroker:
         return Opening(self.epoch, self.head, Mark(before, time), recent, marks, self.holes)
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
-        """Append the drafts, hand them over with what was before, and answer."""
+        """Append the drafts, deliver them and all messages before them, and answer."""
         if self._closed or self._sink is None:
             done([_refusal()] * len(drafts))
             return
@@ -98,7 +98,7 @@ class HistoryBroker:
         max_bytes: int,
         done: Callable[[Page | Refusal], None],
     ) -> None:
-        """Let the read wait, or answer it."""
+        """Queue the read; with `at_once`, answer it."""
         if self._closed:
             done(_refusal())
             return
@@ -107,31 +107,31 @@ class HistoryBroker:
             self.answer(len(self.reads) - 1)
 
     def want(self, channels: Sequence[str]) -> None:
-        """Take note of it, and deliver these channels at once if everything is."""
+        """Record the channels, and confirm them at once if `at_once`."""
         self.wanted.extend(channels)
         if self.at_once:
             self.confirm(*channels)
 
     def unwant(self, channels: Sequence[str]) -> None:
-        """Deliver these channels no longer."""
+        """Stop the delivery of these channels."""
         for channel in channels:
             self.wanted.remove(channel)
             self._confirmed.discard(channel)
 
     async def stop(self) -> None:
-        """Take and answer nothing more."""
+        """Refuse publishes and reads from here on."""
         self._closed = True
 
-    # -- what a test says
+    # -- calls of the test
 
     def confirm(self, *channels: str) -> None:
-        """Say that these channels are delivered from here on."""
+        """Confirm that these channels are delivered from here on."""
         if self._sink is not None and self.capabilities.only_wanted:
             self._confirmed.update(channels)
             self._sink.wanted(channels, self.handed)
 
     def lose(self, count: int) -> None:
-        """Lose the newest messages, as a failover does, and go on 100 numbers later."""
+        """Lose the newest messages, as a failover may, and continue 100 numbers later."""
         before = self.head - count
         self.messages = [message for message in self.messages if message.seq <= before]
         self._on_the_way.clear()
@@ -142,7 +142,7 @@ class HistoryBroker:
             self._sink.hole(before, self.head)
 
     def renew(self, epoch: str) -> None:
-        """Put an empty log under another epoch in the place of this one."""
+        """Replace the log by an empty one with another epoch."""
         self.epoch = epoch
         self.head = 0
         self.messages, self.marks, self.holes = [], {}, ()
@@ -155,20 +155,20 @@ class HistoryBroker:
                 self.confirm(*self.wanted)
 
     def append(self, *drafts: Draft) -> None:
-        """Append what another node has published: this one's sink hears of it when it is handed over."""
+        """Append drafts of another node. They are delivered by `hand_over` or `arrive`."""
         for draft in drafts:
             self._append(draft)
 
     def skip_numbers(self, count: int) -> None:
-        """Give no message these numbers, as between two lives of a log; before it is opened."""
+        """Skip these numbers, as between two lives of a log. To be called before the start."""
         self.holes = (*self.holes, (self.head, self.head + count))
         self.head += count
         self._fetched = self.handed = self.head
 
     def fetch(self, count: int | None = None) -> None:
-        """Take the next messages that are to be handed over, `count` or all: they are on their way to the sink."""
+        """Take the next undelivered messages, `count` or all; they are on their way to the sink."""
         ahead = [message for message in self.messages if message.seq > self._fetched]
-        if len(ahead) != self.head - self._fetched:  # some of it has been trimmed: it is not whole
+        if len(ahead) != self.head - self._fetched:  # a part of the range has been trimmed
             self._fetched = self.head
             self._on_the_way.append((self.head, None))
         elif ahead := ahead[:count]:
@@ -176,13 +176,13 @@ class HistoryBroker:
             self._on_the_way.append((self._fetched, ahead))
 
     def hand_over(self) -> None:
-        """Hand to the sink what is on its way, and all that there is; or tell it to skip what is gone."""
+        """Deliver all undelivered messages, or call `skip` where some of them are trimmed."""
         self.fetch()
         while self._on_the_way:
             self.arrive()
 
     def arrive(self) -> None:
-        """Hand to the sink what was fetched first."""
+        """Deliver the messages of the oldest `fetch`."""
         self.handed, messages = self._on_the_way.pop(0)
         if self._sink is None:
             return
@@ -196,7 +196,7 @@ class HistoryBroker:
             self._sink.advance(self.handed)
 
     def skip(self) -> None:
-        """Tell the sink to go on after the head, as what is before that is too much."""
+        """Call the sink's `skip` up to the head, as a node does that is too far behind."""
         self._fetched = self.head
         self._on_the_way.append((self.head, None))
         while self._on_the_way:
@@ -210,13 +210,13 @@ class HistoryBroker:
             self.messages = [m for m in self.messages if m.channel != channel or m.seq > upto]
 
     def look(self, index: int) -> None:
-        """Let a read that waits find what there is now."""
+        """Find the page of a queued read in the log of now."""
         read = self.reads[index]
         if read.page is None:
             read.page = self.find(read.channels, read.start, read.limit, read.max_bytes)
 
     def answer(self, index: int = 0, refusal: Refusal | None = None) -> None:
-        """Answer a read that waits, with what it has found or finds now, or with a refusal."""
+        """Answer a queued read: with its page of `look`, with a page of now, or with a refusal."""
         self.look(index)
         read = self.reads.pop(index)
         assert read.page is not None
@@ -227,7 +227,7 @@ class HistoryBroker:
         return self.marks.get(channel, Mark())
 
     def find(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
-        """Return what a read of this moment is to be answered with."""
+        """Return the page that a read would find now."""
         kept = [message for message in self.messages if message.channel in channels]
         marks = {name: self.mark(name) for name in channels}
         floors: dict[str, int] = {}

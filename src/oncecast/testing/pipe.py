@@ -1,10 +1,10 @@
-"""A faulty pipe: a TCP proxy on loopback that cuts, stalls, slows and swallows, at a byte that is given or drawn.
+"""A faulty pipe: a TCP proxy on loopback that cuts, stalls, slows or swallows a stream, at a given or random byte.
 
-Owns two tasks for each connection, one for each direction, and ends them all in `close`. Invariant: what it passes on
-is what came in, in order, up to the byte that a fault stands at, and nothing after a cut.
+It owns two tasks per connection, one for each direction, and ends all of them in `close`. Invariant: it forwards the
+bytes in order and unaltered up to the byte of a fault, and nothing after a cut.
 
-All that is random comes from `FaultyPipe.random`, which `seed` determines: print the seed with a failure, and give it
-back to see the same draws. To add a fault, give `Faults` a field and obey it in `_Way.run`.
+All random values come from `FaultyPipe.random`, which `seed` determines. Print the seed with a failure; the same seed
+gives the same values. To add a fault, add a field to `Faults` and apply it in `_Way.run`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from types import TracebackType
 
 __all__ = ["NO_FAULTS", "Faults", "FaultyPipe", "Plan"]
 
-READ_BYTES = 64 << 10  # at a time; a fault still stands at its exact byte
+READ_BYTES = 64 << 10  # per read; a fault still happens at its exact byte
 CONNECT_SECONDS = 5.0
-BUFFER_BYTES = 16 << 10  # held in each direction besides the kernel's own buffers, so that backpressure goes through
+BUFFER_BYTES = 16 << 10  # per direction, besides the kernel's buffers; small, so that backpressure reaches the sender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What one direction of one connection suffers. Counts are of this direction's bytes; None: never.
+    """The faults of one direction of a connection. Counts are bytes of this direction; None means never.
 
-    `cut_after` closes both ends once so many bytes have been passed on; `reset` closes them with RST, which may cost
-    the receiver the last bytes as well. `half_close_after` passes on a FIN and no more bytes; the other direction
-    lives. `stall_after` reads no further, as a peer that hangs, until `FaultyPipe.resume`. `swallow_after` reads on,
-    but passes nothing on; `swallow_bytes` is how many it swallows, None for all. `piece_bytes` is the most that is
-    written at once, and `delay` the seconds before each piece.
+    After `cut_after` forwarded bytes both ends are closed; with `reset` by RST, which may lose the last bytes too.
+    After `half_close_after` bytes a FIN is forwarded and no more bytes; the other direction continues. After
+    `stall_after` bytes nothing is read until `FaultyPipe.resume`, as with a peer that hangs. After `swallow_after`
+    bytes the next `swallow_bytes` are read and dropped, or all if it is None. `piece_bytes` is the largest write, and
+    `delay` the seconds before each.
     """
 
     cut_after: int | None = None
@@ -65,8 +65,8 @@ NO_PLAN = Plan()
 class FaultyPipe:
     """Listens on `port` of 127.0.0.1 and connects each client to `target` (host and port), which may be changed.
 
-    `plan` is asked for each connection's faults, with its number, from 0, and the pipe's `random`. `connections`
-    counts the connections, `cuts` those that the pipe has cut; `up_bytes` and `down_bytes` what it has passed on.
+    `plan` returns the faults of a connection; its arguments are the number of the connection, from 0, and `random`.
+    `connections` counts connections, `cuts` those that the pipe has cut, `up_bytes` and `down_bytes` forwarded bytes.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class FaultyPipe:
         self._joints: set[_Joint] = set()
 
     async def start(self) -> None:
-        """Begin to listen; `port` is known from then on."""
+        """Begin to listen, and set `port`."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=BUFFER_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Cut every connection, end every task, and stop listening. Closing twice is fine."""
+        """Cut every connection, end every task, and stop listening. A second call does nothing."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -107,13 +107,13 @@ class FaultyPipe:
             await server.wait_closed()
 
     def cut(self, *, reset: bool = False) -> int:
-        """Cut every connection now; return how many that were."""
+        """Cut every connection now, and return their number."""
         living = [joint for joint in self._joints if joint.cut(reset=reset)]
         self.cuts += len(living)
         return len(living)
 
     def resume(self) -> None:
-        """Let every stalled direction go on, past its `stall_after` for good."""
+        """End every stall; a direction stalls only once."""
         for joint in self._joints:
             joint.going.set()
 
@@ -130,7 +130,7 @@ class FaultyPipe:
         return f"FaultyPipe(port={self.port}, seed={self.seed}, connections={self.connections}, cuts={self.cuts})"
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # it came in while the pipe was being closed
+        if self._server is None:  # accepted while the pipe was closing
             writer.transport.abort()
             return
         plan = self.plan(self.connections, self.random)
@@ -144,7 +144,7 @@ class FaultyPipe:
 
 
 class _Outcome(enum.Enum):
-    """How a direction came to its end."""
+    """How a direction ended."""
 
     EOF = "its sender has no more"
     CUT = "a fault says so"
@@ -152,7 +152,7 @@ class _Outcome(enum.Enum):
 
 
 class _Joint:
-    """One connection: the client's socket, the server's, and the two ways between them."""
+    """One connection: the client's socket, the server's, and the two directions between them."""
 
     __slots__ = ("_over", "_pipe", "_plan", "_reader", "_task", "_ways", "_writers", "going")
 
@@ -171,12 +171,12 @@ class _Joint:
         self._task = task
 
     async def run(self, target: tuple[str, int]) -> None:
-        """Pass on in both directions until both have ended or one is cut."""
+        """Forward in both directions until both have ended or one is cut."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, server = await asyncio.open_connection(*target, limit=BUFFER_BYTES)
         except OSError:
-            self._end(reset=True)  # as the target would have refused the client
+            self._end(reset=True)  # the client sees what the target's refusal would look like
         else:
             client = self._writers[0]
             self._writers.append(server)
@@ -192,24 +192,24 @@ class _Joint:
                 await writer.wait_closed()
 
     def cut(self, *, reset: bool) -> bool:
-        """Close both ends; say whether that was news."""
+        """Close both ends. Returns False if they were closed already."""
         fresh = self._end(reset)
         for way in self._ways:
             way.cancel()
         return fresh
 
     def abort(self) -> None:
-        """Close both ends, whatever they have not taken yet."""
+        """Close both ends, and drop unsent bytes."""
         self.cut(reset=False)
         for writer in self._writers:
             writer.transport.abort()
 
     async def ended(self) -> None:
-        """Wait until both ways have ended."""
+        """Wait until both directions have ended."""
         await asyncio.wait([self._task])
 
     async def _last(self) -> None:
-        """Wait for the end of both ways; a cut, or a peer that is gone, is the end of both."""
+        """Wait for the end of both directions. A cut, or a closed peer, ends both."""
         pending = self._ways
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -229,7 +229,7 @@ class _Joint:
                 _linger_not(writer)
                 writer.transport.abort()
             else:
-                writer.close()  # what has been passed on still gets there
+                writer.close()  # bytes already forwarded are still sent
         return True
 
     def _count_up(self, count: int) -> None:
@@ -251,7 +251,7 @@ class _Way:
         self._passed = 0  # swallowed bytes included
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Outcome:
-        """Pass bytes on until a fault or an end; an end is passed on as well."""
+        """Forward bytes until a fault or the end of the stream; forward the end too."""
         faults = self._faults
         try:
             while True:
@@ -279,10 +279,10 @@ class _Way:
             self._count(len(data))
         self._passed += len(data)
         if self._faults.piece_bytes < READ_BYTES:
-            await asyncio.sleep(0)  # the receiver's turn: pieces should not meet in its buffer
+            await asyncio.sleep(0)  # lets the receiver run, so that pieces are not joined in its buffer
 
     def _room(self) -> int:
-        """How many bytes may come at once without passing over the place of a fault."""
+        """The number of bytes to read, so that no read goes beyond the byte of a fault."""
         faults = self._faults
         places = [faults.cut_after, faults.half_close_after, faults.stall_after, faults.swallow_after]
         if faults.swallow_after is not None and faults.swallow_bytes is not None:
@@ -296,7 +296,7 @@ class _Way:
 
 
 def _linger_not(writer: asyncio.StreamWriter) -> None:
-    """Let the close send RST at once."""
+    """Make the close send RST at once."""
     sock = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):  # it is closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

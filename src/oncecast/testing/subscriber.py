@@ -1,11 +1,12 @@
 """The contract of a test subscriber: the smallest client of a transport that keeps its cursor, on a bare socket.
 
-They judge the server, so they share nothing with `oncecast.client` but the codecs of `wire/`. `connect` begins at the
-start or the kept cursors, `receive` returns what was said, `cut` drops the connection without a word. Invariant:
-`cursors` has, for each channel, the place after the last thing that `receive` returned of it: what a listener would
-resume from.
+Subscribers judge the server, so they share nothing with `oncecast.client` but the codecs of `wire/`. `connect` begins
+at the start or at the kept cursors, `receive` returns what the server sent, `cut` closes the socket without a goodbye.
+Invariant: `cursors` has, for each channel, the place after the last item that `receive` returned: where a listener
+would resume.
 
-To judge a transport, subclass `Subscriber` and give the class to `check_transport`; `subscribers.py` has ours.
+To check a transport, subclass `Subscriber` and pass the class to `check_transport`. `subscribers.py` has those of our
+own transports.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ READ_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class MessageSeen:
-    """A message. `data` is as `Subscriber.shows` has it; `id` and `channel` are None where the transport hides them."""
+    """A message. `data` is as `Subscriber.shows` returns it. `id` or `channel` is None where the transport hides it."""
 
     id: str | None
     channel: str | None
@@ -72,7 +73,7 @@ Seen: TypeAlias = MessageSeen | GapSeen | CursorSeen
 
 
 class Cut(OncecastError):
-    """The connection has ended. `code` and `reason` are those of a WebSocket's Close, where one came."""
+    """The connection has ended. `code` and `reason` are those of a WebSocket's Close, if there was one."""
 
     def __init__(self, code: int | None = None, reason: str = "") -> None:
         super().__init__(f"closed with {code}: {reason}" if code else "the connection ended")
@@ -90,18 +91,18 @@ class RequestRefused(OncecastError):
 
 
 class Subscriber(ABC):
-    """One subscriber of `channels`. `start` is the query to begin with, `extra` what stands in it each time.
+    """One subscriber of `channels`. `start` is the query of the first connect, `extra` is added to every query.
 
-    `receive_buffer` sets SO_RCVBUF, in bytes, to make a subscriber that soon holds up its server.
+    `receive_buffer` sets SO_RCVBUF in bytes, so that the server's writes soon block.
     """
 
     name: ClassVar[str]
-    streams: ClassVar[bool] = True  # it is told of what happens while it is connected
+    streams: ClassVar[bool] = True  # the server sends messages on its own
     polls: ClassVar[bool] = False  # `limit` bounds what one `receive` returns
-    waits: ClassVar[bool] = False  # `wait` says for how long it may be kept waiting
-    writes: ClassVar[bool] = False  # it has `write`, for text on the same connection
+    waits: ClassVar[bool] = False  # `wait` bounds the seconds of one answer
+    writes: ClassVar[bool] = False  # `write` sends text on the same connection
     resumes: ClassVar[bool] = True  # it has cursors
-    one_cursor: ClassVar[bool] = True  # several channels come in one order, with one cursor
+    one_cursor: ClassVar[bool] = True  # several channels have one order and one cursor
 
     def __init__(
         self,
@@ -127,15 +128,15 @@ class Subscriber(ABC):
 
     @abstractmethod
     async def connect(self) -> None:
-        """Connect, from `cursors` where there are any, else from `start`. Raises `Cut`, `RequestRefused`."""
+        """Connect at `cursors` if there are any, else at `start`. Raises `Cut`, `RequestRefused`."""
 
     @abstractmethod
     async def receive(self) -> list[Seen]:
-        """Return the next things that are said, at least one. Raises `Cut`, `RequestRefused`."""
+        """Return the next items, at least one. Raises `Cut`, `RequestRefused`."""
 
     @property
     def cursor(self) -> str | None:
-        """The one cursor of all channels, for those that have one."""
+        """The one cursor of all channels, if `one_cursor`."""
         return next(iter(self.cursors.values()), None)
 
     @property
@@ -148,13 +149,13 @@ class Subscriber(ABC):
         raise NotImplementedError
 
     def cut(self) -> None:
-        """Drop the connection without a word; what was not returned yet is lost with it."""
+        """Close the socket without a goodbye. Items that were not returned yet are dropped."""
         writer, self._writer, self._reader = self._writer, None, None
         if writer is not None:
             writer.transport.abort()
 
     def seek(self, cursor: str) -> None:
-        """Set the cursor of every channel, as one that was kept from an earlier time."""
+        """Set the cursor of every channel, as a listener does that has kept one."""
         self.cursors = dict.fromkeys(self.channels, cursor)
 
     # -- for the kinds
@@ -164,7 +165,7 @@ class Subscriber(ABC):
         self.cut()
         sock = socket.socket()
         sock.setblocking(False)
-        if self.receive_buffer is not None:  # before the connection, or the window is negotiated without it
+        if self.receive_buffer is not None:  # before connect: the window is negotiated then
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
         try:
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
@@ -199,7 +200,7 @@ class Subscriber(ABC):
         return http1_client.request("GET", self.path(query), f"127.0.0.1:{self.port}", headers, None)
 
     def query(self) -> str:
-        """Return where to begin: after the cursor, or at the start."""
+        """Return the query of where to begin: after the cursor, or at the start."""
         return self.start if self.cursor is None else f"after={self.cursor}"
 
 

@@ -1,6 +1,6 @@
 """The test subscribers of our own transports: short poll, long poll, SSE in two ways, and WebSocket in two.
 
-Each is all that a client needs to keep the promise, and no more. To add one, see `subscriber.py`.
+Each has what a client needs to keep the promise, and no more. To add one, see `subscriber.py`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
     "V1Subscriber",
 ]
 
-MAX_MESSAGE_BYTES = 64 << 20  # a judge takes whatever the server may send
-POLL_WAIT = 5.0  # seconds of a long poll: longer than any check waits for a message that is on its way
+MAX_MESSAGE_BYTES = 64 << 20  # larger than any message of the checks
+POLL_WAIT = 5.0  # seconds of a long poll: longer than the time of any expected message
 
 
 class ShortPollSubscriber(Subscriber):
-    """Asks again and again, on one connection; each answer without a message is a `CursorSeen`."""
+    """Polls repeatedly on one connection. An answer without a message is a `CursorSeen`."""
 
     name = "short_poll"
     streams = False
@@ -52,11 +52,11 @@ class ShortPollSubscriber(Subscriber):
         return shown_in_json(draft)
 
     async def connect(self) -> None:
-        """Open the connection; nothing is asked yet."""
+        """Open the connection. The first poll is sent by `receive`."""
         await self.open()
 
     async def receive(self) -> list[Seen]:
-        """Ask once."""
+        """Poll once."""
         self.send(self.get(self.query()))
         parser = http1_client.ResponseParser("GET")
         body = bytearray()
@@ -85,18 +85,18 @@ class ShortPollSubscriber(Subscriber):
 
 
 class LongPollSubscriber(ShortPollSubscriber):
-    """Asks at once where it stands, then again and again for what is next, and waits for it."""
+    """Polls without a wait first, for its cursor, then repeatedly with a wait."""
 
     name = "long_poll"
     waits = True
 
     def query(self) -> str:
-        """Return where to begin, and how long to wait."""
+        """Return the query: where to begin, and the seconds to wait."""
         return super().query() if self.cursor is None else f"{super().query()}&wait={POLL_WAIT:g}"
 
 
 class SseSubscriber(Subscriber):
-    """An `EventSource`: of one channel it sees the data alone, of several the message's JSON."""
+    """An `EventSource`. With one channel it sees the data alone, with several the message's JSON."""
 
     name = "sse"
 
@@ -124,7 +124,7 @@ class SseSubscriber(Subscriber):
         self._events = sse.EventParser(last_event_id=self.cursor or "", max_event_bytes=MAX_MESSAGE_BYTES)
 
     async def receive(self) -> list[Seen]:
-        """Return the events that have come."""
+        """Return the next events."""
         seen: list[Seen] = []
         while not seen:
             try:
@@ -176,7 +176,7 @@ class SseSubscriber(Subscriber):
 
 
 class SseEnvelopeSubscriber(SseSubscriber):
-    """SSE that shows the message's JSON with one channel too."""
+    """SSE with `envelope=1`: it shows the message's JSON with one channel too."""
 
     name = "sse_envelope"
 
@@ -186,7 +186,7 @@ class SseEnvelopeSubscriber(SseSubscriber):
 
 
 class _SocketSubscriber(Subscriber):
-    """What the two kinds of WebSocket share: the handshake, the codec, the close."""
+    """The part that both kinds of WebSocket share: the handshake, the codec and the close."""
 
     writes = True
     protocols: ClassVar[tuple[str, ...]] = ()
@@ -224,7 +224,7 @@ class _SocketSubscriber(Subscriber):
         self.send(self.codec.text(data))
 
     def frames(self, data: bytes) -> list[DataReceived]:
-        """Return the messages in these bytes, and answer what is to be answered. Raises `Cut` at a Close."""
+        """Return the messages in these bytes, and send the codec's answers. Raises `Cut` at a Close."""
         messages: list[DataReceived] = []
         for event in self.codec.receive(data):
             match event:
@@ -247,7 +247,7 @@ class _SocketSubscriber(Subscriber):
     _rest = b""
 
     async def next_frames(self) -> list[DataReceived]:
-        """Return the next messages, none where only control frames came. Raises `Cut`."""
+        """Return the messages of the next read; it may have only control frames. Raises `Cut`."""
         closed, self._closed = self._closed, None
         if closed is not None:
             self.cut()
@@ -275,7 +275,7 @@ class V1Subscriber(_SocketSubscriber):
         self.write(msgspec.json.encode(frame))
 
     async def receive(self) -> list[Seen]:
-        """Return what the next frames say."""
+        """Return the items of the next frames."""
         seen: list[Seen] = []
         while not seen:
             for frame in await self.next_frames():
@@ -302,7 +302,7 @@ class V1Subscriber(_SocketSubscriber):
             case "drain":
                 return []
             case other:
-                raise AssertionError(f"a frame that nobody asked for: {other}")
+                raise AssertionError(f"unexpected frame: {other}")
 
     def _where(self, channel: str) -> dict[str, object]:
         if channel in self.cursors:
@@ -312,7 +312,7 @@ class V1Subscriber(_SocketSubscriber):
 
 
 class RawSubscriber(_SocketSubscriber):
-    """A WebSocket without a subprotocol: it sees the data alone, has no cursor, and a gap closes it."""
+    """A WebSocket without a subprotocol: it sees the data alone, has no cursor, and is closed at a gap."""
 
     name = "websocket_raw"
     resumes = False
@@ -327,7 +327,7 @@ class RawSubscriber(_SocketSubscriber):
         self._rest = await self.handshake(self.path(self.query()))
 
     async def receive(self) -> list[Seen]:
-        """Return the messages that have come."""
+        """Return the next messages."""
         seen: list[Seen] = []
         while not seen:
             for frame in await self.next_frames():

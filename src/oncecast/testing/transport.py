@@ -1,12 +1,12 @@
-"""The contract that every transport must keep, as checks that anybody can run over their own: `check_transport`.
+"""The contract that every transport must keep, as checks to run over any transport: `check_transport`.
 
-A transport is given as its test subscriber (`subscriber.py`), the smallest client that keeps its cursor. `CHECKS` holds
-the clauses by name, so that pytest can show each as a test of its own:
+A transport is represented by its test subscriber (`subscriber.py`), the smallest client that keeps its cursor. `CHECKS`
+holds the clauses by name, so that pytest can show each as a test of its own:
 
     @pytest.mark.parametrize("name", CHECKS)
     async def test_contract(name): await check_transport(MySubscriber, name)
 
-To add a clause, write a check in `transport_reading.py` or `transport_faults.py`. The checks need no plugin; a failed
+To add a clause, write a check in `transport_reading.py` or `transport_faults.py`. The checks need no plugin. A failed
 one raises `TransportFailed`, whose text is the clause.
 """
 
@@ -21,16 +21,16 @@ from .transport_reading import TransportCheck
 
 __all__ = ["CHECKS", "TransportCheck", "TransportFailed", "check_transport"]
 
-SECONDS = 60.0  # for one check: a transport that says nothing fails, and does not hang
+SECONDS = 60.0  # the deadline of one check
 
 CHECKS: dict[str, TransportCheck] = {**transport_reading.CHECKS, **transport_faults.CHECKS}
 
 
 async def check_transport(kind: type[Subscriber], name: str | None = None, *, start: Serve = serve) -> None:
-    """Hold a transport to the contract, or to the one clause of it that `name` says. Raises `TransportFailed`.
+    """Check a transport against the contract, or against its clause `name`. Raises `TransportFailed`.
 
-    `kind` makes its subscribers. `start` runs a server that has the transport, on a broker that the check gives it; a
-    check starts and stops its own.
+    `kind` makes its subscribers. `start` runs a server with the transport, on the broker that the check passes. Each
+    check starts and stops a server of its own.
     """
     for check in CHECKS.values() if name is None else (CHECKS[name],):
         bench = TransportBench(kind, start)

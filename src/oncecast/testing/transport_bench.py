@@ -1,7 +1,7 @@
-"""What a check of a transport stands on: a server of its own, and ways to publish to it and to listen by one transport.
+"""The tools of a transport's checks: a server of its own, and calls to publish to it and to listen by one transport.
 
-Owns the server, its time and every subscriber that it made, and ends them in `close`. Invariant: the log's messages are
-numbered from 1 and `bench.at(n)` is the cursor right after the n-th, so that a check says exactly what it expects.
+A bench owns the server, its clock and its subscribers, and ends them in `close`. Invariant: the log's messages are
+numbered from 1, and `bench.at(n)` is the cursor right after message n, so that a check can compare exactly.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .subscriber import GapSeen, MessageSeen, Subscriber
 __all__ = ["EPOCH", "Heard", "Serve", "Served", "TransportBench", "TransportFailed", "expect", "serve"]
 
 EPOCH = "life1"
-BEGAN = 1_764_000_000.0  # Unix seconds of the first message; `since` is asked for around it
+BEGAN = 1_764_000_000.0  # Unix seconds of the first message
 
 
 class TransportFailed(OncecastError):
-    """A transport breaks its contract. The text is the clause, and what was seen instead."""
+    """A transport breaks its contract. The text is the clause, and what the check has seen instead."""
 
 
 class Served(Protocol):
@@ -35,16 +35,16 @@ class Served(Protocol):
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """The port that it listens on, at 127.0.0.1."""
         ...
 
     @property
     def node(self) -> Node:
-        """What to publish to."""
+        """The node to publish to."""
         ...
 
     async def stop(self, seconds: float, /) -> None:
-        """Stop, within so many seconds."""
+        """Stop within `seconds`."""
         ...
 
 
@@ -60,7 +60,7 @@ async def serve(settings: Settings, broker: MemoryBroker) -> Served:
 
 @dataclass(slots=True)
 class Heard:
-    """What a subscriber was told, in order, by kind."""
+    """The items that a subscriber has received, in order, by kind."""
 
     messages: list[MessageSeen] = field(default_factory=list)
     gaps: list[GapSeen] = field(default_factory=list)
@@ -84,7 +84,7 @@ class TransportBench:
         self._subscribers: list[Subscriber] = []
 
     async def serve(self, settings: Settings | None = None) -> None:
-        """Start the server. `host` and `port` of the settings are the bench's."""
+        """Start the server. The bench sets `host` and `port` of the settings."""
         self._served = await self._start(settings or Settings(port=0), MemoryBroker(EPOCH, lambda: self.wall))
 
     async def close(self) -> None:
@@ -117,7 +117,7 @@ class TransportBench:
         self.served.node.publish(drafts, done)
 
     def publish_numbers(self, count: int, channel: str = "c") -> None:
-        """Publish so many messages whose data is their number."""
+        """Publish `count` messages whose data is their number."""
         first = len(self.published) + 1
         self.publish(*(Draft(channel, str(n).encode(), Kind.JSON) for n in range(first, first + count)))
 
@@ -129,7 +129,7 @@ class TransportBench:
         port: int | None = None,
         receive_buffer: int | None = None,
     ) -> Subscriber:
-        """Return a subscriber, not connected yet, of channel `c` unless others are named."""
+        """Return an unconnected subscriber, of channel `c` by default."""
         made = self.kind(
             port or self.served.port,
             channels or ("c",),
@@ -141,15 +141,15 @@ class TransportBench:
         return made
 
     def pipe(self) -> FaultyPipe:
-        """Return a pipe to the server, to be used as a context, without faults until it is given a `plan`."""
+        """Return a pipe to the server, as a context manager. It has no faults until its `plan` is set."""
         return FaultyPipe(("127.0.0.1", self.served.port))
 
     def shown(self, subscriber: Subscriber, first: int, last: int | None = None) -> list[object]:
-        """Return the data of what was published, from number `first` to `last`, as this subscriber shows it."""
+        """Return the data of the messages `first` to `last`, as this subscriber shows it."""
         return [subscriber.shows(draft) for draft in self.published[first - 1 : last]]
 
     async def listen(self, subscriber: Subscriber, messages: int = 0, *, gaps: int = 0, cursors: int = 0) -> Heard:
-        """Receive until so many messages, gaps and cursors have come; connect before, if need be."""
+        """Receive until there are that number of messages, gaps and cursors. Connects first if needed."""
         heard = Heard()
         while len(heard.messages) < messages or len(heard.gaps) < gaps or len(heard.cursors) < cursors:
             if not subscriber.connected:
@@ -159,7 +159,7 @@ class TransportBench:
 
     @staticmethod
     async def hear(subscriber: Subscriber, heard: Heard) -> None:
-        """Receive once, and add what came."""
+        """Receive once, and add the items."""
         for seen in await subscriber.receive():
             match seen:
                 case MessageSeen():
@@ -170,7 +170,7 @@ class TransportBench:
                     heard.cursors.append(told.cursor)
 
     async def attach(self, subscriber: Subscriber) -> None:
-        """Connect, and wait until the subscriber knows where it stands, so that nothing after this is missed."""
+        """Connect, and wait until the subscriber has a cursor, so that it misses no later message."""
         await subscriber.connect()
         if subscriber.resumes:
             while any(channel not in subscriber.cursors for channel in subscriber.channels):

@@ -18,15 +18,15 @@ from .transport_reading import TransportCheck
 __all__ = ["CHECKS"]
 
 LOG = 30
-KEPT = 10  # of them, where the check is about what has expired
+KEPT = 10  # messages that a short retention keeps
 GAP_CLOSE, SLOW_CLOSE = 4410, 4409  # errors.py: `gap`, `slow`
-BIG = 16 << 10  # bytes of a message that soon fills a socket
-MOST_BIG = 4000  # 64 MB: more than any kernel lets one socket hold
+BIG = 16 << 10  # bytes of a message; a few of them fill a socket
+MOST_BIG = 4000  # 64 MB: more than a kernel's buffer of one socket
 SMALL_BUFFER = 4096  # SO_RCVBUF of a subscriber that stalls
 
 
 async def gap_of_what_expired(bench: TransportBench) -> None:
-    """Past the retention there is one gap, exactly of what was missed, and then everything that is kept."""
+    """A cursor older than the retention gets one gap, of exactly the missed messages, and then all that are kept."""
     await bench.serve(Settings(port=0, retention=RetentionSettings(messages=KEPT)))
     bench.publish_numbers(LOG)
     last = LOG - KEPT
@@ -40,14 +40,14 @@ async def gap_of_what_expired(bench: TransportBench) -> None:
 
 
 async def gap_of_another_epoch(bench: TransportBench) -> None:
-    """A cursor of another life of the log is answered with a gap, then with all that this life has."""
+    """A cursor of another epoch gets a gap, then all messages of the log."""
     await bench.serve()
     bench.publish_numbers(LOG)
     await gap_then(bench, "earlier-7", GapSeen("c", "epoch", "earlier-8", None, bench.at(0)), 1)
 
 
 async def gap_of_the_unknown(bench: TransportBench) -> None:
-    """A cursor ahead of the log is answered with a gap, and the stream goes on from the head."""
+    """A cursor ahead of the log gets a gap, and the stream continues from the head."""
     await bench.serve()
     bench.publish_numbers(LOG)
     await gap_then(
@@ -56,7 +56,7 @@ async def gap_of_the_unknown(bench: TransportBench) -> None:
 
 
 async def gaps_of_several_channels(bench: TransportBench) -> None:
-    """Each channel has its own gap, and a connection lost after any byte of them loses none of them."""
+    """Each channel has its own gap, and a connection that is cut at any byte of them loses none."""
     await bench.serve(Settings(port=0, retention=RetentionSettings(messages=1)))
     if not bench.kind.resumes:
         return
@@ -116,7 +116,7 @@ async def attach_during_a_burst(bench: TransportBench) -> None:
 
 
 async def cut_at_every_byte(bench: TransportBench) -> None:
-    """A connection that is lost at any byte of the answer resumes: all, once, in order."""
+    """A connection that is cut at any byte of the answer resumes with each message once and in order."""
     await bench.serve()
     if not bench.kind.resumes:
         return
@@ -138,7 +138,7 @@ async def cut_at_every_byte(bench: TransportBench) -> None:
 
 
 async def byte_by_byte(bench: TransportBench) -> None:
-    """Requests and answers that come a byte at a time say the same."""
+    """Requests and answers that are sent byte by byte have the same result."""
     await bench.serve()
     bench.publish_numbers(LOG)
     plan = Plan(Faults(piece_bytes=1), Faults(piece_bytes=1))
@@ -151,7 +151,7 @@ async def byte_by_byte(bench: TransportBench) -> None:
 
 
 async def stalled_reader(bench: TransportBench) -> None:
-    """A reader that stalls delays nobody, and when it reads again it has all, once, in order."""
+    """A reader that stalls delays no other one, and later gets each message once and in order."""
     await bench.serve(Settings(port=0))
     if not bench.kind.streams:
         return
@@ -162,14 +162,14 @@ async def stalled_reader(bench: TransportBench) -> None:
 
 
 async def stalled_past_the_retention(bench: TransportBench) -> None:
-    """A reader that stalls for longer than the retention gets a gap, exactly of what it missed."""
+    """A reader that stalls for longer than the retention gets a gap of exactly the missed messages."""
     await bench.serve(Settings(port=0, retention=RetentionSettings(messages=KEPT)))
     if bench.kind.streams:
         await expect_skip(bench, await stall(bench, "c"))
 
 
 async def lag_policy_latest(bench: TransportBench) -> None:
-    """Where a channel skips to the newest, a reader that stalls gets a gap and then the newest message."""
+    """With `lag = "latest"` a reader that stalls gets a gap and then the newest message."""
     await bench.serve(Settings(port=0, channels={"tick*": ChannelRule(lag="latest")}))
     if bench.kind.streams:
         slow = await stall(bench, "ticks")
@@ -177,7 +177,7 @@ async def lag_policy_latest(bench: TransportBench) -> None:
 
 
 async def lag_policy_disconnect(bench: TransportBench) -> None:
-    """Where a channel does not wait, a reader that stalls is disconnected, and resumes with all, once, in order."""
+    """With `lag = "disconnect"` a reader that stalls is disconnected, and resumes with each message once, in order."""
     await bench.serve(Settings(port=0, channels={"strict": ChannelRule(lag="disconnect")}))
     if not bench.kind.streams:
         return
@@ -201,7 +201,7 @@ async def lag_policy_disconnect(bench: TransportBench) -> None:
 
 
 async def gap_then(bench: TransportBench, cursor: str, gap: GapSeen, first: int) -> None:
-    """Expect the gap after this cursor, and then the messages from number `first`; or that the gap closes."""
+    """Expect the gap after this cursor, then the messages from number `first`; or a close that reports the gap."""
     subscriber = bench.subscriber(start=f"after={cursor}")
     if not subscriber.resumes:
         await expect_gap_close(bench, subscriber, gap.reason)
@@ -215,7 +215,7 @@ async def gap_then(bench: TransportBench, cursor: str, gap: GapSeen, first: int)
 
 
 async def expect_gap_close(bench: TransportBench, subscriber: Subscriber, reason: str) -> Heard:
-    """Expect that a gap closes this subscriber, as it has no way to say it."""
+    """Expect that the gap closes this subscriber, whose transport has no message for a gap."""
     heard = Heard()
     try:
         if not subscriber.connected:
@@ -231,7 +231,7 @@ async def expect_gap_close(bench: TransportBench, subscriber: Subscriber, reason
 async def cut_at(
     bench: TransportBench, pipe: FaultyPipe, subscriber: Subscriber, at: int, count: int
 ) -> tuple[Heard, bool]:
-    """Listen for `count` messages on a connection that is cut at byte `at` of what comes down, then on a whole one."""
+    """Listen for `count` messages, first on a connection cut at byte `at` of the answer, then on one that is not cut."""
     pipe.plan = lambda number, rng: Plan(down=Faults(cut_after=at))
     passed = pipe.down_bytes
     subscriber.port = pipe.port
@@ -239,7 +239,7 @@ async def cut_at(
     cut = False
     try:
         await subscriber.connect()
-        while len(heard.messages) < count or pipe.down_bytes - passed == at:  # the cut may stand after the last byte
+        while len(heard.messages) < count or pipe.down_bytes - passed == at:  # the cut may be after the last byte
             await bench.hear(subscriber, heard)
     except Cut:
         cut = True
@@ -250,7 +250,7 @@ async def cut_at(
 
 
 async def stall(bench: TransportBench, channel: str) -> Subscriber:
-    """Let one subscriber stall while the channel goes on, and another one read every message in time."""
+    """Stall one subscriber while another one reads every message in time."""
     hub = bench.served.node.hub
     slow = bench.subscriber(channel, start="after=latest", receive_buffer=SMALL_BUFFER)
     quick = bench.subscriber(channel, start="after=latest")
@@ -258,7 +258,7 @@ async def stall(bench: TransportBench, channel: str) -> Subscriber:
     await bench.attach(quick)
     blocked = hub.counters.blocked
     after = 0
-    while after < 3 * KEPT:  # go on for a while after its socket is full
+    while after < 3 * KEPT:  # publish on after its socket is full
         number = len(bench.published)
         if number > MOST_BIG:
             raise TransportFailed("a reader that does not read blocks its subscription\n  actual   it never did")

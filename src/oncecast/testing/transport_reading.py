@@ -1,4 +1,4 @@
-"""Clauses of a transport's contract: where to start, what a message looks like, several channels, limits, refusals.
+"""Clauses of a transport's contract: starts, the data of messages, several channels, limits and refusals.
 
 Each check is a coroutine of one `TransportBench` and names its clause where it fails. To add one, add it to `CHECKS`.
 """
@@ -16,7 +16,7 @@ __all__ = ["CHECKS", "TransportCheck"]
 
 TransportCheck = Callable[[TransportBench], Awaitable[None]]
 
-LOG = 30  # messages in the log of most checks: more than one read, few enough to try every position
+LOG = 30  # messages of most logs: more than one read, and few enough to test every position
 
 DRAFTS = (
     Draft("c", b'{"t":1,"deep":[null,true,"\\u00e9"]}', Kind.JSON),
@@ -34,7 +34,7 @@ DRAFTS = (
 
 
 async def every_position(bench: TransportBench) -> None:
-    """From the cursor of every message of the log come exactly the messages after it, and then what is new."""
+    """The cursor of each message of the log gives exactly the messages after it, and then new ones."""
     await bench.serve()
     bench.publish_numbers(LOG)
     listening = []
@@ -52,7 +52,7 @@ async def every_position(bench: TransportBench) -> None:
 
 
 async def resume_at_every_position(bench: TransportBench) -> None:
-    """A connection that is lost after any message resumes with the next one: all, once, in order."""
+    """A connection that is cut after any message resumes with the next: each message once and in order."""
     await bench.serve()
     if not bench.kind.resumes:
         return
@@ -69,7 +69,7 @@ async def resume_at_every_position(bench: TransportBench) -> None:
 
 
 async def latest(bench: TransportBench) -> None:
-    """`latest` has nothing of the log and everything from then on."""
+    """`latest` gives no message of the log, and every later one."""
     await bench.serve()
     bench.publish_numbers(LOG)
     subscriber = bench.subscriber(start="after=latest")
@@ -80,7 +80,7 @@ async def latest(bench: TransportBench) -> None:
 
 
 async def earliest_last_and_since(bench: TransportBench) -> None:
-    """`earliest` has all that is kept, `last=N` the newest N, `since=T` what is not older than T; then what is new."""
+    """`earliest` gives all kept messages, `last=N` the newest N, `since=T` those not older than T; then new ones."""
     await bench.serve()
     for _ in range(3):
         bench.publish_numbers(LOG // 3)
@@ -110,7 +110,7 @@ async def earliest_last_and_since(bench: TransportBench) -> None:
 
 
 async def kinds_of_data(bench: TransportBench) -> None:
-    """JSON, text and binary come as they were published, live and from the log, with their event names and ids."""
+    """JSON, text and binary data arrive unaltered, live and from the log, with their event names and ids."""
     await bench.serve()
     live = bench.subscriber(start="after=latest")
     await bench.attach(live)
@@ -128,7 +128,7 @@ async def kinds_of_data(bench: TransportBench) -> None:
 
 
 async def several_channels(bench: TransportBench) -> None:
-    """One subscription of several channels has each channel's messages in order, and resumes in the middle."""
+    """One subscription of several channels gets each channel's messages in order, and resumes in the middle."""
     await bench.serve()
     names = ("a", "b", "other", "c")
     bench.publish(*(Draft(names[n % 4], str(n).encode()) for n in range(LOG)))
@@ -151,7 +151,7 @@ async def several_channels(bench: TransportBench) -> None:
 
 
 async def empty_channel(bench: TransportBench) -> None:
-    """A subscriber of a channel that never had a message is told a cursor, and resumes from it."""
+    """A subscriber of a channel without messages gets a cursor, and resumes from it."""
     await bench.serve()
     if not bench.kind.resumes:
         return
@@ -166,7 +166,7 @@ async def empty_channel(bench: TransportBench) -> None:
 
 
 async def heartbeats(bench: TransportBench) -> None:
-    """While a channel is quiet, heartbeats move its cursor on, so that it does not expire."""
+    """Heartbeats advance the cursor of a channel without new messages, so that it does not expire."""
     await bench.serve(Settings(port=0, limits=Limits(heartbeat_seconds=0.1)))
     if not (bench.kind.streams and bench.kind.resumes):
         return
@@ -204,7 +204,7 @@ async def limits(bench: TransportBench) -> None:
 
 
 async def malformed(bench: TransportBench) -> None:
-    """What is malformed is refused with the code that says which part, never guessed at."""
+    """A malformed request is refused with the code of the malformed part."""
     await bench.serve()
     bench.publish_numbers(1)
     for cursor in (

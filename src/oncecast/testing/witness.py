@@ -1,8 +1,8 @@
-"""The promise, as a judge: what one subscriber saw, held against everything that was ever published.
+"""The promise as a check: the items of one subscriber, compared with everything that was published.
 
-Per channel, a subscriber gets every message, once, in order, or a gap that covers exactly what it does not get. A
-`Witness` is told of each message and gap as the subscriber gets it, and raises `PromiseBroken` at the first that does
-not keep this. Invariant: per channel, everything published up to `covered` has been delivered or told as missed.
+Per channel, a subscriber gets every message once and in order, or a gap that covers exactly the missing ones. Pass each
+message and gap to a `Witness` in the order of arrival. It raises `PromiseBroken` at the first item that breaks the
+promise. Invariant: per channel, each message up to `covered` was delivered, or is in a gap.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..message import LogGap
 
 
 class PromiseBroken(OncecastError):
-    """A subscriber got what it should not have, or did not get what it should. The text says which."""
+    """A subscriber has a wrong item, or misses one. The text says which."""
 
 
 class Ledger:
-    """The sequence numbers published to each channel, in order: the truth that witnesses are held against."""
+    """The sequence numbers published to each channel, in order: what a witness compares with."""
 
     __slots__ = ("_seqs",)
 
@@ -27,7 +27,7 @@ class Ledger:
         self._seqs: dict[str, list[int]] = {}
 
     def publish(self, channel: str, seq: int) -> None:
-        """Note a message that was acknowledged."""
+        """Record an acknowledged message."""
         self._seqs.setdefault(channel, []).append(seq)
 
     def after(self, channel: str, seq: int) -> int | None:
@@ -38,9 +38,9 @@ class Ledger:
 
 
 class Witness:
-    """One subscriber's life on one connection. `owed` gives, per channel, the number after which it is owed everything.
+    """One subscriber on one connection. `owed` has, per channel, the number after which it must get every message.
 
-    `ledger` may grow while the witness watches.
+    Messages may be added to `ledger` meanwhile.
     """
 
     __slots__ = ("covered", "gaps", "ledger", "seen")
@@ -52,9 +52,9 @@ class Witness:
         self.gaps: list[LogGap] = []
 
     def message(self, channel: str, seq: int) -> None:
-        """The subscriber got a message."""
+        """Check a message of the subscriber."""
         if channel not in self.covered:
-            raise PromiseBroken(f"{seq} came on {channel}, which nobody subscribed to")
+            raise PromiseBroken(f"{seq} came on {channel}, which has no subscription")
         if self.seen and self.seen[-1][1] >= seq:
             raise PromiseBroken(f"{seq} came after {self.seen[-1][1]}: out of order, or again")
         if self.ledger.after(channel, self.covered[channel]) != seq:
@@ -64,9 +64,9 @@ class Witness:
         self.seen.append((channel, seq))
 
     def gap(self, gap: LogGap) -> None:
-        """The subscriber was told of a gap whose end is known."""
+        """Check a gap of the subscriber whose end is known."""
         if gap.missed_to is None:
-            raise ValueError("The end of this gap is not known, so it can't be held against a ledger.")
+            raise ValueError("The end of this gap is not known: a ledger can't check it.")
         first, last = gap.missed_from.seq, gap.missed_to.seq
         missed = self.ledger.after(gap.channel, self.covered[gap.channel])
         if missed is None or not first <= missed <= last:
@@ -75,7 +75,7 @@ class Witness:
         self.gaps.append(gap)
 
     def finish(self, channels: Iterable[str] | None = None) -> None:
-        """Nothing more will come: everything published must have been delivered, or told as missed."""
+        """Check at the end that every published message was delivered, or is in a gap."""
         for channel in self.covered if channels is None else channels:
             missed = self.ledger.after(channel, self.covered[channel])
             if missed is not None:
