@@ -12,7 +12,8 @@ exception is a defect: it is logged with its traceback, and the session is opene
 
 Invariants
 * A publish is answered once: after its messages have reached the sink, or with a refusal.
-* What waits is bounded by `intake.py` and `PENDING_READS`, and each wait by `ANSWER_SECONDS`.
+* What waits is bounded by `intake.py` and `PENDING_READS`. A batch is answered within `APPEND_SECONDS`, a read within
+  `ANSWER_SECONDS`.
 * The sink is called by one task at a time: by `open`, then by `follow`.
 
 To add a broker, write a `RemoteSession` for it and pass `Remote` a function that makes one.
@@ -29,11 +30,11 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Draft, Page, Receipt, Retention, Start
-from .base import ANSWER_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Outcome, Read, Sink, Unreachable
+from .base import STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Outcome, Read, Sink, Unreachable
 from .intake import Batch, Intake, refuse
 from .meters import Meters
 from .operable import ChannelState, LogState, Operable
-from .reads import LATE, OVERRUN, PENDING_READS, ReadRequest, refuse_read
+from .reads import DEFECT, LATE, OVERRUN, PENDING_READS, ReadRequest, refuse_read
 from .session import GuardedSink, Lost, RemoteSession, SinkFailed
 
 logger = logging.getLogger("oncecast.brokers.remote")
@@ -43,6 +44,8 @@ PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds before each next attempt to open;
 READERS = 4  # pages asked for at once
 FLYING = 4  # batches sent and not yet answered
 READ_SECONDS = 10.0  # for one page
+APPEND_SECONDS = 10.0  # for one batch
+CLOSE_SECONDS = 3.0  # for a session to close its sockets
 OPERATE_SECONDS = 60.0  # for what a person asks: 10,000 channels are counted one by one
 
 T = TypeVar("T")
@@ -61,6 +64,7 @@ class Remote:
     `make` makes a session for a sink. `name` says in one line, without a password, where it is. Publishes are sent
     together until they have `batch_drafts` drafts; a session splits a batch that its server can't take at once.
     `open_seconds` bounds the opening of a session.
+    `forget` is called with channels that are unwanted while no session is open: what is known of them is void.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Remote:
         capabilities: Capabilities,
         batch_drafts: int,
         open_seconds: float = OPEN_SECONDS,
+        forget: Callable[[Sequence[str]], None] = lambda channels: None,
     ) -> None:
         self.name = name
         self.capabilities = capabilities
@@ -78,6 +83,7 @@ class Remote:
         self.meters = Meters()
         self._make = make
         self._open_seconds = open_seconds
+        self._forget = forget
         self._sink: Sink | None = None
         self._refusal: Refusal | None = STARTING  # what everything is answered with, unless a session runs
         self._session: RemoteSession | None = None
@@ -88,6 +94,7 @@ class Remote:
         self._read_count = 0
         self._asked = asyncio.Event()
         self._wanted: dict[str, None] = {}
+        self._unwanted: set[str] = set()  # while a session is being opened
         self._stopped = False
         self._now: Callable[[], float] = lambda: 0.0  # the loop's clock, from the start on
 
@@ -106,6 +113,9 @@ class Remote:
             raise Unreachable(f"broker: {self.name}: {lost}") from None
         except SinkFailed as failed:
             raise ConfigurationError(f"broker: {self.name}: {failed}") from failed
+        if self._stopped:
+            await self._close(session)
+            raise ConfigurationError(f"broker: {self.name}: it was stopped while it was started")
         self._task = asyncio.create_task(self._live(session), name="oncecast-broker")
         self._task.add_done_callback(self._ended)
         await asyncio.sleep(0)  # a task that is cancelled before its first step would not close its session
@@ -154,6 +164,9 @@ class Remote:
                 self._wanted.pop(channel, None)
             if self._session is not None:
                 self._session.unwant(channels)
+            else:
+                self._unwanted.update(channels)
+                self._forget(channels)
 
     # -- `operable.Operable`, by the session
 
@@ -186,26 +199,36 @@ class Remote:
     # -- the life of the broker
 
     async def _open(self, session: RemoteSession) -> None:
-        """Open a session, or close what of it is open."""
+        """Open a session, or close what of it is open. What was wanted and unwanted meanwhile is applied to it."""
+        asked = tuple(self._wanted)
+        self._unwanted.clear()
         opened = False
-        asked = dict(self._wanted)
         try:
             async with asyncio.timeout(self._open_seconds):
-                await session.open(tuple(asked))
+                await session.open(asked)
             opened = True
         except TimeoutError:
             raise Lost(f"it did not answer within {self._open_seconds:g} s") from None
         finally:
             if not opened:
-                await session.close()
+                await self._close(session)
         self.opened += 1
         self._session = session
-        self._refusal = None
-        # What became wanted or unwanted while the session was opened.
-        if ended := [channel for channel in asked if channel not in self._wanted]:
-            session.unwant(ended)
-        if fresh := [channel for channel in self._wanted if channel not in asked]:
-            session.want(fresh)
+        self._refusal = STOPPING if self._stopped else None
+        ended = self._unwanted.intersection(asked)
+        if ended:
+            session.unwant(tuple(ended))
+        fresh = self._wanted.keys() - (set(asked) - ended)
+        if fresh:
+            session.want([channel for channel in self._wanted if channel in fresh])
+
+    async def _close(self, session: RemoteSession) -> None:
+        """Close a session. One that does not close in time is left behind."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await session.close()
+        except Exception:
+            logger.exception("a connection to the broker %s could not be closed", self.name)
 
     async def _live(self, session: RemoteSession) -> None:
         assert self._sink is not None
@@ -228,17 +251,18 @@ class Remote:
                 ("follow", session.follow()),
                 ("tend", session.tend()),
                 ("publish", self._send(session)),
+                ("expire", self._expire()),
                 *((f"read-{number}", self._answer(session)) for number in range(READERS)),
             )
         ]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return _why(next(iter(ended)))
+            return _why([task for task in tasks if task in ended])
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await session.close()
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            await self._close(session)
 
     async def _reopen(self, reason: str) -> RemoteSession:
         assert self._sink is not None
@@ -256,8 +280,11 @@ class Remote:
                 continue
             except SinkFailed:
                 raise
-            except Exception:
-                logger.exception("the broker %s could not be opened", self.name)
+            except Exception as error:
+                if repr(error) != reason:
+                    reason = repr(error)
+                    logger.exception("the broker %s could not be opened", self.name)
+                    self._sink.away(f"{self.name}: {reason}")
                 continue
             return session
 
@@ -284,7 +311,7 @@ class Remote:
         ) -> None:
             deadline.cancel()
             del flying[sent]
-            error = Lost("its connection was closed") if sent.cancelled() else sent.exception()
+            error = Lost("it did not acknowledge in time") if sent.cancelled() else sent.exception()
             if error is None:
                 outcomes = sent.result()
                 if outcomes and isinstance(newest := outcomes[-1], Receipt) and newest.seq > self.meters.head:
@@ -306,13 +333,15 @@ class Remote:
                 batches = self._intake.take()
                 sent = session.append([draft for batch in batches for draft in batch.drafts])
                 flying[sent] = batches
-                deadline = loop.call_later(ANSWER_SECONDS, _expire, sent)
+                deadline = loop.call_later(APPEND_SECONDS, sent.cancel)
                 sent.add_done_callback(partial(finished, batches, deadline))
             raise lost[0]
         finally:
             for sent in list(flying):
                 sent.cancel()
-            await asyncio.sleep(0)  # for the callbacks that answer
+            if flying:
+                await asyncio.wait(list(flying), timeout=CLOSE_SECONDS)
+                await asyncio.sleep(0)  # for the callbacks that answer
 
     def _refuse(self, batches: list[Batch], refusal: Refusal) -> None:
         self.meters.refused += sum(len(batch.drafts) for batch in batches)
@@ -338,8 +367,25 @@ class Remote:
                 answer = LATE
             except Refusal as refusal:
                 answer = refusal
+            except Lost:
+                raise
+            except Exception:
+                logger.exception("the broker %s could not read a page", self.name)
+                answer = DEFECT
             finally:
                 _call(asked.answer, answer)
+
+    async def _expire(self) -> None:
+        """Refuse the reads that have waited too long; a line is in the order of its deadlines."""
+        while True:
+            await asyncio.sleep(1)
+            now = self._now()
+            for channels, line in list(self._reads.items()):
+                while line and line[0].expired(now):
+                    self._read_count -= 1
+                    refuse_read(line.popleft(), LATE)
+                if not line:
+                    del self._reads[channels]
 
     def _next_read(self) -> ReadRequest | None:
         """Take the first of the next line, and put that line behind the others."""
@@ -370,10 +416,13 @@ def _call(done: Callable[[Any], object], answer: object) -> None:
         logger.exception("an answer could not be delivered")
 
 
-def _why(task: asyncio.Task[None]) -> str:
-    error = task.exception()
-    if isinstance(error, SinkFailed):
-        raise error
+def _why(ended: Sequence[asyncio.Task[None]]) -> str:
+    """Return why a session is over. Raises `SinkFailed` if the node is at fault in any of the tasks."""
+    errors = [None if task.cancelled() else task.exception() for task in ended]
+    for failed in errors:
+        if isinstance(failed, SinkFailed):
+            raise failed
+    task, error = ended[0], errors[0]
     if error is None:
         return "its connection was closed"
     if not isinstance(error, Lost):
@@ -386,8 +435,3 @@ def _answer_batches(batches: list[Batch], outcomes: Sequence[Outcome]) -> None:
     for batch in batches:
         _call(batch.answer, outcomes[at : at + len(batch.drafts)])
         at += len(batch.drafts)
-
-
-def _expire(appended: asyncio.Future[Sequence[Outcome]]) -> None:
-    if not appended.done():
-        appended.set_exception(Lost("it did not acknowledge in time"))
