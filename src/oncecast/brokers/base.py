@@ -113,8 +113,8 @@ class Opening(msgspec.Struct, frozen=True):
 
     `epoch` names the log: 1 to 32 of `[A-Za-z0-9_]`. `head` is the last number given. `recent` are its newest messages,
     all of them above `floor` that are not trimmed; `marks` has the trimmed mark of each channel where that is above the
-    floor. `holes` are ranges of numbers that were never given, as (the last before it, the first after it): a cursor
-    from inside is of an end of the log that is lost. With `only_wanted`, `recent` is empty and `floor` is the head.
+    floor. `holes` are ranges of numbers, as (the last before it, the number above which the log goes on): a cursor from
+    inside is of an end of the log that is lost. With `only_wanted`, `recent` is empty and `floor` is the head.
     """
 
     epoch: str
@@ -145,7 +145,7 @@ class Sink(Protocol):
         ...
 
     def hole(self, before: int, after: int, /) -> None:
-        """Go on at `after`: acknowledged messages above `before` and below `after` may be lost."""
+        """Go on above `after`: acknowledged messages above `before` and below `after` may be lost."""
         ...
 
     def wanted(self, channels: Sequence[str], seq: int, /) -> None:

@@ -89,14 +89,17 @@ class Lives:
     def holes(self) -> list[tuple[int, int]]:
         """Return the numbers that were never given, as `Opening.holes` has them."""
         return [
-            (later.offset - 1 + earlier.base, later.offset + later.base + 1)
+            (later.offset - 1 + earlier.base, later.offset + later.base)
             for earlier, later in zip(self._lives, self._lives[1:], strict=False)
         ]
 
-    def next(self, head: int, server: str, now: float) -> Life:
-        """Return the life that begins after the offset `head`. Its own offset is known once it is written."""
+    def next(self, head: int, server: str, now: float, above: int = 0) -> Life:
+        """Return the life that begins after the offset `head`. Its own offset is known once it is written.
+
+        `above` is a number that was given, though the log may have lost it.
+        """
         born = self._lives[0].born
-        first = max(self.seq_of(head) + 1, int(max(0.0, now - born) * NUMBERS_A_SECOND))
+        first = max(self.seq_of(head) + 1, above + 1, int(max(0.0, now - born) * NUMBERS_A_SECOND))
         return Life(0, self.epoch, born, server, min(first, WIDEST) - head)
 
 
