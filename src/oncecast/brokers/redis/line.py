@@ -19,7 +19,7 @@ from ...errors import ConfigurationError
 from ..address import Address
 from ..session import Lost
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 1.5  # to one host, so that a second one still has its turn
 
 
 class RedisLine:
@@ -30,10 +30,14 @@ class RedisLine:
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
         self._some = asyncio.Event()
+        self._ended = False
 
     def ask(self, *command: bytes | str | int) -> asyncio.Future[Any]:
         """Send a command. The future has its answer, or raises `Lost` or the library's `ResponseError`."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._ended:
+            _fail(future, Lost("its connection was closed"))
+            return future
         self._asked.append(future)
         self._out += self._connection.pack_command(*command)
         self._some.set()
@@ -48,14 +52,12 @@ class RedisLine:
             for task in ended:
                 task.result()
         finally:
+            self._ended = True
             for task in (writer, reader):
                 task.cancel()
             await asyncio.gather(writer, reader, return_exceptions=True)
             while self._asked:
-                future = self._asked.popleft()
-                if not future.done():
-                    future.set_exception(Lost("its connection was closed"))
-                    future.exception()  # it may be that nobody waits for it any more
+                _fail(self._asked.popleft(), Lost("its connection was closed"))
 
     async def _write(self) -> None:
         while True:
@@ -76,12 +78,12 @@ class RedisLine:
                 answer = error
             except (redis.exceptions.RedisError, OSError) as error:
                 raise lost(error) from None
+            if not self._asked:
+                raise Lost("it sent an answer to no question")
             future = self._asked.popleft()
-            if future.done():
-                continue
             if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
+                _fail(future, answer)
+            elif not future.done():
                 future.set_result(answer)
 
     async def close(self) -> None:
@@ -106,7 +108,8 @@ async def connect(address: Address, host: str, port: int, context: ssl.SSLContex
     }
     connection = Connection(**arguments) if context is None else SSLConnection(**arguments, **_tls(address))
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(CONNECT_SECONDS):  # the library's covers the socket, not the greeting
+            await connection.connect()  # type: ignore[no-untyped-call]
     except redis.exceptions.AuthenticationError as error:
         await close(connection)
         raise ConfigurationError(f"broker: {address}: {one_line(error)}: check its user and password") from None
@@ -127,6 +130,12 @@ async def close(connection: AbstractConnection) -> None:
         return
 
 
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # the task that asked may have ended
+
+
 def _tls(address: Address) -> dict[str, Any]:
     verify = address.options.get("tls_verify") != "no"
     return {
@@ -140,6 +149,8 @@ def _tls(address: Address) -> dict[str, Any]:
 
 def lost(error: BaseException) -> Lost:
     """Return what a fault of the library means for a session."""
+    if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
+        return Lost(f"it did not answer within {CONNECT_SECONDS:g} s")
     return Lost(one_line(error) or type(error).__name__)
 
 

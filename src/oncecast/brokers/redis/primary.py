@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
 import redis.exceptions
+from msgspec.structs import replace
 from redis.asyncio.connection import AbstractConnection
 
 from ...errors import ConfigurationError
 from ..address import Address
 from ..session import Lost
-from .line import close, connect, lost, one_line
+from .line import CONNECT_SECONDS, close, connect, lost, one_line
 from .scripts import PREFIX
 
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
 
 
-async def connect_primary(address: Address) -> AbstractConnection:
-    """Open a connection to the primary. Raises `Lost` or `ConfigurationError`."""
+async def connect_primary(address: Address) -> tuple[AbstractConnection, Address]:
+    """Open a connection to the primary; return it, and the address of that one server.
+
+    Raises `Lost` or `ConfigurationError`.
+    """
     context = address.context()
     if address.scheme in SENTINELS:
         return await _by_sentinel(address, context)
@@ -29,13 +34,16 @@ async def connect_primary(address: Address) -> AbstractConnection:
         except Lost as reason:
             reasons.append(str(reason))
             continue
-        return await _of_slot(address, connection, context)
+        try:
+            return await _of_slot(replace(address, hosts=((host, port),)), connection, context)
+        except Lost as reason:
+            reasons.append(str(reason))
     raise Lost("; ".join(reasons))
 
 
 async def _of_slot(
     address: Address, connection: AbstractConnection, context: ssl.SSLContext | None
-) -> AbstractConnection:
+) -> tuple[AbstractConnection, Address]:
     """Return a connection to the node that has the log: this one, or the one it names."""
     try:
         role = (await _ask(connection, "ROLE"))[0]
@@ -45,7 +53,8 @@ async def _of_slot(
             await _ask(connection, "EXISTS", f"{address.options.get('prefix', '')}{PREFIX}:h")
         except redis.exceptions.MovedError as moved:
             await close(connection)
-            return await connect(address, moved.host, moved.port, context)
+            host = moved.host or address.hosts[0][0]  # a node that does not know its own address names none
+            return await connect(address, host, moved.port, context), replace(address, hosts=((host, moved.port),))
     except redis.exceptions.ResponseError as error:
         await close(connection)
         raise ConfigurationError(f"broker: {address}: {one_line(error)}") from None
@@ -55,10 +64,10 @@ async def _of_slot(
     except Lost:
         await close(connection)
         raise
-    return connection
+    return connection, address
 
 
-async def _by_sentinel(address: Address, context: ssl.SSLContext | None) -> AbstractConnection:
+async def _by_sentinel(address: Address, context: ssl.SSLContext | None) -> tuple[AbstractConnection, Address]:
     name, _, database = address.path.partition("/")
     reasons = []
     for host, port in address.hosts:
@@ -71,7 +80,7 @@ async def _by_sentinel(address: Address, context: ssl.SSLContext | None) -> Abst
         try:
             found = await _ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
         except (redis.exceptions.RedisError, OSError) as error:
-            reasons.append(f"{host}:{port}: {one_line(error)}")
+            reasons.append(f"{host}:{port}: {lost(error)}")
             continue
         finally:
             await close(sentinel)
@@ -93,5 +102,6 @@ async def _by_sentinel(address: Address, context: ssl.SSLContext | None) -> Abst
 
 
 async def _ask(connection: AbstractConnection, *command: str) -> Any:
-    await connection.send_packed_command(connection.pack_command(*command), check_health=False)
-    return await connection.read_response(disable_decoding=True)
+    async with asyncio.timeout(CONNECT_SECONDS):
+        await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+        return await connection.read_response(disable_decoding=True)

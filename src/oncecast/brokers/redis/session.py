@@ -9,7 +9,7 @@ Opening subscribes first and looks up what has changed after that, so nothing fa
 before it in its channel: if that is not the one seen last, something is missing, and the session is opened again.
 
 Invariants
-* `_seen` is the number up to which the sink has everything that it wants; it never goes back.
+* `Place.seen` is the number up to which the sink has everything that it wants; it never goes back.
 * A wanted channel is confirmed by a probe that was sent after its subscription stood.
 """
 
@@ -19,10 +19,11 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+import msgspec
 import redis.exceptions
 
 from ...errors import ConfigurationError, Refusal
@@ -30,9 +31,9 @@ from ...message import Draft, Mark, Message, Page, Receipt, Retention, Retention
 from ..address import Address
 from ..base import Opening, Outcome
 from ..operable import ChannelState, LogState
-from ..session import GuardedSink, Lost
+from ..session import GuardedSink, Lost, SinkFailed
 from . import operate, scripts
-from .line import RedisLine, lost, one_line
+from .line import RedisLine, close, connect, lost, one_line
 from .pages import message_of, read_page, read_pushed, report_foreign
 from .primary import connect_primary
 
@@ -40,6 +41,8 @@ PROBE_SECONDS = 1.0
 SILENT_SECONDS = 3.0  # without an answer to a probe the connection is taken to be dead
 SUBSCRIBE_AT_ONCE = 1_000  # channels in one command
 CAUGHT_UP = 5_000  # messages handed over after a pause; what is more is left to the history
+CAUGHT_UP_BYTES = 32 << 20
+RANGE = 32  # entries read at once
 SWEEP_SECONDS = 10.0
 SWEEP_CHANNELS = 200
 LEASE = "lease"
@@ -56,6 +59,20 @@ class RedisPlace:
         self.seen = 0
         self.holes: set[tuple[int, int]] = set()
         self.last: dict[str, int] = {}  # by wanted channel: the number seen last, or where it was confirmed
+
+    def forget(self, channels: Sequence[str]) -> None:
+        """Know nothing more of channels: they are confirmed again if they are wanted again."""
+        for channel in channels:
+            self.last.pop(channel, None)
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """One script of a batch: how many drafts, its answer, and the token whose return says that the sink has them."""
+
+    drafts: int
+    asked: asyncio.Future[Any]
+    token: bytes
+    told: asyncio.Future[int] | None
 
 
 class RedisSession:
@@ -88,6 +105,8 @@ class RedisSession:
         self._subscriber: Any = None
         self._tokens: dict[bytes, asyncio.Future[int]] = {}
         self._token = 0
+        self._confirming: dict[bytes, list[str]] = {}  # by token: what is confirmed where the token comes back
+        self._standing: dict[str, int] = {}  # subscriptions asked for that do not stand yet
         self._subscribed: set[str] = set()
         self._to_confirm: list[str] = []
         self._changes: deque[tuple[str, Sequence[str]]] = deque()
@@ -99,17 +118,18 @@ class RedisSession:
 
     async def open(self, wanted: Sequence[str]) -> None:
         """Connect, subscribe, and hand over what was missed."""
-        self._subscriber = await connect_primary(self._address)
-        for _ in range(2):
-            self._lines.append(RedisLine(await connect_primary(self._address)))
+        self._subscriber, server = await connect_primary(self._address)
+        for _ in range(2):  # to that same server, also while another one is promoted
+            self._lines.append(RedisLine(await connect(server, *server.hosts[0], server.context())))
         self._write, self._pages = self._lines
         self._running = [asyncio.create_task(line.run(), name="oncecast-redis") for line in self._lines]
         await self._check_server()
+        for script in scripts.ALL:  # at once: a publish that had to send its script would be overtaken by the next
+            await _answer(self._write.ask("SCRIPT", "LOAD", script.text))
         await self._subscribe((self._own, *(self._name(channel) for channel in wanted)))
         self._subscribed = set(wanted)
-        life, epoch, seq, *holes = await self._open_log()
-        self._life = life
         place = self._place
+        self._life, epoch, seq, *holes = await self._open_log(place)
         head = int(seq)
         known = {_hole(hole) for hole in holes}
         if place.epoch != epoch.decode():
@@ -123,12 +143,12 @@ class RedisSession:
             await self._catch_up(wanted, head, sorted(known - place.holes))
         place.holes = known
 
-    async def _open_log(self) -> Any:
+    async def _open_log(self, place: Place) -> Any:
         """Return what the script says of the log; ask for a new epoch's name only where there is none."""
         try:
-            return await self._run(self._write, scripts.OPEN, "")
+            return await self._run(self._write, scripts.OPEN, "", place.epoch, place.seen)
         except NoLog:
-            return await self._run(self._write, scripts.OPEN, self._new_epoch())
+            return await self._run(self._write, scripts.OPEN, self._new_epoch(), place.epoch, place.seen)
 
     async def _check_server(self) -> None:
         """Refuse a server that would lose messages by its settings, or is too old."""
@@ -146,14 +166,16 @@ class RedisSession:
         """Hand over what has come to the wanted channels since the last session, in order."""
         place = self._place
         messages: list[Message] = []
+        size = 0
         too_much = False
         if place.seen < head:
             after = f"({place.seen}"
             changed = await _answer(self._pages.ask("ZRANGEBYSCORE", f"{self._prefix}:c", after, head))
             for channel in {name.decode(errors="replace") for name in changed} & set(wanted):
-                found = await self._range(channel, place.seen, head, CAUGHT_UP - len(messages) + 1)
-                messages += found
-                if len(messages) > CAUGHT_UP:
+                found = await self._range(channel, place.seen, head)
+                messages += found or ()
+                size += sum(len(message.data) for message in found or ())
+                if found is None or len(messages) > CAUGHT_UP or size > CAUGHT_UP_BYTES:
                     too_much = True
                     break
         messages.sort(key=attrgetter("seq"))
@@ -163,9 +185,9 @@ class RedisSession:
             earlier = [message for message in messages if message.seq <= before]
             if earlier and not too_much:
                 self._sink.receive(earlier)
-            messages = [message for message in messages if message.seq >= after_hole]
+            messages = [message for message in messages if message.seq > after_hole]
             self._sink.hole(before, after_hole)
-            place.seen = after_hole - 1
+            place.seen = after_hole
         if too_much:
             self._sink.skip(head)
         elif messages:
@@ -177,19 +199,22 @@ class RedisSession:
         if fresh:
             self._sink.wanted(fresh, place.seen)
 
-    async def _range(self, channel: str, after: int, head: int, limit: int) -> list[Message]:
-        """Read a channel's messages above a number, a bounded number of them."""
+    async def _range(self, channel: str, after: int, head: int) -> list[Message] | None:
+        """Read a channel's messages above a number. None where they are too many, or some of them are trimmed."""
         found: list[Message] = []
-        while len(found) < limit:
+        size, at = 0, after
+        while len(found) <= CAUGHT_UP and size <= CAUGHT_UP_BYTES:
             entries = await _answer(
-                self._pages.ask("XRANGE", f"{self._prefix}:s:{channel}", after + 1, head, "COUNT", 200)
+                self._pages.ask("XRANGE", f"{self._prefix}:s:{channel}", at + 1, head, "COUNT", RANGE)
             )
-            made = [message_of(channel, entry) for entry in entries]
-            found += [message for message in made if message is not None]
-            if len(entries) < 200:
-                break
-            after = int(entries[-1][0].partition(b"-")[0])
-        return found
+            made = [message for message in (message_of(channel, entry) for entry in entries) if message is not None]
+            found += made
+            size += sum(len(message.data) for message in made)
+            if len(entries) < RANGE:
+                mark = await _answer(self._pages.ask("HGET", f"{self._prefix}:m", channel))  # after the entries
+                return None if mark is not None and int(mark.partition(b" ")[0]) > after else found
+            at = int(entries[-1][0].partition(b"-")[0])
+        return None
 
     # -- following
 
@@ -232,6 +257,8 @@ class RedisSession:
         if last is None:
             return  # no longer wanted
         if before > last:
+            if last < place.seen:  # what came since on other channels is delivered, and can't be taken back
+                self._sink.hole(last, place.seen)
             raise Lost(f"a message of {channel} before {message.seq} did not arrive")
         place.last[channel] = place.seen = message.seq
         self._sink.receive((message,))
@@ -244,13 +271,24 @@ class RedisSession:
         if seq > self._place.seen:
             self._place.seen = seq
             self._sink.advance(seq)
+        confirmed = [
+            channel
+            for channel in self._confirming.pop(token, ())
+            if channel in self._subscribed and channel not in self._standing and channel not in self._place.last
+        ]
+        if confirmed:
+            self._place.last.update(dict.fromkeys(confirmed, seq))
+            self._sink.wanted(confirmed, seq)
         waiting = self._tokens.pop(token, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(seq)
 
     def _stands(self, name: bytes) -> None:
         channel = name.decode().removeprefix(f"{self._prefix}:p:")
-        if channel in self._subscribed and channel not in self._place.last:
+        left = self._standing.pop(channel, 1) - 1
+        if left:
+            self._standing[channel] = left
+        elif channel in self._subscribed and channel not in self._place.last:
             self._to_confirm.append(channel)
             self._changed.set()
 
@@ -260,14 +298,15 @@ class RedisSession:
         """Subscribe to channels."""
         fresh = [channel for channel in channels if channel not in self._subscribed]
         self._subscribed.update(fresh)
+        for channel in fresh:
+            self._standing[channel] = self._standing.get(channel, 0) + 1
         self._changes.append(("SUBSCRIBE", fresh))
         self._changed.set()
 
     def unwant(self, channels: Sequence[str]) -> None:
         """Unsubscribe from channels."""
-        for channel in channels:
-            self._subscribed.discard(channel)
-            self._place.last.pop(channel, None)
+        self._subscribed.difference_update(channels)
+        self._place.forget(channels)
         self._changes.append(("UNSUBSCRIBE", channels))
         self._changed.set()
 
@@ -280,17 +319,8 @@ class RedisSession:
                 for at in range(0, len(channels), SUBSCRIBE_AT_ONCE):
                     await self._send(verb, *(self._name(name) for name in channels[at : at + SUBSCRIBE_AT_ONCE]))
             if self._to_confirm:
-                confirmed, self._to_confirm = self._to_confirm, []
-                await self._confirm(confirmed)
-
-    async def _confirm(self, channels: Iterable[str]) -> None:
-        """Tell the sink from where on channels are delivered: from a probe sent after their subscription."""
-        seq = await self._probe()
-        confirmed = [channel for channel in channels if channel in self._subscribed]
-        for channel in confirmed:
-            self._place.last[channel] = max(seq, self._place.last.get(channel, 0))
-        if confirmed:
-            self._sink.wanted(confirmed, seq)
+                standing, self._to_confirm = self._to_confirm, []
+                await self._probe(standing)
 
     async def _subscribe(self, names: Sequence[str]) -> None:
         """Subscribe while the session is opened, and wait until all stand."""
@@ -313,31 +343,36 @@ class RedisSession:
     # -- publishing
 
     def append(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Outcome]]:
-        """Publish a batch by one script."""
-        return asyncio.ensure_future(self._append(drafts))
+        """Publish a batch, all of its scripts at once: they are sent before this returns, so in order."""
+        parts = [self._send_part(drafts[at : at + SCRIPT_DRAFTS]) for at in range(0, len(drafts), SCRIPT_DRAFTS)]
+        return asyncio.ensure_future(self._acknowledged(parts))
 
-    async def _append(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
-        parts = [drafts[at : at + SCRIPT_DRAFTS] for at in range(0, len(drafts), SCRIPT_DRAFTS)]
-        answers = await asyncio.gather(*(self._append_part(part) for part in parts))
-        return answers[0] if len(answers) == 1 else [outcome for answer in answers for outcome in answer]
-
-    async def _append_part(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+    def _send_part(self, drafts: Sequence[Draft]) -> _Part:
         delivered = any(draft.channel in self._subscribed for draft in drafts)
         token, told = self._new_token() if delivered else (b"", None)
         arguments: list[bytes | str | int] = [self._own if delivered else "", token, self._key_seconds]
         for draft in drafts:
             keep = max(1, self._policy(draft.channel).messages)
             arguments += [draft.channel, draft.kind.value, draft.event or "", draft.key or "", keep, draft.data]
-        try:
-            answer = await self._run(self._write, scripts.PUBLISH, self._life, *arguments)
-            if told is not None:
-                await told
-        except Refusal as refusal:
-            return [refusal] * len(drafts)
-        finally:
-            self._tokens.pop(token, None)
+        return _Part(len(drafts), self._ask(self._write, scripts.PUBLISH, self._life, *arguments), token, told)
+
+    async def _acknowledged(self, parts: Sequence[_Part]) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
         epoch = self._place.epoch
-        return [Receipt(epoch, int(number), self._durability) for number in answer]
+        try:
+            for part in parts:
+                try:
+                    answer = await _answer(part.asked)
+                except Refusal as refusal:
+                    outcomes += [refusal] * part.drafts
+                    continue
+                if part.told is not None:
+                    await part.told
+                outcomes += [Receipt(epoch, int(number), self._durability) for number in answer]
+        finally:
+            for part in parts:
+                self._tokens.pop(part.token, None)
+        return outcomes
 
     # -- reading
 
@@ -352,28 +387,35 @@ class RedisSession:
     # -- probing and trimming
 
     async def tend(self) -> None:
-        """Probe each second, and trim by age."""
-        loop = asyncio.get_running_loop()
-        sweep = loop.time()
+        """Probe each second, and trim by age; a slow sweep delays no probe."""
+        probes = asyncio.create_task(self._probe_on(), name="oncecast-redis-probe")
+        sweeps = asyncio.create_task(self._sweep_on(), name="oncecast-redis-sweep")
+        await _until_one_ends((probes, sweeps))
+
+    async def _probe_on(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(SILENT_SECONDS):
-                    await self._probe()
-            except TimeoutError:
-                raise Lost(f"it has not answered for {SILENT_SECONDS:g} s") from None
-            if loop.time() >= sweep:
-                sweep = loop.time() + SWEEP_SECONDS
-                await self._sweep()
+            await self._probe()
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def _probe(self) -> int:
+    async def _sweep_on(self) -> None:
+        while True:
+            await self._sweep()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _probe(self, channels: Sequence[str] = ()) -> None:
+        """Probe, and confirm channels at the place in the log at which the probe comes back. Raises `Lost`."""
         token, told = self._new_token()
+        if channels:
+            self._confirming[token] = list(channels)
         try:
-            await self._run(self._write, scripts.PROBE, self._life, self._own, token)
-            assert told is not None
-            return await told
+            async with asyncio.timeout(SILENT_SECONDS):
+                await self._run(self._write, scripts.PROBE, self._life, self._own, token)
+                await told
+        except TimeoutError:
+            raise Lost(f"it has not answered for {SILENT_SECONDS:g} s") from None
         finally:
             self._tokens.pop(token, None)
+            self._confirming.pop(token, None)
 
     async def _sweep(self) -> None:
         """Trim the next channels, if no other node does."""
@@ -426,14 +468,14 @@ class RedisSession:
         for line in self._lines:
             await line.close()
         if self._subscriber is not None:
-            await self._subscriber.disconnect(nowait=True)
+            await close(self._subscriber)
 
     # -- helpers
 
     def _name(self, channel: str) -> str:
         return f"{self._prefix}:p:{channel}"
 
-    def _new_token(self) -> tuple[bytes, asyncio.Future[int] | None]:
+    def _new_token(self) -> tuple[bytes, asyncio.Future[int]]:
         self._token += 1
         token = b"%d" % self._token
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -441,14 +483,11 @@ class RedisSession:
         return token, told
 
     async def _run(self, line: RedisLine, script: scripts.Script, *arguments: bytes | str | int) -> Any:
-        """Run a script by its hash; the server is given its text where it does not know it."""
-        key = f"{self._prefix}:h"
-        try:
-            return await line.ask("EVALSHA", script.sha, 1, key, self._prefix, *arguments)
-        except redis.exceptions.NoScriptError:
-            return await _answer(line.ask("EVAL", script.text, 1, key, self._prefix, *arguments))
-        except redis.exceptions.ResponseError as error:
-            raise _meaning(error) from None
+        """Run a script, and return its answer."""
+        return await _answer(self._ask(line, script, *arguments))
+
+    def _ask(self, line: RedisLine, script: scripts.Script, *arguments: bytes | str | int) -> asyncio.Future[Any]:
+        return line.ask("EVALSHA", script.sha, 1, f"{self._prefix}:h", self._prefix, *arguments)
 
 
 async def _answer(asked: asyncio.Future[Any]) -> Any:
@@ -487,8 +526,10 @@ def _field(info: bytes, name: bytes) -> bytes:
 async def _until_one_ends(tasks: Sequence[asyncio.Task[None]]) -> None:
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()
+        errors = [task.exception() for task in ended if not task.cancelled()]
+        for error in sorted(errors, key=lambda error: not isinstance(error, SinkFailed)):
+            if error is not None:
+                raise error
     finally:
         for task in tasks:
             task.cancel()

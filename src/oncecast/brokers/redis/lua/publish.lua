@@ -3,7 +3,7 @@
 -- Answer: the number of each draft's message. The token is published after all messages.
 local h, prefix = KEYS[1], ARGV[1]
 local at = redis.call('HMGET', h, 'life', 'seq', 'time')
-if at[1] ~= ARGV[2] then return redis.error_reply('LIFE open the log anew') end
+if at[1] ~= ARGV[2] then return redis.error_reply('LIFE the log has another life: open it again') end
 local now = redis.call('TIME')
 local ms = math.max(now[1] * 1000 + math.floor(now[2] / 1000), tonumber(at[3]))
 local time = string.format('%.0f', ms)
