@@ -65,4 +65,5 @@ def nats_broker(
         name=str(address),
         capabilities=Capabilities("broker", history=True, key_seconds=key_seconds, only_wanted=True),
         batch_drafts=BATCH_DRAFTS,
+        forget=place.forget,
     )

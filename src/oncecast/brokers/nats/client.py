@@ -32,15 +32,16 @@ Handler = Callable[[str, bytes, NatsHeaders], None]  # subject, data, headers
 
 
 class Answer:
-    """What came to the inbox: data, headers, the status of an answer without data, and the reply subject in it."""
+    """What came to the inbox: data, headers, the status of an answer without data, its subject and reply subject."""
 
-    __slots__ = ("data", "headers", "reply", "status")
+    __slots__ = ("data", "headers", "reply", "status", "subject")
 
-    def __init__(self, data: bytes, headers: NatsHeaders, status: str, reply: str) -> None:
+    def __init__(self, data: bytes, headers: NatsHeaders, status: str, reply: str, subject: str = "") -> None:
         self.data = data
         self.headers = headers
         self.status = status
         self.reply = reply
+        self.subject = subject
 
 
 class OrderedClient(Client):
@@ -185,18 +186,17 @@ class OrderedClient(Client):
         return int(self._sid)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        if sid not in self._ids:
-            return
-        found, status = read_headers(headers) if headers else ({}, "")
-        name = subject.decode()
-        waiting = self._waiting.get(name) if sid == self._inbox_id else self._fetching.get(sid)
-        if waiting is not None:
-            waiting(Answer(bytes(data), found, status, reply.decode()))
-        if sid == self._inbox_id or waiting is not None:
+        if sid not in self._ids or self.lost.done():  # what follows a message that failed would overtake it
             return
         try:
-            self._handler(name, bytes(data), found)
-        except Exception as error:  # noqa: BLE001 - the library would swallow it: whoever waits for the loss is told
+            found, status = read_headers(headers) if headers else ({}, "")
+            name = subject.decode()
+            waiting = self._waiting.get(name) if sid == self._inbox_id else self._fetching.get(sid)
+            if waiting is not None:
+                waiting(Answer(bytes(data), found, status, reply.decode(), name))
+            elif sid != self._inbox_id:
+                self._handler(name, bytes(data), found)
+        except Exception as error:  # noqa: BLE001 - the library would swallow it: `lost` raises it
             self._end(error)
 
     async def _guard(self, call: Any) -> None:
@@ -204,6 +204,9 @@ class OrderedClient(Client):
             await call
         except (nats.errors.Error, OSError) as error:
             raise Lost(one_line(error) or "its connection was closed") from None
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the library swallows a cancellation while it flushes
+            raise asyncio.CancelledError
 
     async def _failed(self, error: Exception) -> None:
         if not isinstance(error, nats.errors.SlowConsumerError):

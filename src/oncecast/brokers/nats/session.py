@@ -16,12 +16,11 @@ import heapq
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ...errors import ConfigurationError, Refusal
-from ...message import Cursor, Draft, Mark, Message, Page, Receipt, Retention, RetentionPolicy, Start, StartKind
+from ...message import Cursor, Draft, Mark, Message, Page, Receipt, Retention, RetentionPolicy, Start
 from ..address import Address
 from ..base import Opening, Outcome
 from ..operable import ChannelState, LogState
@@ -37,6 +36,7 @@ logger = logging.getLogger("oncecast.brokers.nats")
 PROBE_SECONDS = 1.0
 SILENT_SECONDS = 3.0
 CAUGHT_UP = 5_000  # messages handed over after a pause; what is more is left to the history
+CAUGHT_UP_BYTES = 32 << 20
 SWEEP_SECONDS = 10.0
 
 
@@ -48,6 +48,11 @@ class NatsPlace:
         self.seen = 0
         self.holes: set[tuple[int, int]] = set()
         self.last: dict[str, int] = {}  # by wanted channel: the offset seen last, or where it was confirmed
+
+    def forget(self, channels: Sequence[str]) -> None:
+        """Know nothing more of channels: they are confirmed again if they are wanted again."""
+        for channel in channels:
+            self.last.pop(channel, None)
 
 
 class NatsSession:
@@ -82,6 +87,8 @@ class NatsSession:
         self._changed = asyncio.Event()
         self._token = 0
         self._probes: dict[bytes, asyncio.Future[int]] = {}
+        self._confirming: dict[bytes, list[str]] = {}  # by token: what is confirmed where the probe comes back
+        self._standing: dict[str, int] = {}  # subscriptions asked for that are not made yet
         self._behind: list[tuple[int, int, asyncio.Future[None]]] = []  # publishes that wait for the follower
         self._offset = 0  # up to which everything that is wanted has come
         self._max_payload = 0
@@ -106,7 +113,8 @@ class NatsSession:
         server = f"cluster {state['created']}" if self._replicas > 1 and cluster else info["server_id"]
         await client.listen([stream.republished(PROBE), *(stream.republished(name) for name in wanted)])
         self._subscribed = set(wanted)
-        lives = self._lives = await stream.open_life(server, self._new_epoch, self._wall())
+        seen = Cursor(self._place.epoch, self._place.seen) if self._place.epoch else None
+        lives = self._lives = await stream.open_life(server, self._new_epoch, self._wall(), seen)
         self._reader = StreamPages(stream, lives, stamped=self._stamped)
         self._trimmer = Trimmer(stream, self._reader, lives, self._node, self._policy, self._wall)
         info = await client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}")
@@ -133,26 +141,20 @@ class NatsSession:
         place, head = self._place, self._lives.seq_of(last)
         messages: list[Message] = []
         too_much = False
-        start = Start(StartKind.CURSOR, Cursor(place.epoch, place.seen))
-        if place.seen < head:
-            for at in range(0, len(wanted), 64):
-                some = wanted[at : at + 64]
-                page = await self._reader.page(some, start, CAUGHT_UP, 32 << 20)
-                messages += page.messages
-                trimmed = any(mark.seq > place.seen for mark in page.marks.values())
-                if trimmed or page.upto < head or len(messages) > CAUGHT_UP:
-                    too_much = True
-                    break
-        messages.sort(key=attrgetter("seq"))
-        for before, after in holes:
-            if after <= place.seen:
+        if place.seen < head and wanted:
+            after = self._lives.offset_of(place.seen)
+            missed = await self._reader.missed(after, frozenset(wanted), CAUGHT_UP, CAUGHT_UP_BYTES)
+            too_much = missed is None
+            messages = [message for message in missed or () if place.seen < message.seq <= head]
+        for before, after_hole in holes:
+            if after_hole <= place.seen:
                 continue
             earlier = [message for message in messages if message.seq <= before]
             if earlier and not too_much:
                 self._sink.receive(earlier)
-            messages = [message for message in messages if message.seq >= after]
-            self._sink.hole(before, after)
-            place.seen = after - 1
+            messages = [message for message in messages if message.seq > after_hole]
+            self._sink.hole(before, after_hole)
+            place.seen = after_hole
         if too_much:
             self._sink.skip(head)
         elif messages:
@@ -183,7 +185,11 @@ class NatsSession:
         if self._early is not None:
             self._early.append((subject, data, headers))
             return
-        offset, before = int(headers[b"Nats-Sequence"]), int(headers.get(b"Nats-Last-Sequence", b"0"))
+        try:
+            offset, before = int(headers[b"Nats-Sequence"]), int(headers.get(b"Nats-Last-Sequence", b"0"))
+        except (KeyError, ValueError):
+            logger.error("a message on %s is skipped: it was not published through the stream", subject)
+            return
         if offset <= self._offset:
             return  # handed over by catching up
         token = subject.rpartition(".")[2]
@@ -194,6 +200,7 @@ class NatsSession:
             if seq > self._place.seen:
                 self._place.seen = seq
                 self._sink.advance(seq)
+            self._confirm(self._confirming.pop(data, ()), offset, seq)
             waiting = self._probes.pop(data, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(offset)
@@ -207,13 +214,14 @@ class NatsSession:
     def _receive(self, channel: str, data: bytes, headers: NatsHeaders, offset: int, before: int, seq: int) -> None:
         place = self._place
         last = place.last.get(channel)
-        if last is None and channel not in self._subscribed:
-            return
-        if last is not None and before > last:
+        self._offset, here = offset, self._offset
+        if last is None:
+            return  # not confirmed yet, or no longer wanted
+        if before > last:
+            if last < here:  # what came since on other channels is delivered, and can't be taken back
+                self._sink.hole(self._lives.seq_of(last), place.seen)
             raise Lost(f"a message of {channel} before {offset} did not arrive")
-        self._offset = offset
-        if last is not None:
-            place.last[channel] = offset
+        place.last[channel] = offset
         try:
             message = decode_message(channel, data, seq, None if self._stamped else time_of(headers))
         except ValueError as error:
@@ -228,14 +236,15 @@ class NatsSession:
         """Subscribe to channels."""
         fresh = [channel for channel in channels if channel not in self._subscribed]
         self._subscribed.update(fresh)
+        for channel in fresh:
+            self._standing[channel] = self._standing.get(channel, 0) + 1
         self._changes.append((True, fresh))
         self._changed.set()
 
     def unwant(self, channels: Sequence[str]) -> None:
         """Unsubscribe from channels."""
-        for channel in channels:
-            self._subscribed.discard(channel)
-            self._place.last.pop(channel, None)
+        self._subscribed.difference_update(channels)
+        self._place.forget(channels)
         self._changes.append((False, channels))
         self._changed.set()
 
@@ -251,19 +260,25 @@ class NatsSession:
                 if wanted:
                     await self._client.listen(subjects)
                     fresh += channels
+                    for channel in channels:
+                        left = self._standing.pop(channel, 1) - 1
+                        if left:
+                            self._standing[channel] = left
                 else:
                     await self._client.unlisten(subjects)
             if fresh:
-                await self._confirm(fresh)
+                await self._probe(fresh)
 
-    async def _confirm(self, channels: Sequence[str]) -> None:
-        """Tell the sink from where on channels are delivered: from a probe published after their subscription."""
-        offset = await self._probe()
-        confirmed = [channel for channel in channels if channel in self._subscribed]
-        for channel in confirmed:
-            self._place.last[channel] = max(offset, self._place.last.get(channel, 0))
+    def _confirm(self, channels: Iterable[str], offset: int, seq: int) -> None:
+        """Tell the sink from where on channels are delivered: a probe that was sent after them has come back."""
+        confirmed = [
+            channel
+            for channel in dict.fromkeys(channels)
+            if channel in self._subscribed and channel not in self._standing and channel not in self._place.last
+        ]
         if confirmed:
-            self._sink.wanted(confirmed, self._lives.seq_of(offset))
+            self._place.last.update(dict.fromkeys(confirmed, offset))
+            self._sink.wanted(confirmed, seq)
 
     # -- publishing
 
@@ -338,36 +353,54 @@ class NatsSession:
     # -- probing and trimming
 
     async def tend(self) -> None:
-        """Probe each second, and trim."""
-        loop = asyncio.get_running_loop()
-        sweep = loop.time() + 1
+        """Probe each second, and trim; a slow sweep delays no probe."""
+        tasks = (
+            asyncio.create_task(self._probe_on(), name="oncecast-nats-probe"),
+            asyncio.create_task(self._sweep_on(), name="oncecast-nats-sweep"),
+        )
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _probe_on(self) -> None:
         while True:
             await self._probe()
-            if loop.time() >= sweep:
-                sweep = loop.time() + SWEEP_SECONDS
-                await self._trimmer.sweep()
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def _probe(self) -> int:
-        """Publish a probe, and return its offset once it has come back."""
+    async def _sweep_on(self) -> None:
+        await asyncio.sleep(PROBE_SECONDS)
+        while True:
+            await self._trimmer.sweep()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _probe(self, channels: Sequence[str] = ()) -> None:
+        """Publish a probe, and confirm channels at the place in the log at which it comes back. Raises `Lost`."""
         assert self._client is not None
         self._token += 1
         token = f"{self._node} {self._token}".encode()
         heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._probes[token] = heard
+        if channels:
+            self._confirming[token] = list(channels)
         try:
             async with asyncio.timeout(SILENT_SECONDS):
                 reply = await self._client.send(
                     self._stream.subject(PROBE), token, {"Nats-Rollup": "sub"}, lambda answer: None
                 )
                 try:
-                    return await heard
+                    await heard
                 finally:
                     self._client.forget(reply)
         except TimeoutError:
             raise Lost(f"it has not answered for {SILENT_SECONDS:g} s") from None
         finally:
             self._probes.pop(token, None)
+            self._confirming.pop(token, None)
 
     # -- `operable.Operable`
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...errors import ConfigurationError
-from ...message import Draft, Kind, Mark, Message
+from ...message import Cursor, Draft, Kind, Mark, Message
 from ..address import Address
 from ..lives import Life, Lives, first_life, read_life
 from ..session import Lost
@@ -109,15 +109,23 @@ class Stream:
 
     # -- lives
 
-    async def open_life(self, server: str, new_epoch: Callable[[], str], now: float) -> Lives:
-        """Return the lives of the log, the last of which is of this server; a new one is written if need be."""
+    async def open_life(
+        self, server: str, new_epoch: Callable[[], str], now: float, seen: Cursor | None = None
+    ) -> Lives:
+        """Return the lives of the log, the last of which is of this server; a new one is written if need be.
+
+        A log that ends before `seen`, which the node has had from it, has lost messages: this begins a life too.
+        """
         for _ in range(10):
             lives = await self._lives()
-            if lives and lives[-1].server == server:
-                return Lives(lives)
             info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+            if "error" in info:
+                raise Lost(f"the stream {self.name}: {info['error']['description']}")
             head = int(info["state"]["last_seq"])
-            new = Lives(lives).next(head, server, now) if lives else first_life(new_epoch(), server, now)
+            above = seen.seq if seen is not None and lives and lives[0].epoch == seen.epoch else 0
+            if lives and lives[-1].server == server and Lives(lives).seq_of(head) >= above:
+                return Lives(lives)
+            new = Lives(lives).next(head, server, now, above) if lives else first_life(new_epoch(), server, now)
             last = lives[-1].offset if lives else 0
             headers = {"Nats-Expected-Last-Subject-Sequence": str(last), "Nats-Expected-Stream": self.name}
             if lives:  # the base is counted from this head

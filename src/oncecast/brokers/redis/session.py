@@ -143,7 +143,7 @@ class RedisSession:
             await self._catch_up(wanted, head, sorted(known - place.holes))
         place.holes = known
 
-    async def _open_log(self, place: Place) -> Any:
+    async def _open_log(self, place: RedisPlace) -> Any:
         """Return what the script says of the log; ask for a new epoch's name only where there is none."""
         try:
             return await self._run(self._write, scripts.OPEN, "", place.epoch, place.seen)
@@ -354,7 +354,7 @@ class RedisSession:
         for draft in drafts:
             keep = max(1, self._policy(draft.channel).messages)
             arguments += [draft.channel, draft.kind.value, draft.event or "", draft.key or "", keep, draft.data]
-        return _Part(len(drafts), self._ask(self._write, scripts.PUBLISH, self._life, *arguments), token, told)
+        return _Part(len(drafts), self._call(self._write, scripts.PUBLISH, self._life, *arguments), token, told)
 
     async def _acknowledged(self, parts: Sequence[_Part]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
@@ -484,9 +484,9 @@ class RedisSession:
 
     async def _run(self, line: RedisLine, script: scripts.Script, *arguments: bytes | str | int) -> Any:
         """Run a script, and return its answer."""
-        return await _answer(self._ask(line, script, *arguments))
+        return await _answer(self._call(line, script, *arguments))
 
-    def _ask(self, line: RedisLine, script: scripts.Script, *arguments: bytes | str | int) -> asyncio.Future[Any]:
+    def _call(self, line: RedisLine, script: scripts.Script, *arguments: bytes | str | int) -> asyncio.Future[Any]:
         return line.ask("EVALSHA", script.sha, 1, f"{self._prefix}:h", self._prefix, *arguments)
 
 
