@@ -158,12 +158,12 @@ def test_a_life_counts_if_its_incarnation_wrote_it_and_is_new() -> None:
     assert not log.ledger.current
     assert log.add(life("1"), incarnation=2).holes == []
     fed = log.add(life("2", 1000), incarnation=2)
-    assert (fed.holes, fed.ahead) == ([(1, 1006)], False)
+    assert (fed.holes, fed.ahead) == ([(1, 1005)], False)
     assert log.add(life("2", 5000, "e2"), incarnation=2).holes == []
     assert seqs([log.add(draft(b"2"), incarnation=2)]) == [log.ledger.seq_of(7)]
-    assert log.ledger.seq_of(7) >= 1006
+    assert log.ledger.seq_of(7) > 1005
     assert log.ledger.lives is not None
-    assert log.ledger.lives.holes() == [(1, 1006)]
+    assert log.ledger.lives.holes() == [(1, 1005)]
 
 
 def test_a_life_never_takes_numbers_back() -> None:
@@ -171,7 +171,7 @@ def test_a_life_never_takes_numbers_back() -> None:
     log = Log()
     log.add(life("1", 500), draft(b"1"))
     ((before, after),) = log.add(life("2", 3), incarnation=2).holes
-    assert (before, after > before + 1) == (501, True)
+    assert (before, after > before) == (501, True)
     assert log.ledger.seq_of(3) > 501
 
 

@@ -310,7 +310,7 @@ class Ledger:
             before = self.seq_of(turn - 1)
             base = max(life.base + offset, before + 1) - turn
             life = Life(turn, newest.epoch, newest.born, life.server, base)
-            fed.holes.append((before, base + turn + 1))
+            fed.holes.append((before, base + turn))
         self._live([*self._lives, life], [*self._starts, offset])
         self.listed = offset
 

@@ -186,7 +186,7 @@ class FollowedSession:
                 sink.receive(earlier)
             missed = missed[len(earlier) :]
             sink.hole(before, after)
-            place.seen = after - 1
+            place.seen = after
         place.holes = holes
         if too_much and head > place.seen:
             sink.skip(head)
