@@ -166,7 +166,7 @@ class OrderedClient(Client):
 
     async def shut(self) -> None:
         """Close the connection. Raises nothing."""
-        self._end(Lost("its connection was closed"))
+        self.end(Lost("its connection was closed"))
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.close()
@@ -197,7 +197,7 @@ class OrderedClient(Client):
             elif sid != self._inbox_id:
                 self._handler(name, bytes(data), found)
         except Exception as error:  # noqa: BLE001 - the library would swallow it: `lost` raises it
-            self._end(error)
+            self.end(error)
 
     async def _guard(self, call: Any) -> None:
         try:
@@ -210,12 +210,13 @@ class OrderedClient(Client):
 
     async def _failed(self, error: Exception) -> None:
         if not isinstance(error, nats.errors.SlowConsumerError):
-            self._end(Lost(one_line(error) or type(error).__name__))
+            self.end(Lost(one_line(error) or type(error).__name__))
 
     async def _closed_cb_ours(self) -> None:
-        self._end(Lost("its connection was closed"))
+        self.end(Lost("its connection was closed"))
 
-    def _end(self, error: Exception) -> None:
+    def end(self, error: Exception) -> None:
+        """Take no more messages. `lost` raises the error."""
         if not self.lost.done():
             self.lost.set_exception(error)
             self.lost.exception()  # whoever follows raises it

@@ -27,6 +27,7 @@ logger = logging.getLogger("oncecast.brokers.nats")
 IDLE_NANOSECONDS = 5_000_000_000  # a consumer that is forgotten is removed by the server after this
 FETCH_SECONDS = 5.0
 FORWARD = 1_000  # the longest page
+EMPTY = 20  # fetches that bring nothing, though messages are ahead: a consumer may not be ready at once
 SKEW_SECONDS = 5.0  # between the clocks of publishers and the server's, for `since`
 
 
@@ -95,9 +96,9 @@ class StreamPages:
             while pending > 0:
                 if pending > most or size > max_bytes:
                     return None
-                answers = await self._fetch(name, min(pending, 64), max_bytes)
+                answers = await self._fetch(name, min(pending, 64), None)
                 if not answers:
-                    return None
+                    return None  # it was trimmed meanwhile, or does not come: the history has it
                 pending -= len(answers)
                 for answer in answers:
                     size += len(answer.data)
@@ -122,16 +123,19 @@ class StreamPages:
             return [], False
         name, pending = await self._consumer(channel, {"deliver_policy": "by_start_sequence", "opt_start_seq": first})
         messages: list[Message] = []
-        size = 0
+        size = empty = 0
         try:
-            while pending and len(messages) < limit and size <= max_bytes:
+            while pending > 0 and len(messages) < limit and size <= max_bytes:
                 few = 1 if size == 0 and max_bytes < 1 << 16 else 64
                 want = min(pending, limit - len(messages), few if not messages else 64)
                 answers = await self._fetch(name, want, max_bytes + (1 << 16))
                 if not answers:
                     answers = await self._fetch(name, 1, None)  # one that is larger than the bound
                 if not answers:
-                    break
+                    pending, empty = await self._ahead(name), empty + 1
+                    if empty > EMPTY:
+                        raise Lost(f"the stream {self._stream.name} has {pending} messages that it does not send")
+                    continue
                 pending -= len(answers)
                 for answer in answers:
                     message = self._message(channel, answer)
@@ -190,6 +194,13 @@ class StreamPages:
             raise Lost(f"the stream {stream.name} can't be read: {made['error']['description']}")
         return made["name"], int(made["num_pending"])
 
+    async def _ahead(self, consumer: str) -> int:
+        """Return how many messages are ahead of a consumer now: fewer than before where some were trimmed."""
+        info = await self._stream.client.ask_json(f"$JS.API.CONSUMER.INFO.{self._stream.name}.{consumer}")
+        if "error" in info:
+            raise Lost(f"the stream {self._stream.name} can't be read: {info['error']['description']}")
+        return int(info["num_pending"])
+
     async def _pending(self, channel: str, offset: int) -> int:
         """Return how many messages a channel has at an offset and above."""
         name, pending = await self._consumer(channel, {"deliver_policy": "by_start_sequence", "opt_start_seq": offset})
@@ -229,11 +240,15 @@ class StreamPages:
         moment = datetime.fromtimestamp(min(max(time - margin, 0.0), 32503680000.0), UTC).isoformat()
         moment = moment.replace("+00:00", "Z")
         name, pending = await self._consumer(channel, {"deliver_policy": "by_start_time", "opt_start_time": moment})
+        empty = 0
         try:
-            while pending:
+            while pending > 0:
                 answers = await self._fetch(name, min(pending, 64), None)
                 if not answers:
-                    return None
+                    pending, empty = await self._ahead(name), empty + 1
+                    if empty > EMPTY:
+                        raise Lost(f"the stream {self._stream.name} has {pending} messages that it does not send")
+                    continue
                 pending -= len(answers)
                 for answer in answers:
                     message = self._message(channel, answer)

@@ -37,6 +37,7 @@ PROBE_SECONDS = 1.0
 SILENT_SECONDS = 3.0
 CAUGHT_UP = 5_000  # messages handed over after a pause; what is more is left to the history
 CAUGHT_UP_BYTES = 32 << 20
+HOLD_SECONDS = 0.02  # for a message before it that a server of 2.9 may republish later
 SWEEP_SECONDS = 10.0
 
 
@@ -53,6 +54,9 @@ class NatsPlace:
         """Know nothing more of channels: they are confirmed again if they are wanted again."""
         for channel in channels:
             self.last.pop(channel, None)
+
+
+_Held = tuple[int, int, float, str, bytes, NatsHeaders]  # offset, the one before it, until when, the message
 
 
 class NatsSession:
@@ -91,6 +95,8 @@ class NatsSession:
         self._standing: dict[str, int] = {}  # subscriptions asked for that are not made yet
         self._behind: list[tuple[int, int, asyncio.Future[None]]] = []  # publishes that wait for the follower
         self._offset = 0  # up to which everything that is wanted has come
+        self._opened = 0  # up to which the sink had everything when the session was opened
+        self._held: list[_Held] = []  # a heap
         self._max_payload = 0
 
     # -- opening
@@ -131,7 +137,7 @@ class NatsSession:
         else:
             await self._catch_up(wanted, last, sorted(holes - place.holes))
         place.holes = holes
-        self._offset = last
+        self._offset = self._opened = last
         early, self._early = self._early or [], None
         for each in early:
             self._came(*each)
@@ -190,9 +196,39 @@ class NatsSession:
         except (KeyError, ValueError):
             logger.error("a message on %s is skipped: it was not published through the stream", subject)
             return
-        if offset <= self._offset:
-            return  # handed over by catching up
+        if self._stamped and (self._held or offset > self._offset + 1):
+            loop = asyncio.get_running_loop()
+            heapq.heappush(self._held, (offset, before, loop.time() + HOLD_SECONDS, subject, data, headers))
+            loop.call_later(HOLD_SECONDS, self._release)
+            self._release()
+        else:
+            self._take(subject, data, headers, offset, before)
+
+    def _release(self) -> None:
+        """Take the messages that nothing can come before any more: the next ones, and those held for long enough.
+
+        NATS 2.9 stores in one order and may republish in another, if several clients publish at the same moment.
+        """
+        assert self._client is not None
+        now = asyncio.get_running_loop().time()
+        try:
+            while self._held and not self._client.lost.done():
+                offset, before, until, subject, data, headers = self._held[0]
+                if offset > self._offset + 1 and until > now:
+                    break
+                heapq.heappop(self._held)
+                self._take(subject, data, headers, offset, before)
+        except Exception as error:  # noqa: BLE001 - `follow` raises it
+            self._client.end(error)
+
+    def _take(self, subject: str, data: bytes, headers: NatsHeaders, offset: int, before: int) -> None:
         token = subject.rpartition(".")[2]
+        if offset <= self._offset:
+            last = self._place.last.get(channel_of(token))
+            if last is not None and max(last, self._opened) < offset:
+                self._sink.hole(self._lives.seq_of(last), self._place.seen)
+                raise Lost(f"a message of {channel_of(token)} came after later ones")
+            return  # handed over by catching up
         seq = self._lives.seq_of(offset)
         if token == PROBE:
             self._offset = offset
