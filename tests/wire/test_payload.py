@@ -258,3 +258,40 @@ def test_the_depth_of_the_largest_body_is_found_quickly() -> None:
         begun = time.process_time()
         payload.check_depth(data)
         assert time.process_time() - begun < 0.5
+
+
+# -- values inside of JSON
+
+
+@given(
+    st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b"a", b":", b",", b"1", b".", b"\\", b"\n", b"nul", b"l"]))
+)
+def test_a_decoder_checks_the_grammar_of_a_value_as_the_check_of_it_alone_does(pieces: list[bytes]) -> None:
+    """So the value of a frame's data is not checked again."""
+    data = b"".join(pieces)
+    try:
+        raw = bytes(msgspec.json.decode(b'{"channel":"a","data":%b}' % data, type=envelope.BatchLine).data)
+    except msgspec.DecodeError:
+        return
+    assert payload.json_data(raw) == payload.json_value(raw)
+
+
+@pytest.mark.parametrize("size", [1, payload.CUT_BYTES, payload.CUT_BYTES + 1, 5000])
+@pytest.mark.parametrize("before", ["", "x" * payload.FIND_BYTES, "x" * 5000, ":" * 20])
+def test_colons_are_counted_around_the_data(before: str, size: int) -> None:
+    """Wherever the data stands, and whether or not its beginning stands before it too."""
+    raw = b'"%b"' % (b"x:" * size)
+    assert 2 + before.count(":") == payload.colons_around(raw, b'{"key":"%b","data":%b}' % (before.encode(), raw))
+
+
+@pytest.mark.parametrize("twice", ["channel", "data", "event", "key", "ref"])
+@pytest.mark.parametrize("data", ["1", '{"a":1,"b":[2,3]}', '"' + "x:" * 4000 + '"'])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_a_field_that_stands_twice_is_found_whatever_the_data_is(twice: str, data: str, escaped: bool) -> None:
+    """Also where its second name is spelled with an escape."""
+    fields = {"channel": '"a"', "data": data, "event": '"e:e"', "key": '"k"', "ref": '"r"'}
+    name = f"\\u{ord(twice[0]):04x}{twice[1:]}" if escaped else twice
+    text = ",".join(f'"{field}":{value}' for field, value in fields.items())
+    good, bad = f'{{"type":"publish",{text}}}', f'{{"type":"publish",{text},"{name}":{fields[twice]}}}'
+    assert "a" == envelope.parse_frame(good.encode()).draft().channel  # type: ignore[union-attr]
+    assert "twice" in refused("frame_invalid", envelope.parse_frame, bad.encode())

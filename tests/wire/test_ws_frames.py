@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from oncecast.errors import UsageError
 from oncecast.wire import ws_frames
+from oncecast.wire.ws_connection import DataReceived, Role, WebSocketConnection
 from oncecast.wire.ws_frames import (
     CONTROL_BYTES,
     DECODE_BYTES,
@@ -26,6 +27,7 @@ from oncecast.wire.ws_frames import (
     read_close,
     read_length,
     utf8_tail,
+    whole_message,
 )
 
 KEY = bytes.fromhex("37fa213d")  # of the examples in RFC 6455 §5.7
@@ -375,6 +377,66 @@ def test_a_part_of_a_length_gets_the_verdict_of_the_whole(width: int, data: byte
     verdicts = [verdict(field[:end]) for end in range(width + 1)]
     decided = list(itertools.dropwhile(lambda seen: seen is None, verdicts))
     assert {verdicts[-1]} == set(decided)
+
+
+ROOM = 70_000
+
+WHOLE = [
+    (encode_frame(Opcode.TEXT, b"", mask=KEY), (b"", True)),
+    (encode_frame(Opcode.TEXT, "hé".encode(), mask=KEY), ("hé".encode(), True)),
+    (encode_frame(Opcode.BINARY, b"\xff" * 125, mask=KEY), (b"\xff" * 125, False)),
+    (encode_frame(Opcode.TEXT, b"a" * 126, mask=KEY), (b"a" * 126, True)),
+    (encode_frame(Opcode.BINARY, b"a" * 65535, mask=KEY), (b"a" * 65535, False)),
+]
+NOT_WHOLE = {
+    "nothing": b"",
+    "a part of a head": b"\x81",
+    "a part of a payload": encode_frame(Opcode.TEXT, b"Hello", mask=KEY)[:-1],
+    "two frames": encode_frame(Opcode.TEXT, b"Hello", mask=KEY) * 2,
+    "a fragment": encode_frame(Opcode.TEXT, b"Hello", fin=False, mask=KEY),
+    "the end of a message": encode_frame(Opcode.CONTINUATION, b"Hello", mask=KEY),
+    "a ping": encode_frame(Opcode.PING, b"Hello", mask=KEY),
+    "a Close": encode_frame(Opcode.CLOSE, close_payload(1000, ""), mask=KEY),
+    "a compressed message": encode_frame(Opcode.TEXT, b"Hello", rsv1=True, mask=KEY),
+    "no mask": encode_frame(Opcode.TEXT, b"Hello"),
+    "bad UTF-8": encode_frame(Opcode.TEXT, b"\xff", mask=KEY),
+    "a part of a character": encode_frame(Opcode.TEXT, b"\xc3", mask=KEY),
+    "a length that is not minimal": bytes.fromhex("81fe007d") + KEY + b"a" * 125,
+    "a length of eight bytes": encode_frame(Opcode.TEXT, b"a" * 65536, mask=KEY),
+    "a length that disagrees": bytes.fromhex("81fe00c8") + KEY + b"a" * 199,
+}
+
+
+@pytest.mark.parametrize("data, message", WHOLE)
+def test_a_whole_message_is_read_without_a_codec(data: bytes, message: tuple[bytes, bool]) -> None:
+    """Its payload, unmasked, and whether it is text; up to the limit."""
+    assert message == whole_message(data, len(message[0]))
+    assert not message[0] or whole_message(data, len(message[0]) - 1) is None
+
+
+@pytest.mark.parametrize("name", NOT_WHOLE)
+def test_all_else_is_left_to_the_codec(name: str) -> None:
+    """Every other read, with its faults."""
+    assert whole_message(NOT_WHOLE[name], ROOM) is None
+
+
+@given(
+    st.binary(min_size=1, max_size=12)
+    | st.builds(
+        lambda first, second, rest: bytes((first, second)) + rest,
+        st.sampled_from([0x81, 0x82, 0x01, 0xC1]),
+        st.integers(0x80, 0x87) | st.just(0xFE),
+        st.binary(max_size=140),
+    ),
+    st.integers(0, 130),
+)
+def test_what_is_read_without_a_codec_is_what_the_codec_reads(data: bytes, most: int) -> None:
+    """The same message, and never one that the codec would refuse or would wait for more of."""
+    message = whole_message(data, most)
+    if message is not None:
+        codec = WebSocketConnection(Role.SERVER, max_message_bytes=most)
+        assert [DataReceived(*message)] == codec.receive(data)
+        assert codec.idle
 
 
 def test_everything_public_is_there() -> None:

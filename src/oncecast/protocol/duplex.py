@@ -112,11 +112,12 @@ class DuplexSession(ABC):
 
     def flush(self) -> None:
         """Publish what has been collected, as one batch."""
-        batch, self._batch = self._batch, None
-        if batch:
+        batch = self._batch
+        if batch is not None:
+            self._batch = None
             self._unanswered += len(batch)
-            refs = [ref for _, ref in batch]
-            self._node.publish([draft for draft, _ in batch], partial(self._published, refs))
+            drafts, refs = zip(*batch, strict=True)
+            self._node.publish(drafts, partial(self._published, refs))
         if self.state is ENDING:
             self._close_if_answered()
 

@@ -22,6 +22,8 @@ from .base import Carrier, TransportSettings
 from .duplex import DuplexSession
 from .query import Query, check_count
 
+TEXT, BINARY = Kind.TEXT, Kind.BINARY  # to look a member up on its class takes longer than to compare it
+
 __all__ = ["ENCODER", "RawEncoder", "RawSession", "gap_text"]
 
 
@@ -36,7 +38,7 @@ class RawEncoder:
 
     def is_text(self, message: Message, /) -> bool:
         """Return whether the message is no binary one."""
-        return message.kind is not Kind.BINARY
+        return message.kind is not BINARY
 
 
 ENCODER = RawEncoder()
@@ -99,9 +101,8 @@ class RawSession(DuplexSession):
         if len(self._channels) > 1:
             self._fail(Refusal("request_invalid", "To publish, open the URL of one channel."))
             return
-        kind = Kind.TEXT if is_text else Kind.BINARY
         try:
-            self._publish(Draft(self._channels[0], payload, kind), None)
+            self._publish(Draft(self._channels[0], payload, TEXT if is_text else BINARY), None)
         except Refusal as refusal:
             self._fail(refusal)
 

@@ -60,6 +60,7 @@ class FrameFault(OncecastError):
 
 
 _CONTROL = frozenset({0x80 | Opcode.CLOSE, 0x80 | Opcode.PING, 0x80 | Opcode.PONG})
+FIRST_TEXT, FIRST_BINARY = 0x80 | Opcode.TEXT, 0x80 | Opcode.BINARY  # of a message in one frame, uncompressed
 _OPENING = frozenset(fin | opcode for fin in (0, 0x80) for opcode in (Opcode.TEXT, Opcode.BINARY))
 
 FIRST_BETWEEN = _CONTROL | _OPENING
@@ -125,6 +126,32 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
 
 
 _XORED = tuple(apply_mask(bytes(range(256)), bytes((value,)) * 4) for value in range(256))
+
+
+def whole_message(data: bytes, most: int) -> tuple[bytes, bool] | None:
+    """Return the payload of a client's message, and whether it is text, if `data` is exactly one frame with all of it.
+
+    The frame is masked, uncompressed and legal, and its payload at most `most` bytes. None for all else: that, and its
+    faults, are for a codec to read.
+    """
+    length = len(data) - 6
+    if length < 0:
+        return None
+    first, second = data[0], data[1]
+    if second != 0x80 | length or length > 125:
+        length -= 2
+        if second != 0xFE or not 126 <= length <= 0xFFFF or int.from_bytes(data[2:4], "big") != length:
+            return None
+    if length > most or (first != FIRST_TEXT and first != FIRST_BINARY):
+        return None
+    at = len(data) - length
+    payload = apply_mask(data[at:], data[at - 4 : at])
+    if first == FIRST_BINARY:
+        return payload, False
+    try:
+        return None if not payload.isascii() and utf8_tail(payload) else (payload, True)
+    except FrameFault:
+        return None
 
 
 def is_close_code(code: int) -> bool:

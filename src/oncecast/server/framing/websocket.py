@@ -1,6 +1,7 @@
 """The carrier of a WebSocket: frames, pings and pongs, compression, and the close handshake (RFC 6455).
 
-The codec exists only while something is half read or a close is under way: an idle socket has none.
+The codec exists only while something is half read or a close is under way: an idle socket has none. A read that is
+exactly one short message, as most are, needs none either.
 
 To negotiate another extension, give its codec to `WebSocketConnection` in `_codec_now`.
 """
@@ -23,7 +24,7 @@ from ...wire.ws_connection import (
     WebSocketState,
 )
 from ...wire.ws_deflate import Parameters
-from ...wire.ws_frames import Opcode, encode_frame
+from ...wire.ws_frames import Opcode, encode_frame, whole_message
 from .base import Link, NativeCarrier
 from .formats import frame_blocks
 
@@ -54,6 +55,7 @@ class CarrierState(enum.Enum):
 
 OPEN, STOPPED, CLOSING, CLOSED = CarrierState
 _READ_NO_MORE = (STOPPED, CLOSED)
+_CODEC_CLOSED = WebSocketState.CLOSED  # to look a member up on its class takes longer than to compare it
 
 EVENTS: Mapping[CarrierState, Mapping[str, CarrierState]] = {
     OPEN: {
@@ -122,7 +124,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
         if self.state in (CLOSING, CLOSED):
             return
         codec = self._codec_now()
-        if codec.state is WebSocketState.CLOSED:
+        if codec.state is _CODEC_CLOSED:
             self._move("stop")
         self._send(codec.close(code, reason))  # b"" where the codec has queued the answer to the peer's Close
         self._move("close")
@@ -145,6 +147,12 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
         self._heard = True
         if self.state in _READ_NO_MORE:
             return
+        if self._codec is None and (message := whole_message(data, self._settings.message_bytes)) is not None:
+            self._out = []
+            self._session.received(*message)
+            self._session.flush()
+            self._write_out()
+            return
         begun = self._codec is not None
         codec = self._codec_now()
         session = self._session
@@ -156,7 +164,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
                 session.received(event.data, event.is_text)
             else:
                 self._take_control(event)
-        if codec.state is not WebSocketState.CLOSED:
+        if codec.state is not _CODEC_CLOSED:
             if answers := codec.data_to_send():
                 self._out.append(answers)
             session.flush()
@@ -229,7 +237,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
             self._link.write(frame)
 
     def _framed(self, out: list[bytes]) -> bytes:
-        return b"".join(out)
+        return out[0] if len(out) == 1 else b"".join(out)
 
     def _end_if_closed(self) -> None:
         if self.state is CLOSED:
