@@ -22,7 +22,7 @@ from oncecast.core.subscription import Lag, State, Subscription
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Kind, LogGap, Message, Reason, Retention, Start, StartKind
 from oncecast.testing.clock import Turns
-from oncecast.testing.witness import Ledger, Witness
+from oncecast.testing.witness import PublishedNumbers, Witness
 
 CHANNELS = ("a", "b", "c")
 SUBSETS = st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=3, unique=True).map(tuple)
@@ -155,7 +155,7 @@ class HubMachine(RuleBasedStateMachine):
         self.turns = Turns()
         self.faults: list[Exception] = []
         self.hub = Hub(self.log, self.turns.schedule, self.faults.append)
-        self.ledger = Ledger()
+        self.ledger = PublishedNumbers()
         self.clients: list[Client] = []
         self.now = 0.0
 

@@ -15,7 +15,7 @@ from oncecast.core.entry import ENTRY_BYTES
 from oncecast.core.log import Log
 from oncecast.core.place import Place, pass_gaps, resolve
 from oncecast.message import EARLIEST, LATEST, Cursor, Kind, Message, Reason, Retention, Start, StartKind
-from oncecast.testing.witness import Ledger, Witness
+from oncecast.testing.witness import PublishedNumbers, Witness
 
 CHANNELS = ("a", "b", "c")
 SUBSETS = st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=3, unique=True).map(tuple)
@@ -64,7 +64,7 @@ class LogMachine(RuleBasedStateMachine):
         self.max_bytes = max_bytes
         self.log = Log("e", self.retention.__getitem__, max_bytes=max_bytes)
         self.items: list[Item] = []
-        self.ledger = Ledger()
+        self.ledger = PublishedNumbers()
         self.readers: list[Reader] = []
         self.now = 100.0
         self.format = Digits()

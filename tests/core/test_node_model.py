@@ -27,7 +27,7 @@ from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Kind, LogGap, Mess
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
-from oncecast.testing.witness import Ledger, Witness
+from oncecast.testing.witness import PublishedNumbers, Witness
 
 CHANNELS = ("a", "b", "c")
 SUBSETS = st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=3, unique=True).map(tuple)
@@ -176,7 +176,7 @@ class NodeMachine(RuleBasedStateMachine):
         self.turns = Turns()
         recent = 0 if only_wanted else recent
         self.broker = HistoryBroker("e", self.clock.wall, at_once=False, recent=recent, only_wanted=only_wanted)
-        self.ledger = Ledger()
+        self.ledger = PublishedNumbers()
         self.published: dict[str, list[int]] = {name: [] for name in CHANNELS}
         self.times: list[tuple[float, str, int]] = []
         self.clients: list[Client] = []

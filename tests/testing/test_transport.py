@@ -84,14 +84,14 @@ async def test_a_repeated_message_is_found(kind: type[Subscriber]) -> None:
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 async def test_a_lost_message_is_found(kind: type[Subscriber], hurry: None) -> None:
     """The clause is named also where the check would wait for ever."""
-    with pytest.raises(TransportFailed, match=r"From the cursor of every message(.|\n)*nothing came for 0.3 seconds"):
+    with pytest.raises(TransportFailed, match=r"The cursor of each message(.|\n)*nothing came for 0.3 seconds"):
         await check_transport(kind, "every_position", start=loses)
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 async def test_a_gap_that_is_not_told_is_found(kind: type[Subscriber], hurry: None) -> None:
     """Silence about what expired breaks the promise."""
-    with pytest.raises(TransportFailed, match="one gap, exactly of what was missed"):
+    with pytest.raises(TransportFailed, match="one gap, of exactly the missed messages"):
         await check_transport(kind, "gap_of_what_expired", start=hides_gaps)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from oncecast.message import Cursor, LogGap, Reason
-from oncecast.testing.witness import Ledger, PromiseBroken, Witness
+from oncecast.testing.witness import PromiseBroken, PublishedNumbers, Witness
 
 
-def ledger() -> Ledger:
+def ledger() -> PublishedNumbers:
     """1, 3, 4 on a; 2, 5 on b."""
-    made = Ledger()
+    made = PublishedNumbers()
     for seq, channel in enumerate("abaab", 1):
         made.publish(channel, seq)
     return made
@@ -50,7 +50,7 @@ def test_what_came_before_the_start_is_not_owed() -> None:
 @pytest.mark.parametrize(
     "seen, text",
     [
-        ([("c", 1)], "nobody subscribed"),
+        ([("c", 1)], "has no subscription"),
         ([("a", 1), ("a", 1)], "again"),
         ([("b", 2), ("a", 1)], "out of order"),
         ([("a", 3)], "where 1 was next"),

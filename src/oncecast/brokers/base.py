@@ -88,7 +88,7 @@ STARTING = Refusal("unavailable", "The server is starting: try again in a moment
 STOPPING = Refusal("unavailable", "The server is stopping: try again in a moment.", retry_after=1)
 
 
-class Unreachable(ConfigurationError):
+class BrokerUnreachable(ConfigurationError):
     """A broker can't be started, as its server does not answer or has closed the connection."""
 
 

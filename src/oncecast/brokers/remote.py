@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Draft, Page, Receipt, Retention, Start
-from .base import STARTING, STOP_SECONDS, STOPPING, Capabilities, Done, Outcome, Read, Sink, Unreachable
+from .base import STARTING, STOP_SECONDS, STOPPING, BrokerUnreachable, Capabilities, Done, Outcome, Read, Sink
 from .intake import Batch, Intake, refuse
 from .meters import Meters
 from .operable import ChannelState, LogState, Operable
@@ -110,7 +110,7 @@ class Remote:
         try:
             await self._open(session)
         except Lost as lost:
-            raise Unreachable(f"broker: {self.name}: {lost}") from None
+            raise BrokerUnreachable(f"broker: {self.name}: {lost}") from None
         except SinkFailed as failed:
             raise ConfigurationError(f"broker: {self.name}: {failed}") from failed
         if self._stopped:

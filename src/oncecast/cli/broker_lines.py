@@ -22,7 +22,7 @@ from ..errors import Refusal
 from ..message import Draft, Kind, Message, check_channel, check_event
 from ..wire.payload import json_data
 
-__all__ = ["Head", "LineError", "end_line", "head_line", "message_line", "read_end", "read_head", "read_message"]
+__all__ = ["LineError", "LogHead", "end_line", "head_line", "message_line", "read_end", "read_head", "read_message"]
 
 VERSION = 1
 
@@ -35,7 +35,7 @@ class LineError(Exception):
     """A line is not one of an export; the text says why."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class LogHead(msgspec.Struct, frozen=True):
     """The first line. `head` is the number up to which the log was exported."""
 
     oncecast: Literal["log"]
@@ -60,7 +60,7 @@ class _End(msgspec.Struct, frozen=True):
 
 def head_line(epoch: str, head: int) -> bytes:
     """Return the first line."""
-    return msgspec.json.encode(Head("log", VERSION, epoch, head))
+    return msgspec.json.encode(LogHead("log", VERSION, epoch, head))
 
 
 def message_line(message: Message) -> bytes:
@@ -80,10 +80,10 @@ def end_line(messages: int) -> bytes:
     return msgspec.json.encode(_End(True, messages))
 
 
-def read_head(line: bytes) -> Head:
+def read_head(line: bytes) -> LogHead:
     """Read the first line. Raises `LineError`."""
     try:
-        head = msgspec.json.decode(line, type=Head)
+        head = msgspec.json.decode(line, type=LogHead)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise LineError("this is not an export of a log: give what `oncecast broker export` has printed") from None
     if head.version != VERSION:

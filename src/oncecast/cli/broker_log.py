@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from ..brokers.base import Broker, Opening, Outcome, Unreachable
+from ..brokers.base import Broker, BrokerUnreachable, Opening, Outcome
 from ..brokers.operable import Operable
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Cursor, Draft, Message, Page, Retention, Start, StartKind
@@ -142,7 +142,7 @@ async def open_log(url: str, *, create: bool = False) -> AsyncIterator[OpenLog]:
             yield log
         finally:
             await log.broker.stop()
-    except (Unreachable, Refusal) as error:
+    except (BrokerUnreachable, Refusal) as error:
         raise Failure(str(error), FAILED) from None
     except (ConfigurationError, UsageError) as error:
         raise Failure(str(error), MISUSED) from None

@@ -231,7 +231,7 @@ async def expect_gap_close(bench: TransportBench, subscriber: Subscriber, reason
 async def cut_at(
     bench: TransportBench, pipe: FaultyPipe, subscriber: Subscriber, at: int, count: int
 ) -> tuple[Heard, bool]:
-    """Listen for `count` messages, first on a connection cut at byte `at` of the answer, then on one that is not cut."""
+    """Listen for `count` messages, on a connection cut at byte `at` of the answer, then on one that is not cut."""
     pipe.plan = lambda number, rng: Plan(down=Faults(cut_after=at))
     passed = pipe.down_bytes
     subscriber.port = pipe.port

@@ -18,7 +18,7 @@ class PromiseBroken(OncecastError):
     """A subscriber has a wrong item, or misses one. The text says which."""
 
 
-class Ledger:
+class PublishedNumbers:
     """The sequence numbers published to each channel, in order: what a witness compares with."""
 
     __slots__ = ("_seqs",)
@@ -45,7 +45,7 @@ class Witness:
 
     __slots__ = ("covered", "gaps", "ledger", "seen")
 
-    def __init__(self, ledger: Ledger, owed: Mapping[str, int]) -> None:
+    def __init__(self, ledger: PublishedNumbers, owed: Mapping[str, int]) -> None:
         self.ledger = ledger
         self.covered = dict(owed)
         self.seen: list[tuple[str, int]] = []
@@ -82,4 +82,4 @@ class Witness:
                 raise PromiseBroken(f"{missed} never came on {channel}, and no gap said so")
 
 
-__all__ = ["Ledger", "PromiseBroken", "Witness"]
+__all__ = ["PromiseBroken", "PublishedNumbers", "Witness"]

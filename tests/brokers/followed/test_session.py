@@ -12,7 +12,7 @@ import pytest
 from oncecast.brokers.base import Capabilities, Outcome
 from oncecast.brokers.followed import session as sessions
 from oncecast.brokers.followed.record import LIFE, encode_control
-from oncecast.brokers.followed.session import FollowedSession, Place, Rules
+from oncecast.brokers.followed.session import FollowedPlace, FollowedRules, FollowedSession
 from oncecast.brokers.lives import first_life
 from oncecast.brokers.remote import Remote
 from oncecast.brokers.session import GuardedSink
@@ -33,16 +33,18 @@ class LogLab:
         self.log = MemoryLog() if log is None else log
         self.driver = LoopDriver(5.0)
         self.kept: dict[str, int] = {}
-        self.places: list[Place] = []
+        self.places: list[FollowedPlace] = []
         self.servers: list[MemoryServer] = []
         self.most_bytes = 8 << 20
         self.wall = lambda: self.log.now
 
     def make(self) -> Remote:
         """Return one more node."""
-        place = Place(bytes([len(self.places) + 1]) * 8)
+        place = FollowedPlace(bytes([len(self.places) + 1]) * 8)
         self.places.append(place)
-        rules = Rules(lambda: f"e{next(_numbers)}", lambda name: Retention(self.kept.get(name, 10_000)), self.wall, 60)
+        rules = FollowedRules(
+            lambda: f"e{next(_numbers)}", lambda name: Retention(self.kept.get(name, 10_000)), self.wall, 60
+        )
 
         def session(sink: GuardedSink) -> FollowedSession:
             self.servers.append(MemoryServer(self.log, self.most_bytes))

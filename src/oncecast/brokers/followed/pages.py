@@ -26,7 +26,7 @@ DENSE_BYTES = 1 << 20
 SPARSE_BYTES = 1 << 15
 TRIES = 3  # while the server removes what is read
 
-Found = tuple[int, str, float]  # offset, channel, time
+FoundRecord = tuple[int, str, float]  # offset, channel, time
 
 
 class Chosen(msgspec.Struct):
@@ -36,7 +36,7 @@ class Chosen(msgspec.Struct):
     head: int
     marks: dict[str, Mark]
     floors: dict[str, int]
-    found: list[Found]
+    found: list[FoundRecord]
     more: bool
 
 
@@ -98,7 +98,7 @@ def choose(ledger: Ledger, channels: Sequence[str], start: Start, limit: int, no
     return Chosen(after, head, marks, floors, found[:most], len(found) > most)
 
 
-def _above(channel: Channel, offset: int, count: int) -> Iterator[Found]:
+def _above(channel: Channel, offset: int, count: int) -> Iterator[FoundRecord]:
     first = bisect_right(channel.offsets, offset)
     for at in range(first, min(first + count, len(channel.offsets))):
         yield channel.offsets[at], channel.name, channel.times[at]

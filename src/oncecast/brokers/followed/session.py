@@ -8,7 +8,7 @@ The ledger is kept from one session to the next, as long as the newest record th
 the log is another one, or an older copy of it, and is read anew from its beginning.
 
 Invariants
-* `Place.seen` is the number up to which the sink has everything that it wants; it never goes back in one epoch.
+* `FollowedPlace.seen` is the number up to which the sink has everything that it wants; it never goes back in one epoch.
 * A publish is answered when its records have been read back, after their messages were handed over.
 """
 
@@ -43,7 +43,7 @@ CAUGHT_UP = 5_000  # messages handed over after a pause; what is more is left to
 LIVES_TRIES = 5
 
 
-class Place:
+class FollowedPlace:
     """What a node knows of the log, from one session to the next."""
 
     def __init__(self, node: bytes) -> None:
@@ -55,7 +55,7 @@ class Place:
         self.confirmed: set[str] = set()
 
 
-class Rules(msgspec.Struct, frozen=True):
+class FollowedRules(msgspec.Struct, frozen=True):
     """What holds for each session: how the log is named, retention by channel, Unix seconds, the key window."""
 
     new_epoch: Callable[[], str]
@@ -69,7 +69,7 @@ class FollowedSession:
 
     open_seconds = OPEN_SECONDS
 
-    def __init__(self, server: LogServer, sink: GuardedSink, place: Place, rules: Rules) -> None:
+    def __init__(self, server: LogServer, sink: GuardedSink, place: FollowedPlace, rules: FollowedRules) -> None:
         self._server = server
         self._sink = sink
         self._place = place

@@ -34,7 +34,7 @@ class Numbers:
         return number, encode_control(kind, self.node, number, data)
 
 
-class Batch:
+class WrittenBatch:
     """Drafts whose outcomes have not all come."""
 
     __slots__ = ("_left", "_outcomes", "future")
@@ -63,13 +63,13 @@ class Writes:
     def __init__(self, server: LogServer, numbers: Numbers) -> None:
         self._server = server
         self._numbers = numbers
-        self._pending: dict[int, tuple[Batch, int]] = {}  # by the record's number: its place in a batch
+        self._pending: dict[int, tuple[WrittenBatch, int]] = {}  # by the record's number: its place in a batch
         self._tasks: set[asyncio.Task[None]] = set()
 
     def append(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Outcome]]:
         """Write a batch. Its future has the outcomes when `read_back` was called for each record, or an error."""
         numbers, most = self._numbers, self._server.most_bytes
-        batch = Batch(asyncio.get_running_loop().create_future(), len(drafts))
+        batch = WrittenBatch(asyncio.get_running_loop().create_future(), len(drafts))
         records: list[bytes] = []
         for at, draft in enumerate(drafts):
             number = numbers.next()
@@ -98,7 +98,7 @@ class Writes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _write(self, records: Sequence[bytes], batch: Batch) -> None:
+    def _write(self, records: Sequence[bytes], batch: WrittenBatch) -> None:
         task = asyncio.create_task(self._server.write(records), name="oncecast-followed-write")
         self._tasks.add(task)
 

@@ -11,7 +11,7 @@ from ...errors import ConfigurationError
 from ...message import Retention
 from ..address import parse_address, whole
 from ..base import Capabilities
-from ..followed.session import OPEN_SECONDS, FollowedSession, Place, Rules
+from ..followed.session import OPEN_SECONDS, FollowedPlace, FollowedRules, FollowedSession
 from ..remote import Remote
 from ..session import GuardedSink
 
@@ -54,8 +54,8 @@ def kafka_broker(
         from .log import KafkaLog
     except ImportError:
         raise ConfigurationError("broker: Kafka needs its client: pip install 'oncecast[kafka]'") from None
-    place = Place(os.urandom(8))
-    rules = Rules(new_epoch, policy, wall, key_seconds)
+    place = FollowedPlace(os.urandom(8))
+    rules = FollowedRules(new_epoch, policy, wall, key_seconds)
 
     def make(sink: GuardedSink) -> FollowedSession:
         cluster = Cluster(address, Topic(topic, replicas, retention_seconds, key_seconds))
