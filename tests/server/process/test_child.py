@@ -165,6 +165,17 @@ async def test_no_room_for_a_process(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     assert before == len(os.listdir("/proc/self/fd"))
 
 
+async def test_no_process_for_sockets_that_were_closed(rig: Rig) -> None:
+    """The server was stopped as a worker was about to be started: that is no defect, and nothing is left open."""
+    for sock in rig.sockets:
+        sock.close()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="were closed"):
+        await rig.start()
+    await asyncio.sleep(0)
+    assert before == len(os.listdir("/proc/self/fd"))
+
+
 async def test_a_defect_at_a_message_replaces_the_worker(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -664,6 +664,35 @@ async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pyt
     assert [WorkerState.SERVING] == [child.state for child in FakeChild.started]
 
 
+@pytest.mark.parametrize("begins", ["start", "refill", "roll"])
+async def test_a_stop_while_a_worker_is_started_is_no_error(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, begins: str
+) -> None:
+    """The sockets are closed by then, so no process can be given them; the log has nothing of it."""
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def start(*arguments: object) -> FakeChild:
+        begun.set()
+        await stopped.wait()
+        raise OSError(errno.ENOTSOCK, "the listening sockets were closed")
+
+    monkeypatch.setattr(FakeChild, "start", start)
+    if begins == "refill":
+        FakeChild.started[0].ended.set()
+    elif begins == "roll":
+        supervisor.roll()
+    starting = asyncio.create_task(supervisor.start()) if begins == "start" else None
+    await asyncio.wait_for(begun.wait(), SECONDS)
+    caplog.clear()
+    stopping = asyncio.create_task(supervisor.stop(asyncio.Event()))
+    await until(lambda: supervisor.phase is SupervisorPhase.STOPPING)
+    stopped.set()
+    await asyncio.wait_for(stopping, SECONDS)
+    if starting is not None:
+        await asyncio.wait_for(starting, SECONDS)
+    assert (None, "") == (supervisor.failed, caplog.text)
+
+
 async def test_a_successor_that_a_rolling_restart_was_faster_than(supervisor: Supervisor) -> None:
     """Of two that come for the same slot, the second one goes again."""
     FakeChild.room = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import logging
 import os
 import signal
@@ -110,13 +111,16 @@ class Child:
     ) -> Child:
         """Start the process that serves on these sockets. It is no fork: it runs the code as it is now.
 
-        Raises `OSError` where the system has no room for a process.
+        Raises `OSError` where the system has no room for a process, and `ENOTSOCK` where the sockets were closed, as
+        the server stops.
         """
         ours, theirs = socket.socketpair()
         pipe: Pipe[FromWorker] = await Pipe.open(ours, FromWorker)
         with theirs:
             descriptors = [theirs.fileno(), *(sock.fileno() for sock in sockets)]
             try:
+                if min(descriptors) < 0:
+                    raise OSError(errno.ENOTSOCK, "the listening sockets were closed")
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", "-m", "oncecast.server.process.worker", *map(str, descriptors)),
                     stdin=asyncio.subprocess.DEVNULL,

@@ -82,7 +82,13 @@ class Supervisor:
         """Start every worker, and wait until they serve. Raises `ConfigurationError` where none of them can."""
         for slot in self._slots:
             set_send_timeout(slot.sockets, self.settings.limits.heartbeat_seconds)
-            slot.child = await self._start(slot)
+        for slot in self._slots:
+            try:
+                slot.child = await self._start(slot)
+            except OSError:
+                if self._stopping.is_set():  # `stop` has closed the sockets
+                    break
+                raise
         first = [slot.child for slot in self._slots if slot.child is not None]
         for child in first:
             await child.decided.wait()
@@ -189,6 +195,8 @@ class Supervisor:
             try:
                 child = await self._start(slot)
             except OSError as error:
+                if self._stopping.is_set():
+                    return
                 slot.pause = pause_after(0, slot.pause, served=False)
                 logger.error("worker %d can't be started: %s", slot.number, error)
                 continue
@@ -209,7 +217,8 @@ class Supervisor:
             try:
                 successor = await self._start(slot)
             except OSError as error:
-                logger.error("rolling restart given up at worker %d: %s. The old ones serve on", slot.number, error)
+                if not self._stopping.is_set():
+                    logger.error("rolling restart given up at worker %d: %s. The old ones serve on", slot.number, error)
                 return
             await successor.decided.wait()
             if self._stopping.is_set():
