@@ -472,6 +472,7 @@ def test_a_listener_waits_until_its_channel_is_delivered() -> None:
     """What comes before that is read from the history; nothing is missed, and nothing comes twice."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a")
+    bench.answer()  # where the log ends
     assert (["a"], State.CATCHING_UP) == (bench.broker.wanted, subscription.state)
     bench.broker.append(Draft("a", b"1"), Draft("b", b"1"))
     bench.broker.hand_over()
@@ -491,6 +492,7 @@ def test_a_channel_may_be_delivered_from_beyond_the_head() -> None:
     """The broker's subscription stands further on than this node has come: it waits for the head."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a")
+    bench.answer()
     bench.broker.append(Draft("a", b"1"), Draft("b", b"1"))
     bench.node.wanted(["a"], 2)
     bench.turns.run_all()
@@ -499,6 +501,23 @@ def test_a_channel_may_be_delivered_from_beyond_the_head() -> None:
     bench.turns.run_all()
     bench.answer()
     assert (["e-1"], State.LIVE) == (listener.seen, subscription.state)
+
+
+@pytest.mark.parametrize("start", [LATEST, Start(StartKind.LAST, number=0)])
+def test_latest_is_after_what_is_acknowledged_though_this_node_is_behind(start: Start) -> None:
+    """A channel that nobody listens to here is not delivered: how far the log has come, only the history knows."""
+    bench = Bench(only_wanted=True)
+    bench.broker.append(Draft("a", b"1"), Draft("b", b"1"), Draft("a", b"2"))
+    assert (0, 3) == (bench.node.log.head, bench.broker.messages[-1].seq)
+    (poll,) = bench.poll("a", start)
+    assert isinstance(poll, Poll)
+    assert ([], "e-3") == ([entry.seq for entry in poll.entries], str(poll.cursor))
+    listener, _ = bench.subscribe("a", start)
+    settle(bench)
+    bench.broker.append(Draft("a", b"3"))
+    bench.broker.hand_over()
+    settle(bench)
+    assert ["e-4"] == listener.seen
 
 
 def test_a_channel_is_unwanted_some_time_after_its_last_listener() -> None:
@@ -572,6 +591,7 @@ def test_what_was_wanted_is_confirmed_again_in_another_log() -> None:
     """Until then its listeners wait, and get all that came meanwhile."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a")
+    bench.answer()
     bench.broker.confirm("a")
     bench.turns.run_all()
     assert State.LIVE is subscription.state
@@ -633,6 +653,7 @@ def test_a_subscriber_whose_channel_is_confirmed_waits_no_more() -> None:
     """No deadline reaches it once it is live."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a")
+    bench.answer()
     bench.turns.run_all()
     bench.broker.confirm("a")
     bench.turns.run_all()

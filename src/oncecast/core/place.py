@@ -63,7 +63,7 @@ def locate(log: Log, channels: Sequence[str], start: Start) -> Place | None:
     """Turn a start into a place, with the gaps that it implies. Returns None where only the history knows it."""
     match start.kind:
         case StartKind.LATEST:
-            return Place(log.head, log.cursor(log.head))
+            return _latest(log, channels)
         case StartKind.CURSOR:
             assert start.cursor is not None
             return _resume(log, channels, start.cursor)
@@ -138,6 +138,11 @@ def pass_gaps(
 # -- one function for each start
 
 
+def _latest(log: Log, channels: Sequence[str]) -> Place | None:
+    """Return the head, where this node is delivered the channels: else messages above it may be acknowledged by now."""
+    return None if log.unwanted(channels) else Place(log.head, log.cursor(log.head))
+
+
 def _resume(log: Log, channels: Sequence[str], cursor: Cursor) -> Place | None:
     if cursor.epoch != log.epoch:
         seq = 0 if log.history else log.before_first(channels, 0)
@@ -189,7 +194,7 @@ def _earliest(log: Log, channels: Sequence[str]) -> Place | None:
 def _newest(log: Log, channels: Sequence[str], count: int) -> Place | None:
     """Return the place from which the `count` newest messages of each channel come."""
     if count <= 0:
-        return Place(log.head, log.cursor(log.head))
+        return _latest(log, channels)
     floors = []
     marks = {}
     for name in channels:
