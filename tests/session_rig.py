@@ -119,7 +119,7 @@ class Rig:
         assert len(drafts) == sum(isinstance(answer, Receipt) for answer in answers)
         return answers
 
-    def settle(self) -> None:
+    def run_turns(self) -> None:
         """Let the loop turn until nothing is left to do."""
         self.turns.run_all()
 

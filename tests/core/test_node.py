@@ -343,7 +343,7 @@ class Late:
         self.node.poll(tuple(channels), start, limit, answers.append)
         return answers
 
-    def settle(self) -> None:
+    def run_all(self) -> None:
         """Answer and turn until nothing is left to do."""
         while self.broker.reads or self.turns.run():
             if self.broker.reads:
@@ -392,12 +392,12 @@ def test_who_is_behind_the_window_reads_the_history(start: Start, found: list[in
     late = Late("aaaaaa")
     answers = late.poll("a", start)
     sink, subscription = late.subscribe("a", start)
-    late.settle()
+    late.run_all()
     (poll,) = answers
     assert isinstance(poll, Poll)
     assert (found, Cursor("e", 6)) == (seqs(poll), poll.cursor)
     late.publish("a")
-    late.settle()
+    late.run_all()
     assert ([*found, 7], State.LIVE, 1) == (sink.seqs, subscription.state, len(sink.places))
 
 
@@ -421,7 +421,7 @@ def test_a_place_that_comes_late_loses_nothing_of_what_came_meanwhile() -> None:
     late.turns.run()
     late.broker.look(0)
     late.publish("aa")
-    late.settle()
+    late.run_all()
     assert [1, 2, 3, 4, 5, 6, 7] == sink.seqs
 
 
@@ -442,10 +442,10 @@ def test_a_subscription_may_be_blocked_before_it_has_a_place() -> None:
     late.node.hub.block([subscription])
     late.node.hub.unblock([subscription])
     late.node.hub.block([subscription])
-    late.settle()
+    late.run_all()
     assert (1, []) == (len(sink.places), sink.seqs)
     late.node.hub.unblock([subscription])
-    late.settle()
+    late.run_all()
     assert [1, 2] == sink.seqs
 
 
@@ -490,11 +490,11 @@ def test_a_gap_is_what_the_history_has_trimmed() -> None:
     late = Late("aaaaaaaa")
     late.broker.trim("a", 3)
     sink, subscription = late.subscribe("a", after(Cursor("e", 1)))
-    late.settle()
+    late.run_all()
     gap = LogGap("a", Reason.EXPIRED, Cursor("e", 2), Cursor("e", 3), Cursor("e", 3))
     assert ([gap], [4, 5, 6, 7, 8]) == (sink.gaps, sink.seqs)
     answers = late.poll("a", after(Cursor("e", 1)))
-    late.settle()
+    late.run_all()
     (poll,) = answers
     assert isinstance(poll, Poll)
     assert ([gap], [4, 5, 6, 7, 8]) == (poll.gaps, seqs(poll))
@@ -502,7 +502,7 @@ def test_a_gap_is_what_the_history_has_trimmed() -> None:
     late.publish("aaaa")
     late.broker.trim("a", 10)
     late.node.hub.unblock([subscription])
-    late.settle()
+    late.run_all()
     assert [Reason.EXPIRED, Reason.SLOW] == [gap.reason for gap in sink.gaps]
     assert [4, 5, 6, 7, 8, 11, 12] == sink.seqs
 
@@ -514,7 +514,7 @@ def test_what_is_told_as_missing_does_not_come_from_the_window() -> None:
     late.broker.trim("a", 3)
     late.broker.append()
     sink, _ = late.subscribe("ab", after(Cursor("e", 0)))
-    late.settle()
+    late.run_all()
     assert ([(1, 3)], [4, 5]) == ([(g.missed_from.seq, g.missed_to and g.missed_to.seq) for g in sink.gaps], sink.seqs)
     assert 3 == late.node.log.mark("a").seq
 
@@ -533,7 +533,7 @@ def test_what_is_trimmed_and_still_on_its_way_is_waited_for() -> None:
     late.turns.run_all()
     assert ([], [], [], []) == (sink.gaps, sink.seqs, answers, late.broker.reads)
     late.broker.arrive()
-    late.settle()
+    late.run_all()
     (poll,) = answers
     assert isinstance(poll, Poll)
     gap = LogGap("a", Reason.EXPIRED, Cursor("e", 1), Cursor("e", 4), Cursor("e", 5))
@@ -546,15 +546,15 @@ def test_a_cursor_of_another_node_waits_until_this_one_is_there() -> None:
     late.append("aaaa")
     sink, subscription = late.subscribe("a", after(Cursor("e", 3)))
     nowhere, _ = late.subscribe("a", after(Cursor("e", 99)))
-    late.settle()
+    late.run_all()
     assert (State.CATCHING_UP, [3]) == (subscription.state, [place.announced.seq for place in sink.places])
     assert [Reason.UNKNOWN] == [gap.reason for gap in nowhere.places[0].gaps]
     late.broker.fetch(2)
     late.broker.arrive()
-    late.settle()
+    late.run_all()
     assert [] == sink.seqs
     late.publish("a")
-    late.settle()
+    late.run_all()
     assert ([4, 5], [5]) == (sink.seqs, nowhere.seqs)
 
 
@@ -567,10 +567,10 @@ def test_last_counts_for_each_channel_of_a_history(count: int, page: int, monkey
     late = Late("abbbbbab")
     sink, subscription = late.subscribe("ab", Start(StartKind.LAST, number=count))
     answers = late.poll("ab", Start(StartKind.LAST, number=count))
-    late.settle()
+    late.run_all()
     newest = {1: [7, 8], 2: [1, 6, 7, 8], 3: [1, 5, 6, 7, 8]}.get(count, [1, 2, 3, 4, 5, 6, 7, 8])
     late.publish("ba")
-    late.settle()
+    late.run_all()
     assert ([*newest, 9, 10], [], State.LIVE) == (sink.seqs, sink.gaps, subscription.state)
     (poll,) = answers
     assert isinstance(poll, Poll)
@@ -581,7 +581,7 @@ def test_a_page_of_history_is_not_read_through_what_is_below_a_floor() -> None:
     """A busy channel beside a quiet one costs no page for the messages that are left out."""
     late = Late("a" + "b" * 1000)
     sink, _ = late.subscribe("ab", Start(StartKind.LAST, number=1))
-    late.settle()
+    late.run_all()
     assert ([1, 1001], 1) == (sink.seqs, late.node.hub.counters.pages)
 
 
@@ -603,7 +603,7 @@ def test_a_poll_that_waits_for_its_node_is_refused_in_time() -> None:
     assert isinstance(answer, Refusal)
     assert ("unavailable", 1) == (answer.code, answer.retry_after)
     late.broker.hand_over()
-    late.settle()
+    late.run_all()
     assert 1 == len(answers)
 
 
@@ -612,7 +612,7 @@ def test_who_is_ahead_may_leave() -> None:
     late = Late()
     late.append("aaaa")
     _, subscription = late.subscribe("a", after(Cursor("e", 3)))
-    late.settle()
+    late.run_all()
     assert [subscription] == late.node.hub._replay._ahead.owners()
     late.node.hub.detach(subscription)
     assert [] == late.node.hub._replay._ahead.owners()
@@ -631,9 +631,9 @@ def test_a_skip_sends_everybody_to_the_history() -> None:
     late.broker.skip()
     late.publish("b")
     late.node.hub.unblock([three])
-    late.settle()
+    late.run_all()
     late.publish("a")
-    late.settle()
+    late.run_all()
     assert ([1, 2, 4, 7], [1, 2, 3, 4, 5, 6, 7], [1, 2, 4, 7]) == (live.seqs, both.seqs, stalled.seqs)
     assert [State.LIVE] * 3 == [subscription.state for subscription in (one, two, three)]
     assert [] == live.gaps + both.gaps + stalled.gaps
@@ -648,7 +648,7 @@ def test_a_skip_in_the_middle_of_a_turn_delivers_the_turn_first() -> None:
     late.broker.hand_over()
     late.append("aa")
     late.broker.skip()
-    late.settle()
+    late.run_all()
     assert [1, 2, 3] == sink.seqs
 
 
@@ -658,7 +658,7 @@ def test_those_at_one_place_share_a_page() -> None:
     sinks = [late.subscribe("a", after(Cursor("e", 0)))[0] for _ in range(5)]
     late.turns.run_all()
     assert 1 == len(late.broker.reads)
-    late.settle()
+    late.run_all()
     assert [[1, 2, 3, 4]] * 5 == [sink.seqs for sink in sinks]
     assert 1 == late.node.hub.counters.pages
     assert sinks[0].blocks[0] is sinks[1].blocks[0]
@@ -684,7 +684,7 @@ def test_reads_are_bounded_and_everybody_gets_a_turn(monkeypatch: pytest.MonkeyP
             assert len(pages._asked) + len(pages._found) <= 2
         late.turns.run_all()
     hub.unblock([clients[8][1]])
-    late.settle()
+    late.run_all()
     assert [list(range(n + 1, 13)) for n in range(9)] == [sink.seqs for sink, _ in clients[:9]]
     assert ({}, {}, {}) == (pages._found, pages._kept, pages._later)
 
@@ -695,9 +695,9 @@ def test_what_the_history_is_encoded_to_is_not_counted() -> None:
     late.publish("aaaa")
     before = late.node.log.bytes
     late.subscribe("a", after(Cursor("e", 0)))
-    late.settle()
+    late.run_all()
     answers = late.poll("a", after(Cursor("e", 0)))
-    late.settle()
+    late.run_all()
     (poll,) = answers
     assert isinstance(poll, Poll)
     words = Words()
@@ -725,7 +725,7 @@ def test_who_lagged_skips_to_the_newest_where_the_window_knows_it(
     late.node.hub.block([subscription])
     late.publish(between)
     late.node.hub.unblock([subscription])
-    late.settle()
+    late.run_all()
     told = [(g.channel, g.missed_from.seq, g.missed_to.seq if g.missed_to else 0) for g in sink.gaps]
     assert (gaps, [1, *found]) == (told, sink.seqs)
 

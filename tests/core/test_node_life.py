@@ -370,7 +370,7 @@ def everywhere(bench: Bench) -> dict[str, tuple[Listener, Subscription]]:
     return found
 
 
-def settle(bench: Bench) -> None:
+def run_all(bench: Bench) -> None:
     """Answer and turn until nothing is left to do."""
     while bench.broker.reads or bench.turns.run():
         if bench.broker.reads:
@@ -389,7 +389,7 @@ def test_every_subscriber_hears_of_another_log_and_reads_it() -> None:
     bench.broker.append(Draft("a", b"new"), Draft("b", b"new"), Draft("a", b"new"))
     bench.broker.hand_over()
     bench.node.hub.unblock([found["blocked"][1]])
-    settle(bench)
+    run_all(bench)
     for name, (listener, subscription) in found.items():
         expected = ["f-1", "f-3"] if name == "looked up" else ["epoch", "f-1", "f-3"]
         assert (name, expected, State.LIVE) == (name, listener.seen, subscription.state)
@@ -414,7 +414,7 @@ def test_every_subscriber_hears_of_a_hole_and_goes_on() -> None:
     bench.broker.append(Draft("a", b"new"))
     bench.broker.hand_over()
     bench.node.hub.unblock([found["blocked"][1]])
-    settle(bench)
+    run_all(bench)
     expected = {
         "live": ["unknown", "e-106"],
         "blocked": ["unknown", "e-106"],
@@ -430,7 +430,7 @@ def test_every_subscriber_hears_of_a_hole_and_goes_on() -> None:
     assert isinstance(poll, Poll)
     assert [2, 3, 106] == [entry.seq for entry in poll.entries]
     listener, _ = bench.subscribe("a", after(5))
-    settle(bench)
+    run_all(bench)
     assert [Reason.UNKNOWN] == [gap.reason for gap in listener.gaps]
 
 
@@ -447,7 +447,7 @@ def test_a_subscriber_of_several_channels_hears_of_each() -> None:
 
     other.gap = end  # type: ignore[method-assign]
     bench.broker.renew("f")
-    settle(bench)
+    run_all(bench)
     assert [("a", Cursor("e", 2)), ("b", Cursor("f", 0))] == [(gap.channel, gap.cursor) for gap in listener.gaps]
     assert (State.LIVE, State.CLOSED, 1) == (subscription.state, ended.state, len(other.gaps))
 
@@ -461,7 +461,7 @@ def test_a_lagging_subscriber_of_newest_values_hears_of_a_hole() -> None:
     bench.broker.lose(1)
     bench.publish("aa")
     bench.node.hub.unblock([subscription])
-    settle(bench)
+    run_all(bench)
     assert ["e-1", "unknown", "e-102", "e-103"] == listener.seen
 
 
@@ -571,7 +571,7 @@ def test_what_was_held_while_unwanted_is_not_believed() -> None:
     bench.broker.append(Draft("a", b"3"))
     bench.broker.hand_over()
     listener, _ = bench.subscribe("a", after(0))
-    settle(bench)
+    run_all(bench)
     assert ["e-1", "e-2", "e-3"] == listener.seen
 
 
@@ -601,7 +601,7 @@ def test_what_was_wanted_is_confirmed_again_in_another_log() -> None:
     bench.turns.run_all()
     assert (["epoch"], []) == (listener.seen, bench.broker.reads)
     bench.broker.confirm("a")
-    settle(bench)
+    run_all(bench)
     assert (["epoch", "f-1"], State.LIVE) == (listener.seen, subscription.state)
 
 

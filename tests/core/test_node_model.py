@@ -482,9 +482,9 @@ class NodeMachine(RuleBasedStateMachine):
             client.room, client.full = ENDLESS, False
             if client.subscription is not None and not client.closed:
                 self.node.hub.unblock((client.subscription,))
-        self.settle()
+        self.run_all()
         self.append(list(CHANNELS))
-        self.settle()
+        self.run_all()
         for client in self.clients:
             if client.closed:
                 continue
@@ -496,7 +496,7 @@ class NodeMachine(RuleBasedStateMachine):
             client.witness.finish()
         assert 0 == self.polls
 
-    def settle(self) -> None:
+    def run_all(self) -> None:
         """Hand over, answer and turn until nothing is left to do."""
         self.broker.hand_over()
         for _ in range(20_000):

@@ -39,7 +39,7 @@ PUBLISHERS = 4
 SUBSCRIBERS = 40
 CHANNELS = ("a", "b", "c", "d")
 INTERVAL = 0.05  # seconds between two messages of a publisher
-SETTLE_SECONDS = 60.0  # until everything has arrived
+ARRIVAL_SECONDS = 60.0  # until everything has arrived
 LIVE_SECONDS = 2.0  # the target, at the 99th percentile
 
 
@@ -89,7 +89,7 @@ class Load:
     async def end(self) -> None:
         """Publish no more, wait until everything has arrived, and judge. Raises `Wrong`."""
         self._stopping.set()
-        await asyncio.wait_for(asyncio.gather(*self._publishers), SETTLE_SECONDS)
+        await asyncio.wait_for(asyncio.gather(*self._publishers), ARRIVAL_SECONDS)
         stored = self._deployment.stored()
         by_channel: dict[str, list[Stored]] = defaultdict(list)
         for message in stored:
@@ -158,7 +158,7 @@ class _Listener:
         """Wait for the last of each channel, then compare all. Raises `Wrong`."""
         wanted = sum(len(stored[channel]) for channel in self._channels)
         assert self._task is not None
-        end = time.monotonic() + SETTLE_SECONDS
+        end = time.monotonic() + ARRIVAL_SECONDS
         while len(self.seen) < wanted and not self._task.done() and time.monotonic() < end:
             self._more.clear()
             with contextlib.suppress(TimeoutError):

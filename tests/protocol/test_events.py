@@ -54,12 +54,12 @@ def test_a_stream_begins_with_its_cursor_and_when_to_retry(rig: Any) -> None:
 def test_messages_are_events(rig: Any) -> None:
     """Each has its id, its event name and its data, a line for each line; binary data comes as base64."""
     stream = Stream(rig)
-    rig.settle()
+    rig.run_turns()
     stream.take()
     rig.publish(
         '{"n":1}', Draft("c", b"a\nb", Kind.TEXT, event="tick"), Draft("c", b"\0\xff", Kind.BINARY), channel="c"
     )
-    rig.settle()
+    rig.run_turns()
     assert (
         'id: e-1\ndata: {"n":1}\n\nid: e-2\nevent: tick\ndata: a\ndata: b\n\nid: e-3\ndata: AP8=\n\n' == stream.take()
     )
@@ -69,10 +69,10 @@ def test_messages_are_events(rig: Any) -> None:
 def test_an_envelope_is_the_messages_json(rig: Any, query: str, channels: tuple[str, ...]) -> None:
     """With `envelope=1`, and with several channels, data is the JSON that polls have."""
     stream = Stream(rig, query, channels=channels)
-    rig.settle()
+    rig.run_turns()
     stream.take()
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     message = '{"id":"e-1","channel":"c","data":1,"event":null,"time":1764000000.0}'
     assert f"id: e-1\ndata: {message}\n\n" == stream.take()
 
@@ -82,7 +82,7 @@ def test_chunks_for_http_1_1(rig: Any) -> None:
     stream = Stream(rig, chunked=True)
     assert "HEAD\n15\r\nid: e-0\nretry: 1000\n\n\r\n" == stream.take()
     rig.publish("1", "2")
-    rig.settle()
+    rig.run_turns()
     assert "22\r\nid: e-1\ndata: 1\n\nid: e-2\ndata: 2\n\n\r\n" == stream.take()
     stream.stream.drain()
     assert "d\r\nretry: 1000\n\n\r\n0\r\n\r\n" == stream.take()
@@ -101,7 +101,7 @@ def test_last_event_id_wins_over_the_query(rig: Any) -> None:
     """A browser comes back to the URL that it first had: its header says where it is."""
     rig.publish("1", "2")
     stream = Stream(rig, "after=earliest", "e-1")
-    rig.settle()
+    rig.run_turns()
     assert OPENING.format(1) + "id: e-2\ndata: 2\n\n" == stream.take()
 
 
@@ -109,7 +109,7 @@ def test_an_empty_last_event_id_is_none(rig: Any) -> None:
     """An `id:` without a value resets it: then the query counts."""
     rig.publish("1")
     stream = Stream(rig, "after=earliest", "")
-    rig.settle()
+    rig.run_turns()
     assert OPENING.format(0) + "id: e-1\ndata: 1\n\n" == stream.take()
 
 
@@ -133,7 +133,7 @@ def test_a_gap_stands_before_what_follows_it(rig: Any) -> None:
     rig.retention = Retention(messages=1)
     rig.publish("1", "2", "3")
     stream = Stream(rig, "after=e-0")
-    rig.settle()
+    rig.run_turns()
     gap = '{"channel":"c","reason":"expired","missed_from":"e-1","missed_to":"e-2","cursor":"e-2"}'
     assert OPENING.format(0) + f"id: e-2\nevent: gap\ndata: {gap}\n\n" + "id: e-3\ndata: 3\n\n" == stream.take()
 
@@ -151,14 +151,14 @@ def test_several_gaps_of_a_slow_reader_move_it_with_the_last(rig: Any) -> None:
     """The same holds for gaps that come while it is connected."""
     rig.retention = Retention(messages=1)
     stream = Stream(rig, "after=latest", channels=("a", "b"))
-    rig.settle()
+    rig.run_turns()
     stream.link.block()
     for channel in ("a", "b", "a", "b"):
         rig.publish("1", channel=channel)
-    rig.settle()
+    rig.run_turns()
     stream.take()
     stream.link.drain()
-    rig.settle()
+    rig.run_turns()
     ids = [line for line in stream.take().splitlines() if line.startswith("id: ")]
     assert ["id: e-0", "id: e-2", "id: e-3", "id: e-4"] == ids
 
@@ -166,10 +166,10 @@ def test_several_gaps_of_a_slow_reader_move_it_with_the_last(rig: Any) -> None:
 def test_a_heartbeat_is_a_comment_and_an_id(rig: Any) -> None:
     """It comes every `heartbeat_seconds`, moves the cursor, and fires no event."""
     stream = Stream(rig)
-    rig.settle()
+    rig.run_turns()
     stream.take()
     rig.publish("1", channel="elsewhere")
-    rig.settle()
+    rig.run_turns()
     rig.pass_time(stream.link, stream.stream, 14.9)
     assert "" == stream.take()
     rig.pass_time(stream.link, stream.stream, 0.1)
@@ -184,30 +184,30 @@ def test_no_heartbeat_while_it_is_behind_or_full(rig: Any) -> None:
     stream.take()
     rig.pass_time(stream.link, stream.stream, 15)
     assert "" == stream.take()
-    rig.settle()
+    rig.run_turns()
     stream.link.block()
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     rig.pass_time(stream.link, stream.stream, 15)
     assert "" == stream.take()
     stream.link.drain()
-    rig.settle()
+    rig.run_turns()
     assert "id: e-1\ndata: 1\n\n" == stream.take()
 
 
 def test_a_write_that_fills_the_socket_is_the_last_for_now(rig: Any) -> None:
     """After `blocked` nothing is written, and after `drained` it goes on where it was."""
     stream = Stream(rig)
-    rig.settle()
+    rig.run_turns()
     stream.take()
     stream.link.fills = True
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     rig.publish("2")
-    rig.settle()
+    rig.run_turns()
     assert "id: e-1\ndata: 1\n\n" == stream.take()
     stream.link.drain()
-    rig.settle()
+    rig.run_turns()
     assert "id: e-2\ndata: 2\n\n" == stream.take()
 
 
@@ -215,19 +215,19 @@ def test_where_the_channel_does_not_wait_the_stream_ends(rig: Any) -> None:
     """The policy `disconnect` ends the response in order; the browser comes back with its cursor."""
     rig.lag = Lag.DISCONNECT
     stream = Stream(rig, chunked=True)
-    rig.settle()
+    rig.run_turns()
     stream.take()
     stream.link.block()
     assert ("0\r\n\r\n", "ended") == (stream.take(), stream.link.state)
     stream.link.drain()
-    rig.settle()
+    rig.run_turns()
     assert 0 == rig.node.hub.subscriptions
 
 
 def test_what_a_client_sends_is_ignored_and_a_close_forgets_it(rig: Any) -> None:
     """Nothing is read on a stream, and a client that has gone costs nothing."""
     stream = Stream(rig)
-    rig.settle()
+    rig.run_turns()
     stream.stream.received(b"GET / HTTP/1.1\r\n\r\n")
     stream.stream.closed()
     assert 0 == rig.node.hub.subscriptions

@@ -43,7 +43,7 @@ def late(rig: Any) -> Any:
     return rig
 
 
-def settle(late: Any) -> None:
+def run_turns(late: Any) -> None:
     """Answer and turn until nothing is left to do."""
     while late.broker.reads or late.turns.run():
         if late.broker.reads:
@@ -77,10 +77,10 @@ def test_a_stream_says_its_head_at_once_and_its_place_when_it_is_known(late: Any
     """Then come the opening and the messages, once; what is published meanwhile comes last."""
     link, _ = stream(late)
     assert b"HEAD\n" == link.take()
-    late.settle()
+    late.run_turns()
     assert b"" == link.take()
     late.publish("5")
-    settle(late)
+    run_turns(late)
     ids = [f"id: e-{n}" for n in range(6)]
     data = [f"data: {n}" for n in range(1, 6)]
     assert [
@@ -93,11 +93,11 @@ def test_a_stream_says_its_head_at_once_and_its_place_when_it_is_known(late: Any
 def test_no_heartbeat_comes_before_the_place(late: Any) -> None:
     """There is no cursor to send, and the stream goes on."""
     link, made = stream(late)
-    late.settle()
+    late.run_turns()
     link.take()
     late.pass_time(link, made, 15)
     assert b"" == link.take()
-    settle(late)
+    run_turns(late)
     link.take()
     late.pass_time(link, made, 15)
     assert b"keep-alive" in link.take()
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_before_its_place_is_written_nothing(late: Any) -> 
     link, made = stream(late)
     link.take()
     made.closed()
-    settle(late)
+    run_turns(late)
     assert (b"", 0) == (link.take(), late.node.hub.subscriptions)
 
 
@@ -118,7 +118,7 @@ def test_a_drain_before_the_place_ends_the_stream(late: Any) -> None:
     link.take()
     made.drain()
     assert b"d\r\nretry: 1000\n\n\r\n0\r\n\r\n" == link.take()
-    settle(late)
+    run_turns(late)
     assert (b"", "ended") == (link.take(), link.state)
 
 
@@ -129,7 +129,7 @@ def test_a_history_that_fails_ends_the_stream(late: Any) -> None:
     late.broker.answer(0, REFUSAL)
     assert (b"0\r\n\r\n", "ended", 0) == (link.take(), link.state, late.node.hub.subscriptions)
     link, _ = stream(late, "after=e-1")
-    late.settle()
+    late.run_turns()
     link.take()
     late.broker.answer(0, REFUSAL)
     assert (b"0\r\n\r\n", "ended") == (link.take(), link.state)
@@ -148,10 +148,10 @@ def test_a_full_socket_before_the_place(late: Any) -> None:
     """The opening is said, the messages wait."""
     link, _ = stream(late)
     link.block()
-    settle(late)
+    run_turns(late)
     assert b"HEAD\n15\r\nid: e-0\nretry: %d\n\n\r\n" % RETRY_MS == link.take()
     link.drain()
-    settle(late)
+    run_turns(late)
     assert ["id: e-1", "data: 1"] == events(link.take())[:2]
 
 
@@ -192,16 +192,16 @@ class Socket:
 def test_a_socket_says_subscribed_when_the_place_is_known(late: Any) -> None:
     """One channel may wait while another, whose place is known, goes on; each is announced before its messages."""
     socket = Socket(late, V1Session, "after=latest", ("d",))
-    late.settle()
+    late.run_turns()
     assert ["subscribed d e-4"] == socket.frames()
     socket.session._subscribe("c", parse_query("after=earliest").start, None)
     late.publish("5", channel="d")
-    late.settle()
+    late.run_turns()
     assert ["message d e-5"] == socket.frames()
-    settle(late)
+    run_turns(late)
     assert ["subscribed c e-0", *(f"message c e-{n}" for n in (1, 2, 3, 4))] == socket.frames()
     late.publish("6")
-    late.settle()
+    late.run_turns()
     assert ["message c e-6"] == socket.frames()
 
 
@@ -209,12 +209,12 @@ def test_a_socket_that_closes_before_the_place_says_no_more(late: Any) -> None:
     """After a drain there is a Close, and nothing after it; a client that has gone is written nothing."""
     socket = Socket(late, V1Session, "after=earliest")
     socket.socket.drain()
-    settle(late)
+    run_turns(late)
     assert ["drain None None", "close 1012"] == socket.frames()
     gone = Socket(late, V1Session, "after=earliest")
     gone.link.take()
     gone.socket.closed()
-    settle(late)
+    run_turns(late)
     assert (b"", 0) == (gone.link.take(), late.node.hub.subscriptions)
 
 
@@ -241,10 +241,10 @@ def test_a_raw_socket_begins_when_its_place_is_known(late: Any) -> None:
     """Its first frame is the first message; a gap at its start closes it, with the place to go on from."""
     socket = Socket(late, RawSession, "after=earliest")
     late.publish("5")
-    settle(late)
+    run_turns(late)
     assert [b"1", b"2", b"3", b"4", b"5"] == [e.data for e in socket.events() if isinstance(e, DataReceived)]
     gap = Socket(late, RawSession, "after=e-99")
-    settle(late)
+    run_turns(late)
     assert ["close 4410"] == gap.frames()
 
 
@@ -282,7 +282,7 @@ def test_a_short_poll_is_answered_when_it_has_been_read(late: Any) -> None:
     """With what there was when it was read, with 304 to who has it, or with the refusal."""
     answers, known = short(late, "after=earliest"), short(late, "after=earliest", '"e-4"')
     assert [] == answers + known
-    settle(late)
+    run_turns(late)
     assert (([1, 2, 3, 4], "e-4"), 304) == (shown(answers), known[0].status)  # type: ignore[union-attr]
     refused = short(late, "after=earliest")
     late.broker.answer(0, REFUSAL)
@@ -292,11 +292,11 @@ def test_a_short_poll_is_answered_when_it_has_been_read(late: Any) -> None:
 def test_a_long_poll_that_is_behind_is_answered_when_it_has_been_read(late: Any) -> None:
     """It does not wait then; one that ends before is not answered."""
     _, _, answers = long(late, "after=e-2&wait=25")
-    settle(late)
+    run_turns(late)
     assert ([3, 4], "e-4") == shown(answers)
     _, poll, none = long(late, "after=e-2&wait=25")
     poll.closed()
-    settle(late)
+    run_turns(late)
     assert [] == none
 
 
@@ -308,9 +308,9 @@ def test_what_comes_while_a_long_poll_is_read_wakes_it(late: Any, known: str | N
     _, _, answers = long(late, query, known)
     late.broker.look(0)
     late.publish("6")
-    late.settle()
+    late.run_turns()
     assert [] == answers
-    settle(late)
+    run_turns(late)
     assert 6 == shown(answers)[0][-1]
 
 
@@ -320,7 +320,7 @@ def test_a_drain_while_a_long_poll_is_read_answers_with_what_is_found(late: Any)
     _, poll, answers = long(late, "after=e-5&wait=25")
     poll.drain()
     assert [] == answers
-    settle(late)
+    run_turns(late)
     assert ([], "e-5") == shown(answers)
 
 
@@ -353,10 +353,10 @@ def test_a_replay_is_not_disconnected_for_a_full_socket(late: Any) -> None:
     listeners: list[Any] = [made, *(socket.socket for socket in sockets)]
     for listener in listeners:
         listener.blocked()
-    settle(late)
+    run_turns(late)
     for listener in listeners:
         listener.drained()
-    settle(late)
+    run_turns(late)
     assert ["data: 1", "data: 2", "data: 3", "data: 4"] == [line for line in events(link.take()) if "data" in line]
     assert [4, 5] == [len(socket.events()) for socket in sockets]
     for listener in listeners:
@@ -368,14 +368,14 @@ def test_last_counts_for_each_channel_on_every_transport(late: Any) -> None:
     """`last=2` over two channels gives up to four messages, from the history and from memory, however it is asked."""
     late.broker.append(*(Draft("d", b"%d" % n) for n in (5, 6, 7)), Draft("c", b"8"))
     late.broker.hand_over()
-    late.settle()
+    late.run_turns()
     channels = ("c", "d")
     link, _ = stream(late, "last=2", channels)
     raw = Socket(late, RawSession, "last=2", channels)
     v1 = Socket(late, V1Session, "last=2", channels)
     answers: list[Reply | Refusal] = []
     answer_poll(late.node, late.settings, channels, parse_query("last=2"), None, answers.append)
-    settle(late)
+    run_turns(late)
     assert ["id: e-4", "id: e-6", "id: e-7", "id: e-8"] == [line for line in events(link.take()) if "id:" in line][1:]
     assert [b"4", b"6", b"7", b"8"] == [event.data for event in raw.events() if isinstance(event, DataReceived)]
     frames = [frame for frame in v1.frames() if frame.startswith("message")]
@@ -390,7 +390,7 @@ def test_a_read_that_does_not_end_is_refused(late: Any) -> None:
     assert [] == answers
     late.pass_time(link, poll, 0.1)
     assert "unavailable" == getattr(answers[0], "code", None)
-    settle(late)
+    run_turns(late)
     assert 1 == len(answers)
     late.broker.append(Draft("x", b"0"))
     link, poll, answers = long(late, "after=e-5&wait=25")
@@ -409,7 +409,7 @@ def test_a_poll_that_is_read_at_the_end_of_its_wait_does_not_wait_again(late: An
     late.broker.append(Draft("x", b"0"))
     _, poll, answers = long(late, "after=e-5&wait=2")
     late.clock.advance(2)
-    settle(late)
+    run_turns(late)
     assert (([], "e-5"), PollState.DONE) == (shown(answers), poll.state)
 
 

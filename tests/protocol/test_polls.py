@@ -178,13 +178,13 @@ def test_what_is_there_is_answered_at_once(rig: Any) -> None:
 def test_it_is_answered_once_by_the_next_publish(rig: Any) -> None:
     """All that one turn brings is in the one answer; what comes later is for the next poll."""
     poll = Poll(rig, "after=latest&wait=25")
-    rig.settle()
+    rig.run_turns()
     assert [] == poll.answers
     rig.publish("1")
     rig.publish("2")
-    rig.settle()
+    rig.run_turns()
     rig.publish("3")
-    rig.settle()
+    rig.run_turns()
     rig.pass_time(poll.link, poll.poll, 25)
     assert [1, 2] == poll.data
     assert 0 == rig.node.hub.subscriptions
@@ -195,7 +195,7 @@ def test_a_publish_in_the_turn_that_it_came_in_is_not_missed(rig: Any) -> None:
     rig.publish("0")
     poll = Poll(rig, "after=latest&wait=25")
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     assert [1] == poll.data
 
 
@@ -207,7 +207,7 @@ def test_a_start_does_not_move_on_while_it_waits(rig: Any, start: str, known: st
     poll = Poll(rig, f"{start}&wait=25", known)
     assert [] == poll.answers
     rig.publish("2")
-    rig.settle()
+    rig.run_turns()
     assert [2] == poll.data
 
 
@@ -215,7 +215,7 @@ def test_after_the_wait_the_answer_is_empty_with_the_cursor(rig: Any) -> None:
     """At the end of its wait, not before, a poll is told where the head is."""
     poll = Poll(rig, "after=latest&wait=2")
     rig.publish("1", channel="elsewhere")
-    rig.settle()
+    rig.run_turns()
     rig.pass_time(poll.link, poll.poll, 1.9)
     assert [] == poll.answers
     rig.pass_time(poll.link, poll.poll, 0.1)
@@ -262,10 +262,10 @@ def test_a_drain_answers_now(rig: Any) -> None:
 def test_a_client_that_leaves_is_forgotten(rig: Any) -> None:
     """Nothing is answered to a closed link."""
     poll = Poll(rig, "after=latest&wait=25")
-    rig.settle()
+    rig.run_turns()
     poll.poll.closed()
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     assert (0, []) == (rig.node.hub.subscriptions, poll.answers)
 
 
@@ -274,7 +274,7 @@ def test_what_expires_while_it_waits_is_a_gap(rig: Any) -> None:
     rig.retention = Retention(messages=1, seconds=10)
     poll = Poll(rig, "after=e-0&wait=25", channels=("a", "b"))
     rig.publish("1", "2", "3", channel="a")
-    rig.settle()
+    rig.run_turns()
     answer = json.loads(poll.answer.body)
     assert ("e-1", "e-2") == (answer["gap"]["missed_from"], answer["gap"]["missed_to"])
     assert ["e-3"] == [message["id"] for message in answer["messages"]]
@@ -304,5 +304,5 @@ def test_a_full_socket_does_not_end_the_wait(rig: Any) -> None:
     poll.poll.drained()
     assert [] == poll.answers
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     assert [1] == poll.data

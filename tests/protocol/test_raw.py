@@ -17,9 +17,9 @@ from tests.session_rig import BEAT, raw
 def test_raw_frames_are_the_data(rig: Any) -> None:
     """JSON and text come in text frames, binary data in binary ones."""
     peer = raw(rig)
-    rig.settle()
+    rig.run_turns()
     rig.publish('{"n":1}', Draft("c", b"text", Kind.TEXT), Draft("c", b"\0", Kind.BINARY))
-    rig.settle()
+    rig.run_turns()
     assert [
         DataReceived(b'{"n":1}', True),
         DataReceived(b"text", True),
@@ -33,7 +33,7 @@ def test_raw_publishes_text_and_binary(rig: Any) -> None:
     peer.socket.received(peer.codec.text(b"hello") + peer.codec.binary(b"\0"))
     entries = rig.node.log.read_after(("c",), 0, 10)
     assert [(b"hello", Kind.TEXT), (b"\0", Kind.BINARY)] == [(e.message.data, e.message.kind) for e in entries]
-    rig.settle()
+    rig.run_turns()
     assert [DataReceived(b"hello", True), DataReceived(b"\0", False)] == peer.events()
 
 
@@ -66,13 +66,13 @@ def test_raw_is_closed_by_a_gap_on_the_way(rig: Any) -> None:
     """A reader that was too slow is closed with 4410 once its socket takes bytes again."""
     rig.retention = Retention(messages=1)
     peer = raw(rig, "c", "d")
-    rig.settle()
+    rig.run_turns()
     peer.link.block()
     for channel in ("c", "d", "c", "d"):
         rig.publish("1", channel=channel)
-    rig.settle()
+    rig.run_turns()
     peer.link.drain()
-    rig.settle()
+    rig.run_turns()
     assert (4410, "gap (slow) on c; go on from e-2") == peer.close()
 
 
@@ -87,7 +87,7 @@ def test_raw_is_closed_where_its_publish_is_refused(rig: Any) -> None:
 def test_raw_has_a_ping_for_a_heartbeat(rig: Any) -> None:
     """Nothing else could come without being taken for a message."""
     peer = raw(rig)
-    rig.settle()
+    rig.run_turns()
     rig.pass_time(peer.link, peer.socket, BEAT)
     assert [PingReceived(b"")] == peer.events()
 

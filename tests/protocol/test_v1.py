@@ -23,7 +23,7 @@ def test_the_channels_of_the_url_are_subscribed_with_the_opening(rig: Any) -> No
         {"type": "subscribed", "channel": "c", "cursor": "e-0", "ref": None},
         {"type": "subscribed", "channel": "d", "cursor": "e-0", "ref": None},
     ] == peer.frames()
-    rig.settle()
+    rig.run_turns()
     assert {
         "type": "message",
         "id": "e-1",
@@ -51,23 +51,23 @@ def test_subscribe(rig: Any, start: dict[str, object], cursor: str, data: list[i
     peer = v1(rig)
     answer = {"type": "subscribed", "channel": "c", "cursor": cursor, "ref": 7}
     assert answer == peer.ask(type="subscribe", channel="c", ref=7, **start)
-    rig.settle()
+    rig.run_turns()
     assert data == [frame["data"] for frame in peer.frames()]
 
 
 def test_a_subscription_can_be_ended_and_begun_again(rig: Any) -> None:
     """After `unsubscribed` nothing of the channel comes; ending what is not there is fine."""
     peer = v1(rig, "c")
-    rig.settle()
+    rig.run_turns()
     peer.frames()
     gone = {"type": "unsubscribed", "channel": "c", "ref": "x"}
     assert gone == peer.ask(type="unsubscribe", channel="c", ref="x")
     assert gone == peer.ask(type="unsubscribe", channel="c", ref="x")
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     assert [] == peer.frames()
     assert "subscribed" == peer.ask(type="subscribe", channel="c", after="e-0")["type"]
-    rig.settle()
+    rig.run_turns()
     assert 1 == peer.frame()["data"]
 
 
@@ -79,7 +79,7 @@ def test_a_gap_of_one_channel_is_told_with_its_subscription(rig: Any) -> None:
     peer.say(type="subscribe", channel="c", after="e-0")
     gap = {"type": "gap", "channel": "c", "reason": "expired", "missed_from": "e-1", "missed_to": "e-1"}
     assert ["e-0", {**gap, "cursor": "e-1"}] == [f["cursor"] if f["type"] == "subscribed" else f for f in peer.frames()]
-    rig.settle()
+    rig.run_turns()
     assert "e-2" == peer.frame()["id"]
 
 
@@ -113,10 +113,10 @@ def test_a_publish_with_a_key_lands_once(rig: Any) -> None:
 def test_a_publisher_hears_its_own_message_once_it_is_in_the_log(rig: Any) -> None:
     """The acknowledgement comes first, then the message, as for anybody else."""
     peer = v1(rig, "c")
-    rig.settle()
+    rig.run_turns()
     peer.frames()
     peer.say(type="publish", channel="c", data=1)
-    rig.settle()
+    rig.run_turns()
     assert ["published", "message"] == [frame["type"] for frame in peer.frames()]
 
 
@@ -168,7 +168,7 @@ def test_a_channel_is_subscribed_once(rig: Any) -> None:
     peer.frames()
     assert "request_invalid" == peer.ask(type="subscribe", channel="c")["code"]
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     assert 1 == peer.frame()["data"]
 
 
@@ -213,11 +213,11 @@ def test_after_the_close_nothing_is_acknowledged(rig: Any) -> None:
 def test_a_publish_right_before_the_close_counts(rig: Any) -> None:
     """What came before the peer's Close in the same bytes is published, answered and delivered before ours."""
     peer = v1(rig, "c")
-    rig.settle()
+    rig.run_turns()
     peer.frames()
     frame = peer.codec.text(b'{"type":"publish","channel":"c","data":1}')
     peer.socket.received(frame + peer.codec.close(1000))
-    rig.settle()
+    rig.run_turns()
     *frames, close = peer.events()
     assert ["published", "message"] == [json.loads(frame.data)["type"] for frame in frames]
     assert 1000 == close.code
@@ -239,9 +239,9 @@ def test_the_heartbeat_is_a_ping_and_the_cursor(rig: Any) -> None:
     rig.pass_time(peer.link, peer.socket, BEAT)
     assert [PingReceived(b"")] == peer.events()
     peer.socket.received(peer.codec.data_to_send())
-    rig.settle()
+    rig.run_turns()
     rig.publish("1", channel="elsewhere")
-    rig.settle()
+    rig.run_turns()
     rig.pass_time(peer.link, peer.socket, BEAT)
     ping, cursor = peer.events()
     assert (PingReceived(b""), {"type": "cursor", "cursor": "e-1"}) == (ping, json.loads(cursor.data))
@@ -250,19 +250,19 @@ def test_the_heartbeat_is_a_ping_and_the_cursor(rig: Any) -> None:
 def test_a_full_socket_holds_messages_back_and_new_subscriptions_too(rig: Any) -> None:
     """What is subscribed while the socket is full waits with the others, in the log."""
     peer = v1(rig, "c")
-    rig.settle()
+    rig.run_turns()
     peer.frames()
     peer.link.block()
     peer.say(type="subscribe", channel="d")
     peer.frames()
     rig.publish("1")
     rig.publish("2", channel="d")
-    rig.settle()
+    rig.run_turns()
     rig.pass_time(peer.link, peer.socket, BEAT)
     rig.pass_time(peer.link, peer.socket, BEAT)
     assert ([], "open") == (peer.frames(), peer.link.state)
     peer.link.drain()
-    rig.settle()
+    rig.run_turns()
     assert [1, 2] == [frame["data"] for frame in peer.frames()]
 
 
@@ -292,7 +292,7 @@ def test_a_flood_is_closed_with_4429(rig: Any, settings: TransportSettings, fram
     rig.settings = settings
     peer = v1(rig)
     peer.socket.received(b"".join(peer.codec.text(frame) for _ in range(50)))
-    rig.settle()
+    rig.run_turns()
     events = peer.events()
     assert 4429 == events[-1].code
     assert 10 == len(events) - 1
@@ -314,5 +314,5 @@ def test_a_flood_before_the_peers_own_close_is_bounded_too(rig: Any) -> None:
     peer = v1(rig)
     publish = peer.codec.text(b'{"type":"publish","channel":"c","data":1}')
     peer.socket.received(publish * 50 + peer.codec.close())
-    rig.settle()
+    rig.run_turns()
     assert (10, "ended") == (rig.node.log.head, peer.link.state)

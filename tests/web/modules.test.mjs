@@ -73,10 +73,10 @@ test("a resume accounts for what was caught up, until the first message that is 
   resumed.reopen();
   resumed.take(message(2), true);
   for (const n of [3, 4, 6]) resumed.take(message(n), true);
-  assert.deepEqual(resumed.resume, { caughtUp: 3, missed: 1, repeated: 1, gaps: [], settled: false });
+  assert.deepEqual(resumed.resume, { caughtUp: 3, missed: 1, repeated: 1, gaps: [], live: false });
   resumed.take(message(7), false);
   resumed.take(message(9), false);
-  assert.deepEqual(resumed.resume, { caughtUp: 3, missed: 1, repeated: 1, gaps: [], settled: true });
+  assert.deepEqual(resumed.resume, { caughtUp: 3, missed: 1, repeated: 1, gaps: [], live: true });
 });
 
 test("what is remembered has a bound", () => {

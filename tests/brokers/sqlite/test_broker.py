@@ -95,7 +95,7 @@ class Rig:
         self.benches.append(bench)
         return bench
 
-    def settle(self, condition: Callable[[], bool]) -> None:
+    def run_until(self, condition: Callable[[], bool]) -> None:
         """Run the loop until the condition holds."""
         self.driver.wait(condition)
         assert condition(), "it never comes"
@@ -208,7 +208,7 @@ def test_what_comes_together_is_committed_together(rig: Rig) -> None:
     with broker._writer._peers.lock():  # nobody can commit
         for n in range(50):
             broker.publish([Draft("a", b"%d" % n)] * (n % 3), lambda outcomes: answers.append(list(outcomes)))
-    rig.settle(lambda: len(answers) == 50)
+    rig.run_until(lambda: len(answers) == 50)
     published = [b"%d" % n for n in range(50) for _ in range(n % 3)]
     assert published == data(bench)
     assert len(published) == sum(commits)
@@ -225,7 +225,7 @@ def test_a_batch_has_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     with broker._writer._peers.lock():
         for n in range(10):
             broker.publish([Draft("a", b"%d" % n)], answers.append)
-    rig.settle(lambda: len(answers) == 10)
+    rig.run_until(lambda: len(answers) == 10)
     assert [b"%d" % n for n in range(10)] == data(bench)
 
 
@@ -243,7 +243,7 @@ def test_what_waits_for_the_disk_is_bounded(rig: Rig, monkeypatch: pytest.Monkey
         for n in range(1, 6):
             broker.publish([Draft("a", b"%d" % n)], answers.extend)
         assert ["unavailable"] * 2 == codes(answers)
-    rig.settle(lambda: len(answers) == 6)
+    rig.run_until(lambda: len(answers) == 6)
     assert [b"0", b"1", b"2", b"3"] == data(bench)
     assert ["taken"] == codes(bench.publish(Draft("a", b"6")))
 
@@ -260,7 +260,7 @@ def test_a_defect_in_one_answer_is_not_the_others(rig: Rig, caplog: pytest.LogCa
     with broker._writer._peers.lock():
         broker.publish([Draft("a", b"1")], fail)
         broker.publish([Draft("a", b"2")], answers.extend)
-    rig.settle(lambda: bool(answers))
+    rig.run_until(lambda: bool(answers))
     assert ["taken"] == codes(answers)
     assert ["an answer failed; the others go on"] == caplog.messages
 
@@ -282,7 +282,7 @@ def test_two_brokers_on_one_file_see_one_order(rig: Rig) -> None:
     one, two = rig.open(), rig.open()
     for n in range(20):
         (one, two)[n % 2].receipts(Draft("a", b"%d" % n))
-    rig.settle(lambda: len(one.messages) == len(two.messages) == 20)
+    rig.run_until(lambda: len(one.messages) == len(two.messages) == 20)
     assert [b"%d" % n for n in range(20)] == data(one) == data(two)
     assert one.messages == two.messages
 
@@ -330,7 +330,7 @@ async def main():
 asyncio.run(main())
 """
     children = [subprocess.Popen([sys.executable, "-c", code, str(rig.path), str(n)]) for n in range(4)]
-    rig.settle(lambda: len(bench.messages) == 200)
+    rig.run_until(lambda: len(bench.messages) == 200)
     assert [0] * 4 == [child.wait() for child in children]
     assert list(range(1, 201)) == [message.seq for message in bench.messages]
     for n in range(4):
@@ -379,7 +379,7 @@ def test_who_lags_behind_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPatc
         other.trims.trim("a", 3)
     other.close()
     slow._writer._store.follow = real  # type: ignore[method-assign]
-    rig.settle(lambda: bool(two.skipped))
+    rig.run_until(lambda: bool(two.skipped))
     assert ([5], []) == (two.skipped, two.messages)
     two.receipts(Draft("a", b"5"))
     assert [6] == [message.seq for message in two.messages]
@@ -401,7 +401,7 @@ def test_what_waits_for_a_busy_loop_is_bounded(rig: Rig, monkeypatch: pytest.Mon
         assert len(busy._outbox) <= 2
     busy._outbox.run = run  # type: ignore[method-assign]
     run()
-    rig.settle(lambda: len(two.messages) == 50)
+    rig.run_until(lambda: len(two.messages) == 50)
     assert published == [message.seq for message in two.messages]
 
 
@@ -412,7 +412,7 @@ def test_what_is_over_is_trimmed_by_number(rig: Rig) -> None:
     """In the background; the newest stay, and the mark is that of the last that went."""
     rig.keep = Retention(messages=10, seconds=1e12)
     bench = rig.open()
-    rig.settle(lambda: True)
+    rig.run_until(lambda: True)
     for _ in range(3):
         bench.receipts(*(Draft("a", b"x") for _ in range(100)))
     pages: list[Page] = []
@@ -551,7 +551,7 @@ def test_a_file_that_is_removed_is_the_end(rig: Rig) -> None:
     bench, other = rig.open(), rig.open()
     bench.receipts(Draft("a", b"1"))
     rig.path.unlink()
-    rig.settle(lambda: bool(bench.failures and other.failures))
+    rig.run_until(lambda: bool(bench.failures and other.failures))
     assert 1 == len(bench.failures)
     assert "was replaced or removed while it was open" in bench.failures[0]
     assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
@@ -566,7 +566,7 @@ def test_what_is_committed_to_a_removed_file_is_not_acknowledged(rig: Rig, monke
     bench.receipts(Draft("a", b"1"))
     rig.path.unlink()
     assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
-    rig.settle(lambda: bool(bench.failures))
+    rig.run_until(lambda: bool(bench.failures))
     assert [b"1"] == data(bench)
 
 
@@ -579,7 +579,7 @@ def test_a_file_put_back_under_open_brokers_is_a_new_life(rig: Rig, tmp_path: Pa
     stuck = sqlite(other)
     stuck._writer._in_place = lambda: True  # type: ignore[method-assign] # it has not noticed yet
     put_back(rig.path, tmp_path / "copy")
-    rig.settle(lambda: bool(bench.failures))
+    rig.run_until(lambda: bool(bench.failures))
     rig.now += 5
     again = rig.open()
     assert [Reason.UNKNOWN] == reasons(rig, again, lost)
@@ -592,7 +592,7 @@ def test_an_end_that_is_gone_is_the_end(rig: Rig) -> None:
     bench.receipts(Draft("a", b"1"), Draft("a", b"2"))
     broker = sqlite(bench)
     broker._writer._store.follow = lambda seen: (1, [])  # type: ignore[method-assign]
-    rig.settle(lambda: bool(bench.failures))
+    rig.run_until(lambda: bool(bench.failures))
     assert "its end is gone" in bench.failures[0]
 
 
@@ -673,7 +673,7 @@ def test_a_defect_in_the_thread_is_the_end(rig: Rig, caplog: pytest.LogCaptureFi
 
     broker._writer._store.append = fail  # type: ignore[assignment,method-assign]
     assert ["unavailable"] == codes(bench.publish(Draft("a", b"1")))
-    rig.settle(lambda: bool(bench.failures))
+    rig.run_until(lambda: bool(bench.failures))
     assert "the thread of the log has failed: defect" in bench.failures[0]
 
 
@@ -816,7 +816,7 @@ def test_a_thread_that_ends_is_noticed(rig: Rig, thread: str) -> None:
         broker.read(("b",), EARLIEST, 1, 1, reads.append)
     if thread == "log":
         broker.publish([Draft("a", b"1")], outcomes.extend)
-    rig.settle(lambda: bool(bench.failures) and len(reads) == (2 if thread == "history" else 0))
+    rig.run_until(lambda: bool(bench.failures) and len(reads) == (2 if thread == "history" else 0))
     assert [f"broker: {rig.path}: the thread of the {thread} has failed: defect"] == bench.failures
     assert [] == [answer for answer in reads if isinstance(answer, Page)]
     assert ["unavailable"] == codes(outcomes or bench.publish(Draft("a", b"1")))
@@ -862,7 +862,7 @@ def test_a_costly_read_does_not_hold_up_the_others(rig: Rig, monkeypatch: pytest
     assert began.wait(SECONDS)
     broker.read(("c1",), EARLIEST, 10, ENOUGH, lambda page: order.append("honest"))
     go.set()
-    rig.settle(lambda: len(order) == 21)
+    rig.run_until(lambda: len(order) == 21)
     assert "honest" == order[0]
 
 
@@ -889,11 +889,11 @@ def test_a_lock_that_is_not_let_go_makes_it_away(rig: Rig, monkeypatch: pytest.M
     holder = Peers(rig.path)
     with holder.lock():
         assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
-        rig.settle(lambda: bench.unready is not None)
+        rig.run_until(lambda: bench.unready is not None)
         assert "another process holds its lock" in (bench.unready or "")
         assert ["unavailable"] == codes(bench.publish(Draft("a", b"3")))
         assert isinstance(bench.ask("a", EARLIEST), Page)
-    rig.settle(lambda: bench.unready is None)
+    rig.run_until(lambda: bench.unready is None)
     bench.receipts(Draft("a", b"4"))
     assert [b"1", b"4"] == data(bench)
     holder.close()
@@ -913,7 +913,7 @@ def test_a_start_that_has_to_wait_for_the_lock_has_a_deadline(rig: Rig, monkeypa
         rig.open()
     holder.close()
     monkeypatch.setattr(sqlite_module, "OPEN_SECONDS", SECONDS)
-    rig.settle(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    rig.run_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
     assert [b"1"] == [message.data for message in rig.open().opening.recent]
 
 
@@ -928,7 +928,7 @@ def test_a_sink_that_fails_to_begin_leaves_nothing_open(rig: Rig) -> None:
     lab = rig.lab()
     with pytest.raises(ValueError, match="defect"):
         Broken(lab.make(), lab).start()
-    rig.settle(lambda: len(os.listdir("/proc/self/fd")) <= before[0] and threading.active_count() <= before[1])
+    rig.run_until(lambda: len(os.listdir("/proc/self/fd")) <= before[0] and threading.active_count() <= before[1])
 
 
 async def test_a_stop_during_the_start_wins(rig: Rig) -> None:

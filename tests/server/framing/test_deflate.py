@@ -51,7 +51,7 @@ class Compressing(Peer):
 
     def __init__(self, rig: Any, kind: type[V1Session | RawSession], deflate: Parameters | None) -> None:
         super().__init__(rig, kind, "after=earliest", deflate=deflate)
-        rig.settle()
+        rig.run_turns()
         self.blocks: list[bytes] = list(self.link.sent)
         self.events()
 
@@ -87,7 +87,7 @@ def test_a_message_is_compressed_once(rig: Any, kind: type[V1Session | RawSessio
     peers = [Compressing(rig, kind, agreed(offer)) for offer in offers]
     small, plain = Compressing(rig, kind, agreed(Parameters(server_max_window_bits=10))), Compressing(rig, kind, None)
     rig.publish(LONG.decode())
-    rig.settle()
+    rig.run_turns()
     blocks = [peer.take() for peer in peers]
     assert [1] * len(peers) == [len(block) for block in blocks]
     assert {id(blocks[0][0])} == {id(block) for (block,) in blocks}
@@ -104,7 +104,7 @@ def test_a_small_message_is_sent_as_it_is(rig: Any, length: int) -> None:
     """Below the threshold, and where nothing is won, a message is not compressed."""
     peer = Compressing(rig, RawSession, agreed(OFFER))
     rig.publish(Draft("c", b"a" * length, Kind.TEXT), Draft("c", random.Random(1).randbytes(200), Kind.BINARY))
-    rig.settle()
+    rig.run_turns()
     (block,) = peer.take()
     assert (length >= THRESHOLD_BYTES) == (block[0] == 0xC1)
     assert encode_frame(Opcode.BINARY, random.Random(1).randbytes(200)) == block[-202 - 2 :]
@@ -115,7 +115,7 @@ def test_a_small_message_is_sent_as_it_is(rig: Any, length: int) -> None:
 def test_the_backlog_is_compressed_too(rig: Any) -> None:
     """Who catches up reads the same compressed bytes, many messages in one write."""
     rig.publish(*[LONG.decode()] * 20)
-    rig.settle()
+    rig.run_turns()
     first, second = Compressing(rig, RawSession, agreed(OFFER)), Compressing(rig, RawSession, agreed(Parameters()))
     assert [20 * (compress_message(LONG))] == [
         b"".join(block[at + 2 : at + 2 + block[1]] for at in range(0, len(block), block[1] + 2))
@@ -133,7 +133,7 @@ def test_an_idle_socket_keeps_nothing(rig: Any) -> None:
     for frame in peer.codec.fragments(LONG, True, 20):
         peer.socket.received(frame)
         assert (frame[0] & 0x80 > 0) == (peer.socket._codec is None)
-    rig.settle()
+    rig.run_turns()
     assert [DataReceived(LONG, True)] == peer.events()
 
 
@@ -154,7 +154,7 @@ def test_bad_compressed_messages(rig: Any, kind: type[V1Session | RawSession], p
     """A bomb is closed with 1009 and damage with 1007, and nobody else hears of it."""
     peer, other = Compressing(rig, kind, agreed(OFFER)), Compressing(rig, kind, agreed(OFFER))
     peer.socket.received(encode_frame(Opcode.BINARY, payload, rsv1=True, mask=b"mask"))
-    rig.settle()
+    rig.run_turns()
     (event,) = peer.events()
     assert code == event.code
     assert ("ended", "open", []) == (peer.link.state, other.link.state, other.events())
@@ -179,7 +179,7 @@ def test_a_flood_of_bombs(rig: Any, kind: type[V1Session | RawSession]) -> None:
         assert tracemalloc.get_traced_memory()[1] < 25 * MIB
     finally:
         tracemalloc.stop()
-    rig.settle()
+    rig.run_turns()
     assert longest < 0.2  # some 5 ms
     assert "ended" == peer.link.state
     assert 4429 == peer.events()[-1].code

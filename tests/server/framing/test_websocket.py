@@ -28,7 +28,7 @@ from tests.session_rig import BEAT, Peer, SlowBroker, raw, v1
 def peer(request: pytest.FixtureRequest, rig: Any) -> Peer:
     """A peer of each kind, live on channel c."""
     made: Peer = request.param(rig, "c")
-    rig.settle()
+    rig.run_turns()
     made.events()
     return made
 
@@ -46,9 +46,9 @@ def test_our_close_waits_for_the_peers(rig: Any, peer: Peer) -> None:
     peer.socket.drain()
     assert (1012, "restarting: reconnect and resume") == peer.close()
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     peer.link.drain()
-    rig.settle()
+    rig.run_turns()
     assert ([], "open") == (peer.link.sent, peer.link.state)
     peer.socket.received(peer.codec.data_to_send())
     assert ([], "ended") == (peer.link.sent, peer.link.state)
@@ -144,7 +144,7 @@ def test_a_client_that_has_gone_is_forgotten(rig: Any, peer: Peer) -> None:
     """Nothing is written after `closed`."""
     peer.socket.closed()
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     assert ([], 0) == (peer.link.sent, rig.node.hub.subscriptions)
 
 
@@ -153,11 +153,11 @@ def test_where_the_channel_does_not_wait_a_full_socket_is_closed(rig: Any, make:
     """The policy `disconnect` closes with 4409."""
     rig.lag = Lag.DISCONNECT
     peer = make(rig, "c")
-    rig.settle()
+    rig.run_turns()
     peer.events()
     peer.link.fills = True
     rig.publish("1")
-    rig.settle()
+    rig.run_turns()
     assert 4409 == peer.close()[0]
     assert 0 == rig.node.hub.subscriptions
 
@@ -191,7 +191,7 @@ def test_a_peer_that_ends_while_the_broker_is_slow(rig: Any, make: Any) -> None:
     """Its pings are answered at once; the Close waits for the broker, for END_SECONDS at most, and is the last word."""
     broker = rig.node.broker = SlowBroker(rig.broker)
     peer = make(rig, "c")
-    rig.settle()
+    rig.run_turns()
     peer.events()
     publish = peer.codec.text(b'{"type":"publish","channel":"c","data":1}')
     peer.socket.received(peer.codec.ping(b"?") + publish + peer.codec.close(1000))
@@ -204,7 +204,7 @@ def test_a_peer_that_ends_while_the_broker_is_slow(rig: Any, make: Any) -> None:
     assert (b"?", 1000) == (pong.data, close.code)
     assert ("ended", 0) == (peer.link.state, rig.node.hub.subscriptions)
     broker.answer()
-    rig.settle()
+    rig.run_turns()
     assert [] == peer.link.sent
 
 

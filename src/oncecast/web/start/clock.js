@@ -28,7 +28,7 @@ export function now() {
  * Before it has watched for this long, it may have seen nothing but old messages, which look like a slow
  * clock.
  */
-const SETTLE_MS = 2_000;
+const OBSERVED_MS = 2_000;
 
 export class Clock {
   #since = Infinity;
@@ -55,7 +55,7 @@ export class Clock {
   get offset() {
     const smallest = Math.min(this.#current, this.#previous);
     const behind = smallest < -ROUNDING_MS;
-    const ahead = smallest > PLAUSIBLE_MS && now() - this.#since > SETTLE_MS;
+    const ahead = smallest > PLAUSIBLE_MS && now() - this.#since > OBSERVED_MS;
     return Number.isFinite(smallest) && (behind || ahead) ? smallest : 0;
   }
 

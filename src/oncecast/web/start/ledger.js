@@ -21,7 +21,7 @@ const GAPS = 20;
  * @property {number} missed
  * @property {number} repeated
  * @property {Gap[]} gaps
- * @property {boolean} settled whether it is live again
+ * @property {boolean} live whether it is live again
  */
 
 export class Ledger {
@@ -56,7 +56,7 @@ export class Ledger {
 
   /** A connection after an earlier one begins: open a new account. */
   reopen() {
-    this.resume = { caughtUp: 0, missed: 0, repeated: 0, gaps: [], settled: false };
+    this.resume = { caughtUp: 0, missed: 0, repeated: 0, gaps: [], live: false };
   }
 
   /** @param {Gap} gap */
@@ -76,7 +76,7 @@ export class Ledger {
    * @returns {{fresh: boolean, afterGap: boolean}} `afterGap`: a declared gap ends with this message
    */
   take(message, late) {
-    const account = this.resume && !this.resume.settled ? this.resume : null;
+    const account = this.resume && !this.resume.live ? this.resume : null;
     if (this.#ids.has(message.id)) {
       this.repeated += 1;
       if (account) account.repeated += 1;
@@ -92,7 +92,7 @@ export class Ledger {
     const missed = this.#count(n, message.time);
     if (account) {
       account.missed += missed;
-      account.settled = !late;
+      account.live = !late;
     }
     return { fresh: true, afterGap };
   }

@@ -136,7 +136,7 @@ export class Panel {
       this.page.onDelivery(this, message, { delay: arrival - at, late });
     }
     const { resume } = this.ledger;
-    if (resume?.settled && !this.#announced) {
+    if (resume?.live && !this.#announced) {
       this.#announced = true;
       this.page.announcer.say(`${this.title}: ${this.#resumed(resume)}.`);
     }
