@@ -159,6 +159,7 @@ class RabbitMQ(BrokerServer):
             f"stream.listeners.tcp.1 = {HOST}:{self.port}\n"
             f"stream.advertised_host = {HOST}\n"
             f"stream.advertised_port = {self.port}\n"
+            "stream.frame_max = 8388608\n"  # 1 MiB, the default, is too little for a message of 1 MiB and its head
             "loopback_users = none\n"
             "log.console = false\n"
             "vm_memory_high_watermark.absolute = 1GB\n"

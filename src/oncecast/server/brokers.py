@@ -76,12 +76,20 @@ def build_kafka(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Br
     return kafka_broker(settings.broker, new_epoch=epoch, policy=policy)
 
 
+def build_rabbitmq(settings: Settings, policy: RetentionPolicy, epoch: Epoch) -> Broker:
+    """Return the broker on RabbitMQ."""
+    from ..brokers.rabbitmq.broker import rabbitmq_broker
+
+    return rabbitmq_broker(settings.broker, new_epoch=epoch, policy=policy)
+
+
 BUILDERS: Mapping[str, Callable[[Settings, RetentionPolicy, Epoch], Broker]] = {
     "memory": build_memory,
     "sqlite": build_sqlite,
     **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), build_redis),
     **dict.fromkeys(("nats", "natss"), build_nats),
     **dict.fromkeys(("kafka", "kafka+ssl"), build_kafka),
+    **dict.fromkeys(("amqp", "amqps"), build_rabbitmq),
 }
 
 

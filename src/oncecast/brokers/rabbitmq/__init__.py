@@ -1,0 +1,1 @@
+"""The broker on RabbitMQ: one stream queue is the log, reached by the stream protocol."""
