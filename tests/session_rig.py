@@ -16,7 +16,7 @@ from oncecast.protocol.base import Session, TransportSettings
 from oncecast.protocol.query import parse_query
 from oncecast.protocol.raw import RawSession
 from oncecast.protocol.v1 import V1Session
-from oncecast.server.framing.websocket import WebSocketCarrier
+from oncecast.server.framing.websocket import websocket_carrier
 from oncecast.testing.clock import FakeClock, Turns
 from oncecast.testing.driver import run_now
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Role, WebSocketConnection
@@ -143,7 +143,7 @@ class Peer:
         deflate: Parameters | None = None,
     ) -> None:
         self.link = rig.link()
-        self.socket = WebSocketCarrier(
+        self.socket = websocket_carrier(
             self.link,
             OPENING,
             lambda carrier: kind(rig.node, rig.settings, carrier, channels, parse_query(query)),

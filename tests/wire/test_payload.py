@@ -286,10 +286,13 @@ def test_colons_are_counted_around_the_data(before: str, size: int) -> None:
 
 @pytest.mark.parametrize("twice", ["channel", "data", "event", "key", "ref"])
 @pytest.mark.parametrize("data", ["1", '{"a":1,"b":[2,3]}', '"' + "x:" * 4000 + '"'])
+@pytest.mark.parametrize("event", ["e", "e:e"])
 @pytest.mark.parametrize("escaped", [False, True])
-def test_a_field_that_stands_twice_is_found_whatever_the_data_is(twice: str, data: str, escaped: bool) -> None:
+def test_a_field_that_stands_twice_is_found_whatever_the_data_is(
+    twice: str, data: str, event: str, escaped: bool
+) -> None:
     """Also where its second name is spelled with an escape."""
-    fields = {"channel": '"a"', "data": data, "event": '"e:e"', "key": '"k"', "ref": '"r"'}
+    fields = {"channel": '"a"', "data": data, "event": f'"{event}"', "key": '"k"', "ref": '"r"'}
     name = f"\\u{ord(twice[0]):04x}{twice[1:]}" if escaped else twice
     text = ",".join(f'"{field}":{value}' for field, value in fields.items())
     good, bad = f'{{"type":"publish",{text}}}', f'{{"type":"publish",{text},"{name}":{fields[twice]}}}'

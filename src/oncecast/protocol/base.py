@@ -177,8 +177,8 @@ class Duplex(Session, Protocol):
         """The peer has closed or has broken the protocol: send what is owed, then close."""
         ...
 
-    def overload(self, message: str, /) -> None:
-        """The peer sends more than the carrier may take: close, with `message` for the peer's developer."""
+    def count_frame(self) -> None:
+        """A frame without a message has come, such as a ping: count it, and close past the rate of frames."""
         ...
 
 

@@ -126,10 +126,9 @@ class DuplexSession(ABC):
         self._stop("ended", NORMAL, "")
         self.flush()
 
-    def overload(self, message: str, /) -> None:
-        """Close with `too_many_requests`."""
-        refusal = Refusal("too_many_requests", message)
-        self._stop("overload", refusal.error.close, refusal.message)
+    def count_frame(self) -> None:
+        """Count a frame without a message: together with the messages that are no publishes."""
+        self._spend()
 
     def blocked(self) -> None:
         """Stop writing messages; their places in the log are kept."""
@@ -179,7 +178,8 @@ class DuplexSession(ABC):
     def _spent(self, bucket: Bucket, now: float, what: str) -> bool:
         if bucket.take(now) == 0:
             return True
-        self.overload(f"Send at most {bucket.rate:g} {what} a second.")
+        refusal = Refusal("too_many_requests", f"Send at most {bucket.rate:g} {what} a second.")
+        self._stop("overload", refusal.error.close, refusal.message)
         return False
 
     def _publish(self, draft: Draft, ref: Ref) -> None:

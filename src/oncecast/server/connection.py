@@ -32,7 +32,7 @@ from .admission import FULL, may_use_reserve
 from .app import App
 from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
-from .framing.websocket import WebSocketCarrier
+from .framing.websocket import websocket_carrier
 from .inlet import Inlet
 from .phases import ConnectionEvent, Phase, after
 
@@ -293,7 +293,7 @@ class Connection(Inlet):
         self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
     ) -> None:
         """Give the connection to a WebSocket, after `head`. `make` may raise `Refusal`: nothing is written then."""
-        self._stream(WebSocketCarrier(self, head, make, settings=self.app.settings, deflate=deflate))
+        self._stream(websocket_carrier(self, head, make, settings=self.app.settings, deflate=deflate))
 
     def _stream(self, carrier: Listener) -> None:
         assert self._parser is not None

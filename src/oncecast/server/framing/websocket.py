@@ -12,7 +12,6 @@ import enum
 from collections.abc import Callable, Mapping
 
 from ...core.subscription import Format
-from ...policy.bucket import Bucket
 from ...protocol.base import Carrier, Duplex, Encoder, TransportSettings
 from ...wire.ws_connection import (
     DataReceived,
@@ -34,7 +33,9 @@ __all__ = [
     "EVENTS",
     "SLICE_BYTES",
     "CarrierState",
+    "DeflateCarrier",
     "WebSocketCarrier",
+    "websocket_carrier",
 ]
 
 CLOSE_SECONDS = 5.0  # for a peer to answer a Close (RFC 6455 §7.1.1 leaves it to us)
@@ -79,23 +80,17 @@ EVENTS: Mapping[CarrierState, Mapping[str, CarrierState]] = {
 
 
 class WebSocketCarrier(NativeCarrier[Duplex]):
-    """One WebSocket. `head` is the answer to its handshake, `deflate` what that has negotiated."""
+    """One WebSocket without an extension. `head` is the answer to its handshake."""
 
-    __slots__ = ("_codec", "_controls", "_deflate", "_heard", "_pinged", "_settings", "state")
+    __slots__ = ("_codec", "_heard", "_pinged", "_settings", "state")
+
+    _deflate: Parameters | None = None  # what the handshake has negotiated: `DeflateCarrier` has it
 
     def __init__(
-        self,
-        link: Link,
-        head: bytes,
-        make: Callable[[Carrier], Duplex],
-        *,
-        settings: TransportSettings,
-        deflate: Parameters | None = None,
+        self, link: Link, head: bytes, make: Callable[[Carrier], Duplex], *, settings: TransportSettings
     ) -> None:
         self._settings = settings
-        self._deflate = deflate
         self._codec: WebSocketConnection | None = None
-        self._controls: Bucket | None = None
         self._heard = True  # since the last heartbeat
         self._pinged = False  # and the pong has not come
         self.state = OPEN
@@ -140,7 +135,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
     @property
     def slice_bytes(self) -> int:
         """How many bytes to hand over in one call."""
-        return SLICE_BYTES if self._deflate is None else DEFLATED_SLICE_BYTES
+        return SLICE_BYTES
 
     def received(self, data: bytes, /) -> None:
         """Read frames; what they are answered with goes out in one write."""
@@ -223,11 +218,7 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
         if isinstance(event, PongReceived) and self._pinged:
             self._pinged = False  # the answer to our ping; further ones are counted
         elif isinstance(event, PingReceived | PongReceived):
-            now = self._link.now()
-            if self._controls is None:
-                self._controls = Bucket.steady(self._settings.frames_per_second, now)
-            if self._controls.take(now):
-                self._session.overload(f"Send at most {self._controls.rate:g} frames a second.")
+            self._session.count_frame()
 
     def _send(self, frame: bytes) -> None:
         """Send a frame: with the others of this call, or at once."""
@@ -242,3 +233,43 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
     def _end_if_closed(self) -> None:
         if self.state is CLOSED:
             self._link.end()
+
+
+class DeflateCarrier(WebSocketCarrier):
+    """One WebSocket whose handshake has negotiated permessage-deflate.
+
+    It is a class of its own as most sockets have negotiated nothing, and an idle one is to be small.
+    """
+
+    __slots__ = ("_deflate",)
+
+    def __init__(
+        self,
+        link: Link,
+        head: bytes,
+        make: Callable[[Carrier], Duplex],
+        *,
+        settings: TransportSettings,
+        deflate: Parameters,
+    ) -> None:
+        self._deflate = deflate
+        super().__init__(link, head, make, settings=settings)
+
+    @property
+    def slice_bytes(self) -> int:
+        """How many bytes to hand over in one call."""
+        return DEFLATED_SLICE_BYTES
+
+
+def websocket_carrier(
+    link: Link,
+    head: bytes,
+    make: Callable[[Carrier], Duplex],
+    *,
+    settings: TransportSettings,
+    deflate: Parameters | None = None,
+) -> WebSocketCarrier:
+    """Return the carrier for what a handshake has negotiated. `make` may raise `Refusal`."""
+    if deflate is None:
+        return WebSocketCarrier(link, head, make, settings=settings)
+    return DeflateCarrier(link, head, make, settings=settings, deflate=deflate)
