@@ -513,10 +513,10 @@ def test_latest_is_after_what_is_acknowledged_though_this_node_is_behind(start: 
     assert isinstance(poll, Poll)
     assert ([], "e-3") == ([entry.seq for entry in poll.entries], str(poll.cursor))
     listener, _ = bench.subscribe("a", start)
-    settle(bench)
+    run_all(bench)
     bench.broker.append(Draft("a", b"3"))
     bench.broker.hand_over()
-    settle(bench)
+    run_all(bench)
     assert ["e-4"] == listener.seen
 
 

@@ -44,14 +44,14 @@ def rabbitmq_broker(
     key_seconds = whole(address, "key_seconds", KEY_SECONDS, 1, 3600)
     retention_seconds = whole(address, "retention_seconds", RETENTION_SECONDS, 3600, 10**9)
     try:
-        from .log import RabbitLog, Stream
+        from .log import RabbitLog, RabbitStream
     except ImportError:
         raise ConfigurationError("broker: RabbitMQ needs its client: pip install 'oncecast[rabbitmq]'") from None
     place = FollowedPlace(os.urandom(8))
     rules = FollowedRules(new_epoch, policy, wall, key_seconds)
 
     def make(sink: GuardedSink) -> FollowedSession:
-        log = RabbitLog(address, Stream(stream, replicas, retention_seconds))
+        log = RabbitLog(address, RabbitStream(stream, replicas, retention_seconds))
         return FollowedSession(log, sink, place, rules)
 
     return Remote(

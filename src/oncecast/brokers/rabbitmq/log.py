@@ -35,7 +35,7 @@ FOLLOWING = 0  # the number of the subscription that follows; pages have the oth
 PAGES = 255
 
 
-class Stream(msgspec.Struct, frozen=True):
+class RabbitStream(msgspec.Struct, frozen=True):
     """The stream of a log, made with this if it is not there."""
 
     name: str
@@ -46,7 +46,7 @@ class Stream(msgspec.Struct, frozen=True):
 class RabbitLog:
     """See the module, and `LogServer`."""
 
-    def __init__(self, address: Address, stream: Stream) -> None:
+    def __init__(self, address: Address, stream: RabbitStream) -> None:
         self.name = "RabbitMQ"
         self.most_bytes = 0
         self._address = address
