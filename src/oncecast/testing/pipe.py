@@ -87,6 +87,8 @@ class FaultyPipe:
         self.target = target
         self._server: asyncio.Server | None = None
         self._joints: set[_Joint] = set()
+        self._up, self._down = asyncio.Event(), asyncio.Event()  # set: that direction passes on
+        self.release()
 
     async def start(self) -> None:
         """Begin to listen, and set `port`."""
@@ -111,6 +113,17 @@ class FaultyPipe:
         living = [joint for joint in self._joints if joint.cut(reset=reset)]
         self.cuts += len(living)
         return len(living)
+
+    def hold(self, *, up: bool = True, down: bool = True) -> None:
+        """Pass nothing on in these directions until `release`: a partition, which may be one-way."""
+        for event, held in ((self._up, up), (self._down, down)):
+            if held:
+                event.clear()
+
+    def release(self) -> None:
+        """Pass on again, what was held first, as a network that is whole again."""
+        self._up.set()
+        self._down.set()
 
     def resume(self) -> None:
         """End every stall; a direction stalls only once."""
@@ -183,8 +196,8 @@ class _Joint:
             if self._over:
                 server.close()
             else:
-                up = _Way(self._plan.up, self.going, self._count_up).run(self._reader, server)
-                down = _Way(self._plan.down, self.going, self._count_down).run(reader, client)
+                up = _Way(self._plan.up, self.going, self._pipe._up, self._count_up).run(self._reader, server)
+                down = _Way(self._plan.down, self.going, self._pipe._down, self._count_down).run(reader, client)
                 self._ways = {asyncio.create_task(up), asyncio.create_task(down)}
                 await self._last()
         for writer in self._writers:
@@ -242,11 +255,12 @@ class _Joint:
 class _Way:
     """One direction of one connection."""
 
-    __slots__ = ("_count", "_faults", "_going", "_passed")
+    __slots__ = ("_count", "_faults", "_gate", "_going", "_passed")
 
-    def __init__(self, faults: Faults, going: asyncio.Event, count: Callable[[int], None]) -> None:
+    def __init__(self, faults: Faults, going: asyncio.Event, gate: asyncio.Event, count: Callable[[int], None]) -> None:
         self._faults = faults
         self._going = going
+        self._gate = gate
         self._count = count
         self._passed = 0  # swallowed bytes included
 
@@ -262,6 +276,7 @@ class _Way:
                 if self._passed == faults.stall_after:
                     await self._going.wait()
                 data = await reader.read(self._room())
+                await self._gate.wait()
                 if not data:
                     break
                 if faults.delay:

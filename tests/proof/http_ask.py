@@ -1,0 +1,31 @@
+"""One HTTP request on a connection of its own, for the runs: its status, its head and its body."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+ANSWER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What a server answered."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+async def ask_http(port: int, method: str, path: str, body: bytes = b"") -> HttpAnswer:
+    """Ask a server on loopback. Raises `OSError`, or `TimeoutError` without an answer in `ANSWER_SECONDS`."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await reader.read()
+        finally:
+            writer.close()
+    first, _, rest = answer.partition(b"\r\n\r\n")
+    return HttpAnswer(int(first[9:12] or 0), first, rest)
