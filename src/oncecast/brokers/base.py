@@ -98,7 +98,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     `durability` is one of those that `Receipt` names. With `history`, `Broker.read` answers from what is kept; without,
     the window of a node is all there is. `key_seconds` is how long an idempotency key is known, at least.
     `only_wanted` says that a channel is delivered only while it is wanted. `shared` says that other nodes may publish
-    to the same log.
+    to the same log. With `lossy_holes`, a hole may have held acknowledged messages, also where none is known to be
+    missing: after a failover of the server, for instance. A reader that passes such a hole gets a gap.
     """
 
     durability: str
@@ -106,6 +107,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     key_seconds: float = KEY_SECONDS
     only_wanted: bool = False
     shared: bool = True
+    lossy_holes: bool = False
 
 
 class Opening(msgspec.Struct, frozen=True):

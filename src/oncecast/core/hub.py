@@ -154,6 +154,8 @@ class Hub:
             assert place is not None
             subscription.was_live = False
             place.announced = self.log.cursor(place.seq)
+            if place.seq <= before and self.log.next_hole(place.seq) is not None:
+                continue  # it reads what is before the hole first, and gets the gap there
             place.advance(place.seq if place.seq <= before else max(place.seq, after))
             here = self.log.cursor(place.seq)
             gaps = [LogGap(name, Reason.UNKNOWN, first, last, here) for name in subscription.channels]

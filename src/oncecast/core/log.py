@@ -14,6 +14,7 @@ Time is passed in: `now` is in seconds of a monotonic clock, for retention by ag
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import math
 from collections import OrderedDict, deque
@@ -51,6 +52,7 @@ class Log:
         max_bytes: int = 256 << 20,
         history: bool = False,
         only_wanted: bool = False,
+        lossy_holes: bool = False,
         floor: Mark = Mark(),  # noqa: B008 - frozen
         marks: Mapping[str, Mark] | None = None,
         holes: Sequence[tuple[int, int]] = (),
@@ -68,7 +70,8 @@ class Log:
         self._order: deque[Window] = deque()  # the window of each entry by age, of dropped entries too
         self._marks: OrderedDict[str, Mark] = OrderedDict(marks or {})
         self._oldest_mark = floor  # the mark of each channel that has none of its own
-        self._holes = tuple(holes)
+        self._holes = tuple(sorted(holes))
+        self._lossy_holes = lossy_holes
         self._sweep: deque[Window] = deque()
         # By channel, the number above which the broker hands over all of it. None where it does so for every channel.
         self._wanted: dict[str, int] | None = {} if only_wanted else None
@@ -162,7 +165,7 @@ class Log:
         self.life += 1
         self._oldest_mark = opening.floor
         self._marks = OrderedDict(opening.marks)
-        self._holes = tuple(opening.holes)
+        self._holes = tuple(sorted(opening.holes))
         if self._wanted is not None:
             self._wanted.clear()
         for message in opening.recent:
@@ -173,7 +176,7 @@ class Log:
         """Go on at `after`: the numbers between may have been given to messages that are lost."""
         self.forget(after)
         self.life += 1
-        self._holes = (*self._holes, (before, after))
+        self._holes = tuple(sorted((*self._holes, (before, after))))
 
     def want(self, channel: str, seq: int) -> None:
         """Hold what comes of a channel after `seq`: the broker hands over all of it from there."""
@@ -266,6 +269,13 @@ class Log:
     def unwanted(self, channels: Iterable[str]) -> list[str]:
         """Return those of the channels that the broker does not deliver yet."""
         return [] if self._wanted is None else [name for name in channels if name not in self._wanted]
+
+    def next_hole(self, seq: int) -> tuple[int, int] | None:
+        """Return the next hole at or after a number that may have held acknowledged messages."""
+        if not self._lossy_holes or not self._holes:
+            return None
+        at = bisect.bisect_left(self._holes, (seq, 0))
+        return self._holes[at] if at < len(self._holes) else None
 
     def last_given(self, seq: int) -> int:
         """Return the last number at or before `seq` that was given to a message."""

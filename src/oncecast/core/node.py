@@ -81,6 +81,7 @@ class Node:
             max_bytes=max_bytes,
             history=broker.capabilities.history,
             only_wanted=broker.capabilities.only_wanted,
+            lossy_holes=broker.capabilities.lossy_holes,
         )
         self._history = BrokerHistory(broker, self.log, monotonic) if broker.capabilities.history else None
         read = None if self._history is None else self._history.read_after

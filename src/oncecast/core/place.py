@@ -155,11 +155,28 @@ def _resume(log: Log, channels: Sequence[str], cursor: Cursor) -> Place | None:
         return None  # another node may have sent it, and this one may be behind
     last = log.last_given(cursor.seq)
     if cursor.seq > last:
+        if log.next_hole(last) is not None:
+            return Place(last, cursor)  # the hole comes next, with its gap
         return _unknown(log, channels, cursor, last)
     place = Place(cursor.seq, cursor)
     if not log.history:
         place.gaps = pass_gaps(log, channels, place, Reason.EXPIRED)
     return place
+
+
+def hole_gaps(log: Log, channels: Sequence[str], hole: tuple[int, int]) -> list[LogGap]:
+    """Return the gaps of a reader that passes a hole: what was acknowledged in it may be lost."""
+    before, after = hole
+    first, last, here = log.cursor(before + 1), log.cursor(after - 1), log.cursor(after)
+    return [LogGap(name, Reason.UNKNOWN, first, last, here) for name in channels]
+
+
+def cut_page(page: Page, hole: tuple[int, int] | None) -> Page:
+    """Return a page that ends where a hole begins."""
+    if hole is None or page.upto <= hole[0]:
+        return page
+    messages = [message for message in page.messages if message.seq <= hole[0]]
+    return msgspec.structs.replace(page, messages=messages, upto=hole[0])
 
 
 def _unknown(log: Log, channels: Sequence[str], cursor: Cursor, last: int) -> Place:

@@ -18,7 +18,7 @@ from .entry import Entry, loose_entry
 from .history import BrokerHistory
 from .hub import Hub
 from .log import Log
-from .place import Place, above_floors, locate, pass_gaps, place_of
+from .place import Place, above_floors, cut_page, hole_gaps, locate, pass_gaps, place_of
 
 POLL_BYTES = 1 << 20  # the data in one poll's answer; a client that is behind by more asks again
 
@@ -90,8 +90,15 @@ class Polls:
             return
         log.drop_trimmed(page)
         place = place or place_of(log, asked.channels, start, page)
+        gaps = place.gaps
+        hole = log.next_hole(place.seq)
+        if hole is not None and hole[0] == place.seq:
+            gaps = [*gaps, *hole_gaps(log, asked.channels, hole)]
+            place.advance(hole[1])
+            hole = log.next_hole(place.seq)
+        page = cut_page(page, hole)
         above = above_floors(page, asked.channels, place.floors)
-        gaps = place.gaps + pass_gaps(log, asked.channels, place, Reason.EXPIRED, above)
+        gaps = gaps + pass_gaps(log, asked.channels, place, Reason.EXPIRED, above)
         entries = [loose_entry(message) for message in above.messages]
         asked.done(Poll(entries, log.cursor(max(place.seq, page.upto)), gaps))
 

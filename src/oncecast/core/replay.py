@@ -21,8 +21,8 @@ from ..message import MAX_SEQ, LogGap, Page, Reason
 from .ahead import Ahead
 from .delivery import Delivery
 from .log import Log
-from .pages import PAGE_BYTES, PAGE_MESSAGES, HistoryPages, ReadHistory, block_found, newest_mark
-from .place import Place, chain_gaps, pass_gaps
+from .pages import PAGE_BYTES, PAGE_MESSAGES, Found, HistoryPages, ReadHistory, block_found, newest_mark
+from .place import Place, chain_gaps, cut_page, hole_gaps, pass_gaps
 from .subscription import Format, Subscription
 
 PAGES_PER_TURN = 64  # a backlog that many read at once holds up the live ones for no longer than this takes
@@ -186,6 +186,13 @@ class Replay:
         if place.seq > log.head:
             self._wait_for(subscription, place.seq)
             return
+        hole = log.next_hole(place.seq)
+        if hole is not None and hole[0] == place.seq:
+            place.advance(hole[1])
+            for gap in chain_gaps(hole_gaps(log, subscription.channels, hole), log.cursor(hole[0])):
+                self._delivery.gap(subscription, gap)
+            self.queue(subscription)
+            return
         found = None
         if self._history is not None and not log.covers(subscription.channels, place.seq, place.floors):
             if unwanted := log.unwanted(subscription.channels):
@@ -198,6 +205,8 @@ class Replay:
             found = self._history.take(subscription)
             if found is None:
                 return
+            if hole is not None and found.page.upto > hole[0]:
+                found = Found(cut_page(found.page, hole))
         reason = Reason.SLOW if subscription.was_live else Reason.EXPIRED
         here = log.cursor(place.seq)
         page = None if found is None else found.page

@@ -55,7 +55,7 @@ def redis_broker(
     return Remote(
         make,
         name=str(address),
-        capabilities=Capabilities("broker", history=True, key_seconds=key_seconds, only_wanted=True),
+        capabilities=Capabilities("broker", history=True, key_seconds=key_seconds, only_wanted=True, lossy_holes=True),
         batch_drafts=BATCH_DRAFTS,
         forget=place.forget,
     )
