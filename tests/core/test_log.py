@@ -354,3 +354,17 @@ def test_a_broker_that_delivers_everything_is_asked_for_nothing() -> None:
     log.want("a", 1)
     log.unwant("a")
     assert ([], [1, 2], version) == (log.unwanted(BOTH), seqs(log.read_after(("a",), 0, 9)), log.version)
+
+
+def test_holes_that_overlap_are_one() -> None:
+    """A log that was put back to one copy twice: what its second life gave lies in the hole of the third."""
+    log = Log("e", lambda channel: Retention(), history=True, lossy_holes=True, holes=((5, 90), (5, 300), (400, 500)))
+    assert [(5, 300), (5, 300), (400, 500), None] == [log.next_hole(seq) for seq in (0, 5, 6, 401)]
+    log.add_hole(5, 600)
+    assert (5, 600) == log.next_hole(1)
+    assert [5, 5, 600] == [log.last_given(seq) for seq in (6, 450, 600)]
+
+
+def test_a_hole_that_lost_nothing_is_passed_without_a_word() -> None:
+    """Where a broker knows that what was acknowledged is kept."""
+    assert Log("e", lambda channel: Retention(), history=True, holes=((5, 90),)).next_hole(0) is None

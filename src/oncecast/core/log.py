@@ -70,7 +70,7 @@ class Log:
         self._order: deque[Window] = deque()  # the window of each entry by age, of dropped entries too
         self._marks: OrderedDict[str, Mark] = OrderedDict(marks or {})
         self._oldest_mark = floor  # the mark of each channel that has none of its own
-        self._holes = tuple(sorted(holes))
+        self._holes = _merged(holes)
         self._lossy_holes = lossy_holes
         self._sweep: deque[Window] = deque()
         # By channel, the number above which the broker hands over all of it. None where it does so for every channel.
@@ -165,7 +165,7 @@ class Log:
         self.life += 1
         self._oldest_mark = opening.floor
         self._marks = OrderedDict(opening.marks)
-        self._holes = tuple(sorted(opening.holes))
+        self._holes = _merged(opening.holes)
         if self._wanted is not None:
             self._wanted.clear()
         for message in opening.recent:
@@ -176,7 +176,7 @@ class Log:
         """Go on at `after`: the numbers between may have been given to messages that are lost."""
         self.forget(after)
         self.life += 1
-        self._holes = tuple(sorted((*self._holes, (before, after))))
+        self._holes = _merged((*self._holes, (before, after)))
 
     def want(self, channel: str, seq: int) -> None:
         """Hold what comes of a channel after `seq`: the broker hands over all of it from there."""
@@ -350,6 +350,17 @@ class Log:
                 else:
                     kept.append(window)
             self._order = kept
+
+
+def _merged(holes: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the holes in order, without overlaps: a log that is put back twice to one copy has holes in a hole."""
+    merged: list[tuple[int, int]] = []
+    for before, after in sorted(holes):
+        if merged and before < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], after))
+        else:
+            merged.append((before, after))
+    return tuple(merged)
 
 
 def _starts(channels: Sequence[str], seq: int, floors: Sequence[int]) -> Iterable[tuple[str, int]]:
