@@ -289,6 +289,31 @@ async def test_an_answer_that_does_not_end(peer: Peer) -> None:
         await connection.request("GET", "/")
 
 
+async def test_a_head_that_does_not_end(peer: Peer) -> None:
+    """All of a head has the time for an answer: bytes that drip in, and interim responses, give it no more."""
+
+    async def drip(talk: Talk) -> None:
+        await talk.request()
+        await talk.send(b"HTTP/1.1 200 OK\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                await talk.send(b"x")
+                await asyncio.sleep(0.02)
+
+    async def hint(talk: Talk) -> None:
+        await talk.request()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(10):
+                await talk.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                await asyncio.sleep(0.06)
+
+    for script in (drip, hint):
+        peer.scripts = [script]
+        connection = HttpConnection(peer.endpoint, timing=Timing(answer=0.1))
+        with pytest.raises(Broken, match=r"the server sent no whole head for 0\.1 s"):
+            await connection.request("GET", "/")
+
+
 async def test_a_slow_upload_is_no_failure(peer: Peer) -> None:
     """Each piece of a body has the time of an answer: a line that moves is not given up."""
 

@@ -40,3 +40,25 @@ async def test_waits(
     assert ["after=latest", *["after=e-3&wait=9"] * 3, "after=e-3"] == asked
     assert ["e-2", "e-3", "e-1", "e-2", "e-3"] == [event.message.id for event in events if isinstance(event, Received)]
     assert [7] * 3 == delays
+
+
+async def test_a_full_page_that_is_repeated(
+    peer: Peer,
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    delays: list[float],
+    sleep: Sleep,
+    drain: Drain,
+) -> None:
+    """A cache that answers every query alike is not asked again at once."""
+
+    async def script(talk: Talk) -> None:
+        for _ in range(3):
+            await talk.request()
+            await talk.send(log.page("latest"))
+
+    monkeypatch.setattr(poll, "POLL_LIMIT", 3)
+    peer.scripts = [script]
+    transport = LongPollTransport(peer.endpoint, timing=Timing(interval=7), sleep=sleep)
+    _, end = await drain(transport, {"c": StartQuery("after", "latest")})
+    assert (Broken, [7, 7]) == (type(end), delays)

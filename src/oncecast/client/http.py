@@ -206,18 +206,26 @@ class HttpConnection:
             self._streams = await open_streams(self.endpoint, self._timing)
         self._parser = ResponseParser(method)
         await self.write(data)
-        head = await self._next(self._timing.answer + wait + max(0, len(data) - WRITE_BYTES) / SLOWEST)
+        head = await self._next(self._timing.answer + wait + max(0, len(data) - WRITE_BYTES) / SLOWEST, whole=True)
         assert isinstance(head, ResponseHead)  # a parser's first event
         return head
 
-    async def _next(self, seconds: float) -> ResponseHead | Body | End:
-        """Return the next piece of the answer, within `seconds` if it has to be waited for."""
+    async def _next(self, seconds: float, *, whole: bool = False) -> ResponseHead | Body | End:
+        """Return the next piece of the answer. Each read has `seconds`; with `whole` all reads for it together have."""
+        loop = asyncio.get_running_loop()
+        left, come = seconds, False
         try:
             while not self._events:
-                data = await self.read(seconds)
+                began = loop.time()
+                data = await self.read(left)
+                if whole:
+                    left = max(0.0, left - (loop.time() - began))
                 assert self._parser is not None  # an answer is being read
                 if data is None:
-                    raise Broken(f"the server sent nothing for {seconds:g} s")
+                    raise Broken(
+                        f"the server sent {'no whole head' if come and whole else 'nothing'} for {seconds:g} s"
+                    )
+                come = True
                 self._events.extend(self._parser.receive(data) if data else self._parser.receive_eof())
         except ResponseFailed as error:
             await self.close()

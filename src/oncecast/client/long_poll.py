@@ -32,8 +32,8 @@ class LongPollTransport(OverHttp):
                 for event in events:
                     yield event
                 pause = poll.pause
-                if wait and poll.start == place and took < self._timing.interval:
-                    pause = max(pause, self._timing.interval)  # a server, or a proxy, that won't wait
+                if (wait or poll.full) and poll.start == place and took < self._timing.interval:
+                    pause = max(pause, self._timing.interval)  # a server that won't wait, or a cache before it
                 if pause:
                     await self._sleep(pause)
                 wait = 0.0 if poll.full else self._timing.wait

@@ -23,9 +23,10 @@ class ShortPollTransport(OverHttp):
         try:
             poll = PageReader(connection, starts)
             while True:
+                place = poll.start
                 for event in await poll.page():
                     yield event
-                if poll.pause or not poll.full:
+                if poll.pause or not poll.full or poll.start == place:  # a cache may repeat a full page
                     await self._sleep(max(poll.pause, self._timing.interval))
         finally:
             await connection.close()

@@ -86,7 +86,7 @@ class OrderedClient(Client):
             text = one_line(error)
             if "authorization" in text.lower():
                 raise ConfigurationError(f"broker: {address}: {text}: check its user and password") from None
-            raise Lost(text) from None
+            raise Lost(text or f"it did not answer within {CONNECT_SECONDS:g} s") from None
         self._inbox_id = await self._listen_to(f"{self._inbox}.*")
 
     async def listen(self, subjects: Sequence[str]) -> None:
