@@ -115,6 +115,24 @@ test("a server that never says anything sensible is asked ever more rarely", { t
   [8, 16, 32, 64, 128].forEach((least, index) => assert.ok(pauses[index] >= least - 2, `${pauses}`));
 });
 
+for (const [name, transport, answer] of [
+  ["a long poll that is not held", "long-poll", []],
+  ["a full page that is repeated, by a long poll", "long-poll", Array.from({ length: 100 }, (_, n) => message(`e-${n + 1}`))],
+  ["a full page that is repeated, by a short poll", "short-poll", Array.from({ length: 100 }, (_, n) => message(`e-${n + 1}`))],
+]) {
+  test(`${name} is asked for with pauses`, { timeout: 20_000 }, async (t) => {
+    const server = await peer(t, [answer]);
+    const cast = open(t, server.url, { transports: [transport], timing: { poll: 100, open: 600 } });
+    cast.subscribe("c", { after: "e-0" });
+    await new Promise((resolve) => {
+      const look = () => (server.times.length >= 6 ? resolve() : setImmediate(look));
+      look();
+    });
+    const pauses = server.times.slice(3).map((time, index) => time - server.times[index + 2]);
+    for (const pause of pauses) assert.ok(pause >= 75, `${pauses}`);
+  });
+}
+
 test("a wait that no timer could hold is no wait for nothing", { timeout: 20_000 }, async (t) => {
   const server = http.createServer((_, response) => response.writeHead(503, { "Retry-After": "9".repeat(12) }).end());
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -191,7 +191,7 @@ function repeat(host, run, beats) {
 
   /**
    * @param {string[]} channels @param {Start} start @param {() => void} alive @param {number} [wait] milliseconds
-   * @returns {Promise<number>} the number of messages
+   * @returns {Promise<number>} the number of messages, 0 where the cursor has not moved: a cache may repeat a page
    */
   async function ask(channels, start, alive, wait) {
     const { items, cursor, pause } = await poll(net, channels, start, signal, { wait });
@@ -200,7 +200,7 @@ function repeat(host, run, beats) {
     for (const [at, each] of items) item(each.channel, at, each);
     raise(channels, cursor);
     if (pause) await sleep(pause, signal);
-    return items.length;
+    return cursor === start ? 0 : items.length;
   }
 }
 
@@ -263,8 +263,9 @@ export function pollLong(host) {
   return repeat(host, async ({ link, signal, ask }) => {
     const wait = Math.min(next, net.wait);
     const asked = now();
+    let count = 0;
     try {
-      await ask(wait);
+      count = await ask(wait);
     } catch (error) {
       const failure = failureOf(error);
       if (!wait || signal.aborted) throw failure;
@@ -277,6 +278,8 @@ export function pollLong(host) {
     }
     next = Math.max(next * 2, net.open);
     host.opened(link, wait > 0);
+    const early = Math.min(wait, net.timing.poll) - (now() - asked);
+    if (!count && early > 0) await sleep(early, signal); // a server that won't wait, or a cache before it
   });
 }
 
