@@ -29,6 +29,7 @@ class Plan:
     subscribers: int | None = None
     transport: Transport | None = None
     quick: bool = False
+    urls: tuple[str, ...] = ()  # of brokers
 
     def count(self, usual: int) -> int:
         """Return the number of subscribers; `usual` is the benchmark's own."""

@@ -108,7 +108,7 @@ class Program(Process):
             raise BenchError(f"{self.child.args!s} did not answer in {ANSWER_SECONDS:.0f} seconds")
         line = stdout.readline()
         if not line:
-            raise BenchError(f"the load program ended: {self.log.read_text('utf-8', 'replace')[-300:]}")
+            raise BenchError(f"the program ended: {self.log.read_text('utf-8', 'replace')[-300:]}")
         answer: dict[str, object] = msgspec.json.decode(line)
         if "error" in answer:
             raise BenchError(str(answer["error"]))
@@ -259,6 +259,11 @@ class Bench:
     def floor(self, subscribers: int) -> Program:
         """Start `floor`, on the core of the server under test."""
         return self._program("floor", str(subscribers), core=self.cores[0])
+
+    def module(self, name: str, *arguments: str) -> Program:
+        """Start a Python module that answers commands as the C programs do, on any core."""
+        argv = [sys.executable, "-m", name, *arguments]
+        return self._keep(Program(argv, core=None, directory=self.directory, env=environment()))
 
     def _program(self, name: str, *arguments: str, core: int | None = None) -> Program:
         argv = [str(self.programs / name), *arguments]

@@ -14,7 +14,7 @@ from .base import Row
 __all__ = ["HEADINGS", "as_json", "as_line", "as_markdown", "heading"]
 
 HEADINGS = ("benchmark", "figure", "floor", "ratio", "min–max", "target", "")
-WIDTHS = (30, 10, 10, 8, 13, 10, 8)
+WIDTHS = (36, 10, 10, 8, 13, 10, 8)
 
 
 def heading() -> str:

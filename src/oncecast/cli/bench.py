@@ -10,16 +10,30 @@ from typing import cast
 
 import click
 
-from .base import FAILED, Failure, escaped, put
+from .base import FAILED, MISUSED, Failure, escaped, put
 
 __all__ = ["bench"]
 
-NAMES = ("fanout", "burst", "deflate", "idle", "latency", "poll", "publish", "stalled", "scale", "storm", "durable")
+NAMES = (
+    "fanout",
+    "burst",
+    "deflate",
+    "idle",
+    "latency",
+    "poll",
+    "publish",
+    "stalled",
+    "scale",
+    "storm",
+    "durable",
+    "broker",
+)
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
 
 @click.command(short_help="Measure the server, beside a floor that no server can beat.")
 @click.argument("name", type=click.Choice([*NAMES, "all"]), default="all", metavar="[NAME]")
+@click.argument("urls", nargs=-1, metavar="[URL]...")
 @click.option("--transport", type=click.Choice(["websocket", "sse"]), help="One transport, where there are several.")
 @click.option(
     "--subscribers",
@@ -31,21 +45,33 @@ TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 @click.option("--json", "as_json", is_flag=True, help="Print the machine and the rows as JSON.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a table for a page of the docs.")
 def bench(
-    name: str, transport: str | None, subscribers: int | None, quick: bool, as_json: bool, as_markdown: bool
+    name: str,
+    urls: tuple[str, ...],
+    transport: str | None,
+    subscribers: int | None,
+    quick: bool,
+    as_json: bool,
+    as_markdown: bool,
 ) -> None:
     """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm,
-    durable.
+    durable, broker.
 
     The server and its floor (a loop in C over send(), or nginx) are measured alternately on one core; the load has
     another. Quote the ratio: it depends little on the machine. Needs Linux and a C compiler. A full run takes about
     twenty minutes; run nothing else meanwhile.
+
+    URL is for the benchmark broker: the brokers to measure, as `serve --broker` takes them. Without one it measures the
+    servers that scripts/brokers starts. It uses a log of its own on each server, and deletes it.
 
     \b
     Examples:
       oncecast bench fanout
       oncecast bench all --quick
       oncecast bench idle --transport sse --json
+      oncecast bench broker redis://127.0.0.1:6379/0
     """
+    if urls and name != "broker":
+        raise Failure(f"{name} takes no URL: only the benchmark broker does", MISUSED)
     if not sys.platform.startswith("linux"):
         raise Failure("oncecast bench reads CPU time from Linux's /proc: run it there", FAILED)
     try:  # here, so that the other commands start without it
@@ -60,7 +86,7 @@ def bench(
             FAILED,
         ) from None
 
-    plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick)
+    plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick, urls=urls)
     as_table = not (as_json or as_markdown)
     rows, missing = [], 0
     if as_table:
