@@ -203,7 +203,7 @@ def _standing(faults: list[str]) -> Iterator[tuple[str, str]]:
             faults.append(f"{name}: {error}")
             continue
         try:
-            yield name, server.url
+            yield name, server.url.partition("?")[0]
         finally:
             if not ran:
                 server.stop()

@@ -112,11 +112,11 @@ class NodePeer:
 
     def skip(self, seq: int, /) -> None:
         """Note a fault: the figures would be of fewer messages."""
-        self.failed = "the broker skipped messages"
+        self._fault("the broker skipped messages")
 
     def hole(self, before: int, after: int, /) -> None:
         """Note a fault."""
-        self.failed = "the broker had a hole"
+        self._fault("the broker had a hole")
 
     def wanted(self, channels: Sequence[str], seq: int, /) -> None:
         """Note what is confirmed."""
@@ -126,14 +126,17 @@ class NodePeer:
 
     def away(self, reason: str, /) -> None:
         """Note a fault."""
-        self.failed = f"the broker was away: {reason}"
+        self._fault(f"the broker was away: {reason}")
 
     def back(self) -> None:
         """Do nothing."""
 
     def fail(self, reason: str, /) -> None:
         """Note a fault."""
-        self.failed = reason
+        self._fault(reason)
+
+    def _fault(self, text: str) -> None:
+        self.failed = self.failed or text
 
 
 class RedisFloor:
@@ -256,6 +259,148 @@ class NatsFloor:
         await self._client.close()
 
 
+class KafkaFloor:
+    """aiokafka: its idempotent producer, and its consumer on the one partition, without a group."""
+
+    def __init__(self) -> None:
+        self._producer: Any = None
+        self._consumer: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._received: Received
+
+    async def open(self, url: str, received: Received) -> None:
+        """Connect, and make the topic if it is not there."""
+        from aiokafka import AIOKafkaProducer
+        from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+        self._received = received
+        self._servers = urlsplit(url).netloc
+        self._topic = f"{_option(url, 'topic')}_floor"
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(self._topic, 1, 1)])
+        finally:
+            await admin.close()
+        self._producer = AIOKafkaProducer(bootstrap_servers=self._servers, acks="all", enable_idempotence=True)
+        await self._producer.start()
+
+    async def publish(self, channel: str, data: Sequence[bytes]) -> None:
+        """Send each, and wait for all acknowledgements."""
+        sent = [await self._producer.send(self._topic, each, channel.encode(), partition=0) for each in data]
+        await asyncio.gather(*sent)
+
+    async def want(self, channels: Sequence[str]) -> None:
+        """Consume the topic from its end: Kafka sends every channel."""
+        from aiokafka import AIOKafkaConsumer, TopicPartition
+
+        if self._consumer is None:
+            partition = TopicPartition(self._topic, 0)
+            self._consumer = AIOKafkaConsumer(bootstrap_servers=self._servers, enable_auto_commit=False)
+            await self._consumer.start()
+            self._consumer.assign([partition])
+            await self._consumer.seek_to_end(partition)
+            self._task = asyncio.create_task(self._listen(channels[0].encode()))
+
+    async def _listen(self, wanted: bytes) -> None:
+        async for record in self._consumer:
+            if record.key == wanted:
+                self._received(record.value)
+
+    async def remove(self, url: str) -> None:
+        """Delete both topics."""
+        from aiokafka.admin import AIOKafkaAdminClient
+
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
+        await admin.start()
+        try:
+            await admin.delete_topics([_option(url, "topic"), self._topic])
+        finally:
+            await admin.close()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._consumer.stop()
+        await self._producer.stop()
+
+
+class RabbitFloor:
+    """rstream: its producer, raw bytes, and its consumer of the stream."""
+
+    def __init__(self) -> None:
+        self._producer: Any = None
+        self._consumer: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._received: Received
+
+    async def open(self, url: str, received: Received) -> None:
+        """Connect, and make the stream if it is not there."""
+        from rstream import Producer
+
+        self._received = received
+        parts = urlsplit(url)
+        self._server: dict[str, Any] = {
+            "host": parts.hostname or "127.0.0.1",
+            "port": parts.port or 5552,
+            "username": parts.username or "guest",
+            "password": parts.password or "guest",
+        }
+        self._stream = f"{_option(url, 'stream')}_floor"
+        self._producer = Producer(**self._server)
+        await self._producer.start()
+        await self._producer.create_stream(self._stream, exists_ok=True)
+
+    async def publish(self, channel: str, data: Sequence[bytes]) -> None:
+        """Send one batch, each message with its channel before it, and wait for all confirmations."""
+        left = len(data)
+        confirmed = asyncio.Event()
+
+        def came(status: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                confirmed.set()
+
+        records = [channel.encode() + b" " + each for each in data]
+        await self._producer.send_batch(self._stream, records, on_publish_confirm=came)
+        await confirmed.wait()
+
+    async def want(self, channels: Sequence[str]) -> None:
+        """Consume the stream from its end: RabbitMQ sends every channel."""
+        from rstream import Consumer, ConsumerOffsetSpecification, OffsetType
+
+        if self._consumer is not None:
+            return
+        wanted = channels[0].encode() + b" "
+
+        def came(record: Any, context: Any) -> None:
+            if record.startswith(wanted):
+                self._received(record[len(wanted) :])
+
+        self._consumer = Consumer(**self._server)
+        await self._consumer.start()
+        start = ConsumerOffsetSpecification(OffsetType.NEXT, None)
+        await self._consumer.subscribe(self._stream, came, decoder=bytes, offset_specification=start)
+        self._task = asyncio.create_task(self._consumer.run())
+
+    async def remove(self, url: str) -> None:
+        """Delete both streams."""
+        for name in (_option(url, "stream"), self._stream):
+            await self._producer.delete_stream(name, missing_ok=True)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._consumer is not None:
+            await self._consumer.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._producer.close()
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerKind:
     """One kind: the option of its URL that names a log of its own, its floor, and the most ms that a delivery takes."""
@@ -268,6 +413,8 @@ class BrokerKind:
 KINDS: Mapping[str, BrokerKind] = {
     **dict.fromkeys(("redis", "rediss"), BrokerKind("prefix", RedisFloor, 3.0)),
     **dict.fromkeys(("nats", "natss"), BrokerKind("stream", NatsFloor, 3.0)),
+    "kafka": BrokerKind("topic", KafkaFloor, 15.0),
+    "amqp": BrokerKind("stream", RabbitFloor, 15.0),
     "sqlite": BrokerKind(None, None, 3.0),
 }
 

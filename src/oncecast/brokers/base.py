@@ -60,7 +60,7 @@ A broker that a person can look into has three coroutines beside this contract, 
 (`operable.py`): the commands of `oncecast broker` use them, and the contract for the rest.
 
 `oncecast.testing.check_broker` holds an implementation to this contract. To add a broker, write a file or a folder
-beside this one that passes it, and name its URL scheme in `server/build.py`. Pieces that brokers share stand beside
+beside this one that passes it, and name its URL scheme in `server/brokers.py`. Pieces that brokers share stand beside
 this file: `intake.py` (the publishes that wait), `outbox.py` (from other threads to the loop), `follow.py` (what was
 handed over), `reads.py` (the reads that wait), `complaints.py` (faults in the log of the operator), `meters.py` (what
 `/metrics` shows of a broker).
