@@ -17,9 +17,7 @@ from ..message import LogGap
 from .audience import Audiences
 from .entry import Entry
 from .log import Log
-from .subscription import Format, State, Subscription, SubscriptionSink
-
-LIVE = State.LIVE  # a global name: looking the member up on its class costs more than the comparison
+from .subscription import CLOSED, LIVE, Format, Subscription, SubscriptionSink
 
 Write = tuple[Subscription, bytes]  # a block, and the subscription that it goes to
 Sending = tuple[Subscription, int, bytes]  # the same, with the descriptor of its socket
@@ -121,7 +119,7 @@ class Delivery:
 
     def gap(self, subscription: Subscription, gap: LogGap) -> None:
         """Tell a subscription what it has missed, unless it has ended."""
-        if subscription.state is State.CLOSED:
+        if subscription.state is CLOSED:
             return
         self.counters.gaps += 1
         try:
@@ -131,7 +129,7 @@ class Delivery:
 
     def refuse(self, subscription: Subscription, refusal: Refusal) -> None:
         """Tell a subscription why it can't go on, unless it has ended."""
-        if subscription.state is State.CLOSED:
+        if subscription.state is CLOSED:
             return
         try:
             subscription.sink.refuse(refusal)

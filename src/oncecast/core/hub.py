@@ -36,7 +36,19 @@ from .log import Log
 from .pages import ReadHistory, newest_mark
 from .place import Place, resolve
 from .replay import Replay
-from .subscription import Event, Lag, State, Subscription
+from .subscription import (
+    BLOCKED,
+    CATCHING_UP,
+    CAUGHT_UP,
+    CLOSED,
+    DRAINED,
+    ENDED,
+    FILLED,
+    LIVE,
+    SKIPPED,
+    Lag,
+    Subscription,
+)
 
 SLOW = Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
 
@@ -105,7 +117,7 @@ class Hub:
 
     def place(self, subscription: Subscription, place: Place) -> None:
         """Give a subscription its place, unless it has ended meanwhile."""
-        if subscription.state is not State.CLOSED:
+        if subscription.state is not CLOSED:
             subscription.place = place
             self._replay.queue(subscription)
 
@@ -193,7 +205,7 @@ class Hub:
         """Write what a turn brings to all of these, which have one sink, in one block."""
         for subscription in subscriptions:
             if subscription.alone:
-                live = subscription.state is State.LIVE
+                live = subscription.state is LIVE
                 if live:
                     self._audiences.leave(subscription)
                 subscription.alone = False
@@ -202,9 +214,9 @@ class Hub:
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription. Ending it twice is fine."""
-        if subscription.state is State.CLOSED:
+        if subscription.state is CLOSED:
             return
-        if subscription.state is State.LIVE:
+        if subscription.state is LIVE:
             self._audiences.leave(subscription)
         else:
             self._replay.remove(subscription)
@@ -212,7 +224,7 @@ class Hub:
         if self._listeners is not None:
             self._listeners.remove(subscription.channels)
         self._delivery.disturbed = True
-        subscription.move(Event.ENDED)
+        subscription.move(ENDED)
         subscription.place = None
         self.subscriptions -= 1
 
@@ -231,8 +243,8 @@ class Hub:
         """Let these catch up, as their sink has drained."""
         for subscription in subscriptions:
             self._delivery.full.pop(subscription, None)  # it filled and drained inside one delivery
-            if subscription.state is State.BLOCKED:
-                subscription.move(Event.DRAINED)
+            if subscription.state is BLOCKED:
+                subscription.move(DRAINED)
                 del self._blocked[subscription]
                 if subscription.lag is Lag.LATEST and subscription.was_live:
                     self._replay.skip_to_newest(subscription)
@@ -240,7 +252,7 @@ class Hub:
 
     def heartbeat_cursor(self, subscriptions: Iterable[Subscription]) -> Cursor | None:
         """Return the cursor that holds for all of these, or None while one of them is not live."""
-        if all(subscription.state is State.LIVE for subscription in subscriptions):
+        if all(subscription.state is LIVE for subscription in subscriptions):
             return self.log.cursor(self.flushed)
         return None
 
@@ -265,7 +277,7 @@ class Hub:
         if self._turn:  # what has come since the turn began is in the log already, and will be delivered again
             self._replay.queue(subscription)
             return
-        subscription.move(Event.CAUGHT_UP)
+        subscription.move(CAUGHT_UP)
         subscription.place = None
         subscription.was_live = True
         self._audiences.enter(subscription)
@@ -276,7 +288,7 @@ class Hub:
             self._audiences.leave(subscription)
             subscription.place = Place(self.flushed, self.log.cursor(self.flushed))
             subscription.was_live = False  # it is behind because of the broker
-            subscription.move(Event.SKIPPED)
+            subscription.move(SKIPPED)
             self._replay.queue(subscription)
         return [*self._replay.members(), *(each for each in self._blocked if each.place is not None)]
 
@@ -288,14 +300,14 @@ class Hub:
             self._replay.queue(subscription)
 
     def _block(self, subscription: Subscription, slow: bool) -> None:
-        if subscription.state is State.LIVE:
+        if subscription.state is LIVE:
             self._audiences.leave(subscription)
             subscription.place = Place(self.flushed, self.log.cursor(self.flushed))
-        elif subscription.state is State.CATCHING_UP:
+        elif subscription.state is CATCHING_UP:
             self._replay.remove(subscription)
         else:
             return
-        subscription.move(Event.FILLED)
+        subscription.move(FILLED)
         self._blocked[subscription] = None
         subscription.was_live = subscription.was_live and slow
         self._delivery.counters.blocked += 1

@@ -27,6 +27,8 @@ class Lag(enum.StrEnum):
 class State(enum.Enum):
     """Where a subscription stands."""
 
+    __hash__ = object.__hash__  # each member is one object; Enum's own runs Python code for each look at `MOVES`
+
     CATCHING_UP = "catching up"
     LIVE = "live"
     BLOCKED = "blocked"
@@ -36,12 +38,18 @@ class State(enum.Enum):
 class Event(enum.Enum):
     """What moves a subscription from one state to another."""
 
+    __hash__ = object.__hash__
+
     CAUGHT_UP = "caught up"  # it has read everything up to the head
     SKIPPED = "skipped"  # the broker went on without handing everything over
     FILLED = "filled"  # its sink is full
     DRAINED = "drained"  # its sink takes bytes again
     ENDED = "ended"  # its subscriber left, or was refused
 
+
+# Names for the members: to look one up on its class costs several times the comparison.
+CATCHING_UP, LIVE, BLOCKED, CLOSED = State
+CAUGHT_UP, SKIPPED, FILLED, DRAINED, ENDED = Event
 
 MOVES: Mapping[State, Mapping[Event, State]] = {
     State.CATCHING_UP: {Event.CAUGHT_UP: State.LIVE, Event.FILLED: State.BLOCKED, Event.ENDED: State.CLOSED},
@@ -104,11 +112,11 @@ class Subscription:
         # It has been live, and nothing but its own reading has kept it behind since. Only then is it too slow: one that
         # reads a backlog fills its socket too, however fast it reads.
         self.was_live = False
-        self.state = State.CATCHING_UP
+        self.state = CATCHING_UP
 
     def behind(self) -> bool:
         """Whether it has a backlog to read."""
-        return self.state is State.CATCHING_UP and self.place is not None
+        return self.state is CATCHING_UP and self.place is not None
 
     def replaying(self) -> bool:
         """Whether it reads a backlog that it does not owe to its own slowness."""
