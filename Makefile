@@ -1,14 +1,14 @@
-# Every command of a checkout. Each target does its own set-up, and what has been done is not done again: the stamps
-# stand in .make/. To need another Python package, name it in pyproject.toml and run `make lock`.
+# Every command of a checkout. Each target does its own set-up, once: .make/ has a stamp for each part. To add a Python
+# package, add it to pyproject.toml and run `make lock`.
 
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 JOBS ?= auto # processes that run tests; auto is one per core
-COVERAGE_MIN ?= 95 # the least share of lines and branches that the tests must reach, in percent
+COVERAGE_MIN ?= 95 # percent of lines and branches that the tests must reach
 
 BIN := .venv/bin
-# A stamp says nothing about what was deleted since: without its product a stamp is out of date.
+# A stamp is out of date also if its product was deleted.
 VENV_GONE := $(if $(wildcard $(BIN)/python),,gone)
 WEB_GONE := $(if $(wildcard scripts/web/node_modules/.package-lock.json),,gone)
 PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone)
@@ -58,15 +58,15 @@ format: .make/dev ## Format the code and fix what ruff can fix
 lock: .make/runtime ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/python scripts/lock.py
 
-clean: ## Remove everything that make made
+clean: ## Remove everything that make has made
 	rm -rf .make .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	rm -rf tests/peers/node_modules scripts/web/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-brokers: .make/dev # the real servers of the brokers; where one is missing its tests are skipped by name, but not in CI
+brokers: .make/dev # the brokers' real servers; the tests of a missing one are skipped by name, except in CI
 	@scripts/brokers install || [ -z "$$CI" ]
 
-system: # Debian's packages; looks each time, as it costs nothing
+system: # Debian's packages; checked each time, as the check is cheap
 	@scripts/system-packages
 
 .make/runtime: pyproject.toml requirements/runtime.lock $(VENV_GONE)

@@ -1,9 +1,9 @@
-"""The build hook: a wheel has the JavaScript client as one small file, which the server sends as `/oncecast.js`.
+"""The build hook: it adds the JavaScript client to a wheel as one small file, which the server sends as `/oncecast.js`.
 
-`scripts/web` has the tool, esbuild, pinned by npm (`make web` installs it). Where it is installed, the client is
-bundled for each sdist and each wheel; a wheel that is built from an sdist takes the sdist's file. Without either a
-wheel has the modules alone, which a server serves as well: `pip install .` needs no npm. An editable install never has
-the file, so that a checkout cannot serve an old one.
+`scripts/web` has the tool, esbuild, pinned by npm (`make web` installs it). If it is installed, the client is bundled
+for each sdist and each wheel. A wheel that is built from an sdist takes the sdist's file. Without either, a wheel has
+only the modules, which a server serves too, so `pip install .` needs no npm. An editable install never has the file, so
+that a checkout can't serve an old one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-IN_SDIST = "build/web/oncecast.js"  # git ignores it, should `make web` have made it
+IN_SDIST = "build/web/oncecast.js"  # git ignores it
 IN_WHEEL = "oncecast/web/oncecast.js"
 
 
 class ClientHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's own files say nothing of the parameter
-    """Adds the bundle to what is built."""
+    """Adds the bundle to the files of a build."""
 
     made: tempfile.TemporaryDirectory[str] | None = None  # several builds may run at once
 
@@ -43,6 +43,6 @@ class ClientHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's ow
         build_data["force_include"][str(bundle)] = IN_SDIST if self.target_name == "sdist" else IN_WHEEL
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove what was made."""
+        """Remove the temporary bundle."""
         if self.made is not None:
             self.made.cleanup()

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# pip can tell which files a release has only from the inside. The locks pin pip too, so this is the version in them.
+# Only pip's internal modules list the files of a release. The locks pin pip, so its version here is known.
 from pip._internal.commands import create_command
 from pip._internal.index.collector import parse_links
 from pip._internal.models.link import Link
@@ -32,7 +32,7 @@ from pip._vendor.packaging.utils import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST = (3, 11)  # a package may need a backport on the oldest Python; the newer ones need no more than it
+OLDEST = (3, 11)  # the oldest Python may need backports; newer ones need no other packages
 HEADER = "# Made by `make lock` from pyproject.toml: do not edit.\n"
 
 
@@ -63,7 +63,7 @@ def resolve(requirements: Iterable[str], held: dict[str, str]) -> dict[str, str]
 
 def write(path: Path, locked: dict[str, str], requirements: Iterable[str]) -> None:
     """Write one lock: sorted, so that a change of versions is a short diff."""
-    # What pyproject.toml asks for on some platforms only is asked for under the same condition here.
+    # A requirement of pyproject.toml with a platform condition has the same condition here.
     conditions = {canonicalize_name(r.name): r.marker for r in map(Requirement, requirements) if r.marker}
     finder = package_finder()
     lines = [HEADER]
@@ -87,7 +87,7 @@ def package_finder() -> Any:
 def published(finder: Any, name: str, version: str) -> Iterator[str]:
     """Yield the SHA-256 of each file of a release that a supported platform could install."""
     for location in finder.search_scope.get_index_urls_locations(name):
-        # A directory on this machine is a cache of the index at best, and nobody else has it.
+        # A directory on this machine is at best a cache of the index, which other machines do not have.
         page = None if location.startswith("file:") else finder._link_collector.fetch_response(Link(location))
         for link in parse_links(page) if page else ():
             if link.hash_name == "sha256" and link.hash and is_file_of(link.filename, version):

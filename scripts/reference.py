@@ -2,9 +2,9 @@
 
 Usage: scripts/reference.py [--check]
 
-Owns `docs/reference/` whole, and in other files what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. With
-`--check` nothing is written: the stale files are named, and the exit status is 1. To add a page or a table, add it to
-`pages` or `parts`.
+It owns the generated pages of `docs/reference/`, and in other files the text between `<!-- begin NAME -->` and
+`<!-- end NAME -->`. With `--check` nothing is written: it names the stale files, and exits with 1. To add a page or a
+table, add it to `pages` or `parts`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Row = tuple[str, ...]
 
 
 def pages() -> dict[str, str]:
-    """Return each page that is made whole, by its path."""
+    """Return each generated page, by its path."""
     return {
         "docs/reference/settings.md": settings_page(),
         "docs/reference/errors.md": errors_page(),
@@ -53,7 +53,7 @@ def pages() -> dict[str, str]:
 
 
 def parts() -> dict[str, dict[str, str]]:
-    """Return the parts that are made of other pages, by path and name."""
+    """Return the generated parts of other pages, by path and name."""
     return {
         "spec/wire.md": {"errors": errors_table()},
         "ARCHITECTURE.md": {
@@ -69,7 +69,7 @@ def parts() -> dict[str, dict[str, str]]:
 
 
 def rendered() -> dict[str, str]:
-    """Return what every file with something made in it should hold, by path."""
+    """Return the expected content of every file with a generated part, by path."""
     files = pages()
     for path, made in parts().items():
         text = (ROOT / path).read_text("utf-8")
@@ -85,7 +85,7 @@ def rendered() -> dict[str, str]:
 
 
 def stale() -> list[str]:
-    """Return the paths whose content is not what the code says."""
+    """Return the paths of stale files."""
     return [
         path
         for path, text in rendered().items()
@@ -196,7 +196,7 @@ def _command(path: str, command: click.Command) -> str:
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     text = f"\n## {path}\n\n```text\n{usage}\n```\n"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
-        words, kept, lines = paragraph.partition("\b\n")  # click's mark of lines that stay as they are
+        words, kept, lines = paragraph.partition("\b\n")  # click's mark of lines that are not wrapped
         text += f"\n{words}" if words else ""
         if kept:
             title, _, examples = lines.partition("\n")

@@ -1,4 +1,4 @@
-"""One server: its directory, its start, its end, and the faults that a test puts it through."""
+"""One server: its directory, its start and end, and the faults that a test causes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STOP_SECONDS = 20.0
 class BrokerServer(ABC):
     """One server. `directory` holds all its files; `port` is the one that clients connect to.
 
-    `ports` are all that it listens on, the clients' first. `environment` is added to this process's.
+    `ports` are its ports, the clients' first. `environment` is added to that of this process.
     """
 
     name: str
@@ -181,6 +181,6 @@ class BrokerServer(ABC):
                     end += seconds
                 time.sleep(0.01)
             if self._process is not None:
-                self._process.wait()  # or it stays a zombie
+                self._process.wait()  # otherwise the process stays a zombie
         self.ended()
         (self.directory / "pid").unlink(missing_ok=True)

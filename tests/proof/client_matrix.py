@@ -1,8 +1,8 @@
-"""The clients against each row of obstacles: how soon the first message comes, and how soon they are back up.
+"""The clients against each row of obstacles: the time to the first message, and to the return to the best transport.
 
-`measure` publishes past the proxy all the while and holds what the application saw against what was published: any
-message lost, repeated or out of order raises. `python -m tests.proof.client_matrix` measures every row with the
-times of the clients as they are, and fails where one takes longer than is promised; that takes some minutes.
+`measure` publishes past the proxy and compares the application's messages with the published ones: it raises at a lost,
+repeated or misplaced one. `python -m tests.proof.client_matrix` measures every row with the clients' real times, and
+fails if one takes longer than the promise. It takes some minutes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .obstacles import MATRIX, Obstacles, scaled
 
 __all__ = ["Result", "broken_promises", "main", "measure"]
 
-BLOCKED_SECONDS = 25.0  # long enough for a transport that is cut again and again to be given up
-LAST_CUT_SECONDS = 5.0  # then what began before the unblocking has been cut, where the row's obstacle does that
-GIVEN_UP_SECONDS = 90.0  # in which what is waited for must have come, by a loaded machine's clock too
+BLOCKED_SECONDS = 25.0  # long enough for a client to leave a transport that is cut repeatedly
+LAST_CUT_SECONDS = 5.0  # for the row's obstacle to cut the connections from before the unblocking
+GIVEN_UP_SECONDS = 90.0  # the deadline of a wait, on a loaded machine too
 INTERVAL = 0.25  # between messages
 BEST = next(iter(TRANSPORTS))
-# What is promised, in seconds: the first message, also in the worst row, and the best transport once the way is open.
+# The promises in seconds: the first message, also in the worst row; the best transport once the network is open.
 FIRST_SECONDS = 5.0
 WORST_FIRST_SECONDS = 10.0
 BACK_SECONDS = 60.0
@@ -85,8 +85,8 @@ async def measure(
             async with asyncio.timeout(GIVEN_UP_SECONDS):
                 await heard.until(lambda: len(heard.seen) >= len(published))
         except TimeoutError:
-            pass  # they are counted below
-        # The order that is promised is that of each channel.
+            pass  # the messages are counted below
+        # The promise is the order within each channel.
         halves = [[number for number in heard.seen if number % 2 == each] for each in (0, 1)]
         if heard.gaps or halves != [published[0::2], published[1::2]]:
             raise AssertionError(

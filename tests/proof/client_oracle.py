@@ -1,10 +1,10 @@
-"""The oracle of the client's runs: holds what applications saw, and what was published, against the log.
+"""The oracle of the client's runs: compares what applications received, and what was published, with the log.
 
-`judge`: per channel, what a listener saw is a contiguous slice of the log, or a gap stands exactly where it is not.
+`judge`: per channel, the messages of a listener are a contiguous slice of the log, with a gap exactly where it is not.
 `judge_log`: a publish is in the log once if it was acknowledged, and at most once if it was not.
 
-A life of a log may go on under another epoch, as a durable log does that is opened anew: `heirs` says which epochs went
-on with which life, whose older cursors stay good, without a gap.
+A life of a log may continue under another epoch, as that of a durable log does when it is opened again. `heirs` maps
+such an epoch to the first epoch of its life; older cursors of that life stay valid, without a gap.
 """
 
 from __future__ import annotations

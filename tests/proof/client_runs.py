@@ -1,11 +1,11 @@
-"""Seeded runs of the Python client through a faulty pipe, between two nodes, judged by what the application saw.
+"""Seeded runs of the Python client through a faulty pipe, between two nodes, judged by what the application received.
 
-A run has two servers on one shared broker, and clients whose every connection goes through a pipe that cuts, stalls,
-slows and swallows, now to one node and now to the other. Some publish, some listen, some of these slowly. Then the pipe
-is healed, and everything has to arrive. `client_oracle` judges.
+A run has two servers on one shared broker. Every connection of its clients goes through a pipe that cuts, stalls, slows
+and swallows, and changes between the nodes. Some clients publish, some listen, some listen slowly. Then the faults end,
+and everything has to arrive. `client_oracle` judges.
 
-`python -m tests.proof.client_runs --runs 500` runs many, says what they met, and fails with the seed of the first
-that is wrong; `--seed N --runs 1` repeats it.
+`python -m tests.proof.client_runs --runs 500` runs many and reports their faults; it fails with the seed of the first
+wrong run. `--seed N --runs 1` repeats that run.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ START = Cursor(f"{EPOCH}0", 0)
 CHANNELS = ("a", "b", "c")
 MESSAGES = 40  # in the faulty part of a run
 SECONDS = 20.0  # until everything has arrived, once the pipe is healed
-# A tenth of what clients use or less: the faults are as many as in hours, in a second. `interval`, which is slept,
-# is made shorter by SLEEP_FACTOR.
+# A tenth of a client's real times or less, so that a second has the faults of hours. SLEEP_FACTOR shortens `interval`,
+# which is slept.
 TIMING = Timing(
     connect=1.0,
     answer=0.5,

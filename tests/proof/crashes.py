@@ -1,11 +1,11 @@
-"""Crashes and restarts of a real deployment under load, judged by what applications saw and by what is in the file.
+"""Crashes and restarts of a real deployment under load, judged by the applications' messages and by the log's file.
 
-Workers on one file; publishers that retry until they are acknowledged; subscribers over the four transports, by the
-client. Meanwhile `kills` SIGKILLs a worker at a random moment, again and again; `pauses` stops one for a moment;
-`wipes` SIGKILLs everything and starts it again; `rolls` replaces every worker in turn. Afterwards each subscriber has
-seen each message of its channels once and in order, without a gap, and each acknowledged message is in the file once.
+A deployment has workers on one file, publishers that retry until the acknowledgement, and subscribers over the four
+transports. `kills` repeatedly SIGKILLs a worker at a random moment; `pauses` stops one for a second or two; `wipes`
+SIGKILLs everything and starts it again; `rolls` replaces every worker in turn. At the end each subscriber has each
+message of its channels once and in order, without a gap, and each acknowledged message is in the file once.
 
-`python -m tests.proof.crashes --kills 200` runs it; `--seed N` repeats what was drawn, though not the moments.
+`python -m tests.proof.crashes --kills 200` runs it. `--seed N` repeats the random choices, but not the moments.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class Load:
         self._stopping = asyncio.Event()
 
     async def begin(self) -> None:
-        """Let everybody attach, then publish."""
+        """Wait until all subscribers are attached, then publish."""
         await asyncio.gather(*(listener.begin() for listener in self._listeners))
         self._publishers = [asyncio.create_task(self._publish(number)) for number in range(PUBLISHERS)]
 
     async def end(self) -> None:
-        """Publish no more, wait until everything has arrived, and judge. Raises `Wrong`."""
+        """Stop the publishers, wait until everything has arrived, and judge. Raises `Wrong`."""
         self._stopping.set()
         await asyncio.wait_for(asyncio.gather(*self._publishers), ARRIVAL_SECONDS)
         stored = self._deployment.stored()

@@ -1,4 +1,4 @@
-"""`oncecast serve` as a process of its own, with workers and a file: to be killed, stopped, restarted and looked into.
+"""`oncecast serve` as a process with workers and a file, which a proof kills, stops, restarts and inspects.
 
 Invariant: what a `Deployment` has started has ended when its `async with` is left.
 """
@@ -25,7 +25,7 @@ __all__ = ["Deployment", "Stored"]
 
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
-LOOK_SECONDS = 0.02  # there is nothing to wait on: they are other processes
+LOOK_SECONDS = 0.02  # other processes have no event to wait on
 
 
 @dataclass(frozen=True, slots=True)

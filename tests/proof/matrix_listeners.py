@@ -1,7 +1,7 @@
 """The applications that the matrix of obstacles is measured with: in Python, in Node and in a page of Chromium.
 
-Each subscribes to the two channels from the beginning and says what comes. Invariant: `Heard` has everything in the
-order in which the application saw it. To measure another client, write a function like these, and name it in `CLIENTS`.
+Each subscribes to the two channels from the beginning and reports its messages. Invariant: `Heard` has them in order of
+arrival at the application. To measure another client, write a function like these, and add it to `CLIENTS`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ async def node() -> AsyncGenerator[Listen, None]:
 
 @contextlib.asynccontextmanager
 async def _node(url: str, scale: float) -> AsyncGenerator[Heard, None]:
-    # Node 20 has a WebSocket, but only for who asks for it.
+    # Node 20 has a WebSocket only with a flag.
     flags = ("--experimental-websocket", "--no-warnings", "--input-type=module")
     process = await asyncio.create_subprocess_exec(
         _program("node"),

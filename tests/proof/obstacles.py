@@ -1,11 +1,11 @@
-"""A proxy on loopback that stands in the way as real ones do: it refuses, holds, buffers or cuts, by kind of request.
+"""A proxy on loopback that obstructs like real proxies: it refuses, holds, buffers or cuts, by kind of request.
 
-Knows requests, where the faulty pipe knows bytes. Invariant: a request that no rule is about is passed on unchanged but
-for `Connection: close`; and one connection carries one request. `rules` may be changed at any time, for the requests
-that follow; `unblock` removes them all. To add an obstacle, give `Obstacle` a field and obey it in `_serve`.
+It works on requests, where the faulty pipe works on bytes. Invariant: a request without a rule is forwarded unchanged
+except for `Connection: close`, and a connection has one request. `rules` may change at any time, for later requests;
+`unblock` removes all. To add an obstacle, add a field to `Obstacle` and apply it in `_serve`.
 
-From a shell, for clients in other languages: `python -m tests.proof.obstacles --target PORT --row NAME`; each line
-on standard input is the next row, `none` for an open way.
+From a shell, for clients in other languages: `python -m tests.proof.obstacles --target PORT --row NAME`. Each line on
+standard input is the next row, `none` for no obstacle.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """What is done to a request: the first of these that is set, in this order.
+    """What the proxy does with a request: the first of these that is set, in this order.
 
-    `status`: the proxy answers itself, with a page. `silent`: it takes the request and never answers. `strips_upgrade`:
-    it passes the request on as an ordinary one. `buffered`: the client gets the answer once it is whole. `cut_after`:
-    the connection is closed so many seconds after the request, however far the answer is.
+    `status`: the proxy answers itself, with a page. `silent`: it reads the request and never answers. `strips_upgrade`:
+    it forwards the request without the upgrade. `buffered`: the client gets the answer once it is whole. `cut_after`:
+    the connection is closed that number of seconds after the request, also in the middle of the answer.
     """
 
     status: int | None = None

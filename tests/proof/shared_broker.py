@@ -1,7 +1,7 @@
-"""One memory broker that several nodes share: a cluster in one process, for tests.
+"""A memory broker that several nodes share: a cluster in one process, for tests.
 
-Invariant: every node is given the same messages, in the same order, under the same epoch, so that a cursor of one is
-good at another. A node that joins late is given what was before it came.
+Invariant: every node gets the same messages, in the same order, under the same epoch, so that a cursor of one is valid
+at another. A node that joins late gets the earlier messages in its opening.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_what_is_right(seen: Sequence[ClientMessage | Gap]) -> None:
     ],
 )
 def test_what_is_wrong(seen: Sequence[ClientMessage | Gap]) -> None:
-    """Lost, repeated, out of order, changed, of another life without a word; a gap too early, too late, or needless."""
+    """Lost, repeated, out of order, changed, of another life without a gap; a gap too early, too late, or needless."""
     with pytest.raises(Wrong):
         judge("b", LIVES, START, seen)
 
@@ -84,7 +84,7 @@ def test_a_life_that_goes_on_under_another_epoch() -> None:
 
 
 def test_a_life_that_is_trimmed_may_begin_later() -> None:
-    """What a life began with may be gone already when its first gap is told, where little is kept."""
+    """With a short retention the first messages of a life may be trimmed before its first gap."""
     judge("b", LIVES, START, [EPOCH, got(3, "f")], trimmed=True)
 
 

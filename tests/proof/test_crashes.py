@@ -12,7 +12,7 @@ WORKERS, SUBSCRIBERS = 2, 8
 
 
 async def test_killed_workers_lose_nothing() -> None:
-    """Whoever was connected to them comes back and goes on; what was acknowledged is there, once."""
+    """Their clients reconnect and continue; each acknowledged message is in the log once."""
     report = await crashes.kills(3, seed=1, workers=WORKERS, subscribers=SUBSCRIBERS)
     assert 3 == report.times
     assert report.published > 10
@@ -20,13 +20,13 @@ async def test_killed_workers_lose_nothing() -> None:
 
 
 async def test_a_worker_that_stood_still_goes_on() -> None:
-    """A pause is a slow worker and no more."""
+    """A paused worker is a slow one: nothing is lost."""
     report = await crashes.pauses(2, seed=2, workers=WORKERS, subscribers=SUBSCRIBERS)
     assert 2 == report.times
 
 
 async def test_everything_may_be_killed() -> None:
-    """A restart finds what was acknowledged, and cursors go on."""
+    """A restart finds each acknowledged message, and cursors stay valid."""
     report = await crashes.wipes(1, seed=3, workers=WORKERS, subscribers=SUBSCRIBERS)
     assert report.outages
 

@@ -63,7 +63,7 @@ async def ask(proxy: Obstacles, request: bytes, seconds: float = 0.3) -> tuple[b
     ],
 )
 async def test_the_open_way(proxy: Obstacles, request_: bytes, kind: Kind) -> None:
-    """A request is told by what it asks for, passed on, and answered by the server."""
+    """A request is classified by what it asks for, forwarded, and answered by the server."""
     assert kind is kind_of(request_)
     answer, _ = await ask(proxy, request_, seconds=0.2)
     expected = {Kind.WEBSOCKET: b"101", Kind.PUBLISH: b"201", Kind.LONG_POLL: b""}.get(kind, b"200")
@@ -86,7 +86,7 @@ async def test_all_that_is_open_is_cut(proxy: Obstacles) -> None:
 
 
 async def test_a_refusal(proxy: Obstacles) -> None:
-    """The proxy answers itself, in a way that is not the server's, until it is told to let everything through."""
+    """The proxy answers by itself, unlike the server, until it is unblocked."""
     proxy.rules = {Kind.WEBSOCKET: Obstacle(status=403)}
     answer, ended = await ask(proxy, UPGRADE)
     assert (b"HTTP/1.1 403 No", True) == (answer.partition(b"\r\n")[0], ended)
