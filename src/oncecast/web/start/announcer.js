@@ -1,9 +1,8 @@
 /**
- * What is said aloud to those who use a screen reader: what somebody did and what came of it, never each
- * message.
+ * Announcements for screen readers: an action of the user and its result, but not each message.
  *
- * What is said within a moment is said in one piece, so that "cut all" is one announcement, not four that cut
- * each other off.
+ * Sentences of one moment are joined, so that "cut all" is one announcement and not four that interrupt each
+ * other.
  */
 
 const GATHER_MS = 300;

@@ -1,8 +1,7 @@
 /**
  * One publish, four arrivals: a table that shows for each message when each listener got it.
  *
- * A row is made by whoever knows of a message first, be it the acknowledgement or a listener; both only add
- * to it.
+ * The acknowledgement or the first listener makes the row of a message; the others add to it.
  */
 
 import { element } from "./dom.js";
@@ -52,7 +51,7 @@ export class Arrivals {
   }
 
   /**
-   * The server has it.
+   * Enter the acknowledgement of a message.
    * @param {string} id
    * @param {unknown} data
    */
@@ -63,7 +62,7 @@ export class Arrivals {
   }
 
   /**
-   * A listener has it.
+   * Enter the arrival of a message at a listener.
    * @param {string} kind
    * @param {import("./transport.js").Message} message
    * @param {import("./panel.js").Delivery} delivery
@@ -85,10 +84,10 @@ export class Arrivals {
   }
 
   /**
-   * A listener has reached a time. What it has not heard from before that, it most likely never will. The cell says why:
-   * a gap was declared, the listener began after the message, or it is a named event, which an `EventSource` hears
-   * only if it listened for that name. Should the message come after all, as it may while channels are caught up one
-   * after the other, then it is entered all the same.
+   * A listener has reached a time, so an older message that it lacks will most likely not come. The cell gives the reason:
+   * a declared gap, a listener that began after the message, or a named event, which an `EventSource` receives only with
+   * a listener for that name. A message that comes later all the same is entered: channels may be caught up one after the
+   * other.
    * @param {string} kind
    * @param {number} time Unix seconds, the server's clock
    * @param {{begins: number, lacks: (channel: string, id: string) => boolean}} panel
@@ -105,7 +104,7 @@ export class Arrivals {
   }
 
   /**
-   * Why a listener has not heard a message.
+   * Return why a listener lacks a message.
    * @param {string} kind
    * @param {string} id
    * @param {Row} row
@@ -130,7 +129,7 @@ export class Arrivals {
     }
   }
 
-  // What it is made of
+  // Elements
 
   /**
    * @param {string} id
@@ -151,7 +150,7 @@ export class Arrivals {
     head.colSpan = this.kinds.length;
     const note = element("span", "", "note");
     if (event) note.dataset.event = event;
-    // The text is somebody's, in any script: `bdi` keeps its direction from turning the row around.
+    // The text may be in any script: `bdi` isolates its direction from that of the row.
     head.append(element("span", id, "said-id"), element("bdi", shown(data), "said"), note);
     top.append(head);
 
@@ -170,7 +169,7 @@ export class Arrivals {
     return row;
   }
 
-  /** Newest first, and no more than there is room for. @param {Row} row */
+  /** Insert a row by its time, newest first, and remove the rows beyond the bound. @param {Row} row */
   #place({ body }) {
     this.table.querySelector("[data-empty]")?.remove();
     this.table.tHead?.after(body);

@@ -1,9 +1,8 @@
 /**
- * What both drawings share: a canvas that is as sharp as its screen, and colours that come from the style
- * sheet.
+ * The base of both drawings: a canvas in the screen's resolution, with colours from the style sheet.
  *
- * Colours are read from custom properties, so that light and dark are decided in one place; they are read
- * again when the scheme changes, not for each frame.
+ * Colours are custom properties, so that light and dark are defined in one place. They are read again when the
+ * scheme changes, not for each frame.
  */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -23,7 +22,7 @@ export class Surface {
     dark.addEventListener("change", () => this.#colors.clear());
   }
 
-  /** Wipe it, and return the context with the text style set; `null` while it has no size. */
+  /** Clear the canvas, and return its context with the text style set; `null` while it has no size. */
   begin() {
     if (this.width === 0 || this.height === 0) return null;
     const { context } = this;
@@ -44,7 +43,7 @@ export class Surface {
   }
 
   /**
-   * Hatch a rectangle: nothing is here, and it is said so.
+   * Hatch a rectangle: a declared gap.
    * @param {number} left
    * @param {number} top
    * @param {number} width

@@ -2,14 +2,13 @@
  * Two clocks: the server's, which stamps a message when it is appended, and this browser's, which sees it
  * arrive.
  *
- * A delay is the difference of the two, so it is only as true as the clocks agree. No request is needed to
- * check that: a message can't arrive before it was published, and over a minute the fastest of hundreds of
- * deliveries takes next to no time. So the smallest difference seen lately is (nearly) the difference of the
- * clocks.
+ * A delay is the difference of the two, so it is wrong by the difference of the clocks. That difference is
+ * estimated without a request: a message can't arrive before its publish, and the fastest of hundreds of
+ * deliveries in a minute takes almost no time. So the smallest recent difference is about that of the clocks.
  */
 
 /**
- * A smallest difference up to this is believed to be the network; beyond it, or below 0, the clocks disagree.
+ * Up to this, the smallest difference is attributed to the network; above it, or below 0, the clocks disagree.
  */
 /** A message's time may be rounded to a whole millisecond, so a delay may seem to be a little below 0. */
 const ROUNDING_MS = 2;
@@ -25,7 +24,7 @@ export function now() {
 }
 
 /**
- * Before it has watched for this long, it may have seen nothing but old messages, which look like a slow
+ * The time of observation before an estimate: the first messages may all be old ones, which look like a slow
  * clock.
  */
 const OBSERVED_MS = 2_000;
@@ -51,7 +50,7 @@ export class Clock {
     this.#current = Math.min(this.#current, arrival - time * 1000);
   }
 
-  /** Milliseconds by which this browser's clock is ahead of the server's; 0 where they plausibly agree. */
+  /** Milliseconds by which this browser's clock is ahead of the server's; 0 if they plausibly agree. */
   get offset() {
     const smallest = Math.min(this.#current, this.#previous);
     const behind = smallest < -ROUNDING_MS;
@@ -59,7 +58,7 @@ export class Clock {
     return Number.isFinite(smallest) && (behind || ahead) ? smallest : 0;
   }
 
-  /** The present on the server's clock, in milliseconds. What is drawn is placed by that clock. */
+  /** The present on the server's clock, in milliseconds. Drawings are placed by that clock. */
   get serverNow() {
     return now() - this.offset;
   }

@@ -1,4 +1,4 @@
-/** The little that the page needs of the document. */
+/** Helpers for the document. */
 
 /**
  * The URL of one of the server's paths. It is taken from this page's own, as a proxy may have put both below a prefix.
@@ -9,7 +9,7 @@ export function address(path) {
 }
 
 /**
- * The one element that matches. A page without it is a mistake of ours, so this throws.
+ * The one element that matches. Throws if there is none, as that is a bug of the page.
  * @param {string} selector
  * @param {ParentNode} [root]
  * @returns {any} an element of whatever type its caller knows it to be

@@ -1,5 +1,5 @@
 /**
- * Server-Sent Events, with the browser's own `EventSource`, which reconnects by itself and says where it was.
+ * Server-Sent Events by the browser's `EventSource`, which reconnects and resumes automatically.
  */
 
 import { now } from "./clock.js";
@@ -7,7 +7,7 @@ import { Transport } from "./transport.js";
 
 const utf8 = new TextEncoder();
 
-/** Reads the log for ever, as events of one response that never ends. */
+/** Reads the log continuously, as events of one response that does not end. */
 export class ServerSentEvents extends Transport {
   /** @type {EventSource | null} */
   #source = null;
@@ -15,8 +15,8 @@ export class ServerSentEvents extends Transport {
   #names = new Set(["message", "gap", "open", "error"]);
 
   /**
-   * Hear a named event, too. An `EventSource` gives a message with an `event` only to those who listen for
-   * that name, and has no way to listen for all of them.
+   * Listen for a named event too. An `EventSource` dispatches a message with an `event` only to listeners of that
+   * name, and can't listen for all names.
    * @param {string | null} name
    */
   listenFor(name) {
@@ -26,8 +26,8 @@ export class ServerSentEvents extends Transport {
   }
 
   open() {
-    // A new EventSource can't be given a Last-Event-ID, so the cursor goes into the URL. Whenever the browser
-    // reconnects by itself, it sends the Last-Event-ID that it has seen, and the server lets that win.
+    // A new EventSource takes no Last-Event-ID, so the cursor is in the URL. At an automatic reconnect the browser
+    // sends its last Last-Event-ID, which takes precedence in the server.
     const source = new EventSource(this.url());
     this.#source = source;
     this.asked(now());
@@ -41,7 +41,7 @@ export class ServerSentEvents extends Transport {
       if (event instanceof MessageEvent) return;
       if (source.readyState === EventSource.CLOSED) return this.lost("the stream was refused");
       this.ended();
-      this.counters.requests += 1; // the browser will ask again, after the pause that `retry:` named
+      this.counters.requests += 1; // the browser connects again after the pause of `retry:`
       this.enter("waiting", "the stream ended");
     });
   }
@@ -52,8 +52,8 @@ export class ServerSentEvents extends Transport {
   }
 
   /**
-   * One event. A message may be called "open", "error" or "gap" as well, so what an event is, is read from
-   * what it carries: only messages and gaps are `MessageEvent`s, and only a gap has a reason.
+   * Take one event. A message may have the event name "open", "error" or "gap" too, so the kind follows from the
+   * content: only messages and gaps are `MessageEvent`s, and only a gap has a reason.
    * @param {Event} event
    */
   #take = (event) => {
@@ -67,8 +67,8 @@ export class ServerSentEvents extends Transport {
 }
 
 /**
- * The bytes of an event as it stood on the wire. `EventSource` shows no bytes, but an event's fields
- * determine them; comments, heartbeats and `retry:` stay unseen.
+ * The bytes of an event on the wire. `EventSource` has no byte count, but an event's fields determine it, except
+ * for comments, heartbeats and `retry:`.
  * @param {MessageEvent} event
  */
 function sseBytes({ type, data, lastEventId }) {

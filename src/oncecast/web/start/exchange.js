@@ -2,15 +2,15 @@
  * The exchange of one listener with the server, drawn as a time-sequence diagram: the server's side at the bottom, the
  * page's side at the top, time from left to right.
  *
- * This is the picture that differs between the transports. A message is a line from the moment of its publish, on the
- * server's side, to the moment of its arrival, on the page's: the flatter the line, the longer it was on its way. A
- * request is a mark that points down. While the server holds a connection open for an answer or a stream, the band
- * between the two sides is filled. An answer without a message is a hollow mark: the price of polling.
+ * The diagram shows what differs between the transports. A message is a line from its publish, on the server's side, to
+ * its arrival, on the page's side: a flatter line is a longer delay. A request is a mark that points down. While the
+ * server has a connection open for an answer or a stream, the band between the sides is filled. An answer without a
+ * message is a hollow mark: the cost of polling.
  */
 
 import { Surface } from "./canvas.js";
 
-/** How much of the past is shown. */
+/** The time that is shown. */
 export const SPAN_MS = 6_000;
 
 const HEAD = 16; // room for the page's side and its marks
@@ -22,13 +22,13 @@ const MARK = 4; // half of a mark's width
  * @property {number} at when it was published: milliseconds, the server's clock
  * @property {number} arrival when it arrived: milliseconds, the server's clock
  * @property {number} n the publisher's counter
- * @property {boolean} late published while the listener was away, and caught up
+ * @property {boolean} late published while the listener was disconnected, and caught up
  * @property {boolean} afterGap whether a declared gap lies before it
  *
  * @typedef {object} Span a connection that the server held open, or a request that it was answering
  * @property {number} from milliseconds, this browser's clock
  * @property {number} to Infinity while it lasts
- * @property {number} messages how many its answer had; -1 for a stream, and while it lasts
+ * @property {number} messages the number in its answer; -1 for a stream, and while it lasts
  */
 
 export class Exchange {
@@ -39,10 +39,10 @@ export class Exchange {
 
   /**
    * @param {readonly Sample[]} heard the messages that this listener has, in order
-   * @param {readonly number[]} published when each known message was published, whoever has heard it
+   * @param {readonly number[]} published when each message known to any listener was published
    * @param {readonly Span[]} spans in order
    * @param {number} now milliseconds, the server's clock: the right edge
-   * @param {number} offset what to take off a span's times to have the server's clock
+   * @param {number} offset subtracted from a span's times, it gives the server's clock
    */
   draw(heard, published, spans, now, offset) {
     const { surface } = this;

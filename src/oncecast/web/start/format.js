@@ -1,4 +1,4 @@
-/** Numbers as people read them. Every function returns a short string of a bounded width. */
+/** Numbers for people. Every function returns a short string of bounded width. */
 
 const WHOLE = new Intl.NumberFormat("en");
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
@@ -52,7 +52,7 @@ export function plural(count, noun) {
 }
 
 /**
- * The middle of some numbers; `null` of none.
+ * The median of some numbers; `null` of none.
  * @param {readonly number[]} values
  */
 export function median(values) {

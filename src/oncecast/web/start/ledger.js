@@ -1,9 +1,9 @@
 /**
- * The books of one listener: was anything missed, repeated or out of order?
+ * The ledger of one listener: it counts missed, repeated and misplaced messages.
  *
- * The invariant it checks is the product's promise: every message once, in order, or a gap that says what is
- * missing. Two witnesses: the ids, which must never come twice, and the counter `n` in the messages of one
- * channel, which must go up by one each time. A jump of `n` is allowed exactly once after a gap was declared.
+ * It checks the product's promise: every message once and in order, or a gap that names the missing ones. It uses
+ * the ids, none of which may repeat, and the counter `n` in the messages of one channel, which must increase by
+ * one. After a declared gap `n` may jump exactly once.
  */
 
 /** Ids remembered to find repeats: several times the history that a listener starts with. */
@@ -21,7 +21,7 @@ const GAPS = 20;
  * @property {number} missed
  * @property {number} repeated
  * @property {Gap[]} gaps
- * @property {boolean} live whether it is live again
+ * @property {boolean} live whether the listener is live again
  */
 
 export class Ledger {
@@ -30,7 +30,7 @@ export class Ledger {
   repeated = 0;
   disordered = 0;
 
-  /** Messages known to be missing because a gap said so. */
+  /** Messages that declared gaps cover. */
   declared = 0;
 
   /** @type {Gap[]} */
@@ -42,7 +42,7 @@ export class Ledger {
   /** The newest value of the counter. @type {number | null} */
   counter = null;
 
-  /** When the oldest message that it took was published: Unix seconds. */
+  /** When the oldest received message was published: Unix seconds. */
   begins = Infinity;
 
   #ids = new Set();
@@ -54,7 +54,7 @@ export class Ledger {
     this.channel = channel;
   }
 
-  /** A connection after an earlier one begins: open a new account. */
+  /** A further connection begins: open a new account. */
   reopen() {
     this.resume = { caughtUp: 0, missed: 0, repeated: 0, gaps: [], live: false };
   }
@@ -66,7 +66,7 @@ export class Ledger {
     this.resume?.gaps.push(gap);
     if (gap.channel !== this.channel) return;
     this.#excused = true;
-    if (gap.reason === "epoch") this.counter = null; // another life of the log: its counter starts anew
+    if (gap.reason === "epoch") this.counter = null; // another life of the log: its counter starts again
   }
 
   /**
@@ -124,7 +124,7 @@ export class Ledger {
   }
 
   /**
-   * Move the counter to `n`. Returns how many messages are missing without an excuse.
+   * Move the counter to `n`. Returns the number of messages that are missing without a gap.
    * @param {number} n
    * @param {number} time
    */
@@ -134,7 +134,7 @@ export class Ledger {
     const excused = this.#excused;
     this.#excused = false;
     if (skipped < 0 && older) {
-      this.disordered += 1; // and the counter stays where it was
+      this.disordered += 1; // the counter is unchanged
       return 0;
     }
     // A smaller number in a later message: the publisher was restarted and counts from 1 again.

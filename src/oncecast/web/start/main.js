@@ -1,8 +1,8 @@
 /**
  * The page: four listeners to the same two channels, a form that publishes, and a clock that draws.
  *
- * Each listener takes both channels on one connection. A browser opens at most six connections to a host over
- * HTTP/1.1, and a page that used one for each channel would soon have none left to publish with.
+ * Each listener has both channels on one connection. A browser opens at most six connections to a host over
+ * HTTP/1.1; with one per channel, none would be left for publishes.
  */
 
 import { Announcer } from "./announcer.js";
@@ -22,7 +22,7 @@ const CHAT = "demo.chat";
 const RENDER_MS = 250; // numbers that change faster than this can't be read
 const NOTABLE = 8; // two seconds' worth: a poll is always a little behind
 const DRAW_MS = 50;
-const CALM_DRAW_MS = 1_000; // for those who asked for less motion
+const CALM_DRAW_MS = 1_000; // with prefers-reduced-motion
 
 /** @type {import("./panel.js").Setting[]} */
 const SETTINGS = [
@@ -90,7 +90,7 @@ function deliver(panel, message, delivery) {
     arrivals.arrived(panel.kind, message, delivery, clock.local(message.time) < opened);
   }
   arrivals.passed(panel.kind, message.time, panel);
-  // The three that hear every event give its name to the one that hears only names it knows.
+  // Three transports receive every event; they pass its name to the EventSource, which needs it to listen.
   if (message.event) hearEvent(message.event);
 }
 
@@ -119,7 +119,7 @@ toggleAll.addEventListener("click", () => {
 });
 
 /**
- * Messages a second, by the time that the last ten seconds' messages carry.
+ * Messages per second, by the `time` of the messages of the last ten seconds.
  * @param {readonly import("./exchange.js").Sample[]} samples
  */
 function rate(samples) {
@@ -129,7 +129,7 @@ function rate(samples) {
   return seconds > 0 ? `${((recent.length - 1) / seconds).toFixed(1)} / s` : "–";
 }
 
-/** What the stream says about the server, from whichever listener is furthest. */
+/** The facts about the server, from the listener with the newest message. */
 function renderFacts() {
   const { machine: data, samples } = furthest();
   if (!data) return;
@@ -153,7 +153,7 @@ function lastAt(panel) {
 let rendered = -Infinity;
 let drawn = -Infinity;
 
-/** Drawing stops while nobody looks, as the browser then asks for no frames. Listening does not. */
+/** Drawing stops while the page is hidden, as the browser requests no frames then. Listening continues. */
 function frame() {
   requestAnimationFrame(frame);
   const at = now();
@@ -183,7 +183,7 @@ function frame() {
   }
 }
 
-/** The panel that has the message published last. */
+/** The panel with the newest message. */
 function furthest() {
   return panels.reduce((best, panel) => (lastAt(panel) > lastAt(best) ? panel : best));
 }

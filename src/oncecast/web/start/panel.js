@@ -1,8 +1,8 @@
 /**
- * One panel: a listener with its own transport, its books, a picture of its exchange with the server, and its numbers.
+ * One panel: a listener with its own transport, its ledger, a diagram of its exchange with the server, and its numbers.
  *
- * Messages are entered as they come; what is seen is brought up to date by `render` and `draw`, which the
- * page calls a few times a second, so that a flood of messages costs a flood of arithmetic and not of layout.
+ * Messages are entered when they arrive. `render` and `draw`, which the page calls a few times a second, update the
+ * document, so that a flood of messages costs arithmetic but no layout.
  */
 
 import { now } from "./clock.js";
@@ -11,13 +11,13 @@ import { Exchange } from "./exchange.js";
 import * as format from "./format.js";
 import { Ledger } from "./ledger.js";
 
-/** The median is of this many deliveries. */
+/** The number of deliveries in the median. */
 const DELAYS = 40;
 
-/** A listener that is live and has heard nothing for this long says that there is nothing to hear. */
+/** A live listener without a message for this time reports that nothing is published. */
 const QUIET_MS = 3_000;
 
-/** How much of the past the page draws: the tape of a wide window. */
+/** The time that the page draws: the tape of a wide window. */
 const SPAN_MS = 60_000;
 
 /** The picture's text alternative changes no more often than this. */
@@ -114,7 +114,7 @@ export class Panel {
     this.page.announcer.say(`${this.title} cut.`);
   }
 
-  // The listener that a transport talks to
+  // Calls of the transport
 
   /** @param {Message} message */
   localTime(message) {
@@ -180,7 +180,7 @@ export class Panel {
     this.#described = -Infinity;
   }
 
-  // What is seen
+  // The document
 
   /** @param {number} head the newest counter that any panel has seen */
   render(head) {
@@ -223,7 +223,7 @@ export class Panel {
     this.fields.exchange.setAttribute("aria-label", `${this.title}: ${sum.join(", ")}; ${delay}.`);
   }
 
-  /** Where it stands, in a word or two, for the tape. @param {number} head @param {number} notable */
+  /** Its place in a word or two, for the tape. @param {number} head @param {number} notable */
   standing(head, notable) {
     const behind = this.behind(head);
     switch (this.transport.state) {
@@ -239,7 +239,7 @@ export class Panel {
     }
   }
 
-  /** Whether it is live, and has heard nothing for as long as the demo would take. */
+  /** Whether it is live, and has had no message for longer than the demo's interval. */
   get hearsNothing() {
     return this.newest === null && this.transport.state === "live" && now() - this.transport.attachedAt > QUIET_MS;
   }
@@ -253,12 +253,12 @@ export class Panel {
     return this.ledger.covers(channel, id);
   }
 
-  /** When the oldest message that it has was published: Unix seconds, the server's clock. */
+  /** When its oldest message was published: Unix seconds, the server's clock. */
   get begins() {
     return this.ledger.begins;
   }
 
-  /** How many counted messages others have and this panel has not. @param {number} head */
+  /** The number of counted messages that other panels have and this one lacks. @param {number} head */
   behind(head) {
     return this.ledger.counter === null ? 0 : Math.max(0, head - this.ledger.counter);
   }
@@ -302,7 +302,7 @@ export class Panel {
   }
 
   /**
-   * Of several gaps the one to show: the newest, of the channel with the counter if it has any.
+   * The gap to show: the newest one of the channel with the counter, else the newest.
    * @param {Gap[]} gaps
    */
   #chief(gaps) {
@@ -332,7 +332,7 @@ export class Panel {
     this.machine = data;
     const at = time * 1000;
     if (late && this.ledger.resume === null) afterGap = false; // the history that a page begins with
-    const resumed = this.ledger.resume !== null; // the history a page begins with is no catching up
+    const resumed = this.ledger.resume !== null; // the first history is not a resume
     this.samples.push({
       at,
       arrival: this.page.clock.serverNow,
@@ -340,7 +340,7 @@ export class Panel {
       late: late && resumed,
       afterGap,
     });
-    // One sample beyond the edge stays, so that the line comes in from outside.
+    // One sample beyond the edge is kept, so that its line enters from outside.
     const edge = this.page.clock.serverNow - SPAN_MS;
     while (this.samples.length > 2 && this.samples[1].at < edge) this.samples.shift();
   }

@@ -1,8 +1,8 @@
 /**
- * Polling, short and long: the same request and the same answer. The one rests after it, the other lets the
- * server wait before it.
+ * Polling, short and long: the same request and the same answer. A short poll is followed by a pause; at a long
+ * poll the server waits before its answer.
  *
- * Nothing is lost between two requests: each asks from the cursor that the last answer gave.
+ * Nothing is lost between two requests: each has the cursor of the last answer.
  */
 
 import { now } from "./clock.js";
@@ -14,15 +14,15 @@ import { Transport } from "./transport.js";
 const SHORT_POLL_MS = 1_000;
 const LONG_POLL_SECONDS = 25;
 
-/** A poll that has not answered this long after it should have is given up. */
+/** A poll is aborted this time after its answer was due. */
 const GRACE_MS = 10_000;
 
-/** Both kinds of polling: ask, take the answer, rest, ask again from the answer's cursor. */
+/** Both kinds of polling: request, take the answer, pause, request again from the answer's cursor. */
 class Poll extends Transport {
   /** @type {AbortController | null} */
   #abort = null;
 
-  /** What it asks besides its place. @type {Record<string, string | number>} */
+  /** The query besides the cursor. @type {Record<string, string | number>} */
   query = {};
 
   /** Milliseconds within which an answer must have come. */
@@ -31,7 +31,7 @@ class Poll extends Transport {
   /**
    * Milliseconds to rest before the next request.
    * @param {Message[]} messages those of the last answer
-   * @param {number} asked when it was asked for
+   * @param {number} asked when the request was sent
    * @returns {number}
    */
   rest(messages, asked) {
@@ -49,7 +49,7 @@ class Poll extends Transport {
         if (this.#abort !== abort) return;
         this.answered(now(), answer.messages.length);
         if (this.state !== "live") this.opened(asked);
-        // Gaps first: a gap stands before the messages that follow it.
+        // Gaps first: a gap is before the messages that follow it.
         for (const gap of gapsOf(answer)) this.listener.onGap(gap);
         if (answer.cursor) this.cursor = answer.cursor;
         this.received(answer.messages);
@@ -58,7 +58,7 @@ class Poll extends Transport {
     } catch (error) {
       if (this.#abort !== abort) return;
       const { message, retryAfter } = /** @type {Error & {retryAfter?: number}} */ (error);
-      const unheard = error instanceof TypeError; // how fetch says that there was no answer
+      const unheard = error instanceof TypeError; // fetch throws it where there was no answer
       this.lost(unheard ? "no connection" : message, retryAfter);
     }
   }
@@ -92,7 +92,7 @@ export class ShortPoll extends Poll {
    * @param {number} asked
    */
   rest(messages, asked) {
-    // An answer holds a bounded number of messages. If its newest is old, there are more: don't dawdle.
+    // An answer has a bounded number of messages. If its newest is old, there are more: poll again at once.
     const newest = messages.at(-1);
     const behind = newest !== undefined && asked - this.listener.localTime(newest) > 2 * SHORT_POLL_MS;
     return behind ? 0 : Math.max(0, SHORT_POLL_MS - (now() - asked));
@@ -112,7 +112,7 @@ function gapsOf({ gap, gaps }) {
 }
 
 /**
- * What a refused request says, as an error that knows how long to wait.
+ * The error of a refused request, with the time to wait.
  * @param {Response} response
  * @param {ArrayBuffer} body
  */
@@ -122,7 +122,7 @@ function refusal(response, body) {
     const { code, message } = JSON.parse(new TextDecoder().decode(body)).error;
     said = `${code}: ${message}`;
   } catch {
-    // Not our JSON, perhaps a proxy's page: the status has to do.
+    // Not the server's JSON, perhaps a proxy's page: use the status.
   }
   return Object.assign(new Error(said), {
     retryAfter: 1000 * Number(response.headers.get("Retry-After") ?? 0) || 0,

@@ -1,8 +1,8 @@
 /**
- * Publishing: one POST, which is safe to repeat.
+ * Publishing: one POST with a key, which is safe to repeat.
  *
- * The key makes it so. When the answer gets lost on its way, nobody knows whether the message is in the log;
- * sent again with the same key, it is in there once.
+ * If its answer is lost, the message may or may not be in the log. Sent again with the same key, it is in the log
+ * once.
  */
 
 import { now } from "./clock.js";
@@ -12,7 +12,7 @@ import { backoff } from "./transport.js";
 
 const ATTEMPTS = 4;
 
-/** What is said when there is no answer, which says nothing about the message: it may be in the log. */
+/** The error for a missing answer. The message may be in the log. */
 const UNHEARD = {
   code: "no_answer",
   message: "The server could not be reached. Try again in a while.",
@@ -62,7 +62,7 @@ export async function publish(channel, text, event = "") {
   }
 }
 
-/** What the text will be kept as. @param {string} text */
+/** The type that the text is published with. @param {string} text */
 export function contentType(text) {
   try {
     JSON.parse(text);
@@ -73,7 +73,7 @@ export function contentType(text) {
 }
 
 /**
- * Bring the form to life.
+ * Attach the form's handlers.
  * @param {HTMLFormElement} form
  * @param {HTMLElement} result a live region
  * @param {object} page
@@ -125,7 +125,7 @@ function show(result, outcome, content) {
 }
 
 /**
- * A link to where an error is explained, if the server names a place of its own.
+ * A link to the explanation of an error, if the server names one.
  * @param {string | undefined} docs
  */
 function link(docs) {
@@ -136,7 +136,7 @@ function link(docs) {
 }
 
 /**
- * 128 random bits. `crypto.randomUUID` is missing where a page comes over plain HTTP from another machine.
+ * 128 random bits. A page over plain HTTP from another machine has no `crypto.randomUUID`.
  */
 function key() {
   const bits = crypto.getRandomValues(new Uint8Array(16));
