@@ -121,7 +121,7 @@ class MemoryServer:
         """Return what is next, once there is something."""
         while True:
             self._check()
-            chunks = self.log.chunks(self._offset, 1)
+            chunks = self.log.chunks(self._offset, 100)
             if chunks:
                 self._offset = chunks[-1].first + len(chunks[-1].records)
                 return chunks

@@ -21,6 +21,7 @@ from oncecast.brokers.followed.record import (
     encode_trim,
 )
 from oncecast.brokers.lives import Life
+from oncecast.brokers.session import Lost
 from oncecast.message import Draft, Kind, Mark, Retention
 
 NODE, OTHER = b"node-one", b"node-two"
@@ -220,6 +221,15 @@ def test_what_was_fed_is_left_out() -> None:
     assert log.ledger.feed(again) == Fed([], [], [], [])
     fed = log.ledger.feed(again._replace(records=[*again.records, draft(b"3")]))
     assert seqs([fed]) == [3]
+
+
+def test_records_that_are_missing_are_noticed() -> None:
+    """A chunk that does not follow the one before is refused: what is between may hold a life."""
+    log = Log()
+    log.add(life("1"), draft(b"1"))
+    with pytest.raises(Lost, match="from offset 2 to 3"):
+        log.ledger.feed(Chunk(4, [draft(b"2")], 1, 100.0))
+    assert log.ledger.last == 1
 
 
 def test_a_channel_is_trimmed_by_count_as_it_grows_and_by_age_when_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -126,6 +127,11 @@ def taken(bench: BrokerBench, *drafts: Draft) -> list[Receipt]:
     return [outcome for outcome in answers[-1] if isinstance(outcome, Receipt)]
 
 
+def behind(bench: BrokerBench, count: int) -> bool:
+    """Whether this many messages have come."""
+    return len(bench.messages) == count
+
+
 def wait(bench: BrokerBench, condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
     bench.wait(condition)
@@ -217,6 +223,21 @@ def test_two_lives_at_once_are_one(nodes: Nodes) -> None:
     taken(one, Draft("a", b"1"))
     assert nodes("a").opening.epoch == epoch
     assert one.holes == []
+
+
+def test_what_comes_behind_a_probe_is_read_too(nodes: Nodes) -> None:
+    """Nodes that open at once read each other's records behind their own probes: all come to the same life."""
+    made = [nodes("a") for _ in range(3)]
+    for _ in range(3):
+        nodes.log.restart()
+        for bench in made:
+            wait(bench, lambda: all(each.unready is None for each in made))
+        taken(made[0], Draft("a", b"1"))
+    count = len(made[0].messages)
+    for bench in made:
+        wait(bench, partial(behind, bench, count))
+        assert bench.messages == made[0].messages
+        assert bench.holes == made[0].holes
 
 
 def test_too_much_is_left_to_the_history(nodes: Nodes) -> None:

@@ -33,6 +33,7 @@ import msgspec
 
 from ...message import CHANNEL_PATTERN, Mark, Message, Retention
 from ..lives import Life, Lives, read_life
+from ..session import Lost
 from .channels import Channel, Channels
 from .record import (
     HEAD,
@@ -163,9 +164,11 @@ class Ledger:
     # -- reading the log
 
     def feed(self, chunk: Chunk) -> Fed:
-        """Take the next records. What was fed before is left out."""
+        """Take the next records. What was fed before is left out. Raises `Lost` where records between are missing."""
         fed = Fed([], [], [], [])
         skip = self.last + 1 - chunk.first
+        if skip < 0:
+            raise Lost(f"the records from offset {self.last + 1} to {chunk.first - 1} did not come")
         if skip > 0:
             chunk = chunk._replace(first=chunk.first + skip, records=chunk.records[skip:])
         if not chunk.records:

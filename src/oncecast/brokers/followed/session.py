@@ -103,9 +103,11 @@ class FollowedSession:
         await server.follow(ledger.last + 1)
         too_much = await self._read_until(probe, missed) or (old is not None and ledger is not old)
         if old is not None and ledger is not old and old.lives is not None and ledger.lives is not None:
-            # The log lacks what was seen of it. If its newest life is not a new one, only this node may know that.
+            # The log lacks what was seen of it. If its newest life is an old one, only this node may know that.
             newest = ledger.lives.newest
-            if any((life.server, life.base) == (newest.server, newest.base) for life in old.known_lives):
+            if ledger.current and any(
+                (life.server, life.base) == (newest.server, newest.base) for life in old.known_lives
+            ):
                 await self._begin_life(f"{ledger.incarnation} {place.numbers}", missed)
         for _ in range(LIVES_TRIES):
             if ledger.current:
@@ -135,22 +137,22 @@ class FollowedSession:
         return Ledger(first, node=self._place.numbers.node, policy=rules.policy, key_seconds=rules.key_seconds)
 
     async def _read_until(self, probe: int, missed: list[Message]) -> bool:
-        """Read until a probe has come. Return whether there are too many messages to hand over."""
-        too_much = False
-        while True:
+        """Read until a probe has come, and what came with it. Return whether there are too many messages."""
+        too_much = found = False
+        while not found:
             try:
                 chunks = await self._server.next()
             except Removed:
                 raise Lost("its log was removed while it was read") from None
-            for chunk in chunks:
+            for chunk in chunks:  # all of them: the next call goes on behind them
                 fed = self._ledger.feed(chunk)
                 missed += fed.messages
                 if len(missed) > CAUGHT_UP:
                     too_much = True
                     missed.clear()
-                if probe in fed.probes:
-                    return too_much
+                found = found or probe in fed.probes
                 await asyncio.sleep(0)
+        return too_much
 
     async def _begin_life(self, server: str, missed: list[Message]) -> None:
         """Write a record of a life, and read until it has come."""
