@@ -42,6 +42,10 @@ class Kind(enum.IntEnum):
     BINARY = 2
 
 
+# Names for the members: to look one up on its class costs several times the comparison, and each publish makes a few.
+JSON, TEXT, BINARY = Kind
+
+
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """A message that is not yet in the log. `key` makes a repeated publish land once."""
 

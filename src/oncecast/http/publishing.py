@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 
 from ..brokers.base import Outcome
 from ..errors import Refusal
-from ..message import Draft, Kind, check_event, check_key
+from ..message import BINARY, JSON, TEXT, Draft, Kind, check_event, check_key
 from ..policy.access import ALLOW_ALL
 from ..protocol.base import JSON_HEADERS, Reply
 from ..wire import envelope, http1, payload
@@ -108,15 +108,15 @@ def _typed(body: bytes, content_type: str) -> tuple[bytes, Kind]:
     """Read a body by its Content-Type (RFC 9110 §8.3)."""
     media, charset = _media_type(content_type)
     if media == "application/json":
-        return payload.json_data(body), Kind.JSON
+        return payload.json_data(body), JSON
     if media.startswith("text/"):
         if charset not in ("", "utf-8", "utf8", "us-ascii"):
             raise Refusal("type_unsupported", f"Send text as UTF-8, not as {charset[:40]}.")
-        return payload.text_data(body), Kind.TEXT
+        return payload.text_data(body), TEXT
     if media in ("", "application/x-www-form-urlencoded"):
         # No type, or the one that curl and urllib give any body: the data decides (RFC 9110 §8.3).
         return payload.sniff(body)
-    return body, Kind.BINARY
+    return body, BINARY
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ import base64
 from ..core.node import Node
 from ..core.place import Place, chain_gaps
 from ..errors import Refusal
-from ..message import GAP_EVENT, LATEST, Cursor, Kind, LogGap, Message, Start
+from ..message import BINARY, GAP_EVENT, LATEST, Cursor, LogGap, Message, Start
 from ..wire import envelope, sse
 from .base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, TransportSettings
 from .query import Query, after_cursor, check_count
@@ -47,7 +47,7 @@ class EventEncoder:
         """Return one event. Binary data is base64 (RFC 4648 §4), as a stream of events is text."""
         if self.enveloped:
             data = envelope.message_json(message, epoch)
-        elif message.kind is Kind.BINARY:
+        elif message.kind is BINARY:
             data = base64.b64encode(message.data)
         else:
             data = message.data

@@ -15,14 +15,12 @@ from ..core.node import Node
 from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
-from ..message import LATEST, Draft, Kind, LogGap, Message
+from ..message import BINARY, LATEST, TEXT, Draft, LogGap, Message
 from ..wire.envelope import Ref
 from ..wire.ws_frames import REASON_BYTES
 from .base import Carrier, TransportSettings
 from .duplex import DuplexSession
 from .query import Query, check_count
-
-TEXT, BINARY = Kind.TEXT, Kind.BINARY  # to look a member up on its class takes longer than to compare it
 
 __all__ = ["ENCODER", "RawEncoder", "RawSession", "gap_text"]
 

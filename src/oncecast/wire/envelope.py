@@ -12,7 +12,19 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from ..errors import Refusal
-from ..message import Cursor, Draft, Kind, LogGap, Message, Receipt, check_channel, check_event, check_key
+from ..message import (
+    BINARY,
+    JSON,
+    TEXT,
+    Cursor,
+    Draft,
+    LogGap,
+    Message,
+    Receipt,
+    check_channel,
+    check_event,
+    check_key,
+)
 from .payload import TOO_DEEP, base64_data, check_fields, colons_around, json_value, refuse_half_pair
 
 DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
@@ -20,7 +32,6 @@ REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
 
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
 
-JSON, TEXT, BINARY = Kind  # to look a member up on its class takes longer than to compare it
 QUOTE = ord('"')
 
 _encode = msgspec.json.encode

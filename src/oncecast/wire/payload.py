@@ -15,7 +15,7 @@ import re
 import msgspec
 
 from ..errors import Refusal
-from ..message import Kind
+from ..message import BINARY, JSON, TEXT, Kind
 
 __all__ = [
     "MAX_DEPTH",
@@ -37,7 +37,6 @@ CUT_BYTES = 256  # of data: to read more of it, only to find the fields around i
 FIND_BYTES = 16  # of it, to find where it stands: to search for more takes longer
 
 LF, CR = b"\n\r"  # as numbers: a search for one takes a tenth of the time that one for a byte string takes
-JSON, TEXT, BINARY = Kind  # to look a member up on its class takes longer than to compare it
 
 _JSON_SPACE = b" \t\n\r"  # RFC 8259 §2
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
