@@ -10,9 +10,12 @@ import ssl
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .files import read_whole
 from .settings import Settings
 
 __all__ = ["Tls"]
+
+PEM_BYTES = 1024 * 1024  # a chain has a few KiB
 
 
 class Tls:
@@ -61,7 +64,7 @@ def _context(settings: Settings) -> ssl.SSLContext:
 
 def _read(setting: str, path: str, wanted: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_whole(Path(path), PEM_BYTES)
     except OSError as error:
         raise ConfigurationError(f"{setting}: {path}: {error.strerror}; give {wanted}") from None
 

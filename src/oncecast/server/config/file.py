@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from ...errors import ConfigurationError
 from ...policy.channels import is_pattern
+from ..files import read_whole
 from .setting import RULE, TABLES, Given, Path, dotted, hint
 
 __all__ = ["read_file"]
@@ -35,8 +36,7 @@ def read_file(file: pathlib.Path) -> Iterator[Given]:
 
 def _parse(file: pathlib.Path) -> dict[str, object]:
     try:
-        with file.open("rb") as opened:
-            content = opened.read(FILE_BYTES + 1)
+        content = read_whole(file, FILE_BYTES + 1)
         if len(content) > FILE_BYTES:
             raise ConfigurationError(f"{file}: is larger than {FILE_BYTES} bytes: is it a settings file?")
         return tomllib.loads(content.decode())
