@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import msgspec
 import uvloop
 
+from .base import BenchError
 from .broker_peers import NodePeer, Peer, kind_of, remove
 
 __all__: list[str] = []
@@ -38,7 +39,7 @@ class Node:
 
     def __init__(self, floor: bool) -> None:
         self._floor = floor
-        self._peer: Peer
+        self._peer: Peer | None = None
         self._count = 0
         self._micros: list[float] = []
         self._cpu = 0.0
@@ -50,38 +51,48 @@ class Node:
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
-            name, *arguments = line.decode().split()
-            try:
-                async with asyncio.timeout(COMMAND_SECONDS):
-                    answer = await getattr(self, f"do_{name}")(*arguments)
-            except TimeoutError:
-                answer = {"error": f"{name} took longer than {COMMAND_SECONDS:g} s"}
-            except Exception as error:  # noqa: BLE001 - it is the run's answer
-                answer = {"error": f"{name}: {error or type(error).__name__}"}
-            if isinstance(getattr(self, "_peer", None), NodePeer) and (failed := self._peer.failed):  # type: ignore[attr-defined]
-                answer = {"error": failed}
-            sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+            sys.stdout.buffer.write(msgspec.json.encode(await self.answer(line.decode())) + b"\n")
             sys.stdout.flush()
+
+    async def answer(self, line: str) -> Answer:
+        """Do one command. What fails is its answer."""
+        name, *arguments = line.split()
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                answer: Answer = await getattr(self, f"do_{name}")(*arguments)
+        except TimeoutError:
+            return {"error": f"{name} took longer than {COMMAND_SECONDS:g} s"}
+        except Exception as error:  # noqa: BLE001 - it is the run's answer
+            return {"error": f"{name}: {error or type(error).__name__}"}
+        peer = self._peer
+        return {"error": peer.failed} if isinstance(peer, NodePeer) and peer.failed else answer
 
     async def do_open(self, url: str) -> Answer:
         """Connect."""
         floor = kind_of(url).floor
-        self._peer = floor() if self._floor and floor is not None else NodePeer()
-        await self._peer.open(url, self._received)
+        peer: Peer = floor() if self._floor and floor is not None else NodePeer()
+        await peer.open(url, self._received)
+        self._peer = peer
         return {}
+
+    @property
+    def _open(self) -> Peer:
+        if self._peer is None:
+            raise BenchError("open comes first")
+        return self._peer
 
     async def do_want(self, prefix: str, count: str) -> Answer:
         """Want channels."""
         names = [f"{prefix}{number}" for number in range(int(count))]
         began = time.perf_counter()
-        await self._peer.want(names)
+        await self._open.want(names)
         return {"seconds": time.perf_counter() - began}
 
     async def do_one(self, channel: str, count: str) -> Answer:
         """Publish one after the other."""
         began, cpu = time.perf_counter(), time.process_time()
         for _ in range(int(count)):
-            await self._peer.publish(channel, (DATA,))
+            await self._open.publish(channel, (DATA,))
         return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
 
     async def do_many(self, channel: str, count: str) -> Answer:
@@ -93,7 +104,7 @@ class Node:
             nonlocal left
             while left > 0:
                 left -= 1
-                await self._peer.publish(channel, batch)
+                await self._open.publish(channel, batch)
 
         began, cpu = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as group:
@@ -104,7 +115,7 @@ class Node:
     async def do_stamps(self, channel: str, count: str) -> Answer:
         """Publish the time."""
         for _ in range(int(count)):
-            await self._peer.publish(channel, (STAMP + b"%d" % time.monotonic_ns(),))
+            await self._open.publish(channel, (STAMP + b"%d" % time.monotonic_ns(),))
             await asyncio.sleep(SPACING)
         return {}
 
@@ -131,7 +142,7 @@ class Node:
 
     async def do_close(self) -> Answer:
         """Disconnect."""
-        await self._peer.close()
+        await self._open.close()
         return {}
 
     def _received(self, data: bytes) -> None:

@@ -55,11 +55,11 @@ def check(rows: list[dict[str, Any]], name: str, *, floor: bool) -> None:
         assert (row["floor"] is not None) is (floor and not row["name"].endswith("idle node"))
 
 
-@pytest.mark.parametrize("kind", ["redis", "nats"])
+@pytest.mark.parametrize("kind", ["redis", "nats", "rabbitmq", "kafka"])
 def test_a_server_is_measured(kind: str, servers: Servers) -> None:
     """All figures, beside the bare client's."""
     server = servers(kind)
-    result = run(server.url)
+    result = run(server.url.partition("?")[0])
     assert (0, "") == (result.exit_code, result.stderr)
     check(json.loads(result.stdout)["rows"], f"127.0.0.1:{server.port}", floor=True)
 

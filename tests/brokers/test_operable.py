@@ -199,7 +199,7 @@ async def test_a_session_without_these_three(servers: Servers) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_its_meters(kind: str, servers: Servers) -> None:
     """The head is the last acknowledged number, and a probe that has come back is noted."""
-    broker = make(f"{servers(kind).url}?{KINDS[kind]}=operable{os.getpid()}x{next(_numbers)}")
+    broker = make(f"{servers(kind).url.partition('?')[0]}?{KINDS[kind]}=operable{os.getpid()}x{next(_numbers)}")
     assert isinstance(broker, Metered)
     assert (0, 0.0) == (broker.meters.head, broker.meters.seconds(time.monotonic()))
     await broker.start(cast(Sink, QuietSink()))
