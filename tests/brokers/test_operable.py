@@ -16,6 +16,7 @@ from oncecast.brokers.base import Broker, Outcome, Sink
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.brokers.meters import Metered
 from oncecast.brokers.operable import ChannelState, LogState, Operable
+from oncecast.brokers.session import Lost
 from oncecast.errors import ConfigurationError, Refusal, UsageError
 from oncecast.message import Cursor, Draft, Page, Receipt, Retention, Start, StartKind
 from oncecast.server.brokers import build_broker
@@ -215,3 +216,43 @@ async def test_its_meters(kind: str, servers: Servers) -> None:
     answered: list[Sequence[Outcome]] = []
     broker.publish([Draft("a", b"1")], answered.append)
     assert (1, 1) == (broker.meters.refused, len(answered))
+
+
+class FailingSession:
+    """A session whose server has gone: each question ends with `error`, or never."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    async def inspect(self) -> LogState:
+        """Fail, or wait for an answer that does not come."""
+        if self._error is not None:
+            raise self._error
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nothing ends this wait but its deadline")
+
+    async def channels(self) -> list[ChannelState]:
+        """Return none."""
+        return []
+
+    async def trim(self, channel: str, retention: Retention) -> ChannelState:
+        """Return nothing of interest."""
+        return ChannelState(channel)
+
+
+@pytest.mark.parametrize(
+    "error, text", [(Lost("its connection was closed"), "its connection was closed"), (None, "within 0.01 s")]
+)
+async def test_a_question_that_is_not_answered(
+    error: Exception | None, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with a refusal that names the broker."""
+    monkeypatch.setattr("oncecast.brokers.remote.OPERATE_SECONDS", 0.01)
+    broker = make("redis://127.0.0.1:1")
+    assert isinstance(broker, Operable)
+    broker._session = FailingSession(error)  # type: ignore[attr-defined]
+    with pytest.raises(Refusal) as caught:
+        await broker.inspect()
+    assert "unavailable" == caught.value.code
+    assert "redis://127.0.0.1:1" in caught.value.message
+    assert text in caught.value.message
