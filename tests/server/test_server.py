@@ -328,6 +328,23 @@ async def test_a_reload_under_a_limit_that_is_too_low_changes_nothing(
     assert (before, ()) == (site.server.app.admission.capacity, site.server.settings.origins)
 
 
+async def test_a_reload_with_a_certificate_that_is_refused_changes_nothing(
+    open_site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of connections is that of the settings that hold, too."""
+
+    class Refusing:
+        def renew(self, settings: Settings) -> None:
+            raise ConfigurationError("tls_cert: it is gone")
+
+    site = await open_site()
+    before = site.server.app.admission.capacity
+    monkeypatch.setattr(site.server, "_tls", Refusing())
+    with pytest.raises(ConfigurationError, match="tls_cert"):
+        site.server.reload(Settings(port=0, limits=Limits(connections=7)))
+    assert before == site.server.app.admission.capacity
+
+
 async def test_the_log_is_trimmed(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server trims by age from time to time."""
     monkeypatch.setattr(module, "TRIM_SECONDS", 0.0)

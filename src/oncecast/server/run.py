@@ -90,7 +90,10 @@ async def _serve_on(
     def reload() -> None:
         changed = read_again(server.settings, read)
         if changed is not None:
-            server.reload(changed)
+            try:
+                server.reload(changed)
+            except ConfigurationError as error:  # the files have changed since they were read
+                logger.error("the settings stay as they were: %s", error)
 
     def roll() -> None:
         logger.warning("one process can't be replaced without a restart: set workers to 2 or more")

@@ -26,7 +26,7 @@ from .accepting import Acceptor
 from .app import App
 from .brokers import build_broker
 from .build import build_app, build_node, build_policy, build_rules
-from .capacity import own_files, plan
+from .capacity import Capacity, own_files, plan
 from .listening import BACKLOG, bind, set_send_timeout
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
@@ -96,7 +96,7 @@ class Server:
             set_send_timeout(self._sockets, self.settings.limits.heartbeat_seconds)
             await self.node.start()
             self._own_files = own_files(len(self.app.connections))
-            self._plan(self.settings)
+            self.app.admission.capacity = self._planned(self.settings)
         except BaseException:
             self._close_sockets()
             await self.node.stop()
@@ -114,10 +114,10 @@ class Server:
         )
         self._acceptor.start()
 
-    def _plan(self, settings: Settings) -> None:
-        """Set how many connections may be open. Raises `ConfigurationError`: see `plan`."""
+    def _planned(self, settings: Settings) -> Capacity:
+        """Return how many connections may be open. Raises `ConfigurationError`: see `plan`."""
         wanted = settings.limits.connections
-        capacity = self.app.admission.capacity = plan(wanted, self._own_files)
+        capacity = plan(wanted, self._own_files)
         if capacity.ceiling < (wanted or FEW_CONNECTIONS):
             logger.warning(
                 "the limit of open files leaves room for %d connections%s, and %d more for publishes and probes: raise "
@@ -126,6 +126,7 @@ class Server:
                 f" (limits.connections is {wanted})" if wanted else "",
                 capacity.reserve,
             )
+        return capacity
 
     def reload(self, settings: Settings) -> None:
         """Apply settings that differ in nothing that `reload.FIXED` names. Connections stay open.
@@ -133,10 +134,10 @@ class Server:
         A connection keeps what it began with, such as a stream's heartbeats. Raises `ConfigurationError` for a
         certificate that can't serve or a limit of open files that is too low; then nothing has changed.
         """
-        if self.app.ready:
-            self._plan(settings)
+        capacity = self._planned(settings) if self.app.ready else self.app.admission.capacity
         if self._tls is not None:
             self._tls.renew(settings)
+        self.app.admission.capacity = capacity
         self.settings = settings
         self.app.adopt(self._rules())
         self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
