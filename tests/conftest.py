@@ -23,7 +23,15 @@ HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": ("web/test_client.py", "web/test_native.py", "web/test_obstacles.py", "web/test_start_page.py"),
     "npm": ("web/test_modules.py", "peers/test_node.py", "test_javascript.py", "test_package.py"),
-    "servers": ("brokers/nats", "brokers/redis", "brokers/test_operable.py", "cli/test_broker.py"),
+    "servers": (
+        "brokers/followed/test_faults.py",
+        "brokers/kafka",
+        "brokers/nats",
+        "brokers/rabbitmq",
+        "brokers/redis",
+        "brokers/test_operable.py",
+        "cli/test_broker.py",
+    ),
     "slow": (
         "benchmarks",
         "client/test_obstacles.py",

@@ -19,6 +19,7 @@ class MemoryLog:
         self.incarnation = 3
         self.now = 1_000.0
         self.connections: list[MemoryServer] = []
+        self.after_write: list[list[bytes]] = []  # what another node appends right after each next write
         self.opening: asyncio.Event | None = None  # what a connection waits for to be opened
 
     @property
@@ -112,6 +113,8 @@ class MemoryServer:
         self._check()
         if not self.silent:
             self.log.append(records)
+            if self.log.after_write:
+                self.log.append(self.log.after_write.pop(0))
 
     async def follow(self, offset: int) -> None:
         """Begin there."""

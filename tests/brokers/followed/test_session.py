@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -127,11 +126,6 @@ def taken(bench: BrokerBench, *drafts: Draft) -> list[Receipt]:
     return [outcome for outcome in answers[-1] if isinstance(outcome, Receipt)]
 
 
-def behind(bench: BrokerBench, count: int) -> bool:
-    """Whether this many messages have come."""
-    return len(bench.messages) == count
-
-
 def wait(bench: BrokerBench, condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
     bench.wait(condition)
@@ -226,18 +220,12 @@ def test_two_lives_at_once_are_one(nodes: Nodes) -> None:
 
 
 def test_what_comes_behind_a_probe_is_read_too(nodes: Nodes) -> None:
-    """Nodes that open at once read each other's records behind their own probes: all come to the same life."""
-    made = [nodes("a") for _ in range(3)]
-    for _ in range(3):
-        nodes.log.restart()
-        for bench in made:
-            wait(bench, lambda: all(each.unready is None for each in made))
-        taken(made[0], Draft("a", b"1"))
-    count = len(made[0].messages)
-    for bench in made:
-        wait(bench, partial(behind, bench, count))
-        assert bench.messages == made[0].messages
-        assert bench.holes == made[0].holes
+    """Another node's life that comes with this node's probe is the log's life, not one that this node writes next."""
+    nodes.log.after_write = [[encode_control(LIFE, b"x" * 8, 1, first_life("other", "3", 5.0).record())]]
+    one = nodes("a")
+    assert one.opening.epoch == "other"
+    assert nodes("a").opening.epoch == "other"
+    assert [record[2] for record, _, _ in nodes.log.records].count(LIFE) == 1
 
 
 def test_too_much_is_left_to_the_history(nodes: Nodes) -> None:
