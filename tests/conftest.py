@@ -25,6 +25,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "npm": ("web/test_modules.py", "peers/test_node.py", "test_javascript.py", "test_package.py"),
     "servers": (
         "brokers/followed/test_faults.py",
+        "brokers/followed/test_secure.py",
         "brokers/kafka",
         "brokers/nats",
         "brokers/rabbitmq",

@@ -11,9 +11,10 @@ import pytest
 
 from oncecast.brokers.base import Capabilities, Outcome
 from oncecast.brokers.followed import session as sessions
-from oncecast.brokers.followed.record import LIFE, encode_control
+from oncecast.brokers.followed.record import LIFE, LIVES, encode_control
 from oncecast.brokers.followed.session import FollowedPlace, FollowedRules, FollowedSession
 from oncecast.brokers.lives import first_life
+from oncecast.brokers.operable import ChannelState, LogState, Operable
 from oncecast.brokers.remote import Remote
 from oncecast.brokers.session import GuardedSink
 from oncecast.errors import Refusal
@@ -314,3 +315,72 @@ def test_a_message_too_large_is_refused_alone(nodes: Nodes) -> None:
     assert [message.data for message in one.messages] == [b"1", b"2"]
     (alone,) = one.publish(Draft("a", bytes(200)))
     assert isinstance(alone, Refusal)
+
+
+def test_the_state_and_the_channels_of_a_log(nodes: Nodes) -> None:
+    """What a person asks is answered from what has been read up to now; a trim holds for every node."""
+    one, two = nodes("a"), nodes("a")
+    drafts = [Draft("b", b"1"), *(Draft("a", b"%d" % n) for n in range(5))]
+    taken(one, *drafts)
+    run = nodes.lab.driver.run
+    assert isinstance(two.broker, Operable)
+    numbers = [message.seq for message in one.messages]
+    expected = [ChannelState("a", 5, numbers[0], numbers[-1]), ChannelState("b", 1, numbers[0] - 1, numbers[0] - 1)]
+    assert run(two.broker.channels()) == expected
+    assert run(two.broker.inspect()) == LogState("a log in memory", 0)
+    assert run(two.broker.trim("a", Retention(2, 1e9))) == ChannelState("a", 2, numbers[3], numbers[4])
+    assert run(two.broker.trim("a", Retention(2, 1e9))) == ChannelState("a", 2, numbers[3], numbers[4])
+    assert run(two.broker.trim("none", Retention(0, 1e9))) == ChannelState("none")
+    page = one.page("a", one.after(0))
+    assert page is not None
+    assert (page.marks["a"].seq, page.messages) == (numbers[2], one.messages[3:])
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_log_that_lacks_what_a_node_was_to_read_next(nodes: Nodes, removed: bool) -> None:
+    """What was removed before a node had read it is a gap for its readers: the node skips it, and goes on."""
+    one, two = nodes("a"), nodes("a")
+    lost = nodes.lab.servers[1]
+    nodes.log.connections.remove(lost)
+    taken(one, *(Draft("a", b"%d" % n) for n in range(9)))
+    listed = nodes.lab.places[0].ledger
+    assert listed is not None
+    nodes.log.append([encode_control(LIVES, b"x" * 8, 1, listed.list_of_lives())])
+    taken(one, Draft("a", b"kept"))
+    nodes.log.remove(nodes.log.end - 2)
+    lost.lost = not removed
+    lost.grown.set()
+    wait(two, lambda: bool(two.skipped) and two.unready is None)
+    taken(one, Draft("a", b"last"))
+    wait(two, lambda: bool(two.messages))
+    assert [message.data for message in two.messages] == [b"last"]
+    assert two.openings[1:] == []
+
+
+def test_a_server_that_changes_all_the_time_is_given_up(nodes: Nodes) -> None:
+    """A life that no record can begin is a loss; the next attempt begins one."""
+    one = nodes("a")
+    real, count = nodes.log.append, 0
+
+    def append(records: Sequence[bytes], incarnation: int | None = None) -> None:
+        nonlocal count
+        count += 1
+        if count < 12:
+            nodes.log.incarnation += 1
+        real(records, incarnation)
+
+    nodes.log.append = append  # type: ignore[method-assign]
+    nodes.log.cut()
+    wait(one, lambda: count > 12 and one.unready is None)
+    taken(one, Draft("a", b"1"))
+    assert one.failures == []
+
+
+def test_unwanted_before_it_is_confirmed(nodes: Nodes) -> None:
+    """A channel that is let go in the same turn is not confirmed."""
+    one = nodes("a")
+    one.broker.want(("b",))
+    one.broker.unwant(("b",))
+    taken(one, Draft("a", b"1"), Draft("b", b"2"))
+    assert "b" not in one.confirmed
+    assert [message.data for message in one.messages] == [b"1"]
