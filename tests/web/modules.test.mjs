@@ -60,7 +60,7 @@ test("a gap excuses one jump, and only of its own channel", () => {
   assert.deepEqual(books(elsewhere), [3, 0, 0, 0, false]);
 });
 
-test("another epoch begins its counter anew", () => {
+test("the counter starts again in another epoch", () => {
   const reborn = ledger(41, 42);
   reborn.gap(gap("epoch"));
   reborn.take(message(1, { id: "f-1", time: 50 }), false);

@@ -409,7 +409,7 @@ def test_bad_input(case: Case) -> None:
 
 @pytest.mark.parametrize("fragment", range(1, EMPTY, 1000))
 def test_fragments_are_counted_for_each_message(fragment: int) -> None:
-    """As many fragments as allowed are a message, and the next message counts anew."""
+    """As many fragments as allowed are a message, and the count begins again with the next message."""
     conn = connection(Role.SERVER)
     data = peer(Opcode.TEXT, b"a", fin=False) + peer(Opcode.CONTINUATION, b"b", fin=False) * (EMPTY - 2)
     message = data + peer(Opcode.CONTINUATION, b"c")

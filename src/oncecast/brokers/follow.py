@@ -1,7 +1,7 @@
 """What a broker has handed over to its sink, and the rules for what comes next.
 
 Invariants
-* `seen` is the number up to which the sink has got everything, or was told to skip. It never goes down in one log.
+* `seen` is the number up to which the sink has got everything, or a `skip`. It never decreases within one log.
 * A message at or below `seen` is not handed over again, however often the broker reads it: after a reconnect a range is
   read that overlaps with what came before.
 * What is not whole is skipped: the node then reads the history.

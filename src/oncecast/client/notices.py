@@ -1,4 +1,4 @@
-"""What a client reports about itself, and the callbacks that are told: moves, states and gaps.
+"""The notices of a client, and the callbacks that receive them: moves, states and gaps.
 
 Invariant: a callback that fails harms neither the client nor the other callbacks. To add a kind of notice, add it to
 `KINDS`.

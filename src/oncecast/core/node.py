@@ -66,7 +66,7 @@ class Node:
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] = _ignore
         self.held = HeldPublishes(publish_wait_seconds)
-        self.holes = 0  # told by the broker since the start
+        self.holes = 0  # reported by the broker since the start
         self.returns = 0  # of the broker, after it was away
         self._policy = policy
         self._monotonic = monotonic

@@ -111,7 +111,7 @@ METRICS = (
     _counter("blocked", "Times that a subscriber's socket was full.", lambda app: app.node.hub.counters.blocked),
     _Metric(
         "broker_lag",
-        "Numbers of the log that this node has been told of by acknowledgements and has not come to.",
+        "Numbers of the log between this node's head and the newest acknowledgement that it has received.",
         _behind,
         join=max,
     ),
@@ -124,7 +124,7 @@ METRICS = (
     _counter("broker_returns", "Times that the broker was away and came back.", lambda app: app.node.returns),
     _counter(
         "broker_holes",
-        "Ranges of the log in which acknowledged messages may be lost, told to this node while it ran.",
+        "Ranges of the log in which acknowledged messages may be lost, reported while this node ran.",
         lambda app: app.node.holes,
     ),
     _counter(

@@ -39,7 +39,7 @@ logger = logging.getLogger("oncecast.server")
 TRIM_SECONDS = 1.0
 FEW_CONNECTIONS = 500  # a server that has room for fewer, without being set to that, warns of it
 CUT_SECONDS = 1.0  # for the loop to close the connections that were cut: a turn or two
-GOODBYE_SECONDS = 5.0  # for the last connection that is told to leave
+GOODBYE_SECONDS = 5.0  # for the last connection to leave
 STOP_SECONDS = 3.0  # for connections to close after their goodbye
 
 

@@ -102,8 +102,8 @@ def opens_where_it_stands(bench: BrokerBench) -> None:
     page = bench.page(channels, bench.after(opening.floor.seq)) if channels else None
     if page is not None:
         expect(page.messages == list(opening.recent), "they are what a read after the floor gives", page)
-        told = {name: mark for name, mark in page.marks.items() if mark.seq > opening.floor.seq}
-        expect(told == dict(opening.marks), "the marks are those above the floor", opening.marks)
+        above = {name: mark for name, mark in page.marks.items() if mark.seq > opening.floor.seq}
+        expect(above == dict(opening.marks), "the marks are those above the floor", opening.marks)
     (receipt,) = bench.receipts(Draft("a", b"1"))
     expect(receipt.seq > opening.head, "what is published is after the head", receipt)
 

@@ -166,8 +166,8 @@ class TransportBench:
                     heard.messages.append(seen)
                 case GapSeen():
                     heard.gaps.append(seen)
-                case told:
-                    heard.cursors.append(told.cursor)
+                case _:
+                    heard.cursors.append(seen.cursor)
 
     async def attach(self, subscriber: Subscriber) -> None:
         """Connect, and wait until the subscriber has a cursor, so that it misses no later message."""

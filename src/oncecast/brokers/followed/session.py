@@ -5,7 +5,7 @@ server it was written. If that life has no record yet, the node writes one and r
 another node's. Nothing is published before, so no message of a life precedes its record.
 
 The ledger is kept from one session to the next, as long as the newest record that it has is still in the log. Otherwise
-the log is another one, or an older copy of it, and is read anew from its beginning.
+the log is another one, or an older copy of it, and is read again from its beginning.
 
 Invariants
 * `FollowedPlace.seen` is the number up to which the sink has everything that it wants; it never goes back in one epoch.

@@ -29,7 +29,7 @@ class Link(Protocol):
 
     @property
     def write(self) -> Callable[[bytes], None]:
-        """Send bytes. Never raises; past what the socket holds, the listener is told that it is `blocked`."""
+        """Send bytes. Never raises; where the socket is full, it calls the listener's `blocked`."""
         ...
 
     @property

@@ -59,7 +59,7 @@ class WorkerEvent(enum.Enum):
     """What moves a worker."""
 
     READY = "ready"  # it said that it serves
-    LEFT = "left"  # it was told to drain, by its supervisor or by another process
+    LEFT = "left"  # it drains, by an order of its supervisor or of another process
     EXITED = "exited"  # its process has ended
 
 
@@ -83,7 +83,7 @@ class ChildOwner(Protocol):
         ...
 
     def on_leaving(self, child: Child, /) -> None:
-        """The worker drains, and was not told to by its supervisor."""
+        """The worker drains without an order of its supervisor."""
         ...
 
 

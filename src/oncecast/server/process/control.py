@@ -108,7 +108,7 @@ class Failed(_Message, frozen=True):
 
 
 class Leaving(_Message, frozen=True):
-    """The worker drains, and accepts no more connections; another process may have told it to (SIGTERM)."""
+    """The worker drains, and accepts no more connections; the cause may be a SIGTERM of another process."""
 
 
 class Asked(_Message, frozen=True):

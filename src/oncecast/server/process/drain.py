@@ -1,11 +1,11 @@
-"""At which rate a server that stops tells its connections to leave: evenly, and at most so many a second.
+"""The rate at which a server that stops sends its connections away: evenly, and bounded per second.
 
-Connections that are told together reconnect together, to a successor that has just started. So a few are told at once,
-and many are spread over time.
+Connections that leave together reconnect together, to a successor that has just started. So a few leave at once, and
+many are spread over time.
 
-Invariant: within any one second at most `per_second` are told (one, where that is less), however late or irregular the
-calls of `due` are; a connection that closes by itself uses up none of that. In the second in which the rate changes,
-the greater of the two holds. Time is passed in; a clock that steps back costs time and breaks nothing.
+Invariant: `due` returns at most `per_second` connections in any one second (one, where that is less), however late or
+irregular its calls are. A connection that closes by itself does not count. In the second in which the rate changes, the
+greater of the two holds. Time is passed in; a clock that steps back costs time and breaks nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class Drain(Generic[T]):
-    """The connections that have not been told yet. `per_second` may be a fraction: a worker's share.
+    """The connections that still have to leave. `per_second` may be a fraction: a worker's share.
 
-    `now` is in seconds of a monotonic clock. `due` is called every `wheel.RESOLUTION` seconds, so those that fall into
-    one such step are told together. As a second can hold both ends of a step, the rate is lowered by one step's worth:
-    fewer than `_together + _rate` are told in a second, which is one more than `per_second`.
+    `now` is in seconds of a monotonic clock. `due` is called every `wheel.RESOLUTION` seconds, so those of one
+    such step leave together. As a second can hold both ends of a step, the rate is lowered by one step's worth: fewer
+    than `_together + _rate` leave in a second, which is one more than `per_second`.
     """
 
     def __init__(self, peers: Iterable[T], per_second: float, now: float) -> None:

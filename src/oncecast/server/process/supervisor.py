@@ -36,7 +36,7 @@ logger = logging.getLogger("oncecast.server")
 YOUNG_SECONDS = 2.0  # a worker that dies younger than that died of what it found at its start
 PAUSE_SECONDS, LONGEST_PAUSE = 0.1, 5.0
 LONGEST_PAUSE_SERVED = 0.5  # after a worker that served: connections to its slot wait for the successor
-KILL_SECONDS = 5.0  # for a worker to end that was told to cut its connections
+KILL_SECONDS = 5.0  # for a worker to end after the order to cut its connections
 CHECK_SECONDS = 10.0  # between two checks whether a worker answers
 MISSED = 9  # checks in a row without an answer, after which a worker counts as stuck
 

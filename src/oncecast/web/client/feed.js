@@ -1,9 +1,10 @@
 /**
  * One channel of a subscription: its place, and each message once, in order.
  *
- * It is told what its channel has, by this page's connection or by another tab, and takes what continues its own place.
- * Where there is a hole between the two, because it began elsewhere, read too slowly or missed something, it reads on
- * from its place by short polls until it meets what it is told. So a connection need not know who listens to it.
+ * This page's connection, or another tab, gives it the channel's items, each with the places before and after. It takes
+ * those that continue its own place. Where there is a hole between the two, because it began elsewhere, read too slowly
+ * or missed something, it reads on from its place by short polls up to those items. So a connection does not know its
+ * listeners.
  */
 
 import { failureOf } from "./errors.js";
@@ -13,7 +14,7 @@ import { compare, goesOn, parseCursor } from "./wire.js";
 
 /** @import { Feed, Item, Net, Reader, Start } from "./internal.js" */
 
-const PENDING = 1_000; // told while it polls; the oldest are dropped past that, and polled for
+const PENDING = 1_000; // items that arrive while it polls; past that the oldest are dropped, and polled for
 
 /**
  * @param {Net} net
@@ -24,7 +25,7 @@ const PENDING = 1_000; // told while it polls; the oldest are dropped past that,
  */
 export function createFeed(net, channel, place, reader) {
   const { signal } = reader;
-  /** What is told while it polls. @type {[told: Start, cursor: string, item?: Item][] | null} */
+  /** The items that arrive while it polls. @type {[before: Start, cursor: string, item?: Item][] | null} */
   let pending = null;
   return {
     channel,
@@ -35,15 +36,15 @@ export function createFeed(net, channel, place, reader) {
     fill,
   };
 
-  /** @param {Start} told @param {string} cursor @param {Item} [item] */
-  function take(told, cursor, item) {
+  /** @param {Start} before @param {string} cursor @param {Item} [item] */
+  function take(before, cursor, item) {
     if (reader.full || signal.aborted) return;
     if (pending) {
-      if (pending.push([told, cursor, item]) > PENDING) pending.shift(); // the next one finds the hole
-    } else if (place === told || compare(place, told) >= 0) {
+      if (pending.push([before, cursor, item]) > PENDING) pending.shift(); // the next one finds the hole
+    } else if (place === before || compare(place, before) >= 0) {
       advance(cursor, item);
     } else {
-      fill(`its feed is ahead, at ${told}`);
+      fill(`its feed is ahead, at ${before}`);
     }
   }
 
@@ -71,7 +72,7 @@ export function createFeed(net, channel, place, reader) {
     }
     const meanwhile = pending;
     pending = null;
-    for (const told of meanwhile) take(...told);
+    for (const advance of meanwhile) take(...advance);
   }
 
   /** @param {string} next @param {Item} [item] */

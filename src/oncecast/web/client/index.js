@@ -15,7 +15,7 @@ import { createSubscription } from "./subscription.js";
 import { canShare, createTabs } from "./tabs.js";
 import { checkChannel, compare, parseCursor, startOf } from "./wire.js";
 
-/** @import { Entry, Feed, Start, Tell, Told } from "./internal.js" */
+/** @import { Entry, Feed, Start, Tell, Advance } from "./internal.js" */
 /** @import { Draft, HistoryOptions, PublishOptions, Receipt, SendOptions, State } from "./types.js" */
 /** @import { SubscribeOptions, TransportName } from "./types.js" */
 
@@ -135,10 +135,10 @@ export const connect = (base, given) => {
 
   // For the other tabs
 
-  /** @param {string} channel @returns {Told | null} where its feed is, if that is known */
+  /** @param {string} channel @returns {Advance | null} where its feed is, if that is known */
   function place(channel) {
-    const { at, told } = connection.places.get(channel) ?? {};
-    return told && parseCursor(at) ? [channel, told, /** @type {string} */ (at)] : null;
+    const { at, before } = connection.places.get(channel) ?? {};
+    return before && parseCursor(at) ? [channel, before, /** @type {string} */ (at)] : null;
   }
 
   // For the subscriptions

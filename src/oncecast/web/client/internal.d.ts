@@ -12,8 +12,8 @@ export interface Feed {
   readonly channel: string;
   /** Where it would be read on from. */
   readonly place: Start;
-  /** The feed has `item`, which `cursor` is the place after; before, it was at `told`. */
-  take(told: Start, cursor: string, item?: Item): void;
+  /** The feed has `item`: `before` is the place before it, `cursor` the place after it. */
+  take(before: Start, cursor: string, item?: Item): void;
   /** Poll from the place until there is nothing more. */
   fill(reason: string): void;
 }
@@ -41,7 +41,7 @@ export interface Entry {
 /** What a connection tells. */
 export type Tell = (
   ...event:
-    | ["told", ...Told]
+    | ["advance", ...Advance]
     | ["refused", channel: string, failure: Failure]
     | ["state", StateChange]
     | ["transport", TransportChange]
@@ -51,10 +51,10 @@ export type Tell = (
 export type Item = Message | Gap;
 
 /**
- * What a channel's feed tells: `item` and the cursor after it, or only that nothing lies before `cursor`. Who is at
- * `told` or after it has missed nothing.
+ * An advance of a channel's feed: `item` and the cursor after it, or only that nothing lies before `cursor`. A reader at
+ * `before` or after it has missed nothing.
  */
-export type Told = [channel: string, told: Start, cursor: string, item?: Item];
+export type Advance = [channel: string, before: Start, cursor: string, item?: Item];
 
 /** A failure to listen or to ask. */
 export interface Failure {
@@ -72,8 +72,8 @@ export interface Failure {
 export interface Place {
   /** Where the channel's feed is. */
   at: Start;
-  /** The place of the last item that was told, or where the feed began. */
-  told: Start;
+  /** The place after the last item, or where the feed began. */
+  before: Start;
 }
 
 /** A way to listen, at work. It reports to its host, and to nobody once it is closed. */

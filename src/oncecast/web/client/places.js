@@ -16,16 +16,16 @@ export function createPlaces(tell) {
 
   /** @param {string} channel @param {Start} at */
   function add(channel, at) {
-    places.set(channel, { at, told: at });
+    places.set(channel, { at, before: at });
   }
 
   /** A link has brought an item, which `cursor` is the place after. @param {string} channel @param {string} cursor @param {Item} item */
   function item(channel, cursor, item) {
     const place = places.get(channel);
     if (!place || !goesOn(cursor, place.at, item)) return;
-    const { told } = place;
-    place.at = place.told = cursor;
-    tell("told", channel, told, cursor, item);
+    const { before } = place;
+    place.at = place.before = cursor;
+    tell("advance", channel, before, cursor, item);
   }
 
   /** Nothing of these channels lies before the cursor. @param {Iterable<string>} channels @param {string} cursor */
@@ -33,10 +33,10 @@ export function createPlaces(tell) {
     for (const channel of channels) {
       const place = places.get(channel);
       if (!place || !goesOn(cursor, place.at)) continue;
-      const { told } = place;
-      if (!parseCursor(place.at)) place.told = cursor;
+      const { before } = place;
+      if (!parseCursor(place.at)) place.before = cursor;
       place.at = cursor;
-      tell("told", channel, told, cursor);
+      tell("advance", channel, before, cursor);
     }
   }
 }

@@ -14,7 +14,7 @@
 import { onAbort } from "./abort.js";
 import { createDeadline, createTimer } from "./time.js";
 
-/** @import { Net, Start, Told } from "./internal.js" */
+/** @import { Net, Start, Advance } from "./internal.js" */
 
 /** @typedef {{ tab: string, channels: Map<string, Start> }} Want */
 /** @typedef {{ term?: number, lead?: true, want?: Want, ping?: true, event?: any[] }} Letter */
@@ -30,7 +30,7 @@ export function canShare() {
 /**
  * @param {Net} net
  * @param {{ cast: any, hear(...event: any[]): void, plan(): void, rest(): void,
- *   place(channel: string): Told | null }} page
+ *   place(channel: string): Advance | null }} page
  */
 export function createTabs(net, { cast, hear, plan, rest, place }) {
   const name = `oncecast ${net.url("")}`;
@@ -186,13 +186,13 @@ export function createTabs(net, { cast, hear, plan, rest, place }) {
     }
     wants.set(tab, channels);
     plan();
-    // Whatever is told shows that this tab is not frozen.
+    // Each of these events shows that this tab is not frozen.
     for (const name of ["state", "transport"]) {
       tell({ event: [name, { to: cast[name], reason: "another tab listens" }] });
     }
     for (const channel of channels.keys()) {
-      const told = place(channel);
-      if (told) tell({ event: ["told", ...told] });
+      const before = place(channel);
+      if (before) tell({ event: ["advance", ...before] });
     }
   }
 }

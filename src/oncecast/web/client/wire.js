@@ -78,7 +78,7 @@ export function isGap(item) {
 
 /**
  * Whether an item, or only a cursor, goes on from `place`. Where the two can't be compared, the server's word counts:
- * it has told of the gap before. And it may say that a cursor is ahead of the log. Throws where it names no cursor.
+ * it has reported the gap before. And it may say that a cursor is ahead of the log. Throws where it names no cursor.
  * @param {string} cursor @param {Start} place @param {Item} [item]
  */
 export function goesOn(cursor, place, item) {
