@@ -6,7 +6,7 @@ made from. To add an error, add a row; `tests/test_errors.py` holds the rows to 
 Two kinds of fault are kept apart:
 
 * `Refusal`: a peer asked for something it may not have or sent something malformed. It is answered with the coded
-  error and harms nobody else.
+  error and affects no other peer.
 * `ConfigurationError`, `UsageError`: the server was set up, or the package called, wrongly. Raised to the operator or
   the embedding code.
 """

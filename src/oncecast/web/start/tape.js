@@ -1,9 +1,8 @@
 /**
  * The log itself, as a tape: one tick for each message, and below it four readers with a cursor each.
  *
- * It shows what the product is made of. The tape runs on whoever reads it; a cursor that is cut off stays
- * where it is; on reconnecting, a reader fills in what it has not read. The top row has every message that
- * any reader knows.
+ * The tape runs whether it is read or not. The cursor of a disconnected reader stays at its place; after a
+ * reconnect the reader reads the messages that it lacks. The top row has every message that any reader knows.
  */
 
 import { Surface } from "./canvas.js";

@@ -1,15 +1,15 @@
 /**
- * A listener to the log, whichever way it listens: the contract of the four transports, and what they share.
+ * A listener to the log: the contract of the four transports, and the parts that they share.
  *
- * They differ in when they read. Each holds a cursor, its place in the log, and whatever happens to its
- * connection, it goes on by asking for what comes after that cursor. So there is no code here for "resume",
- * "replay" or "catch up": starting is resuming, from a cursor that happens to be new.
+ * The transports differ in when they read. Each has a cursor, its place in the log, and after any failure of its
+ * connection it reads on after that cursor. So there is no code for "resume", "replay" or "catch up": a start is a
+ * resume from a new cursor.
  *
  * The contract:
  *   start(cursor)   listen from there; without an argument, from where it stopped
- *   cut()           really close the connection, and keep the cursor
- *   onMessages, onGap, onState   what it tells its listener
- *   counters        what it has cost so far
+ *   cut()           close the connection, and keep the cursor
+ *   onMessages, onGap, onState   calls of its listener
+ *   counters        its requests, messages and bytes so far
  *   spans           its latest requests and connections, to be drawn
  *
  * To add one, extend `Transport`, write `open` and `close`, and call `asked`, `opened`, `received`, `answered` and `lost`;
