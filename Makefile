@@ -37,6 +37,8 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.client_runs --runs 500
 	$(BIN)/python -m tests.proof.client_matrix
 	$(BIN)/python -m tests.proof.crashes --kills 200 --pauses 20 --wipes 10 --rolls 20
+	$(BIN)/python -m tests.proof.broker_faults --broker redis --schedules 50
+	$(BIN)/python -m tests.proof.broker_faults --broker nats --schedules 50
 
 web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a release serves it
 	npm run --silent --prefix scripts/web build

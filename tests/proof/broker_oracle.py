@@ -71,7 +71,8 @@ def _judge_missing(channel: str, place: Cursor, here: Cursor, gaps: Sequence[Gap
     missing = sorted(each.seq for each in known if each.epoch == here.epoch and after < each.seq < here.seq)
     for seq in missing:
         if not any(_covers(gap, here.epoch, seq) for gap in gaps):
-            raise Wrong(f"{channel}: {here.epoch}-{seq} was acknowledged, and never came; gaps: {list(gaps)}")
+            said = f"between {place} and {here}, with the gaps {list(gaps)}"
+            raise Wrong(f"{channel}: {here.epoch}-{seq} was acknowledged, and never came {said}")
 
 
 def _covers(gap: Gap, epoch: str, seq: int) -> bool:

@@ -48,8 +48,11 @@ def test_what_was_acknowledged_or_a_gap(seen: list[ClientMessage | Gap]) -> None
 @pytest.mark.parametrize(
     "seen, said",
     [
-        ([message(1, "1"), message(3, "3")], "e-2 was acknowledged, and never came"),
-        ([message(1, "1"), gap("e-3", "e-99", "e-99"), message(100, "100")], "e-2 was acknowledged, and never came"),
+        ([message(1, "1"), message(3, "3")], "e-2 was acknowledged, and never came between"),
+        (
+            [message(1, "1"), gap("e-3", "e-99", "e-99"), message(100, "100")],
+            "e-2 was acknowledged, and never came between",
+        ),
         ([message(1, "1"), message(2, "2"), message(2, "2")], "came twice"),
         ([message(1, "1"), message(2, "2"), message(4, "2")], "came twice"),
         ([message(2, "2"), message(1, "1")], "e-1 was acknowledged"),

@@ -6,6 +6,7 @@ numbered from 1, and `bench.at(n)` is the cursor right after message n, so that 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -82,6 +83,8 @@ class TransportBench:
         self._start = start
         self._served: Served | None = None
         self._subscribers: list[Subscriber] = []
+        self._unanswered = 0
+        self._answered = asyncio.Event()
 
     async def serve(self, settings: Settings | None = None) -> None:
         """Start the server. The bench sets `host` and `port` of the settings."""
@@ -109,12 +112,21 @@ class TransportBench:
         """Publish the drafts in one batch."""
 
         def done(outcomes: Sequence[Outcome]) -> None:
+            self._unanswered -= 1
+            self._answered.set()
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
                     raise outcome
 
         self.published.extend(drafts)
+        self._unanswered += 1
         self.served.node.publish(drafts, done)
+
+    async def acknowledged(self) -> None:
+        """Wait until every publish is answered: a broker on another machine answers later."""
+        while self._unanswered:
+            self._answered.clear()
+            await self._answered.wait()
 
     def publish_numbers(self, count: int, channel: str = "c") -> None:
         """Publish `count` messages whose data is their number."""
@@ -151,6 +163,7 @@ class TransportBench:
     async def listen(self, subscriber: Subscriber, messages: int = 0, *, gaps: int = 0, cursors: int = 0) -> Heard:
         """Receive until there are that number of messages, gaps and cursors. Connects first if needed."""
         heard = Heard()
+        await self.acknowledged()
         while len(heard.messages) < messages or len(heard.gaps) < gaps or len(heard.cursors) < cursors:
             if not subscriber.connected:
                 await subscriber.connect()
@@ -171,6 +184,7 @@ class TransportBench:
 
     async def attach(self, subscriber: Subscriber) -> None:
         """Connect, and wait until the subscriber has a cursor, so that it misses no later message."""
+        await self.acknowledged()
         await subscriber.connect()
         if subscriber.resumes:
             while any(channel not in subscriber.cursors for channel in subscriber.channels):

@@ -84,6 +84,7 @@ async def earliest_last_and_since(bench: TransportBench) -> None:
     await bench.serve()
     for _ in range(3):
         bench.publish_numbers(LOG // 3)
+        await bench.acknowledged()
         bench.wall += 10
     began = bench.wall - 30
     starts = {
@@ -156,6 +157,7 @@ async def empty_channel(bench: TransportBench) -> None:
     if not bench.kind.resumes:
         return
     bench.publish_numbers(LOG, "elsewhere")
+    await bench.acknowledged()
     subscriber = bench.subscriber("quiet", start="after=latest")
     await subscriber.connect()
     expect([CursorSeen(bench.at(LOG))], await subscriber.receive(), "a cursor comes before any message")
@@ -183,6 +185,7 @@ async def limits(bench: TransportBench) -> None:
     small = Limits(channels_per_subscription=2, wait_seconds=8, message_bytes=200, poll_messages=7)
     await bench.serve(Settings(port=0, limits=small))
     bench.publish_numbers(LOG)
+    await bench.acknowledged()
     await refused(bench.subscriber("a", "b", "c"), "request_invalid")
     subscriber = bench.subscriber("a", "c")
     expect(bench.shown(subscriber, 1), (await bench.listen(subscriber, LOG)).data, "as many channels as the limit")
