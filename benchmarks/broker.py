@@ -155,9 +155,10 @@ def _rows(bench: Bench, plan: Plan, name: str, server: str) -> Iterator[Row]:
             note="wanted at once" if kind.option else "a file delivers every channel: nothing is to be done",
         )
     finally:
-        with contextlib.suppress(BenchError):
-            for side in filter(None, (ours, floor)):
+        for side in filter(None, (ours, floor)):
+            with contextlib.suppress(BenchError):
                 side.close()
+        with contextlib.suppress(BenchError):  # after a fault too: the log is deleted, whatever is answered
             ours.publisher.command(f"remove {url}")
 
 
