@@ -16,6 +16,7 @@ from .system import Broken, Missing, debian_install, group_runs, listens
 
 START_SECONDS = 60.0  # RabbitMQ takes 4 s alone, several times that beside a test suite
 STOP_SECONDS = 20.0
+PORT_SECONDS = 5.0  # for what ended a moment ago to let go of its ports
 
 
 class BrokerServer(ABC):
@@ -100,6 +101,12 @@ class BrokerServer(ABC):
         """Start the server, and return once it answers. Raises `Missing` or `Broken`."""
         if self.pid is not None:
             return
+        end = time.monotonic() + PORT_SECONDS
+        while taken := [port for port in self.ports if listens(port)]:
+            if time.monotonic() > end:
+                text = f"{self.name} can't start: another process listens on {taken[0]}, perhaps of another checkout"
+                raise Broken(text)
+            time.sleep(0.02)
         self.data.mkdir(parents=True, exist_ok=True)
         environ = {**os.environ, **self.environment()}
         with (self.directory / "log").open("ab") as log:

@@ -72,7 +72,7 @@ class _Part(msgspec.Struct, frozen=True):
     drafts: int
     asked: asyncio.Future[Any]
     token: bytes
-    told: asyncio.Future[int] | None
+    reached: asyncio.Future[int] | None
 
 
 class RedisSession:
@@ -242,7 +242,7 @@ class RedisSession:
             return
         name = pushed[1].decode()
         if name == self._own:
-            self._told(pushed[2])
+            self._reached(pushed[2])
             return
         channel = name.removeprefix(f"{self._prefix}:p:")
         try:
@@ -263,8 +263,8 @@ class RedisSession:
         place.last[channel] = place.seen = message.seq
         self._sink.receive((message,))
 
-    def _told(self, payload: bytes) -> None:
-        """Take what a script has told this node: a place in the log, and what asked for it."""
+    def _reached(self, payload: bytes) -> None:
+        """Take what a script has published for this node: a place in the log, and the token of the request."""
         number, _, token = payload.partition(b" ")
         seq = int(number)
         self._sink.probed()
@@ -349,12 +349,12 @@ class RedisSession:
 
     def _send_part(self, drafts: Sequence[Draft]) -> _Part:
         delivered = any(draft.channel in self._subscribed for draft in drafts)
-        token, told = self._new_token() if delivered else (b"", None)
+        token, reached = self._new_token() if delivered else (b"", None)
         arguments: list[bytes | str | int] = [self._own if delivered else "", token, self._key_seconds]
         for draft in drafts:
             keep = max(1, self._policy(draft.channel).messages)
             arguments += [draft.channel, draft.kind.value, draft.event or "", draft.key or "", keep, draft.data]
-        return _Part(len(drafts), self._call(self._write, scripts.PUBLISH, self._life, *arguments), token, told)
+        return _Part(len(drafts), self._call(self._write, scripts.PUBLISH, self._life, *arguments), token, reached)
 
     async def _acknowledged(self, parts: Sequence[_Part]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
@@ -366,8 +366,8 @@ class RedisSession:
                 except Refusal as refusal:
                     outcomes += [refusal] * part.drafts
                     continue
-                if part.told is not None:
-                    await part.told
+                if part.reached is not None:
+                    await part.reached
                 outcomes += [Receipt(epoch, int(number), self._durability) for number in answer]
         finally:
             for part in parts:
@@ -404,13 +404,13 @@ class RedisSession:
 
     async def _probe(self, channels: Sequence[str] = ()) -> None:
         """Probe, and confirm channels at the place in the log at which the probe comes back. Raises `Lost`."""
-        token, told = self._new_token()
+        token, reached = self._new_token()
         if channels:
             self._confirming[token] = list(channels)
         try:
             async with asyncio.timeout(SILENT_SECONDS):
                 await self._run(self._write, scripts.PROBE, self._life, self._own, token)
-                await told
+                await reached
         except TimeoutError:
             raise Lost(f"it has not answered for {SILENT_SECONDS:g} s") from None
         finally:
@@ -478,9 +478,9 @@ class RedisSession:
     def _new_token(self) -> tuple[bytes, asyncio.Future[int]]:
         self._token += 1
         token = b"%d" % self._token
-        told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._tokens[token] = told
-        return token, told
+        reached: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._tokens[token] = reached
+        return token, reached
 
     async def _run(self, line: RedisLine, script: scripts.Script, *arguments: bytes | str | int) -> Any:
         """Run a script, and return its answer."""
