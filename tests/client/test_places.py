@@ -35,6 +35,9 @@ def places(cursor: str) -> Places:
         (gap("d-2", None, "e-5", "epoch"), None, "e-5"),  # told already, to this channel
         (gap("d-2", None, "e-7", "epoch"), gap("d-2", None, "e-7", "epoch"), "e-7"),
         (gap("e-4", "e-5", "e-3", "unknown"), gap("e-4", "e-5", "e-3", "unknown"), "e-3"),
+        (gap("e-6", "e-8", "e-9", "unknown"), gap("e-6", "e-8", "e-9", "unknown"), "e-9"),  # a hole in the log
+        (gap("e-2", "e-4", "e-1", "unknown"), None, "e-5"),  # a hole that came out already, with the first's cursor
+        (gap("e-2", "e-4", "e-5", "unknown"), None, "e-5"),
         (gap("e-6", "e-7", "e-7", channel="other"), None, "e-5"),
         (gap("e-6", "odd~", "odd~"), gap("e-6", "odd~", "odd~"), "odd~"),
         (got("e-6"), got("e-6").message, "e-6"),

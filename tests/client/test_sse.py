@@ -84,6 +84,24 @@ async def test_gaps_in_a_row(play: Play, held: tuple[str, ...], last: tuple[str,
     assert expected == [event for event in events if isinstance(event, Gap)]
 
 
+async def test_the_gap_of_a_hole_is_not_held(play: Play) -> None:
+    """The gaps of a hole come out at once: the cursor that ends above the hole moves no place past one of them."""
+    first = {"reason": "unknown", "missed_from": "e-6", "missed_to": "e-98"}
+    gaps = [{"channel": "c", **first, "cursor": "e-5"}, {"channel": "d", **first, "cursor": "e-99"}]
+    told = [f"id: {gap['cursor']}\nevent: gap\ndata: {json.dumps(gap)}\n\n".encode() for gap in gaps]
+    events, _, _ = await play(HEAD + told[0], told[1])
+    assert [Gap(**gaps[0]), Gap(**gaps[1]), CursorMoved("e-99")] == [e for e in events if e != CursorMoved("e-5")]
+    events, _, _ = await play(HEAD + told[1])
+    assert [Gap(**gaps[1]), CursorMoved("e-99")] == events
+
+
+async def test_no_place_moves_past_a_gap_that_is_held(play: Play) -> None:
+    """While a gap waits for the last of its row, its id moves nothing."""
+    held = {"channel": "c", "reason": "unknown", "cursor": "e-9", "missed_from": "e-6", "missed_to": "e-9"}
+    events, _, _ = await play(HEAD + f"id: e-9\nevent: gap\ndata: {json.dumps(held)}\n\n".encode())
+    assert [] == events
+
+
 async def test_a_cut_id_does_not_move_the_cursor(play: Play) -> None:
     """An id whose event was cut off is not a place that was reached."""
     events, _, _ = await play(HEAD + b"id: e-1\n\nid: e-2\ndata: {}\n")

@@ -57,6 +57,8 @@ class Places:
         """Move past a gap; return the part of it that is news."""
         here, there = self._starts[gap.channel].cursor, parse_cursor(gap.cursor)
         first, last = parse_cursor(gap.missed_from), parse_cursor(gap.missed_to)
+        if here and last and here.epoch == last.epoch and here.seq > last.seq:
+            return None  # a repeat: the stream began further back, where another channel's place is
         # "unknown" goes back behind the place on purpose. Any other gap that ends at the place is a repeat: the stream
         # began further back, where another channel's place is.
         if gap.reason != "unknown" and here and there:

@@ -89,7 +89,8 @@ class EventReader:
         if parser.last_event_id != place:
             if self._held and parser.last_event_id != self._held[-1].cursor:
                 yield from self._release()
-            yield CursorMoved(parser.last_event_id)
+            if not self._held:  # else the place would move past gaps that are not out yet
+                yield CursorMoved(parser.last_event_id)
 
     def _release(self) -> Iterator[Gap]:
         """Yield the gaps that were held, with the cursor of the last one."""
@@ -99,11 +100,16 @@ class EventReader:
 
 
 def _is_held(gap: Gap) -> bool:
-    """Say whether the cursor is the one before the gap: below the missing range or, with `unknown`, in or above it."""
-    here, first = parse_cursor(gap.cursor), parse_cursor(gap.missed_from)
+    """Say whether the cursor is the one before the gap: below the missing range or, with `unknown`, in it.
+
+    An `unknown` gap that ends above its range is the last one of a hole in the log.
+    """
+    here, first, last = parse_cursor(gap.cursor), parse_cursor(gap.missed_from), parse_cursor(gap.missed_to)
     if here is None or first is None or here.epoch != first.epoch:
         return False
-    return here.seq >= first.seq if gap.reason == "unknown" else here.seq < first.seq
+    if gap.reason != "unknown":
+        return here.seq < first.seq
+    return here.seq >= first.seq and (last is None or last.epoch != here.epoch or here.seq <= last.seq)
 
 
 class _Id(msgspec.Struct):

@@ -82,7 +82,9 @@ export function isGap(item) {
  * @param {string} cursor @param {Start} place @param {Item} [item]
  */
 export function goesOn(cursor, place, item) {
-  return !(compare(checkCursor(cursor), place) <= 0) || /** @type {Gap | undefined} */ (item)?.reason === "unknown";
+  const { reason, missed_to: last } = /** @type {Partial<Gap>} */ (item ?? {});
+  // A hole of the log that ends before the place was passed already: another channel of the stream begins further back.
+  return !(compare(checkCursor(cursor), place) <= 0) || (reason === "unknown" && !(last && compare(last, place) < 0));
 }
 
 /**
