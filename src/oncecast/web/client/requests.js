@@ -60,15 +60,20 @@ function repeat(host, run, beats) {
       await Promise.all(
         parts.map(async (channels, index) => {
           while (!signal.aborted) {
+            const start = earliest(channels);
+            if (start === null) {
+              await sleep(CHANGE_MS, signal); // another set of channels is about to be asked for
+              continue;
+            }
             serve(channels);
             await run({
               link,
               signal,
               channels,
-              start: earliest(channels),
+              start,
               item,
               raise,
-              ask: (wait) => ask(channels, earliest(channels), () => alive(index), wait),
+              ask: (wait) => ask(channels, earliest(channels) ?? start, () => alive(index), wait),
               alive: (beat) => alive(index, beat),
             });
           }
@@ -99,11 +104,21 @@ function repeat(host, run, beats) {
     host.raise(link, channels.filter(serves), cursor);
   }
 
-  /** Where a request begins that has all these channels: each drops what it has had. @param {string[]} channels */
+  /**
+   * Where a request begins that has all these channels: each drops what it has had. A channel that was given up begins
+   * nowhere. Null where none is left, or where one was added again at a start that cannot be compared.
+   * @param {string[]} channels @returns {Start | null}
+   */
   function earliest(channels) {
-    return channels
-      .map((channel) => places.get(channel)?.at ?? "latest")
-      .reduce((first, next) => (compare(next, first) < 0 ? next : first));
+    /** @type {Start | null} */
+    let first = null;
+    for (const { at } of channels.flatMap((channel) => places.get(channel) ?? [])) {
+      const order = first === null ? -1 : compare(at, first);
+      const apart = Number.isNaN(order) && JSON.stringify(at) !== JSON.stringify(first);
+      if (apart && !asked) return null; // it was added again meanwhile, and another link is about to take over
+      if (order < 0) first = at;
+    }
+    return first;
   }
 
   /** Channels in parts whose names fit into a URL. @param {string[]} channels */
