@@ -268,7 +268,7 @@ def test_a_program_that_is_gone_is_an_error(programs: Path) -> None:
         program: Program = bench.sink(1, "websocket")
         with pytest.raises(BenchError, match="unknown command: nonsense"):
             program.command("nonsense")
-        with pytest.raises(BenchError, match="the load program ended"):
+        with pytest.raises(BenchError, match="the program ended"):
             program.command("check")
 
 
