@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import re
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oncecast.policy.channels import FOUND, ChannelRules, is_pattern
+from oncecast.policy.channels import FOUND, ChannelRules, is_pattern, matches, parse_pattern
 
 
 def test_the_exact_name_wins_then_the_longest_prefix() -> None:
@@ -16,15 +19,81 @@ def test_the_exact_name_wins_then_the_longest_prefix() -> None:
     assert 0 == ChannelRules({"a*": 1}, 0).find("b")
 
 
-@given(
-    st.dictionaries(st.text("ab", max_size=3).flatmap(lambda t: st.sampled_from([t, t + "*"])), st.integers()),
-    st.text("ab", max_size=4),
+def fits(pattern: str, channel: str) -> bool:
+    """Say the same as the code, by a regular expression."""
+    expression = re.escape(pattern).replace(re.escape("{sub}"), "[^.]+").replace(re.escape("*"), ".*")
+    return re.fullmatch(expression, channel) is not None
+
+
+def order(pattern: str) -> tuple[bool, int, bool, bool, int]:
+    """Say which of two patterns that fit holds, as the docstring of the module does."""
+    plain = "{" not in pattern and "*" not in pattern
+    head = re.split(r"\{sub\}|\*", pattern)[0]
+    tail = pattern.partition("{sub}")[2].removesuffix("*")
+    return plain, len(head), "{sub}" in pattern, not pattern.endswith("*"), len(tail)
+
+
+PATTERNS = st.text("ab.", max_size=4).flatmap(
+    lambda t: st.sampled_from([t, t + "*", t + "{sub}", t + "{sub}.*", t + "{sub}.a", t + "{sub}.a*", t + "{sub}.b.*"])
 )
+
+
+@given(st.dictionaries(PATTERNS.filter(is_pattern), st.integers(), max_size=12), st.text("ab.", max_size=8))
+@settings(max_examples=500)
 def test_the_rule_is_the_one_that_a_search_finds(rules: dict[str, int], name: str) -> None:
-    """A search through all rules finds the same."""
-    fitting = [p for p in rules if p == name or (p.endswith("*") and name.startswith(p[:-1]))]
-    best = name if name in rules else max(fitting, key=len, default=None)
-    assert (-1 if best is None else rules[best]) == ChannelRules(rules, -1).find(name)
+    """A search through all rules finds the same, and there is never a second of the same rank."""
+    fitting = sorted((p for p in rules if fits(p, name)), key=order)
+    assert (-1 if not fitting else rules[fitting[-1]]) == ChannelRules(rules, -1).find(name)
+    assert len(fitting) == len({order(pattern) for pattern in fitting})
+
+
+@pytest.mark.parametrize(
+    "channel, expected",
+    [
+        ("user.ann", "user.{sub}"),
+        ("user.ann.x", "user.{sub}.*"),
+        ("user.ann.inbox", "user.{sub}.inbox"),
+        ("user.ann.in", "user.{sub}.in*"),
+        ("user.all", "user.all"),
+        ("user.admin1", "user.admin*"),
+        ("user.", "user.*"),
+        ("user..x", "user.*"),
+        ("users", "u*"),
+        ("x", "*"),
+    ],
+)
+def test_the_pattern_that_holds(channel: str, expected: str) -> None:
+    """A name, then the longest text before {sub} or *, then {sub}, then what ends, then the longest text behind it."""
+    patterns = ["*", "u*", "user.*", "user.{sub}", "user.{sub}.*", "user.{sub}.in*", "user.{sub}.inbox", "user.all"]
+    patterns.append("user.admin*")
+    for given_in in (patterns, patterns[::-1]):
+        assert expected == ChannelRules({pattern: pattern for pattern in given_in}, "").find(channel)
+
+
+def test_what_stands_for_sub_has_no_dot_and_is_not_empty() -> None:
+    """Else user.a.b could belong to a, by one pattern, and to a.b, by another."""
+    pattern = parse_pattern("user.{sub}.*")
+    assert pattern is not None
+    assert ["a", "a", None, None, None] == [
+        pattern.place(name) for name in ("user.a.b", "user.a.", "user.a", "user..b", "use.a.b")
+    ]
+    plain = parse_pattern("user.*")
+    assert plain is not None
+    assert ["", None] == [plain.place(name) for name in ("user.a", "users")]
+
+
+def test_many_rules_cost_no_search() -> None:
+    """A name that nobody has asked for before is looked up by its prefixes, not compared with each rule."""
+    rules = ChannelRules({f"room{number}.*": number for number in range(20_000)}, -1)
+    calls = []
+
+    class Counting(str):
+        def startswith(self, *args: object) -> bool:
+            calls.append(args)
+            return True
+
+    assert 19_999 == rules.find(Counting("room19999.x"))
+    assert len(calls) <= 1
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -39,3 +108,11 @@ def test_patterns() -> None:
     """A channel's name, a prefix of one, or all."""
     assert [True] * 4 == [is_pattern(text) for text in ("a", "a.*", "a*", "*")]
     assert [False] * 4 == [is_pattern(text) for text in ("", "**", "a b", "-*")]
+    assert [True] * 5 == [is_pattern(f"{{sub}}{text}") for text in ("", ".*", ".a", ".a*", ".")]
+    assert [False] * 5 == [is_pattern(f"{{sub}}{text}") for text in ("*", "a", ".{sub}", ":a", ".a**")]
+    assert [True, False, False] == [is_pattern(text) for text in ("a@{sub}.b", "{su}", "-{sub}")]
+
+
+def test_patterns_of_a_token() -> None:
+    """A name or a prefix."""
+    assert [True, True, False, True] == [matches(p, "a.b") for p in ("a.b", "a.*", "a", "*")]

@@ -8,6 +8,7 @@ import pytest
 
 from oncecast.errors import ConfigurationError
 from oncecast.server import config
+from oncecast.server.config.file import PATTERN_HELP
 from oncecast.server.settings import ChannelRule
 from tests.server.config.conftest import load, mistake
 
@@ -55,11 +56,11 @@ from tests.server.config.conftest import load, mistake
         ("[channels]\nx = 1", 'oncecast.toml: [channels.x] is a table: write [channels."name"] above its settings'),
         (
             '[channels."*x"]',
-            'oncecast.toml: [channels."*x"] is neither a channel name nor a prefix that ends in *',
+            'oncecast.toml: [channels."*x"] is no pattern of channels: ' + PATTERN_HELP,
         ),
         (
             '[channels."a b*"]',
-            'oncecast.toml: [channels."a b*"] is neither a channel name nor a prefix that ends in *',
+            'oncecast.toml: [channels."a b*"] is no pattern of channels: ' + PATTERN_HELP,
         ),
         ("port =", "oncecast.toml: is not TOML: Invalid value (at end of document)"),
     ],

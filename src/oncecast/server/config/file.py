@@ -16,6 +16,9 @@ from .setting import RULE, TABLES, Given, Path, dotted, hint
 
 __all__ = ["read_file"]
 
+PATTERN_HELP = (
+    'write a name, a prefix that ends in *, or either with {sub} for a part between dots, as in "user.{sub}.*"'
+)
 FILE_BYTES = 1024 * 1024  # several thousand rules; also where a device is named in error
 
 
@@ -67,6 +70,6 @@ def _from_channels(file: pathlib.Path, rules: Mapping[str, object]) -> Iterator[
         if not isinstance(values, dict):
             raise ConfigurationError(f'{where} is a table: write [channels."name"] above its settings')
         if not is_pattern(pattern):
-            raise ConfigurationError(f"{where} is neither a channel name nor a prefix that ends in *")
+            raise ConfigurationError(f"{where} is no pattern of channels: {PATTERN_HELP}")
         # An empty rule counts too: it takes the channel out of a prefix's rule.
         yield from _from_table(file, ("channels", pattern), values or {"lag": "resume"})
