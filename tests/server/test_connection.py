@@ -17,10 +17,11 @@ from oncecast.protocol.base import Reply
 from oncecast.protocol.events import EventStream
 from oncecast.server import outlet
 from oncecast.server.capacity import Capacity
-from oncecast.server.connection import FIRST_SECONDS, LEAST_TAKEN_BYTES, LINGER_SECONDS, PIPELINE_BYTES, Connection
+from oncecast.server.connection import FIRST_SECONDS, LEAST_TAKEN_BYTES, Connection
 from oncecast.server.framing.websocket import SLICE_BYTES
 from oncecast.server.phases import Phase
 from oncecast.server.read_budget import SHORT_BYTES, TURN_SECONDS
+from oncecast.server.responder import LINGER_SECONDS, PIPELINE_BYTES
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from oncecast.server import connection as connection_module
+from oncecast.server import responder
 from oncecast.server.framing import websocket as websocket_module
 from oncecast.server.settings import Limits, Settings
 from oncecast.wire.ws_connection import CloseReceived, PingReceived
@@ -99,7 +99,7 @@ async def test_an_answer_that_is_never_read(site: Site) -> None:
 
 async def test_a_peer_that_does_not_close(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """After our end a peer has a moment to close its own; then it is cut off."""
-    monkeypatch.setattr(connection_module, "LINGER_SECONDS", SHORT)
+    monkeypatch.setattr(responder, "LINGER_SECONDS", SHORT)
     before = len(site.server.app.connections)
     peer = await site.connect(b"nonsense\r\n\r\n")
     assert b"HTTP/1.1 400 " in await asyncio.wait_for(peer.all(), SECONDS)

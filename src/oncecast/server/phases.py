@@ -8,7 +8,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-__all__ = ["MOVES", "ConnectionEvent", "Phase", "after"]
+__all__ = [
+    "CLOSED",
+    "LINGERING",
+    "MOVES",
+    "READING",
+    "STREAMING",
+    "WAITING",
+    "ConnectionEvent",
+    "Phase",
+    "after",
+]
 
 
 class Phase(enum.Enum):
@@ -19,6 +29,10 @@ class Phase(enum.Enum):
     STREAMING = "streaming"  # belongs to a transport; the parser is gone
     LINGERING = "lingering"  # has sent its last byte, and discards what comes until the peer closes
     CLOSED = "closed"
+
+
+# Names for the members: to look one up on its class costs ten times the comparison, and a request makes a dozen.
+READING, WAITING, STREAMING, LINGERING, CLOSED = Phase
 
 
 class ConnectionEvent(enum.Enum):
