@@ -47,12 +47,34 @@ def test_serve_hands_over_the_settings(run: list[Any]) -> None:
     Path("s.toml").write_text("port = 1\nworkers = 1\n[limits]\nhead_seconds = 2")
     flags = ["--port", "0", "--host", "0.0.0.0", "--public", "--dev", "--broker", "memory://", "--config", "s.toml"]
     flags += ["--origin", "https://a", "--origin", "https://b", "--tls-cert", "c", "--tls-key", "k"]
+    flags += ["--allowed-host", "a.example", "--allowed-host", "*.b.example"]
     result = call("serve", *flags, ONCECAST_LIMITS__URL_BYTES="9999")
     (settings,) = run
     assert (3, "") == (result.exit_code, result.stderr)
     assert (0, "0.0.0.0", True, True) == (settings.port, settings.host, settings.public, settings.dev)
     assert (("https://a", "https://b"), "c", "k") == (settings.origins, settings.tls_cert, settings.tls_key)
+    assert ("a.example", "*.b.example") == settings.hosts
     assert (2.0, 9999) == (settings.limits.head_seconds, settings.limits.url_bytes)
+
+
+def test_serve_reads_the_same_file_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that was found in the working directory is read at SIGHUP too; its removal is an error then."""
+    Path("oncecast.toml").write_text("port = 1")
+    ports: list[int] = []
+
+    def fake_run(settings: Settings, read: Callable[[], Settings]) -> int:
+        Path("oncecast.toml").write_text("port = 2")
+        ports.extend((settings.port, read().port))
+        Path("oncecast.toml").unlink()
+        with pytest.raises(ConfigurationError, match=r"^oncecast\.toml: cannot be read: No such file"):
+            read()
+        return 0
+
+    module = types.ModuleType("oncecast.server.run")
+    monkeypatch.setattr(module, "run", fake_run, raising=False)
+    monkeypatch.setitem(sys.modules, "oncecast.server.run", module)
+    assert 0 == call("serve").exit_code
+    assert [1, 2] == ports
 
 
 def test_serve_defaults(run: list[Any]) -> None:

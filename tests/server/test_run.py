@@ -308,6 +308,38 @@ def test_sighup_reads_the_settings_again(tmp_path: Path, start: Start) -> None:
     assert 0 == process.wait(SECONDS)
 
 
+EARLY = """
+import os, signal, sys
+from oncecast.server import run as module
+from oncecast.server.settings import Settings
+
+begin = module.{class_name}.start
+
+async def start(self):
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    await begin(self)
+
+module.{class_name}.start = start
+sys.exit(module.run(Settings(port=0, workers={workers}), lambda: Settings(port=0, workers={workers}, deflate=True)))
+"""
+
+
+@pytest.mark.parametrize(
+    "workers, class_name, rolled", [(1, "Server", "set workers to 2"), (2, "Supervisor", "rolling")]
+)
+def test_a_signal_that_comes_too_early_is_obeyed_later(
+    start: Start, workers: int, class_name: str, rolled: str
+) -> None:
+    """SIGHUP and SIGUSR2 do not end a process that has not begun to serve: it obeys them once it does."""
+    process, _ = start(EARLY.format(class_name=class_name, workers=workers))
+    assert process.stderr is not None
+    assert "the settings have been read again" in process.stderr.readline()
+    assert rolled in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert 0 == process.wait(SECONDS)
+
+
 def test_a_terminal_that_was_closed_ends_it(start: Start) -> None:
     """Its SIGHUP asks for no new settings: nobody is left to stop a server that a closed window leaves behind."""
     leader, follower = os.openpty()

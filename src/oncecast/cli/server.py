@@ -11,7 +11,7 @@ import click
 
 from ..server import config
 from ..server.settings import DEFAULT_BROKER, MEMORY
-from .base import MISUSED, Failure, config_option, in_one_line, load_settings, warn
+from .base import MISUSED, Failure, config_option, in_one_line, warn
 from .interrupt import ending_at_once
 
 __all__ = ["serve"]
@@ -34,6 +34,9 @@ __all__ = ["serve"]
 @click.option(
     "--origin", "origins", multiple=True, metavar="O", help="Another origin whose pages may connect; repeatable."
 )
+@click.option(
+    "--allowed-host", "hosts", multiple=True, metavar="H", help="A host that requests may be for; repeatable."
+)
 @click.pass_context
 def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None, **flags: object) -> None:
     """Serve channels over HTTP and WebSocket until SIGTERM or Ctrl-C.
@@ -48,7 +51,9 @@ def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None,
       oncecast serve --origin https://app.example --config /etc/oncecast.toml
     """
     given = {**flags, "dev": dev or None, "public": public or None}
-    loaded = load_settings(file, given)
+    sources = config.Sources(file=file, environ=os.environ, flags=given)
+    with in_one_line():
+        loaded = sources.load()
     warn(loaded.warnings)
     settings = loaded.settings
     with ending_at_once():
@@ -56,7 +61,7 @@ def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None,
 
     try:
         with in_one_line():
-            code = run(settings, lambda: config.load(file=file, environ=os.environ, flags=given).settings)
+            code = run(settings, lambda: sources.load().settings)
     except OSError as error:
         raise Failure(_advice(error, settings.host, settings.port), MISUSED) from None
     context.exit(code)

@@ -1,7 +1,7 @@
 """`oncecast serve`: a server as one process, or as a supervisor and its workers; its signals, and its log lines.
 
 SIGTERM and SIGINT stop it, and a second one cuts the draining short; SIGHUP reads the settings again; SIGUSR2 replaces
-the workers by new processes, one after the other.
+the workers by new processes, one after the other. A signal that comes before it serves is obeyed once it does.
 """
 
 from __future__ import annotations
@@ -39,12 +39,32 @@ def run(settings: Settings, read: ReadSettings | None = None) -> int:
     `read` returns the settings again at SIGHUP; without it they stay as they are. Raises `OSError` where the address
     can't be bound, `ConfigurationError` where the settings can't be served.
     """
+    early = _Early()
     begin_log()
     read = read or (lambda: settings)
     workers = worker_count(settings.workers)
     if workers == 1:
-        return run_loop(_serve(settings, read))
-    return asyncio.run(_supervise(settings, workers, read))
+        return run_loop(_serve(settings, read, early))
+    return asyncio.run(_supervise(settings, workers, read, early))
+
+
+class _Early:
+    """SIGHUP and SIGUSR2 until a server serves: without a handler each of them would end the process.
+
+    `terminal` says whether the process began at one: once it is closed it does not look like one any more.
+    """
+
+    def __init__(self) -> None:
+        self.terminal = sys.stdin is not None and sys.stdin.isatty()
+        self._received: set[int] = set()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, lambda received, _frame: self._received.add(received))
+
+    def hand_over(self, number: int, handler: Callable[[], None]) -> None:
+        """Let the loop call `handler` at this signal, and call it now if the signal has come already."""
+        asyncio.get_running_loop().add_signal_handler(number, handler)
+        if number in self._received:
+            handler()
 
 
 class _Stopping:
@@ -72,18 +92,23 @@ class _Stopping:
         return self.requested
 
 
-async def _serve(settings: Settings, read: ReadSettings) -> int:
+async def _serve(settings: Settings, read: ReadSettings, early: _Early) -> int:
     stopping, notifier = _Stopping(), Notifier()
     sockets = _from_systemd(settings) or bind(settings.host, settings.port)  # before the broker makes its files
     try:
-        return await _serve_on(sockets, settings, read, stopping, notifier)
+        return await _serve_on(sockets, settings, read, early, stopping, notifier)
     finally:
         for sock in sockets:  # those of a server that could not start
             sock.close()
 
 
 async def _serve_on(
-    sockets: Sequence[socket.socket], settings: Settings, read: ReadSettings, stopping: _Stopping, notifier: Notifier
+    sockets: Sequence[socket.socket],
+    settings: Settings,
+    read: ReadSettings,
+    early: _Early,
+    stopping: _Stopping,
+    notifier: Notifier,
 ) -> int:
     server = Server(settings, sockets=sockets)
 
@@ -103,13 +128,13 @@ async def _serve_on(
     server.node.on_failure = lambda reason: stopping.request(f"the server has failed: {reason}")
     await server.start()
     tune_interpreter()
-    async with _signals(settings, sockets, notifier, stopping, reload, roll):
+    async with _signals(settings, sockets, notifier, early, stopping, reload, roll):
         await stopping.requested.wait()
         notifier.stopping("draining")
         return await drain(server, stopping.begun())
 
 
-async def _supervise(settings: Settings, workers: int, read: ReadSettings) -> int:
+async def _supervise(settings: Settings, workers: int, read: ReadSettings, early: _Early) -> int:
     stopping, notifier = _Stopping(), Notifier()
     if settings.tls_cert is not None:
         Tls(settings)  # a bad certificate is one error, before anything is bound
@@ -124,7 +149,7 @@ async def _supervise(settings: Settings, workers: int, read: ReadSettings) -> in
     if starting.done():
         stopped.cancel()
         await starting
-        async with _signals(settings, sockets[0], notifier, stopping, supervisor.reload, supervisor.roll):
+        async with _signals(settings, sockets[0], notifier, early, stopping, supervisor.reload, supervisor.roll):
             await stopping.requested.wait()
             notifier.stopping("draining")
             await supervisor.stop(stopping.begun())
@@ -139,30 +164,29 @@ async def _signals(
     settings: Settings,
     sockets: Sequence[socket.socket],
     notifier: Notifier,
+    early: _Early,
     stopping: _Stopping,
     reload: Callable[[], None],
     roll: Callable[[], None],
 ) -> AsyncIterator[None]:
     """Report that the server serves, and obey the signals about it for as long as it does; then report its end."""
-    loop = asyncio.get_running_loop()
-    terminal = sys.stdin is not None and sys.stdin.isatty()
     port = sockets[0].getsockname()[1]
     status = f"listening on port {port}"
 
     def hang_up() -> None:
-        if terminal and not os.isatty(0):  # so SIGHUP does not ask for new settings
+        if early.terminal and not os.isatty(0):  # so SIGHUP does not ask for new settings
             stopping.request("the terminal was closed")
             return
         notifier.reloading()
         reload()
         notifier.ready(status)
 
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
-    loop.add_signal_handler(signal.SIGUSR2, roll)
     logger.info("%s", started(settings, sockets, worker_count(settings.workers)))
     if settings.dev:
         print(first_steps(settings, port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
     notifier.ready(status)
+    early.hand_over(signal.SIGHUP, hang_up)
+    early.hand_over(signal.SIGUSR2, roll)
     tasks = Tasks(lambda reason: stopping.request(f"the server has failed: {reason}"))
     tasks.start("the notifications to systemd", keep_alive(notifier), may_end=True)
     try:

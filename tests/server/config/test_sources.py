@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from oncecast.errors import ConfigurationError
+from oncecast.server.config import Sources
 from oncecast.server.settings import DEFAULT_BROKER, Limits, Settings
 from tests.server.config.conftest import load
 
@@ -30,6 +34,30 @@ def test_precedence() -> None:
         loaded.sources[key] for key in ("port", "workers", "limits.head_seconds", "limits.header_count", "host")
     ]
     assert Path("oncecast.toml") == loaded.file
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_that_was_read_has_to_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+    """Without it the defaults would hold in its place; one that comes later is read, and has to stay too."""
+    monkeypatch.chdir(tmp_path)
+    file = Path("oncecast.toml")
+    sources = Sources(file=file if named else None, environ={}, flags={})
+    if not named:
+        assert 8000 == sources.load().settings.port
+    for port in (1, 2):
+        file.write_text(f"port = {port}")
+        assert port == sources.load().settings.port
+        file.unlink()
+        with pytest.raises(ConfigurationError, match=r"oncecast\.toml: cannot be read: No such file"):
+            sources.load()
+
+
+def test_a_flag_is_called_by_its_own_name() -> None:
+    """`--allowed-host` gives an item of `hosts`, as `--origin` does of `origins`."""
+    loaded = load(flags={"hosts": ("a.example",), "origins": ("https://a.example",)})
+    assert ("--allowed-host", "--origin") == (loaded.sources["hosts"], loaded.sources["origins"])
+    with pytest.raises(ConfigurationError, match=r"^command line: --allowed-host: "):
+        load(flags={"hosts": ("a b",)})
 
 
 def test_what_is_tried_out_leaves_no_file() -> None:

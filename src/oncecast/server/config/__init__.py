@@ -7,7 +7,7 @@ each other, add a rule to `contradictions.check_together`.
 
 from __future__ import annotations
 
-from .sources import DEFAULT_FILE, Loaded, load
+from .sources import DEFAULT_FILE, Loaded, Sources, load
 from .text import example_file, to_toml
 
-__all__ = ["DEFAULT_FILE", "Loaded", "example_file", "load", "to_toml"]
+__all__ = ["DEFAULT_FILE", "Loaded", "Sources", "example_file", "load", "to_toml"]

@@ -18,9 +18,10 @@ from .environment import read_environment
 from .file import read_file
 from .setting import TABLES, Given, Path, dotted
 
-__all__ = ["DEFAULT_FILE", "Loaded", "load"]
+__all__ = ["DEFAULT_FILE", "Loaded", "Sources", "load"]
 
 DEFAULT_FILE = "oncecast.toml"
+FLAGS = {"origins": "--origin", "hosts": "--allowed-host"}  # those that have another name than their setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,24 @@ def load(*, file: pathlib.Path | None, environ: Mapping[str, str], flags: Mappin
     return Loaded(settings, sources, file, tuple(warnings))
 
 
+class Sources:
+    """The sources of a server's settings, to read more than once. The arguments are those of `load`.
+
+    Once a file was read it has to be there at each later reading: without it the defaults would hold.
+    """
+
+    def __init__(self, *, file: pathlib.Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> None:
+        self._file = file
+        self._environ = environ
+        self._flags = flags
+
+    def load(self) -> Loaded:
+        """Read, check and merge every source. Raises `ConfigurationError`."""
+        loaded = load(file=self._file, environ=self._environ, flags=self._flags)
+        self._file = loaded.file
+        return loaded
+
+
 def _take(source: Iterator[Given], found: dict[Path, tuple[object, str]], warnings: list[str]) -> None:
     """Add to `found` what a source gives and no stronger source has given."""
     for given in source:
@@ -89,7 +108,7 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[Given]:
     for key, value in flags.items():
         if value is None or value == ():
             continue
-        name = "--origin" if key == "origins" else "--" + key.replace("_", "-")
+        name = FLAGS.get(key, "--" + key.replace("_", "-"))
         setting = TABLES[()][key]
         if isinstance(value, str) and setting.base is not str:
             value = setting.from_text(value)
