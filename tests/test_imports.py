@@ -72,6 +72,7 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("policy.origin", "policy.authority"): "an origin has a host and a port",
     ("policy.hosts", "policy.authority"): "hosts are compared in their one spelling",
     ("policy.access", "policy.identity"): "access is asked with an identity",
+    ("policy.identity", "policy.channels"): "an identity has patterns of channels",
     ("wire.http1", "wire.http1_response"): "one name to import for both directions of a server",
 }
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oncecast.policy.channels import FOUND, ChannelRules, is_pattern, matches, parse_pattern
+from oncecast.policy.channels import FOUND, ChannelRules, fill, is_pattern, matches, parse_pattern
 
 
 def test_the_exact_name_wins_then_the_longest_prefix() -> None:
@@ -116,3 +116,23 @@ def test_patterns() -> None:
 def test_patterns_of_a_token() -> None:
     """A name or a prefix."""
     assert [True, True, False, True] == [matches(p, "a.b") for p in ("a.b", "a.*", "a", "*")]
+
+
+@pytest.mark.parametrize(
+    "pattern, subject, filled",
+    [
+        ("news", None, "news"),
+        ("user.{sub}", "ann", "user.ann"),
+        ("user.{sub}.*", "a:b@c-d_e", "user.a:b@c-d_e.*"),
+        ("user.{sub}", None, None),
+        ("user.{sub}", "", None),
+        ("user.{sub}", "*", None),
+        ("user.{sub}", "ann.admin", None),
+        ("user.{sub}", "{sub}", None),
+        ("user.{sub}", "ann\n", None),
+        ("user.{sub}", "\u0661", None),
+    ],
+)
+def test_a_subject_fills_its_own_part_of_a_name(pattern: str, subject: str | None, filled: str | None) -> None:
+    """No subject turns a pattern into one that fits the channels of others."""
+    assert filled == fill(pattern, subject)

@@ -13,12 +13,9 @@ from ..wire.ws_deflate import Parameters
 
 
 class Exchange(Clock, Protocol):
-    """One request and the connection it came on."""
+    """One request and the connection it came on. `identity` is who asks: the routes set it for each request."""
 
-    @property
-    def identity(self) -> Identity:
-        """The subject and the address of the client."""
-        ...
+    identity: Identity
 
     def reply(self, reply: Reply | Refusal, /) -> None:
         """Answer the request, and go on to the next."""

@@ -13,6 +13,7 @@ difference decides:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -21,6 +22,8 @@ from ..message import CHANNEL_PATTERN
 
 SUB = "{sub}"
 SEPARATOR = "."  # what fills `{sub}` has none, so a channel says in one way only whose it is
+
+_SUBJECT = re.compile(r"[A-Za-z0-9_:@-]+", re.ASCII)
 
 Rule = TypeVar("Rule")
 
@@ -115,3 +118,15 @@ def is_pattern(text: str) -> bool:
 def matches(pattern: str, channel: str) -> bool:
     """Say whether a pattern without `{sub}` fits a channel."""
     return channel.startswith(pattern[:-1]) if pattern.endswith("*") else channel == pattern
+
+
+def fill(pattern: str, subject: str | None) -> str | None:
+    """Return a pattern with `{sub}` replaced by a user; None where no part of a name between dots can be that user.
+
+    A subject with a dot or a `*` would reach the channels of other users.
+    """
+    if SUB not in pattern:
+        return pattern
+    if subject is None or _SUBJECT.fullmatch(subject) is None:
+        return None
+    return pattern.replace(SUB, subject)
