@@ -27,7 +27,7 @@ CLOCKED = ("earliest_last_and_since",)
 # The channels of one WebSocket are looked up one by one there, so one may have its cursor before another is refused.
 LATER = ("limits",)
 # These brokers trim in batches, so that a gap is not of the number that these clauses name: `marks_what_it_trims`.
-TRIMMED = ("gap_of_what_expired", "gaps_of_several_channels", "stalled_past_the_retention")
+TRIMMED = ("gap_of_what_expired", "gaps_of_several_channels", "gaps_since_a_time", "stalled_past_the_retention")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ To add a way to start reading, add it to `Start` and to `locate`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 import msgspec
 
-from ..message import MAX_SEQ, Cursor, LogGap, Page, Reason, Start, StartKind
+from ..message import MAX_SEQ, Cursor, LogGap, Mark, Page, Reason, Start, StartKind
 from .log import Log
 
 
@@ -84,8 +84,8 @@ def place_of(log: Log, channels: Sequence[str], start: Start, page: Page) -> Pla
     place = Place(page.after, log.cursor(page.after))
     marks = {name: mark.seq for name, mark in page.marks.items()}
     match start.kind:
-        case StartKind.SINCE:  # a message that is older than the time was not asked for
-            place.reported = {name: seq for name, seq in marks.items() if page.marks[name].time < start.number}
+        case StartKind.SINCE:
+            place.reported = _not_asked_for(page.marks, start.number)
         case StartKind.LAST if page.floors:
             place = _above(log, channels, page.after, [page.floors[name] for name in channels], marks)
         case StartKind.EARLIEST | StartKind.LATEST | StartKind.LAST:
@@ -195,10 +195,20 @@ def _since(log: Log, channels: Sequence[str], time: float) -> Place | None:
         mark = log.mark(name)
         if mark.seq and mark.time >= time:
             seq = min(seq, mark.seq - 1)
-    place = Place(seq, log.cursor(seq))
+    reported = _not_asked_for({name: log.mark(name) for name in channels}, time)
+    place = Place(seq, log.cursor(seq), reported=reported)
     if not log.history:
         place.gaps = pass_gaps(log, channels, place, Reason.EXPIRED)
     return place
+
+
+def _not_asked_for(marks: Mapping[str, Mark], time: float) -> dict[str, int]:
+    """Return, by channel, the trimmed number up to which a start at `time` is due no gap.
+
+    Of what is trimmed only the last message of a channel has a time that is known. So its gap is of that one alone,
+    also where another channel puts the place before it.
+    """
+    return {name: mark.seq if mark.time < time else max(0, mark.seq - 1) for name, mark in marks.items()}
 
 
 def _earliest(log: Log, channels: Sequence[str]) -> Place | None:

@@ -78,6 +78,21 @@ async def gaps_of_several_channels(bench: TransportBench) -> None:
                 at += step
 
 
+async def gaps_since_a_time(bench: TransportBench) -> None:
+    """After `since`, each channel that was trimmed has a gap of its last trimmed message alone, on every transport."""
+    await bench.serve(Settings(port=0, retention=RetentionSettings(messages=1)))
+    if not bench.kind.resumes:
+        return
+    for n in range(7):
+        bench.publish(Draft("aababbc"[n], str(n).encode()))
+    subscriber = bench.subscriber("a", "b", "c", start=f"since={bench.wall}")
+    heard = await bench.listen(subscriber, 3)
+    ranges = sorted((gap.channel, gap.reason, gap.missed_from, gap.missed_to) for gap in heard.gaps)
+    wanted = [("a", "expired", bench.at(2), bench.at(2)), ("b", "expired", bench.at(5), bench.at(5))]
+    expect(wanted, ranges, "the range is the last one missed, of each channel")
+    expect([3, 5, 6], sorted(heard.data, key=str), "then comes what is kept, once")
+
+
 async def attach_during_a_burst(bench: TransportBench) -> None:
     """A subscriber that attaches or resumes during a burst misses no message and gets none twice."""
     rng = random.Random(7)  # noqa: S311 - a schedule has to be repeatable, not secret
@@ -297,6 +312,7 @@ CHECKS: dict[str, TransportCheck] = {
         gap_of_another_epoch,
         gap_of_the_unknown,
         gaps_of_several_channels,
+        gaps_since_a_time,
         attach_during_a_burst,
         cut_at_every_byte,
         byte_by_byte,
