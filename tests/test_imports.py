@@ -73,6 +73,9 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("policy.hosts", "policy.authority"): "hosts are compared in their one spelling",
     ("policy.access", "policy.identity"): "access is asked with an identity",
     ("policy.identity", "policy.channels"): "an identity has patterns of channels",
+    ("policy.rules", "policy.access"): "the rules are what is asked",
+    ("policy.rules", "policy.channels"): "a rule is for the channels of a pattern",
+    ("policy.rules", "policy.identity"): "a rule is for an identity",
     ("wire.http1", "wire.http1_response"): "one name to import for both directions of a server",
 }
 

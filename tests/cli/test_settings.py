@@ -52,3 +52,38 @@ def test_config_show() -> None:
     assert 'host = "127.0.0.1"  # default' in lines
     assert "port = 9  # ONCECAST_PORT" in lines
     assert ['[channels."a.*"]', "messages = 1  # oncecast.toml", 'lag = "resume"  # default'] == lines[-3:]
+
+
+RULES = """
+[channels."user.{sub}"]
+subscribe = "token"
+"""
+
+
+def test_config_explain() -> None:
+    """It names the table, the verdict for who asks, and what the table says."""
+    Path("oncecast.toml").write_text(RULES)
+    assert (
+        """channel    user.ann
+rule       [channels."user.{sub}"] in oncecast.toml
+asked by   anybody: no token and no key was given
+
+subscribe  refused with 401 unauthorized: Only a token may subscribe to user.ann: send one.
+           the rule says "token": the token whose sub is "ann", unless it names other channels only, or a server's key
+
+publish    refused with 403 forbidden: Only a server's key may publish to user.ann.
+           the rule does not name it, which means "server": a server's key
+"""
+        == call("config", "explain", "user.ann").stdout
+    )
+    unmatched = call("config", "explain", "other").stdout.splitlines()
+    expected = "rule       none: no table [channels.…] of oncecast.toml fits, so only a server's key may do anything"
+    assert expected == unmatched[1]
+    assert 2 == call("config", "explain", "a b").exit_code
+
+
+def test_config_explain_without_rules() -> None:
+    """It says that none are on."""
+    lines = call("config", "explain", "x").stdout.splitlines()
+    assert "rule       none is needed: no table of a channel names subscribe or publish" == lines[1]
+    assert ["allowed: without access rules everybody may"] * 2 == [line[11:] for line in lines[2:]]

@@ -8,24 +8,24 @@ import socket
 import pytest
 
 from oncecast import __version__
-from oncecast.server.announcement import first_steps, started
-from oncecast.server.settings import Settings
+from oncecast.server.announcement import ALONE, first_steps, started
+from oncecast.server.settings import ChannelRule, Settings
 
 
 @pytest.mark.parametrize(
     "settings, workers, expected",
     [
-        (Settings(), 1, "1 worker, broker memory://, is listening on http://127.0.0.1:{0} and http://[::1]:{1}"),
+        (Settings(), 1, "1 worker, broker memory://{2}, is listening on http://127.0.0.1:{0} and http://[::1]:{1}"),
         (
             Settings(broker="sqlite:///a.db", tls_cert="c", tls_key="k"),
             3,
-            "3 workers, broker sqlite:///a.db (durability process), is listening on https://127.0.0.1:{0} and "
+            "3 workers, broker sqlite:///a.db (durability process){2}, is listening on https://127.0.0.1:{0} and "
             "https://[::1]:{1}",
         ),
         (
             Settings(broker="redis://:pass@word@h/0"),
             1,
-            "1 worker, broker redis://h/0, is listening on http://127.0.0.1:{0} and http://[::1]:{1}",
+            "1 worker, broker redis://h/0{2}, is listening on http://127.0.0.1:{0} and http://[::1]:{1}",
         ),
     ],
 )
@@ -36,7 +36,15 @@ def test_started(settings: Settings, workers: int, expected: str) -> None:
         six.bind(("::1", 0))
         ports = [sock.getsockname()[1] for sock in (four, six)]
         line = started(settings, [four, six], workers)
-    assert f"oncecast {__version__}, pid {os.getpid()}, {expected.format(*ports)}" == line
+    alone = ", without access rules and so for this machine only"
+    assert f"oncecast {__version__}, pid {os.getpid()}, {expected.format(*ports, alone)}" == line
+
+
+def test_what_other_machines_may_reach() -> None:
+    """With access rules, or where it was said that none are wanted."""
+    rules = {"news": ChannelRule(subscribe="public")}
+    for settings in (Settings(public=True), Settings(dev=True), Settings(channels=rules)):
+        assert ALONE not in started(settings, [], 1)
 
 
 def test_first_steps() -> None:

@@ -1,4 +1,4 @@
-"""`oncecast config check|show|init`: the settings, before a server is started with them."""
+"""`oncecast config check|show|explain|init`: the settings, before a server is started with them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import click
 
+from ..message import check_channel
+from ..policy.identity import ANYBODY
 from ..server.config import DEFAULT_FILE, example_file, to_toml
-from .base import MISUSED, Failure, config_option, load_settings, put, warn
+from .base import MISUSED, Failure, config_option, in_one_line, load_settings, put, warn
+from .explain import explain as explained
 
 __all__ = ["config"]
 
 
-@click.group(short_help="Check, show or begin the settings.")
+@click.group(short_help="Check, show, explain or begin the settings.")
 def config() -> None:
-    """Check, show or begin the settings.
+    """Check, show, explain or begin the settings.
 
     \b
     Examples:
@@ -63,6 +66,23 @@ def show(file: Path | None) -> None:
     loaded = load_settings(file, {})
     warn(loaded.warnings)
     put(to_toml(loaded.settings, loaded.sources), nl=False)
+
+
+@config.command()
+@click.argument("channel")
+@config_option
+def explain(channel: str, file: Path | None) -> None:
+    """Print which rule decides about CHANNEL, and who may subscribe and publish.
+
+    \b
+    Examples:
+      oncecast config explain chat.lobby
+    """
+    with in_one_line():
+        check_channel(channel)
+    loaded = load_settings(file, {})
+    warn(loaded.warnings)
+    put(explained(loaded, channel, ANYBODY, "anybody: no token and no key was given"))
 
 
 @config.command()

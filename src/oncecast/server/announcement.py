@@ -11,9 +11,11 @@ import socket
 from collections.abc import Sequence
 
 from .. import __version__
-from .settings import SQLITE, Settings
+from .settings import SQLITE, Settings, may_be_reached
 
-__all__ = ["first_steps", "started"]
+__all__ = ["ALONE", "first_steps", "started"]
+
+ALONE = ", without access rules and so for this machine only"  # what opens it is in the reference: `public`
 
 _PASSWORD = re.compile(r"(?<=://)[^/]*@")
 
@@ -24,7 +26,8 @@ def started(settings: Settings, sockets: Sequence[socket.socket], workers: int) 
     kept = f" (durability {settings.durability})" if settings.broker.startswith(SQLITE) else ""
     urls = " and ".join(_url(settings, *sock.getsockname()[:2]) for sock in sockets)
     many = "1 worker" if workers == 1 else f"{workers} workers"
-    return f"oncecast {__version__}, pid {os.getpid()}, {many}, broker {broker}{kept}, is listening on {urls}"
+    served = "" if may_be_reached(settings) else ALONE
+    return f"oncecast {__version__}, pid {os.getpid()}, {many}, broker {broker}{kept}{served}, is listening on {urls}"
 
 
 def first_steps(settings: Settings, port: int) -> str:

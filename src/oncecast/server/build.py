@@ -18,7 +18,7 @@ from ..protocol.base import TransportSettings
 from .app import App
 from .metrics import measure, render
 from .pages import load_pages
-from .settings import Settings, channel_rules
+from .settings import Settings, access_rules, channel_rules
 
 ChannelPolicies = Callable[[str], ChannelPolicy]
 
@@ -90,7 +90,7 @@ def build_rules(settings: Settings, bound: Sequence[str] | None = None) -> Rules
     # A message that a WebSocket takes fits a POST too; `config` refuses a smaller body_bytes that was given.
     limits = structs.replace(limits, body_bytes=max(limits.body_bytes, limits.message_bytes))
     return Rules(
-        settings=TransportSettings(**structs.asdict(limits), deflate=settings.deflate),
+        settings=TransportSettings(**structs.asdict(limits), deflate=settings.deflate, access=access_rules(settings)),
         hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
     )

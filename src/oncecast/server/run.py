@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from ..errors import ConfigurationError
 from .announcement import first_steps, started
+from .config.contradictions import OPEN_CURE
 from .cores import worker_count
 from .listening import bind, bind_slots
 from .process.log import begin_log
@@ -26,7 +27,7 @@ from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
 from .reload import ReadSettings, read_again
 from .server import Server
-from .settings import Settings
+from .settings import Settings, may_be_reached
 from .tasks import Tasks
 from .tls import Tls
 
@@ -199,16 +200,16 @@ async def _signals(
 def _from_systemd(settings: Settings) -> list[socket.socket]:
     """Return the sockets that systemd has opened, if any. Raises `ConfigurationError` for one that can't be served.
 
-    An address that other machines reach needs `public`, as one of `host` does.
+    An address that other machines reach needs access rules or `public`, as one of `host` does.
     """
     sockets = take_sockets()
     for sock in sockets:
         if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
             raise ConfigurationError("LISTEN_FDS: a socket of systemd is not of TCP: give ListenStream= a port")
         address = ipaddress.ip_address(sock.getsockname()[0])
-        if not (address.is_loopback or settings.public or settings.dev):
+        if not (address.is_loopback or may_be_reached(settings)):
             raise ConfigurationError(
-                f"LISTEN_FDS: systemd listens on {address}, which lets anyone publish who can reach it; give --public "
-                "if that is meant"
+                f"LISTEN_FDS: systemd listens on {address}, which lets anyone publish who can reach it, as there are "
+                f"no access rules: {OPEN_CURE}"
             )
     return sockets

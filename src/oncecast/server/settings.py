@@ -11,8 +11,10 @@ from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta, Struct, field
 
+from ..policy.access import ALLOW_ALL, Access
 from ..policy.channels import ChannelRules
 from ..policy.limits import MIB, Limits
+from ..policy.rules import AccessRules, Allowed
 
 __all__ = [
     "DEFAULT_BROKER",
@@ -22,7 +24,9 @@ __all__ = [
     "Limits",
     "RetentionSettings",
     "Settings",
+    "access_rules",
     "channel_rules",
+    "may_be_reached",
 ]
 
 MEMORY = "memory://"  # what `dev` uses where no broker is named
@@ -48,8 +52,23 @@ class RetentionSettings(Struct, frozen=True, kw_only=True):
 
 
 class ChannelRule(Struct, frozen=True, kw_only=True):
-    """What differs for the channels of one pattern. `None` means the value of `[retention]`."""
+    """What differs for the channels of one pattern. `None` means the value of `[retention]` or `[limits]`, or no limit.
 
+    As soon as any rule names `subscribe` or `publish`, access rules are on: see `access_rules`.
+    """
+
+    subscribe: Annotated[
+        Allowed | None,
+        Meta(
+            description="Who may listen: public (everybody), token (who has one), server (its key alone). "
+            "Left out, server, as soon as any table names subscribe or publish.",
+            examples=["public"],
+        ),
+    ] = None
+    publish: Annotated[
+        Allowed | None,
+        Meta(description="Who may publish, with the same words.", examples=["token"]),
+    ] = None
     messages: Annotated[
         Annotated[int, Meta(ge=1, le=100_000_000)] | None,
         Meta(description="Messages kept per channel, instead of [retention]'s."),
@@ -85,7 +104,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             description="What an acknowledged message survives, in a file: process, any crash; fsync, power cuts too."
         ),
     ] = "process"
-    public: Annotated[bool, Meta(description="Whether other machines may connect, and so publish.")] = False
+    public: Annotated[
+        bool,
+        Meta(description="Whether other machines may connect to a server without access rules, and so publish."),
+    ] = False
     origins: Annotated[
         tuple[str, ...], Meta(description='Other origins whose pages may connect: scheme://host[:port], or "*".')
     ] = ()
@@ -122,3 +144,17 @@ def channel_rules(settings: Settings, make: Callable[[int, float, LagName], Comp
         return make(messages, kept.seconds if rule.seconds is None else rule.seconds, rule.lag)
 
     return ChannelRules({name: whole(rule) for name, rule in settings.channels.items()}, whole(ChannelRule()))
+
+
+def access_rules(settings: Settings) -> Access:
+    """Return the access rules, compiled: `ALLOW_ALL` where no channel's table names `subscribe` or `publish`."""
+    if all(rule.subscribe is None and rule.publish is None for rule in settings.channels.values()):
+        return ALLOW_ALL
+    return AccessRules(
+        {pattern: (rule.subscribe or "server", rule.publish or "server") for pattern, rule in settings.channels.items()}
+    )
+
+
+def may_be_reached(settings: Settings) -> bool:
+    """Return whether other machines may connect: there are access rules, or it was said that none are wanted."""
+    return settings.public or settings.dev or access_rules(settings) is not ALLOW_ALL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncecast.server.brokers import BUILDERS
+from oncecast.server.config.contradictions import OPEN_CURE
 from tests.server.config.conftest import load, mistake
 
 BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as in sqlite:///oncecast.db"
@@ -29,14 +30,15 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             "",
             {},
             {"host": "0.0.0.0"},
-            "--host: binding to all interfaces lets anyone publish who can reach it; give --public if that is meant",
+            "--host: binding to all interfaces lets anyone publish who can reach it, as there are no access rules: "
+            + OPEN_CURE,
         ),
         (
             "host = '10.0.0.7'",
             {},
             {},
-            "oncecast.toml: host: binding to 10.0.0.7 lets anyone publish who can reach it;"
-            " give --public if that is meant",
+            "oncecast.toml: host: binding to 10.0.0.7 lets anyone publish who can reach it, as there are no access"
+            " rules: " + OPEN_CURE,
         ),
         (
             "",
@@ -132,3 +134,10 @@ def test_what_does_not_contradict(flags: dict[str, object]) -> None:
     """What is asked for outright, and what only this machine reaches, is let through."""
     toml = None if flags.get("dev") else "[retention]\nbytes = 65536"  # a file keeps longer messages
     assert flags == {key: getattr(load(toml, flags=flags).settings, key) for key in flags}
+
+
+def test_access_rules_open_an_address_to_other_machines() -> None:
+    """Who may publish is said then. A table that says nothing of it opens nothing."""
+    rules = """[channels."chat.*"]\nsubscribe = "public"\n"""
+    assert "public" == load(rules, flags={"host": "0.0.0.0"}).settings.channels["chat.*"].subscribe
+    assert OPEN_CURE in mistake("""[channels."chat.*"]\nmessages = 3\n""", {}, {"host": "0.0.0.0"})

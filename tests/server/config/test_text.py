@@ -6,6 +6,7 @@ import re
 import tomllib
 
 from oncecast.server import config
+from oncecast.server.config.setting import RULE
 from oncecast.server.settings import DEFAULT_BROKER, ChannelRule, Limits, RetentionSettings, Settings
 from tests.server.config.conftest import load
 
@@ -15,7 +16,7 @@ def test_example_file_is_the_defaults() -> None:
     example = config.example_file()
     assert Settings(broker=DEFAULT_BROKER) == load(example).settings
     settings = load(re.sub(r"(?m)^#(?! )", "", example)).settings
-    rule = ChannelRule(messages=10_000, seconds=3600.0, lag="resume")
+    rule = ChannelRule(subscribe="public", publish="token", messages=10_000, seconds=3600.0, lag="resume")
     expected = Settings(broker=DEFAULT_BROKER, tls_cert="cert.pem", tls_key="key.pem", channels={"ticker.*": rule})
     assert expected == settings
 
@@ -24,7 +25,7 @@ def test_example_file_explains_every_key() -> None:
     """Each setting in the example stands below a line that explains it."""
     lines = config.example_file().splitlines()
     settings = [n for n, line in enumerate(lines) if re.match("#[a-z_]+ = ", line)]
-    assert len(load().sources) + 3 == len(settings)
+    assert len(load().sources) + len(RULE) == len(settings)
     assert [] == [lines[n] for n in settings if not re.fullmatch(r"# [A-Z].+\.", lines[n - 1])]
 
 

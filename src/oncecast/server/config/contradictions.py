@@ -14,9 +14,11 @@ from ...errors import ConfigurationError
 from ...policy.limits import longest_url
 from ..brokers import BUILDERS
 from ..cores import worker_count
-from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings
+from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings, may_be_reached
 
-__all__ = ["check_together"]
+__all__ = ["OPEN_CURE", "check_together"]
+
+OPEN_CURE = 'say who may subscribe and publish in tables [channels."PATTERN"], or give --public if it is meant'
 
 
 def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -36,9 +38,10 @@ def _check_tls(settings: Settings, sources: Mapping[str, str]) -> None:
 
 
 def _check_address(settings: Settings, sources: Mapping[str, str]) -> None:
-    if not (settings.public or settings.dev or _is_loopback(settings.host)):
-        every = "binding to all interfaces" if settings.host in ("0.0.0.0", "::") else f"binding to {settings.host}"  # noqa: S104
-        _fail(sources, "host", f"{every} lets anyone publish who can reach it; give --public if that is meant")
+    if may_be_reached(settings) or _is_loopback(settings.host):
+        return
+    every = "binding to all interfaces" if settings.host in ("0.0.0.0", "::") else f"binding to {settings.host}"  # noqa: S104
+    _fail(sources, "host", f"{every} lets anyone publish who can reach it, as there are no access rules: {OPEN_CURE}")
 
 
 def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:

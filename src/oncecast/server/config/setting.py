@@ -156,7 +156,7 @@ def _declared(struct: type[Struct]) -> dict[str, Setting]:
             given: Any = Annotated[base, meta]
             if choices and get_origin(choices[0]) is Annotated:  # a number with its bounds, and perhaps a word for one
                 base, bounds = get_args(choices[0])
-                meta = Meta(ge=bounds.ge, le=bounds.le, description=meta.description)
+                meta = Meta(ge=bounds.ge, le=bounds.le, description=meta.description, examples=meta.examples)
             word = get_args(choices[1])[0] if len(choices) > 1 and get_origin(choices[1]) is Literal else None
             settings[info.name] = Setting(info.name, given, base, info.default, meta, word)
     return settings
