@@ -33,12 +33,14 @@ test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under cove
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
-proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, 200 crashes (a quarter of an hour)
+proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, 200 crashes, 50 schedules of faults of each broker (an hour)
 	$(BIN)/python -m tests.proof.client_runs --runs 500
 	$(BIN)/python -m tests.proof.client_matrix
 	$(BIN)/python -m tests.proof.crashes --kills 200 --pauses 20 --wipes 10 --rolls 20
 	$(BIN)/python -m tests.proof.broker_faults --broker redis --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker nats --schedules 50
+	$(BIN)/python -m tests.proof.broker_faults --broker rabbitmq --schedules 50
+	$(BIN)/python -m tests.proof.broker_faults --broker kafka --schedules 50
 
 web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a release serves it
 	npm run --silent --prefix scripts/web build

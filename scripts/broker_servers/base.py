@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .system import Broken, Missing, debian_install, group_runs, listens
+from .system import Broken, Missing, debian_install, group_runs, group_stands, listens
 
 START_SECONDS = 60.0  # RabbitMQ takes 4 s alone, several times that beside a test suite
 STOP_SECONDS = 20.0
@@ -138,8 +138,11 @@ class BrokerServer(ABC):
         self._end(signal.SIGKILL, STOP_SECONDS)
 
     def pause(self) -> None:
-        """Stop the process from running; connections stay open."""
+        """Stop the process from running, and return once it stands; connections stay open."""
         self._signal(signal.SIGSTOP)
+        end = time.monotonic() + STOP_SECONDS
+        while (pid := self.pid) is not None and not group_stands(pid) and time.monotonic() < end:
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a paused process run again."""
@@ -154,6 +157,14 @@ class BrokerServer(ABC):
         copy = self.directory / f"copy-{name}"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.data, copy)
+
+    def copy(self, name: str) -> None:
+        """Copy the data of a server that runs, as it is at one moment; see `save`."""
+        self.pause()
+        try:
+            self.save(name)
+        finally:
+            self.resume()
 
     def restore(self, name: str) -> None:
         """Put an older copy of the data back. The server is stopped."""

@@ -247,6 +247,8 @@ class Kafka(BrokerServer):
             "offsets.topic.replication.factor=1\n"
             "transaction.state.log.replication.factor=1\n"
             "transaction.state.log.min.isr=1\n"
+            "broker.session.timeout.ms=2000\n"  # for so long one that was killed may not come back
+            "broker.heartbeat.interval.ms=300\n"
             "num.network.threads=2\n"
             "num.io.threads=2\n"
         )

@@ -85,14 +85,29 @@ def asks(port: int, question: bytes) -> bytes:
 
 def group_runs(group: int) -> bool:
     """Return whether a process of a group runs; one that has ended and waits for its parent does not."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    return any(state != "Z" for state in _states(group))
+
+
+def group_stands(group: int) -> bool:
+    """Return whether every process of a group has been stopped by a signal."""
+    return all(state in "TZ" for state in _states(group))
+
+
+def _states(group: int) -> list[str]:
+    """Return the state of each thread of the processes of a group, as in proc(5)."""
+    states: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
+            if _stat(process)[2] == str(group):
+                states += [_stat(thread)[0] for thread in (process / "task").iterdir()]
+        except OSError:  # it has ended meanwhile
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            return True
-    return False
+    return states
+
+
+def _stat(place: Path) -> list[str]:
+    """Return the fields of a `stat` file after the name of the command: the state, the parent, the group and more."""
+    return (place / "stat").read_text().rpartition(")")[2].split()
 
 
 def listener_of(port: int) -> int | None:

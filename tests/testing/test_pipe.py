@@ -77,6 +77,13 @@ async def test_without_faults_all_bytes_go_both_ways_and_so_do_the_ends(echo: Ec
         assert (1, 0) == (pipe.connections, pipe.cuts)
 
 
+async def test_what_comes_from_the_server_may_be_rewritten(echo: Echo) -> None:
+    """Bytes on the way down are replaced; those on the way up are as they were."""
+    async with FaultyPipe(("127.0.0.1", echo.port), rewrite=lambda data: data.replace(b"bye", b"BYE")) as pipe:
+        assert b"BYE?BYE" == await exchange(pipe, b"bye?")
+        assert b"bye?" == bytes(echo.got)
+
+
 @pytest.mark.parametrize("at", [0, 1, 2, 100, 1023])
 async def test_a_cut_on_the_way_down_stands_at_its_byte(echo: Echo, at: int) -> None:
     """The client gets exactly the bytes before the cut, then the end."""

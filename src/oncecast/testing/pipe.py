@@ -1,7 +1,7 @@
 """A faulty pipe: a TCP proxy on loopback that cuts, stalls, slows or swallows a stream, at a given or random byte.
 
 It owns two tasks per connection, one for each direction, and ends all of them in `close`. Invariant: it forwards the
-bytes in order and unaltered up to the byte of a fault, and nothing after a cut.
+bytes in order and unaltered, unless `rewrite` says otherwise, up to the byte of a fault, and nothing after a cut.
 
 All random values come from `FaultyPipe.random`, which `seed` determines. Print the seed with a failure; the same seed
 gives the same values. To add a fault, add a field to `Faults` and apply it in `_Way.run`.
@@ -67,6 +67,8 @@ class FaultyPipe:
 
     `plan` returns the faults of a connection; its arguments are the number of the connection, from 0, and `random`.
     `connections` counts connections, `cuts` those that the pipe has cut, `up_bytes` and `down_bytes` forwarded bytes.
+    `rewrite` is given what comes from the server, as it is read, and returns as many bytes, which are forwarded in its
+    place: some servers tell their clients an address to connect to, and it has to be the pipe's.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class FaultyPipe:
         plan: Callable[[int, random.Random], Plan] = lambda number, rng: NO_PLAN,
         *,
         seed: int | None = None,
+        rewrite: Callable[[bytes], bytes] = lambda data: data,
     ) -> None:
         self.seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         self.random = random.Random(self.seed)  # noqa: S311 - faults have to be repeatable, not secret
         self.plan = plan
+        self.rewrite = rewrite
         self.port = 0
         self.connections = 0
         self.cuts = 0
@@ -196,9 +200,11 @@ class _Joint:
             if self._over:
                 server.close()
             else:
-                up = _Way(self._plan.up, self.going, self._pipe._up, self._count_up).run(self._reader, server)
-                down = _Way(self._plan.down, self.going, self._pipe._down, self._count_down).run(reader, client)
-                self._ways = {asyncio.create_task(up), asyncio.create_task(down)}
+                pipe = self._pipe
+                up = _Way(self._plan.up, self.going, pipe._up, self._count_up)
+                down = _Way(self._plan.down, self.going, pipe._down, self._count_down, pipe.rewrite)
+                ways = (up.run(self._reader, server), down.run(reader, client))
+                self._ways = {asyncio.create_task(way) for way in ways}
                 await self._last()
         for writer in self._writers:
             with contextlib.suppress(OSError):
@@ -255,13 +261,21 @@ class _Joint:
 class _Way:
     """One direction of one connection."""
 
-    __slots__ = ("_count", "_faults", "_gate", "_going", "_passed")
+    __slots__ = ("_count", "_faults", "_gate", "_going", "_passed", "_rewrite")
 
-    def __init__(self, faults: Faults, going: asyncio.Event, gate: asyncio.Event, count: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        faults: Faults,
+        going: asyncio.Event,
+        gate: asyncio.Event,
+        count: Callable[[int], None],
+        rewrite: Callable[[bytes], bytes] = lambda data: data,
+    ) -> None:
         self._faults = faults
         self._going = going
         self._gate = gate
         self._count = count
+        self._rewrite = rewrite
         self._passed = 0  # swallowed bytes included
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Outcome:
@@ -289,7 +303,7 @@ class _Way:
 
     async def _take(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         if not self._swallows():
-            writer.write(data)
+            writer.write(self._rewrite(data))
             await writer.drain()
             self._count(len(data))
         self._passed += len(data)

@@ -1,0 +1,144 @@
+"""A real broker server and the nodes on it, for the schedules of faults: how they start, and what they are held to.
+
+The cluster owns every server that it makes and ends all of them in `close`, whatever has failed meanwhile. The times of
+the nodes are bounds of `READY_SECONDS`: until `/readyz` says that the broker is away, and that it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from oncecast.brokers.base import BrokerUnreachable
+from oncecast.server.server import Server
+from oncecast.server.settings import Limits, RetentionSettings, Settings
+from oncecast.testing.pipe import FaultyPipe
+from scripts.broker_servers.base import BrokerServer
+from scripts.broker_servers.kinds import KINDS
+from scripts.broker_servers.system import HOST, free_ports
+
+from .client_oracle import Wrong
+from .http_ask import ask_http
+
+__all__ = ["BrokerNode", "Cluster", "in_thread"]
+
+READY_SECONDS = 5.0
+START_SECONDS = 30.0  # for a new server to take a first node: RabbitMQ and Kafka listen before they answer
+LOOK_SECONDS = 0.02
+
+T = TypeVar("T")
+
+
+async def in_thread(do: Callable[[], T]) -> T:
+    """Do something that blocks. If this is cancelled it is done first: a server is never left half started."""
+    doing = asyncio.ensure_future(asyncio.to_thread(do))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait((doing,))
+        raise
+
+
+class BrokerNode:
+    """One node, and the pipe through which it reaches the server."""
+
+    def __init__(self, server: BrokerServer) -> None:
+        self.pipe = FaultyPipe((HOST, server.port), rewrite=self._readdress)
+        self.server: Server
+        self._broker = server
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start the node; the stack ends it."""
+        await stack.enter_async_context(self.pipe)
+        url = self._broker.url.replace(f":{self._broker.port}", f":{self.pipe.port}")
+        limits = Limits(heartbeat_seconds=0.5, drain_seconds=0)
+        settings = Settings(port=0, broker=url, limits=limits, retention=RetentionSettings(messages=100_000))
+        end = time.monotonic() + START_SECONDS
+        while True:
+            self.server = Server(settings)
+            try:
+                await self.server.start()
+                break
+            except BrokerUnreachable:
+                await self.server.stop(0)
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.1)
+        stack.push_async_callback(self.server.stop, 0.05)
+
+    def _readdress(self, data: bytes) -> bytes:
+        """Put the pipe where a server of Kafka or RabbitMQ names its own address, or its clients would go past it."""
+        host = len(HOST).to_bytes(2, "big") + HOST.encode()
+        return data.replace(host + self._broker.port.to_bytes(4, "big"), host + self.pipe.port.to_bytes(4, "big"))
+
+
+class Cluster:
+    """One server of a kind in a folder, and its nodes. Another server may take its place: see `make`."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.nodes: list[BrokerNode] = []
+        self.noticed = 0.0  # the longest until a node said that it is deaf
+        self.ready = 0.0  # the longest from a server's return until each node was ready
+        self._folder = folder
+        self._made: list[BrokerServer] = []
+        self.primary = self.make()
+
+    def make(self) -> BrokerServer:
+        """Return one more server, which is not started."""
+        kind = KINDS[self.kind]
+        server = kind(self._folder / f"server-{len(self._made)}", free_ports(kind.port_count))
+        self._made.append(server)
+        return server
+
+    async def start(self, count: int, stack: contextlib.AsyncExitStack) -> None:
+        """Start the server and as many nodes. The stack ends all of them."""
+        stack.push_async_callback(self.close)
+        await in_thread(self.primary.start)
+        for _ in range(count):
+            node = BrokerNode(self.primary)
+            await node.start(stack)
+            self.nodes.append(node)
+
+    def replace(self, server: BrokerServer) -> None:
+        """Have the nodes reach another server from now on."""
+        self.primary = server
+        for node in self.nodes:
+            node.pipe.target = (HOST, server.port)
+
+    async def close(self) -> None:
+        """Kill every server."""
+        for server in self._made:
+            await in_thread(server.kill)
+
+    # -- what the nodes are held to
+
+    async def until_away(self, nodes: Sequence[BrokerNode]) -> None:
+        """Wait until these nodes say that they are deaf. Raises `Wrong` if one does not in time."""
+        took = await self._until(503, nodes, "says on /readyz that it is deaf")
+        self.noticed = max(self.noticed, took)
+
+    async def until_ready(self) -> None:
+        """Wait until each node is ready. Raises `Wrong` if one is not in time."""
+        took = await self._until(200, self.nodes, "is ready")
+        self.ready = max(self.ready, took)
+
+    async def check_away(self) -> None:
+        """Hold that a publish is refused with 503 and with when to try again. Raises `Wrong`."""
+        for node in self.nodes:
+            answer = await ask_http(node.server.port, "POST", "/v1/channels/away", b"1")
+            if answer.status != 503 or b"retry-after:" not in answer.head.lower():
+                raise Wrong(f"a publish was answered with {answer.head!r} while the broker was away")
+
+    async def _until(self, status: int, nodes: Sequence[BrokerNode], clause: str) -> float:
+        began = time.monotonic()
+        for node in nodes:
+            while (await ask_http(node.server.port, "GET", "/readyz")).status != status:
+                if time.monotonic() - began > READY_SECONDS:
+                    raise Wrong(f"not every node {clause} within {READY_SECONDS:g} s: {node.server.node.unready}")
+                await asyncio.sleep(LOOK_SECONDS)
+        return time.monotonic() - began

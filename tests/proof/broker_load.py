@@ -1,0 +1,173 @@
+"""The load of a schedule of faults: publishers that retry until they are acknowledged, and listeners on the move.
+
+Each connection of a client goes to a node that is drawn, so nothing sticks to one. What was acknowledged, and what each
+application saw, is kept for `broker_oracle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from itertools import cycle
+
+from oncecast import AsyncClient, ClientMessage, Gap, LinkState, StateChanged
+from oncecast.client.transports import TRANSPORTS
+from oncecast.message import Cursor
+from oncecast.testing.pipe import NO_PLAN, FaultyPipe, Plan
+from scripts.broker_servers.system import HOST
+
+from .broker_cluster import BrokerNode
+from .broker_oracle import Acknowledged, judge
+from .client_oracle import Wrong
+
+__all__ = ["Listener", "Load"]
+
+CHANNELS = ("a", "b", "c")
+LISTENERS = 6
+PUBLISHERS = 2
+PUBLISH_SECONDS = 0.03
+AFTER_SECONDS = 30.0  # until everything has arrived
+STREAMS = ("sse", "websocket")
+LAST = "the last"
+
+
+class Listener:
+    """A subscription from the beginning, and what its application saw. Each connection goes to another node."""
+
+    def __init__(self, pipe: FaultyPipe, transport: str, channels: Sequence[str]) -> None:
+        self.transport = transport
+        self.channels = channels
+        self.pipe = pipe
+        self.lost = 0
+        self.moved = False  # after the last fault: it may still be behind, and is then refused what it has to read
+        self.seen: list[ClientMessage | Gap] = []
+        self._client = AsyncClient(f"http://{HOST}:{pipe.port}", transports=[transport])
+        self._client.on("state", self._changed)
+        self._last: StateChanged | None = None
+        self._more = asyncio.Event()
+
+    async def listen(self, after: str) -> None:
+        """Listen from after a cursor on, until this is cancelled."""
+        async for item in self._client.subscribe(*self.channels, after=after).events():
+            self.seen.append(item)
+            self._more.set()
+
+    async def until(self, data: str) -> None:
+        """Wait until this message of each channel was seen."""
+        while sum(isinstance(item, ClientMessage) and item.data == data for item in self.seen) < len(self.channels):
+            self._more.clear()
+            await self._more.wait()
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.close()
+
+    def _changed(self, change: StateChanged) -> None:
+        self.lost += change.before is LinkState.LISTENING
+        self._last = change
+
+    def __repr__(self) -> str:
+        went = f"{self.pipe.connections} connections, {self._last}"
+        return f"{self.transport} {self.channels}, {went}, {len(self.seen)} seen, the last are {self.seen[-3:]}"
+
+
+class Load:
+    """All clients of a schedule. `tasks` run until they are cancelled; one that ends with an error is a failure."""
+
+    def __init__(self, nodes: Sequence[BrokerNode], start: Cursor, rng: random.Random) -> None:
+        self.listeners: list[Listener] = []
+        self.acknowledged: list[Acknowledged] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self._nodes = nodes
+        self._start = start
+        self._rng = rng
+        self._tried: dict[str, str] = {}  # by data, its channel
+        self._stopping = asyncio.Event()
+
+    async def begin(self, stack: contextlib.AsyncExitStack) -> None:
+        """Connect everybody. The stack closes them."""
+        for transport, _ in zip(cycle(TRANSPORTS), range(LISTENERS), strict=False):
+            pipe = await self._moving_pipe(stack)
+            listener = Listener(pipe, transport, self._rng.sample(CHANNELS, self._rng.randint(1, len(CHANNELS))))
+            stack.push_async_callback(listener.close)
+            self.listeners.append(listener)
+            self.tasks.append(asyncio.create_task(listener.listen(str(self._start))))
+        for number in range(PUBLISHERS):
+            pipe = await self._moving_pipe(stack)
+            client = AsyncClient(f"http://{HOST}:{pipe.port}", patience=None, sleep=_sleep_less)
+            stack.push_async_callback(client.close)
+            self.tasks.append(asyncio.create_task(self._publish(client, number)))
+
+    def shake(self) -> None:
+        """Cut some listeners, which then come back to other nodes."""
+        for listener in self.listeners:
+            listener.moved = self._rng.random() < 0.5
+            if listener.moved:
+                listener.pipe.cut(reset=self._rng.random() < 0.5)
+
+    def streams(self) -> dict[Listener, int]:
+        """Return the streams that stand, and how often each was lost so far."""
+        return {each: each.lost for each in self.listeners if each.transport in STREAMS and not each.moved}
+
+    async def finish(self) -> None:
+        """Publish the last message of each channel, and wait until it was seen. Raises `Wrong`."""
+        self._stopping.set()
+        async with AsyncClient(f"http://{HOST}:{self._nodes[0].server.port}") as client:
+            for channel in CHANNELS:
+                await self._acknowledge(client, channel, LAST)
+        for listener in self.listeners:
+            try:
+                await asyncio.wait_for(listener.until(LAST), AFTER_SECONDS)
+            except TimeoutError:
+                raise Wrong(f"the last never came: {listener}") from None
+
+    def judge(self, *, lossy: bool) -> None:
+        """Hold what each listener saw against what was acknowledged. Raises `Wrong`."""
+        for listener in self.listeners:
+            for channel in listener.channels:
+                seen = [item for item in listener.seen if item.channel == channel]
+                try:
+                    judge(channel, self._start, seen, self.acknowledged, self._tried, lossy=lossy)
+                except Wrong as error:
+                    raise Wrong(f"{listener.transport}: {error}") from None
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many messages were acknowledged, deliveries were seen, and gaps."""
+        seen = [item for listener in self.listeners for item in listener.seen]
+        gaps = sum(isinstance(item, Gap) for item in seen)
+        return len(self.acknowledged), len(seen) - gaps, gaps
+
+    # -- helpers
+
+    async def _moving_pipe(self, stack: contextlib.AsyncExitStack) -> FaultyPipe:
+        """Return a pipe that takes each connection to a node that is drawn."""
+        pipe = FaultyPipe((HOST, 0), seed=self._rng.getrandbits(32))
+
+        def draw(number: int, rng: random.Random) -> Plan:
+            pipe.target = (HOST, rng.choice(self._nodes).server.port)
+            return NO_PLAN
+
+        pipe.plan = draw
+        await stack.enter_async_context(pipe)
+        return pipe
+
+    async def _publish(self, client: AsyncClient, number: int) -> None:
+        rng = random.Random(self._rng.random())
+        count = 0
+        while not self._stopping.is_set():
+            count += 1
+            channel = rng.choice(CHANNELS)
+            await self._acknowledge(client, channel, f"{channel} {number} {count}")
+            await asyncio.sleep(PUBLISH_SECONDS * rng.uniform(0.3, 1.7))
+
+    async def _acknowledge(self, client: AsyncClient, channel: str, data: str) -> None:
+        self._tried[data] = channel
+        ack = await client.publish(channel, data)
+        self.acknowledged.append(Acknowledged(channel, Cursor.parse(ack.id), data))
+
+
+async def _sleep_less(seconds: float) -> None:
+    """Sleep shorter than a publisher that is refused is asked to, so that there is a load at every moment."""
+    await asyncio.sleep(min(seconds, 0.2))
