@@ -86,15 +86,18 @@ SHARED_BY_BROKERS = frozenset(
         "bell",
         "complaints",
         "follow",
+        "handover",
         "intake",
         "lives",
         "meters",
         "operable",
         "outbox",
+        "probes",
         "reads",
         "remote",
         "session",
         "surplus",
+        "wanting",
         "worker",
     }
 )

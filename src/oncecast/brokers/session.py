@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from ..message import Draft, Message, Page, Start
 from .base import Opening, Outcome, Sink
@@ -105,3 +105,21 @@ class GuardedSink:
         except Exception as error:
             logger.exception("the node could not take what the broker has handed over")
             raise SinkFailed(str(error)) from error
+
+
+async def run_together(*parts: Coroutine[Any, Any, None], watched: Sequence[asyncio.Future[Any]] = ()) -> None:
+    """Run the parts of a session until one of them ends, or one of `watched`; raise its error, and end the parts.
+
+    A node that could not take something counts before a connection that is lost.
+    """
+    tasks = [asyncio.create_task(part, name=f"oncecast-{getattr(part, '__qualname__', 'part')}") for part in parts]
+    try:
+        ended, _ = await asyncio.wait((*tasks, *watched), return_when=asyncio.FIRST_COMPLETED)
+        errors = [each.exception() for each in (*tasks, *watched) if each in ended and not each.cancelled()]
+        for error in sorted(errors, key=lambda error: not isinstance(error, SinkFailed)):
+            if error is not None:
+                raise error
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

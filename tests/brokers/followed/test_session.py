@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
+from oncecast.brokers import handover, probes
 from oncecast.brokers.base import Capabilities, Outcome
 from oncecast.brokers.followed import session as sessions
 from oncecast.brokers.followed.record import LIFE, LIVES, encode_control
@@ -234,7 +235,7 @@ def test_too_much_is_left_to_the_history(nodes: Nodes) -> None:
     one, two = nodes("a"), nodes("a")
     lost = nodes.lab.servers[1]
     nodes.log.connections.remove(lost)
-    with patch.object(sessions, "CAUGHT_UP", 10):
+    with patch.object(handover, "CAUGHT_UP", 10):
         taken(one, *(Draft("a", b"%d" % n) for n in range(50)))
         lost.lost = True
         lost.grown.set()
@@ -296,7 +297,7 @@ def test_what_the_server_removes_is_marked(nodes: Nodes, quick: None, monkeypatc
 def test_a_probe_that_does_not_come_back_is_a_loss(nodes: Nodes, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes records and lets none come is away."""
     one = nodes("a")
-    monkeypatch.setattr(sessions, "SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "SILENT_SECONDS", 0.01)
     nodes.lab.servers[0].silent = True
     monkeypatch.setattr(sessions, "QUIET_SECONDS", 0.0)
     wait(one, lambda: len(nodes.lab.servers) > 1 and one.unready is None)

@@ -8,7 +8,6 @@ The ledger is kept from one session to the next, as long as the newest record th
 the log is another one, or an older copy of it, and is read again from its beginning.
 
 Invariants
-* `FollowedPlace.seen` is the number up to which the sink has everything that it wants; it never goes back in one epoch.
 * A publish is answered when its records have been read back, after their messages were handed over.
 """
 
@@ -20,11 +19,13 @@ from operator import attrgetter
 
 import msgspec
 
-from ...message import Draft, Mark, Message, Page, Receipt, Retention, Start
-from ..base import Opening, Outcome
+from ...message import Draft, Page, Receipt, Retention, Start
+from ..base import Outcome
+from ..handover import Handover, Missed
 from ..lives import Life, first_life
 from ..operable import ChannelState, LogState
-from ..session import GuardedSink, Lost
+from ..probes import Probes
+from ..session import GuardedSink, Lost, run_together
 from .ledger import Fed, Ledger
 from .pages import read_page
 from .record import HEAD_SIZE, LIFE, LIVES, PROBE, TRIM, encode_trim
@@ -33,26 +34,21 @@ from .writes import Numbers, Writes
 
 OPEN_SECONDS = 600.0  # a log of 100 million records is read in this time
 PING_SECONDS = 1.0
-SILENT_SECONDS = 3.0  # for a probe to come back
 QUIET_SECONDS = 10.0  # without a record, after which a probe is written
 SWEEP_SECONDS = 10.0
 SWEPT = 500  # channels trimmed in one turn of the loop
 LIST_RECORDS = 50_000  # and up to as many again, between two lists of the lives
 LIST_SECONDS = 600.0
-CAUGHT_UP = 5_000  # messages handed over after a pause; what is more is left to the history
 LIVES_TRIES = 5
 
 
-class FollowedPlace:
-    """What a node knows of the log, from one session to the next."""
+class FollowedPlace(Handover):
+    """What a node knows of the log, from one session to the next: the ledger too."""
 
     def __init__(self, node: bytes) -> None:
+        super().__init__()
         self.numbers = Numbers(node)
         self.ledger: Ledger | None = None
-        self.epoch = ""
-        self.seen = 0
-        self.holes: set[tuple[int, int]] = set()
-        self.confirmed: set[str] = set()
 
 
 class FollowedRules(msgspec.Struct, frozen=True):
@@ -75,7 +71,7 @@ class FollowedSession:
         self._place = place
         self._rules = rules
         self._writes = Writes(server, place.numbers)
-        self._probes: dict[int, asyncio.Future[None]] = {}
+        self._probes = Probes[int]()
         self._fresh: list[str] = []  # wanted and not confirmed
         self._asked = asyncio.Event()
         self._later = 1 + place.numbers.node[0] / 256  # 1 to 2, so that not all nodes list the lives at once
@@ -96,12 +92,13 @@ class FollowedSession:
         else:
             ledger = self._new_ledger(first)
         self._ledger = ledger
-        ledger.channels.want(place.confirmed.difference(wanted), False)
+        ledger.channels.want(place.last.keys() - set(wanted), False)
         ledger.channels.want(wanted, True)
-        place.confirmed.intersection_update(wanted)
-        missed: list[Message] = []
+        missed = Missed()
         await server.follow(ledger.last + 1)
-        too_much = await self._read_until(probe, missed) or (old is not None and ledger is not old)
+        await self._read_until(probe, missed)
+        if old is not None and ledger is not old:
+            missed.give_up()
         if old is not None and ledger is not old and old.lives is not None and ledger.lives is not None:
             # The log lacks what was seen of it. If its newest life is an old one, only this node may know that.
             newest = ledger.lives.newest
@@ -116,7 +113,12 @@ class FollowedSession:
         else:
             raise Lost("its leader changes all the time, and no life of the log could begin")
         place.ledger = ledger
-        self._catch_up(wanted, missed, too_much)
+        lives = ledger.lives
+        assert lives is not None  # as it is current
+        if place.epoch != lives.epoch:
+            place.begin(self._sink, lives.epoch, ledger.head, lives.holes(), wanted)
+        else:
+            place.catch_up(self._sink, missed, ledger.head, lives.holes(), wanted)
 
     async def _still_there(self, ledger: Ledger, first: int, end: int) -> bool:
         """Return whether the newest record that was read is still in the log, and what follows it too."""
@@ -136,9 +138,9 @@ class FollowedSession:
         rules = self._rules
         return Ledger(first, node=self._place.numbers.node, policy=rules.policy, key_seconds=rules.key_seconds)
 
-    async def _read_until(self, probe: int, missed: list[Message]) -> bool:
-        """Read until a probe has come, and what came with it. Return whether there are too many messages."""
-        too_much = found = False
+    async def _read_until(self, probe: int, missed: Missed) -> None:
+        """Read until a probe has come, and what came with it."""
+        found = False
         while not found:
             try:
                 chunks = await self._server.next()
@@ -146,15 +148,11 @@ class FollowedSession:
                 raise Lost("its log was removed while it was read") from None
             for chunk in chunks:  # all of them: the next call goes on behind them
                 fed = self._ledger.feed(chunk)
-                missed += fed.messages
-                if len(missed) > CAUGHT_UP:
-                    too_much = True
-                    missed.clear()
+                missed.add(fed.messages)
                 found = found or probe in fed.probes
                 await asyncio.sleep(0)
-        return too_much
 
-    async def _begin_life(self, server: str, missed: list[Message]) -> None:
+    async def _begin_life(self, server: str, missed: Missed) -> None:
         """Write a record of a life, and read until it has come."""
         ledger, place, now = self._ledger, self._place, self._rules.wall()
         if ledger.lives is None:
@@ -169,52 +167,11 @@ class FollowedSession:
         await self._server.write([record, probe])
         await self._read_until(number, missed)
 
-    def _catch_up(self, wanted: Sequence[str], missed: list[Message], too_much: bool) -> None:
-        """Hand over what has come since the last session, in order."""
-        place, ledger, sink = self._place, self._ledger, self._sink
-        assert ledger.lives is not None
-        head, holes = ledger.head, set(ledger.lives.holes())
-        if place.epoch != ledger.lives.epoch:
-            place.epoch, place.seen, place.holes, place.confirmed = ledger.lives.epoch, head, holes, set(wanted)
-            sink.begin(Opening(place.epoch, head, Mark(head, float("inf")), holes=tuple(sorted(holes))))
-            if wanted:
-                sink.wanted(wanted, head)
-            return
-        for before, after in sorted(holes - place.holes):
-            if after <= place.seen:
-                continue
-            earlier = [message for message in missed if message.seq <= before]
-            if earlier and not too_much:
-                sink.receive(earlier)
-            missed = missed[len(earlier) :]
-            sink.hole(before, after)
-            place.seen = after
-        place.holes = holes
-        if too_much and head > place.seen:
-            sink.skip(head)
-        elif missed:
-            sink.receive(missed)
-        sink.advance(head)
-        place.seen = max(place.seen, head)
-        fresh = [channel for channel in wanted if channel not in place.confirmed]
-        if fresh:
-            place.confirmed.update(fresh)
-            sink.wanted(fresh, place.seen)
-
     # -- following
 
     async def follow(self) -> None:
         """Hand over what comes, until the connection is lost."""
-        confirming = asyncio.create_task(self._confirm(), name="oncecast-followed-confirm")
-        reading = asyncio.create_task(self._follow(), name="oncecast-followed-read")
-        try:
-            ended, _ = await asyncio.wait((confirming, reading), return_when=asyncio.FIRST_COMPLETED)
-            for each in ended:
-                each.result()
-        finally:
-            confirming.cancel()
-            reading.cancel()
-            await asyncio.gather(confirming, reading, return_exceptions=True)
+        await run_together(self._confirm(), self._follow())
 
     async def _follow(self) -> None:
         while True:
@@ -240,9 +197,7 @@ class FollowedSession:
             if not fed.messages or fed.messages[-1].seq < head:
                 sink.advance(head)
         for number in fed.probes:
-            waiting = self._probes.pop(number, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
+            self._probes.came(number)
         for number, offset in fed.own:
             receipt = None if offset is None else Receipt(place.epoch, ledger.seq_of(offset), "broker")
             self._writes.read_back(number, receipt)
@@ -260,7 +215,7 @@ class FollowedSession:
     def unwant(self, channels: Sequence[str]) -> None:
         """Hand over these channels no longer."""
         self._ledger.channels.want(channels, False)
-        self._place.confirmed.difference_update(channels)
+        self._place.forget(channels)
 
     async def _confirm(self) -> None:
         while True:
@@ -271,7 +226,7 @@ class FollowedSession:
                 name for name in fresh if (found := self._ledger.channels.find(name)) is not None and found.wanted
             ]
             if channels:
-                self._place.confirmed.update(channels)
+                self._place.last.update(dict.fromkeys(channels, self._place.seen))
                 self._sink.wanted(channels, self._place.seen)
 
     # -- publishing
@@ -317,16 +272,7 @@ class FollowedSession:
     async def _probe(self) -> None:
         """Write a probe, and return once it has come back."""
         number, record = self._place.numbers.control(PROBE)
-        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._probes[number] = heard
-        try:
-            async with asyncio.timeout(SILENT_SECONDS):
-                await self._server.write([record])
-                await heard
-        except TimeoutError:
-            raise Lost(f"a probe did not come back within {SILENT_SECONDS:g} s") from None
-        finally:
-            self._probes.pop(number, None)
+        await self._probes.send(number, self._server.write([record]))
 
     # -- `operable.Operable`
 

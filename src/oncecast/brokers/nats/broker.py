@@ -11,6 +11,7 @@ from ...errors import ConfigurationError
 from ...message import RetentionPolicy
 from ..address import parse_address, whole
 from ..base import Capabilities
+from ..handover import Handover
 from ..remote import Remote
 from ..session import GuardedSink
 
@@ -41,10 +42,10 @@ def nats_broker(
     replicas = whole(address, "replicas", 1, 1, 5)
     key_seconds = whole(address, "key_seconds", KEY_SECONDS, 1, 3600)
     try:
-        from .session import NatsPlace, NatsSession
+        from .session import NatsSession
     except ImportError:
         raise ConfigurationError("broker: NATS needs its client: pip install 'oncecast[nats]'") from None
-    place = NatsPlace()
+    place = Handover()
     node = os.urandom(8).hex()
 
     def make(sink: GuardedSink) -> NatsSession:

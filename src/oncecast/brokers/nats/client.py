@@ -131,9 +131,9 @@ class OrderedClient(Client):
         self._subs.pop(number, None)
         await self._guard(self._send_unsubscribe(number))
 
-    async def tell(self, subject: str, data: bytes, reply: str = "") -> None:
+    async def tell(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
         """Publish without waiting for an answer."""
-        await self._guard(self._send_publish(subject, reply, data, len(data), None))
+        await self._guard(self._send_publish(subject, reply, data, len(data), headers))
 
     def forget(self, reply: str) -> None:
         """Take no more answers for a reply subject."""

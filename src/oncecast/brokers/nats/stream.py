@@ -77,6 +77,11 @@ class Stream:
         self._check(info["config"])
         return info
 
+    async def last(self) -> int:
+        """Return the offset of the newest record."""
+        info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+        return int(info["state"]["last_seq"])
+
     def _configuration(self) -> dict[str, Any]:
         root = self.name
         return {

@@ -64,9 +64,7 @@ class Trimmer:
 
     async def trim_exactly(self, channel: str, retention: Retention) -> None:
         """Trim a channel to what is to be kept, without slack, whichever node holds the lease."""
-        stream = self._stream
-        info = await stream.client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}")
-        last = int(info["state"]["last_seq"])
+        last = await self._stream.last()
         await self._cut(channel, await self._reader.cut(channel, retention.messages, last), retention.seconds, last)
 
     async def _cut(self, channel: str, cut: int, seconds: float, last: int) -> None:

@@ -9,6 +9,7 @@ from ...errors import ConfigurationError
 from ...message import RetentionPolicy
 from ..address import parse_address
 from ..base import KEY_SECONDS, Capabilities
+from ..handover import Handover
 from ..remote import Remote
 from ..session import GuardedSink
 
@@ -34,10 +35,10 @@ def redis_broker(
     if database and not (database.isascii() and database.isdigit() and len(database) < 6):
         raise ConfigurationError(f"broker: {address}: the path is the number of a database, such as /0")
     try:
-        from .session import RedisPlace, RedisSession
+        from .session import RedisSession
     except ImportError:
         raise ConfigurationError("broker: Redis needs its client: pip install 'oncecast[redis]'") from None
-    place = RedisPlace()
+    place = Handover()
     node = os.urandom(8).hex()
 
     def make(sink: GuardedSink) -> RedisSession:
@@ -49,7 +50,6 @@ def redis_broker(
             new_epoch=new_epoch,
             policy=policy,
             key_seconds=key_seconds,
-            durability="broker",
         )
 
     return Remote(

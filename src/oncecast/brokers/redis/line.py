@@ -2,6 +2,8 @@
 
 The connection itself is the library's, with its TLS and its authentication. What it lacks is many commands under way
 at once from one task: each command here is answered by a future.
+
+What a refused command means is `meaning`: publishes that can't be taken now are a `Refusal`, the rest is `Lost`.
 """
 
 from __future__ import annotations
@@ -15,17 +17,23 @@ from typing import Any
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, Refusal
 from ..address import Address
-from ..session import Lost
+from ..session import Lost, run_together
+from .scripts import Script
 
 CONNECT_SECONDS = 1.5  # to one host, so that a second one still has its turn
 
 
-class RedisLine:
-    """A connection that is open. `run` has to run for answers to come."""
+class NoLog(Exception):
+    """The server has no log of this prefix."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+
+class RedisLine:
+    """A connection that is open. `run` has to run for answers to come. `prefix` begins the keys of the log."""
+
+    def __init__(self, connection: AbstractConnection, prefix: str) -> None:
+        self.prefix = prefix
         self._connection = connection
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
@@ -43,19 +51,24 @@ class RedisLine:
         self._some.set()
         return future
 
+    def ask_script(self, script: Script, *arguments: bytes | str | int) -> asyncio.Future[Any]:
+        """Ask for the answer of a script that the server has loaded."""
+        return self.ask("EVALSHA", script.sha, 1, f"{self.prefix}:h", self.prefix, *arguments)
+
+    async def command(self, *command: bytes | str | int) -> Any:
+        """Send a command, and return its answer. Raises what a refusal means."""
+        return await answer_of(self.ask(*command))
+
+    async def script(self, script: Script, *arguments: bytes | str | int) -> Any:
+        """Run a script, and return its answer. Raises what a refusal means."""
+        return await answer_of(self.ask_script(script, *arguments))
+
     async def run(self) -> None:
         """Send and receive until the connection is lost."""
-        writer = asyncio.create_task(self._write(), name="oncecast-redis-write")
-        reader = asyncio.create_task(self._read(), name="oncecast-redis-read")
         try:
-            ended, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+            await run_together(self._write(), self._read())
         finally:
             self._ended = True
-            for task in (writer, reader):
-                task.cancel()
-            await asyncio.gather(writer, reader, return_exceptions=True)
             while self._asked:
                 _fail(self._asked.popleft(), Lost("its connection was closed"))
 
@@ -145,6 +158,24 @@ def _tls(address: Address) -> dict[str, Any]:
         "ssl_cert_reqs": "required" if verify else "none",
         "ssl_check_hostname": verify,
     }
+
+
+async def answer_of(asked: asyncio.Future[Any]) -> Any:
+    """Return what a future of a line has. Raises what a refusal means."""
+    try:
+        return await asked
+    except redis.exceptions.ResponseError as error:
+        raise meaning(error) from None
+
+
+def meaning(error: redis.exceptions.ResponseError) -> Exception:
+    """Return what a refused command means: a session that is of no use, or publishes that can't be taken now."""
+    text = one_line(error)
+    if text.startswith(("OOM", "MISCONF", "NOREPLICAS")):
+        return Refusal("unavailable", f"The broker takes no messages now: {text[:120]}", retry_after=5)
+    if text.startswith("NOLOG"):
+        return NoLog(text)
+    return Lost(text)
 
 
 def lost(error: BaseException) -> Lost:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..operable import ChannelState, LogState
+from .line import RedisLine
 
 AT_ONCE = 200  # channels whose state is asked for together
 
-AskRedis = Callable[..., Awaitable[Any]]  # a command's words
 
-
-async def state(ask: AskRedis, prefix: str) -> LogState:
+async def state(line: RedisLine) -> LogState:
     """Return the state of the log. The memory is that of the whole server: Redis does not know a prefix's."""
-    info = _fields(await ask("INFO", "server") + b"\n" + await ask("INFO", "memory"))
+    info = _fields(await line.command("INFO", "server") + b"\n" + await line.command("INFO", "memory"))
     name, version = "Redis", info.get("redis_version", "of an unknown version")
     if "valkey_version" in info:
         name, version = "Valkey", info["valkey_version"]
-    holes = int(await ask("LLEN", f"{prefix}:x"))
+    holes = int(await line.command("LLEN", f"{line.prefix}:x"))
     return LogState(f"{name} {version}", holes, int(info.get("used_memory", 0)), "memory of the whole server")
 
 
-async def channels(ask: AskRedis, prefix: str) -> list[ChannelState]:
+async def channels(line: RedisLine) -> list[ChannelState]:
     """Return every channel that holds a message, by name."""
     names: set[str] = set()
     cursor = b"0"
     while True:
-        cursor, found = await ask("ZSCAN", f"{prefix}:c", cursor, "COUNT", 1_000)
+        cursor, found = await line.command("ZSCAN", f"{line.prefix}:c", cursor, "COUNT", 1_000)
         names.update(name.decode(errors="replace") for name in found[0::2])
         if cursor == b"0":
             break
@@ -36,17 +34,17 @@ async def channels(ask: AskRedis, prefix: str) -> list[ChannelState]:
     states: list[ChannelState] = []
     for at in range(0, len(ordered), AT_ONCE):
         some = ordered[at : at + AT_ONCE]
-        states += await asyncio.gather(*(channel(ask, prefix, name) for name in some))
+        states += await asyncio.gather(*(channel(line, name) for name in some))
     return [each for each in states if each.messages]
 
 
-async def channel(ask: AskRedis, prefix: str, name: str) -> ChannelState:
+async def channel(line: RedisLine, name: str) -> ChannelState:
     """Return the state of one channel."""
-    stream = f"{prefix}:s:{name}"
+    stream = f"{line.prefix}:s:{name}"
     count, first, last = await asyncio.gather(
-        ask("XLEN", stream),
-        ask("XRANGE", stream, "-", "+", "COUNT", 1),
-        ask("XREVRANGE", stream, "+", "-", "COUNT", 1),
+        line.command("XLEN", stream),
+        line.command("XRANGE", stream, "-", "+", "COUNT", 1),
+        line.command("XREVRANGE", stream, "+", "-", "COUNT", 1),
     )
     if not first or not last:
         return ChannelState(name)

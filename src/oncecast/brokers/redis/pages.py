@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
 from ...message import Kind, Mark, Message, Page, Start, StartKind
+from ..handover import Missed
 from . import scripts
+from .line import RedisLine
 
 logger = logging.getLogger("oncecast.brokers.redis")
 
 FORWARD = 1_000  # the longest page: a script that reads more would hold the server up
 KINDS = {b"%d" % kind: kind for kind in Kind}
 FIELDS = [b"d", b"k", b"e", b"t"]
+RANGE = 32  # entries of what was missed that are read at once
 WALK = 1_000  # entries that one script passes on the way back to the N newest
 
-Run = Callable[..., Awaitable[Any]]  # a script, then its arguments
 
-
-async def read_page(run: Run, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
-    """Read a page from a start. `run` runs a script."""
-    epoch_seq = await run(scripts.PAGE, 0, 0)
+async def read_page(line: RedisLine, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
+    """Read a page from a start."""
+    epoch_seq = await line.script(scripts.PAGE, 0, 0)
     head = int(epoch_seq[1])
     floors: dict[str, int] = {}
     match start.kind:
@@ -38,12 +39,12 @@ async def read_page(run: Run, channels: Sequence[str], start: Start, limit: int,
         case StartKind.EARLIEST:
             after = 0
         case StartKind.LAST:
-            floors = {name: await _floor(run, name, start.number, head) for name in channels}
+            floors = {name: await _floor(line, name, start.number, head) for name in channels}
             after = min(floors.values(), default=head)
         case _:
-            after = await _since(run, channels, start.number, head)
+            after = await _since(line, channels, start.number, head)
     above = floors or dict(zip(channels, start.floors, strict=False))
-    page, cut, marks, head = await _range(run, channels, after, above, max(1, min(limit, FORWARD)), max_bytes)
+    page, cut, marks, head = await _range(line, channels, after, above, max(1, min(limit, FORWARD)), max_bytes)
     if start.kind is StartKind.EARLIEST:
         after = page[0].seq - 1 if page else head
     elif start.kind is StartKind.SINCE:
@@ -54,14 +55,14 @@ async def read_page(run: Run, channels: Sequence[str], start: Start, limit: int,
 
 
 async def _range(
-    run: Run, channels: Sequence[str], after: int, floors: dict[str, int], limit: int, max_bytes: int
+    line: RedisLine, channels: Sequence[str], after: int, floors: dict[str, int], limit: int, max_bytes: int
 ) -> tuple[list[Message], int | None, dict[str, Mark], int]:
     """Return messages in order, where they were cut, the marks, and the head."""
     share = max(1, max_bytes // max(1, len(channels)))
     arguments: list[str | int] = []
     for name in channels:
         arguments += [name, max(after, floors.get(name, 0))]
-    answer = await run(scripts.PAGE, limit, share, *arguments)
+    answer = await line.script(scripts.PAGE, limit, share, *arguments)
     head = int(answer[1])
     marks: dict[str, Mark] = {}
     ranges: list[list[Message]] = []
@@ -85,11 +86,11 @@ async def _range(
     return messages, cut, marks, head
 
 
-async def _floor(run: Run, channel: str, count: float, head: int) -> int:
+async def _floor(line: RedisLine, channel: str, count: float, head: int) -> int:
     """Return the number above which a channel's newest messages stand, `count` of them."""
     left, below, floor = min(int(count), head), "+", head
     while left > 0:
-        oldest, passed = await run(scripts.BACK, channel, min(left, WALK), below)
+        oldest, passed = await line.script(scripts.BACK, channel, min(left, WALK), below)
         if not oldest:
             break
         floor = int(oldest) - 1
@@ -100,9 +101,36 @@ async def _floor(run: Run, channel: str, count: float, head: int) -> int:
     return floor
 
 
-async def _since(run: Run, channels: Sequence[str], time: float, head: int) -> int:
-    firsts = [await run(scripts.SINCE, name, f"{time * 1000:.0f}") for name in channels]
+async def _since(line: RedisLine, channels: Sequence[str], time: float, head: int) -> int:
+    firsts = [await line.script(scripts.SINCE, name, f"{time * 1000:.0f}") for name in channels]
     return min((int(first) for first in firsts if first), default=head + 1) - 1
+
+
+async def read_missed(line: RedisLine, after: int, head: int, wanted: Sequence[str]) -> Missed:
+    """Return what has come to channels above a number. It is too much also where some of it is trimmed."""
+    missed = Missed()
+    if after < head:
+        changed = await line.command("ZRANGEBYSCORE", f"{line.prefix}:c", f"({after}", head)
+        for channel in {name.decode(errors="replace") for name in changed} & set(wanted):
+            await _read_missed_of(line, channel, after, head, missed)
+            if missed.too_much:
+                break
+    return missed
+
+
+async def _read_missed_of(line: RedisLine, channel: str, after: int, head: int, missed: Missed) -> None:
+    at = after
+    while True:
+        entries = await line.command("XRANGE", f"{line.prefix}:s:{channel}", at + 1, head, "COUNT", RANGE)
+        found = [message for message in (message_of(channel, entry) for entry in entries) if message is not None]
+        if not missed.add(found):
+            return
+        if len(entries) < RANGE:
+            break
+        at = int(entries[-1][0].partition(b"-")[0])
+    mark = await line.command("HGET", f"{line.prefix}:m", channel)  # after the entries
+    if mark is not None and int(mark.partition(b" ")[0]) > after:
+        missed.give_up()
 
 
 def message_of(channel: str, entry: list[Any]) -> Message | None:
