@@ -63,7 +63,6 @@ class FakeTransport(asyncio.Transport):
         self.sent = bytearray()
         self.unsent = bytearray()
         self.room = room
-        self.tls = tls
         self.reading = True
         self.eof_written = False
         self.closing = False
@@ -88,7 +87,7 @@ class FakeTransport(asyncio.Transport):
             self.protocol.pause_writing()
 
     def can_write_eof(self) -> bool:
-        return not self.tls
+        return True
 
     def write_eof(self) -> None:
         if self.shutdown_error is not None:

@@ -15,7 +15,6 @@ from oncecast.http import routes
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
 from oncecast.protocol.events import EventStream
-from oncecast.server import outlet
 from oncecast.server.capacity import Capacity
 from oncecast.server.connection import FIRST_SECONDS, LEAST_TAKEN_BYTES, Connection
 from oncecast.server.framing.websocket import SLICE_BYTES
@@ -565,21 +564,15 @@ def test_eof_while_lingering_closes(bench: Bench) -> None:
     assert not connection.eof_received()
 
 
-def test_tls_is_never_half_closed(bench: Bench) -> None:
-    """The loop ignores a wish to keep a half-closed TLS connection, with a warning, so it is not uttered."""
+def test_tls_is_half_closed_as_tcp_is(bench: Bench) -> None:
+    """A client that says goodbye still gets its answer, and the server's own goodbye follows."""
     bench.broker.slow = True
-    connection, _ = bench.connect(tls=True)
-    connection.data_received(POST)
-    assert not connection.eof_received()
-
-
-def test_tls_says_its_own_goodbye(bench: Bench) -> None:
-    """TLS can't send an end of its own direction alone: the transport is closed once it has sent all."""
     connection, transport = bench.connect(tls=True)
-    connection.data_received(b"nonsense\r\n\r\n")
-    assert (True, False) == (transport.closing, transport.eof_written)
-    assert (outlet.TLS_HIGH, outlet.TLS_LOW) == transport.limits
-    assert Phase.LINGERING is phase_of(connection)
+    connection.data_received(POST)
+    assert connection.eof_received()
+    bench.broker.answer()
+    assert transport.take().startswith(b"HTTP/1.1 201 ")
+    assert transport.closing
 
 
 # -- a lost connection

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
@@ -21,6 +20,9 @@ from ..wire import http1
 from .admission import FULL, REMIND_SECONDS
 from .app import App
 from .connection import Connection
+from .tls import Tls
+from .tls.opening import open_channel
+from .tls.shared import Shared
 
 __all__ = ["Acceptor"]
 
@@ -37,13 +39,14 @@ class Acceptor:
     """Accepts on `sockets`, which listen already, from `start` to `stop`. With `tls`, after a handshake in time."""
 
     def __init__(
-        self, app: App, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None, handshake_seconds: float
+        self, app: App, sockets: Sequence[socket.socket], *, tls: Tls | None, handshake_seconds: float
     ) -> None:
         self._app = app
         self._sockets = list(sockets)
         self._tls = tls
-        self._handshake_seconds = None if tls is None else handshake_seconds
+        self._handshake_seconds = handshake_seconds
         self._loop = asyncio.get_running_loop()
+        self._shared = Shared(self._loop, app.reading, app.monotonic)
         self._opening: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
         self._reminded = -REMIND_SECONDS
@@ -102,9 +105,11 @@ class Acceptor:
                 return
 
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
-        await self._loop.connect_accepted_socket(
-            lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=self._handshake_seconds
-        )
+        if self._tls is None:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+            return
+        async with asyncio.timeout(self._handshake_seconds):
+            await open_channel(self._shared, accepted, self._tls.context, connection)
 
     def _opened(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._opening.pop(task, None)

@@ -91,9 +91,7 @@ class Connection(Responder):
 
         A long poll is answered at once: such a client looks the same as one that has gone.
         """
-        assert self._transport is not None
-        answers_due = self.phase is WAITING or (self.phase is READING and self._full)
-        if not answers_due or not self._transport.can_write_eof():  # TLS can't be half closed
+        if not (self.phase is WAITING or (self.phase is READING and self._full)):  # no answers are due
             return False
         self._eof = True
         if self._listener is not None:

@@ -43,9 +43,14 @@ class Inlet(Outlet, ABC):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what has come, or hold it for the next turn if this turn's reads have taken their time."""
+        self.take(bytes(self.app.reading.buffer[:nbytes]))
+        if nbytes == READ_BYTES and self._held is None:  # there is more: the others come first
+            self._wait_for_turn(b"")
+
+    def take(self, data: bytes) -> None:
+        """Do as `buffer_updated`, with bytes that were in a buffer of TLS."""
         app = self.app
         budget = app.reading
-        data = bytes(budget.buffer[:nbytes])
         if self._held is not None:
             self._held += data
         elif budget.spent:
@@ -56,8 +61,6 @@ class Inlet(Outlet, ABC):
             budget.seconds += app.monotonic() - began
             if budget.seconds >= TURN_SECONDS:
                 budget.exhaust()
-            if nbytes == READ_BYTES and self._held is None:  # there is more: the others come first
-                self._wait_for_turn(b"")
 
     def go_on(self) -> None:
         """Handle what an earlier turn left, and read on."""

@@ -1,4 +1,4 @@
-"""The writing side of a connection, on an event loop's transport.
+"""The writing side of a connection, on an event loop's transport or a channel of TLS (`tls/channel.py`).
 
 Where the socket is not TLS, bytes go straight to its descriptor: the transport's way there costs a microsecond more for
 each write. What the socket does not take goes through the transport, which reports at its first unsent byte that it is
@@ -21,8 +21,6 @@ import termios
 
 __all__ = ["Outlet"]
 
-TLS_HIGH, TLS_LOW = 64 << 10, 16 << 10  # unsent bytes: what a TLS record and its buffers hold anyway
-
 
 class Outlet(asyncio.BufferedProtocol):
     """`descriptor` is the socket's, where it is written to without TLS."""
@@ -40,11 +38,8 @@ class Outlet(asyncio.BufferedProtocol):
     def attach(self, transport: asyncio.Transport) -> None:
         """Begin to write to a transport."""
         self._transport = transport
-        if self.descriptor is None:
-            transport.set_write_buffer_limits(high=TLS_HIGH, low=TLS_LOW)
-        else:
-            # One unsent byte is enough to be full: the kernel's buffer is the queue, and there is no other.
-            transport.set_write_buffer_limits(high=0)
+        # One unsent byte is enough to be full: the kernel's buffer is the queue, and there is no other.
+        transport.set_write_buffer_limits(high=0)
 
     def write(self, data: bytes) -> None:
         """Send bytes. Never raises; what is written before the connection is open or after `release` is dropped."""
@@ -73,7 +68,7 @@ class Outlet(asyncio.BufferedProtocol):
         """Send what is written, then say that nothing follows: by half closing, or by closing where `at_once`."""
         transport = self._transport
         assert transport is not None
-        if at_once or not transport.can_write_eof():  # TLS has its own goodbye
+        if at_once:
             transport.close()
             return
         try:

@@ -109,7 +109,7 @@ class Server:
         self._acceptor = Acceptor(
             self.app,
             self._sockets,
-            tls=None if self._tls is None else self._tls.context,
+            tls=self._tls,
             handshake_seconds=self.settings.limits.head_seconds,
         )
         self._acceptor.start()

@@ -1,0 +1,102 @@
+"""From an accepted socket to a TLS channel: the handshake, and what a client gets that speaks plain HTTP here.
+
+Invariant: a step of a handshake takes the time for reads (`read_budget.py`), as it is a millisecond of arithmetic or
+more: a flood of handshakes holds up the loop no longer than a flood of requests. The caller has the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+
+from .channel import TlsChannel, TlsReader
+from .shared import Shared
+
+__all__ = ["PlainHttpError", "open_channel"]
+
+HELLO_BYTES = 4 << 10  # read at once during the handshake
+RECORD_OF_HANDSHAKE = 0x16  # RFC 8446 §5.1: how a ClientHello begins
+DISCARD_BYTES = 64 << 10
+DISCARD_SECONDS = 2.0
+
+PLAIN_HTTP_TEXT = b"This port speaks HTTPS: ask for https:// and not http://, or for wss:// and not ws://.\n"
+PLAIN_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(PLAIN_HTTP_TEXT), PLAIN_HTTP_TEXT)
+)
+
+
+class PlainHttpError(OSError):
+    """The client has sent a request that is not encrypted, and was answered 400."""
+
+
+async def open_channel(shared: Shared, sock: socket.socket, context: ssl.SSLContext, reader: TlsReader) -> None:
+    """Shake hands on a socket that does not block, and give the channel to `reader`.
+
+    Raises `OSError` where that fails: `ssl.SSLError` for what the client has sent, which is told by an alert,
+    `ConnectionError` where it has gone, and `PlainHttpError`. The socket is the caller's to close then.
+    """
+    loop = shared.loop
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the loops do for their own transports
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    hello = await loop.sock_recv(sock, HELLO_BYTES)
+    if hello[:1].isalpha() and hello[:1].isascii():  # a method (RFC 9110 §9.1); no record of TLS begins so
+        await _answer_plain_http(loop, sock)
+        raise PlainHttpError("plain HTTP on a port of TLS")
+    done = False
+    while not done:
+        if not hello:
+            raise ConnectionResetError("the client has gone during the handshake")
+        incoming.write(hello)
+        try:
+            done = await _Step(shared, tls).taken
+        finally:
+            if outgoing.pending:  # an alert too
+                await loop.sock_sendall(sock, outgoing.read())
+        if not done:
+            hello = await loop.sock_recv(sock, HELLO_BYTES)
+    TlsChannel(shared, sock, tls, incoming, outgoing, reader).start()
+
+
+class _Step:
+    """One step of a handshake: now, or when its turn comes. `taken` says whether it was the last."""
+
+    def __init__(self, shared: Shared, tls: ssl.SSLObject) -> None:
+        self._tls = tls
+        self.taken: asyncio.Future[bool] = shared.loop.create_future()
+        if shared.budget.spent:
+            shared.budget.wait(self)
+            return
+        began = shared.monotonic()
+        self.go_on()
+        shared.spend(began)
+
+    def go_on(self) -> None:
+        """Take the step."""
+        if self.taken.cancelled():  # its time was over
+            return
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self.taken.set_result(False)
+        except OSError as error:
+            self.taken.set_exception(error)
+        else:
+            self.taken.set_result(True)
+
+    def abort(self) -> None:
+        """Give up: the step has failed by a defect."""
+        self.taken.cancel()
+
+
+async def _answer_plain_http(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    """Answer, and discard what comes until the client closes: bytes that are unread at the close make it a reset."""
+    await loop.sock_sendall(sock, PLAIN_HTTP_ANSWER)
+    sock.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while await loop.sock_recv(sock, DISCARD_BYTES):
+                ...

@@ -1,0 +1,228 @@
+"""A TLS connection beside a client that sends each byte itself: how it reads, how it is full, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oncecast.server.settings import Limits, Settings
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Open, Site
+    from tests.server.tls.conftest import Dial
+
+SECONDS = 30.0
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+LONG = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def settings(certificate: tuple[str, str], **limits: Any) -> Settings:
+    """Return the settings of a server with TLS."""
+    return Settings(port=0, tls_cert=certificate[0], tls_key=certificate[1], limits=Limits(**limits))
+
+
+async def gone(site: Site) -> None:
+    """Wait until the server has no connection."""
+    await site.until(lambda: not site.server.app.connections)
+
+
+# -- reading
+
+
+async def test_one_byte_at_a_time(open_site: Open, certificate: tuple[str, str], dial: Dial) -> None:
+    """A handshake and a request may be cut anywhere."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port, shake=False)
+    client.step = 1
+    await asyncio.wait_for(client.shake(), SECONDS)
+    await client.send(HEALTH)
+    assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_a_request_that_comes_with_the_end_of_the_handshake(
+    open_site: Open, certificate: tuple[str, str], dial: Dial
+) -> None:
+    """It is answered, although nothing more makes the socket readable."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port, shake=False)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.do_handshake()
+    await client.flush()
+    await client.more()
+    client.tls.do_handshake()
+    client.tls.write(HEALTH)
+    await client.flush()
+    assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("record", [1, 1000, 1 << 14])
+async def test_a_large_body(open_site: Open, certificate: tuple[str, str], dial: Dial, record: int) -> None:
+    """A body of many records comes whole, whatever their size."""
+    site = await open_site(settings(certificate, message_bytes=1 << 20, body_bytes=1 << 20))
+    client = await dial(site.server.port)
+    body = bytes(range(256)) * (record * 16 if record > 1 else 10)
+    body = body[: 1 << 20]
+    head = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+    await client.send(head + b"Content-Length: %d\r\n\r\n" % len(body))
+    for at in range(0, len(body), record):
+        client.tls.write(body[at : at + record])
+        if client.outgoing.pending > 1 << 16:
+            await client.flush()
+    await client.flush()
+    assert (await client.until(b"}")).startswith(b"HTTP/1.1 201 ")
+    await client.send(b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert base64.b64encode(body) in await client.all()
+
+
+# -- writing
+
+
+async def test_a_reader_that_stops(open_site: Open, certificate: tuple[str, str], dial: Dial) -> None:
+    """What it does not take stays in the log: the connection keeps a piece and the rest of one block, and no more."""
+    site = await open_site(settings(certificate, message_bytes=1 << 16))
+    client = await dial(site.server.port, receive_bytes=4096)
+    await client.send(SSE)
+    await client.until(b"retry: 1000\n\n")
+    (connection,) = site.server.app.connections
+    channel = connection._transport  # type: ignore[attr-defined]
+    most = 0
+    count = 400
+    for number in range(count):
+        site.publish("a", b"%06d" % number + b"x" * 20_000)
+        await asyncio.sleep(0)
+        most = max(most, channel.get_write_buffer_size())
+    assert 0 < most < 30_000
+    heard = await client.until(b"%06d" % (count - 1) + b"x" * 20_000)
+    at = [heard.index(b"data: %06d" % number) for number in range(count)]
+    assert at == sorted(at)
+    await site.until(lambda: channel.get_write_buffer_size() == 0)
+
+
+async def test_a_client_that_resets_while_it_is_written_to(
+    open_site: Open, certificate: tuple[str, str], dial: Dial
+) -> None:
+    """The connection is forgotten, and the others get what is published."""
+    site = await open_site(settings(certificate))
+    clients = [await dial(site.server.port) for _ in range(2)]
+    for client in clients:
+        await client.send(SSE)
+        await client.until(b"retry: 1000\n\n")
+    clients[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    clients[0].sock.close()
+    for _ in range(3):
+        site.publish("a", b"on")
+        await asyncio.sleep(0)
+    heard = b""
+    while heard.count(b"data: on\n") < 3:
+        heard += await clients[1].until(b"\n\n")
+    await site.until(lambda: len(site.server.app.connections) == 1)
+
+
+# -- the end
+
+
+async def test_the_server_ends_with_close_notify(open_site: Open, certificate: tuple[str, str], dial: Dial) -> None:
+    """After the last answer come a close_notify and the end of the stream, so nobody can cut it short unseen."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    await client.send(b"nonsense\r\n\r\n")
+    assert (await client.all()).startswith(b"HTTP/1.1 400 ")
+    await client.send(b"what comes now is discarded")
+    await client.say_goodbye()
+    client.sock.close()
+    await gone(site)
+
+
+async def test_a_client_that_says_goodbye_is_told_the_same(
+    open_site: Open, certificate: tuple[str, str], dial: Dial
+) -> None:
+    """An idle connection ends by a close_notify from either side."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    await client.send(HEALTH)
+    await client.until(b"\r\n\r\n")
+    await client.say_goodbye()
+    assert await client.all() in (b"", b'{"status":"ok"}')
+    await gone(site)
+
+
+async def test_a_half_closed_client_gets_its_answer(open_site: Open, certificate: tuple[str, str], dial: Dial) -> None:
+    """RFC 8446 §6.1: a close_notify ends one direction. A long poll is then answered at once."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    await client.send(LONG)
+    await site.until(lambda: any(c.phase.name == "WAITING" for c in site.server.app.connections))  # type: ignore[attr-defined]
+    await client.say_goodbye()
+    assert b'{"messages":[]' in await client.all()
+    await gone(site)
+
+
+@pytest.mark.parametrize("request_", [b"", HEALTH[:9], SSE, LONG], ids=["silent", "in a head", "stream", "long poll"])
+@pytest.mark.parametrize("how", ["goodbye", "end", "reset"])
+async def test_a_client_that_goes(
+    open_site: Open, certificate: tuple[str, str], dial: Dial, request_: bytes, how: str
+) -> None:
+    """However and whenever a client leaves, nothing of it stays, and no callback raises."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    if request_:
+        await client.send(request_)
+    if request_ is SSE:
+        await client.until(b"retry: 1000\n\n")
+    await site.until(lambda: len(site.server.app.connections) == 1)
+    if how == "goodbye":
+        await client.say_goodbye()
+    elif how == "end":
+        client.sock.shutdown(socket.SHUT_WR)
+    else:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    if how == "reset":
+        client.sock.close()
+    await gone(site)
+    site.publish("a", b"late")
+
+
+async def test_bytes_that_are_no_record(open_site: Open, certificate: tuple[str, str], dial: Dial) -> None:
+    """A damaged record ends the connection with the alert bad_record_mac (RFC 8446 §5.2), and no other connection."""
+    site = await open_site(settings(certificate))
+    client, other = await dial(site.server.port), await dial(site.server.port)
+    client.tls.write(HEALTH)
+    damaged = bytearray(client.outgoing.read())
+    damaged[-1] ^= 1
+    await asyncio.get_running_loop().sock_sendall(client.sock, damaged)
+    with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
+        await client.read()
+    await other.send(HEALTH)
+    assert (await other.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    await site.until(lambda: len(site.server.app.connections) == 1)
+
+
+async def test_a_defect_of_the_reader_closes_the_connection(
+    open_site: Open, certificate: tuple[str, str], dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported to the loop, and the socket does not stay open."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    await site.until(lambda: len(site.server.app.connections) == 1)
+    (connection,) = site.server.app.connections
+
+    def fail(self: object, data: bytes) -> None:
+        raise ZeroDivisionError("a defect")
+
+    reported: list[object] = []
+    loop = asyncio.get_running_loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(connection), "take", fail)
+        patch.setattr(loop, "call_exception_handler", lambda context: reported.append(context["exception"]))
+        await client.send(HEALTH)
+        with contextlib.suppress(ConnectionError), pytest.raises(ssl.SSLEOFError):
+            await client.read()
+    assert ["ZeroDivisionError('a defect')"] == [repr(each) for each in reported]
+    await gone(site)
