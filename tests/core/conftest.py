@@ -153,12 +153,13 @@ class Asked:
 class HistoryBench(Bench):
     """A hub whose log has a history: `stored` are its messages, and it answers as the test says."""
 
-    def __init__(self, stored: str = "", *, messages: int = 2) -> None:
+    def __init__(self, stored: str = "", *, messages: int = 2, lossy_holes: bool = False) -> None:
         super().__init__(messages)
         self.stored = [Message(n, c, b"x", Kind.JSON, None, float(n)) for n, c in enumerate(stored, 1)]
         self.asked: list[Asked] = []
         head = Mark(len(stored), float(len(stored)))
-        self.log = Log("e", lambda channel: Retention(messages, 1e9), history=True, floor=head)
+        retention = Retention(messages, 1e9)
+        self.log = Log("e", lambda channel: retention, history=True, floor=head, lossy_holes=lossy_holes)
         self.hub = Hub(
             self.log, self.turns.schedule, lambda error: self.faults.append(str(error)), self.send, self.read
         )
