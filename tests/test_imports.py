@@ -70,6 +70,7 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.http1", "wire.http1_head"): "a request begins with its head",
     ("wire.envelope", "wire.payload"): "a line and a frame have data",
     ("policy.origin", "policy.authority"): "an origin has a host and a port",
+    ("policy.forwarded", "policy.authority"): "addresses are compared in their one spelling",
     ("policy.hosts", "policy.authority"): "hosts are compared in their one spelling",
     ("policy.access", "policy.identity"): "access is asked with an identity",
     ("policy.identity", "policy.channels"): "an identity has patterns of channels",

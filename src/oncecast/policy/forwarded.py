@@ -1,0 +1,152 @@
+"""Whose address a request comes from, where proxies stand in front: `Forwarded` (RFC 7239) and `X-Forwarded-For`.
+
+Each proxy adds the address that it was asked from at the end of the header. So the header is read from its end: as long
+as the address found is a trusted proxy's, the entry before is what that proxy says. The first that is no proxy's is the
+client's; what stands before it was written by the client itself, and is not read.
+
+Invariants: a header from a peer that is not trusted is not looked at. Only one of the two headers is read, which the
+settings name: a proxy that adds to the one passes the other on as the client sent it. An entry that names no address
+(`unknown`, an obfuscated name, anything malformed) ends the search, at the last address that is known.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Literal
+
+from ..errors import ConfigurationError
+from .authority import parse_address
+
+__all__ = ["MOST_HOPS", "ForwardedHeader", "TrustedProxies", "network_of"]
+
+ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MOST_HOPS = 32  # proxies that stand behind each other
+READ_CHARS = 4096  # of a header, from its end: what a client has put in front of that is not read
+IPV6_PREFIX = 64  # what one customer has at least (RFC 6177), so what one attacker can vary at no cost
+
+# RFC 7239 §4: a list of elements, each of pairs of a token and a token or quoted string (RFC 9110 §5.6.2, §5.6.4).
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105
+_VALUE = rf'(?:{_TOKEN}|"(?:[^"\\]|\\.)*")'
+_ELEMENT = re.compile(rf"[ \t]*{_TOKEN}={_VALUE}(?:[ \t]*;[ \t]*{_TOKEN}={_VALUE})*[ \t]*")
+_FOR = re.compile(rf"(?:^|;)[ \t]*for=({_VALUE})", re.IGNORECASE)
+_PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"  # RFC 7239 §6: of a node, perhaps obfuscated
+_NODE = re.compile(rf"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)){_PORT}")
+
+
+class TrustedProxies:
+    """The networks whose addresses are proxies', and the header that these write.
+
+    `networks` are addresses or networks in CIDR notation. Raises `ConfigurationError` for others.
+    """
+
+    __slots__ = ("_header", "_networks")
+
+    def __init__(self, networks: Iterable[str] = (), header: ForwardedHeader = "x-forwarded-for") -> None:
+        self._networks = tuple(map(parse_network, networks))
+        self._header = header
+
+    def __bool__(self) -> bool:
+        """Return whether any address is a proxy's."""
+        return bool(self._networks)
+
+    def trusts(self, address: str) -> bool:
+        """Return whether an address is a proxy's."""
+        return bool(self._networks) and _is_within(self._networks, address)
+
+    def client(self, peer: str, headers: Mapping[str, str]) -> str:
+        """Return the address of the client whose request came from `peer` with these headers."""
+        if not self.trusts(peer):
+            return peer
+        value = headers.get(self._header)
+        if value is None:
+            return peer
+        if len(value) > READ_CHARS:
+            value = value[-READ_CHARS:].partition(",")[2]  # the first entry may be a part of one
+        entries = _elements(value) if self._header == "forwarded" else _addresses(value)
+        known = peer
+        for _, entry in zip(range(MOST_HOPS), entries, strict=False):
+            if entry is None:
+                break
+            known = entry
+            if not self.trusts(entry):
+                break
+        return known
+
+
+def parse_network(text: str) -> Network:
+    """Read an address or a network. Raises `ConfigurationError`, also for one with bits set behind its prefix."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{text[:100]!a} is no network: write an address, or a network as 10.0.0.0/8 or 2001:db8::/32"
+        ) from None
+
+
+@lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """Return what limits per address count: an IPv4 address, the /64 of an IPv6 one; "" for loopback and no address."""
+    found = parse_address(address)
+    if found is None or found.is_loopback:
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(found), IPV6_PREFIX), strict=False))
+    return str(found)
+
+
+@lru_cache(maxsize=4096)
+def _is_within(networks: tuple[Network, ...], address: str) -> bool:
+    found = parse_address(address)
+    return found is not None and any(found in network for network in networks)
+
+
+def _addresses(value: str) -> Iterator[str | None]:
+    """Yield the entries of an `X-Forwarded-For` from its end, None for one that is no address."""
+    while True:
+        value, comma, entry = value.rpartition(",")
+        yield _address(entry.strip(" \t"))
+        if not comma:
+            return
+
+
+def _elements(value: str) -> Iterator[str | None]:
+    """Yield what the elements of a `Forwarded` name in `for` from its end, None where that is no address.
+
+    An element ends the value, and begins behind the last comma from which on it is well formed. So whatever a client
+    has left open, such as a quote, swallows nothing that a proxy has added.
+    """
+    while True:
+        begin = len(value)
+        for _ in range(MOST_HOPS):  # an element has few commas, which stand in quotes
+            begin = value.rfind(",", 0, begin)
+            if _ELEMENT.fullmatch(value, begin + 1):
+                break
+            if begin < 0:
+                yield None
+                return
+        else:
+            yield None
+            return
+        named = _FOR.findall(value[begin + 1 :])
+        yield _address(_unquoted(named[0])) if len(named) == 1 else None
+        if begin < 0:
+            return
+        value = value[:begin]
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
+
+
+def _address(node: str) -> str | None:
+    """Read an address, perhaps with a port, as text in its one spelling; an IPv4 address in an IPv6 one comes out."""
+    if node.count(":") > 1 and not node.startswith("["):
+        node = f"[{node}]"  # an IPv6 address without a port, as `X-Forwarded-For` has it
+    match = _NODE.fullmatch(node)
+    found = parse_address(match[1] or match[2]) if match is not None else None
+    return None if found is None else str(found)
