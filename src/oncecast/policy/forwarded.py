@@ -23,7 +23,7 @@ from .authority import parse_address
 __all__ = ["MOST_HOPS", "ForwardedHeader", "TrustedProxies", "network_of"]
 
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_HOPS = 32  # proxies that stand behind each other
 READ_CHARS = 4096  # of a header, from its end: what a client has put in front of that is not read
@@ -78,7 +78,7 @@ class TrustedProxies:
         return known
 
 
-def parse_network(text: str) -> Network:
+def parse_network(text: str) -> IpNetwork:
     """Read an address or a network. Raises `ConfigurationError`, also for one with bits set behind its prefix."""
     try:
         return ipaddress.ip_network(text)
@@ -100,7 +100,7 @@ def network_of(address: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _is_within(networks: tuple[Network, ...], address: str) -> bool:
+def _is_within(networks: tuple[IpNetwork, ...], address: str) -> bool:
     found = parse_address(address)
     return found is not None and any(found in network for network in networks)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-__all__ = ["COUNT_SLOTS", "RATE_SLOTS", "REGION_WORDS", "ROWS", "Counts", "Hasher", "Place", "Rates"]
+__all__ = ["COUNT_SLOTS", "RATE_SLOTS", "REGION_WORDS", "ROWS", "Counts", "Hasher", "Rates", "SlotsOfKey"]
 
 ROWS = 4
 RATE_SLOTS = 1 << 16  # in each row: 2 MiB of seconds, as doubles
@@ -26,7 +26,7 @@ REGION_WORDS = 1 + ROWS * COUNT_SLOTS  # of a process in `Counts`; the first is 
 SECRET_BYTES = 16
 PLACES = 4096  # keys whose place is remembered: to hash one takes a microsecond
 
-Place = tuple[int, int, int, int]
+SlotsOfKey = tuple[int, int, int, int]
 
 
 class Hasher:
@@ -36,9 +36,9 @@ class Hasher:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._known: dict[str, Place] = {}
+        self._known: dict[str, SlotsOfKey] = {}
 
-    def place(self, key: str) -> Place:
+    def place(self, key: str) -> SlotsOfKey:
         """Return the place of a key. A key begins with its kind, such as `user:`, so that kinds do not meet."""
         place = self._known.get(key)
         if place is None:
@@ -63,10 +63,10 @@ class Rates:
 
     __slots__ = ("_memory",)
 
-    def __init__(self, memory: memoryview) -> None:
+    def __init__(self, memory: memoryview[float]) -> None:
         self._memory = memory
 
-    def spend(self, place: Place, seconds: float, burst: float, now: float) -> float:
+    def spend(self, place: SlotsOfKey, seconds: float, burst: float, now: float) -> float:
         """Spend what the rate gives in `seconds`, of what it gives in `burst` seconds at most.
 
         Returns 0 where that is allowed, else the seconds after which it will be.
@@ -95,7 +95,7 @@ class Counts:
         self._own = own
         self._regions = tuple(regions)
 
-    def add(self, place: Place, number: int) -> None:
+    def add(self, place: SlotsOfKey, number: int) -> None:
         """Count some in, or out with a number below 0. A region that was cleared meanwhile stays at 0."""
         own = self._own
         for slot in _slots(place, COUNT_SLOTS):
@@ -105,7 +105,7 @@ class Counts:
         """Count in what has no key, or out."""
         self._own[0] = max(0, self._own[0] + number)
 
-    def count(self, place: Place) -> int:
+    def count(self, place: SlotsOfKey) -> int:
         """Return how many there are of a key, and never fewer."""
         a, b, c, d = _slots(place, COUNT_SLOTS)
         one = two = three = four = 0
@@ -122,7 +122,7 @@ class Counts:
         return sum(region[0] for region in self._regions)
 
 
-def _slots(place: Place, slots: int) -> Place:
+def _slots(place: SlotsOfKey, slots: int) -> SlotsOfKey:
     """Return the words of a place in a memory with this many slots in a row; a power of two."""
     mask = slots - 1
     a, b, c, d = place
