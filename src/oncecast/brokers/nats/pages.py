@@ -11,7 +11,7 @@ import contextlib
 import heapq
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -20,7 +20,7 @@ from ...message import Mark, Message, Page, Start, StartKind
 from ..lives import Lives
 from ..session import Lost
 from .client import Answer
-from .stream import Stream, channel_of, decode_message, time_of
+from .stream import Stream, decode_message, time_of
 
 logger = logging.getLogger("oncecast.brokers.nats")
 
@@ -81,38 +81,6 @@ class StreamPages:
             after = min([after, *trimmed])
         upto = max(head, after) if cut is None else cut
         return Page(after, messages if limit else [], upto if limit else after, marks, floors)
-
-    async def missed(self, after: int, channels: Collection[str], most: int, max_bytes: int) -> list[Message] | None:
-        """Return the channels' messages above an offset. None where they are too many, or some of them are trimmed.
-
-        One consumer reads all that the stream has got since, as the wanted channels may be thousands.
-        """
-        stream = self._stream
-        messages_of, marks_of = f"{stream.name}.m.", f"{stream.name}.t."
-        name, pending = await self._consumer(None, {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1})
-        found: list[Message] = []
-        size = 0
-        try:
-            while pending > 0:
-                if pending > most or size > max_bytes:
-                    return None
-                answers = await self._fetch(name, min(pending, 64), None)
-                if not answers:
-                    return None  # it was trimmed meanwhile, or does not come: the history has it
-                pending -= len(answers)
-                for answer in answers:
-                    size += len(answer.data)
-                    channel = channel_of(answer.subject.rpartition(".")[2])
-                    if channel not in channels:
-                        continue
-                    if answer.subject.startswith(marks_of) and int(answer.data.partition(b" ")[0]) > after:
-                        return None
-                    if answer.subject.startswith(messages_of):
-                        message = self._message(channel, answer)
-                        found += [] if message is None else [message]
-            return found
-        finally:
-            await self._delete(name)
 
     async def _range(
         self, channel: str, after: int, last: int, limit: int, max_bytes: int
@@ -177,11 +145,11 @@ class StreamPages:
             await client.end_receiver(number)
         return answers
 
-    async def _consumer(self, channel: str | None, policy: dict[str, Any]) -> tuple[str, int]:
-        """Make a consumer of a channel, or of all there is; return its name and how many messages are ahead of it."""
+    async def _consumer(self, channel: str, policy: dict[str, Any]) -> tuple[str, int]:
+        """Make a consumer of a channel; return its name and how many messages are ahead of it."""
         stream = self._stream
         config = {
-            **({} if channel is None else {"filter_subject": stream.subject(channel)}),
+            "filter_subject": stream.subject(channel),
             "ack_policy": "none",
             "inactive_threshold": IDLE_NANOSECONDS,
             "mem_storage": True,

@@ -16,7 +16,7 @@ from ...errors import ConfigurationError
 from ...message import Cursor, Draft, Page, Retention, RetentionPolicy, Start
 from ..address import Address
 from ..base import Outcome
-from ..handover import CAUGHT_UP, CAUGHT_UP_BYTES, Handover, Missed
+from ..handover import Handover, Missed
 from ..operable import ChannelState, LogState
 from ..probes import PROBE_SECONDS
 from ..session import GuardedSink, run_together
@@ -24,6 +24,7 @@ from ..wanting import Wanting
 from . import operate
 from .client import NatsHeaders, OrderedClient
 from .follower import NatsFollower
+from .missed import read_missed
 from .pages import StreamPages
 from .stream import PROBE, Stream
 from .trims import Trimmer
@@ -69,7 +70,7 @@ class NatsSession:
         follower = self._follower = NatsFollower(client, self._sink, self._place, self._wanting)
         await client.open(self._address)
         info = client._server_info
-        stamped = self._check_server(info)
+        stamped = self._stamped = self._check_server(info)
         stream = self._stream = Stream(client, self._address, key_seconds=self._key_seconds, replicas=self._replicas)
         state = await stream.prepare(self._new_epoch)
         cluster = state.get("cluster")
@@ -107,11 +108,7 @@ class NatsSession:
         missed = Missed()
         if place.seen < head and wanted:
             after = lives.offset_of(place.seen)
-            found = await self._reader.missed(after, frozenset(wanted), CAUGHT_UP, CAUGHT_UP_BYTES)
-            if found is None:
-                missed.give_up()
-            else:
-                missed.add([each for each in found if place.seen < each.seq <= head])
+            missed = await read_missed(self._stream, lives, after, last, set(wanted), stamped=self._stamped)
         place.catch_up(self._sink, missed, head, lives.holes(), wanted)
 
     # -- following

@@ -16,11 +16,13 @@ Of a stream called `oncecast`:
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import ConfigurationError
 from ...message import Cursor, Draft, Kind, Mark, Message
@@ -32,8 +34,20 @@ from .client import Answer, NatsHeaders, OrderedClient
 PROBE = "%probe"
 KINDS = {b"%d" % kind: kind for kind in Kind}
 NOT_FOUND = 10059  # JetStream's error codes
+NO_RECORD = 10037
 IN_USE = 10058
 WRONG_LAST = {10071, 10164}
+
+
+logger = logging.getLogger("oncecast.brokers.nats")
+
+
+class Record(NamedTuple):
+    """A record of the stream. `time` is the server's, in Unix seconds."""
+
+    subject: str
+    data: bytes
+    time: float
 
 
 class Stream:
@@ -81,6 +95,17 @@ class Stream:
         """Return the offset of the newest record."""
         info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
         return int(info["state"]["last_seq"])
+
+    async def record(self, offset: int) -> Record | None:
+        """Return the record at an offset, None where there is none any more."""
+        answer = await self.client.ask_json(f"$JS.API.STREAM.MSG.GET.{self.name}", {"seq": offset})
+        error = answer.get("error")
+        if error is not None:
+            if error.get("err_code") == NO_RECORD:
+                return None
+            raise Lost(f"the record {offset} of the stream {self.name}: {error['description']}")
+        found = answer["message"]
+        return Record(found["subject"], base64.b64decode(found.get("data", "")), moment_of(found["time"]))
 
     def _configuration(self) -> dict[str, Any]:
         root = self.name
@@ -199,6 +224,15 @@ def decode_message(channel: str, data: bytes, seq: int, time: float | None) -> M
         raise ValueError("its kind is not ours") from None
 
 
+def decode_record(channel: str, record: Record, seq: int, *, stamped: bool) -> Message | None:
+    """Return the message of a record; None, with a line in the log, where it is none of ours."""
+    try:
+        return decode_message(channel, record.data, seq, None if stamped else record.time)
+    except ValueError as error:
+        logger.error("the message %d of the channel %s is skipped: %s", seq, channel, error)
+        return None
+
+
 def token_of(channel: str) -> str:
     """Return a channel's name as one token of a subject."""
     return channel.replace(".", "%")
@@ -212,9 +246,12 @@ def channel_of(token: str) -> str:
 def time_of(headers: NatsHeaders) -> float | None:
     """Return a record's time in Unix seconds, in whole milliseconds; None where the server does not say it."""
     text = headers.get(b"Nats-Time-Stamp")
-    if text is None:
-        return None
-    whole, _, fraction = text.decode().rstrip("Z").partition(".")
+    return None if text is None else moment_of(text.decode())
+
+
+def moment_of(text: str) -> float:
+    """Return a time as the server writes it in Unix seconds, in whole milliseconds."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
     moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
     return round(moment + float(f"0.{fraction or 0}"), 3)
 
