@@ -1,6 +1,6 @@
 """What is in deploy/: the units for systemd, and the examples for Docker Compose and Kubernetes.
 
-They start what is installed, fit what the server does when it is told to stop, and are what the schemas allow. Compose
+They start what is installed, fit what the server does when it is stopped, and are what the schemas allow. Compose
 files are checked by `compose-spec`, manifests by the schemas in `kubernetes-validate`. No container is started.
 """
 

@@ -64,7 +64,7 @@ def put_in(url: str, messages: list[Message]) -> None:
     assert re.fullmatch(rf"Imported {len(messages)} messages into the log \w+\.\n", result.stdout)
 
 
-def told(message: dict[str, object]) -> tuple[object, ...]:
+def fields_of(message: dict[str, object]) -> tuple[object, ...]:
     """What of an exported message is kept by an import."""
     return message["channel"], message["data"], message["kind"], message["event"]
 
@@ -84,7 +84,7 @@ def test_a_log_is_moved(url: str) -> None:
     put_in(url, messages)
     head, moved = exported(url)
     expected = [json.loads(message_line(message)) for message in messages]
-    assert [told(each) for each in expected] == [told(each) for each in moved]
+    assert [fields_of(each) for each in expected] == [fields_of(each) for each in moved]
     numbers = [int(str(each["seq"])) for each in moved]
     assert sorted(set(numbers)) == numbers
     assert "old" != head["epoch"]
@@ -102,7 +102,7 @@ def test_from_one_broker_to_another(servers: Servers) -> None:
         result = call("broker", "import", target, stdin=call("broker", "export", source).stdout_bytes)
         assert 0 == result.exit_code, result.stderr
         source = target
-    assert [told(each) for each in exported(first)[1]] == [told(each) for each in exported(source)[1]]
+    assert [fields_of(each) for each in exported(first)[1]] == [fields_of(each) for each in exported(source)[1]]
     assert exported(first)[0]["epoch"] != exported(source)[0]["epoch"]
 
 

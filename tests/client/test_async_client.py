@@ -109,18 +109,18 @@ async def test_a_subscription_ends(real: Server, items: Items) -> None:
 
 @each_transport
 async def test_a_gap_is_told(real: Server, transport: str) -> None:
-    """A gap is called back, told to the client's listeners, and stands among the events; messages go on after it."""
-    told: list[Gap] = []
+    """A gap is called back, passed to the client's listeners, and stands among the events; messages go on after it."""
+    listened: list[Gap] = []
     heard: list[Gap] = []
     async with AsyncClient(url(real), transports=(transport,), timing=QUICK) as client:
-        client.on("gap", told.append)
+        client.on("gap", listened.append)
         await client.publish("a", 1)
         messages = client.subscribe("a", after="old-7")
         messages.on_gap = heard.append
         gap, message = [item async for item, _ in _take(messages.events(), 2)]
         assert isinstance(gap, Gap)
         assert ("epoch", 1) == (gap.reason, getattr(message, "data", None))
-    assert [gap] == told == heard
+    assert [gap] == listened == heard
 
 
 async def _take(events: Any, count: int) -> Any:
@@ -175,7 +175,7 @@ async def test_no_server(real: Server) -> None:
 
 
 async def test_a_server_that_comes_back(items: Items) -> None:
-    """A restart on the same port is survived; the new life of the log is told as a gap."""
+    """A restart on the same port is survived; the new life of the log is a gap."""
     first = Server(Settings(port=0))
     await first.start()
     async with AsyncClient(url(first), rng=lambda: 0.01) as client, client.subscribe("a") as messages:
@@ -381,7 +381,7 @@ async def test_debug_says_what_happens(
 
 @each_transport
 async def test_a_gap_beside_others(real: Server, items: Items, transport: str) -> None:
-    """A subscription that joins others with a place of another life is told its gap, and reads on; so do they."""
+    """A subscription that joins others with a place of another life gets its gap, and reads on; so do they."""
     async with (
         AsyncClient(url(real), transports=(transport,), timing=QUICK) as client,
         client.subscribe("x") as other,

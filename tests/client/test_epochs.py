@@ -83,8 +83,8 @@ async def test_a_new_epoch_without_a_gap(peer: Peer, reopened: Reopened, transpo
     async with asyncio.timeout(SECONDS), client(peer, transport) as listening:
         messages = listening.subscribe("c", after="E1-49")
         items = messages.events()
-        told = [await anext(items) for _ in IDS]
-        assert list(IDS) == [item.cursor if isinstance(item, Gap) else item.id for item in told]
+        items_seen = [await anext(items) for _ in IDS]
+        assert list(IDS) == [item.cursor if isinstance(item, Gap) else item.id for item in items_seen]
         assert {"c": IDS[-1]} == messages.cursors
     await peer.finish()
     assert ["E1-49", "E1-50", "E2-52"] == reopened.asked

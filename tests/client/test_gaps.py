@@ -1,4 +1,4 @@
-"""What becomes of gaps: counted, told, raised, or a warning; never passed in silence."""
+"""What becomes of gaps: counted, passed on, raised, or a warning; never passed in silence."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ GAP = Gap(channel="c", reason="expired", missed_from="e-3", missed_to="e-7", cur
 OPEN = Gap(channel="c", reason="epoch", cursor="f-1")
 
 
-def watch(told: list[Gap], *, heard: bool = False) -> GapWatch:
+def watch(passed: list[Gap], *, heard: bool = False) -> GapWatch:
     """A watch whose client has listeners if `heard`."""
-    return GapWatch(told.append, lambda: heard)
+    return GapWatch(passed.append, lambda: heard)
 
 
 def test_each_gap_is_counted_and_told() -> None:
     """The number, the last one, and a notice for each."""
-    told: list[Gap] = []
+    passed: list[Gap] = []
     called: list[Gap] = []
-    mine = watch(told)
+    mine = watch(passed)
     mine.on_gap = called.append
     for gap in (GAP, OPEN):
         mine.taken(gap)
-    assert (2, OPEN, [GAP, OPEN], [GAP, OPEN]) == (mine.count, mine.last, told, called)
+    assert (2, OPEN, [GAP, OPEN], [GAP, OPEN]) == (mine.count, mine.last, passed, called)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ async def test_a_silent_server(peer: Peer) -> None:
 
 
 async def test_a_reset(peer: Peer) -> None:
-    """A reset is told as one."""
+    """The error of a reset says so."""
 
     async def script(talk: Talk) -> None:
         await talk.reader.read(1)
@@ -184,7 +184,7 @@ async def test_an_answer_too_large(peer: Peer, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_unreachable() -> None:
-    """A port without a listener is told apart from a connection that breaks."""
+    """A port without a listener has another error than a connection that breaks."""
     listener = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     listener.close()

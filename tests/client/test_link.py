@@ -193,7 +193,7 @@ async def test_room_that_is_made_at_the_last_moment(make: Make, monkeypatch: pyt
 
 
 async def test_channels_come_and_go(make: Make, states: list[StateChanged], until: Until) -> None:
-    """What changes is told to the transport; with the last feed the connection ends, with the next it begins."""
+    """The transport hears of what changes; with the last feed the connection ends, with the next it begins."""
     transport = Adjusting()
     link = make(transport)
     first, second = feed("x"), feed("y", start="latest")

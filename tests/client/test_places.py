@@ -32,7 +32,7 @@ def places(cursor: str) -> Places:
         (gap("e-2", "e-5", "e-9"), None, "e-5"),  # all of it came out already
         (gap("e-6", "e-9", "e-7"), gap("e-6", "e-9", "e-7"), "e-9"),  # the stream begins further back, for others
         (gap("e-2", None, "f-3", "epoch"), gap("e-6", None, "f-3", "epoch"), "f-3"),
-        (gap("d-2", None, "e-5", "epoch"), None, "e-5"),  # told already, to this channel
+        (gap("d-2", None, "e-5", "epoch"), None, "e-5"),  # this channel has had it
         (gap("d-2", None, "e-7", "epoch"), gap("d-2", None, "e-7", "epoch"), "e-7"),
         (gap("e-4", "e-5", "e-3", "unknown"), gap("e-4", "e-5", "e-3", "unknown"), "e-3"),
         (gap("e-6", "e-8", "e-9", "unknown"), gap("e-6", "e-8", "e-9", "unknown"), "e-9"),  # a hole in the log

@@ -56,7 +56,7 @@ async def test_events(play: Play, log: Log) -> None:
 
 
 async def test_gap(play: Play) -> None:
-    """A gap is told with its cursor, and the end of a stream that its length tells is an end like any other."""
+    """A gap comes with its cursor, and the end of a stream that its length tells is an end like any other."""
     events, end, _ = await play(HEAD + GAP.encode())
     assert [Gap(channel="c", reason="epoch", cursor="e-9"), CursorMoved("e-9")] == events
     assert (Broken, "the server ended the stream") == (type(end), str(end))
@@ -71,15 +71,15 @@ async def test_gap(play: Play) -> None:
     ],
 )
 async def test_gaps_in_a_row(play: Play, held: tuple[str, ...], last: tuple[str, ...]) -> None:
-    """Gaps are told together, with the cursor that the stream goes on from; cut off before that, none is told."""
+    """Gaps come together, with the cursor that the stream goes on from; cut off before that, none comes."""
     names = ("reason", "cursor", "missed_from", "missed_to")
     first, second = (
         {"channel": channel, **dict(zip(names, values, strict=True))} for channel, values in (("c", held), ("d", last))
     )
-    told = [f"id: {gap['cursor']}\nevent: gap\ndata: {json.dumps(gap)}\n\n".encode() for gap in (first, second)]
-    events, _, _ = await play(HEAD + told[0])
+    sent = [f"id: {gap['cursor']}\nevent: gap\ndata: {json.dumps(gap)}\n\n".encode() for gap in (first, second)]
+    events, _, _ = await play(HEAD + sent[0])
     assert [] == [event for event in events if isinstance(event, Gap)]
-    events, _, _ = await play(HEAD + told[0], told[1])
+    events, _, _ = await play(HEAD + sent[0], sent[1])
     expected = [Gap(**{**first, "cursor": second["cursor"]}), Gap(**second)]
     assert expected == [event for event in events if isinstance(event, Gap)]
 
@@ -88,10 +88,10 @@ async def test_the_gap_of_a_hole_is_not_held(play: Play) -> None:
     """The gaps of a hole come out at once: the cursor that ends above the hole moves no place past one of them."""
     first = {"reason": "unknown", "missed_from": "e-6", "missed_to": "e-98"}
     gaps = [{"channel": "c", **first, "cursor": "e-5"}, {"channel": "d", **first, "cursor": "e-99"}]
-    told = [f"id: {gap['cursor']}\nevent: gap\ndata: {json.dumps(gap)}\n\n".encode() for gap in gaps]
-    events, _, _ = await play(HEAD + told[0], told[1])
+    sent = [f"id: {gap['cursor']}\nevent: gap\ndata: {json.dumps(gap)}\n\n".encode() for gap in gaps]
+    events, _, _ = await play(HEAD + sent[0], sent[1])
     assert [Gap(**gaps[0]), Gap(**gaps[1]), CursorMoved("e-99")] == [e for e in events if e != CursorMoved("e-5")]
-    events, _, _ = await play(HEAD + told[1])
+    events, _, _ = await play(HEAD + sent[1])
     assert [Gap(**gaps[1]), CursorMoved("e-99")] == events
 
 

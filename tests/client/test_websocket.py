@@ -139,7 +139,7 @@ async def test_close_codes(run: Run, code: int, expected: type[Exception]) -> No
 
 
 async def test_a_broken_frame(run: Run) -> None:
-    """A server that breaks the protocol is told so, and left."""
+    """A server that breaks the protocol gets a Close that says so."""
     answers = []
 
     async def script(talk: Talk) -> None:

@@ -200,7 +200,7 @@ def test_a_poll_of_an_empty_log_has_a_cursor() -> None:
 
 
 def test_a_poll_tells_gaps_and_reads_past_them() -> None:
-    """What was trimmed is told with what is there, and the cursor is past both."""
+    """The gap of what was trimmed comes with what is there, and the cursor is past both."""
     bench = Bench(a=ChannelPolicy(Retention(messages=1)))
     bench.publish("aaab")
     poll = bench.poll("ab", after(Cursor("e", 0)))
@@ -211,7 +211,7 @@ def test_a_poll_tells_gaps_and_reads_past_them() -> None:
 
 @pytest.mark.parametrize("cursor", [Cursor("e", 9), Cursor("old", 1)])
 def test_a_poll_with_a_cursor_of_nowhere_goes_on_from_here(cursor: Cursor) -> None:
-    """The gap is told once: the next poll, from the cursor that came with it, has none."""
+    """The gap comes once: the next poll, from the cursor that came with it, has none."""
     bench = Bench()
     bench.publish("a")
     poll = bench.poll("a", after(cursor))
@@ -541,7 +541,7 @@ def test_what_is_trimmed_and_still_on_its_way_is_waited_for() -> None:
 
 
 def test_a_cursor_of_another_node_waits_until_this_one_is_there() -> None:
-    """What is before it is not repeated, what is after it comes; one of nowhere is told so."""
+    """What is before it is not repeated, what is after it comes; one of nowhere gets a gap."""
     late = Late()
     late.append("aaaa")
     sink, subscription = late.subscribe("a", after(Cursor("e", 3)))
@@ -726,8 +726,8 @@ def test_who_lagged_skips_to_the_newest_where_the_window_knows_it(
     late.publish(between)
     late.node.hub.unblock([subscription])
     late.run_all()
-    told = [(g.channel, g.missed_from.seq, g.missed_to.seq if g.missed_to else 0) for g in sink.gaps]
-    assert (gaps, [1, *found]) == (told, sink.seqs)
+    named = [(g.channel, g.missed_from.seq, g.missed_to.seq if g.missed_to else 0) for g in sink.gaps]
+    assert (gaps, [1, *found]) == (named, sink.seqs)
 
 
 def test_a_broker_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -754,7 +754,7 @@ def test_an_opening_fills_the_window() -> None:
 
 
 def test_a_cursor_from_a_hole_is_of_a_lost_end() -> None:
-    """It is told so, at once, and goes on from before the hole."""
+    """It gets a gap at once, and goes on from before the hole."""
     clock = FakeClock()
     broker = HistoryBroker("e", clock.wall)
     broker.append(Draft("a", b"1"))

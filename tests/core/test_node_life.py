@@ -425,7 +425,7 @@ def test_every_subscriber_hears_of_a_hole_and_goes_on() -> None:
     assert expected == {name: listener.seen for name, (listener, _) in found.items()}
     gap = found["live"][0].gaps[0]
     assert (Cursor("e", 4), Cursor("e", 104), Cursor("e", 105)) == (gap.missed_from, gap.missed_to, gap.cursor)
-    assert Cursor("e", 1) == found["asked"][0].gaps[0].cursor  # it is told at once, and reads on from where it was
+    assert Cursor("e", 1) == found["asked"][0].gaps[0].cursor  # its gap comes at once, and reads on from where it was
     (poll,) = stale
     assert isinstance(poll, Poll)
     assert [2, 3, 106] == [entry.seq for entry in poll.entries]
@@ -453,7 +453,7 @@ def test_a_subscriber_of_several_channels_hears_of_each() -> None:
 
 
 def test_a_lagging_subscriber_of_newest_values_hears_of_a_hole() -> None:
-    """It does not skip past the gap that it has not been told yet."""
+    """It does not skip past the gap that has not come yet."""
     bench = Bench(policy=ChannelPolicy(Retention(messages=3), Lag.LATEST))
     listener, subscription = bench.subscribe("a")
     bench.publish("a")

@@ -1,7 +1,7 @@
 """A node whose broker has a history, under everything that can happen to it, in any order: the promise still holds.
 
 The window in memory is tiny and moves on all the time. The history is read at one moment and answered at another, in
-any order; other nodes append what this one hears later, or is told to skip; retention trims what is read. Clients come
+any order; other nodes append what this one hears later, or skips; retention trims what is read. Clients come
 with every start, stall, drain, leave, and come back with the cursor that they saw last. See `test_hub_model.py` for
 what sinks do from inside a write.
 """
@@ -67,7 +67,7 @@ class Client:
     full: bool = False
     closed: bool = False
     never_given: bool = False  # the cursor that it comes with
-    anew: set[str] = field(default_factory=set)  # of an old life: owed what there was when it was first read
+    restarted: set[str] = field(default_factory=set)  # of an old life: owed what there was when it was first read
 
     def attached(self, place: Place) -> None:
         """Take the place, and the gaps that it implies."""
@@ -82,7 +82,7 @@ class Client:
         self.witness = Witness(self.machine.ledger, owed)
         for gap in chain_gaps(place.gaps, place.announced):
             if gap.reason is Reason.EPOCH:
-                self.anew.add(gap.channel)
+                self.restarted.add(gap.channel)
                 self.cursor = gap.cursor
             elif gap.reason is Reason.UNKNOWN:  # of numbers that were never given: nothing is owed for them
                 assert self.never_given
@@ -119,8 +119,8 @@ class Client:
     def begin_anew(self, channel: str, upto: int) -> None:
         """Where it is of an old life, what it is not given of a channel must be what has been trimmed."""
         assert self.witness is not None
-        if channel in self.anew:
-            self.anew.discard(channel)
+        if channel in self.restarted:
+            self.restarted.discard(channel)
             trimmed = self.machine.broker.mark(channel).seq
             before = max((n for n in self.machine.published[channel] if n <= upto), default=0)
             assert before <= trimmed
@@ -288,7 +288,7 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule()
     def skip(self) -> None:
-        """The node is told to go on, without all that was before."""
+        """The node goes on, without all that was before."""
         self.broker.skip()
 
     @rule(channel=st.sampled_from(CHANNELS), keep=st.integers(0, 6))

@@ -769,7 +769,7 @@ def test_a_page_that_one_has(ask: Ask, tags: str, status: int) -> None:
     [("gzip, br", True), ("br;q=1, GZIP;q=0.5", True), ("gzip;q=0", False), ("identity", False), ("", False)],
 )
 def test_a_compressed_page(ask: Ask, bench: Bench, accepted: str, is_gzipped: bool) -> None:
-    """Who takes gzip gets it, with a tag of its own (RFC 9110 §8.8.1), and caches are told what it depends on."""
+    """Who takes gzip gets it, with a tag of its own (RFC 9110 §8.8.1), and `Vary` says what it depends on."""
     bench.app.pages = {"/": Asset("text/css; charset=utf-8", b"plain", '"tag"', b"packed")}
     answer = ask("GET", "/", Accept_Encoding=accepted)
     expected = (b"packed", '"tag-gzip"', "gzip") if is_gzipped else (b"plain", '"tag"', None)

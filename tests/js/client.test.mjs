@@ -175,7 +175,7 @@ describe("refusals", { timeout: 20_000 }, () => {
   });
 
   for (const transport of TRANSPORTS) {
-    test(`${transport}: told once, and not tried again`, async (t) => {
+    test(`${transport}: refused once, and not tried again`, async (t) => {
       const between = await proxy(t);
       const cast = open(t, `${SERVER}/v2`, { transports: [transport] });
       const news = cast.subscribe("news");

@@ -43,14 +43,14 @@ async function peer(t, fault) {
 }
 
 describe("a server that is not there", { timeout: 20_000 }, () => {
-  test("each failure is told, and the promise rejects in time", async (t) => {
+  test("each failure is an event, and the promise rejects in time", async (t) => {
     const cast = open(t, NOWHERE);
-    const told = [];
-    cast.on("publishing", (failure) => told.push(failure));
+    const events = [];
+    cast.on("publishing", (failure) => events.push(failure));
     await assert.rejects(cast.publish("news", 1, { timeout: 1_500 }), { name: "TimeoutError", message: /ECONNREFUSED/ });
-    assert.ok(told.length >= 2, `${told.length}`);
-    assert.deepEqual(told.slice(0, 2).map(({ attempts, waiting }) => [attempts, waiting]), [[1, 1], [2, 1]]);
-    assert.ok(told.every(({ reason, retry }) => reason.startsWith("no connection") && retry >= 0));
+    assert.ok(events.length >= 2, `${events.length}`);
+    assert.deepEqual(events.slice(0, 2).map(({ attempts, waiting }) => [attempts, waiting]), [[1, 1], [2, 1]]);
+    assert.ok(events.every(({ reason, retry }) => reason.startsWith("no connection") && retry >= 0));
   });
 
   test("by default a publish is given up, too", async (t) => {
@@ -167,7 +167,7 @@ describe("many at once", { timeout: 20_000 }, () => {
     assert.ok(between.requests.publish <= 5, `${between.requests.publish}`);
   });
 
-  test("those that are refused are told apart", async (t) => {
+  test("those that are refused are named", async (t) => {
     const cast = open(t, SERVER);
     const name = channel();
     const messages = [{ channel: name, data: 1 }, { channel: name, data: 2, event: "gap" }, { channel: name, data: 3 }];

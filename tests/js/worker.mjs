@@ -1,4 +1,4 @@
-/** A client in a worker thread: tells its parent what it hears, and publishes what it is told to. */
+/** A client in a worker thread: tells its parent what it hears, and publishes what it is asked to. */
 
 import { parentPort, workerData } from "node:worker_threads";
 

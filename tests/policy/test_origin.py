@@ -82,7 +82,7 @@ def test_another_origin_is_refused(origin: str, host: str | None, scheme: str) -
 
 @pytest.mark.parametrize("origin", ["https://app.example", "http://app.example:8080"])
 def test_an_exact_origin_may_connect_and_read_with_credentials(origin: str) -> None:
-    """It is named in the answer, and caches are told that the answer depends on it."""
+    """It is named in the answer, and `Vary` says that the answer depends on it."""
     headers = dict(EXACT.check(origin, "api.example", "https"))
     assert {
         "Access-Control-Allow-Origin": origin,

@@ -40,7 +40,7 @@ def judge(
 
     Places are held in the first epoch of their life.
 
-    `trimmed`: not all of a life is kept, so what it began with may be gone when its first gap is told. Raises `Wrong`.
+    `trimmed`: not all of a life is kept, so what it began with may be gone when its first gap comes. Raises `Wrong`.
     """
     logs = {epoch: [message for message in log if message.channel == channel] for epoch, log in lives.items()}
     place = _place(str(start), heirs)

@@ -179,14 +179,14 @@ class Socket:
 
     def frames(self) -> list[str]:
         """The frames that have come, in few words."""
-        told = []
+        seen = []
         for event in self.events():
             if isinstance(event, DataReceived):
                 frame = json.loads(event.data)
-                told.append(f"{frame['type']} {frame.get('channel')} {frame.get('cursor') or frame.get('id')}")
+                seen.append(f"{frame['type']} {frame.get('channel')} {frame.get('cursor') or frame.get('id')}")
             elif isinstance(event, CloseReceived):
-                told.append(f"close {event.code}")
-        return told
+                seen.append(f"close {event.code}")
+        return seen
 
 
 def test_a_socket_says_subscribed_when_the_place_is_known(late: Any) -> None:

@@ -212,7 +212,7 @@ def test_a_start_does_not_move_on_while_it_waits(rig: Any, start: str, known: st
 
 
 def test_after_the_wait_the_answer_is_empty_with_the_cursor(rig: Any) -> None:
-    """At the end of its wait, not before, a poll is told where the head is."""
+    """At the end of its wait, not before, a poll's answer has the head as its cursor."""
     poll = Poll(rig, "after=latest&wait=2")
     rig.publish("1", channel="elsewhere")
     rig.run_turns()

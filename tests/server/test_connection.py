@@ -80,7 +80,7 @@ def test_connection_close_is_obeyed(bench: Bench, parse: Parse) -> None:
 
 
 def test_http_1_0(bench: Bench, parse: Parse) -> None:
-    """HTTP/1.0 closes unless the client asks to keep the connection, and then it is told so."""
+    """HTTP/1.0 closes unless the client asks to keep the connection, and then the answer confirms it."""
     connection, transport = bench.connect()
     connection.data_received(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     assert "keep-alive" == parse(transport.take()).headers["connection"]
@@ -529,7 +529,7 @@ def test_eof_while_a_publish_waits(bench: Bench, parse_all: ParseAll) -> None:
 
 
 def test_eof_while_a_long_poll_waits(bench: Bench, parse_all: ParseAll) -> None:
-    """A client that has gone can't be told from a half-closed one: both are answered at once, and forgotten."""
+    """A client that has gone looks the same as a half-closed one: both are answered at once, and forgotten."""
     connection, transport = bench.connect()
     connection.data_received(LONG + LONG + HEALTH)
     assert not connection.eof_received()
@@ -715,7 +715,7 @@ def test_drain_waits_for_the_first_request(bench: Bench, parse: Parse) -> None:
 
 
 def test_drain_lets_a_request_come_and_closes_after_it(bench: Bench, parse: Parse) -> None:
-    """A request that is on its way is answered, and told that it was the last."""
+    """A request that is on its way is answered, with `Connection: close`."""
     connection, transport = bench.connect()
     connection.data_received(POST[:-1])
     bench.app.ready = False
@@ -762,7 +762,7 @@ def test_drain_says_goodbye_on_a_stream(bench: Bench) -> None:
 
 @pytest.mark.parametrize("request_, end", [(SSE, b"\r\n0\r\n\r\n"), (LONG, b"}\n")])
 def test_what_begins_after_its_moment_to_go_ends_at_once(bench: Bench, request_: bytes, end: bytes) -> None:
-    """A request that was on its way when its connection was told to go may yet be one that would never end."""
+    """A request that was on its way when its connection was drained may yet be one that would never end."""
     connection, transport = bench.connect()
     connection.data_received(request_[:-1])
     bench.app.leave(1000)
@@ -1096,7 +1096,7 @@ def test_a_fault_at_one_deadline_does_not_cost_the_others_theirs(
 
 
 def test_publishes_are_counted_against_the_flood_guard(bench: Bench, parse_all: ParseAll) -> None:
-    """One connection may publish so much and no more; it is told when to go on, and then may."""
+    """One connection may publish so much and no more; the refusal says when to go on, and then it may."""
     connection, transport = bench.connect()
     connection.spend_publishes(2 * 5000 - 1)
     connection.data_received(POST + POST + POST)

@@ -47,7 +47,7 @@ def test_nothing_new_is_fine(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_tls_can_be_neither_begun_nor_ended(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """Whether connections are encrypted is settled when a socket begins to listen."""
+    """Whether connections are encrypted is decided when a socket begins to listen."""
     current = Settings(tls_cert="c.pem", tls_key="k.pem")
     assert current == read_again(current, Settings)
     assert "after a restart only: tls_cert, tls_key" in caplog.text

@@ -104,7 +104,7 @@ def test_smoke_on_uvloop(certificate: tuple[str, str], with_tls: bool, make_site
 
 
 async def goodbyes(site: Site) -> None:
-    """Stop the server under a subscriber of each transport, and read what each is told."""
+    """Stop the server under a subscriber of each transport, and read what each receives."""
     streams = await site.sse("b")
     socket_ = await site.websocket("/v1/channels/b")
     raw = await site.websocket("/v1/channels/b", protocol=None)
@@ -131,7 +131,7 @@ async def goodbyes(site: Site) -> None:
 
 
 async def test_stopping_says_goodbye_on_each_transport(open_site: Open) -> None:
-    """A stream ends whole, a WebSocket is told to come back, a long poll is answered, an idle connection closes."""
+    """A stream ends whole, a WebSocket gets a Close, a long poll is answered, an idle connection closes."""
     await asyncio.wait_for(goodbyes(await open_site()), SECONDS)
 
 
@@ -186,7 +186,7 @@ async def test_a_host_that_is_none() -> None:
 
 
 async def test_a_bad_certificate(tmp_path: Path, certificate: tuple[str, str]) -> None:
-    """A certificate that can't be read, or is none, is a mistake in the settings, told before anything is bound."""
+    """A certificate that can't be read, or is none, is a mistake in the settings, raised before anything is bound."""
     bad = tmp_path / "bad.pem"
     bad.write_text("nonsense")
     for cert in (str(tmp_path / "missing.pem"), str(bad)):
@@ -237,7 +237,7 @@ def test_who_has_only_just_been_accepted_is_let_go_too(run: Callable[..., Any], 
 
 
 async def test_stopping_takes_as_long_as_the_pace_asks_for(open_site: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """More subscribers than may be told in the time are told at the pace all the same, and the log says what to set."""
+    """More subscribers than may leave in the time leave at the set pace all the same, and the log says what to set."""
     site = await open_site(Settings(port=0, limits=Limits(drain_per_second=4)))
     streams = [await site.sse("a") for _ in range(3)]
     began = asyncio.get_running_loop().time()
@@ -254,7 +254,7 @@ async def test_stopping_takes_as_long_as_the_pace_asks_for(open_site: Open, capl
 
 
 async def test_a_share_that_becomes_smaller_while_it_stops(open_site: Open) -> None:
-    """Then it takes longer, and nobody is cut off who has not been told."""
+    """Then it takes longer, and nobody is cut off without a goodbye."""
     site = await open_site(Settings(port=0, limits=Limits(drain_per_second=100)))
     streams = [await site.sse("a") for _ in range(20)]
     began = asyncio.get_running_loop().time()

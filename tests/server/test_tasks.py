@@ -22,7 +22,7 @@ async def end() -> None:
 
 
 async def reasons_of(name: str, *, may_end: bool = False) -> list[str]:
-    """Return what the owner of one task is told."""
+    """Return the reason that the owner of one task gets."""
     reasons: list[str] = []
     tasks = Tasks(reasons.append)
     task = tasks.start("work", {"fail": fail, "end": end}[name](), may_end=may_end)

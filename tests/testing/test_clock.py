@@ -9,7 +9,7 @@ from oncecast.testing.clock import EPOCH_SECONDS, FakeClock, Turns
 
 
 def test_a_clock_stands_until_it_is_advanced() -> None:
-    """Both clocks start where they are told and show the same until the test moves them."""
+    """Both clocks start at what they are given, and show the same until the test moves them."""
     time = FakeClock(monotonic=5.0)
     assert (5.0, EPOCH_SECONDS) == (time.monotonic(), time.wall())
     assert (5.0, EPOCH_SECONDS) == (time.monotonic(), time.wall())

@@ -59,23 +59,23 @@ def test_what_came_before_the_start_is_not_owed() -> None:
     ],
 )
 def test_a_message_that_breaks_the_promise_is_caught(seen: list[tuple[str, int]], text: str) -> None:
-    """A stranger's, a repeated, an early and a missing message are each told apart."""
+    """A stranger's, a repeated, an early and a missing message each have their error."""
     witness = Witness(ledger(), {"a": 0, "b": 0})
     with pytest.raises(PromiseBroken, match=text):  # noqa: PT012 - whichever of them it is
         for channel, seq in seen:
             witness.message(channel, seq)
 
 
-@pytest.mark.parametrize("told", [("a", 2, 3), ("b", 1, 1), ("b", 3, 5)])
-def test_a_gap_that_covers_nothing_missed_is_caught(told: tuple[str, int, int]) -> None:
+@pytest.mark.parametrize("named", [("a", 2, 3), ("b", 1, 1), ("b", 3, 5)])
+def test_a_gap_that_covers_nothing_missed_is_caught(named: tuple[str, int, int]) -> None:
     """A gap has to begin at or before the first message missed, and reach it."""
     witness = Witness(ledger(), {"a": 0, "b": 0})
     with pytest.raises(PromiseBroken, match="a gap"):
-        witness.gap(gap(*told))
+        witness.gap(gap(*named))
 
 
 def test_a_gap_is_not_told_twice() -> None:
-    """A gap over what was delivered, or told already, is one too many."""
+    """A gap over what was delivered, or named already, is one too many."""
     witness = Witness(ledger(), {"a": 0})
     witness.gap(gap("a", 1, 4))
     with pytest.raises(PromiseBroken, match="where None was next"):

@@ -89,9 +89,9 @@ test("what is remembered has a bound", () => {
 
 // -- polling
 
-/** A listener that notes what it is told, and the answers that `fetch` gives it one after the other. */
+/** A listener that lists its calls, and the answers that `fetch` gives it one after the other. */
 function polling(Kind, answers) {
-  const seen = { asked: [], told: [] };
+  const seen = { asked: [], called: [] };
   globalThis.document = { baseURI: "http://host.example/" };
   const over = new Promise((resolve) => {
     globalThis.fetch = async (url) => {
@@ -102,9 +102,9 @@ function polling(Kind, answers) {
     };
   });
   const poll = new Kind(["a", "b"], {
-    onMessages: (messages) => seen.told.push(...messages.map(({ id }) => id)),
-    onGap: ({ reason }) => seen.told.push(reason),
-    onState: (state) => seen.told.push(state),
+    onMessages: (messages) => seen.called.push(...messages.map(({ id }) => id)),
+    onGap: ({ reason }) => seen.called.push(reason),
+    onState: (state) => seen.called.push(state),
     localTime: ({ time }) => time * 1000,
   });
   return { poll, seen, over };
@@ -120,7 +120,7 @@ test("a poll asks from the cursor of the last answer, and tells gaps before mess
   await over;
   poll.cut();
   assert.deepEqual(seen.asked, ["?last=240&wait=25", "?after=e-1&wait=25", "?after=e-5&wait=25", "?after=e-5&wait=25"]);
-  assert.deepEqual(seen.told, ["connecting", "live", "slow", "expired", "e-5", "cut"]);
+  assert.deepEqual(seen.called, ["connecting", "live", "slow", "expired", "e-5", "cut"]);
   assert.equal(poll.cursor, "e-5");
   assert.deepEqual([poll.counters.messages, poll.counters.requests], [1, 4]);
 });

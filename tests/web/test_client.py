@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 TABS = 20
 PATIENCE_MS = 30_000
 
-# What each tab runs: it notes what it hears, and publishes when it is told to.
+# What each tab runs: it notes what it hears, and publishes when it is asked to.
 LISTEN = """
 async ([channel, options]) => {
   const { connect } = await import("/oncecast.js");
@@ -286,7 +286,7 @@ async def test_tabs_may_have_connections_of_their_own(browser: Browser, own_serv
 
 
 async def test_a_server_that_restarts(browser: Browser, own_server: ServerProcess) -> None:
-    """Tabs that share a connection are told of the gap that a new life of the log is, and go on."""
+    """Tabs that share a connection get the gap of a new life of the log, and go on."""
     context = await browser.new_context()
     try:
         tabs = await open_tabs(context, own_server, 3, "restarted")
@@ -368,7 +368,7 @@ async def test_a_page_that_is_busy_itself(visit: Visiting, server: ServerProcess
 
 
 async def test_a_network_that_has_changed(visit: Visiting, own_server: ServerProcess) -> None:
-    """Told that it is online again, or after a sleep, a page asks at once whether its connection lives."""
+    """When it is online again, or after a sleep, a page asks at once whether its connection lives."""
     visited = await visit(f"{own_server.url}docs/errors")
     page = visited.page
     said: list[str] = []

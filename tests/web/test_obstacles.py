@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SCALE = 0.15
 BACK_SECONDS = 60.0 * SCALE
 BLOCKED_SECONDS = 20.0
-INTERVAL = 1.0  # between messages: ten pages at once, each told of by the browser one by one
+INTERVAL = 1.0  # between messages: ten pages at once, each reported by the browser one by one
 
 
 async def test_every_row(browser: Browser) -> None:

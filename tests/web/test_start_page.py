@@ -75,11 +75,11 @@ async def in_state(visit: Visit, state: str, *kinds: str) -> None:
 async def resumed(visit: Visit, kind: str) -> int:
     """Wait until a panel is live again and tells a whole account of its resume; return how many it caught up."""
     await in_state(visit, "live", kind)
-    told = f"""(kind) => {{
+    caught = f"""(kind) => {{
       const found = /^Resumed: (\\d+) messages? caught up, 0 missed, 0 repeated$/.exec(({PANELS})()[kind].resume);
       return found && Number(found[1]) >= {OTHERS_GO_ON} && found[1];
     }}"""
-    caught_up = await visit.page.wait_for_function(told, arg=kind)
+    caught_up = await visit.page.wait_for_function(caught, arg=kind)
     return int(await caught_up.json_value())
 
 
@@ -272,7 +272,7 @@ async def test_a_connection_that_breaks_is_resumed(server: ServerProcess, visit:
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
 async def test_a_new_life_of_the_log_is_a_gap(own_server: ServerProcess, visit: Visiting, end: str) -> None:
-    """A server that was killed, or stopped, and restarted has lost its log: each listener is told, and goes on."""
+    """A server that was killed, or stopped, and restarted has lost its log: each listener gets a gap, and goes on."""
     page = await visit(own_server.url)
     page.expect_problems(*UNREACHABLE)
     await moved(page, *KINDS, more=2)

@@ -310,7 +310,7 @@ def test_first_bytes() -> None:
     ],
 )
 def test_first_fault(first: int, inside: int, reason: str) -> None:
-    """A first byte that is not legal is told what is wrong with it."""
+    """The fault of a first byte that is not legal says what is wrong with it."""
     fault = first_fault(first, inside=bool(inside))
     assert (1002, reason) == (fault.code, fault.reason)
 

@@ -158,7 +158,7 @@ class Node:
 
         `attached` is called once, with its place, before the hub writes to the sink: it sends `place.announced`, then
         `place.gaps`. That is before this returns, except where the start has to be looked up in the broker's history;
-        and not at all if the subscription ends first, or the sink is told why it can't begin (`refuse`). Raises
+        and not at all if the subscription ends first, or the sink is refused (`refuse`). Raises
         `Refusal` where that is known at once.
         """
         if self._refusal is not None:

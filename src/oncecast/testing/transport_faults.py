@@ -71,7 +71,7 @@ async def gaps_of_several_channels(bench: TransportBench) -> None:
                 subscriber.seek(start)
                 heard, cut = await cut_at(bench, pipe, subscriber, at, 2)
                 what = f"after {start}, cut at byte {at} of the answer"
-                expect({"a", "b"}, {gap.channel for gap in heard.gaps}, f"every channel's gap is told: {what}")
+                expect({"a", "b"}, {gap.channel for gap in heard.gaps}, f"every channel's gap comes: {what}")
                 if start != "earlier-7":
                     expect(wanted, {(gap.channel, gap.missed_to) for gap in heard.gaps}, f"with its end: {what}")
                 expect([4, 5], sorted(heard.data, key=str), f"then comes what is kept, once: {what}")

@@ -14,7 +14,7 @@ from oncecast.server.framing.event_stream import EventStreamCarrier, event_block
 
 
 class Scripted:
-    """A session that sends what it is told to."""
+    """A session that sends what the test asks for."""
 
     def __init__(self, carrier: Carrier, *payloads: bytes) -> None:
         self.carrier = carrier

@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: what becomes of it, and what it is told."""
+"""A worker as its supervisor sees it: what becomes of it, and what is sent to it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Owner:
     """Notes what a child tells."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.news = asyncio.Event()
 
     def on_asked(self, child: Child, /) -> None:
-        self.told.append("asked")
+        self.calls.append("asked")
         child.tell(Total(Measures(), Crew(9)))
 
     def on_leaving(self, child: Child, /) -> None:
-        self.told.append("left")
+        self.calls.append("left")
         self.news.set()
 
 
@@ -91,7 +91,7 @@ async def test_a_life(rig: Rig) -> None:
     assert measured is not None
     assert 1 == measured.values["connections_opened"]
     assert b"oncecast_workers 9.0" in await rig.get("/metrics")
-    assert ["asked"] == rig.owner.told
+    assert ["asked"] == rig.owner.calls
     child.tell(Change(Settings(port=0, origins=("https://new.example",))))
     assert measured is not await child.measure()  # so it has read what was sent before
     child.stop()
@@ -102,16 +102,16 @@ async def test_a_life(rig: Rig) -> None:
     assert 2 == child.measures.values["connections_opened"]
     child.stop()
     child.kill()
-    assert ["asked"] == rig.owner.told
+    assert ["asked"] == rig.owner.calls
 
 
 async def test_it_says_so_when_it_leaves_by_itself(rig: Rig) -> None:
-    """Told by somebody else to drain, its owner hears of it before it has ended."""
+    """Where another process makes it drain, its owner hears of it before it has ended."""
     child, task = await rig.start()
     await decided(child)
     os.kill(child.pid, signal.SIGTERM)
     await asyncio.wait_for(rig.owner.news.wait(), SECONDS)
-    assert ["left"] == rig.owner.told
+    assert ["left"] == rig.owner.calls
     assert 0 == await asyncio.wait_for(task, SECONDS)
 
 
@@ -195,7 +195,7 @@ async def test_a_defect_at_a_message_replaces_the_worker(
 
 
 def test_the_package_is_found_where_it_was() -> None:
-    """Beside the package itself, the worker is told where; installed, it finds it as everybody does."""
+    """Beside the package itself, the worker is given its path; an installed package is found without."""
     root = str(Path(module.__file__).resolve().parents[3])
     assert {"A": "1", "PYTHONPATH": root} == environment({"A": "1"}, [root, "/lib"])
     assert {"PYTHONPATH": f"{root}:/x"} == environment({"PYTHONPATH": "/x"}, [root, "/lib"])

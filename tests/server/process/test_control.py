@@ -96,7 +96,7 @@ async def test_one_that_never_ends_is_none(pair: Pair, monkeypatch: pytest.Monke
 
 
 async def test_a_peer_that_reads_nothing_costs_a_bounded_amount(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the bound it is told nothing more; a peer that has gone, neither."""
+    """Past the bound nothing more is sent to it, and nothing to a peer that has gone."""
     worker, supervisor = pair
     monkeypatch.setattr(control, "UNSENT_BYTES", 1000)
     worker._reader._transport.pause_reading()  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from oncecast.server.wheel import RESOLUTION
 
 
 def test_few_leave_at_once() -> None:
-    """Whoever fits into one step of the wheel is told at the beginning, first come first served."""
+    """Whoever fits into one step of the wheel is sent away at the beginning, first come first served."""
     drain = Drain(range(50), 1000, 7.0)
     assert list(range(50)) == drain.due(7.0)
     assert (0, []) == (len(drain), drain.due(8.0))
@@ -19,16 +19,16 @@ def test_few_leave_at_once() -> None:
 
 @pytest.mark.parametrize("per_second", [0.5, 1, 3, 10, 25, 100, 1000, 12_345])
 def test_no_second_has_more_than_is_set(per_second: float) -> None:
-    """However unevenly the loop turns, in any one second no more are told, and in the long run hardly fewer."""
+    """However unevenly the loop turns, in any one second no more are sent away, and in the long run hardly fewer."""
     seed = random.randrange(1 << 32)
     rng = random.Random(seed)
     drain = Drain(range(1_000_000), per_second, 0.0)
-    now, told = 0.0, []
+    now, sent = 0.0, []
     while now < 20 / min(per_second, 1):
-        told.append((now, len(drain.due(now))))
+        sent.append((now, len(drain.due(now))))
         now += RESOLUTION * rng.choice((1, 1, 1, 1.3, 2, 7, 25))
-    for first, (begin, _) in enumerate(told):
-        count = sum(n for at, n in told[first:] if at < begin + 1)
+    for first, (begin, _) in enumerate(sent):
+        count = sum(n for at, n in sent[first:] if at < begin + 1)
         assert count <= max(1, per_second), f"seed {seed}"
 
 
@@ -39,15 +39,15 @@ def test_the_rate_may_change_meanwhile() -> None:
     rate = 100.0
     drain = Drain(range(1_000_000), rate, 0.0)
     now = 0.0
-    told: list[tuple[float, int, float]] = []
+    sent: list[tuple[float, int, float]] = []
     for _ in range(600):
-        told.append((now, len(drain.due(now)), rate))
+        sent.append((now, len(drain.due(now)), rate))
         now += RESOLUTION * rng.choice((1, 1, 2, 9))
         if rng.random() < 0.05:
             rate = rng.choice((1.0, 10.0, 50.0, 100.0))
             drain.change(rate, now)
-    for first, (begin, _, before) in enumerate(told):
-        second = [(count, most) for at, count, most in told[first:] if at < begin + 1]
+    for first, (begin, _, before) in enumerate(sent):
+        second = [(count, most) for at, count, most in sent[first:] if at < begin + 1]
         assert sum(count for count, _ in second) <= max(before, *(most for _, most in second)), f"seed {seed}"
     drain.change(1000, now)
     drain.due(now)
@@ -60,11 +60,11 @@ def test_many_are_spread_evenly(per_second: int) -> None:
     count = 5 * per_second
     drain = Drain(range(count), per_second, 0.0)
     expected = drain.seconds
-    step, told = 0, 0
+    step, sent = 0, 0
     while len(drain):
-        told += len(drain.due(step * RESOLUTION))
+        sent += len(drain.due(step * RESOLUTION))
         step += 1
-    assert count == told
+    assert count == sent
     assert expected == pytest.approx((step - 1) * RESOLUTION, abs=5 * RESOLUTION)
     assert 3.9 <= expected <= 5.5
 

@@ -386,7 +386,7 @@ async def test_ctrl_c_reaches_all_processes_of_a_terminal_and_is_heard_once(star
 
 
 async def test_a_second_signal_cuts_off(start: Start) -> None:
-    """Who does not leave is cut off when the supervisor is told twice."""
+    """A second signal cuts off those that do not leave."""
     running = await start()
     stays = await running.site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
     leaves = await running.streams()
@@ -400,7 +400,7 @@ async def test_a_second_signal_cuts_off(start: Start) -> None:
 
 
 async def test_a_worker_that_is_stuck_is_killed_in_the_end(start: Start) -> None:
-    """Told twice, the supervisor waits a few seconds for it and no longer; the log says which it was."""
+    """After the second signal the supervisor waits a few seconds for it and no longer; the log says which it was."""
     running = await start()
     other, stuck = running.workers
     os.kill(stuck, signal.SIGSTOP)
@@ -456,7 +456,7 @@ async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
 
 
 async def test_a_rolling_restart_refuses_nobody(start: Start) -> None:
-    """All workers are new processes after it; each subscriber was told, and each connection meanwhile was answered."""
+    """All workers are new processes after it; each subscriber was sent away, each connection answered."""
     running = await start()
     old_pids, streams = running.workers, await running.streams()
     rolled = asyncio.Event()
@@ -553,7 +553,7 @@ class FakeChild:
         self.failure = None
         self.measures = Measures()
         self.ended = asyncio.Event()
-        self.told: list[object] = []
+        self.sent: list[object] = []
         self.stuck = self.killed = False
 
     @classmethod
@@ -566,14 +566,14 @@ class FakeChild:
         return cls.started[-1]
 
     async def run(self) -> int:
-        """End when told to."""
+        """End at `stop`."""
         await self.ended.wait()
         self.state = WorkerState.ENDED
         return 1
 
     def tell(self, message: object) -> None:
         """Note it."""
-        self.told.append(message)
+        self.sent.append(message)
 
     def stop(self) -> None:
         """End."""
@@ -648,12 +648,12 @@ async def test_more_that_drain_than_there_are_slots_share_the_pace(supervisor: S
     for leaving in (first, second, third):
         leaving.state = WorkerState.LEAVING
         supervisor._share_rate()
-    assert [Pace(2), Pace(3)] == first.told
-    assert [Pace(3)] == third.told  # type: ignore[attr-defined]
+    assert [Pace(2), Pace(3)] == first.sent
+    assert [Pace(3)] == third.sent  # type: ignore[attr-defined]
     first.ended.set()
-    await until(lambda: len(first.told) == 2 and Pace(2) in third.told)  # type: ignore[attr-defined]
+    await until(lambda: len(first.sent) == 2 and Pace(2) in third.sent)  # type: ignore[attr-defined]
     third.ended.set()
-    await until(lambda: Pace(1) in second.told)  # type: ignore[attr-defined]
+    await until(lambda: Pace(1) in second.sent)  # type: ignore[attr-defined]
     second.ended.set()
 
 
@@ -763,6 +763,6 @@ async def test_metrics_that_cant_be_collected_harm_nothing_else(
         supervisor.on_asked(child)  # type: ignore[arg-type]
         supervisor.on_asked(child)  # type: ignore[arg-type]
         await until(lambda: "the metrics could not be collected" in caplog.text)
-    assert ([], None) == (child.told, supervisor.failed)
+    assert ([], None) == (child.sent, supervisor.failed)
     supervisor.on_asked(child)  # type: ignore[arg-type]
-    await until(lambda: [Total] == [type(message) for message in child.told])
+    await until(lambda: [Total] == [type(message) for message in child.sent])

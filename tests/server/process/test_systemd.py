@@ -1,4 +1,4 @@
-"""What systemd is told, and the sockets that it hands over."""
+"""The notifications to systemd, and the sockets that it hands over."""
 
 from __future__ import annotations
 

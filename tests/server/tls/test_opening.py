@@ -171,7 +171,7 @@ async def test_ciphers_that_are_not_accepted(
 
 
 async def test_renegotiation_is_refused(open_site: Open, certificate: tuple[str, str]) -> None:
-    """A client of TLS 1.2 that begins another handshake is told no_renegotiation (RFC 5246 §7.2.2)."""
+    """A client of TLS 1.2 that begins another handshake gets the alert no_renegotiation (RFC 5246 §7.2.2)."""
     site = await open_site(settings(certificate))
     port = site.server.port
     client = await asyncio.create_subprocess_exec(

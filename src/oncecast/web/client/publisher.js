@@ -78,7 +78,7 @@ export function createPublisher(net, failing) {
     lines += letters.length;
     characters += size;
     const giveUp = (/** @type {unknown} */ error) => {
-      for (const letter of letters) settle(letter, error);
+      for (const letter of letters) finish(letter, error);
       queue = queue.filter(({ done }) => !done);
       if (!queue.length) flight.abort();
     };
@@ -92,13 +92,13 @@ export function createPublisher(net, failing) {
 
   function close() {
     closed = true;
-    for (const letter of queue) settle(letter, platformError("closed before it was acknowledged", "AbortError"));
+    for (const letter of queue) finish(letter, platformError("closed before it was acknowledged", "AbortError"));
     queue = [];
     flight.abort();
   }
 
   /** @param {Letter} letter @param {unknown} error @param {Receipt} [receipt] instead of the error */
-  function settle(letter, error, receipt) {
+  function finish(letter, error, receipt) {
     if (letter.done) return;
     letter.done = true;
     lines -= 1;
@@ -150,13 +150,13 @@ export function createPublisher(net, failing) {
     let again = null;
     batch.forEach((letter, index) => {
       const { id, durability, error } = answers[index];
-      if (id) return settle(letter, null, { id, durability });
+      if (id) return finish(letter, null, { id, durability });
       const { code, message, retry_after_ms: retry } = error;
       // An internal error may be about this message: it is not repeated for ever.
       if (passes(code) && (code !== "internal" || ++letter.failures < ALONE)) {
         again = { reason: `${code}: ${message}`, retry: pauseOf(retry), calm: true };
       } else {
-        settle(letter, new Refused({ reason: `${code}: ${message}`, code }));
+        finish(letter, new Refused({ reason: `${code}: ${message}`, code }));
       }
     });
     if (again) throw again;
@@ -181,7 +181,7 @@ export function createPublisher(net, failing) {
       // One message may be the cause, unless it is the sender or the address that is refused.
       const all = batch.length === 1 || (code && [401, 403, 404, 405].includes(status));
       if (!all) most = Math.ceil(batch.length / 2);
-      else for (const letter of batch) settle(letter, new Refused(failure));
+      else for (const letter of batch) finish(letter, new Refused(failure));
       return;
     }
     same = failure.reason === reason ? same + 1 : 1;
@@ -194,7 +194,7 @@ export function createPublisher(net, failing) {
         most = Math.ceil(batch.length / 2);
       } else if (++batch[0].failures >= ALONE) {
         const text = `given up after ${attempts} attempts, as the server answers otherwise: ${reason}`;
-        settle(batch[0], new Refused({ ...failure, reason: text }));
+        finish(batch[0], new Refused({ ...failure, reason: text }));
         return;
       }
     }

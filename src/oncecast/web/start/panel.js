@@ -267,13 +267,13 @@ export class Panel {
     const { ledger } = this;
     if (this.newest === null) return this.hearsNothing ? "nothing published yet" : "waiting for the first message";
     const parts = [ledger.disordered ? `${ledger.disordered} out of order` : "in order"];
-    const told = ledger.declared
+    const declared = ledger.declared
       ? `${format.whole(ledger.declared)} in a gap`
       : ledger.torn
         ? "a gap declared"
         : "";
-    if (ledger.missed || !told) parts.push(ledger.missed ? `${ledger.missed} missed` : "none missed");
-    if (told) parts.push(told);
+    if (ledger.missed || !declared) parts.push(ledger.missed ? `${ledger.missed} missed` : "none missed");
+    if (declared) parts.push(declared);
     parts.push(ledger.repeated ? `${ledger.repeated} repeated` : "none repeated");
     return parts.join(" · ");
   }
@@ -297,8 +297,8 @@ export class Panel {
   #resumed({ caughtUp, missed, repeated, gaps }) {
     const messages = format.plural(caughtUp, "message");
     const sum = `Resumed: ${messages} caught up, ${missed} missed, ${repeated} repeated`;
-    const told = this.#chief(gaps);
-    return told ? `${sum}. ${gapText(told)}` : sum;
+    const chief = this.#chief(gaps);
+    return chief ? `${sum}. ${gapText(chief)}` : sum;
   }
 
   /**
