@@ -45,7 +45,8 @@ class Poll extends Transport {
       while (this.#abort === abort) {
         const asked = now();
         this.asked(asked);
-        const answer = await this.#ask(abort);
+        // The first answer shows that the connection works, so it must not wait for a message.
+        const answer = await this.#ask(abort, this.state === "live" ? this.query : {});
         if (this.#abort !== abort) return;
         this.answered(now(), answer.messages.length);
         if (this.state !== "live") this.opened(asked);
@@ -69,11 +70,11 @@ class Poll extends Transport {
     abort?.abort();
   }
 
-  /** @param {AbortController} abort */
-  async #ask(abort) {
+  /** @param {AbortController} abort @param {Record<string, string | number>} query */
+  async #ask(abort, query) {
     const deadline = setTimeout(() => abort.abort(new Error("no answer in time")), this.patience);
     try {
-      const response = await fetch(this.url(this.query), { signal: abort.signal, cache: "no-store" });
+      const response = await fetch(this.url(query), { signal: abort.signal, cache: "no-store" });
       const body = await response.arrayBuffer();
       this.counters.bytes += body.byteLength;
       if (response.status === 304) return { messages: [], cursor: null };
