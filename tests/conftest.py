@@ -31,6 +31,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "brokers/rabbitmq",
         "brokers/redis",
         "brokers/test_operable.py",
+        "brokers/test_starting.py",
         "cli/test_broker.py",
     ),
     "slow": (

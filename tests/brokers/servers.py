@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from scripts.broker_servers.base import BrokerServer
-from scripts.broker_servers.kinds import running
-from scripts.broker_servers.system import Missing
+from scripts.broker_servers.kinds import KINDS
+from scripts.broker_servers.system import Missing, free_ports
 
 
 class Servers:
@@ -31,16 +31,23 @@ class Servers:
             self._running[name] = self.own(name, self._stack)
         return self._running[name]
 
-    def own(self, name: str, stack: ExitStack) -> BrokerServer:
-        """Start a server for one test, which the stack ends."""
+    def own(
+        self, name: str, stack: ExitStack, kind: type[BrokerServer] | None = None, **options: object
+    ) -> BrokerServer:
+        """Start a server for one test, which the stack ends. `options` are for a `kind` of the test's own."""
+        kind = kind or KINDS[name]
         directory = self._directory / f"{name}-{len(os.listdir(self._directory))}"
         directory.mkdir()
         try:
-            return stack.enter_context(running(name, directory))
+            kind.require()
         except Missing as missing:
             if os.environ.get("CI"):
                 pytest.fail(f"{name}: {missing}")
             pytest.skip(f"{name}: {missing}")
+        server = kind(directory, free_ports(kind.port_count), **options)  # type: ignore[arg-type]
+        stack.callback(server.kill)
+        server.start()
+        return server
 
 
 def run_servers(directory: Path) -> Iterator[Servers]:

@@ -94,6 +94,21 @@ def parse_address(
     )
 
 
+def tls_advice(error: BaseException, text: str, address: Address) -> str:
+    """Return the text of an error, and for one of TLS what to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        said = " ".join(error.verify_message.split()).rstrip(".")
+        if "mismatch" in said or "not valid for" in said:
+            return f"its certificate: {said}: write the host as the certificate has it"
+        return f"its certificate: {said}: name the authority's file by ?tls_ca=FILE"
+    asked = "it may ask for a certificate: ?tls_cert=FILE&tls_key=FILE"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {text}: {asked if address.tls else 'it may be a port of TLS'}"
+    if isinstance(error, ConnectionResetError) and address.tls and "tls_cert" not in address.options:
+        return f"{text}: {asked}"  # TLS 1.3: the server ends a connection that is up already
+    return text
+
+
 def whole(address: Address, name: str, default: int, least: int, most: int) -> int:
     """Return an option that is a whole number. Raises `ConfigurationError`."""
     text = address.options.get(name, str(default))

@@ -13,7 +13,7 @@ from oncecast.brokers.handover import CAUGHT_UP
 from oncecast.brokers.lives import Lives, first_life
 from oncecast.brokers.nats import missed as module
 from oncecast.brokers.nats.broker import OPTIONS, PORT, SCHEMES
-from oncecast.brokers.nats.client import OrderedClient
+from oncecast.brokers.nats.client import connect
 from oncecast.brokers.nats.missed import read_missed
 from oncecast.brokers.nats.stream import PROBE, Stream, encode_draft
 from oncecast.message import Draft
@@ -29,9 +29,8 @@ _numbers = itertools.count()
 async def stream(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Stream]:
     """A stream of its own, on a connection of its own."""
     address = parse_address(f"{servers(request.param).url}?stream=missed{next(_numbers)}", SCHEMES, PORT, OPTIONS)
-    client = OrderedClient(lambda subject, data, headers: None)
-    await client.open(address)
-    made = Stream(client, address, key_seconds=60.0, replicas=1)
+    client = await connect(address, lambda subject, data, headers: None)
+    made = Stream(client, address, key_seconds=60.0, replicas=1, clustered=False)
     await made.prepare(lambda: "e")
     yield made
     await client.shut()

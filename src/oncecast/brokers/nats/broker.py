@@ -15,9 +15,9 @@ from ..handover import Handover
 from ..remote import Remote
 from ..session import GuardedSink
 
-SCHEMES = {"nats": False, "natss": True, "tls": True}
+SCHEMES = {"nats": False, "natss": True}
 PORT = 4222
-OPTIONS = ("stream", "replicas", "key_seconds", "credentials")
+OPTIONS = ("stream", "replicas", "key_seconds", "credentials", "credentials_env", "nkey_file", "nkey_env")
 BATCH_DRAFTS = 500
 KEY_SECONDS = 120  # the server keeps 200 bytes in memory for each key of its window
 STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -39,12 +39,14 @@ def nats_broker(
         raise ConfigurationError(f"broker: {address}: a NATS URL has no path: name the stream by ?stream=NAME")
     if STREAM.fullmatch(address.options.get("stream", "oncecast")) is None:
         raise ConfigurationError(f"broker: {address}: stream is 1 to 64 of A-Z a-z 0-9 _ -")
-    replicas = whole(address, "replicas", 1, 1, 5)
+    replicas = whole(address, "replicas", 1, 1, 5) if "replicas" in address.options else None
     key_seconds = whole(address, "key_seconds", KEY_SECONDS, 1, 3600)
     try:
+        from .login import login
         from .session import NatsSession
     except ImportError:
         raise ConfigurationError("broker: NATS needs its client: pip install 'oncecast[nats]'") from None
+    login(address)  # what can't be used is said at once
     place = Handover()
     node = os.urandom(8).hex()
 

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import os
+import random
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,12 +21,15 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from ...errors import ConfigurationError
-from ..address import Address
+from ..address import Address, tls_advice
 from ..session import Lost
+from .login import login
 
 CONNECT_SECONDS = 3
+ALL_SECONDS = 4.5  # for all servers of a URL
 ASK_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
+CHECK_LOGIN = "check the user and password, the token or the key"
 TURN = 200  # subscriptions made in one turn of the loop
 
 NatsHeaders = dict[bytes, bytes]
@@ -44,6 +49,25 @@ class Answer:
         self.subject = subject
 
 
+async def connect(address: Address, handler: Handler) -> OrderedClient:
+    """Return a connection to one of the servers, in any order. Raises `Lost` or `ConfigurationError`."""
+    seconds = min(CONNECT_SECONDS, ALL_SECONDS / len(address.hosts))
+    context, secrets = address.context(), login(address)
+    said = []
+    for place in random.sample(address.hosts, len(address.hosts)):
+        client = OrderedClient(handler)
+        try:
+            await client.open(address, place, context, secrets, seconds)
+        except Lost as lost:
+            said.append(f"{_host(place[0])}:{place[1]}: {lost}")
+        else:
+            return client
+        finally:
+            if not client.ready:
+                await client.shut()
+    raise Lost("; ".join(said))
+
+
 class OrderedClient(Client):
     """See the module. `handler` gets the messages of all subscriptions that were made by `listen`."""
 
@@ -58,36 +82,50 @@ class OrderedClient(Client):
         self._number = 0
         self._waiting: dict[str, Callable[[Answer], None]] = {}
         self._fetching: dict[int, Callable[[Answer], None]] = {}
+        self._tls = False
+        self._connected = False
+        self._refused: Exception | None = None  # why there is no connection yet
 
-    async def open(self, address: Address) -> None:
-        """Connect. Raises `Lost` or `ConfigurationError`."""
-        context = address.context()
-        scheme = "tls" if context is not None else "nats"
+    async def open(
+        self,
+        address: Address,
+        place: tuple[str, int],
+        context: ssl.SSLContext | None,
+        secrets: dict[str, Any],
+        seconds: float,
+    ) -> None:
+        """Connect to one server. Raises `Lost` or `ConfigurationError`."""
+        host, port = place
+        self._tls = context is not None
         try:
-            await self.connect(
-                servers=[f"{scheme}://{_host(host)}:{port}" for host, port in address.hosts],
-                tls=context,
-                user=address.user if address.password is not None else None,
-                password=address.password,
-                token=address.user if address.password is None else None,
-                user_credentials=address.options.get("credentials"),
-                name="oncecast",
-                allow_reconnect=False,
-                connect_timeout=CONNECT_SECONDS,
-                max_reconnect_attempts=0,
-                ping_interval=10,
-                error_cb=self._failed,
-                closed_cb=self._closed_cb_ours,
-                disconnected_cb=self._closed_cb_ours,
-            )
-        except nats.errors.AuthorizationError as error:
-            raise ConfigurationError(f"broker: {address}: {one_line(error)}: check its user and password") from None
+            async with asyncio.timeout(seconds):
+                await self.connect(
+                    servers=[f"{'tls' if self._tls else 'nats'}://{_host(host)}:{port}"],
+                    tls=context,
+                    **secrets,
+                    name="oncecast",
+                    allow_reconnect=False,
+                    connect_timeout=CONNECT_SECONDS,
+                    max_reconnect_attempts=1,  # with 0 the library tries for ever
+                    reconnect_time_wait=0,
+                    ping_interval=10,
+                    error_cb=self._failed,
+                    closed_cb=self._closed_cb_ours,
+                    disconnected_cb=self._closed_cb_ours,
+                )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            text = one_line(error)
+            cause = self._refused or error
+            text = one_line(cause) if str(cause) else f"it did not answer within {seconds:g} s"
             if "authorization" in text.lower():
-                raise ConfigurationError(f"broker: {address}: {text}: check its user and password") from None
-            raise Lost(text or f"it did not answer within {CONNECT_SECONDS:g} s") from None
+                raise ConfigurationError(f"broker: {address}: {text}: {CHECK_LOGIN}") from None
+            raise Lost(tls_advice(cause, text, address)) from None
+        self._connected = True
         self._inbox_id = await self._listen_to(f"{self._inbox}.*")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected and logged in."""
+        return self._inbox_id > 0
 
     async def listen(self, subjects: Sequence[str]) -> None:
         """Subscribe. What comes goes to the handler."""
@@ -149,12 +187,15 @@ class OrderedClient(Client):
 
         reply = await self.send(subject, data, headers, answered)
         try:
-            async with asyncio.timeout(ASK_SECONDS):
-                return await answer
-        except TimeoutError:
-            raise Lost(f"no answer to {subject.rpartition('.')[0]} within {ASK_SECONDS:g} s") from None
+            waits: set[asyncio.Future[Any]] = {answer, self.lost}
+            await asyncio.wait(waits, timeout=ASK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.forget(reply)
+        if not answer.done():
+            if self.lost.done():
+                self.lost.result()
+            raise Lost(f"no answer to {subject.rpartition('.')[0]} within {ASK_SECONDS:g} s")
+        return answer.result()
 
     async def ask_json(self, subject: str, question: object = None) -> dict[str, Any]:
         """Ask one of JetStream's API subjects, and return its answer. An error is in its `error`."""
@@ -208,12 +249,24 @@ class OrderedClient(Client):
         if task is not None and task.cancelling():  # the library swallows a cancellation while it flushes
             raise asyncio.CancelledError
 
+    def _connect_command(self) -> bytes:
+        """Return what logs in. The library would send a password in the clear where the server asks for no TLS."""
+        if self._tls and not self._server_info.get("tls_required"):
+            text = "the server does not offer TLS: set its tls block, or write nats:// to go without"
+            raise nats.errors.Error(text)
+        return super()._connect_command()
+
     async def _failed(self, error: Exception) -> None:
-        if not isinstance(error, nats.errors.SlowConsumerError):
-            self.end(Lost(one_line(error) or type(error).__name__))
+        if not self._connected:
+            self._refused = self._refused or error
+        elif not isinstance(error, nats.errors.SlowConsumerError):
+            text = one_line(error) or type(error).__name__
+            denied = "permissions violation" in text.lower()
+            self.end(Lost(f"{text}: allow it for this user" if denied else text))
 
     async def _closed_cb_ours(self) -> None:
-        self.end(Lost("its connection was closed"))
+        said = self.last_error  # the server may say why it closes a connection
+        self.end(Lost(one_line(said) if self._connected and said else "its connection was closed"))
 
     def end(self, error: Exception) -> None:
         """Take no more messages. `lost` raises the error."""

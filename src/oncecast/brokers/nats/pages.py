@@ -20,13 +20,15 @@ from ...message import Mark, Message, Page, Start, StartKind
 from ..lives import Lives
 from ..session import Lost
 from .client import Answer
-from .stream import Stream, decode_message, time_of
+from .stream import Record, Stream, decode_message
 
 logger = logging.getLogger("oncecast.brokers.nats")
 
 IDLE_NANOSECONDS = 5_000_000_000  # a consumer that is forgotten is removed by the server after this
 FETCH_SECONDS = 5.0
 FORWARD = 1_000  # the longest page
+BEHIND_TRIES = 60  # until a replica has what its leader had
+BEHIND_SECONDS = 0.05
 EMPTY = 20  # fetches that bring nothing, though messages are ahead: a consumer may not be ready at once
 SKEW_SECONDS = 5.0  # between the clocks of publishers and the server's, for `since`
 
@@ -89,9 +91,25 @@ class StreamPages:
         first = self._lives.offset_of(after) + 1
         if first > last:
             return [], False
+        for _ in range(BEHIND_TRIES):
+            newest = await self._newest(channel)
+            found, more, reached = await self._read_range(channel, first, last, limit, max_bytes)
+            if more or newest < first or reached >= newest:
+                return found, more
+            await asyncio.sleep(BEHIND_SECONDS)
+        raise Lost(f"a replica of the stream {self._stream.name} is behind its leader")
+
+    async def _newest(self, channel: str) -> int:
+        """Return the offset that a reader of a channel must reach: a consumer of a cluster may be on a late replica."""
+        return await self._stream.newest(channel) if self._stream.clustered else 0
+
+    async def _read_range(
+        self, channel: str, first: int, last: int, limit: int, max_bytes: int
+    ) -> tuple[list[Message], bool, int]:
+        """Return messages from an offset on, whether there are more, and which offset was reached."""
         name, pending = await self._consumer(channel, {"deliver_policy": "by_start_sequence", "opt_start_seq": first})
         messages: list[Message] = []
-        size = empty = 0
+        size = empty = reached = 0
         try:
             while pending > 0 and len(messages) < limit and size <= max_bytes:
                 few = 1 if size == 0 and max_bytes < 1 << 16 else 64
@@ -105,6 +123,7 @@ class StreamPages:
                         raise Lost(f"the stream {self._stream.name} has {pending} messages that it does not send")
                     continue
                 pending -= len(answers)
+                reached = offset_of(answers[-1])
                 for answer in answers:
                     message = self._message(channel, answer)
                     if message is not None:
@@ -114,7 +133,7 @@ class StreamPages:
             await self._delete(name)
         head = self._lives.seq_of(last)
         kept = [message for message in messages if message.seq <= head]
-        return kept, pending > 0 and len(kept) == len(messages)
+        return kept, pending > 0 and len(kept) == len(messages), reached
 
     async def _fetch(self, consumer: str, count: int, max_bytes: int | None) -> list[Answer]:
         client = self._stream.client
@@ -196,14 +215,22 @@ class StreamPages:
         if count <= 0:
             return head
         offset = await self.cut(channel, count, last)
-        question = json.dumps({"seq": offset + 1, "next_by_subj": self._stream.subject(channel)}).encode()
-        answer = await self._stream.client.ask(f"$JS.API.DIRECT.GET.{self._stream.name}", question)
-        if answer.status:
-            return head
-        return self._lives.seq_of(int(answer.headers[b"Nats-Sequence"])) - 1
+        record = await self._stream.get({"seq": offset + 1, "next_by_subj": self._stream.subject(channel)})
+        return head if record is None else self._lives.seq_of(record.offset) - 1
 
     async def _since(self, channel: str, time: float) -> int | None:
         """Return the number of a channel's first message that is not older than a time."""
+        for _ in range(BEHIND_TRIES):
+            seq = await self._read_since(channel, time)
+            if seq is not None or not self._stream.clustered:
+                return seq
+            newest = await self._stream.get({"last_by_subj": self._stream.subject(channel)})
+            if newest is None or self.time_of(newest) < time:
+                return None
+            await asyncio.sleep(BEHIND_SECONDS)
+        raise Lost(f"a replica of the stream {self._stream.name} is behind its leader")
+
+    async def _read_since(self, channel: str, time: float) -> int | None:
         margin = SKEW_SECONDS if self._stamped else 0.001
         moment = datetime.fromtimestamp(min(max(time - margin, 0.0), 32503680000.0), UTC).isoformat()
         moment = moment.replace("+00:00", "Z")
@@ -231,24 +258,27 @@ class StreamPages:
         seq = await self._since(channel, time)
         return None if seq is None else self._lives.offset_of(seq)
 
-    def time_of(self, answer: Answer) -> float:
+    def time_of(self, record: Record) -> float:
         """Return the time of a record that was read by its offset."""
-        message = None
         if self._stamped:
             with contextlib.suppress(ValueError):
-                message = decode_message("", answer.data, 0, None)
-        return message.time if message is not None else time_of(answer.headers) or 0.0
+                return decode_message("", record.data, 0, None).time
+        return record.time
 
     def _message(self, channel: str, answer: Answer) -> Message | None:
         # $JS.ACK.STREAM.CONSUMER.DELIVERED.OFFSET.NUMBER.NANOSECONDS.PENDING, with two more after ACK in later servers
-        fields = answer.reply.split(".")
-        offset, nanoseconds = int(fields[-4]), int(fields[-2])
+        offset, nanoseconds = offset_of(answer), int(answer.reply.split(".")[-2])
         time = None if self._stamped else round(nanoseconds / 1e9, 3)
         try:
             return decode_message(channel, answer.data, self._lives.seq_of(offset), time)
         except ValueError as error:
             logger.error("the record %d of the stream %s is skipped: %s", offset, self._stream.name, error)
             return None
+
+
+def offset_of(answer: Answer) -> int:
+    """Return the offset of a record that a consumer sent: see `_message`."""
+    return int(answer.reply.split(".")[-4])
 
 
 def _merge(

@@ -19,14 +19,14 @@ from ..base import Outcome
 from ..handover import Handover, Missed
 from ..operable import ChannelState, LogState
 from ..probes import PROBE_SECONDS
-from ..session import GuardedSink, run_together
+from ..session import GuardedSink, Lost, run_together
 from ..wanting import Wanting
 from . import operate
-from .client import NatsHeaders, OrderedClient
+from .client import Answer, NatsHeaders, OrderedClient, connect
 from .follower import NatsFollower
 from .missed import read_missed
 from .pages import StreamPages
-from .stream import PROBE, Stream
+from .stream import PROBE, Stream, refusal_of
 from .trims import Trimmer
 from .writes import NatsWrites
 
@@ -48,7 +48,7 @@ class NatsSession:
         policy: RetentionPolicy,
         wall: Callable[[], float],
         key_seconds: float,
-        replicas: int,
+        replicas: int | None,
     ) -> None:
         self._address = address
         self._sink = sink
@@ -66,15 +66,16 @@ class NatsSession:
 
     async def open(self, wanted: Sequence[str]) -> None:
         """Connect, subscribe, and hand over what was missed."""
-        client = self._client = OrderedClient(self._came)
+        client = self._client = await connect(self._address, self._came)
         follower = self._follower = NatsFollower(client, self._sink, self._place, self._wanting)
-        await client.open(self._address)
         info = client._server_info
         stamped = self._stamped = self._check_server(info)
-        stream = self._stream = Stream(client, self._address, key_seconds=self._key_seconds, replicas=self._replicas)
+        clustered = bool(info.get("cluster"))
+        stream = self._stream = Stream(
+            client, self._address, key_seconds=self._key_seconds, replicas=self._replicas, clustered=clustered
+        )
         state = await stream.prepare(self._new_epoch)
-        cluster = state.get("cluster")
-        server = f"cluster {state['created']}" if self._replicas > 1 and cluster else info["server_id"]
+        server = f"cluster {state['created']}" if clustered else info["server_id"]
         await client.listen([stream.republished(PROBE), *(stream.republished(name) for name in wanted)])
         self._wanting.channels.update(wanted)
         place = self._place
@@ -82,12 +83,13 @@ class NatsSession:
         lives = self._lives = await stream.open_life(server, self._new_epoch, self._wall(), seen)
         reader = self._reader = StreamPages(stream, lives, stamped=stamped)
         self._trimmer = Trimmer(stream, reader, lives, self._node, self._policy, self._wall)
-        self._writes = NatsWrites(
-            client, stream, lives, self._wanting.channels, wall=self._wall, max_payload=int(info["max_payload"])
-        )
+        most = stream.most_bytes(state, int(info["max_payload"]))
+        self._writes = NatsWrites(client, stream, lives, self._wanting.channels, wall=self._wall, max_payload=most)
         last = await stream.last()
         await self._catch_up(wanted, last)
         follower.begin(lives, last, stamped=stamped, reached=self._writes.reached)
+        # A stream that takes nothing is away, with the reason, and not back in between.
+        await run_together(self._wanting.probe(), watched=(client.lost,))
 
     def _check_server(self, info: dict[str, Any]) -> bool:
         """Return whether the server republishes no times: 2.9. Raises `ConfigurationError` for one of no use."""
@@ -145,8 +147,16 @@ class NatsSession:
 
     async def send_probe(self, token: bytes) -> None:
         """Do as `ChannelFeed.send_probe`. The stream keeps the newest probe only."""
-        assert self._client is not None
-        await self._client.tell(self._stream.subject(PROBE), token, headers={"Nats-Rollup": "sub"})
+        client = self._client
+        assert client is not None
+
+        def answered(answer: Answer) -> None:
+            client.forget(answer.subject)
+            refused = refusal_of(answer)
+            if refused is not None:
+                client.end(Lost(f"the stream {self._stream.name} takes nothing: {refused}"))
+
+        await client.send(self._stream.subject(PROBE), token, {"Nats-Rollup": "sub"}, answered)
 
     # -- publishing and reading
 

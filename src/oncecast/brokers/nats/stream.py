@@ -30,12 +30,16 @@ from ..address import Address
 from ..lives import Life, Lives, first_life, read_life
 from ..session import Lost
 from .client import Answer, NatsHeaders, OrderedClient
+from .fit import StreamFit
 
 PROBE = "%probe"
 KINDS = {b"%d" % kind: kind for kind in Kind}
 NOT_FOUND = 10059  # JetStream's error codes
 NO_RECORD = 10037
 IN_USE = 10058
+NOT_ENABLED = 10039  # for the account
+PASSING = (408, 503)  # codes of what another attempt may mend
+FULL = (10002, 10023, 10028, 10047)  # limits of the account or the server
 WRONG_LAST = {10071, 10164}
 
 
@@ -48,17 +52,20 @@ class Record(NamedTuple):
     subject: str
     data: bytes
     time: float
+    offset: int = 0
 
 
 class Stream:
     """One stream, as one client sees it."""
 
-    def __init__(self, client: OrderedClient, address: Address, *, key_seconds: float, replicas: int) -> None:
+    def __init__(
+        self, client: OrderedClient, address: Address, *, key_seconds: float, replicas: int | None, clustered: bool
+    ) -> None:
         self.client = client
         self.name = address.options.get("stream", "oncecast")
         self._address = address
-        self._key_seconds = key_seconds
-        self._replicas = replicas
+        self.clustered = clustered
+        self._fit = StreamFit(self.name, key_seconds, replicas, clustered)
 
     # -- names
 
@@ -81,61 +88,77 @@ class Stream:
         info = await client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
         if info.get("error", {}).get("err_code") == NOT_FOUND:
             new_epoch()
-            made = await client.ask_json(f"$JS.API.STREAM.CREATE.{self.name}", self._configuration())
+            made = await client.ask_json(f"$JS.API.STREAM.CREATE.{self.name}", self._fit.configuration())
             error = made.get("error")
             if error and error.get("err_code") != IN_USE:
-                raise ConfigurationError(f"broker: {self._address}: the stream can't be made: {error['description']}")
+                raise self._cannot(f"the stream {self.name} can't be made", error)
             info = await client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
         if "error" in info:
-            raise Lost(f"the stream {self.name}: {info['error']['description']}")
-        self._check(info["config"])
+            raise self._cannot(f"the stream {self.name} can't be used", info["error"])
+        misfit = self._fit.misfit(info["config"])
+        if misfit is not None:
+            text = f"the stream {self.name} {misfit}, or name another stream by ?stream=NAME"
+            raise ConfigurationError(f"broker: {self._address}: {text}")
         return info
 
     async def last(self) -> int:
         """Return the offset of the newest record."""
         info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+        if "error" in info:
+            raise Lost(f"the stream {self.name}: {info['error']['description']}")
         return int(info["state"]["last_seq"])
 
     async def record(self, offset: int) -> Record | None:
         """Return the record at an offset, None where there is none any more."""
-        answer = await self.client.ask_json(f"$JS.API.STREAM.MSG.GET.{self.name}", {"seq": offset})
+        return await self._ask_leader({"seq": offset})
+
+    async def _ask_leader(self, question: dict[str, Any]) -> Record | None:
+        answer = await self.client.ask_json(f"$JS.API.STREAM.MSG.GET.{self.name}", question)
         error = answer.get("error")
         if error is not None:
             if error.get("err_code") == NO_RECORD:
                 return None
-            raise Lost(f"the record {offset} of the stream {self.name}: {error['description']}")
+            raise Lost(f"the stream {self.name} can't be read: {error.get('description', 'no reason')}")
         found = answer["message"]
-        return Record(found["subject"], base64.b64decode(found.get("data", "")), moment_of(found["time"]))
+        data = base64.b64decode(found.get("data", ""))
+        return Record(found["subject"], data, moment_of(found["time"]), int(found["seq"]))
 
-    def _configuration(self) -> dict[str, Any]:
-        root = self.name
-        return {
-            "name": root,
-            "subjects": [f"{root}.m.>", f"{root}.t.>", f"{root}.life", f"{root}.lease"],
-            "retention": "limits",
-            "storage": "file",
-            "num_replicas": self._replicas,
-            "max_consumers": -1,
-            "max_msgs": -1,
-            "max_bytes": -1,
-            "discard": "new",
-            "duplicate_window": int(self._key_seconds * 1e9),
-            "allow_direct": True,
-            "allow_rollup_hdrs": True,
-            "republish": {"src": f"{root}.m.>", "dest": f"{root}.r.>"},
-        }
+    def most_bytes(self, state: dict[str, Any], max_payload: int) -> int:
+        """Return how large a record may be at most, as the server and the stream have it."""
+        most = int(state["config"].get("max_msg_size") or -1)
+        return max_payload if most <= 0 else min(max_payload, most)
 
-    def _check(self, found: dict[str, Any]) -> None:
-        wanted = self._configuration()
-        for name in ("subjects", "retention", "allow_direct", "allow_rollup_hdrs", "republish"):
-            have = found.get(name)
-            if name == "subjects":
-                have = have if set(wanted[name]) - set(have or ()) else wanted[name]
-            if name == "republish" and have:
-                have = {key: have.get(key) for key in ("src", "dest")}
-            if have != wanted[name]:
-                text = f"the stream {self.name} was made with another {name}: name another stream by ?stream=NAME"
-                raise ConfigurationError(f"broker: {self._address}: {text}")
+    def _cannot(self, what: str, error: dict[str, Any]) -> Exception:
+        """Return what an answer of JetStream's API is raised as: `Lost` for what may pass."""
+        text = f"{what}: {error.get('description', 'no reason')}"
+        if error.get("err_code") == NOT_ENABLED:
+            text = f"{text}: set jetstream: enabled in the account of this user"
+        elif error.get("code") in PASSING:
+            return Lost(text)
+        return ConfigurationError(f"broker: {self._address}: {text}")
+
+    # -- its records
+
+    async def get(self, question: dict[str, Any]) -> Record | None:
+        """Return a record by its place or subject, None without one.
+
+        In a cluster the leader is asked, as a replica that answers directly may not have the newest records yet.
+        """
+        if self.clustered:
+            return await self._ask_leader(question)
+        answer = await self.client.ask(f"$JS.API.DIRECT.GET.{self.name}", json.dumps(question).encode())
+        if answer.status == "404":
+            return None
+        if answer.status:
+            raise Lost(f"the stream {self.name} can't be read: status {answer.status}")
+        headers = answer.headers
+        subject, offset = headers[b"Nats-Subject"].decode(), int(headers[b"Nats-Sequence"])
+        return Record(subject, answer.data, time_of(headers) or 0.0, offset)
+
+    async def newest(self, channel: str) -> int:
+        """Return the offset of a channel's newest message, 0 without one."""
+        record = await self.get({"last_by_subj": self.subject(channel)})
+        return 0 if record is None else record.offset
 
     # -- lives
 
@@ -170,15 +193,12 @@ class Stream:
         lives: list[Life] = []
         offset = 1
         while True:
-            answer = await self.client.ask(
-                f"$JS.API.DIRECT.GET.{self.name}",
-                json.dumps({"seq": offset, "next_by_subj": f"{self.name}.life"}).encode(),
-            )
-            if answer.status:
+            record = await self.get({"seq": offset, "next_by_subj": f"{self.name}.life"})
+            if record is None:
                 return lives
-            at = int(answer.headers[b"Nats-Sequence"])
+            at = record.offset
             try:
-                lives.append(read_life(at, answer.data))
+                lives.append(read_life(at, record.data))
             except ValueError as error:
                 text = f"the record {at} of the stream {self.name} is no life of a log: {error}"
                 raise ConfigurationError(f"broker: {self._address}: {text}") from None
@@ -188,11 +208,10 @@ class Stream:
 
     async def mark(self, channel: str, lives: Lives) -> Mark:
         """Return a channel's trimmed mark."""
-        question = json.dumps({"last_by_subj": f"{self.name}.t.{token_of(channel)}"}).encode()
-        answer = await self.client.ask(f"$JS.API.DIRECT.GET.{self.name}", question)
-        if answer.status:
+        record = await self.get({"last_by_subj": f"{self.name}.t.{token_of(channel)}"})
+        if record is None:
             return Mark()
-        offset, _, time = answer.data.partition(b" ")
+        offset, _, time = record.data.partition(b" ")
         return Mark(lives.seq_of(int(offset)), float(time))
 
 
@@ -254,6 +273,19 @@ def moment_of(text: str) -> float:
     whole, _, fraction = text.rstrip("Z").partition(".")
     moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
     return round(moment + float(f"0.{fraction or 0}"), 3)
+
+
+def refusal_of(answer: Answer) -> str | None:
+    """Return why a publish was not stored, and what to do about a limit; None where it was."""
+    if answer.status == "503":
+        return "the stream does not answer"
+    error = json.loads(answer.data).get("error")
+    if error is None:
+        return None
+    text = str(error.get("description", "no reason"))[:120]
+    if error.get("err_code") in FULL or "maximum" in text or "exceeded" in text:
+        return f"{text}: raise the limit of the stream or of its account, or keep less"
+    return text
 
 
 def _acknowledgement(answer: Answer) -> dict[str, Any]:

@@ -5,13 +5,12 @@ The mark is written first. A node that dies between leaves messages below a mark
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from ...message import Retention, RetentionPolicy
 from ..lives import Lives
 from .pages import StreamPages
-from .stream import PROBE, Stream, channel_of, token_of
+from .stream import PROBE, Stream, channel_of, refusal_of, token_of
 
 LEASE_SECONDS = 30.0
 CHANNELS = 500  # looked at in one sweep
@@ -102,23 +101,19 @@ class Trimmer:
         return found
 
     async def _next_at(self, channel: str, offset: int) -> tuple[int, float] | None:
-        question = json.dumps({"seq": offset, "next_by_subj": self._stream.subject(channel)}).encode()
-        answer = await self._stream.client.ask(f"$JS.API.DIRECT.GET.{self._stream.name}", question)
-        if answer.status:
-            return None
-        return int(answer.headers[b"Nats-Sequence"]), self._reader.time_of(answer)
+        record = await self._stream.get({"seq": offset, "next_by_subj": self._stream.subject(channel)})
+        return None if record is None else (record.offset, self._reader.time_of(record))
 
     async def _lease(self) -> bool:
         """Return whether this node trims now: it holds the lease, or takes one that has run out."""
         stream = self._stream
-        question = json.dumps({"last_by_subj": f"{stream.name}.lease"}).encode()
-        held = await stream.client.ask(f"$JS.API.DIRECT.GET.{stream.name}", question)
+        held = await stream.get({"last_by_subj": f"{stream.name}.lease"})
         last, now = 0, self._wall()
-        if not held.status:
-            last = int(held.headers[b"Nats-Sequence"])
+        if held is not None:
+            last = held.offset
             holder, _, until = held.data.decode().partition(" ")
             if holder != self._node and now < float(until):
                 return False
         headers = {"Nats-Expected-Last-Subject-Sequence": str(last), "Nats-Rollup": "sub"}
         taken = await stream.client.ask(f"{stream.name}.lease", f"{self._node} {now + LEASE_SECONDS}".encode(), headers)
-        return "error" not in json.loads(taken.data)
+        return refusal_of(taken) is None

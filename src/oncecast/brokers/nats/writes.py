@@ -6,14 +6,13 @@ import asyncio
 import heapq
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ...errors import Refusal
 from ...message import Draft, Receipt
 from ..base import Outcome
 from ..lives import Lives
 from .client import Answer, OrderedClient
-from .stream import Stream, encode_draft, key_of
+from .stream import Stream, encode_draft, key_of, refusal_of
 
 HEADERS = 256  # bytes, at most, of what goes with a message's data
 
@@ -74,7 +73,7 @@ class NatsWrites:
             for at, draft in enumerate(drafts):
                 data = encode_draft(draft, stamp)
                 if len(data) + HEADERS > self._max_payload:
-                    text = f"The broker takes messages of at most {self._max_payload} bytes: raise its max_payload."
+                    text = f"The broker takes at most {self._max_payload} bytes: raise its max_payload or max_msg_size."
                     settle(at, Refusal("body_too_large", text))
                     continue
                 headers = None if draft.key is None else {"Nats-Msg-Id": key_of(draft)}
@@ -104,11 +103,7 @@ class NatsWrites:
             await waiting
 
     def _outcome(self, answer: Answer) -> Outcome:
-        if answer.status == "503":
-            text = "The broker's stream does not answer: publish again in a moment."
-            return Refusal("unavailable", text, retry_after=5)
-        read: dict[str, Any] = json.loads(answer.data)
-        if "error" in read:
-            text = f"The broker refuses it: {read['error'].get('description', '')[:120]}"
-            return Refusal("unavailable", text, retry_after=5)
-        return Receipt(self._lives.epoch, self._lives.seq_of(int(read["seq"])), "broker")
+        refused = refusal_of(answer)
+        if refused is not None:
+            return Refusal("unavailable", f"The broker refuses it: {refused}", retry_after=5)
+        return Receipt(self._lives.epoch, self._lives.seq_of(int(json.loads(answer.data)["seq"])), "broker")
