@@ -54,12 +54,17 @@ _log: ContextVar[deque[str]] = ContextVar("log")  # of the schedule that logs
 
 @dataclass(slots=True)
 class Report:
-    """What schedules met. `ready` are the seconds from a server's return until each node was ready."""
+    """What schedules met.
+
+    `stood` counts the streams that were live when the broker went away, and stayed connected, at each fault anew.
+    `ready` are the seconds from a server's return until each node was ready.
+    """
 
     schedules: int = 0
     published: int = 0
     delivered: int = 0
     gaps: int = 0
+    stood: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     noticed: float = 0.0
     ready: float = 0.0
@@ -71,6 +76,7 @@ class Report:
         self.published += other.published
         self.delivered += other.delivered
         self.gaps += other.gaps
+        self.stood += other.stood
         self.faults += other.faults
         self.noticed = max(self.noticed, other.noticed)
         self.ready = max(self.ready, other.ready)
@@ -80,8 +86,9 @@ class Report:
         faults = ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items()))
         return (
             f"{faults}; {self.published} messages acknowledged, {self.delivered} delivered once and in order, "
-            f"{self.gaps} gaps where they belong; not ready after at most {self.noticed:.1f} s, ready again after at "
-            f"most {self.ready:.1f} s; the loop was held for at most {self.lag:.2f} s"
+            f"{self.gaps} gaps where they belong; {self.stood} streams stayed connected while the broker was away; "
+            f"not ready after at most {self.noticed:.1f} s, ready again after at most {self.ready:.1f} s; the loop was "
+            f"held for at most {self.lag:.2f} s"
         )
 
 
@@ -115,7 +122,7 @@ class BrokerRun:
                     task.cancel()
                 await asyncio.gather(watched, *load.tasks, return_exceptions=True)
                 report.published, report.delivered, report.gaps = load.counts()
-                report.noticed, report.ready = cluster.noticed, cluster.ready
+                report.noticed, report.ready, report.stood = cluster.noticed, cluster.ready, mischief.stood
         load.judge(lossy=mischief.lossy)
         if report.lag > LAG_SECONDS:
             raise Wrong(f"something held the loop for {report.lag:.1f} s")

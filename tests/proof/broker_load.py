@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -30,6 +31,7 @@ PUBLISHERS = 2
 PUBLISH_SECONDS = 0.03
 AFTER_SECONDS = 30.0  # until everything has arrived
 STREAMS = ("sse", "websocket")
+BEHIND_SECONDS = 0.2  # a listener that lacks what was acknowledged so long ago may have to read the history
 LAST = "the last"
 
 
@@ -41,8 +43,8 @@ class Listener:
         self.channels = channels
         self.pipe = pipe
         self.lost = 0
-        self.moved = False  # after the last fault: it may still be behind, and is then refused what it has to read
         self.seen: list[ClientMessage | Gap] = []
+        self.ids: set[str] = set()
         self._client = AsyncClient(f"http://{HOST}:{pipe.port}", transports=[transport])
         self._client.on("state", self._changed)
         self._last: StateChanged | None = None
@@ -52,6 +54,8 @@ class Listener:
         """Listen from after a cursor on, until this is cancelled."""
         async for item in self._client.subscribe(*self.channels, after=after).events():
             self.seen.append(item)
+            if isinstance(item, ClientMessage):
+                self.ids.add(item.id)
             self._more.set()
 
     async def until(self, data: str) -> None:
@@ -83,6 +87,8 @@ class Load:
         self._nodes = nodes
         self._start = start
         self._rng = rng
+        self._publishing: list[asyncio.Task[None]] = []
+        self._times: list[float] = []  # of the acknowledgements
         self._tried: dict[str, str] = {}  # by data, its channel
         self._stopping = asyncio.Event()
 
@@ -98,22 +104,34 @@ class Load:
             pipe = await self._moving_pipe(stack)
             client = AsyncClient(f"http://{HOST}:{pipe.port}", patience=None, sleep=_sleep_less)
             stack.push_async_callback(client.close)
-            self.tasks.append(asyncio.create_task(self._publish(client, number)))
+            self._publishing.append(asyncio.create_task(self._publish(client, number)))
+        self.tasks += self._publishing
 
     def shake(self) -> None:
         """Cut some listeners, which then come back to other nodes."""
         for listener in self.listeners:
-            listener.moved = self._rng.random() < 0.5
-            if listener.moved:
+            if self._rng.random() < 0.5:
                 listener.pipe.cut(reset=self._rng.random() < 0.5)
 
-    def streams(self) -> dict[Listener, int]:
-        """Return the streams that stand, and how often each was lost so far."""
-        return {each: each.lost for each in self.listeners if each.transport in STREAMS and not each.moved}
+    def live(self) -> dict[Listener, int]:
+        """Return the streams that have all that was acknowledged, and how often each was lost so far.
+
+        One that is behind is not among them: where it can't be read the history, it is sent to another node.
+        """
+        newest: dict[str, str] = {}
+        for each, at in zip(self.acknowledged, self._times, strict=True):
+            if at < time.monotonic() - BEHIND_SECONDS:
+                newest[each.channel] = str(each.cursor)
+        return {
+            each: each.lost
+            for each in self.listeners
+            if each.transport in STREAMS and each.ids.issuperset(newest.get(name, "none") for name in each.channels)
+        }
 
     async def finish(self) -> None:
-        """Publish the last message of each channel, and wait until it was seen. Raises `Wrong`."""
+        """Publish the last message of each channel, after all others, and wait until it was seen. Raises `Wrong`."""
         self._stopping.set()
+        await asyncio.wait_for(asyncio.gather(*self._publishing), AFTER_SECONDS)
         async with AsyncClient(f"http://{HOST}:{self._nodes[0].server.port}") as client:
             for channel in CHANNELS:
                 await self._acknowledge(client, channel, LAST)
@@ -166,6 +184,7 @@ class Load:
         self._tried[data] = channel
         ack = await client.publish(channel, data)
         self.acknowledged.append(Acknowledged(channel, Cursor.parse(ack.id), data))
+        self._times.append(time.monotonic())
 
 
 async def _sleep_less(seconds: float) -> None:

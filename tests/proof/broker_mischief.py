@@ -15,7 +15,7 @@ from scripts.broker_servers.kinds import Redis
 from scripts.broker_servers.system import asks
 
 from .broker_cluster import READY_SECONDS, Cluster, in_thread
-from .broker_load import Load
+from .broker_load import Listener, Load
 from .client_oracle import Wrong
 
 __all__ = ["Mischief"]
@@ -26,10 +26,15 @@ LONG_PAUSES = (0.5, 2.0, 6.0, 20.0)
 
 
 class Mischief:
-    """See the module. `lossy` says whether a fault has been made that may lose what was acknowledged."""
+    """See the module.
+
+    `lossy` says whether a fault has been made that may lose what was acknowledged; `stood` counts the streams that
+    stayed connected while the broker was away.
+    """
 
     def __init__(self, cluster: Cluster, load: Load, rng: random.Random, *, long: bool) -> None:
         self.lossy = False
+        self.stood = 0
         self._cluster = cluster
         self._load = load
         self._rng = rng
@@ -77,10 +82,11 @@ class Mischief:
         seconds = self._rng.choice(LONG_PAUSES if self._long else SHORT_PAUSES)
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        self._cluster.primary.pause()
+        live = self._load.live()
+        await in_thread(self._cluster.primary.pause)
         try:
             if seconds > READY_SECONDS:
-                async with self._held_together():
+                async with self._held_together(live):
                     await asyncio.sleep(max(0.0, end - loop.time()))
             else:
                 await asyncio.sleep(seconds)
@@ -145,19 +151,23 @@ class Mischief:
     async def _down(self) -> AsyncIterator[None]:
         """Kill the server, hold the nodes to what they do without it, and start it again."""
         self.lossy = True
+        live = self._load.live()
         await in_thread(self._cluster.primary.kill)
-        async with self._held_together():
+        async with self._held_together(live):
             await asyncio.sleep(self._rng.choice([0.0, 0.3, 1.5]))
         yield
         await in_thread(self._cluster.primary.start)
         await self._cluster.until_ready()
 
     @contextlib.asynccontextmanager
-    async def _held_together(self) -> AsyncIterator[None]:
-        """Hold all nodes to what they promise while the broker is away: they say so, and listeners stay connected."""
+    async def _held_together(self, live: Mapping[Listener, int]) -> AsyncIterator[None]:
+        """Hold all nodes to what they promise while the broker is away: they say so, and listeners stay connected.
+
+        `live` has those that were live before, and how often each was lost until then.
+        """
         await self._cluster.until_away(self._cluster.nodes)
-        before = self._load.streams()
         await self._cluster.check_away()
         yield
-        if left := [listener.transport for listener, lost in before.items() if listener.lost > lost]:
+        if left := [listener for listener, lost in live.items() if listener.lost > lost]:
             raise Wrong(f"listeners were disconnected while the broker was away: {left}")
+        self.stood += len(live)

@@ -38,6 +38,7 @@ async def test_each_fault_is_survived(kind: str, tmp_path: Path) -> None:
     report = await broker_faults.BrokerRun(kind, 7, tmp_path, long=False).play(names)
     assert dict.fromkeys(names, 1) == dict(report.faults)
     assert report.gaps > 0
+    assert report.stood > 0
     assert report.delivered > report.published > 20
 
 
