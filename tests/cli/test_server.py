@@ -52,7 +52,7 @@ def test_serve_hands_over_the_settings(run: list[Any]) -> None:
     (settings,) = run
     assert (3, "") == (result.exit_code, result.stderr)
     assert (0, "0.0.0.0", True, True) == (settings.port, settings.host, settings.public, settings.dev)
-    assert (("https://a", "https://b"), "c", "k") == (settings.origins, settings.tls_cert, settings.tls_key)
+    assert (("https://a", "https://b"), ("c",), ("k",)) == (settings.origins, settings.tls_cert, settings.tls_key)
     assert ("a.example", "*.b.example") == settings.hosts
     assert (2.0, 9999) == (settings.limits.head_seconds, settings.limits.url_bytes)
 

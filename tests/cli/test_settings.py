@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from oncecast.server.config import example_file
+from oncecast.server.settings import Settings
+from oncecast.server.tls.development import with_certificate
 from tests.cli.conftest import (
     call,
     complaint,
@@ -43,6 +46,24 @@ def test_config_check_of_a_file() -> None:
     expected = "FILE is a.toml and --config is b.toml: give one of them"
     assert expected == complaint(call("config", "check", "a.toml", "--config", "b.toml"), 2)
     assert "b.toml: cannot be read: No such file or directory" == complaint(call("config", "check", "b.toml"), 2)
+
+
+def test_config_check_of_certificates(tmp_path: Path) -> None:
+    """It reads them, prints the names and the end of each, and warns; a pair that can't serve is a mistake."""
+    made = with_certificate(Settings(dev=True, tls=True), {"XDG_STATE_HOME": str(tmp_path)})
+    cert, key = Path(made.tls_cert[0]), Path(made.tls_key[0])
+    Path("oncecast.toml").write_text(f'tls_cert = "{cert}"\ntls_key = "{key}"')
+    result = call("config", "check")
+    assert re.search(
+        rf"(?m)^The certificate {cert} is for localhost, 127\.0\.0\.1, ::1, until 20\d\d-\d\d-\d\d \(396 days\)\.$",
+        result.stdout,
+    )
+    key.chmod(0o644)
+    result = call("config", "check")
+    assert (0, True) == (result.exit_code, f"every user of this machine may open {key} (mode 0644)" in result.stderr)
+    key.unlink()
+    expected = f"tls_key: {key}: No such file or directory; give the certificate's private key in PEM"
+    assert call("config", "check").stderr.endswith(f"{expected}\n")
 
 
 def test_config_show() -> None:

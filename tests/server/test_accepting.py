@@ -154,7 +154,7 @@ def test_too_few_descriptors_are_a_clear_error(tmp_path: Path, options: tuple[st
 async def test_a_refused_connection_over_tls_is_closed_at_once(open_site: Open, certificate: tuple[str, str]) -> None:
     """There is no answer without a handshake, and a full server makes none."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=cert, tls_key=key))
+    site = await open_site(Settings(port=0, tls_cert=(cert,), tls_key=(key,)))
     site.server.app.admission.capacity = Capacity(0, 0)
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.open_connection("127.0.0.1", site.server.port, ssl=ssl.create_default_context(cafile=cert))
@@ -163,7 +163,9 @@ async def test_a_refused_connection_over_tls_is_closed_at_once(open_site: Open, 
 async def test_a_handshake_that_fails_gives_its_place_back(open_site: Open, certificate: tuple[str, str]) -> None:
     """What is not TLS takes no place for longer than it takes to see it."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=cert, tls_key=key), tls=ssl.create_default_context(cafile=cert))
+    site = await open_site(
+        Settings(port=0, tls_cert=(cert,), tls_key=(key,)), tls=ssl.create_default_context(cafile=cert)
+    )
     site.server.app.admission.capacity = Capacity(1, 0)
     for _ in range(3):
         with connect(site.server.port, HEALTH) as sock:
@@ -178,7 +180,9 @@ async def test_a_handshake_that_fails_gives_its_place_back(open_site: Open, cert
 async def test_a_silent_handshake_gives_way(open_site: Open, certificate: tuple[str, str]) -> None:
     """On a full server a new connection has the place of the oldest handshake that is under way."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=cert, tls_key=key), tls=ssl.create_default_context(cafile=cert))
+    site = await open_site(
+        Settings(port=0, tls_cert=(cert,), tls_key=(key,)), tls=ssl.create_default_context(cafile=cert)
+    )
     site.server.app.admission.capacity = Capacity(0, 1)
     with connect(site.server.port) as silent:
         silent.setblocking(False)
@@ -193,7 +197,7 @@ async def test_a_handshake_that_does_not_end_does_not_hold_up_the_stop(
 ) -> None:
     """A connection that is still being opened when the server stops is cut."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=cert, tls_key=key, limits=Limits(head_seconds=600)))
+    site = await open_site(Settings(port=0, tls_cert=(cert,), tls_key=(key,), limits=Limits(head_seconds=600)))
     with connect(site.server.port) as sock:
         sock.setblocking(False)
         await asyncio.sleep(0.05)

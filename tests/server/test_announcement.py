@@ -17,7 +17,7 @@ from oncecast.server.settings import ChannelRule, Settings
     [
         (Settings(), 1, "1 worker, broker memory://{2}, is listening on http://127.0.0.1:{0} and http://[::1]:{1}"),
         (
-            Settings(broker="sqlite:///a.db", tls_cert="c", tls_key="k"),
+            Settings(broker="sqlite:///a.db", tls_cert=("c",), tls_key=("k",)),
             3,
             "3 workers, broker sqlite:///a.db (durability process){2}, is listening on https://127.0.0.1:{0} and "
             "https://[::1]:{1}",
@@ -50,4 +50,4 @@ def test_what_other_machines_may_reach() -> None:
 def test_first_steps() -> None:
     """IPv6 stands in brackets, TLS is https, and each command has the address in it."""
     assert "Oncecast is listening on http://[::1]:80" == first_steps(Settings(host="::1"), 80).splitlines()[0]
-    assert 4 == first_steps(Settings(host="h", tls_cert="c", tls_key="k"), 443).count("https://h:443")
+    assert 4 == first_steps(Settings(host="h", tls_cert=("c",), tls_key=("k",)), 443).count("https://h:443")

@@ -98,7 +98,7 @@ def test_the_limits_reach_what_holds_them() -> None:
     """Each limit of the settings arrives where it is kept."""
     limits = Limits(**dict.fromkeys(Limits.__struct_fields__, 2))
     settings = Settings(
-        limits=limits, origins=("https://a.example",), dev=True, tls_cert="c", tls_key="k", deflate=True
+        limits=limits, origins=("https://a.example",), dev=True, tls_cert=("c",), tls_key=("k",), deflate=True
     )
     app = build_app(
         settings, node_of(settings, lambda callback: None), monotonic=time.monotonic, schedule=lambda callback: None

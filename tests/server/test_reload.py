@@ -48,7 +48,7 @@ def test_nothing_new_is_fine(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_tls_can_be_neither_begun_nor_ended(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """Whether connections are encrypted is decided when a socket begins to listen."""
-    current = Settings(tls_cert="c.pem", tls_key="k.pem")
+    current = Settings(tls_cert=("c.pem",), tls_key=("k.pem",))
     assert current == read_again(current, Settings)
     assert "after a restart only: tls_cert, tls_key" in caplog.text
 
@@ -62,7 +62,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     def read() -> Settings:
         if fault == "settings":
             raise ConfigurationError("oncecast.toml: limits is not one")
-        return Settings(tls_cert=str(tmp_path / "none.pem"), tls_key=str(tmp_path / "none.pem"))
+        return Settings(tls_cert=(str(tmp_path / "none.pem"),), tls_key=(str(tmp_path / "none.pem"),))
 
     assert read_again(Settings(), read) is None
     (record,) = caplog.records

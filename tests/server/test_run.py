@@ -370,7 +370,7 @@ def test_a_bad_certificate_is_told_once(tmp_path: Path, workers: int) -> None:
     """With workers it is found before any of them is started."""
     missing = str(tmp_path / "none.pem")
     with pytest.raises(ConfigurationError, match=r"tls_cert: .*none\.pem: No such file"):
-        run(Settings(port=0, workers=workers, tls_cert=missing, tls_key=missing))
+        run(Settings(port=0, workers=workers, tls_cert=(missing,), tls_key=(missing,)))
 
 
 def test_a_signal_while_the_workers_are_started_is_obeyed(

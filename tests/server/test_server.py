@@ -73,7 +73,7 @@ async def test_smoke(open_site: Open) -> None:
 async def test_smoke_over_tls(open_site: Open, certificate: tuple[str, str]) -> None:
     """Over TLS each transport delivers as well."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=cert, tls_key=key), tls=trust(certificate))
+    site = await open_site(Settings(port=0, tls_cert=(cert,), tls_key=(key,)), tls=trust(certificate))
     await asyncio.wait_for(smoke(site), SECONDS)
 
 
@@ -85,7 +85,7 @@ def test_smoke_on_uvloop(certificate: tuple[str, str], with_tls: bool, make_site
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
-        settings = Settings(port=0, tls_cert=cert, tls_key=key) if with_tls else Settings(port=0)
+        settings = Settings(port=0, tls_cert=(cert,), tls_key=(key,)) if with_tls else Settings(port=0)
         server = Server(settings)
         await server.start()
         site = make_site(server, trust(certificate) if with_tls else None)
@@ -138,7 +138,7 @@ async def test_stopping_says_goodbye_on_each_transport(open_site: Open) -> None:
 async def test_stopping_says_goodbye_over_tls(open_site: Open, certificate: tuple[str, str]) -> None:
     """The same over TLS."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=cert, tls_key=key), tls=trust(certificate))
+    site = await open_site(Settings(port=0, tls_cert=(cert,), tls_key=(key,)), tls=trust(certificate))
     await asyncio.wait_for(goodbyes(site), SECONDS)
 
 
@@ -190,7 +190,7 @@ async def test_a_bad_certificate(tmp_path: Path, certificate: tuple[str, str]) -
     bad = tmp_path / "bad.pem"
     bad.write_text("nonsense")
     for cert in (str(tmp_path / "missing.pem"), str(bad)):
-        server = Server(Settings(port=0, tls_cert=cert, tls_key=certificate[1]))
+        server = Server(Settings(port=0, tls_cert=(cert,), tls_key=(certificate[1],)))
         with pytest.raises(ConfigurationError, match=r"tls_cert: .* PEM"):
             await server.start()
         assert 0 == server.port
@@ -284,7 +284,7 @@ async def test_stopping_one_that_never_started() -> None:
 async def test_a_tls_handshake_that_never_comes(open_site: Open, certificate: tuple[str, str]) -> None:
     """A client that connects to TLS and says nothing is cut off in the time of a head, and does not hold up the end."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=cert, tls_key=key, limits=Limits(head_seconds=0.3)))
+    site = await open_site(Settings(port=0, tls_cert=(cert,), tls_key=(key,), limits=Limits(head_seconds=0.3)))
     peer = await site.connect()
     assert b"" == await asyncio.wait_for(peer.all(), SECONDS)
 

@@ -28,8 +28,9 @@ __all__ = ["serve"]
     help=f"Where messages are ordered and kept.  [default: {DEFAULT_BROKER}; with --dev, {MEMORY}]",
 )
 @config_option
-@click.option("--tls-cert", metavar="FILE", help="The certificate chain, PEM; with --tls-key.")
-@click.option("--tls-key", metavar="FILE", help="The certificate's private key, PEM.")
+@click.option("--tls-cert", metavar="FILE", multiple=True, help="A certificate chain, PEM; with --tls-key. Repeatable.")
+@click.option("--tls-key", metavar="FILE", multiple=True, help="The certificate's private key, PEM. Repeatable.")
+@click.option("--tls", is_flag=True, help="With --dev: TLS with a certificate for localhost that is made for you.")
 @click.option("--public", is_flag=True, help="Let other machines connect, and so publish.")
 @click.option(
     "--origin", "origins", multiple=True, metavar="O", help="Another origin whose pages may connect; repeatable."
@@ -38,7 +39,7 @@ __all__ = ["serve"]
     "--allowed-host", "hosts", multiple=True, metavar="H", help="A host that requests may be for; repeatable."
 )
 @click.pass_context
-def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None, **flags: object) -> None:
+def serve(context: click.Context, /, dev: bool, tls: bool, public: bool, file: Path | None, **flags: object) -> None:
     """Serve channels over HTTP and WebSocket until SIGTERM or Ctrl-C.
 
     A flag wins over its variable (ONCECAST_PORT, ONCECAST_LIMITS__MESSAGE_BYTES), a variable over the settings
@@ -47,10 +48,11 @@ def serve(context: click.Context, /, dev: bool, public: bool, file: Path | None,
     \b
     Examples:
       oncecast serve --dev
+      oncecast serve --dev --tls
       oncecast serve --host 0.0.0.0 --public --tls-cert cert.pem --tls-key key.pem
       oncecast serve --origin https://app.example --config /etc/oncecast.toml
     """
-    given = {**flags, "dev": dev or None, "public": public or None}
+    given = {**flags, "dev": dev or None, "tls": tls or None, "public": public or None}
     sources = config.Sources(file=file, environ=os.environ, flags=given)
     with in_one_line():
         loaded = sources.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import click
 from ..message import check_channel
 from ..policy.identity import ANYBODY
 from ..server.config import DEFAULT_FILE, example_file, to_toml
+from ..server.settings import Settings
+from ..server.tls import check as check_tls
 from .base import MISUSED, Failure, config_option, in_one_line, load_settings, put, warn
 from .explain import explain as explained
 
@@ -51,6 +54,20 @@ def check(path: Path | None, file: Path | None) -> None:
     parts = [f"{counted[name]} from {name}" for name in read] + [f"1 from {name}" for name in variables]
     parts.append("the rest are defaults" if parts else "all are defaults")
     put(f"The settings are valid: {', '.join(parts)}.")
+    _check_certificates(loaded.settings)
+
+
+def _check_certificates(settings: Settings) -> None:
+    """Print what each certificate is for and how long, and warn of what is wrong with it."""
+    if not settings.tls_cert:
+        return
+    with in_one_line():
+        pairs, complaints = check_tls(settings)
+    for pair in pairs:
+        days = int((pair.until - time.time()) // 86_400)
+        until = time.strftime("%Y-%m-%d", time.gmtime(pair.until))
+        put(f"The certificate {pair.cert} is for {pair.shown}, until {until} ({days} days).")
+    warn(complaints)
 
 
 @config.command()

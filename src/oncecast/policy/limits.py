@@ -48,6 +48,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     channels_per_subscription: Annotated[
         int, Meta(ge=1, le=10_000, description="Channels that one connection may listen to.")
     ] = 64
+    handshakes: Annotated[
+        int,
+        Meta(ge=8, le=1_000_000, description="TLS handshakes under way per worker; past that the oldest is cut."),
+    ] = 512
     head_seconds: Annotated[
         float, Meta(ge=0.1, le=600, description="Seconds for a request's head to arrive; past that, 408.")
     ] = 10.0

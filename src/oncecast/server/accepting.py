@@ -21,7 +21,7 @@ from .admission import FULL, REMIND_SECONDS
 from .app import App
 from .connection import Connection
 from .tls import Tls
-from .tls.opening import open_channel
+from .tls.opening import PlainHttpError, open_channel
 from .tls.shared import Shared
 
 __all__ = ["Acceptor"]
@@ -46,6 +46,7 @@ class Acceptor:
         self._tls = tls
         self._handshake_seconds = handshake_seconds
         self._loop = asyncio.get_running_loop()
+        self._meters = app.tls
         self._shared = Shared(self._loop, app.reading, app.monotonic)
         self._opening: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
@@ -95,8 +96,11 @@ class Acceptor:
                 accepted.setblocking(False)
                 descriptor = None if self._tls is not None else accepted.fileno()
                 connection = Connection(self._app, descriptor, _identify(address[0]))
+                if self._tls is not None and len(self._opening) >= self._app.settings.handshakes:
+                    self._cut_oldest()
                 task = self._loop.create_task(self._open(connection, accepted))
                 self._opening[task] = None
+                self._meters.handshakes = 0 if self._tls is None else len(self._opening)
                 task.add_done_callback(partial(self._opened, connection, accepted))
             else:
                 admission.turn_away()
@@ -113,8 +117,13 @@ class Acceptor:
 
     def _opened(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._opening.pop(task, None)
+        self._meters.handshakes = 0 if self._tls is None else len(self._opening)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, OSError):  # else a handshake that failed or was late
+        if isinstance(error, PlainHttpError):
+            self._meters.plain += 1
+        elif isinstance(error, OSError):  # a handshake that failed or was late
+            self._meters.failed += 1
+        elif error is not None:
             logger.error("a connection could not be opened", exc_info=error)
         if not connection.opened:
             accepted.close()
@@ -122,11 +131,18 @@ class Acceptor:
 
     def _give_up_oldest(self) -> bool:
         """Let a new connection have the place of the oldest TLS handshake. Return False where none is under way."""
+        if not self._cut_oldest():
+            return False
+        self._app.admission.take_over()
+        return True
+
+    def _cut_oldest(self) -> bool:
+        """End the oldest TLS handshake that is under way. Return False where there is none."""
         task = next((task for task in self._opening if not task.cancelling()), None)
         if task is None:
             return False
         task.cancel()
-        self._app.admission.take_over()
+        self._meters.cut += 1
         return True
 
     def _refuse(self, accepted: socket.socket) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 from collections.abc import Sequence
 
@@ -33,13 +34,22 @@ def started(settings: Settings, sockets: Sequence[socket.socket], workers: int) 
 def first_steps(settings: Settings, port: int) -> str:
     """Return the lines for a person at a terminal, with commands to copy."""
     url = _url(settings, settings.host, port)
+    own = settings.tls_cert[0] if settings.tls and settings.tls_cert else None  # nobody trusts it by itself
+    curl = "curl" if own is None else f"curl --cacert {shlex.quote(own)}"
     lines = [
         f"Oncecast is listening on {url}",
         f"  start page   {url}/",
-        f"  publish      curl -d '{{\"t\":1}}' {url}/v1/channels/news",
-        f"  listen       curl -N -H 'Accept: text/event-stream' {url}/v1/channels/news",
-        "  stop         Ctrl-C",
+        f"  publish      {curl} -d '{{\"t\":1}}' {url}/v1/channels/news",
+        f"  listen       {curl} -N -H 'Accept: text/event-stream' {url}/v1/channels/news",
     ]
+    if own is not None:
+        trusted = shlex.quote(own)
+        lines += [
+            f"  trust        export SSL_CERT_FILE={trusted}        (Python, oncecast pub and sub)",
+            f"               export NODE_EXTRA_CA_CERTS={trusted}  (Node)",
+            "               a browser: go on past its warning once, or import that file as an authority",
+        ]
+    lines.append("  stop         Ctrl-C")
     return "\n".join(lines)
 
 

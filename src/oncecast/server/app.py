@@ -13,6 +13,7 @@ from .admission import Admission
 from .capacity import Capacity
 from .process.drain import Drain
 from .read_budget import READ_BYTES, ReadBudget
+from .tls.meters import TlsMeters
 from .unfinished import Unfinished
 from .wheel import Item, Wheel
 
@@ -62,6 +63,7 @@ class App(Service):
         schedule: Callable[[Callable[[], None]], object],
     ) -> None:
         self.unfinished = Unfinished()
+        self.tls = TlsMeters()
         super().__init__(node, rules=rules, pages=pages, wall=wall, scheme=scheme, collect=collect)
         self.monotonic = monotonic
         self.leaving: Drain[Peer] | None = None  # the connections to tell yet, once the server stops

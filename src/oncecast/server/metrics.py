@@ -100,6 +100,27 @@ METRICS = (
         "Unfinished requests and messages refused, as all together took too much.",
         lambda app: app.unfinished.refused,
     ),
+    _Metric("tls_handshakes", "TLS handshakes under way.", lambda app: app.tls.handshakes),
+    _counter(
+        "tls_handshakes_failed", "TLS handshakes that were refused, broken off or late.", lambda app: app.tls.failed
+    ),
+    _counter(
+        "tls_handshakes_cut",
+        "TLS handshakes cut for newer ones, past limits.handshakes or in a full server.",
+        lambda app: app.tls.cut,
+    ),
+    _counter("tls_plain_requests", "Requests without TLS to a port with TLS, answered 400.", lambda app: app.tls.plain),
+    _Metric(
+        "tls_certificate_expires_seconds",
+        "Unix time at which the first of the certificates that are served ends; 0 without TLS.",
+        lambda app: app.tls.expires,
+        join=min,
+    ),
+    _counter(
+        "tls_renewals_refused",
+        "Renewed certificates that can't serve, so that the old ones are served on.",
+        lambda app: app.tls.renewals_refused,
+    ),
     _counter("publishes", "Messages published over HTTP.", lambda app: app.counters.publishes),
     _counter(
         "messages", "Messages that this node has received from its broker.", lambda app: app.node.hub.counters.messages

@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from .settings import Settings
-from .tls import Tls
+from .tls import check
 
 __all__ = ["FIXED", "ReadSettings", "read_again"]
 
@@ -31,13 +31,13 @@ def read_again(current: Settings, read: ReadSettings) -> Settings | None:
     """
     try:
         wanted = read()
-        if wanted.tls_cert is not None:
-            Tls(wanted)
+        if wanted.tls_cert:
+            check(wanted)
     except ConfigurationError as error:
         logger.error("the settings stay as they were: %s", error)
         return None
     waiting = [name for name in FIXED if getattr(wanted, name) != getattr(current, name)]
-    if (wanted.tls_cert is None) != (current.tls_cert is None):
+    if bool(wanted.tls_cert) != bool(current.tls_cert):
         waiting += ["tls_cert", "tls_key"]
     kept, asked = current.retention, wanted.retention
     waiting_too = [name for name in FIXED_RETENTION if getattr(asked, name) != getattr(kept, name)]

@@ -29,7 +29,8 @@ from .reload import ReadSettings, read_again
 from .server import Server
 from .settings import Settings, may_be_reached
 from .tasks import Tasks
-from .tls import Tls
+from .tls import check
+from .tls.development import with_certificate
 
 logger = logging.getLogger("oncecast.server")
 
@@ -42,11 +43,16 @@ def run(settings: Settings, read: ReadSettings | None = None) -> int:
     """
     early = _Early()
     begin_log()
-    read = read or (lambda: settings)
-    workers = worker_count(settings.workers)
+    again = read or (lambda: settings)
+
+    def whole() -> Settings:
+        return with_certificate(again())
+
+    served = with_certificate(settings)
+    workers = worker_count(served.workers)
     if workers == 1:
-        return run_loop(_serve(settings, read, early))
-    return asyncio.run(_supervise(settings, workers, read, early))
+        return run_loop(_serve(served, whole, early))
+    return asyncio.run(_supervise(served, workers, whole, early))
 
 
 class _Early:
@@ -137,8 +143,8 @@ async def _serve_on(
 
 async def _supervise(settings: Settings, workers: int, read: ReadSettings, early: _Early) -> int:
     stopping, notifier = _Stopping(), Notifier()
-    if settings.tls_cert is not None:
-        Tls(settings)  # a bad certificate is one error, before anything is bound
+    if settings.tls_cert:
+        check(settings)  # a bad certificate is one error, before anything is bound
     inherited = _from_systemd(settings)
     sockets = [inherited] * workers if inherited else bind_slots(settings.host, settings.port, workers)
     stopping.listen()

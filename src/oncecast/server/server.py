@@ -37,6 +37,7 @@ from .wheel import RESOLUTION
 logger = logging.getLogger("oncecast.server")
 
 TRIM_SECONDS = 1.0
+LOOK_SECONDS = 60.0  # between two looks at the files of TLS: a renewed certificate has weeks
 FEW_CONNECTIONS = 500  # a server that has room for fewer, without being set to that, warns of it
 CUT_SECONDS = 1.0  # for the loop to close the connections that were cut: a turn or two
 GOODBYE_SECONDS = 5.0  # for the last connection to leave
@@ -87,7 +88,7 @@ class Server:
         The address comes first, so that a server that can't have it opens no broker. Where one step fails, the steps
         before it are undone.
         """
-        self._tls = None if self.settings.tls_cert is None else Tls(self.settings)
+        self._tls = Tls(self.settings, meters=self.app.tls) if self.settings.tls_cert else None
         self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
         try:
             self.app.adopt(self._rules())
@@ -104,6 +105,8 @@ class Server:
         self.port = self._sockets[0].getsockname()[1]
         self._ticking = self._tasks.start("deadlines", self._tick())
         self._tasks.start("trimming the log", self._trim())
+        if self._tls is not None:
+            self._tasks.start("looking at the certificates", self._look_at(self._tls))
         if self._demonstrates:
             self._tasks.start("the demonstration", self._demo(), may_end=True)
         self._acceptor = Acceptor(
@@ -215,6 +218,11 @@ class Server:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             self.node.tick()
+
+    async def _look_at(self, tls: Tls) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            tls.look()
 
     async def _demo(self) -> None:
         """Publish this machine's load for the start page."""

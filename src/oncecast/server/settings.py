@@ -118,12 +118,35 @@ class Settings(Struct, frozen=True, kw_only=True):
             "Empty: on loopback the loopback names, else any."
         ),
     ] = ()
-    tls_cert: Annotated[str | None, Meta(description="The certificate chain, a PEM file.", examples=["cert.pem"])] = (
-        None
-    )
+    tls: Annotated[
+        bool, Meta(description="TLS with a certificate for localhost that the server makes itself: for dev alone.")
+    ] = False
+    tls_cert: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Certificate chains, PEM files. A client gets the one for the name it asks for, or the first.",
+            examples=[["cert.pem"]],
+        ),
+    ] = ()
     tls_key: Annotated[
-        str | None, Meta(description="The certificate's private key, a PEM file.", examples=["key.pem"])
+        tuple[str, ...],
+        Meta(description="The private keys of these, PEM files, in the same order.", examples=[["key.pem"]]),
+    ] = ()
+    tls_key_password_file: Annotated[
+        str | None,
+        Meta(
+            description="A file with the passphrase of the private keys. Or set ONCECAST_TLS_KEY_PASSWORD itself.",
+            examples=["/run/secrets/tls-passphrase"],
+        ),
     ] = None
+    tls_client_ca: Annotated[
+        str | None,
+        Meta(description="The CAs that clients' certificates must be of, a PEM file.", examples=["clients-ca.pem"]),
+    ] = None
+    tls_client: Annotated[
+        Literal["required", "optional"],
+        Meta(description="With tls_client_ca: whether a client without a certificate is refused."),
+    ] = "required"
     deflate: Annotated[
         bool, Meta(description="Compress messages for the WebSocket clients that offer it (permessage-deflate).")
     ] = False

@@ -27,6 +27,25 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             "ONCECAST_TLS_KEY: TLS needs tls_cert and tls_key, and tls_cert is not set: set both or neither",
         ),
         (
+            'tls_cert = ["a", "b"]',
+            {"ONCECAST_TLS_KEY": "k"},
+            {},
+            "ONCECAST_TLS_KEY: there are 2 in tls_cert and 1 here: give a key for each, in its order",
+        ),
+        (
+            "tls = true",
+            {},
+            {},
+            "oncecast.toml: tls: the certificate that the server makes is for development: give --dev, or tls_cert and"
+            " tls_key",
+        ),
+        (
+            "",
+            {"ONCECAST_TLS_CLIENT_CA": "ca.pem"},
+            {},
+            "ONCECAST_TLS_CLIENT_CA: only TLS has certificates of clients: set tls_cert and tls_key too",
+        ),
+        (
             "",
             {},
             {"host": "0.0.0.0"},
@@ -126,7 +145,7 @@ def test_contradictions(toml: str, environ: dict[str, str], flags: dict[str, obj
         {"host": "localhost"},
         {"host": "::1"},
         {"host": "127.8.8.8"},
-        {"tls_cert": "c", "tls_key": "k"},
+        {"tls_cert": ("c",), "tls_key": ("k",)},
         {"broker": "sqlite:///a.db"},
     ],
 )

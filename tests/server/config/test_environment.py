@@ -133,4 +133,4 @@ def test_whitespace_around_a_value() -> None:
     """Whitespace around a value, as at the end of a secret's file, is no part of it."""
     environ = {"ONCECAST_PORT": " 9\n", "ONCECAST_TLS_CERT": "c.pem\n", "ONCECAST_TLS_KEY": "\tk.pem"}
     settings = load(environ=environ).settings
-    assert (9, "c.pem", "k.pem") == (settings.port, settings.tls_cert, settings.tls_key)
+    assert (9, ("c.pem",), ("k.pem",)) == (settings.port, settings.tls_cert, settings.tls_key)

@@ -17,7 +17,14 @@ def test_example_file_is_the_defaults() -> None:
     assert Settings(broker=DEFAULT_BROKER) == load(example).settings
     settings = load(re.sub(r"(?m)^#(?! )", "", example)).settings
     rule = ChannelRule(subscribe="public", publish="token", messages=10_000, seconds=3600.0, lag="resume")
-    expected = Settings(broker=DEFAULT_BROKER, tls_cert="cert.pem", tls_key="key.pem", channels={"ticker.*": rule})
+    expected = Settings(
+        broker=DEFAULT_BROKER,
+        tls_cert=("cert.pem",),
+        tls_key=("key.pem",),
+        tls_key_password_file="/run/secrets/tls-passphrase",
+        tls_client_ca="clients-ca.pem",
+        channels={"ticker.*": rule},
+    )
     assert expected == settings
 
 
@@ -34,8 +41,8 @@ def test_to_toml_round_trip() -> None:
     settings = Settings(
         host="::1",
         origins=("https://a.example",),
-        tls_cert='we"ird\\\x7f\x01é.pem',
-        tls_key="k",
+        tls_cert=('we"ird\\\x7f\x01é.pem',),
+        tls_key=("k",),
         limits=Limits(wait_seconds=0.5),
         retention=RetentionSettings(messages=5),
         channels={"a.*": ChannelRule(seconds=1.5), "b": ChannelRule(lag="latest")},

@@ -118,7 +118,7 @@ async def test_it_says_so_when_it_leaves_by_itself(rig: Rig) -> None:
 async def test_why_one_can_not_serve(rig: Rig, tmp_path: Path) -> None:
     """Settings that it can't serve with are its last words, in one line."""
     missing = str(tmp_path / "none.pem")
-    child, task = await rig.start(Settings(port=0, tls_cert=missing, tls_key=missing))
+    child, task = await rig.start(Settings(port=0, tls_cert=(missing,), tls_key=(missing,)))
     assert WorkerState.ENDED is await decided(child)
     assert 1 == await task
     assert child.failure is not None

@@ -47,8 +47,8 @@ async def test_settings_arrive_whole(pair: Pair) -> None:
     settings = Settings(
         workers="auto",
         origins=("https://a.example", "*"),
-        tls_cert="c.pem",
-        tls_key="k\n.pem",
+        tls_cert=("c.pem",),
+        tls_key=("k\n.pem",),
         limits=Limits(head_seconds=0.25, drain_per_second=3),
         retention=RetentionSettings(messages=5),
         channels={"ticker.*": ChannelRule(messages=1, lag="latest"), "b": ChannelRule(seconds=2.5)},

@@ -25,7 +25,7 @@ LONG = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n
 
 def settings(certificate: tuple[str, str], **limits: Any) -> Settings:
     """Return the settings of a server with TLS."""
-    return Settings(port=0, tls_cert=certificate[0], tls_key=certificate[1], limits=Limits(**limits))
+    return Settings(port=0, tls_cert=(certificate[0],), tls_key=(certificate[1],), limits=Limits(**limits))
 
 
 async def gone(site: Site) -> None:

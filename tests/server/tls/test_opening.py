@@ -25,7 +25,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def settings(certificate: tuple[str, str], **limits: Any) -> Settings:
     """Return the settings of a server with TLS."""
-    return Settings(port=0, tls_cert=certificate[0], tls_key=certificate[1], limits=Limits(**limits))
+    return Settings(port=0, tls_cert=(certificate[0],), tls_key=(certificate[1],), limits=Limits(**limits))
 
 
 async def exchange(port: int, data: bytes, *, end: bool = True) -> bytes:

@@ -33,8 +33,16 @@ def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
 
 def _check_tls(settings: Settings, sources: Mapping[str, str]) -> None:
     for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
-        if getattr(settings, given) is not None and getattr(settings, missing) is None:
+        if getattr(settings, given) and not getattr(settings, missing):
             _fail(sources, given, f"TLS needs tls_cert and tls_key, and {missing} is not set: set both or neither")
+    certs, keys = len(settings.tls_cert), len(settings.tls_key)
+    if certs != keys:
+        _fail(sources, "tls_key", f"there are {certs} in tls_cert and {keys} here: give a key for each, in its order")
+    if settings.tls and not (settings.dev or settings.tls_cert):
+        text = "the certificate that the server makes is for development: give --dev, or tls_cert and tls_key"
+        _fail(sources, "tls", text)
+    if settings.tls_client_ca is not None and not (settings.tls or settings.tls_cert):
+        _fail(sources, "tls_client_ca", "only TLS has certificates of clients: set tls_cert and tls_key too")
 
 
 def _check_address(settings: Settings, sources: Mapping[str, str]) -> None:

@@ -24,6 +24,7 @@ from ..settings import ChannelRule, Limits, RetentionSettings, Settings
 
 __all__ = ["RULE", "TABLES", "Given", "Path", "Setting", "dotted", "hint", "setting_of", "toml"]
 
+FILES = frozenset({"tls_cert", "tls_key"})  # lists, of which most have one entry
 SHOWN_CHARS = 60  # how much of a wrong value an error repeats
 
 Path = tuple[str, ...]  # ("port",), ("limits", "message_bytes"), ("channels", "chat.*", "lag")
@@ -90,6 +91,8 @@ class Setting:
 
     def check(self, value: object, where: str) -> object:
         """Return the value as its type, or raise `ConfigurationError` that begins with `where`."""
+        if self.key in FILES and isinstance(value, str):
+            value = [value]  # one is a list of one
         try:
             if value == "" or (isinstance(value, float) and not math.isfinite(value)):
                 raise msgspec.ValidationError  # NaN is neither below nor above a bound

@@ -59,7 +59,7 @@ def _example_lines(keys: Mapping[str, Setting]) -> Iterator[str]:
     """Yield each setting's explanation and its default; an example where there is no default."""
     for setting in keys.values():
         value = DEFAULT_BROKER if setting.key == "broker" else setting.default
-        if value is None:
+        if value is None or (value == () and setting.meta.examples):
             value = setting.meta.examples[0] if setting.meta.examples else getattr(RetentionSettings(), setting.key)
         yield f"# {setting.meta.description}"
         yield f"#{setting.key} = {toml(value)}"
