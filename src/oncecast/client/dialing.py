@@ -75,7 +75,9 @@ async def open_streams(endpoint: Endpoint, timing: Timing) -> Streams:
             opened, writer = (reader, writer), None
             return opened
     except ssl.SSLCertVerificationError as error:
-        raise Refused(f"the certificate of {url} is not trusted: {error.verify_message}") from None
+        raise Refused(
+            f"the certificate of {url} is not trusted: {error.verify_message}; name the file of its CA in SSL_CERT_FILE"
+        ) from None
     except (OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA can't write
         place = f"{url}" if proxy is None else f"{url} through the proxy {proxy}"
         raise Unreachable(f"no server answers at {place}: {reason_of(error)}") from None

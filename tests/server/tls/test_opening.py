@@ -218,3 +218,29 @@ async def test_handshakes_take_the_time_for_reads(
     for client in clients:
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     assert waited
+
+
+async def test_a_flood_of_handshakes(open_site: Open, certificate: tuple[str, str], dial: Dial) -> None:
+    """At most `limits.handshakes` are under way; the oldest are cut and counted, and a real client gets through."""
+    site = await open_site(settings(certificate, handshakes=8))
+    silent = [await dial(site.server.port, shake=False) for _ in range(30)]
+    await site.until(lambda: site.server.app.tls.cut == 22)
+    await site.until(lambda: site.server.app.tls.handshakes == 8)
+    client = await dial(site.server.port)
+    await client.send(HEALTH)
+    assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    await site.until(lambda: site.server.app.tls.handshakes == 7)
+    assert 23 == site.server.app.tls.cut
+    for each in silent:
+        each.sock.close()
+    await site.until(lambda: site.server.app.tls.handshakes == 0)
+    assert 7 == site.server.app.tls.failed
+
+
+async def test_what_fails_is_counted(open_site: Open, certificate: tuple[str, str]) -> None:
+    """Requests without TLS and handshakes that are none have a metric each."""
+    site = await open_site(settings(certificate))
+    for data in (HEALTH, HEALTH, b"\x16\x03\x01"):
+        await exchange(site.server.port, data)
+    await site.until(lambda: not site.server.app.tls.handshakes)
+    assert (2, 1) == (site.server.app.tls.plain, site.server.app.tls.failed)

@@ -56,7 +56,7 @@ class Serving:
         with contextlib.closing(connection):
             connection.request("GET", "/healthz")
             assert 200 == connection.getresponse().status
-            served = connection.sock.getpeercert(binary_form=True)  # type: ignore[attr-defined]
+            served = connection.sock.getpeercert(binary_form=True)
         assert served is not None
         return bytes(served)
 
