@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .base import BrokerServer
@@ -22,6 +22,7 @@ class Redis(BrokerServer):
     package: str | None = "redis-server"
     sync = "everysec"
     replica_of: int | None = None
+    options: Sequence[str] = ()  # more of the command line
 
     @classmethod
     def require(cls) -> str:
@@ -42,11 +43,12 @@ class Redis(BrokerServer):
             *("--appendonly", "yes", "--appendfsync", self.sync, "--save", "", "--maxmemory-policy", "noeviction"),
             *("--repl-diskless-sync-delay", "0"),
             *replication,
+            *self.options,
         ]
 
     def ready(self) -> bool:
-        """Return whether the server answers PING and has loaded its data."""
-        return asks(self.port, b"PING\r\n").startswith(b"+PONG")
+        """Return whether the server answers PING, or asks for a password, and has loaded its data."""
+        return asks(self.port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH"))
 
 
 class Valkey(Redis):

@@ -36,18 +36,22 @@ class Servers:
     ) -> BrokerServer:
         """Start a server for one test, which the stack ends. `options` are for a `kind` of the test's own."""
         kind = kind or KINDS[name]
+        self.require(name)
         directory = self._directory / f"{name}-{len(os.listdir(self._directory))}"
         directory.mkdir()
-        try:
-            kind.require()
-        except Missing as missing:
-            if os.environ.get("CI"):
-                pytest.fail(f"{name}: {missing}")
-            pytest.skip(f"{name}: {missing}")
         server = kind(directory, free_ports(kind.port_count), **options)  # type: ignore[arg-type]
         stack.callback(server.kill)
         server.start()
         return server
+
+    def require(self, name: str) -> None:
+        """Skip the test where the program of a kind of server is missing; in CI it fails."""
+        try:
+            KINDS[name].require()
+        except Missing as missing:
+            if os.environ.get("CI"):
+                pytest.fail(f"{name}: {missing}")
+            pytest.skip(f"{name}: {missing}")
 
 
 def run_servers(directory: Path) -> Iterator[Servers]:

@@ -41,7 +41,12 @@ def test_with_several_workers(servers: Servers) -> None:
 
 @pytest.mark.parametrize(
     ("module", "url", "extra"),
-    [("nats", "nats://h", "nats"), ("rstream", "amqp://h", "rabbitmq"), ("aiokafka", "kafka://h", "kafka")],
+    [
+        ("nats", "nats://h", "nats"),
+        ("redis", "redis://h", "redis"),
+        ("rstream", "amqp://h", "rabbitmq"),
+        ("aiokafka", "kafka://h", "kafka"),
+    ],
 )
 def test_a_missing_library(tmp_path: Path, module: str, url: str, extra: str) -> None:
     """The line names the extra to install."""

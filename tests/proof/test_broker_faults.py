@@ -26,8 +26,9 @@ EACH = [
     "partitioned from a node",
     "acknowledgement lost",
     "subscription killed",
+    "replica promoted",
 ]
-OF_REDIS = ["subscription killed"]
+OF_REDIS = ["subscription killed", "replica promoted"]
 
 
 @pytest.mark.parametrize("kind", SERVERS)

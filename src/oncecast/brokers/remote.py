@@ -274,8 +274,9 @@ class Remote:
             try:
                 await self._open(session)
             except (Lost, ConfigurationError) as error:
-                if str(error) != reason:
-                    reason = str(error)
+                text = str(error).removeprefix(f"broker: {self.name}: ")
+                if text != reason:
+                    reason = text
                     self._sink.away(f"{self.name}: {reason}")
                 continue
             except SinkFailed:

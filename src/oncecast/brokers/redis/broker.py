@@ -15,7 +15,8 @@ from ..session import GuardedSink
 
 SCHEMES = {"redis": False, "rediss": True, "redis+sentinel": False, "rediss+sentinel": True}
 PORT = 6379
-OPTIONS = ("prefix", "sentinel_password")
+SENTINEL_PORT = 26379
+OPTIONS = ("prefix", "sentinel_password", "sentinel_tls")
 BATCH_DRAFTS = 1_000  # sent together, by several scripts
 
 
@@ -30,8 +31,14 @@ def redis_broker(
 
     `new_epoch` names the log if it begins now. `policy` gives a channel's retention by its name.
     """
-    address = parse_address(url, SCHEMES, PORT, OPTIONS)
-    database = address.path.partition("/")[2] if "sentinel" in address.scheme else address.path
+    sentinel = "+sentinel:" in url
+    address = parse_address(url, SCHEMES, SENTINEL_PORT if sentinel else PORT, OPTIONS)
+    database = address.path
+    if sentinel:
+        name, _, database = address.path.partition("/")
+        if not name:
+            text = "the path names the primary that Sentinel watches, such as /mymaster/0"
+            raise ConfigurationError(f"broker: {address}: {text}")
     if database and not (database.isascii() and database.isdigit() and len(database) < 6):
         raise ConfigurationError(f"broker: {address}: the path is the number of a database, such as /0")
     try:

@@ -2,8 +2,6 @@
 
 The connection itself is the library's, with its TLS and its authentication. What it lacks is many commands under way
 at once from one task: each command here is answered by a future.
-
-What a refused command means is `meaning`: publishes that can't be taken now are a `Refusal`, the rest is `Lost`.
 """
 
 from __future__ import annotations
@@ -11,22 +9,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 
-from ...errors import ConfigurationError, Refusal
 from ..address import Address
 from ..session import Lost, run_together
+from .faults import CONNECT_SECONDS, lost, meaning, of_connecting
 from .scripts import Script
-
-CONNECT_SECONDS = 1.5  # to one host, so that a second one still has its turn
-
-
-class NoLog(Exception):
-    """The server has no log of this prefix."""
 
 
 class RedisLine:
@@ -123,15 +115,9 @@ async def connect(address: Address, host: str, port: int, context: ssl.SSLContex
     try:
         async with asyncio.timeout(CONNECT_SECONDS):  # the library's covers the socket, not the greeting
             await connection.connect()  # type: ignore[no-untyped-call]
-    except redis.exceptions.AuthenticationError as error:
-        await close(connection)
-        raise ConfigurationError(f"broker: {address}: {one_line(error)}: check its user and password") from None
-    except redis.exceptions.ResponseError as error:
-        await close(connection)
-        raise ConfigurationError(f"broker: {address}: {one_line(error)}") from None
     except (redis.exceptions.RedisError, OSError) as error:
         await close(connection)
-        raise lost(error) from None
+        raise of_connecting(error, address, host, port) from None
     return connection
 
 
@@ -160,36 +146,11 @@ def _tls(address: Address) -> dict[str, Any]:
     }
 
 
-async def answer_of(asked: asyncio.Future[Any]) -> Any:
+async def answer_of(
+    asked: asyncio.Future[Any], meaning: Callable[[redis.exceptions.ResponseError], Exception] = meaning
+) -> Any:
     """Return what a future of a line has. Raises what a refusal means."""
     try:
         return await asked
     except redis.exceptions.ResponseError as error:
         raise meaning(error) from None
-
-
-def meaning(error: redis.exceptions.ResponseError) -> Exception:
-    """Return what a refused command means: a session that is of no use, or publishes that can't be taken now."""
-    text = one_line(error)
-    if text.startswith(("OOM", "MISCONF", "NOREPLICAS")):
-        return Refusal("unavailable", f"The broker takes no messages now: {text[:120]}", retry_after=5)
-    if text.startswith("NOLOG"):
-        return NoLog(text)
-    return Lost(text)
-
-
-def lost(error: BaseException) -> Lost:
-    """Return what a fault of the library means for a session."""
-    if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
-        return Lost(f"it did not answer within {CONNECT_SECONDS:g} s")
-    return Lost(one_line(error) or type(error).__name__)
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's text in one line of a bounded length."""
-    return " ".join(str(error).split())[:200]
-
-
-def numbers(values: Sequence[bytes]) -> list[int]:
-    """Return numbers as Redis writes them."""
-    return [int(value) for value in values]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, Refusal
 from ..address import Address
+from ..session import Lost
 from . import scripts
-from .line import NoLog, RedisLine
+from .faults import NoLog
+from .line import RedisLine
 
 OLDEST = (6, 2)
+CHECK_SECONDS = 10.0
 
 
 class RedisOpening(msgspec.Struct, frozen=True):
@@ -35,6 +39,16 @@ async def check_server(line: RedisLine, address: Address) -> None:
         raise ConfigurationError(f"broker: {address}: {text}")
 
 
+async def check_on(line: RedisLine, address: Address) -> None:
+    """Check from time to time: an operator may change the settings of a server that runs. Raises `Lost`."""
+    while True:
+        await asyncio.sleep(CHECK_SECONDS)
+        try:
+            await check_server(line, address)
+        except ConfigurationError as error:
+            raise Lost(str(error).removeprefix(f"broker: {address}: ")) from None
+
+
 async def load_scripts(line: RedisLine) -> None:
     """Load every script at once: a publish that had to send its script would be overtaken by the next."""
     for script in scripts.ALL:
@@ -42,11 +56,17 @@ async def load_scripts(line: RedisLine) -> None:
 
 
 async def open_log(line: RedisLine, new_epoch: Callable[[], str], epoch: str, seen: int) -> RedisOpening:
-    """Open the log, as a node that has seen it up to a number. A new epoch is named only where there is no log."""
+    """Open the log, as a node that has seen it up to a number. A new epoch is named only where there is no log.
+
+    Raises `Lost` also where the server takes no writes now, as a new life of the log is one.
+    """
     try:
-        answer = await line.script(scripts.OPEN, "", epoch, seen)
-    except NoLog:
-        answer = await line.script(scripts.OPEN, new_epoch(), epoch, seen)
+        try:
+            answer = await line.script(scripts.OPEN, "", epoch, seen)
+        except NoLog:
+            answer = await line.script(scripts.OPEN, new_epoch(), epoch, seen)
+    except Refusal as refusal:
+        raise Lost(refusal.message) from None
     life, found, seq, *holes = answer
     return RedisOpening(life, found.decode(), int(seq), frozenset(_hole(hole) for hole in holes))
 

@@ -13,92 +13,78 @@ from redis.asyncio.connection import AbstractConnection
 from ...errors import ConfigurationError
 from ..address import Address
 from ..session import Lost
-from .line import CONNECT_SECONDS, close, connect, lost, one_line
+from .faults import CONNECT_SECONDS, of_connecting
+from .line import close, connect
 from .scripts import PREFIX
 
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
 
+Found = tuple[AbstractConnection, Address]  # an open connection, and the address of that one server
 
-async def connect_primary(address: Address) -> tuple[AbstractConnection, Address]:
+
+async def connect_primary(address: Address) -> Found:
     """Open a connection to the primary; return it, and the address of that one server.
 
     Raises `Lost` or `ConfigurationError`.
     """
     context = address.context()
-    if address.scheme in SENTINELS:
-        return await _by_sentinel(address, context)
-    reasons = []
+    find = _by_sentinel if address.scheme in SENTINELS else _at
+    reasons: list[str] = []
     for host, port in address.hosts:
         try:
-            connection = await connect(address, host, port, context)
+            return await find(replace(address, hosts=((host, port),)), context)
         except Lost as reason:
-            reasons.append(str(reason))
-            continue
-        try:
-            return await _of_slot(replace(address, hosts=((host, port),)), connection, context)
-        except Lost as reason:
-            reasons.append(str(reason))
+            if str(reason) not in reasons:
+                reasons.append(str(reason))
     raise Lost("; ".join(reasons))
 
 
-async def _of_slot(
-    address: Address, connection: AbstractConnection, context: ssl.SSLContext | None
-) -> tuple[AbstractConnection, Address]:
-    """Return a connection to the node that has the log: this one, or the one it names."""
+async def _at(address: Address, context: ssl.SSLContext | None) -> Found:
+    """Return a connection to the node that has the log: the one at this address, or the one it names."""
+    host, port = address.hosts[0]
+    connection = await connect(address, host, port, context)
     try:
         role = (await _ask(connection, "ROLE"))[0]
+        if role == b"sentinel":
+            raise ConfigurationError(f"broker: {address}: it is a sentinel: use redis+sentinel://HOST/NAME")
         if role != b"master":
-            raise Lost("it is a replica: name the primary, or use redis+sentinel://")
-        try:
-            await _ask(connection, "EXISTS", f"{address.options.get('prefix', '')}{PREFIX}:h")
-        except redis.exceptions.MovedError as moved:
-            await close(connection)
-            host = moved.host or address.hosts[0][0]  # a node that does not know its own address names none
-            return await connect(address, host, moved.port, context), replace(address, hosts=((host, moved.port),))
-    except redis.exceptions.ResponseError as error:
+            raise Lost(f"{host}:{port} is a replica: name the primary, or use redis+sentinel://")
+        await _ask(connection, "EXISTS", f"{address.options.get('prefix', '')}{PREFIX}:h")
+    except redis.exceptions.MovedError as moved:
         await close(connection)
-        raise ConfigurationError(f"broker: {address}: {one_line(error)}") from None
+        host = moved.host or host  # a node that does not know its own address names none
+        return await connect(address, host, moved.port, context), replace(address, hosts=((host, moved.port),))
     except (redis.exceptions.RedisError, OSError) as error:
         await close(connection)
-        raise lost(error) from None
-    except Lost:
+        raise of_connecting(error, address, host, port) from None
+    except BaseException:
         await close(connection)
         raise
     return connection, address
 
 
-async def _by_sentinel(address: Address, context: ssl.SSLContext | None) -> tuple[AbstractConnection, Address]:
+async def _by_sentinel(address: Address, context: ssl.SSLContext | None) -> Found:
+    """Return a connection to the primary that the sentinel at this address names, and which says that it is one."""
     name, _, database = address.path.partition("/")
-    reasons = []
-    for host, port in address.hosts:
-        at = Address("redis", ((host, port),), None, address.options.get("sentinel_password"), "0", {}, False)
-        try:
-            sentinel = await connect(at, host, port, None)
-        except Lost as reason:
-            reasons.append(f"{host}:{port}: {reason}")
-            continue
-        try:
-            found = await _ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-        except (redis.exceptions.RedisError, OSError) as error:
-            reasons.append(f"{host}:{port}: {lost(error)}")
-            continue
-        finally:
-            await close(sentinel)
-        if found is None:
-            reasons.append(f"{host}:{port} knows no primary called {name}")
-            continue
-        primary = Address(
-            "redis",
-            ((found[0].decode(), int(found[1])),),
-            address.user,
-            address.password,
-            database or "0",
-            address.options,
-            address.tls,
-        )
-        connection = await connect(primary, *primary.hosts[0], context)
-        return await _of_slot(primary, connection, context)
-    raise Lost("; ".join(reasons))
+    host, port = address.hosts[0]
+    password = address.options.get("sentinel_password")
+    tls = address.tls and address.options.get("sentinel_tls") != "no"
+    asked = replace(address, user=None, password=password, path="", tls=tls)
+    sentinel = await connect(asked, host, port, context if tls else None)
+    try:
+        found = await _ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+    except redis.exceptions.ResponseError as error:
+        if "unknown command" in str(error):
+            raise Lost(f"{host}:{port} is no sentinel: name Sentinel's port, which is 26379 by default") from None
+        raise of_connecting(error, asked, host, port) from None
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise of_connecting(error, asked, host, port) from None
+    finally:
+        await close(sentinel)
+    if found is None:
+        raise Lost(f"the sentinel {host}:{port} knows no primary called {name}: correct the path of the URL")
+    at = ((found[0].decode(), int(found[1])),)
+    return await _at(replace(address, scheme="redis", hosts=at, path=database or "0"), context)
 
 
 async def _ask(connection: AbstractConnection, *command: str) -> Any:

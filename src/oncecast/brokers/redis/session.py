@@ -25,7 +25,7 @@ from ..session import GuardedSink, run_together
 from ..wanting import Wanting
 from . import operate, scripts
 from .line import RedisLine, connect
-from .opening import check_server, load_scripts, open_log
+from .opening import check_on, check_server, load_scripts, open_log
 from .pages import read_missed, read_page, read_pushed, report_foreign
 from .primary import connect_primary
 from .subscriber import RedisSubscriber
@@ -147,8 +147,9 @@ class RedisSession:
     # -- tending
 
     async def tend(self) -> None:
-        """Probe each second, and trim by age; a slow sweep delays no probe."""
-        await run_together(self._wanting.probe_on(), self._trims.sweep_on())
+        """Probe each second, trim by age, and check the settings; a slow sweep delays no probe."""
+        checks = check_on(self._pages, self._address)
+        await run_together(self._wanting.probe_on(), self._trims.sweep_on(), checks)
 
     # -- `operable.Operable`
 

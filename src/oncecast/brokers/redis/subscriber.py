@@ -9,7 +9,8 @@ from typing import Any
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
-from .line import close, lost
+from .faults import lost, meaning
+from .line import close
 
 SUBSCRIBE_AT_ONCE = 1_000  # channels in one command
 
@@ -67,6 +68,8 @@ class RedisSubscriber:
     async def _next(self) -> Pushed:
         try:
             pushed: Pushed = await self._connection.read_response(disable_decoding=True)
+        except redis.exceptions.ResponseError as error:
+            raise meaning(error) from None
         except (redis.exceptions.RedisError, OSError) as error:
             raise lost(error) from None
         return pushed

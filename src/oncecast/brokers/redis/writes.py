@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,10 @@ import msgspec
 from ...errors import Refusal
 from ...message import Draft, Receipt, RetentionPolicy
 from ..base import Outcome
+from ..complaints import Complaints
 from ..wanting import Wanting
 from . import scripts
+from .faults import of_publishing
 from .line import RedisLine, answer_of
 
 SCRIPT_DRAFTS = 200  # published by one script: it holds the server for some 2 ms
@@ -38,6 +41,7 @@ class RedisWrites:
         self._own = own
         self._policy = policy
         self._key_seconds = max(1, int(key_seconds))
+        self._complaints = Complaints("redis:", time.monotonic)
 
     def append(self, drafts: Sequence[Draft], life: bytes, epoch: str) -> asyncio.Future[Sequence[Outcome]]:
         """Publish a batch in a life of the log: it is sent when this returns. The answer comes after the messages."""
@@ -60,10 +64,12 @@ class RedisWrites:
         try:
             for part in parts:
                 try:
-                    answer = await answer_of(part.asked)
+                    answer = await answer_of(part.asked, of_publishing)
                 except Refusal as refusal:
+                    self._complaints.complain(refusal.message)
                     outcomes += [refusal] * part.drafts
                     continue
+                self._complaints.recover("The broker takes messages again.")
                 if part.reached is not None:
                     await part.reached
                 outcomes += [Receipt(epoch, int(number), "broker") for number in answer]

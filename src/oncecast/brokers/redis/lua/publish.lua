@@ -1,6 +1,7 @@
 -- KEYS: h. ARGV: prefix, life, this node's pub/sub channel or '', token, seconds that keys are known;
 -- then for each draft: channel, kind, event, key, messages to keep, data.
--- Answer: the number of each draft's message. The token is published after all messages.
+-- Answer: the number of each draft's message. The token is published after all messages. An error may come behind
+-- messages that were stored: they are published again with the same keys.
 local h, prefix = KEYS[1], ARGV[1]
 local at = redis.call('HMGET', h, 'life', 'seq', 'time')
 if at[1] ~= ARGV[2] then return redis.error_reply('LIFE the log has another life: open it again') end
@@ -18,7 +19,11 @@ for i = 6, #ARGV, 6 do
   else
     seq = seq + 1
     local number, stream = string.format('%.0f', seq), prefix .. ':s:' .. channel
-    redis.call('XADD', stream, number .. '-0', 'd', data, 'k', kind, 'e', event, 't', time)
+    local added = redis.pcall('XADD', stream, number .. '-0', 'd', data, 'k', kind, 'e', event, 't', time)
+    if type(added) == 'table' and added.err then -- what is before it stands, so its numbers are given
+      if i > 6 then redis.call('HSET', h, 'seq', string.format('%.0f', seq - 1), 'time', time) end
+      return redis.error_reply(added.err)
+    end
     local before = redis.call('ZSCORE', prefix .. ':c', channel)
     redis.call('ZADD', prefix .. ':c', number, channel)
     if known then redis.call('SET', known, number, 'EX', ARGV[5]) end
