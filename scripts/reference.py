@@ -33,7 +33,15 @@ from oncecast.server.framing import websocket
 from oncecast.server.metrics import measure, render
 from oncecast.server.process import child
 from oncecast.server.server import Server
-from oncecast.server.settings import DEFAULT_BROKER, MEMORY, ChannelRule, Limits, RetentionSettings, Settings
+from oncecast.server.settings import (
+    DEFAULT_BROKER,
+    MEMORY,
+    AuthSettings,
+    ChannelRule,
+    Limits,
+    RetentionSettings,
+    Settings,
+)
 from oncecast.wire import ws_connection
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +115,7 @@ def settings_page() -> str:
         ("", Settings, "Server"),
         ("limits", Limits, "`[limits]`"),
         ("retention", RetentionSettings, "`[retention]`"),
+        ("auth", AuthSettings, "`[auth]`"),
         ("channels", ChannelRule, '`[channels."NAME"]` and `[channels."PREFIX*"]`'),
     ):
         text += f"\n## {heading}\n\n"

@@ -6,6 +6,7 @@ Owns the marks that make an example a test, HTML comments on the line above a bl
   is stopped when it has printed what is expected, or its first line.
 * `prints`, after one of these: the block is what it prints. Blank lines aside; the epoch and times are made alike.
 * `socket PATH [PROTOCOL]`: lines with → are sent and lines with ← expected on that WebSocket.
+* `token`: Python that defines `token_of`, whose token a server with the same secret takes.
 * `page`: a page that only a browser could run. `begin NAME`: made by `scripts/reference.py`.
 
 To have another kind of block checked, add a test that goes through `blocks`.
@@ -21,6 +22,7 @@ import json
 import os
 import re
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,8 +37,9 @@ from oncecast.cli.server import serve
 from oncecast.protocol import events
 from oncecast.protocol.base import DRAIN_MS
 from oncecast.server import config
+from oncecast.server.auth import build_authenticator
 from oncecast.server.server import Server
-from oncecast.server.settings import Settings
+from oncecast.server.settings import AuthSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 SKIPPED = {".venv", "node_modules", ".pytest_cache", ".git", "build", "dist"}
@@ -169,7 +172,7 @@ def test_code_blocks_are_well_formed(page: Path, tmp_path: Path) -> None:
 @each_page
 def test_marks_are_known(page: Path) -> None:
     """A misspelt mark fails instead of switching its test off."""
-    known = re.compile(r"run( stream)?|prints|page|socket \S+( \S+)?|begin \w+")
+    known = re.compile(r"run( stream)?|prints|page|token|socket \S+( \S+)?|begin \w+")
     assert [] == [block.mark for block in blocks(page) if block.mark and not known.fullmatch(block.mark)]
 
 
@@ -288,3 +291,15 @@ def test_the_help_and_the_reference_agree_on_the_default_broker() -> None:
         broker = config.load(file=None, environ={}, flags={"dev": dev or None}).settings.broker
         assert broker in shown
         assert f'`"{broker}"`' in row
+
+
+def test_the_token_of_an_application() -> None:
+    """The function that the page shows makes a token that a server with the same secret takes."""
+    (block,) = [block for block in blocks(ROOT / "docs/how-to/authenticate.md") if block.mark == "token"]
+    secret = "s" * 32
+    scope: dict[str, Any] = {}
+    exec(compile(block.text.replace('os.environ["ONCECAST_SECRET_OF_MY_APP"]', repr(secret)), "page", "exec"), scope)
+    authenticator = build_authenticator(AuthSettings(secret=secret))
+    assert authenticator is not None
+    identity = authenticator.identify(scope["token_of"]("ann"), "", time.time())
+    assert ("ann", ("user.ann", "news")) == (identity.subject, identity.subscribe)

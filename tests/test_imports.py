@@ -77,6 +77,13 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("policy.rules", "policy.access"): "the rules are what is asked",
     ("policy.rules", "policy.channels"): "a rule is for the channels of a pattern",
     ("policy.rules", "policy.identity"): "a rule is for an identity",
+    ("policy.tokens", "policy.channels"): "a token grants patterns of channels",
+    ("policy.tokens", "policy.identity"): "a token proves an identity",
+    ("policy.tokens", "policy.keys"): "a token is signed with a key",
+    ("policy.server_keys", "policy.identity"): "a key proves an identity",
+    ("policy.authenticator", "policy.identity"): "credentials prove an identity",
+    ("policy.authenticator", "policy.server_keys"): "a key is one kind of credentials",
+    ("policy.authenticator", "policy.tokens"): "a token is the other",
     ("wire.http1", "wire.http1_response"): "one name to import for both directions of a server",
 }
 

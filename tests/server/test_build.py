@@ -103,7 +103,8 @@ def test_the_limits_reach_what_holds_them() -> None:
     app = build_app(
         settings, node_of(settings, lambda callback: None), monotonic=time.monotonic, schedule=lambda callback: None
     )
-    assert {**structs.asdict(limits), "deflate": True, "access": ALLOW_ALL} == structs.asdict(app.settings)
+    others = {"deflate": True, "access": ALLOW_ALL, "authenticator": None}
+    assert {**structs.asdict(limits), **others} == structs.asdict(app.settings)
     assert 2 == app.node.held.seconds
     assert ("https", True) == (app.scheme, app.origins.loopback)
     assert frozenset({"https://a.example"}) == app.origins.allowed

@@ -39,6 +39,8 @@ def explain(loaded: Loaded, channel: str, identity: Identity, asked_by: str) -> 
 
 def _named(loaded: Loaded, rule: AccessRule | None) -> str:
     where = "the settings" if loaded.file is None else str(loaded.file)
+    if rule is not None and rule.pattern.text not in loaded.settings.channels:
+        return "none is needed: no table of a channel names subscribe or publish, and [auth] names keys"
     if rule is None:
         return f"none: no table [channels.…] of {where} fits, so only a server's key may do anything"
     return f"[{dotted(('channels', rule.pattern.text))}] in {where}"
@@ -51,7 +53,11 @@ def _explained(loaded: Loaded, channel: str, identity: Identity, action: Action,
         error = ruling.refusal.error
         yield _line(action, f"refused with {error.status} {error.code}: {ruling.refusal.message}")
     if ruling.rule is not None:
-        given = getattr(loaded.settings.channels[ruling.rule.pattern.text], action) is not None
+        table = loaded.settings.channels.get(ruling.rule.pattern.text)
+        if table is None:
+            yield _line("", f"without a table it is for {_meaning(ruling.rule, action, channel)}")
+            return
+        given = getattr(table, action) is not None
         said = "the rule says" if given else "the rule does not name it, which means"
         yield _line("", f'{said} "{ruling.rule.allowed(action)}": {_meaning(ruling.rule, action, channel)}')
 

@@ -10,11 +10,13 @@ import click
 
 from ..message import check_channel
 from ..policy.identity import ANYBODY
+from ..server.auth import build_authenticator
 from ..server.config import DEFAULT_FILE, example_file, to_toml
 from ..server.settings import Settings
 from ..server.tls import check as check_tls
 from .base import MISUSED, Failure, config_option, in_one_line, load_settings, put, warn
 from .explain import explain as explained
+from .tokens import identify, read_token
 
 __all__ = ["config"]
 
@@ -48,6 +50,8 @@ def check(path: Path | None, file: Path | None) -> None:
         raise Failure(f"FILE is {path} and --config is {file}: give one of them", MISUSED)
     loaded = load_settings(path or file, {})
     warn(loaded.warnings)
+    with in_one_line():
+        build_authenticator(loaded.settings.auth)  # the keys are read from their files
     read = [] if loaded.file is None else [str(loaded.file)]
     counted = Counter(source for source in loaded.sources.values() if source != "default")
     variables = sorted(source for source in counted if source not in read)
@@ -87,19 +91,28 @@ def show(file: Path | None) -> None:
 
 @config.command()
 @click.argument("channel")
+@click.option("--token", "text", metavar="T|-", help="A token, or the key of a server; - reads it from standard input.")
 @config_option
-def explain(channel: str, file: Path | None) -> None:
-    """Print which rule decides about CHANNEL, and who may subscribe and publish.
+def explain(channel: str, text: str | None, file: Path | None) -> None:
+    """Print which rule decides about CHANNEL, and whether somebody may subscribe and publish.
+
+    That is whoever the token stands for, or else anybody.
 
     \b
     Examples:
       oncecast config explain chat.lobby
+      oncecast token create --sub ann | oncecast config explain user.ann --token -
     """
     with in_one_line():
         check_channel(channel)
     loaded = load_settings(file, {})
     warn(loaded.warnings)
-    put(explained(loaded, channel, ANYBODY, "anybody: no token and no key was given"))
+    identity, asked_by = ANYBODY, "anybody: no token and no key was given"
+    if text is not None:
+        with in_one_line():
+            identity = identify(loaded.settings.auth, read_token(text))
+        asked_by = f"the {'user' if identity.kind == 'token' else 'server'} {identity.subject or 'without a sub'}"
+    put(explained(loaded, channel, identity, asked_by))
 
 
 @config.command()

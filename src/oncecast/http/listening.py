@@ -14,6 +14,7 @@ from ..protocol.raw import RawSession
 from ..protocol.v1 import PROTOCOL, V1Session
 from ..wire import http1, ws_handshake
 from ..wire.ws_deflate import Deflate
+from .credentials import privacy_headers, public_query
 from .exchange import Exchange
 from .memo import KnownPoll
 from .replies import encode, names
@@ -26,7 +27,7 @@ def listen(service: Service, connection: Exchange, request: http1.Request, chann
     """Answer GET or HEAD of channels by the transport that the headers and the query ask for. Raises `Refusal`."""
     headers = request.headers
     service.access.subscribe(connection.identity, channels)
-    query = parse_query(request.query)
+    query = parse_query(public_query(request.query))
     if "upgrade" in headers and ws_handshake.wants_upgrade(headers):
         _upgrade(service, connection, request, channels, query)
     elif _accepts_events(headers.get("accept", "")):
@@ -89,7 +90,7 @@ def _stream(
         framing = (("Transfer-Encoding", "chunked"), *framing)
 
     headers = stream_headers(service.settings.heartbeat_seconds)
-    headers = (*headers, *framing, *service.cors_headers(request.headers))
+    headers = (*headers, *framing, *service.cors_headers(request.headers), *privacy_headers(request))
     head = http1.response_head(200, headers, date=service.date)
     last_event_id = request.headers.get("last-event-id")
     parse_stream(service.settings, channels, query, last_event_id)
@@ -137,7 +138,7 @@ def connect(service: Service, connection: Exchange, request: http1.Request) -> N
     """Open an `oncecast.v1` WebSocket that has no channel yet. Raises `Refusal`."""
     if not ws_handshake.wants_upgrade(request.headers):
         raise Refusal("upgrade_required", f"Only a WebSocket connects here: open one with the subprotocol {PROTOCOL}.")
-    _upgrade(service, connection, request, (), parse_query(request.query))
+    _upgrade(service, connection, request, (), parse_query(public_query(request.query)))
 
 
 def _accepts_events(accept: str) -> bool:

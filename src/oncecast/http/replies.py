@@ -9,6 +9,7 @@ from math import ceil
 from ..errors import Refusal
 from ..protocol.base import Reply, json_reply
 from ..wire import envelope, http1
+from .credentials import privacy_headers
 from .service import Service
 
 
@@ -17,6 +18,8 @@ def error_reply(refusal: Refusal) -> Reply:
     headers: tuple[tuple[str, str], ...] = ()
     if refusal.retry_after is not None:
         headers = (*headers, ("Retry-After", str(max(1, ceil(refusal.retry_after)))))
+    if refusal.error.status == 401:
+        headers = (*headers, ("WWW-Authenticate", "Bearer"))  # RFC 9110 §15.5.2, RFC 6750 §3
     if refusal.allow:
         headers = (*headers, ("Allow", ", ".join(refusal.allow)))
     if refusal.code == "upgrade_required":
@@ -36,6 +39,8 @@ def encode(service: Service, request: http1.Request, reply: Reply, *, close: boo
     """Return the bytes of an answer. `close` says that none follows on this connection."""
     service.counters.requests[reply.status] += 1
     headers = reply.headers
+    if request.query:
+        headers += privacy_headers(request)
     if "origin" in request.headers:
         headers += service.cors_headers(request.headers)
     keep_alive = request.keep_alive and not close

@@ -25,6 +25,7 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         poll = service.memo.get(request, service.node.log.version, service.second)
         if poll is not None:  # so the rules allow this host and origin
             if service.access is not ALLOW_ALL:  # a call that allows everything costs 4 % of such an answer
+                service.identify(connection, request)
                 service.access.subscribe(connection.identity, poll.channels)
             service.counters.requests[200] += 1
             connection.send(poll.answer)
@@ -35,6 +36,8 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         return
     service.hosts.check(request.headers.get("host"))
     cors = service.check_origin(request)
+    if service.authenticator is not None:
+        service.identify(connection, request)
     if path.startswith(CHANNELS):
         allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
         if request.method in ("GET", "HEAD"):

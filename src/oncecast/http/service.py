@@ -15,6 +15,8 @@ from ..policy.hosts import Hosts
 from ..policy.origin import Headers, Origins
 from ..protocol.base import TransportSettings
 from ..wire import http1
+from .credentials import identify, trusts_cookies
+from .exchange import Exchange
 from .memo import Memo
 
 LAST_SECOND = 253_402_300_799  # of the year 9999: a clock that is set to anything else can't be written as a date
@@ -25,11 +27,12 @@ CollectMetrics = Callable[[Callable[[bytes], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What of the settings a connection is held to."""
+    """What of the settings a connection is held to. `cookie` names the one that may hold a token."""
 
     settings: TransportSettings
     hosts: Hosts
     origins: Origins
+    cookie: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Service:
         """Apply these rules to whatever begins from now on."""
         self.settings = rules.settings
         self.access = rules.settings.access
+        self.authenticator = rules.settings.authenticator
+        self.cookie = rules.cookie
         self.hosts = rules.hosts
         self.origins = rules.origins
         self.memo = Memo()  # an answer made under the old rules may not be given under the new ones
@@ -92,6 +97,19 @@ class Service:
         headers = request.headers
         origin = headers.get("origin")
         return () if origin is None else self.origins.check(origin, headers.get("host"), self.scheme)
+
+    def identify(self, connection: Exchange, request: http1.Request) -> None:
+        """Set the identity of a connection to that of its request. Raises `Refusal`.
+
+        Call it after `check_origin`: a cookie counts only where the origin is known to be one of ours.
+        """
+        if self.authenticator is not None:
+            cookie = self.cookie
+            if cookie is not None and not trusts_cookies(request, self.check_origin(request)):
+                cookie = None
+            connection.identity = identify(
+                self.authenticator, request, connection.identity.address, self.wall(), cookie=cookie
+            )
 
     def cors_headers(self, headers: Mapping[str, str]) -> Headers:
         """Return the CORS headers of any answer, an error too, to a request with these headers.

@@ -61,6 +61,7 @@ from ..core.subscription import Format
 from ..errors import Refusal
 from ..message import Message
 from ..policy.access import ALLOW_ALL, Access
+from ..policy.authenticator import Authenticator
 from ..policy.identity import Identity
 from ..policy.limits import Limits
 
@@ -183,10 +184,14 @@ class Duplex(Session, Protocol):
 
 
 class TransportSettings(Limits, frozen=True, kw_only=True):
-    """What the transports are set to: the limits, compression of WebSocket messages (`deflate`), the access rules."""
+    """What the transports are set to: the limits, compression of WebSocket messages (`deflate`), the access rules.
+
+    Without an `authenticator` no credentials are looked at.
+    """
 
     deflate: bool = False
     access: Access = ALLOW_ALL
+    authenticator: Authenticator | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

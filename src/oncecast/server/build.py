@@ -16,6 +16,7 @@ from ..policy.hosts import Hosts
 from ..policy.origin import Origins
 from ..protocol.base import TransportSettings
 from .app import App
+from .auth import build_authenticator
 from .metrics import measure, render
 from .pages import load_pages
 from .settings import Settings, access_rules, channel_rules
@@ -82,7 +83,7 @@ def build_app(
 
 
 def build_rules(settings: Settings, bound: Sequence[str] | None = None) -> Rules:
-    """Return what of the settings the connections are held to.
+    """Return what of the settings the connections are held to. Raises `ConfigurationError` for keys that can't serve.
 
     `bound` has the addresses of the sockets that the server listens on; before they are known, `settings.host` counts.
     """
@@ -90,7 +91,13 @@ def build_rules(settings: Settings, bound: Sequence[str] | None = None) -> Rules
     # A message that a WebSocket takes fits a POST too; `config` refuses a smaller body_bytes that was given.
     limits = structs.replace(limits, body_bytes=max(limits.body_bytes, limits.message_bytes))
     return Rules(
-        settings=TransportSettings(**structs.asdict(limits), deflate=settings.deflate, access=access_rules(settings)),
+        settings=TransportSettings(
+            **structs.asdict(limits),
+            deflate=settings.deflate,
+            access=access_rules(settings),
+            authenticator=build_authenticator(settings.auth),
+        ),
         hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
+        cookie=settings.auth.cookie,
     )

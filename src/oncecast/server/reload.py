@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from ..errors import ConfigurationError
+from .auth import build_authenticator
 from .settings import Settings
 from .tls import check
 
@@ -27,12 +28,13 @@ ReadSettings = Callable[[], Settings]  # the settings as their sources are now; 
 def read_again(current: Settings, read: ReadSettings) -> Settings | None:
     """Return the settings that hold from now on, or None where they are in error and the old ones stay.
 
-    Logs what needs a restart, and what is wrong: settings, certificate and key are checked here, as a whole.
+    Logs what needs a restart, and what is wrong: settings, certificate and keys are checked here, as a whole.
     """
     try:
         wanted = read()
         if wanted.tls_cert:
             check(wanted)
+        build_authenticator(wanted.auth)
     except ConfigurationError as error:
         logger.error("the settings stay as they were: %s", error)
         return None

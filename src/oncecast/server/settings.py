@@ -19,19 +19,24 @@ from ..policy.rules import AccessRules, Allowed
 __all__ = [
     "DEFAULT_BROKER",
     "MEMORY",
+    "SECRETS",
     "SQLITE",
+    "AuthSettings",
     "ChannelRule",
     "Limits",
     "RetentionSettings",
     "Settings",
     "access_rules",
     "channel_rules",
+    "has_keys",
     "may_be_reached",
 ]
 
 MEMORY = "memory://"  # what `dev` uses where no broker is named
 SQLITE = "sqlite:///"  # then a path; an absolute one makes a fourth slash
 DEFAULT_BROKER = f"{SQLITE}oncecast.db"
+
+SECRETS = frozenset({("auth", "secret")})  # settings that no file may hold and no command prints
 
 LagName = Literal["resume", "latest", "disconnect"]
 Durability = Literal["process", "fsync"]
@@ -49,6 +54,55 @@ class RetentionSettings(Struct, frozen=True, kw_only=True):
     key_seconds: Annotated[
         float, Meta(ge=1, le=31_536_000, description="Seconds for which the same Idempotency-Key is one message.")
     ] = 86_400.0
+
+
+class AuthSettings(Struct, frozen=True, kw_only=True):
+    """Who is who: the keys that tokens of users are verified with, and the keys of your own servers.
+
+    While none of `secret`, `secret_file`, `public_key_file` and `server_keys` is set, no credentials are looked at.
+    """
+
+    secret: Annotated[
+        str | None,
+        Meta(
+            description="The secret of HS256 tokens; in the variable only, never in a file of settings.",
+            examples=["made with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"],
+        ),
+    ] = None
+    secret_file: Annotated[
+        str | None,
+        Meta(description="A file with the secret, or several, one on each line.", examples=["/etc/oncecast.secret"]),
+    ] = None
+    public_key_file: Annotated[
+        str | None,
+        Meta(
+            description="A PEM file with the issuer's public key, or several: RSA, EC P-256, Ed25519.",
+            examples=["issuer.pem"],
+        ),
+    ] = None
+    algorithms: Annotated[
+        tuple[str, ...],
+        Meta(description="Algorithms that are taken: HS256, RS256, ES256, EdDSA. Empty: those of the keys."),
+    ] = ()
+    issuer: Annotated[
+        str | None, Meta(description="What a token's iss must be.", examples=["https://login.example.com/"])
+    ] = None
+    audience: Annotated[
+        tuple[str, ...], Meta(description="One of these must be in a token's aud. Empty: a token may have no aud.")
+    ] = ()
+    leeway_seconds: Annotated[
+        float, Meta(ge=0, le=300, description="Seconds by which the issuer's clock may differ from this server's.")
+    ] = 30.0
+    max_token_seconds: Annotated[
+        float, Meta(ge=60, le=31_536_000, description="Longest life of a token, from its iat to its exp.")
+    ] = 604_800.0
+    cookie: Annotated[
+        str | None, Meta(description="A cookie that may hold the token, on your own origins.", examples=["session"])
+    ] = None
+    server_keys: Annotated[
+        tuple[str, ...],
+        Meta(description="Hashes of the keys of your servers, NAME:sha256:HEX, as `oncecast key create` prints them."),
+    ] = ()
 
 
 class ChannelRule(Struct, frozen=True, kw_only=True):
@@ -155,6 +209,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     )
     limits: Limits = field(default_factory=Limits)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
     channels: dict[str, ChannelRule] = field(default_factory=dict)
 
 
@@ -170,12 +225,20 @@ def channel_rules(settings: Settings, make: Callable[[int, float, LagName], Comp
 
 
 def access_rules(settings: Settings) -> Access:
-    """Return the access rules, compiled: `ALLOW_ALL` where no channel's table names `subscribe` or `publish`."""
+    """Return the access rules, compiled: `ALLOW_ALL` where no channel's table names `subscribe` or `publish`.
+
+    With keys in `[auth]`, and no such table, everything wants a token, and allows what the token does.
+    """
     if all(rule.subscribe is None and rule.publish is None for rule in settings.channels.values()):
-        return ALLOW_ALL
+        return AccessRules({"*": ("token", "token")}) if has_keys(settings.auth) else ALLOW_ALL
     return AccessRules(
         {pattern: (rule.subscribe or "server", rule.publish or "server") for pattern, rule in settings.channels.items()}
     )
+
+
+def has_keys(auth: AuthSettings) -> bool:
+    """Return whether the settings name a key, so that credentials are looked at."""
+    return any((auth.secret, auth.secret_file, auth.public_key_file, auth.server_keys))
 
 
 def may_be_reached(settings: Settings) -> bool:

@@ -130,6 +130,31 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             " poll's URL with limits.channels_per_subscription = 500 and the longest names: raise limits.url_bytes to"
             " 65012 or more, or lower limits.channels_per_subscription",
         ),
+        (
+            "[auth]\nsecret_file = 's'",
+            {"ONCECAST_AUTH__SECRET": "s" * 32},
+            {},
+            "ONCECAST_AUTH__SECRET: auth.secret and auth.secret_file are both set: give the secret in one place",
+        ),
+        (
+            "[auth]\ncookie = 'sid'",
+            {},
+            {},
+            "oncecast.toml: auth.cookie: auth.cookie is set, and no key to verify tokens with: set secret_file or"
+            " public_key_file, too",
+        ),
+        (
+            "[auth]\ncookie = 's;d'\nsecret_file = 's'",
+            {},
+            {},
+            "oncecast.toml: auth.cookie: auth.cookie is not the name of a cookie: use letters, digits, - and _",
+        ),
+        (
+            "[auth]\nserver_keys = ['x']",
+            {},
+            {},
+            "server_keys has an entry that is not NAME:sha256:HEX: `oncecast key create` prints a line",
+        ),
     ],
 )
 def test_contradictions(toml: str, environ: dict[str, str], flags: dict[str, object], expected: str) -> None:

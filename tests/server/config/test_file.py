@@ -129,3 +129,12 @@ def test_a_device_as_the_file() -> None:
     """Of a file without an end no more is read than a settings file may have."""
     with pytest.raises(ConfigurationError, match="/dev/zero: is larger than 1048576 bytes"):
         config.load(file=Path("/dev/zero"), environ={}, flags={})
+
+
+def test_a_secret_in_the_file() -> None:
+    """A file of settings is shown, copied and committed: the error says where a secret belongs, and repeats nothing."""
+    expected = (
+        "oncecast.toml: [auth] secret: a secret does not belong into the settings: put it into a file of its own and "
+        "name that in secret_file, or into the variable ONCECAST_AUTH__SECRET"
+    )
+    assert expected == mistake("[auth]\nsecret = 'abc'")

@@ -7,7 +7,15 @@ import tomllib
 
 from oncecast.server import config
 from oncecast.server.config.setting import RULE
-from oncecast.server.settings import DEFAULT_BROKER, ChannelRule, Limits, RetentionSettings, Settings
+from oncecast.server.settings import (
+    DEFAULT_BROKER,
+    SECRETS,
+    AuthSettings,
+    ChannelRule,
+    Limits,
+    RetentionSettings,
+    Settings,
+)
 from tests.server.config.conftest import load
 
 
@@ -17,12 +25,19 @@ def test_example_file_is_the_defaults() -> None:
     assert Settings(broker=DEFAULT_BROKER) == load(example).settings
     settings = load(re.sub(r"(?m)^#(?! )", "", example)).settings
     rule = ChannelRule(subscribe="public", publish="token", messages=10_000, seconds=3600.0, lag="resume")
+    auth = AuthSettings(
+        secret_file="/etc/oncecast.secret",
+        public_key_file="issuer.pem",
+        issuer="https://login.example.com/",
+        cookie="session",
+    )
     expected = Settings(
         broker=DEFAULT_BROKER,
         tls_cert=("cert.pem",),
         tls_key=("key.pem",),
         tls_key_password_file="/run/secrets/tls-passphrase",
         tls_client_ca="clients-ca.pem",
+        auth=auth,
         channels={"ticker.*": rule},
     )
     assert expected == settings
@@ -32,7 +47,7 @@ def test_example_file_explains_every_key() -> None:
     """Each setting in the example stands below a line that explains it."""
     lines = config.example_file().splitlines()
     settings = [n for n, line in enumerate(lines) if re.match("#[a-z_]+ = ", line)]
-    assert len(load().sources) + len(RULE) == len(settings)
+    assert len(load().sources) + len(RULE) - len(SECRETS) == len(settings)
     assert [] == [lines[n] for n in settings if not re.fullmatch(r"# [A-Z].+\.", lines[n - 1])]
 
 
@@ -50,3 +65,12 @@ def test_to_toml_round_trip() -> None:
     text = config.to_toml(settings)
     assert settings == load(text).settings
     assert {"limits", "retention", "channels"} <= set(tomllib.loads(text))
+
+
+def test_secrets_are_not_written() -> None:
+    """A secret that a variable gives is named, and not shown."""
+    loaded = load(environ={"ONCECAST_AUTH__SECRET": "s" * 32})
+    assert "s" * 32 == loaded.settings.auth.secret
+    for text in (config.to_toml(loaded.settings, loaded.sources), config.to_toml(loaded.settings)):
+        assert "# secret is set, and not shown" in text.splitlines()
+        assert "ssss" not in text

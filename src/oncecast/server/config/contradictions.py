@@ -7,16 +7,20 @@ repeated in one, as it can hold a password.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import NoReturn
 
 from ...errors import ConfigurationError
 from ...policy.limits import longest_url
+from ...policy.server_keys import ServerKeys
 from ..brokers import BUILDERS
 from ..cores import worker_count
-from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings, may_be_reached
+from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings, has_keys, may_be_reached
 
 __all__ = ["OPEN_CURE", "check_together"]
+
+_COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 6265 §4.1.1
 
 OPEN_CURE = 'say who may subscribe and publish in tables [channels."PATTERN"], or give --public if it is meant'
 
@@ -24,6 +28,7 @@ OPEN_CURE = 'say who may subscribe and publish in tables [channels."PATTERN"], o
 def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     """Raise `ConfigurationError` for the first contradiction. `sources` is as `Loaded` has it."""
     _check_tls(settings, sources)
+    _check_auth(settings, sources)
     _check_address(settings, sources)
     _check_broker(settings, sources)
     _check_sizes(settings, sources)
@@ -43,6 +48,21 @@ def _check_tls(settings: Settings, sources: Mapping[str, str]) -> None:
         _fail(sources, "tls", text)
     if settings.tls_client_ca is not None and not (settings.tls or settings.tls_cert):
         _fail(sources, "tls_client_ca", "only TLS has certificates of clients: set tls_cert and tls_key too")
+
+
+def _check_auth(settings: Settings, sources: Mapping[str, str]) -> None:
+    auth = settings.auth
+    if auth.secret is not None and auth.secret_file is not None:
+        _fail(sources, "auth.secret", "auth.secret and auth.secret_file are both set: give the secret in one place")
+    if has_keys(auth):
+        ServerKeys(auth.server_keys)
+        if auth.cookie is not None and not _COOKIE.fullmatch(auth.cookie):
+            _fail(sources, "auth.cookie", "auth.cookie is not the name of a cookie: use letters, digits, - and _")
+        return
+    for key in ("cookie", "issuer", "audience", "algorithms"):
+        if getattr(auth, key):
+            text = f"auth.{key} is set, and no key to verify tokens with: set secret_file or public_key_file, too"
+            _fail(sources, f"auth.{key}", text)
 
 
 def _check_address(settings: Settings, sources: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from ...errors import ConfigurationError
 from ...policy.channels import is_pattern
 from ..files import read_whole
+from ..settings import SECRETS
 from .setting import RULE, TABLES, Given, Path, dotted, hint
 
 __all__ = ["read_file"]
@@ -60,6 +61,11 @@ def _from_table(file: pathlib.Path, table: Path, values: Mapping[str, object]) -
             homes = [dotted(other) for other, settings in TABLES.items() if other and key in settings]
             near = f"; did you mean the one in [{homes[0]}]?" if homes else hint(key, keys)
             raise ConfigurationError(f"{label} {dotted([key])} is not a setting{near}")
+        if (*table, key) in SECRETS:
+            raise ConfigurationError(
+                f"{label} {key}: a secret does not belong into the settings: put it into a file of its own and name "
+                f"that in {key}_file, or into the variable ONCECAST_{'__'.join((*table, key)).upper()}"
+            )
         yield Given((*table, key), value, str(file), f"{label} {key}")
 
 

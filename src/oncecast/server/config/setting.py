@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from ...errors import ConfigurationError
 from ...policy import hosts
 from ...policy.authority import parse_origin
-from ..settings import ChannelRule, Limits, RetentionSettings, Settings
+from ..settings import SECRETS, AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
 
 __all__ = ["RULE", "TABLES", "Given", "Path", "Setting", "dotted", "hint", "setting_of", "toml"]
 
@@ -60,6 +60,7 @@ class Setting:
     default: object
     meta: Meta
     word: str | None = None  # one that may stand for a number
+    secret: bool = False  # no error and no command shows it
 
     @property
     def shape(self) -> str:
@@ -98,10 +99,10 @@ class Setting:
                 raise msgspec.ValidationError  # NaN is neither below nor above a bound
             checked: object = msgspec.convert(value, self.type)
         except msgspec.ValidationError:
-            raise ConfigurationError(f"{where} must be {self.shape}, not {_shown(value)}") from None
+            raise ConfigurationError(f"{where} must be {self.shape}, not {self._shown(value)}") from None
         for text in (checked,) if isinstance(checked, str) else checked if isinstance(checked, tuple) else ():
             if _NO_TEXT.search(text):
-                raise ConfigurationError(f"{where} must be UTF-8 without NUL, not {_shown(text)}")
+                raise ConfigurationError(f"{where} must be UTF-8 without NUL, not {self._shown(text)}")
         if self.key == "host":
             _check_host(str(checked), where)
         if self.key == "hosts":
@@ -109,6 +110,9 @@ class Setting:
         if self.key == "origins":
             return tuple(_check_origin(origin, where) for origin in checked)  # type: ignore[attr-defined]
         return checked
+
+    def _shown(self, value: object) -> str:
+        return "what was given" if self.secret else _shown(value)
 
 
 def setting_of(path: Path) -> Setting:
@@ -161,7 +165,8 @@ def _declared(struct: type[Struct]) -> dict[str, Setting]:
                 base, bounds = get_args(choices[0])
                 meta = Meta(ge=bounds.ge, le=bounds.le, description=meta.description, examples=meta.examples)
             word = get_args(choices[1])[0] if len(choices) > 1 and get_origin(choices[1]) is Literal else None
-            settings[info.name] = Setting(info.name, given, base, info.default, meta, word)
+            secret = any(path[-1] == info.name for path in SECRETS)
+            settings[info.name] = Setting(info.name, given, base, info.default, meta, word, secret)
     return settings
 
 
@@ -169,6 +174,7 @@ TABLES: Mapping[Path, Mapping[str, Setting]] = {
     (): _declared(Settings),
     ("limits",): _declared(Limits),
     ("retention",): _declared(RetentionSettings),
+    ("auth",): _declared(AuthSettings),
 }
 RULE: Mapping[str, Setting] = _declared(ChannelRule)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ..settings import DEFAULT_BROKER, MEMORY, ChannelRule, Limits, RetentionSettings, Settings
+from ..settings import DEFAULT_BROKER, MEMORY, AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
 from .contradictions import check_together
 from .environment import read_environment
 from .file import read_file
@@ -67,6 +67,7 @@ def load(*, file: pathlib.Path | None, environ: Mapping[str, str], flags: Mappin
         **values.get((), {}),  # type: ignore[arg-type]
         limits=Limits(**values.get(("limits",), {})),  # type: ignore[arg-type]
         retention=RetentionSettings(**values.get(("retention",), {})),  # type: ignore[arg-type]
+        auth=AuthSettings(**values.get(("auth",), {})),  # type: ignore[arg-type]
         channels=rules,
     )
     check_together(settings, sources)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from ..settings import DEFAULT_BROKER, RetentionSettings, Settings
+from ..settings import DEFAULT_BROKER, SECRETS, RetentionSettings, Settings
 from .setting import RULE, TABLES, Path, Setting, dotted, toml
 
 __all__ = ["example_file", "to_toml"]
@@ -43,13 +43,18 @@ def to_toml(settings: Settings, sources: Mapping[str, str] | None = None) -> str
         ((), settings),
         (("limits",), settings.limits),
         (("retention",), settings.retention),
+        (("auth",), settings.auth),
         *((("channels", pattern), rule) for pattern, rule in settings.channels.items()),
     ]
     for table, struct in tables:
         lines += ["", f"[{dotted(table)}]"] if table else []
         for key in TABLES.get(table, RULE):
             value = getattr(struct, key)
-            if value is not None:
+            if value is None:
+                continue
+            if (*table, key) in SECRETS:
+                lines.append(f"# {key} is set, and not shown")  # no file may hold it, either
+            else:
                 source = "" if sources is None else f"  # {sources.get(dotted((*table, key)), 'default')}"
                 lines.append(f"{key} = {toml(value)}{source}")
     return "\n".join(lines) + "\n"
@@ -62,4 +67,6 @@ def _example_lines(keys: Mapping[str, Setting]) -> Iterator[str]:
         if value is None or (value == () and setting.meta.examples):
             value = setting.meta.examples[0] if setting.meta.examples else getattr(RetentionSettings(), setting.key)
         yield f"# {setting.meta.description}"
+        if setting.secret:
+            continue
         yield f"#{setting.key} = {toml(value)}"

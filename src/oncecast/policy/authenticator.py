@@ -1,0 +1,76 @@
+"""From credentials to an identity: a token of a user, or a key of a server. The one place where they are verified.
+
+Invariant: credentials that are refused once are not an anybody: each call returns an identity or raises `Refusal`
+(`unauthorized`). A token is verified once; after that its digest is found in a bounded memory until it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..errors import Refusal
+from .identity import Identity
+from .server_keys import KEY_PREFIX, ServerKeys
+from .tokens import TokenVerifier, looks_like_token
+
+__all__ = ["Authenticator"]
+
+KNOWN = 4096  # tokens that are remembered: 2 MiB; past it the one that was used longest ago is forgotten
+
+
+@dataclass(slots=True)
+class AuthCounters:
+    """What was asked since the server began."""
+
+    verified: int = 0
+    remembered: int = 0
+    refused: int = 0
+
+
+class Authenticator:
+    """Verifies credentials. Without `verifier` no tokens are taken, and without keys no keys."""
+
+    __slots__ = ("_known", "counters", "server_keys", "verifier")
+
+    def __init__(self, verifier: TokenVerifier | None, server_keys: ServerKeys) -> None:
+        self.verifier: Final = verifier
+        self.server_keys = server_keys
+        self.counters = AuthCounters()
+        self._known: dict[bytes, Identity] = {}  # by the digest of the token, the one used last at the end
+
+    def identify(self, credential: str, address: str, now: float) -> Identity:
+        """Return whose credential this is, at this address. `now` is in Unix seconds. Raises `Refusal`."""
+        try:
+            if credential.startswith(KEY_PREFIX):
+                return replace(self.server_keys.find(credential), address=address)
+            return self._identify(credential, address, now)
+        except Refusal:
+            self.counters.refused += 1
+            raise
+
+    def forget(self) -> None:
+        """Verify every token anew: keys have changed."""
+        self._known.clear()
+
+    def _identify(self, token: str, address: str, now: float) -> Identity:
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()  # no token is kept
+        identity = self._known.pop(digest, None)
+        if identity is None or not identity.lasts(now):
+            identity = self._verify(token, now)
+            self.counters.verified += 1
+            if len(self._known) >= KNOWN:
+                del self._known[next(iter(self._known))]
+        else:
+            self.counters.remembered += 1
+        if identity.address != address:
+            identity = replace(identity, address=address)
+        self._known[digest] = identity
+        return identity
+
+    def _verify(self, token: str, now: float) -> Identity:
+        if self.verifier is None:
+            kind = "tokens" if looks_like_token(token) else "credentials of this kind"
+            raise Refusal("unauthorized", f"This server takes no {kind}: connect without them, or with a server's key.")
+        return self.verifier.verify(token, now)

@@ -1,0 +1,217 @@
+"""Credentials over HTTP: where they may stand, raw bytes in and the exact answer out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from oncecast.http.credentials import public_query
+from oncecast.http.service import Rules
+from oncecast.policy.authenticator import Authenticator
+from oncecast.policy.keys import KeySet, parse_secret
+from oncecast.policy.origin import Origins
+from oncecast.policy.rules import AccessRules
+from oncecast.policy.server_keys import ServerKeys, hash_line, make_key
+from oncecast.policy.tokens import TokenRules, TokenVerifier
+from tests.token_rig import NOW, SECRET, claims, token
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Answer, Bench
+
+Parse = Callable[..., "Answer"]
+
+KEY = make_key(bytes(32))
+ACCESS = AccessRules({"user.{sub}": ("token", "token"), "news": ("public", "server")})
+ANN, BOB = token(claims(oncecast={"subscribe": ["user.{sub}"]})), token(claims(sub="bob"))
+OLD = token(claims(exp=1_763_000_000, iat=1_762_000_000))
+LONGER = token(claims(exp=1_764_000_600, oncecast={"subscribe": ["user.{sub}"]}))
+WRONG = token(key="another secret of at least 32 bytes")
+OWN = "Origin: http://localhost\r\n"
+NAMED = "Origin: https://app.example\r\n"
+ANY = "Origin: https://any.example\r\n"
+
+
+@pytest.fixture
+def guarded(bench: Bench) -> Bench:
+    """A server that knows a secret and a key, with a cookie for tokens."""
+    verifier = TokenVerifier(KeySet([parse_secret(SECRET, "s")]), TokenRules())
+    authenticator = Authenticator(verifier, ServerKeys([hash_line("shop", KEY)]))
+    settings = replace(bench.app.settings, access=ACCESS, authenticator=authenticator)
+    origins = Origins(frozenset({"https://app.example", "*"}))
+    bench.app.adopt(Rules(settings, bench.app.hosts, origins, cookie="sid"))
+    return bench
+
+
+def get(headers: str = "", query: str = "", channel: str = "user.ann") -> bytes:
+    """Return a poll of ann's channel."""
+    return f"GET /v1/channels/{channel}{query} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode()
+
+
+def bearer(text: str) -> str:
+    """Return the header."""
+    return f"Authorization: Bearer {text}\r\n"
+
+
+def cookie(text: str) -> str:
+    """Return the header."""
+    return f"Cookie: a=b; sid={text}\r\n"
+
+
+PLACES: dict[str, tuple[bytes, int]] = {
+    "nothing": (get(), 401),
+    "nothing, in public": (get(channel="news"), 200),
+    "Authorization": (get(bearer(ANN)), 200),
+    "Authorization in capitals": (get(f"AUTHORIZATION: BEARER  {ANN}\r\n"), 200),
+    "another scheme is of a proxy": (get("Authorization: Basic YTpi\r\n"), 401),
+    "an empty token": (get("Authorization: Bearer \r\n", channel="news"), 401),
+    "another user": (get(bearer(BOB)), 403),
+    "a wrong token": (get(bearer(WRONG)), 401),
+    "a wrong token, in public": (get(bearer(WRONG), channel="news"), 401),
+    "an old token, in public": (get(bearer(OLD), channel="news"), 401),
+    "no token at all": (get(bearer("x")), 401),
+    "two headers": (get(bearer(ANN) + bearer(ANN)), 400),
+    "a key": (get(bearer(KEY)), 200),
+    "an unknown key": (get(bearer(make_key(b"n" * 32))), 401),
+    "the query": (get(query=f"?token={ANN}"), 200),
+    "the query, among others": (get(query=f"?after=latest&token={ANN}&limit=5"), 200),
+    "the query, empty": (get(query="?token=", channel="news"), 401),
+    "the query, twice the same": (get(query=f"?token={ANN}&token={ANN}"), 200),
+    "the query, two": (get(query=f"?token={ANN}&token={BOB}"), 400),
+    "the query, wrong": (get(query=f"?token={WRONG}", channel="news"), 401),
+    "a key in the query": (get(query=f"?token={KEY}"), 401),
+    "a cookie": (get(cookie(ANN)), 200),
+    "a cookie in quotes": (get(f'Cookie: sid="{ANN}"\r\n'), 200),
+    "another cookie": (get(f"Cookie: other={ANN}\r\n"), 401),
+    "an empty cookie": (get(cookie(""), channel="news"), 200),
+    "a wrong cookie": (get(cookie(WRONG), channel="news"), 401),
+    "a key in a cookie": (get(cookie(KEY)), 401),
+    "a cookie of the own origin": (get(cookie(ANN) + OWN), 200),
+    "a cookie of a named origin": (get(cookie(ANN) + NAMED), 200),
+    "a cookie of any origin": (get(cookie(ANN) + ANY), 401),
+    "a wrong cookie of any origin": (get(cookie(WRONG) + ANY, channel="news"), 200),
+    "a cookie of another site": (get(cookie(ANN) + "Sec-Fetch-Site: cross-site\r\n"), 401),
+    "a cookie of another host": (get(cookie(ANN) + "Sec-Fetch-Site: same-site\r\n"), 401),
+    "a cookie of the own page": (get(cookie(ANN) + "Sec-Fetch-Site: same-origin\r\n"), 200),
+    "a cookie of a person": (get(cookie(ANN) + "Sec-Fetch-Site: none\r\n"), 200),
+    "a token of any origin": (get(bearer(ANN) + ANY), 200),
+    "two that are the same": (get(bearer(ANN) + cookie(ANN), f"?token={ANN}"), 200),
+    "two that agree": (get(bearer(ANN) + cookie(LONGER)), 200),
+    "two users": (get(bearer(ANN) + cookie(BOB)), 400),
+    "two that grant different channels": (get(bearer(ANN), f"?token={token()}"), 400),
+    "one that is wrong": (get(bearer(ANN), f"?token={WRONG}"), 401),
+    "one that is old": (get(bearer(ANN) + cookie(OLD)), 401),
+    "a user and a server": (get(bearer(KEY) + cookie(ANN)), 400),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_answer_to_credentials(guarded: Bench, parse: Parse, name: str) -> None:
+    """What can't be verified is refused wherever it stands, and no two are mixed; nothing of it is in the answer."""
+    data, status = PLACES[name]
+    raw = guarded.ask(data)
+    answer = parse(raw)
+    assert status == answer.status
+    assert ("Bearer" if status == 401 else None) == answer.headers.get("www-authenticate")
+    assert not any(secret.encode() in raw for secret in (ANN, BOB, OLD, WRONG, KEY))
+    secret_url = b"token=" in data.partition(b"\r\n")[0]
+    assert ("no-referrer" if secret_url else None) == answer.headers.get("referrer-policy")
+
+
+@pytest.mark.parametrize(
+    "method, path", [("POST", "/v1/channels/user.ann"), ("POST", "/v1/publish"), ("OPTIONS", "/v1/publish")]
+)
+def test_every_route_looks_at_them(guarded: Bench, parse: Parse, method: str, path: str) -> None:
+    """A request with a wrong token is refused, whatever it asks for."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{bearer(WRONG)}Content-Length: 1\r\n\r\n1"
+    assert 401 == parse(guarded.ask(head.encode())).status
+
+
+def test_each_request_has_its_own(guarded: Bench, parse: Parse) -> None:
+    """A connection that a proxy keeps carries users one after the other, and nobody gets what the last one may."""
+    connection, transport = guarded.connect()
+    statuses = []
+    for headers in (bearer(ANN), "", bearer(BOB), cookie(ANN), bearer(KEY), "", bearer(ANN), bearer(ANN), ""):
+        connection.data_received(get(headers))
+        statuses.append(parse(transport.take()).status)
+    assert [200, 401, 403, 200, 200, 401, 200, 200, 401] == statuses
+
+
+def test_a_remembered_poll_is_held_to_the_end_of_its_token(guarded: Bench, parse: Parse) -> None:
+    """The answer may be in memory; whether it may be given is asked each time."""
+    connection, transport = guarded.connect()
+    statuses = []
+    for second in (NOW, NOW, NOW + 89, NOW + 90):
+        guarded.app.wall = lambda second=second: second  # type: ignore[misc]
+        guarded.app.read_clock()
+        connection.data_received(get(bearer(ANN)))
+        statuses.append(parse(transport.take()).status)
+    assert [200, 200, 200, 401] == statuses
+
+
+def test_no_credentials_are_logged(guarded: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A request that fails in our code, too, is logged without its query and headers."""
+
+    def fail(*given: object) -> None:
+        raise ValueError("a defect")
+
+    guarded.app.node.poll = fail  # type: ignore[method-assign, assignment]
+    with caplog.at_level(logging.DEBUG):
+        answer = guarded.ask(get(bearer(ANN), f"?token={ANN}"))
+    assert b"500" in answer[:20]
+    assert "a request could not be handled" in caplog.text
+    assert ANN not in caplog.text
+    assert ANN.encode() not in answer
+
+
+@pytest.mark.parametrize(
+    "query, public",
+    [
+        ("", ""),
+        ("after=latest", "after=latest"),
+        ("token=a.b.c", ""),
+        ("after=latest&token=a&limit=1&ticket=b", "after=latest&limit=1"),
+        ("tokens=a", "tokens=a"),
+    ],
+)
+def test_a_query_without_its_secrets(query: str, public: str) -> None:
+    """What is remembered of a URL has no token."""
+    assert public == public_query(query)
+
+
+def test_an_event_stream_with_a_token(guarded: Bench) -> None:
+    """An EventSource can send it in the URL only; the stream tells pages not to pass that on."""
+    answer = guarded.ask(get("Accept: text/event-stream\r\n", f"?token={ANN}"))
+    assert b"HTTP/1.1 200 " in answer
+    assert b"Referrer-Policy: no-referrer\r\n" in answer
+
+
+UPGRADE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: {}\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "protocols, status",
+    [
+        (f"oncecast.v1, oncecast.token.{ANN}", 101),
+        (f"oncecast.token.{ANN},oncecast.v1", 101),
+        ("oncecast.v1", 401),
+        (f"oncecast.v1, oncecast.token.{BOB}", 403),
+        (f"oncecast.v1, oncecast.token.{WRONG}", 401),
+        ("oncecast.v1, oncecast.token.", 401),
+        (f"oncecast.v1, oncecast.token.{KEY}", 401),
+        (f"oncecast.v1, oncecast.token.{ANN}, oncecast.token.{BOB}", 400),
+        (f"oncecast.token.{ANN}", 400),
+    ],
+)
+def test_a_token_among_the_subprotocols(guarded: Bench, protocols: str, status: int) -> None:
+    """A browser can send no header; only `oncecast.v1` is ever selected, so that no answer repeats a token."""
+    answer = guarded.ask(get(UPGRADE.format(protocols)))
+    assert f"HTTP/1.1 {status} ".encode() == answer[:13]
+    assert (b"Sec-WebSocket-Protocol: oncecast.v1\r\n" in answer) is (status == 101)
+    assert b"oncecast.token." not in answer

@@ -1,0 +1,84 @@
+"""Credentials: a token is verified once, and a refusal is never an anybody."""
+
+from __future__ import annotations
+
+import pytest
+
+from oncecast.errors import Refusal
+from oncecast.policy.authenticator import KNOWN, Authenticator
+from oncecast.policy.identity import Identity
+from oncecast.policy.keys import KeySet, parse_secret
+from oncecast.policy.server_keys import ServerKeys, hash_line, make_key
+from oncecast.policy.tokens import TokenRules, TokenVerifier
+from tests.token_rig import NOW, SECRET, claims, token
+
+KEY = make_key(bytes(32))
+
+
+def authenticator() -> Authenticator:
+    """Return one that knows a secret and a key."""
+    verifier = TokenVerifier(KeySet([parse_secret(SECRET, "s")]), TokenRules())
+    return Authenticator(verifier, ServerKeys([hash_line("shop", KEY)]))
+
+
+def test_a_token_is_verified_once() -> None:
+    """After that it is remembered, for every address, until it ends."""
+    known = authenticator()
+    text = token()
+    one = known.identify(text, "192.0.2.1", NOW)
+    assert Identity("192.0.2.1", "ann", "token", issued=NOW, expires=NOW + 90) == one
+    assert one is known.identify(text, "192.0.2.1", NOW + 89)
+    assert "192.0.2.2" == known.identify(text, "192.0.2.2", NOW).address
+    assert (1, 2, 0) == (known.counters.verified, known.counters.remembered, known.counters.refused)
+    with pytest.raises(Refusal, match="expired"):
+        known.identify(text, "192.0.2.1", NOW + 90)
+    assert 1 == known.counters.refused
+
+
+def test_keys_that_change_are_asked_again() -> None:
+    """What was verified with a key that is gone counts no more."""
+    known = authenticator()
+    known.identify(token(), "", NOW)
+    known.forget()
+    known.identify(token(), "", NOW)
+    assert (2, 0) == (known.counters.verified, known.counters.remembered)
+
+
+def test_the_memory_is_bounded() -> None:
+    """The token that was used longest ago is forgotten."""
+    known = authenticator()
+    first, second = (token(claims(n=n)) for n in (1, 2))
+    known.identify(first, "", NOW)
+    known.identify(second, "", NOW)
+    known.identify(first, "", NOW)
+    for n in range(KNOWN - 1):
+        known.identify(token(claims(m=n)), "", NOW)
+    assert KNOWN == len(known._known)
+    verified = known.counters.verified
+    known.identify(first, "", NOW)
+    assert verified == known.counters.verified
+    known.identify(second, "", NOW)
+    assert verified + 1 == known.counters.verified
+
+
+def test_no_token_is_kept() -> None:
+    """A copy of the memory has no credentials in it."""
+    known = authenticator()
+    text = token()
+    known.identify(text, "", NOW)
+    assert text not in repr(known._known)
+
+
+def test_a_key_is_of_a_server() -> None:
+    """It has no end, and is told from a token by how it begins."""
+    assert Identity("192.0.2.1", "shop", "server") == authenticator().identify(KEY, "192.0.2.1", NOW)
+    with pytest.raises(Refusal, match="does not know that key"):
+        authenticator().identify("ock_x", "", NOW)
+
+
+def test_a_server_without_keys_for_tokens() -> None:
+    """It says that it takes none."""
+    only = Authenticator(None, ServerKeys([hash_line("shop", KEY)]))
+    for text, kind in ((token(), "no tokens"), ("Bearer", "no credentials of this kind")):
+        with pytest.raises(Refusal, match=kind):
+            only.identify(text, "", NOW)
