@@ -3,6 +3,9 @@
 A chunk names the epoch of the leader that wrote it, which rises with each election, so with each restart too. That is
 the log's incarnation. A record counts when it is delivered back: the server delivers what a majority has.
 
+What is followed, written and read in pages has a connection each: a server that writes for a connection delivers to it
+later, by some 2 ms a record (3.10).
+
 A subscription that asks for an offset that is gone begins at the next one, so what is delivered is compared with what
 was asked for.
 """
@@ -53,6 +56,7 @@ class RabbitLog:
         self._stream = stream
         self._opened: list[StreamConnection] = []
         self._following: StreamConnection
+        self._writing: StreamConnection
         self._reading: StreamConnection
         self._chunks: asyncio.Queue[Chunk] = asyncio.Queue()  # bounded by the credit
         self._offset = 0  # that is delivered next
@@ -63,11 +67,12 @@ class RabbitLog:
         """Connect to the leader, make the stream if it is not there, and declare a publisher."""
         place = await self._leader(begins)
         self._following = await self._connect(*place)
+        self._writing = await self._connect(*place)
         self._reading = await self._connect(*place)
-        self.name = self._following.name
-        self.most_bytes = self._following.frame_bytes - OVERHEAD
-        declare = schema.DeclarePublisher(self._following.number(), PUBLISHER, "", self._stream.name)
-        await self._ask(self._following, declare, schema.DeclarePublisherResponse)
+        self.name = self._writing.name
+        self.most_bytes = self._writing.frame_bytes - OVERHEAD
+        declare = schema.DeclarePublisher(self._writing.number(), PUBLISHER, "", self._stream.name)
+        await self._ask(self._writing, declare, schema.DeclarePublisherResponse)
 
     async def bounds(self) -> tuple[int, int]:
         """Return the first offset, and the one after the last."""
@@ -87,7 +92,7 @@ class RabbitLog:
                 size = 0
             batch.append(record)
             size += len(record) + RECORD_OVERHEAD
-        await asyncio.gather(*(self._following.publish(each) for each in frames))
+        await asyncio.gather(*(self._writing.publish(each) for each in frames))
 
     async def follow(self, offset: int) -> None:
         """Begin at an offset."""
@@ -99,11 +104,13 @@ class RabbitLog:
         following = self._following
         if self._chunks.empty():
             getting = asyncio.ensure_future(self._chunks.get())
-            waits: set[asyncio.Future[Any]] = {getting, following.lost}
+            lost = [each.lost for each in (following, self._writing, self._reading)]
+            waits: set[asyncio.Future[Any]] = {getting, *lost}
             try:
                 await asyncio.wait(waits, timeout=WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if following.lost.done():
-                    following.lost.result()
+                for each in lost:
+                    if each.done():
+                        each.result()
                 if not getting.done():
                     return ()
                 chunk = getting.result()
@@ -125,8 +132,8 @@ class RabbitLog:
         return chunks
 
     async def ping(self) -> None:
-        """Ask where the stream is, on both connections."""
-        for connection in (self._following, self._reading):
+        """Ask where the stream is, on each connection."""
+        for connection in (self._following, self._writing, self._reading):
             await self._find(connection)
 
     async def close(self) -> None:
