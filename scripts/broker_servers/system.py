@@ -62,7 +62,7 @@ def free_ports(count: int) -> list[int]:
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         while len(found) < count:
-            port = random.choice(PORTS)
+            port = random.choice(PORTS)  # noqa: S311 - no secret
             with contextlib.suppress(OSError):
                 stack.enter_context(socket.socket()).bind((HOST, port))
                 found.append(port)

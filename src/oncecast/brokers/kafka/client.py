@@ -19,7 +19,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from ...errors import ConfigurationError
-from ..address import Address
+from ..address import Address, tls_advice
 from ..followed.server import Removed
 from ..session import Lost
 
@@ -120,7 +120,9 @@ class Cluster:
             text = f"{one_line(error) or type(error).__name__}: check its user, password and ?sasl="
             raise ConfigurationError(f"broker: {address}: {text}") from None
         except (errors.KafkaError, OSError, TimeoutError) as error:
-            raise Lost(f"{host}:{port}: {one_line(error) or 'no answer'}") from None
+            cause = error.__cause__ or error.__context__ or error
+            text = one_line(error) or one_line(cause) or "no answer"
+            raise Lost(f"{host}:{port}: {tls_advice(cause, text, address)}") from None
         self._connections.append(connection)
         return connection
 

@@ -18,7 +18,7 @@ from rstream.constants import Key
 from rstream.encoding import decode_frame, encode_frame, encode_publish
 
 from ...errors import ConfigurationError
-from ..address import Address
+from ..address import Address, tls_advice
 from ..session import Lost
 
 ANSWER_SECONDS = 3.0
@@ -66,7 +66,7 @@ class StreamConnection:
             text = "nothing listens there: start it, with rabbitmq-plugins enable rabbitmq_stream"
             raise Lost(f"{host}:{port}: {text}") from None
         except OSError as error:
-            raise Lost(f"{host}:{port}: {one_line(error)}") from None
+            raise Lost(f"{host}:{port}: {tls_advice(error, one_line(error), address)}") from None
         self._reading = asyncio.create_task(self._read(), name="oncecast-rabbitmq-read")
         properties = [schema.Property("product", "oncecast")]
         found = await self.ask(schema.PeerProperties(self.number(), properties), schema.PeerPropertiesResponse)
@@ -168,8 +168,8 @@ class StreamConnection:
                 data = await self._reader.readexactly(length)
                 if data[:2] != CONFIRM:  # what is written counts when it is read back
                     await self._take(decode_frame(data))
-        except (OSError, asyncio.IncompleteReadError):
-            self._end("its connection was closed")
+        except (OSError, asyncio.IncompleteReadError) as error:
+            self._end(tls_advice(error, "its connection was closed", self._address))
         except Exception as error:  # noqa: BLE001 - a frame that can't be read, or a handler's: whoever waits raises it
             self._end(error)
 
