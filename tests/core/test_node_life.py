@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from oncecast.brokers.base import ANSWER_SECONDS, Done, Outcome, Sink
@@ -73,10 +74,12 @@ class Bench:
         wait: float = 0.0,
         policy: ChannelPolicy | None = None,
         started: bool = True,
+        lossy_holes: bool = False,
     ) -> None:
         self.clock = FakeClock()
         self.turns = Turns()
         self.broker = HistoryBroker("e", self.clock.wall, at_once=at_once, only_wanted=only_wanted)
+        self.broker.capabilities = msgspec.structs.replace(self.broker.capabilities, lossy_holes=lossy_holes)
         every = policy or ChannelPolicy(Retention(messages=3))
         self.node = Node(
             self.broker,
@@ -432,6 +435,22 @@ def test_every_subscriber_hears_of_a_hole_and_goes_on() -> None:
     listener, _ = bench.subscribe("a", after(5))
     run_all(bench)
     assert [Reason.UNKNOWN] == [gap.reason for gap in listener.gaps]
+
+
+@pytest.mark.parametrize("start, gaps", [(after(1), 1), (after(3), 1), (after(103), 0), (EARLIEST, 0)])
+def test_a_poll_passes_a_hole_that_nothing_precedes(start: Start, gaps: int) -> None:
+    """Its answer has the gap at once: without news it would be 304, and the client would ask from there for ever."""
+    bench = Bench(lossy_holes=True)
+    bench.publish("aaa")
+    bench.broker.lose(0)
+    bench.publish("ab")
+    (poll,) = bench.poll("c", start)
+    assert isinstance(poll, Poll)
+    assert [Reason.UNKNOWN] * gaps == [gap.reason for gap in poll.gaps]
+    assert ([], Cursor("e", 105)) == (poll.entries, poll.cursor)
+    (poll,) = bench.poll("b", start)
+    assert isinstance(poll, Poll)
+    assert ([105], Cursor("e", 105)) == ([entry.seq for entry in poll.entries], poll.cursor)
 
 
 def test_a_subscriber_of_several_channels_hears_of_each() -> None:

@@ -7,7 +7,7 @@ read again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -100,6 +100,10 @@ class Polls:
         above = above_floors(page, asked.channels, place.floors)
         gaps = gaps + pass_gaps(log, asked.channels, place, Reason.EXPIRED, above)
         entries = [loose_entry(message) for message in above.messages]
+        if hole is not None and page.upto == hole[0] and not entries and not gaps:
+            # A poll without news is answered with 304, and the client would ask from the same place for ever.
+            self._begin(replace(asked, start=Start(StartKind.CURSOR, log.cursor(hole[0]))))
+            return
         asked.done(Poll(entries, log.cursor(max(place.seq, page.upto)), gaps))
 
     def _read_again(self, asked: _Asked, start: Start, place: Place | None, life: int) -> None:

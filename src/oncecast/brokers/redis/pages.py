@@ -110,7 +110,8 @@ async def read_missed(line: RedisLine, after: int, head: int, wanted: Sequence[s
     """Return what has come to channels above a number. It is too much also where some of it is trimmed."""
     missed = Missed()
     if after < head:
-        changed = await line.command("ZRANGEBYSCORE", f"{line.prefix}:c", f"({after}", head)
+        # A channel's score is its newest number: one that has grown beyond the head meanwhile counts too.
+        changed = await line.command("ZRANGEBYSCORE", f"{line.prefix}:c", f"({after}", "+inf")
         for channel in {name.decode(errors="replace") for name in changed} & set(wanted):
             await _read_missed_of(line, channel, after, head, missed)
             if missed.too_much:
