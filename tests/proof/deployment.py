@@ -25,6 +25,7 @@ __all__ = ["Deployment", "Stored"]
 
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
+LISTENING = b" is listening on "  # said once every worker serves
 LOOK_SECONDS = 0.02  # other processes have no event to wait on
 
 
@@ -64,11 +65,15 @@ class Deployment:
         return (self.folder / "server.log").read_text("utf-8", "replace")
 
     async def start(self) -> None:
-        """Start it and wait until it is ready. Raises `RuntimeError` with what it said where it is not."""
+        """Start it and wait until every worker serves. Raises `RuntimeError` with what it said where it does not.
+
+        `/readyz` alone says that one of them does: another may not have opened the file yet.
+        """
         environ = environment()
         environ.update({f"ONCECAST_{name.upper()}": str(value) for name, value in self._settings.items()})
         arguments = ["-m", "oncecast", "serve", "--port", str(self.port), "--workers", str(self._workers)]
         with (self.folder / "server.log").open("ab") as log:
+            said = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *arguments,
@@ -79,7 +84,7 @@ class Deployment:
                 cwd=self.folder,
             )
         end = time.monotonic() + START_SECONDS
-        while not await asyncio.to_thread(_is_ready, self.port):
+        while LISTENING not in self._said_since(said) or not await asyncio.to_thread(_is_ready, self.port):
             if self._process.returncode is not None or time.monotonic() > end:
                 raise RuntimeError(f"the server does not start:\n{self.log[-2000:]}")
             await asyncio.sleep(LOOK_SECONDS)
@@ -141,6 +146,11 @@ class Deployment:
             if time.monotonic() > end:
                 raise RuntimeError(f"the rolling restart does not end:\n{self.log[-2000:]}")
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _said_since(self, position: int) -> bytes:
+        with (self.folder / "server.log").open("rb") as log:
+            log.seek(position)
+            return log.read()
 
     def stored(self) -> list[Stored]:
         """Read the whole log out of the file, past the server."""

@@ -21,7 +21,7 @@ from oncecast import AsyncClient
 
 from ..proof.deployment import Deployment
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @pytest_asyncio.fixture

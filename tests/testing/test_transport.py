@@ -133,7 +133,7 @@ async def test_a_connection_cut_without_resume_is_an_error() -> None:
 def test_every_check_says_its_clause() -> None:
     """A failure is explained by the check's first line."""
     assert all((check.__doc__ or "").strip().endswith(".") for check in CHECKS.values())
-    assert 21 == len(CHECKS)
+    assert 22 == len(CHECKS)
 
 
 def test_a_long_difference_is_shortened() -> None:

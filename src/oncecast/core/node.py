@@ -17,7 +17,7 @@ from functools import partial
 
 from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening
 from ..errors import Refusal, UsageError
-from ..message import Draft, Message, Page, Retention, Start
+from ..message import LATEST, Draft, Message, Page, Retention, Start, StartKind
 from .entry import Encoding, Entry
 from .history import BrokerHistory
 from .hub import Hub
@@ -185,6 +185,18 @@ class Node:
             raise early[0]
         return subscription
 
+    def settle(self, channels: tuple[str, ...], start: Start, done: Callable[[Start | Refusal], None]) -> None:
+        """Call `done` with a start that means the same, whenever a subscription begins at it later.
+
+        `latest` moves on with the log: where this node does not know the newest number, it is looked up. `done` is
+        called at once in every other case.
+        """
+        is_latest = start.kind is StartKind.LATEST or (start.kind is StartKind.LAST and start.number == 0)
+        if is_latest and self.log.unwanted(channels):
+            self.poll(channels, LATEST, 0, partial(_settled, done))
+        else:
+            done(start)
+
     def after_delivery(self, call: Callable[[], None]) -> None:
         """Call this once everything received so far has been delivered: at once, or at the end of this turn."""
         if self.hub.flushed < self.log.head:
@@ -319,6 +331,10 @@ class Node:
         if Lag.DISCONNECT in lags:
             return Lag.DISCONNECT
         return Lag.LATEST if lags == {Lag.LATEST} else Lag.RESUME  # one that must not skip holds for all
+
+
+def _settled(done: Callable[[Start | Refusal], None], found: Poll | Refusal) -> None:
+    done(found if isinstance(found, Refusal) else Start(StartKind.CURSOR, found.cursor))
 
 
 def _ignore(reason: str) -> None:

@@ -40,7 +40,10 @@ class Exchange(Clock, Protocol):
     def open_websocket(
         self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
     ) -> None:
-        """Give the connection to a WebSocket, after `head`. `make` may raise `Refusal`: nothing is written then."""
+        """Give the connection to a WebSocket, after `head`, also after `wait`. Do nothing where the client is gone.
+
+        `make` may raise `Refusal`: nothing is written then.
+        """
         ...
 
     def end(self) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from math import ceil
 
 from ..errors import Refusal
-from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, Reply
+from ..message import LATEST, Start
+from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, Duplex, Reply
 from ..protocol.events import EventStream, parse_stream, stream_headers
 from ..protocol.polls import WaitingPoll, answer_poll, parse_wait
-from ..protocol.query import Query, parse_query
+from ..protocol.query import Query, check_count, parse_query
 from ..protocol.raw import RawSession
 from ..protocol.v1 import PROTOCOL, V1Session
 from ..wire import http1, ws_handshake
-from ..wire.ws_deflate import Deflate
+from ..wire.ws_deflate import Deflate, Parameters
 from .credentials import privacy_headers, public_query
 from .exchange import Exchange
 from .memo import KnownPoll
@@ -118,20 +121,60 @@ def _upgrade(
         if deflate is not None:
             extra += (("Sec-WebSocket-Extensions", str(deflate)),)
         if PROTOCOL in upgrade.protocols:
-            kind: type[V1Session | RawSession] = V1Session
-            opening = ws_handshake.accept_response(upgrade, PROTOCOL, extra)
-        elif upgrade.protocols or not channels:
+            head = ws_handshake.accept_response(upgrade, PROTOCOL, extra)
+            _open(service, connection, head, deflate, partial(_v1, service, channels, query))
+            return
+        if upgrade.protocols or not channels:
             raise Refusal("request_invalid", f"Offer the subprotocol {PROTOCOL}, or, to a channel's URL, none.")
-        else:
-            kind = RawSession
-            opening = ws_handshake.accept_response(upgrade, None, extra)
-        connection.open_websocket(
-            opening, lambda carrier: kind(service.node, service.settings, carrier, channels, query), deflate=deflate
-        )
+        check_count(channels, service.settings.channels_per_subscription)
+        head = ws_handshake.accept_response(upgrade, None, extra)
     except Refusal as refusal:
         connection.fail(refusal)  # frames may follow a failed handshake: what comes after it is no request
         return
+    # No frame of a raw socket says where it begins. So the answer does: what is published after it comes.
+    settled = partial(_open_raw, service, connection, head, deflate, channels, query)
+    service.node.settle(channels, query.start or LATEST, settled)
+    connection.wait(request)
+
+
+def _open_raw(
+    service: Service,
+    connection: Exchange,
+    head: bytes,
+    deflate: Parameters | None,
+    channels: tuple[str, ...],
+    query: Query,
+    start: Start | Refusal,
+) -> None:
+    if isinstance(start, Refusal):
+        connection.fail(start)
+    else:
+        _open(service, connection, head, deflate, partial(_raw, service, channels, replace(query, start=start)))
+
+
+def _open(
+    service: Service,
+    connection: Exchange,
+    head: bytes,
+    deflate: Parameters | None,
+    make: Callable[[Carrier], Duplex],
+) -> None:
+    try:
+        connection.open_websocket(head, make, deflate=deflate)
+    except Refusal as refusal:
+        connection.fail(refusal)
+
+
+def _v1(service: Service, channels: tuple[str, ...], query: Query, carrier: Carrier) -> V1Session:
+    session = V1Session(service.node, service.settings, carrier, channels, query)
     service.counters.requests[101] += 1
+    return session
+
+
+def _raw(service: Service, channels: tuple[str, ...], query: Query, carrier: Carrier) -> RawSession:
+    session = RawSession(service.node, service.settings, carrier, channels, query)
+    service.counters.requests[101] += 1
+    return session
 
 
 def connect(service: Service, connection: Exchange, request: http1.Request) -> None:

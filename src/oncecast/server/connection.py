@@ -192,8 +192,12 @@ class Connection(Responder):
     def open_websocket(
         self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
     ) -> None:
-        """Give the connection to a WebSocket, after `head`. `make` may raise `Refusal`: nothing is written then."""
-        self._stream(websocket_carrier(self, head, make, settings=self.app.settings, deflate=deflate))
+        """Give the connection to a WebSocket, after `head`, also while it waits. Do nothing where the client is gone.
+
+        `make` may raise `Refusal`: nothing is written then.
+        """
+        if self._request is not None:
+            self._stream(websocket_carrier(self, head, make, settings=self.app.settings, deflate=deflate))
 
     def _stream(self, carrier: Listener) -> None:
         assert self._parser is not None
@@ -206,6 +210,8 @@ class Connection(Responder):
             carrier.blocked()
         if rest:
             self._hand_over(rest)
+        if self.phase is STREAMING:
+            self._set_reading()  # it may have been waiting, with as much sent ahead as is taken
         if self.app.must_leave(self):  # its moment to leave came while its request did
             self.drain()
 

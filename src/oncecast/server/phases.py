@@ -53,6 +53,7 @@ MOVES: Mapping[Phase, Mapping[ConnectionEvent, Phase]] = {
         ConnectionEvent.LOST: Phase.CLOSED,
     },
     Phase.WAITING: {
+        ConnectionEvent.STREAMED: Phase.STREAMING,
         ConnectionEvent.ANSWERED: Phase.READING,
         ConnectionEvent.ENDED: Phase.LINGERING,
         ConnectionEvent.LOST: Phase.CLOSED,

@@ -26,14 +26,17 @@ SECONDS = 60.0  # the deadline of one check
 CHECKS: dict[str, TransportCheck] = {**transport_reading.CHECKS, **transport_faults.CHECKS}
 
 
-async def check_transport(kind: type[Subscriber], name: str | None = None, *, start: Serve = serve) -> None:
+async def check_transport(
+    kind: type[Subscriber], name: str | None = None, *, start: Serve = serve, own_clock: bool = False
+) -> None:
     """Check a transport against the contract, or against its clause `name`. Raises `TransportFailed`.
 
-    `kind` makes its subscribers. `start` runs a server with the transport, on the broker that the check passes. Each
-    check starts and stops a server of its own.
+    `kind` makes its subscribers. `start` runs a server with the transport, on the broker that the check passes, or on
+    one of the same epoch; `own_clock` says that its time is this machine's, not that broker's. Each check starts and
+    stops a server of its own.
     """
     for check in CHECKS.values() if name is None else (CHECKS[name],):
-        bench = TransportBench(kind, start)
+        bench = TransportBench(kind, start, own_clock=own_clock)
         try:
             async with asyncio.timeout(SECONDS):
                 await check(bench)

@@ -7,6 +7,8 @@ numbered from 1, and `bench.at(n)` is the cursor right after message n, so that 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +27,7 @@ __all__ = ["EPOCH", "Heard", "Serve", "Served", "TransportBench", "TransportFail
 
 EPOCH = "life1"
 BEGAN = 1_764_000_000.0  # Unix seconds of the first message
+REAL = 0.01  # of a second, for each second that a check lets pass where the broker has a clock of its own
 
 
 class TransportFailed(OncecastError):
@@ -74,12 +77,14 @@ class Heard:
 
 
 class TransportBench:
-    """One server and the subscribers of one kind."""
+    """One server and the subscribers of one kind. `own_clock`: the broker's clock is that of this machine."""
 
-    def __init__(self, kind: type[Subscriber], start: Serve = serve) -> None:
+    def __init__(self, kind: type[Subscriber], start: Serve = serve, *, own_clock: bool = False) -> None:
         self.kind = kind
         self.wall = BEGAN
         self.published: list[Draft] = []
+        self.second = REAL if own_clock else 1.0  # what a second of `pass_time` is on the broker's clock
+        self._own_clock = own_clock
         self._start = start
         self._served: Served | None = None
         self._subscribers: list[Subscriber] = []
@@ -96,6 +101,17 @@ class TransportBench:
             subscriber.cut()
         if self._served is not None:
             await self._served.stop(0.1)
+
+    def now(self) -> float:
+        """Return the broker's time: Unix seconds, in whole milliseconds, as those of messages."""
+        return math.floor(time.time() * 1000) / 1000 if self._own_clock else self.wall
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass on the broker's clock: `seconds` times `second`."""
+        if self._own_clock:
+            await asyncio.sleep(seconds * self.second)
+        else:
+            self.wall += seconds
 
     @property
     def served(self) -> Served:
