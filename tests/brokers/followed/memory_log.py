@@ -90,6 +90,7 @@ class MemoryServer:
         self.log = log
         self.name = "a log in memory"
         self.most_bytes = most_bytes
+        self.limit = "limit"
         self.lost = False
         self.silent = False  # writes do not come to the log
         self.closed = False

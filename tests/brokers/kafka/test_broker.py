@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import re
-import sys
-from collections.abc import Coroutine
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from oncecast.brokers.base import Broker
 from oncecast.brokers.followed.record import MAGIC, NO_KEY
 from oncecast.brokers.kafka.broker import kafka_broker
 from oncecast.brokers.kafka.log import read_batches
 from oncecast.brokers.session import Lost
-from oncecast.errors import ConfigurationError, Refusal
+from oncecast.errors import Refusal
 from oncecast.message import Draft, Receipt, Retention
-from oncecast.testing.broker import CHECKS, Lab, check_broker
-from oncecast.testing.broker_bench import BrokerBench
+from oncecast.server.brokers import build_broker
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+from oncecast.testing.broker import CHECKS, check_broker
 from oncecast.testing.driver import LoopDriver
 from scripts.broker_servers.base import BrokerServer
+from tests.brokers.followed.lab import FollowedKind, numbers
 from tests.brokers.servers import Servers
-
-_numbers = itertools.count()
-
-
-def url_of(server: BrokerServer, topic: str, **options: str) -> str:
-    """Return the URL of a topic."""
-    return f"kafka://127.0.0.1:{server.port}?topic={topic}" + "".join(f"&{k}={v}" for k, v in options.items())
+from tests.brokers.starting import bench_at, publish_once, refusal_at, until_ready
 
 
 def lose_tail(server: BrokerServer, topic: str) -> None:
@@ -53,104 +45,45 @@ def lose_tail(server: BrokerServer, topic: str) -> None:
     server.start()
 
 
-def make_lab(servers: Servers, *, own: bool = False) -> Lab:
-    """A topic of its own, on a shared server or on one of its own."""
-    stack = ExitStack()
-    server = servers.own("kafka", stack) if own else servers("kafka")
-    topic = f"t{next(_numbers)}"
-    driver = LoopDriver()
-    kept: dict[str, int] = {}
+async def remove(server: BrokerServer, topic: str) -> None:
+    """Delete the topic."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{server.port}")
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+    finally:
+        await admin.close()
 
-    def make() -> Broker:
-        return kafka_broker(
-            url_of(server, topic),
-            new_epoch=lambda: f"e{next(_numbers)}",
-            policy=lambda channel: Retention(kept.get(channel, 10_000)),
-        )
 
-    def run(coroutine: Coroutine[Any, Any, None]) -> None:
-        driver.run(coroutine)
+async def make_topic(server: BrokerServer, topic: str, partitions: int, settings: dict[str, str]) -> None:
+    """Make a topic as somebody else would."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{server.port}")
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=settings)])
+    finally:
+        await admin.close()
 
-    async def remove() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{server.port}")
-        await admin.start()
-        try:
-            await admin.delete_topics([topic])
-        finally:
-            await admin.close()
 
-    async def damage() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{server.port}")
-        await producer.start()
-        try:
-            head = MAGIC + b"\0" + bytes(16) + NO_KEY
-            for value in (b"", b"foreign", head, head + b"\xff\xff\xff", head + b"\x01\0\0*", MAGIC + b"\x10" * 40):
-                await producer.send_and_wait(topic, value)
-        finally:
-            await producer.stop()
+async def damage(server: BrokerServer, topic: str) -> None:
+    """Add records that are no messages."""
+    producer = AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{server.port}")
+    await producer.start()
+    try:
+        head = MAGIC + b"\0" + bytes(16) + NO_KEY
+        for value in (b"", b"foreign", head, head + b"\xff\xff\xff", head + b"\x01\0\0*", MAGIC + b"\x10" * 40):
+            await producer.send_and_wait(topic, value)
+    finally:
+        await producer.stop()
 
-    def close() -> None:
-        driver.close()
-        stack.close()
 
-    return Lab(
-        make,
-        driver,
-        renew=lambda: run(remove()),
-        lose=(lambda: lose_tail(server, topic)) if own else None,
-        damage=lambda: run(damage()),
-        trim=lambda channel, count: kept.update({channel: count}),
-        close=close,
-    )
+KIND = FollowedKind("kafka", "topic", kafka_broker, remove, damage, lose_tail)
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_it_keeps_the_contract(servers: Servers, name: str) -> None:
     """It passes every check that a broker must pass."""
-    check_broker(lambda: make_lab(servers, own=name == "tells_of_a_hole"), name)
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("kafka://localhost/oncecast", "no path"),
-        ("kafka://localhost?topic=a*b", "topic is 1 to 249"),
-        ("kafka://localhost?topic=..", "topic is 1 to 249"),
-        ("kafka://u:p@localhost?sasl=KERBEROS", "sasl is one of PLAIN"),
-        ("kafka://user@localhost", "a user and a password, or neither"),
-        ("kafka://localhost?replicas=0", "replicas is a whole number"),
-        ("kafka://localhost?retention_seconds=60", "retention_seconds is a whole number"),
-        ("kafka://localhost?partitions=3", "no option partitions"),
-    ],
-)
-def test_a_wrong_url_is_one_line(url: str, said: str) -> None:
-    """What can't be meant is refused before anything is opened, in a line that says what to write."""
-    with pytest.raises(ConfigurationError, match=re.escape(said)) as raised:
-        kafka_broker(url, new_epoch=str, policy=lambda channel: Retention())
-    assert "\n" not in str(raised.value)
-    assert ":p@" not in str(raised.value)
-
-
-def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the library the error says what to install."""
-    for name in [name for name in sys.modules if name.startswith("oncecast.brokers.kafka.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "aiokafka", None)
-    from oncecast.brokers.kafka.broker import kafka_broker as fresh
-
-    with pytest.raises(ConfigurationError, match=re.escape("pip install 'oncecast[kafka]'")):
-        fresh("kafka://localhost", new_epoch=str, policy=lambda channel: Retention())
-
-
-def start_once(url: str) -> None:
-    """Start a broker and stop it."""
-    driver = LoopDriver()
-    broker = kafka_broker(url, new_epoch=lambda: "e", policy=lambda channel: Retention())
-    try:
-        driver.run(broker.start(BrokerBench(broker, Lab(lambda: broker))))
-    finally:
-        driver.run(broker.stop())
-        driver.close()
+    check_broker(lambda: KIND.lab(servers, own=name == "tells_of_a_hole"), name)
 
 
 @pytest.mark.parametrize(
@@ -171,52 +104,35 @@ def test_a_topic_with_other_settings_is_refused(
     servers: Servers, partitions: int, settings: dict[str, str], said: str
 ) -> None:
     """A topic that can't be the log is named, with what it must have."""
-    server = servers("kafka")
-    topic = f"t{next(_numbers)}"
-
-    async def make() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{server.port}")
-        await admin.start()
-        try:
-            await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=settings)])
-        finally:
-            await admin.close()
-
-    asyncio.run(make())
-    with pytest.raises(ConfigurationError, match=re.escape(said)):
-        start_once(url_of(server, topic))
+    server, topic = servers("kafka"), f"t{next(numbers)}"
+    asyncio.run(make_topic(server, topic, partitions, settings))
+    assert said in refusal_at(KIND.url(server, topic))
 
 
 def test_a_topic_that_cannot_be_made_says_why(servers: Servers) -> None:
     """More replicas than there are brokers is the server's error, in one line."""
-    with pytest.raises(ConfigurationError, match="can't be made"):
-        start_once(url_of(servers("kafka"), f"t{next(_numbers)}", replicas="3"))
+    assert "can't be made" in refusal_at(KIND.url(servers("kafka"), f"t{next(numbers)}", replicas="3"))
 
 
 def test_nobody_there_is_one_line() -> None:
     """Where no server listens the start fails with the host and the port."""
-    with pytest.raises(ConfigurationError, match=r"broker: kafka://127\.0\.0\.1:9: .*127\.0\.0\.1"):
-        start_once("kafka://127.0.0.1:9")
+    assert "broker: kafka://127.0.0.1:9: 127.0.0.1:9: " in refusal_at("kafka://127.0.0.1:9")
+
+
+def test_of_several_brokers_one_lives(servers: Servers) -> None:
+    """One that is dead costs nothing, whichever stands first."""
+    port, topic = servers("kafka").port, f"t{next(numbers)}"
+    for places in (f"127.0.0.1:9,127.0.0.1:{port}", f"127.0.0.1:{port},127.0.0.1:9"):
+        assert publish_once(f"kafka://{places}?topic={topic}") == b"1"
 
 
 def test_a_small_topic_refuses_a_large_message(servers: Servers) -> None:
     """A topic that takes less is used as it is; what is too large for it is refused, and not retried for ever."""
-    server = servers("kafka")
-    topic = f"t{next(_numbers)}"
-
-    async def make() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{server.port}")
-        await admin.start()
-        try:
-            settings = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "5000"}
-            await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=settings)])
-        finally:
-            await admin.close()
-
-    asyncio.run(make())
+    server, topic = servers("kafka"), f"t{next(numbers)}"
+    settings = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "5000"}
+    asyncio.run(make_topic(server, topic, 1, settings))
     driver = LoopDriver()
-    broker = kafka_broker(url_of(server, topic), new_epoch=lambda: "e", policy=lambda channel: Retention())
-    bench = BrokerBench(broker, Lab(lambda: broker, driver))
+    bench = bench_at(KIND.url(server, topic), driver)
     bench.start()
     bench.want("a")
     refused, *taken = bench.publish(Draft("a", bytes(5000)), *(Draft("a", bytes(4000)) for _ in range(3)))
@@ -224,7 +140,38 @@ def test_a_small_topic_refuses_a_large_message(servers: Servers) -> None:
     driver.close()
     assert isinstance(refused, Refusal)
     assert refused.code == "body_too_large"
+    assert "max.message.bytes" in refused.message
     assert [type(each) for each in taken] == [Receipt] * 3
+
+
+async def test_a_topic_that_is_changed_later(servers: Servers) -> None:
+    """A topic that is compacted while a node runs takes nothing: `/readyz` says what it must have, until it has it."""
+    server, topic = servers("kafka"), f"t{next(numbers)}"
+    settings = Settings(broker=KIND.url(server, topic), port=0)
+    broker = build_broker(settings, lambda channel: Retention())
+    node = Server(settings, broker=broker)
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{server.port}")
+    await admin.start()
+
+    async def change(policy: str) -> None:
+        kept = {"message.timestamp.type": "LogAppendTime", "retention.bytes": "-1", "cleanup.policy": policy}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=kept)])
+
+    try:
+        await node.start()
+        await until_ready(node, lambda status, text: status == 200)
+        await change("compact")
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        broker.publish([Draft("a", b"1")], answered.set_result)
+        (outcome,) = await answered
+        assert isinstance(outcome, Refusal)
+        status, _ = await until_ready(node, lambda status, text: "must have cleanup.policy=delete" in text)
+        assert status == 503
+        await change("delete")
+        await until_ready(node, lambda status, text: status == 200)
+    finally:
+        await node.stop()
+        await admin.close()
 
 
 def test_control_batches_and_old_formats_are_known() -> None:

@@ -15,7 +15,7 @@ from oncecast.brokers.nats.broker import OPTIONS, PORT, SCHEMES
 from oncecast.brokers.nats.login import login
 from oncecast.errors import ConfigurationError
 from tests.brokers.certificates import Authority
-from tests.brokers.nats.jwt import Accounts
+from tests.brokers.nats.accounts import Accounts
 from tests.brokers.nats.site import configured, tls_block
 from tests.brokers.servers import Servers
 from tests.brokers.starting import publish_once, refusal_at

@@ -17,6 +17,7 @@ class LogServer(Protocol):
 
     name: str  # the server's, and its version where it is known
     most_bytes: int  # of one record
+    limit: str  # what the server calls the setting that bounds it
 
     async def open(self, begins: Callable[[], object]) -> None:
         """Connect, and make the log if it is not there. Raises `ConfigurationError` for what another setting mends.

@@ -75,7 +75,7 @@ class Writes:
             number = numbers.next()
             record = encode_draft(draft, numbers.node, number)
             if len(record) > most:
-                text = f"The broker takes at most {most} bytes with a message's names: send less, or raise its limit."
+                text = f"The broker takes at most {most} bytes with a message's names: raise its {self._server.limit}."
                 batch.answer(at, Refusal("body_too_large", text))
             else:
                 self._pending[number] = (batch, at)

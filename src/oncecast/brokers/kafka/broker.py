@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -10,18 +9,14 @@ from collections.abc import Callable
 from ...errors import ConfigurationError
 from ...message import Retention
 from ..address import parse_address, whole
-from ..base import Capabilities
-from ..followed.session import OPEN_SECONDS, FollowedPlace, FollowedRules, FollowedSession
+from ..followed.broker import followed_broker, key_window, server_retention
+from ..followed.session import FollowedRules
 from ..remote import Remote
-from ..session import GuardedSink
 
 SCHEMES = {"kafka": False, "kafka+ssl": True}
 PORT = 9092
 OPTIONS = ("topic", "replicas", "retention_seconds", "key_seconds", "sasl")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-BATCH_DRAFTS = 500
-KEY_SECONDS = 600  # each node keeps 150 bytes for each key of its window
-RETENTION_SECONDS = 7 * 24 * 3600
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
@@ -47,24 +42,12 @@ def kafka_broker(
     if (address.user is None) != (address.password is None):
         raise ConfigurationError(f"broker: {address}: give a user and a password, or neither")
     replicas = whole(address, "replicas", 1, 1, 9)
-    key_seconds = whole(address, "key_seconds", KEY_SECONDS, 1, 3600)
-    retention_seconds = whole(address, "retention_seconds", RETENTION_SECONDS, 3600, 10**9)
+    key_seconds, retention_seconds = key_window(address), server_retention(address)
     try:
         from .client import Cluster, Topic
         from .log import KafkaLog
     except ImportError:
         raise ConfigurationError("broker: Kafka needs its client: pip install 'oncecast[kafka]'") from None
-    place = FollowedPlace(os.urandom(8))
+    settings = Topic(topic, replicas, retention_seconds, key_seconds)
     rules = FollowedRules(new_epoch, policy, wall, key_seconds)
-
-    def make(sink: GuardedSink) -> FollowedSession:
-        cluster = Cluster(address, Topic(topic, replicas, retention_seconds, key_seconds))
-        return FollowedSession(KafkaLog(cluster), sink, place, rules)
-
-    return Remote(
-        make,
-        name=str(address),
-        capabilities=Capabilities("broker", history=True, key_seconds=key_seconds, only_wanted=True, lossy_holes=True),
-        batch_drafts=BATCH_DRAFTS,
-        open_seconds=OPEN_SECONDS,
-    )
+    return followed_broker(address, lambda: KafkaLog(Cluster(address, settings)), rules)

@@ -42,6 +42,7 @@ class KafkaLog:
     def __init__(self, cluster: Cluster) -> None:
         self.name = "Kafka"
         self.most_bytes = 0
+        self.limit = "max.message.bytes"
         self._cluster = cluster
         self._topic = cluster.topic.name
         self._following: AIOKafkaConnection

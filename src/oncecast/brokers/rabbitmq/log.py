@@ -52,6 +52,7 @@ class RabbitLog:
     def __init__(self, address: Address, stream: RabbitStream) -> None:
         self.name = "RabbitMQ"
         self.most_bytes = 0
+        self.limit = "stream.frame_max"
         self._address = address
         self._stream = stream
         self._opened: list[StreamConnection] = []
