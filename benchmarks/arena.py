@@ -35,12 +35,20 @@ class Arena:
     """A server, and subscribers of it. `mode` is how `sink` reads: websocket (oncecast.v1), sse, or frames (raw)."""
 
     def __init__(
-        self, bench: Bench, server: ServerProcess, mode: str, *, data_bytes: int = 60, channel: str = CHANNEL
+        self,
+        bench: Bench,
+        server: ServerProcess,
+        mode: str,
+        *,
+        data_bytes: int = 60,
+        channel: str = CHANNEL,
+        tls: bool = False,
     ) -> None:
         self._bench = bench
         self.server = server
         self.mode = mode
-        self.sink = bench.sink(server.port, mode)
+        self.sink = bench.sink(server.port, mode, tls=tls)
+        self._tls = tls
         self.count = 0
         self._channels = 1
         self.channel = channel
@@ -92,11 +100,11 @@ class Arena:
         """Start the floor, with the server's number of subscribers and the size of its sends."""
         probe = self.rounds(2, batch=batch)
         block = floor_block(self.mode, round(probe.bytes / probe.deliveries)) * batch
-        self._floor = self._bench.floor(self.count)
+        self._floor = self._bench.floor(self.count, tls=self._tls)
         port = int(number(self._floor.answer(), "port"))
         self._floor.command(f"greeting {self._bench.file(GREETING)}")
         self._floor.command(f"block {self._bench.file(block)}")
-        self._floor_sink = self._bench.sink(port, self.mode)
+        self._floor_sink = self._bench.sink(port, self.mode, tls=self._tls)
         request = self._bench.file(GREETING)  # the floor answers any request
         self._floor_sink.command(f"subscribe {self.count} {request} 1 0 0")
         self._floor_sink.command(f"publisher {request} -")

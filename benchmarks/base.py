@@ -30,6 +30,7 @@ class Plan:
     transport: Transport | None = None
     quick: bool = False
     urls: tuple[str, ...] = ()  # of brokers
+    tls: bool = False
 
     def count(self, usual: int) -> int:
         """Return the number of subscribers; `usual` is the benchmark's own."""
@@ -43,6 +44,10 @@ class Plan:
     def pairs(self) -> int:
         """The number of alternating measurements of the server and its floor."""
         return 3 if self.quick else 5
+
+    def ways(self) -> tuple[bool, ...]:
+        """Return whether to measure with TLS: no, or both ways beside each other."""
+        return (False, True) if self.tls else (False,)
 
     def transports(self) -> tuple[Transport, ...]:
         """Return the streaming transports to measure."""

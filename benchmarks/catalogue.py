@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from . import broker, burst, deflate, durable, fanout, idle, latency, poll, publish, scale, stalled, storm
-from .base import Plan, Row
+from .base import BenchError, Plan, Row
 from .processes import Bench
 from .tools import compiled
 
@@ -27,8 +27,12 @@ BENCHMARKS: Mapping[str, Callable[[Bench, Plan], Iterator[Row]]] = {
     "broker": broker.run,
 }
 
+WITH_TLS = ("fanout", "idle")
+
 
 def run(name: str, plan: Plan) -> Iterator[Row]:
     """Run one benchmark in processes of its own, and yield each row once it is measured. Raises `BenchError`."""
-    with Bench(compiled(os.environ)) as bench:
+    if plan.tls and name not in WITH_TLS:
+        raise BenchError(f"--tls is for {' and '.join(WITH_TLS)}")
+    with Bench(compiled(os.environ, tls=plan.tls)) as bench:
         yield from BENCHMARKS[name](bench, plan)

@@ -26,6 +26,9 @@ from typing import TypeVar
 
 import msgspec
 
+from oncecast.server.settings import Settings
+from oncecast.server.tls.development import with_certificate
+
 from .base import BenchError
 
 __all__ = ["Bench", "Process", "Program", "ServerProcess", "environment", "free_port"]
@@ -215,11 +218,18 @@ class Bench:
         path.write_bytes(data)
         return path
 
-    def server(self, *, pinned: bool = True, **settings: object) -> ServerProcess:
+    def certificate(self) -> tuple[str, str]:
+        """Return the files of a certificate for localhost and of its key (ECDSA, P-256)."""
+        made = with_certificate(Settings(dev=True, tls=True), {"XDG_STATE_HOME": str(self.directory)})
+        return made.tls_cert[0], made.tls_key[0]
+
+    def server(self, *, pinned: bool = True, tls: bool = False, **settings: object) -> ServerProcess:
         """Start `oncecast serve` with `settings`, and with limits that no benchmark reaches.
 
         If `pinned`, it has a core to itself; otherwise it shares all cores with the load.
         """
+        if tls:
+            settings["tls_cert"], settings["tls_key"] = self.certificate()
         environ = environment()
         raised = {
             "limits__publishes_per_second": 10_000_000,
@@ -247,17 +257,20 @@ class Bench:
         core, directory = self.cores[0], self.directory
         return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=environment()))
 
-    def sink(self, port: int, mode: str) -> Program:
+    def sink(self, port: int, mode: str, *, tls: bool = False) -> Program:
         """Start `sink`: subscribers and a publisher."""
-        return self._program("sink", str(port), mode)
+        return self._program("sink-tls" if tls else "sink", str(port), mode)
 
     def load(self, port: int, connections: int, request: bytes, *, spin: bool = True) -> Program:
         """Start `load`: requests on persistent connections. It must not `spin` on a core that the server uses too."""
         wait = "spin" if spin else "sleep"
         return self._program("load", str(port), str(connections), str(self.file(request)), wait)
 
-    def floor(self, subscribers: int) -> Program:
-        """Start `floor`, on the core of the server under test."""
+    def floor(self, subscribers: int, *, tls: bool = False) -> Program:
+        """Start `floor`, on the core of the server under test; with `tls`, a loop over Python's own `ssl`."""
+        if tls:
+            argv = [sys.executable, "-m", "benchmarks.tls_floor", str(subscribers), *self.certificate()]
+            return self._keep(Program(argv, core=self.cores[0], directory=self.directory, env=environment()))
         return self._program("floor", str(subscribers), core=self.cores[0])
 
     def module(self, name: str, *arguments: str) -> Program:

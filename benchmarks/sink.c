@@ -1,6 +1,6 @@
 /* Cheap subscribers, and the publisher that waits for their deliveries, in one process.
  *
- *   sink PORT websocket|frames|sse
+ *   sink PORT websocket|frames|sse     sink-tls, which is built with -DWITH_TLS, does the same over TLS
  *
  * `websocket` reads the frames of oncecast.v1, `sse` reads events. In both a message has MARK and eight digits, its
  * number. `frames` counts data frames without reading them, as they may be compressed. Each command has a JSON answer:
@@ -14,19 +14,21 @@
  *                                      MICROS is the least time between two starts; a line of input ends it early. With
  *                                      0 the wait spins: a server that wakes a sleeping process pays for an interrupt
  *   arrivals R                         R times: publish a message, sleep until all deliveries are done, then read them
- *                                      with the kernel's time stamps, so that the load adds nothing to the times
+ *                                      with the kernel's time stamps, so that the load adds nothing to the times.
+ *                                      Not over TLS
  *   await SECONDS                      read until all have the newest message, for at most SECONDS
  *   resume                             start to read on the stalled sockets
  *   check                              what the subscribers have so far
  */
 #include "common.h"
+#include "tls.h"
 
 #define MARK '^'
 #define DIGITS 8
 #define IN_FLIGHT 64 /* connections being made at a time, except by `storm` */
 
 enum mode { WEBSOCKET, FRAMES, SSE };
-enum stage { CONNECTING, HEAD, STREAM, CLOSED };
+enum stage { CONNECTING, SHAKING, HEAD, STREAM, CLOSED };
 
 struct peer {
     int fd;
@@ -86,7 +88,7 @@ static void scan(struct peer *p, const char *data, size_t length) {
 
 static void frame_ended(struct peer *p) {
     static const char pong[6] = {(char)0x8a, (char)0x80};
-    if (p->opcode == 9) write_all(p->fd, pong, sizeof pong);
+    if (p->opcode == 9) put(p->fd, pong, sizeof pong);
     if (p->opcode != 1 && p->opcode != 2) return;
     if (mode == FRAMES && p != &publisher) {
         message(p);
@@ -140,7 +142,7 @@ static void taken(struct peer *p, ssize_t n) {
     if (n <= 0) {
         if (p->stage != STREAM || p == &publisher) fail("the server closed connection %ld", (long)(p - peers));
         epoll_ctl(poller, EPOLL_CTL_DEL, p->fd, 0);
-        close(p->fd), p->stage = CLOSED, closed++;
+        shut(p->fd), p->stage = CLOSED, closed++;
         return;
     }
     if (p != &publisher) bytes += n, reads++, last_arrival = now();
@@ -149,7 +151,7 @@ static void taken(struct peer *p, ssize_t n) {
     else frames(p, buffer, n);
 }
 
-static void arrived(struct peer *p) { taken(p, read(p->fd, buffer, sizeof buffer)); }
+static void arrived(struct peer *p) { taken(p, get(p->fd, buffer, sizeof buffer)); }
 
 static void watch(struct peer *p, int how, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = p};
@@ -170,11 +172,15 @@ static int turn(double seconds) {
             socklen_t size = sizeof error;
             getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &size);
             if (error) fail("connection %ld: %s", (long)(p - peers), strerror(error));
+            p->stage = SHAKING;
+            watch(p, EPOLL_CTL_MOD, EPOLLIN);
+        }
+        if (p->stage == SHAKING) {
+            if (!shaken(p->fd)) continue;
             int named = replace(memcpy(buffer, requests, request_length), request_length, "@@@@@", p->channel, channels);
             if (p != &publisher && named) names = named;
-            write_all(p->fd, buffer, request_length);
+            put(p->fd, buffer, request_length);
             p->stage = HEAD;
-            watch(p, EPOLL_CTL_MOD, EPOLLIN);
         } else if (p->stage != CLOSED) {
             int was = p->stage;
             arrived(p);
@@ -265,7 +271,7 @@ static void rounds(long wanted, int batch, int micros) {
             length += publish_frame(out + length, next_number++, published % channels);
         if (publisher_plain) out[0] = '.', length = 1;
         double sent = micros ? due : now(), until = now() + DEADLINE; /* latency counts from when the round was due */
-        write_all(publisher.fd, out, length);
+        put(publisher.fd, out, length);
         last_arrival = sent;
         before += each, acks += publisher_plain ? 0 : batch;
         while (deliveries < before || acknowledged < acks) {

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .base import BenchError
@@ -19,33 +19,38 @@ from .base import BenchError
 __all__ = ["compiled"]
 
 PROGRAMS = ("sink", "floor", "load")
-HEADER = "common.h"
+TLS_PROGRAM = "sink-tls"  # needs OpenSSL's headers, so it is compiled only where it is used
+HEADERS = ("common.h", "tls.h")
 COMPILERS = ("cc", "gcc", "clang")
 SOURCES = Path(__file__).parent
 COMPILE_SECONDS = 60.0
 
 
-def compiled(environ: Mapping[str, str]) -> Path:
-    """Return the folder of the programs; compile them first if it is missing. Raises `BenchError`."""
+def compiled(environ: Mapping[str, str], *, tls: bool = False) -> Path:
+    """Return the folder of the programs; compile those first that are missing. Raises `BenchError`."""
     folder = _cache(environ) / f"bench-{_digest()}"
-    if not all((folder / name).exists() for name in PROGRAMS):
+    missing = [name for name in (*PROGRAMS, *((TLS_PROGRAM,) if tls else ())) if not (folder / name).exists()]
+    if missing:
         compiler = next(filter(None, (shutil.which(name, path=environ.get("PATH")) for name in COMPILERS)), None)
         if compiler is None:
             raise BenchError("the benchmarks compile C programs: install a C compiler (cc, gcc or clang)")
-        _compile(compiler, folder)
+        _compile(compiler, folder, missing)
     return folder
 
 
-def _compile(compiler: str, folder: Path) -> None:
+def _compile(compiler: str, folder: Path, names: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in PROGRAMS:
+    for name in names:
         handle, made = tempfile.mkstemp(dir=folder)
         os.close(handle)
-        argv = [compiler, "-O2", "-o", made, str(SOURCES / f"{name}.c")]
+        argv = [compiler, "-O2", "-o", made, str(SOURCES / f"{name.partition('-')[0]}.c")]
+        if name == TLS_PROGRAM:
+            argv += ["-DWITH_TLS", "-lssl", "-lcrypto"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=COMPILE_SECONDS)  # noqa: S603 - no shell
         if done.returncode:
             Path(made).unlink()
-            raise BenchError(f"{compiler} can't compile {name}.c: {done.stderr.strip()[:300]}")
+            cure = "install OpenSSL's headers (libssl-dev): " if name == TLS_PROGRAM else ""
+            raise BenchError(f"{compiler} can't compile {name}: {cure}{done.stderr.strip()[:300]}")
         Path(made).chmod(0o755)
         Path(made).rename(folder / name)  # atomic: another run may do the same now
 
@@ -57,6 +62,6 @@ def _cache(environ: Mapping[str, str]) -> Path:
 
 def _digest() -> str:
     made = hashlib.sha256()
-    for name in (HEADER, *(f"{program}.c" for program in PROGRAMS)):
+    for name in (*HEADERS, *(f"{program}.c" for program in PROGRAMS)):
         made.update((SOURCES / name).read_bytes())
     return made.hexdigest()[:16]

@@ -92,6 +92,23 @@ def test_a_benchmark_measures(name: str) -> None:
             assert (found[found["judged"]] <= found["target"]) is found["met"]
 
 
+@pytest.mark.parametrize("name", ["fanout", "idle"])
+def test_tls_is_measured_beside_plain(name: str) -> None:
+    """With --tls there is a second row, with a floor of its own; TLS costs more than none, and more than its floor."""
+    result = run(name, "--quick", "--subscribers", "100", "--transport", "websocket", "--tls", "--json")
+    assert (0, "") == (result.exit_code, result.stderr)
+    plain, secure = json.loads(result.stdout)["rows"]
+    assert (f"{name}, websocket", f"{name}, websocket, TLS") == (plain["name"], secure["name"])
+    assert secure["figure"] > plain["figure"]
+    assert secure["floor"] > plain["floor"]
+
+
+def test_what_is_not_measured_with_tls() -> None:
+    """Another benchmark says so."""
+    result = run("poll", "--tls")
+    assert "poll: --tls is for fanout and idle\n" == result.stderr
+
+
 def test_no_stalled_reader_misses_a_message_silently() -> None:
     """Those who read nothing while messages went by then see each of them, or a gap."""
     (lost,) = json.loads(run("stalled", "--quick", "--subscribers", "5", "--json").stdout)["rows"][2:]

@@ -41,6 +41,7 @@ TERMINATED = 128 + signal.SIGTERM  # as a shell says it
     metavar="N",
     help="The number of subscribers; each benchmark has its own by default.",
 )
+@click.option("--tls", is_flag=True, help="With TLS too, beside without: fanout and idle.")
 @click.option("--quick", is_flag=True, help="Fewer rounds: to try it out. The figures are not reliable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the machine and the rows as JSON.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a table for a page of the docs.")
@@ -49,6 +50,7 @@ def bench(
     urls: tuple[str, ...],
     transport: str | None,
     subscribers: int | None,
+    tls: bool,
     quick: bool,
     as_json: bool,
     as_markdown: bool,
@@ -66,6 +68,7 @@ def bench(
     \b
     Examples:
       oncecast bench fanout
+      oncecast bench fanout --tls
       oncecast bench all --quick
       oncecast bench idle --transport sse --json
       oncecast bench broker redis://127.0.0.1:6379/0
@@ -86,7 +89,7 @@ def bench(
             FAILED,
         ) from None
 
-    plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick, urls=urls)
+    plan = Plan(subscribers=subscribers, transport=cast("Transport | None", transport), quick=quick, urls=urls, tls=tls)
     as_table = not (as_json or as_markdown)
     rows, missing = [], 0
     if as_table:
