@@ -332,7 +332,11 @@ class Remote:
                     await self._published.wait()
                     continue
                 batches = self._intake.take()
-                sent = session.append([draft for batch in batches for draft in batch.drafts])
+                try:
+                    sent = session.append([draft for batch in batches for draft in batch.drafts])
+                except BaseException:
+                    self._refuse(batches, _UNKNOWN)
+                    raise
                 flying[sent] = batches
                 deadline = loop.call_later(APPEND_SECONDS, sent.cancel)
                 sent.add_done_callback(partial(finished, batches, deadline))

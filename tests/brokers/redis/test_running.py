@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import pytest
 
 from oncecast.brokers.redis import opening
+from oncecast.brokers.redis.broker import redis_broker
 from oncecast.errors import ConfigurationError, Refusal
-from oncecast.message import Draft, Receipt
+from oncecast.message import Draft, Retention
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.testing.broker_bench import BrokerBench
+from oncecast.testing.broker_bench import BrokerBench, Lab
 from scripts.broker_servers.kinds import Redis
 from tests.brokers.redis.sites import Sites, client, works
 from tests.brokers.starting import refusal_at, until_ready
@@ -196,33 +196,8 @@ def test_a_connection_that_is_killed(sites: Sites) -> None:
     assert (other.seqs(), node.holes) == (sent, [])
 
 
-def test_more_than_a_node_can_be_handed(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came in a pause and is too much, or is trimmed already, is left to the history."""
-    from oncecast.brokers import handover
-
-    monkeypatch.setattr(handover, "CAUGHT_UP", 10)
-    server = sites.server()
-    node, other = sites.started(url_of(server), "a"), sites.started(url_of(server))
-    at = client(server.port)
-    at.execute_command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
-    sites.until_away(node)
-    sites.until_back(other)
-    receipts = other.publish(*(Draft("a", b"%d" % number) for number in range(50)))
-    assert all(isinstance(receipt, Receipt) for receipt in receipts)
-    sites.until_back(node)
-    works(node)
-    handed = len(node.seqs())
-    assert handed < 51 or not node.skipped
-    page = node.page("a", node.after(0))
-    assert page is not None
-    assert len(page.messages) == 51
-
-
-def test_the_log_is_not_there_for_a_command(sites: Sites, tmp_path: Path) -> None:
+def test_the_log_is_not_there_for_a_command(sites: Sites) -> None:
     """Where no log may begin, a server without one is a mistake."""
-    from oncecast.brokers.redis.broker import redis_broker
-    from oncecast.message import Retention
-    from oncecast.testing.broker_bench import Lab
 
     def none() -> str:
         raise ConfigurationError("there is no log")
