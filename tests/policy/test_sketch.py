@@ -94,8 +94,8 @@ def test_counts_are_those_of_all_processes() -> None:
     place = Hasher(SECRET).place("address:192.0.2.1")
     one.add(place, 2)
     two.add(place, 1)
-    one.add_to_all(7)
-    two.add_to_all(1)
+    one.set_all(7)
+    two.set_all(1)
     assert (3, 3, 8, 8) == (one.count(place), two.count(place), one.all, two.all)
     memory[0][:] = memoryview(bytearray(4 * REGION_WORDS)).cast("I")  # the process has died, and its region is cleared
     assert (1, 1) == (two.count(place), two.all)

@@ -50,6 +50,6 @@ class Exchange(Clock, Protocol):
         """Send what is written, then close, reading no more."""
         ...
 
-    def spend_publishes(self, count: int, /) -> None:
-        """Count publishes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
+    def spend_publishes(self, count: int, size: int, /) -> None:
+        """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
         ...

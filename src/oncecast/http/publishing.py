@@ -37,7 +37,9 @@ def publish(service: Service, connection: Exchange, request: http1.Request, chan
     if len(request.body) > service.settings.message_bytes:
         raise Refusal("body_too_large", f"A message is at most {service.settings.message_bytes} bytes.")
     data, kind = _typed(request.body, headers.get("content-type", ""))
-    connection.spend_publishes(1)
+    connection.spend_publishes(1, len(data))
+    if service.settings.quotas is not None:
+        service.settings.quotas.publish(connection.identity, channel, len(data), connection.now())
     service.counters.publishes += 1
     service.node.publish((Draft(channel, data, kind, event, key),), partial(_published, connection))
     connection.wait(request)
@@ -71,7 +73,8 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
         raise Refusal("body_too_large", f"A batch has at most {BATCH_LINES} lines: send several.")
     if not lines:
         raise Refusal("request_invalid", 'Send JSON lines: {"channel": …, "data": …}, one for each message.')
-    connection.spend_publishes(len(lines))
+    connection.spend_publishes(len(lines), len(body))
+    quotas, now = service.settings.quotas, connection.now()
     results: list[Outcome | None] = []
     drafts = []
     for line in lines:
@@ -79,6 +82,8 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
             draft = _line(line, service.settings.message_bytes)
             if service.access is not ALLOW_ALL:
                 service.access.publish(connection.identity, draft.channel)
+            if quotas is not None:
+                quotas.publish(connection.identity, draft.channel, len(draft.data), now)
             drafts.append(draft)
             results.append(None)
         except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""How often: a token bucket per connection.
+"""How often and how much: the token buckets of a connection.
 
 A bucket may go into debt: while any credit is left a whole batch may be spent at once, and then nothing until the debt
 is paid off. So a batch larger than the burst is slow, but never impossible.
@@ -34,3 +34,24 @@ class Bucket:
             return (1 - credit) / self.rate
         self._credit = credit - count
         return 0.0
+
+
+class PublishBuckets:
+    """What one connection publishes: messages and their bytes a second."""
+
+    __slots__ = ("_bytes", "_messages")
+
+    def __init__(self, messages: float, size: float, now: float) -> None:
+        self._messages = Bucket.steady(messages, now)
+        self._bytes = Bucket.steady(size, now)
+
+    def take(self, now: float, count: int, size: int) -> tuple[str, float]:
+        """Spend messages and bytes. Returns "" and 0, or the limit's name and the seconds after which it allows them.
+
+        A message that is refused for its bytes has been counted as a message.
+        """
+        if seconds := self._messages.take(now, count):
+            return "publishes_per_second", seconds
+        if seconds := self._bytes.take(now, size):
+            return "bytes_per_second", seconds
+        return "", 0.0

@@ -20,7 +20,7 @@ from typing import Literal
 from ..errors import ConfigurationError
 from .authority import parse_address
 
-__all__ = ["MOST_HOPS", "ForwardedHeader", "TrustedProxies", "network_of"]
+__all__ = ["MOST_HOPS", "ForwardedHeader", "TrustedProxies", "network_of", "parse_network"]
 
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network

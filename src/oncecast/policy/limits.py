@@ -97,6 +97,70 @@ class Limits(Struct, frozen=True, kw_only=True):
     publishes_per_second: Annotated[
         float, Meta(ge=1, le=10_000_000, description="Messages a second that one connection may go on publishing.")
     ] = 5000.0
+    bytes_per_second: Annotated[
+        float,
+        Meta(ge=1024, le=2**40, description="Bytes of messages a second that one connection may go on publishing."),
+    ] = float(16 * MIB)
+    history_pages_per_second: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Polls and begins of a replay a second, of one connection, that read the broker's history.",
+        ),
+    ] = 200.0
+    connections_in_all: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="Open connections of all workers together; past that, as past connections; 0: no limit.",
+        ),
+    ] = 0
+    connections_per_address: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000, description="Open connections of one address, all workers together; past that, 429."),
+    ] = 1000
+    connections_per_user: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description="Open streams and sockets of one token's user, all workers together; past that, 429.",
+        ),
+    ] = 100
+    connects_per_second: Annotated[
+        float,
+        Meta(ge=1, le=1_000_000, description="New connections a second of one address; past that, 429."),
+    ] = 200.0
+    handshakes_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Connections of one address that have asked for nothing yet, all workers together; then 429.",
+        ),
+    ] = 200
+    user_publishes_per_second: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description="Messages a second that one user may go on publishing, on all connections; past that, 429.",
+        ),
+    ] = 5000.0
+    user_bytes_per_second: Annotated[
+        float,
+        Meta(ge=1024, le=2**40, description="Bytes of messages a second of one user, on all connections; then 429."),
+    ] = float(16 * MIB)
+    user_history_pages_per_second: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="As history_pages_per_second, of one user, on all connections; past that, 429.",
+        ),
+    ] = 1000.0
 
 
 def longest_url(channels: int) -> int:

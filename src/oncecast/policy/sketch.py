@@ -22,7 +22,7 @@ __all__ = ["COUNT_SLOTS", "RATE_SLOTS", "REGION_WORDS", "ROWS", "Counts", "Hashe
 ROWS = 4
 RATE_SLOTS = 1 << 16  # in each row: 2 MiB of seconds, as doubles
 COUNT_SLOTS = 1 << 14  # in each row: 256 KiB for each process, as 32 bits
-REGION_WORDS = 1 + ROWS * COUNT_SLOTS  # of a process in `Counts`; the first is the count of all keys
+REGION_WORDS = 1 + ROWS * COUNT_SLOTS  # of a process in `Counts`; the first is the number of all
 SECRET_BYTES = 16
 PLACES = 4096  # keys whose place is remembered: to hash one takes a microsecond
 
@@ -101,9 +101,9 @@ class Counts:
         for slot in _slots(place, COUNT_SLOTS):
             own[1 + slot] = max(0, own[1 + slot] + number)
 
-    def add_to_all(self, number: int) -> None:
-        """Count in what has no key, or out."""
-        self._own[0] = max(0, self._own[0] + number)
+    def set_all(self, number: int) -> None:
+        """Say how many of all keys and of none this process has."""
+        self._own[0] = number
 
     def count(self, place: SlotsOfKey) -> int:
         """Return how many there are of a key, and never fewer."""
@@ -118,7 +118,7 @@ class Counts:
 
     @property
     def all(self) -> int:
-        """Return what `add_to_all` has counted, in all processes."""
+        """Return how many all processes have, as each has said in `set_all`."""
         return sum(region[0] for region in self._regions)
 
 

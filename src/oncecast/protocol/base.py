@@ -64,6 +64,7 @@ from ..policy.access import ALLOW_ALL, Access
 from ..policy.authenticator import Authenticator
 from ..policy.identity import Identity
 from ..policy.limits import Limits
+from ..policy.quotas import Quotas
 
 HEARTBEAT_HEADER = "Oncecast-Heartbeat"  # of the answer that opens a stream or a socket: seconds between heartbeats
 DRAIN_MS = 1000  # after this a client of a stopping server connects again: a successor is ready by then
@@ -187,11 +188,13 @@ class TransportSettings(Limits, frozen=True, kw_only=True):
     """What the transports are set to: the limits, compression of WebSocket messages (`deflate`), the access rules.
 
     Without an `authenticator` no credentials are looked at.
+    Without `quotas` there is no limit past that of each connection.
     """
 
     deflate: bool = False
     access: Access = ALLOW_ALL
     authenticator: Authenticator | None = None
+    quotas: Quotas | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,8 @@ from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import Draft
 from ..policy.access import ALLOW_ALL
-from ..policy.bucket import Bucket
+from ..policy.bucket import Bucket, PublishBuckets
+from ..policy.quotas import too_many
 from ..wire.envelope import Ref
 from .base import Carrier, TransportSettings
 
@@ -83,7 +84,7 @@ class DuplexSession(ABC):
         self._unanswered = 0  # publishes that the broker has not answered
         self._end: tuple[int, str] | None = None  # the close code and reason, once ENDING
         self._frames: Bucket | None = None
-        self._publishes: Bucket | None = None
+        self._publishes: PublishBuckets | None = None
         carrier.wake_at(carrier.now() + settings.heartbeat_seconds)
 
     # -- for the two kinds
@@ -173,24 +174,31 @@ class DuplexSession(ABC):
         now = self._carrier.now()
         if self._frames is None:
             self._frames = Bucket.steady(self._settings.frames_per_second, now)
-        return self._spent(self._frames, now, "frames")
-
-    def _spent(self, bucket: Bucket, now: float, what: str) -> bool:
-        if bucket.take(now) == 0:
+        if self._frames.take(now) == 0:
             return True
-        refusal = Refusal("too_many_requests", f"Send at most {bucket.rate:g} {what} a second.")
-        self._stop("overload", refusal.error.close, refusal.message)
+        self._overload("frames_per_second")
         return False
+
+    def _overload(self, name: str) -> None:
+        """End, as the peer sends faster than one connection may."""
+        if self._settings.quotas is not None:
+            self._settings.quotas.refused[name] += 1
+        refusal = too_many(name, getattr(self._settings, name))
+        self._stop("overload", refusal.error.close, refusal.message)
 
     def _publish(self, draft: Draft, ref: Ref) -> None:
         now = self._carrier.now()
+        settings, size = self._settings, len(draft.data)
         if self._publishes is None:
-            self._publishes = Bucket.steady(self._settings.publishes_per_second, now)
-        if not self._spent(self._publishes, now, "publishes"):
+            self._publishes = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
+        over, _ = self._publishes.take(now, 1, size)
+        if over:
+            self._overload(over)
             return
-        access = self._settings.access
-        if access is not ALLOW_ALL:
-            access.publish(self._carrier.identity, draft.channel)
+        if settings.access is not ALLOW_ALL:
+            settings.access.publish(self._carrier.identity, draft.channel)
+        if settings.quotas is not None:
+            settings.quotas.publish(self._carrier.identity, draft.channel, size, now)
         if self._batch is None:
             self._batch = []
         self._batch.append((draft, ref))

@@ -1,8 +1,8 @@
 """Accepts connections on the sockets that a server listens on, and hands each to a `Connection`.
 
-Invariant: no more connections are held than `Admission` has places for; one without a place is answered 503 and closed
-before the next is accepted, so refused connections never pile up. Where the system has no descriptor left, accepting
-pauses for `PAUSE_SECONDS`, the log says so, and the open connections are served on.
+Invariant: no more connections are held than `Admission` has places for. One without a place is answered 503, one past a
+limit of its address 429, and it is closed before the next is accepted, so refused connections never pile up. Where the
+system has no descriptor left, accepting pauses for `PAUSE_SECONDS`, as the log says; open connections are served on.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import socket
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
+from ..errors import Refusal
 from ..http.replies import encode_fault
 from ..policy.identity import Identity
 from ..wire import http1
 from .admission import FULL, REMIND_SECONDS
 from .app import App
 from .connection import Connection
+from .presence import arrive
 from .tls import Tls
 from .tls.opening import PlainHttpError, open_channel
 from .tls.shared import Shared
@@ -80,6 +82,7 @@ class Acceptor:
     def _accept(self, sock: socket.socket) -> None:
         admission = self._app.admission
         refused = admission.turned_away + REFUSE_AT_ONCE
+        limited = 0
         for _ in range(ACCEPT_AT_ONCE):
             if self._tls is None and self._opening and admission.full:
                 return  # one in a turn: it is open in the next, and can give way to those behind it
@@ -92,21 +95,36 @@ class Acceptor:
             except OSError as error:
                 self._pause_accepting(error)
                 return
-            if admission.take() or self._give_up_oldest():
-                accepted.setblocking(False)
-                descriptor = None if self._tls is not None else accepted.fileno()
-                connection = Connection(self._app, descriptor, _identify(address[0]))
-                if self._tls is not None and len(self._opening) >= self._app.settings.handshakes:
-                    self._cut_oldest()
-                task = self._loop.create_task(self._open(connection, accepted))
-                self._opening[task] = None
-                self._meters.handshakes = 0 if self._tls is None else len(self._opening)
-                task.add_done_callback(partial(self._opened, connection, accepted))
+            accepted.setblocking(False)
+            descriptor = None if self._tls is not None else accepted.fileno()
+            connection = Connection(self._app, descriptor, _identify(address[0]))
+            try:
+                self._admit(connection)
+            except Refusal as refusal:
+                limited += refusal is not FULL
+                self._refuse(accepted, refusal)
             else:
-                admission.turn_away()
-                self._refuse(accepted)
-            if admission.turned_away >= refused:
+                self._begin(connection, accepted)
+            if admission.turned_away + limited >= refused:
                 return
+
+    def _admit(self, connection: Connection) -> None:
+        """Count a connection by its address, and take a place for it. Raises `Refusal`."""
+        quotas, admission = self._app.settings.quotas, self._app.admission
+        if quotas is not None:
+            connection.presence = arrive(quotas, connection.identity.address, self._app.monotonic())
+        if not (admission.take() or self._give_up_oldest()):
+            connection.forget()
+            admission.turn_away()
+            raise FULL.with_traceback(None)
+
+    def _begin(self, connection: Connection, accepted: socket.socket) -> None:
+        if self._tls is not None and len(self._opening) >= self._app.settings.handshakes:
+            self._cut_oldest()
+        task = self._loop.create_task(self._open(connection, accepted))
+        self._opening[task] = None
+        self._meters.handshakes = 0 if self._tls is None else len(self._opening)
+        task.add_done_callback(partial(self._opened, connection, accepted))
 
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
         if self._tls is None:
@@ -127,6 +145,7 @@ class Acceptor:
             logger.error("a connection could not be opened", exc_info=error)
         if not connection.opened:
             accepted.close()
+            connection.forget()
             self._app.admission.give_back()
 
     def _give_up_oldest(self) -> bool:
@@ -145,8 +164,8 @@ class Acceptor:
         self._meters.cut += 1
         return True
 
-    def _refuse(self, accepted: socket.socket) -> None:
-        """Answer 503 and close, without waiting for the peer."""
+    def _refuse(self, accepted: socket.socket, refusal: Refusal) -> None:
+        """Answer with an error and close, without waiting for the peer. With TLS that is a close alone."""
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)
             if self._tls is None:
@@ -154,7 +173,7 @@ class Acceptor:
                 data = b""
                 with contextlib.suppress(BlockingIOError):
                     data = accepted.recv(DISCARD_BYTES)
-                accepted.send(encode_fault(self._app, http1.glimpse_fields(data, len(data)), FULL))
+                accepted.send(encode_fault(self._app, http1.glimpse_fields(data, len(data)), refusal))
 
     def _pause_accepting(self, error: OSError) -> None:
         """Wait for descriptors or memory: the socket stays readable, so to go on at once would be a busy loop."""

@@ -5,6 +5,8 @@ request, of those that `may_use_reserve` names, and is closed. So a server full 
 answers probes. Where the reserve is full, a new connection takes the place of the oldest reserved one that does not
 wait for an answer. Past that a connection is refused by the acceptor.
 
+Where the connections of all processes together have a limit (`room`), a connection past it is a reserved one too.
+
 Invariant: `Capacity.total` is never exceeded, save by connections that have been cut and are closing.
 """
 
@@ -52,15 +54,16 @@ class Admission(Generic[T]):
         self._reserved: dict[T, None] = {}  # the oldest first
         self._evicted: set[T] = set()
         self._reminded = -REMIND_SECONDS
+        self.room: Callable[[int], int] = _unlimited  # for more, in all processes: see `Quotas.room`
 
     @property
     def full(self) -> bool:
         """Whether the next connection is reserved or refused."""
-        return self._occupied() >= self.capacity.ceiling
+        return self._occupied() >= self.capacity.ceiling or self._room() <= 0
 
     def take(self) -> bool:
         """Take a place for a connection that has been accepted. Return False where there is none."""
-        if self._occupied() < self.capacity.total or self._evict():
+        if self._has_place() or self._evict():
             self._opening += 1
             return True
         return False
@@ -80,14 +83,14 @@ class Admission(Generic[T]):
             self._opening -= 1
         self.connections.add(connection)
         self.opened += 1
-        if len(self.connections) - len(self._reserved) <= self.capacity.ceiling:
+        if len(self.connections) - len(self._reserved) <= self.capacity.ceiling and self._room() >= 0:
             return False
         self._reserved[connection] = None
         return True
 
     def promote(self, connection: T) -> bool:
         """Let a reserved connection do anything if there is a place by now. Return whether there is."""
-        if len(self.connections) - len(self._reserved) >= self.capacity.ceiling:
+        if len(self.connections) - len(self._reserved) >= self.capacity.ceiling or self._room() < 0:
             return False
         self._reserved.pop(connection, None)
         return True
@@ -97,6 +100,7 @@ class Admission(Generic[T]):
         self.connections.discard(connection)
         self._reserved.pop(connection, None)
         self._evicted.discard(connection)
+        self._room()
 
     def turn_away(self) -> None:
         """Count a connection that is answered 503, and log a warning unless one was logged within the last minute."""
@@ -105,11 +109,20 @@ class Admission(Generic[T]):
         if now - self._reminded >= REMIND_SECONDS:
             self._reminded = now
             logger.warning(
-                "%d connections are open, as many as this process may hold: further ones may publish and ask for "
-                "/healthz, /readyz and /metrics, and are answered 503 otherwise. Raise limits.connections or the limit "
-                "of open files (ulimit -n).",
-                self.capacity.ceiling,
+                "%d connections are open, as many as may be: further ones may publish and ask for /healthz, /readyz "
+                "and /metrics, and are answered 503 otherwise. Raise limits.connections, limits.connections_in_all or "
+                "the limit of open files (ulimit -n).",
+                len(self.connections),
             )
+
+    def _room(self) -> int:
+        return self.room(self._occupied())
+
+    def _has_place(self) -> bool:
+        if self._occupied() >= self.capacity.total:
+            return False
+        reserved = len(self._reserved) - len(self._evicted) + self._opening
+        return self._room() > 0 or reserved < self.capacity.reserve  # past the limit in all, only as a reserved one
 
     def _occupied(self) -> int:
         return len(self.connections) + self._opening - len(self._evicted)
@@ -121,6 +134,10 @@ class Admission(Generic[T]):
                     self._evicted.add(connection)
                 return True
         return False
+
+
+def _unlimited(own: int) -> int:
+    return 1
 
 
 def may_use_reserve(request: http1.Request) -> bool:

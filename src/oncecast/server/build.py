@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
 from msgspec import structs
@@ -12,14 +14,20 @@ from ..core.subscription import Lag
 from ..http.service import Rules
 from ..message import Retention
 from ..policy.channels import ChannelRules
+from ..policy.forwarded import TrustedProxies
 from ..policy.hosts import Hosts
 from ..policy.origin import Origins
+from ..policy.quotas import ChannelQuota, Quotas, channel_quotas
+from ..policy.sketch import SECRET_BYTES, Hasher
 from ..protocol.base import TransportSettings
 from .app import App
 from .auth import build_authenticator
 from .metrics import measure, render
 from .pages import load_pages
+from .quota_memory import QuotaMemory
 from .settings import Settings, access_rules, channel_rules
+
+QUOTA_FIELDS = tuple(field.name for field in dataclasses.fields(ChannelQuota))
 
 ChannelPolicies = Callable[[str], ChannelPolicy]
 
@@ -82,7 +90,27 @@ def build_app(
     return app
 
 
-def build_rules(settings: Settings, bound: Sequence[str] | None = None) -> Rules:
+def build_quotas(settings: Settings, memory: QuotaMemory | None = None, region: int | None = None) -> Quotas:
+    """Return the quotas of a process, which counts in this region of a memory, or alone."""
+    if memory is None or region is None:
+        quotas = Quotas(settings.limits, hasher=Hasher(os.urandom(SECRET_BYTES)))
+    else:
+        quotas = Quotas(settings.limits, hasher=memory.hasher(), rates=memory.rates(), counts=memory.counts(region))
+    adopt_quotas(quotas, settings)
+    return quotas
+
+
+def adopt_quotas(quotas: Quotas, settings: Settings) -> None:
+    """Hold to the limits of these settings from now on."""
+    channels = {
+        pattern: ChannelQuota(**{name: getattr(rule, name) for name in QUOTA_FIELDS})
+        for pattern, rule in settings.channels.items()
+    }
+    proxies = TrustedProxies(settings.trusted_proxies, settings.forwarded_header)
+    quotas.adopt(settings.limits, channel_quotas(channels), proxies)
+
+
+def build_rules(settings: Settings, bound: Sequence[str] | None = None, quotas: Quotas | None = None) -> Rules:
     """Return what of the settings the connections are held to. Raises `ConfigurationError` for keys that can't serve.
 
     `bound` has the addresses of the sockets that the server listens on; before they are known, `settings.host` counts.
@@ -96,6 +124,7 @@ def build_rules(settings: Settings, bound: Sequence[str] | None = None) -> Rules
             deflate=settings.deflate,
             access=access_rules(settings),
             authenticator=build_authenticator(settings.auth),
+            quotas=quotas,
         ),
         hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),

@@ -30,6 +30,7 @@ from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
 from .framing.websocket import websocket_carrier
 from .phases import CLOSED, LINGERING, READING, STREAMING, WAITING, ConnectionEvent
+from .presence import join
 from .responder import HEAD, IDLE, Responder
 
 __all__ = ["FIRST_SECONDS", "LEAST_TAKEN_BYTES", "Connection"]
@@ -122,10 +123,17 @@ class Connection(Responder):
         listener = self._listener
         self._move(ConnectionEvent.LOST)
         self.app.dismiss(self)
+        self.forget()
         self._listener = self._transport = self._parser = self._request = None
         self.release()
         if listener is not None:
             listener.closed()
+
+    def forget(self) -> None:
+        """Count this connection no more by its address and its user."""
+        if self.presence is not None:
+            self.presence.end()
+            self.presence = None
 
     # -- what the server calls
 
@@ -187,7 +195,7 @@ class Connection(Responder):
 
     def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
         """Give the connection to an event stream, after `head`. `make` may raise `Refusal`: nothing is written then."""
-        self._stream(EventStreamCarrier(self, head, make, chunked=chunked))
+        self._stream(lambda: EventStreamCarrier(self, head, make, chunked=chunked))
 
     def open_websocket(
         self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
@@ -197,10 +205,19 @@ class Connection(Responder):
         `make` may raise `Refusal`: nothing is written then.
         """
         if self._request is not None:
-            self._stream(websocket_carrier(self, head, make, settings=self.app.settings, deflate=deflate))
+            self._stream(lambda: websocket_carrier(self, head, make, settings=self.app.settings, deflate=deflate))
 
-    def _stream(self, carrier: Listener) -> None:
+    def _stream(self, make: Callable[[], Listener]) -> None:
         assert self._parser is not None
+        quotas = self.app.settings.quotas
+        if quotas is not None:
+            self.presence = join(self.presence, quotas, self.identity, self.now())
+        try:
+            carrier = make()
+        except BaseException:
+            if self.presence is not None:
+                self.presence.leave()
+            raise
         self._move(ConnectionEvent.STREAMED)
         self._listener = carrier
         rest = self._parser.take_rest()

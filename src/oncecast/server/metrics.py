@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from ..brokers.meters import Metered
+from ..policy.quotas import LIMITED
 from .app import App
 
 __all__ = ["ALONE", "CONTENT_TYPE", "Crew", "Measures", "add", "lasting", "measure", "render"]
@@ -28,12 +29,13 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class Measures(msgspec.Struct, frozen=True):
     """What one process has measured, or several together: values by their metric's name, and requests by status.
 
-    `unready` counts the processes that are not ready, by the reason.
+    `unready` counts the processes that are not ready, by the reason. `limited` counts refusals, by the limit.
     """
 
     values: dict[str, float] = {}
     requests: dict[int, int] = {}
     unready: dict[str, int] = {}
+    limited: dict[str, int] = {}
 
 
 class Crew(msgspec.Struct, frozen=True):
@@ -161,7 +163,9 @@ def measure(app: App) -> Measures:
     """Return what this process has measured up to now."""
     values = {metric.name: float(metric.read(app)) for metric in METRICS}
     reason = app.unready
-    return Measures(values, dict(app.counters.requests), {} if reason is None else {reason: 1})
+    quotas = app.settings.quotas
+    limited = {} if quotas is None else dict(quotas.refused)
+    return Measures(values, dict(app.counters.requests), {} if reason is None else {reason: 1}, limited)
 
 
 def add(measured: Iterable[Measures]) -> Measures:
@@ -171,16 +175,19 @@ def add(measured: Iterable[Measures]) -> Measures:
         return Measures()
     requests: Counter[int] = Counter()
     unready: Counter[str] = Counter()
+    limited: Counter[str] = Counter()
     for each in found:
         requests.update(each.requests)
         unready.update(each.unready)
+        limited.update(each.limited)
     values = {metric.name: metric.join([each.values.get(metric.name, 0) for each in found]) for metric in METRICS}
-    return Measures(values, dict(requests), dict(unready))
+    return Measures(values, dict(requests), dict(unready), dict(limited))
 
 
 def lasting(measures: Measures) -> Measures:
     """Return the counters of a process that has ended, without which the sum would go backwards."""
-    return Measures({m.name: measures.values.get(m.name, 0) for m in METRICS if m.counter}, measures.requests)
+    values = {m.name: measures.values.get(m.name, 0) for m in METRICS if m.counter}
+    return Measures(values, measures.requests, limited=measures.limited)
 
 
 def render(measures: Measures, crew: Crew = ALONE) -> bytes:
@@ -203,6 +210,14 @@ class _Families(Collector):
         for status, count in sorted(self._measures.requests.items()):
             requests.add_metric([str(status)], count)
         yield requests
+        limited = CounterMetricFamily(
+            "oncecast_limited",
+            "Connections, messages and reads refused by a limit, and connections closed by one, by the limit's name.",
+            labels=["limit"],
+        )
+        for name in LIMITED:
+            limited.add_metric([name], self._measures.limited.get(name, 0))
+        yield limited
         unready = GaugeMetricFamily(
             "oncecast_unready", "Processes that are not ready, by the reason that /readyz gives.", labels=["reason"]
         )

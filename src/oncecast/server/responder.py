@@ -15,8 +15,9 @@ from collections.abc import Callable
 from ..errors import Refusal
 from ..http import routes
 from ..http.replies import encode, encode_fault, error_reply
-from ..policy.bucket import Bucket
+from ..policy.bucket import PublishBuckets
 from ..policy.identity import ANYBODY, Identity
+from ..policy.quotas import too_many
 from ..protocol.base import Carrier, Duplex, Reply, Session
 from ..wire import http1
 from ..wire.ws_deflate import Parameters
@@ -24,6 +25,7 @@ from .admission import FULL, may_use_reserve
 from .app import App
 from .inlet import Inlet
 from .phases import CLOSED, LINGERING, READING, WAITING, ConnectionEvent, after
+from .presence import Presence
 
 __all__ = ["HEAD", "IDLE", "LINGER_SECONDS", "PIPELINE_BYTES", "Responder"]
 
@@ -36,7 +38,9 @@ IDLE, HEAD, BODY = http1.Stage  # names of their own, for the same reason as tho
 
 
 class Responder(Inlet):
-    """An `Inlet` that answers requests: the `Exchange` of the routes. `identity` says who is at the other end."""
+    """An `Inlet` that answers requests: the `Exchange` of the routes. `identity` says who is at the other end,
+    `presence` what of it is counted.
+    """
 
     __slots__ = (
         "_bucket",
@@ -50,6 +54,7 @@ class Responder(Inlet):
         "deadline",
         "identity",
         "phase",
+        "presence",
         "tick",
     )
 
@@ -62,10 +67,11 @@ class Responder(Inlet):
         self._parser: http1.RequestParser | None = None
         self._request: http1.Request | None = None
         self._listener: Session | None = None  # a carrier, while STREAMING, or a long poll, while WAITING
-        self._bucket: Bucket | None = None
+        self._bucket: PublishBuckets | None = None
         self._stage = IDLE
         self._eof = False
         self._fresh = True  # no request has come yet
+        self.presence: Presence | None = None
         self._reserved = False  # it may make one request of a few, and is closed: see `Admission`
 
     # -- what the connection adds: what routes call where a transport takes it, and what the server calls
@@ -144,16 +150,16 @@ class Responder(Inlet):
         if session is None:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
 
-    def spend_publishes(self, count: int) -> None:
-        """Count publishes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
-        now = self.now()
+    def spend_publishes(self, count: int, size: int) -> None:
+        """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
+        now, settings = self.now(), self.app.settings
         if self._bucket is None:
-            self._bucket = Bucket.steady(self.app.settings.publishes_per_second, now)
-        seconds = self._bucket.take(now, count)
-        if seconds:
-            raise Refusal(
-                "too_many_requests", f"Publish at most {self._bucket.rate:g} messages a second.", retry_after=seconds
-            )
+            self._bucket = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
+        over, seconds = self._bucket.take(now, count, size)
+        if over:
+            if settings.quotas is not None:
+                settings.quotas.refused[over] += 1
+            raise too_many(over, getattr(settings, over), seconds)
 
     # -- time and the end
 
@@ -219,6 +225,8 @@ class Responder(Inlet):
         self._stage = IDLE
         self._fresh = False
         self._request = request
+        if self.presence is not None:
+            self.identity = self.presence.begin(self.identity, request.headers)
         try:
             if self._reserved:
                 self._check_reserved(request)

@@ -22,10 +22,11 @@ import msgspec
 from ..brokers.base import Broker
 from ..http.service import Rules
 from ..message import Draft, Kind
+from ..policy.quotas import Quotas
 from .accepting import Acceptor
 from .app import App
 from .brokers import build_broker
-from .build import build_app, build_node, build_policy, build_rules
+from .build import adopt_quotas, build_app, build_node, build_policy, build_quotas, build_rules
 from .capacity import Capacity, own_files, plan
 from .listening import BACKLOG, bind, set_send_timeout
 from .machine import CHANNEL, SECONDS, Machine
@@ -49,6 +50,7 @@ class Server:
 
     `sockets` are those to listen on, if they are bound already. `share` is this process's part of
     `limits.drain_per_second`, which holds for all processes together. One of the processes publishes the `demo`.
+    `quotas` count what the clients of all processes do; without them this process counts for itself.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class Server:
         sockets: Sequence[socket.socket] = (),
         share: float = 1.0,
         demo: bool = True,
+        quotas: Quotas | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self._share = share
+        self.quotas = quotas or build_quotas(settings)
         self._demonstrates = settings.dev and demo
         self._sockets = list(sockets)
         self._tls: Tls | None = None
@@ -76,6 +80,7 @@ class Server:
             schedule=loop.call_soon,
         )
         self.app: App = build_app(settings, self.node, monotonic=loop.time, schedule=loop.call_soon)
+        self.app.admission.room = self.quotas.room
         self._loop = loop
         self._acceptor: Acceptor | None = None
         self._own_files = 0
@@ -142,6 +147,7 @@ class Server:
             self._tls.renew(settings)
         self.app.admission.capacity = capacity
         self.settings = settings
+        adopt_quotas(self.quotas, settings)
         self.app.adopt(self._rules())
         self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
         if self.app.ready:
@@ -149,7 +155,7 @@ class Server:
 
     def _rules(self) -> Rules:
         """Return the rules of the settings and of the addresses that are bound."""
-        return build_rules(self.settings, [str(sock.getsockname()[0]) for sock in self._sockets])
+        return build_rules(self.settings, [str(sock.getsockname()[0]) for sock in self._sockets], self.quotas)
 
     def pace(self, share: float) -> None:
         """Drain at another part of `limits.drain_per_second`."""

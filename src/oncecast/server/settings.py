@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field
 
 from ..policy.access import ALLOW_ALL, Access
 from ..policy.channels import ChannelRules
+from ..policy.forwarded import ForwardedHeader
 from ..policy.limits import MIB, Limits
 from ..policy.rules import AccessRules, Allowed
 
@@ -123,6 +124,26 @@ class ChannelRule(Struct, frozen=True, kw_only=True):
         Allowed | None,
         Meta(description="Who may publish, with the same words.", examples=["token"]),
     ] = None
+    message_bytes: Annotated[
+        Annotated[int, Meta(ge=1, le=64 * MIB)] | None,
+        Meta(description="Bytes of one message's data, if below [limits]'s.", examples=[65536]),
+    ] = None
+    publishes_per_second: Annotated[
+        Annotated[float, Meta(ge=0.001, le=10_000_000)] | None,
+        Meta(description="Messages a second to one channel, of everybody; past that, 429.", examples=[100.0]),
+    ] = None
+    bytes_per_second: Annotated[
+        Annotated[float, Meta(ge=1, le=2**40)] | None,
+        Meta(description="Bytes of messages a second to one channel, of everybody.", examples=[1048576.0]),
+    ] = None
+    user_publishes_per_second: Annotated[
+        Annotated[float, Meta(ge=0.001, le=10_000_000)] | None,
+        Meta(description="Messages a second to one channel, of one user.", examples=[5.0]),
+    ] = None
+    user_bytes_per_second: Annotated[
+        Annotated[float, Meta(ge=1, le=2**40)] | None,
+        Meta(description="Bytes of messages a second to one channel, of one user.", examples=[65536.0]),
+    ] = None
     messages: Annotated[
         Annotated[int, Meta(ge=1, le=100_000_000)] | None,
         Meta(description="Messages kept per channel, instead of [retention]'s."),
@@ -201,6 +222,18 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["required", "optional"],
         Meta(description="With tls_client_ca: whether a client without a certificate is refused."),
     ] = "required"
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Addresses and networks of your proxies, which say whose requests they pass on: 10.0.0.0/8."),
+    ] = ()
+    forwarded_header: Annotated[
+        ForwardedHeader,
+        Meta(description="The header in which they do, and that they let no client write: x-forwarded-for, forwarded."),
+    ] = "x-forwarded-for"
+    proxy_protocol: Annotated[
+        bool,
+        Meta(description="Connections begin with a header of the PROXY protocol, and come from trusted_proxies only."),
+    ] = False
     deflate: Annotated[
         bool, Meta(description="Compress messages for the WebSocket clients that offer it (permessage-deflate).")
     ] = False

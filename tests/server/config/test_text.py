@@ -24,7 +24,18 @@ def test_example_file_is_the_defaults() -> None:
     example = config.example_file()
     assert Settings(broker=DEFAULT_BROKER) == load(example).settings
     settings = load(re.sub(r"(?m)^#(?! )", "", example)).settings
-    rule = ChannelRule(subscribe="public", publish="token", messages=10_000, seconds=3600.0, lag="resume")
+    rule = ChannelRule(
+        subscribe="public",
+        publish="token",
+        message_bytes=65536,
+        publishes_per_second=100.0,
+        bytes_per_second=1048576.0,
+        user_publishes_per_second=5.0,
+        user_bytes_per_second=65536.0,
+        messages=10_000,
+        seconds=3600.0,
+        lag="resume",
+    )
     auth = AuthSettings(
         secret_file="/etc/oncecast.secret",
         public_key_file="issuer.pem",

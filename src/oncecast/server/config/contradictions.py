@@ -30,6 +30,7 @@ def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     _check_tls(settings, sources)
     _check_auth(settings, sources)
     _check_address(settings, sources)
+    _check_proxies(settings, sources)
     _check_broker(settings, sources)
     _check_sizes(settings, sources)
     _check_body(settings, sources)
@@ -70,6 +71,12 @@ def _check_address(settings: Settings, sources: Mapping[str, str]) -> None:
         return
     every = "binding to all interfaces" if settings.host in ("0.0.0.0", "::") else f"binding to {settings.host}"  # noqa: S104
     _fail(sources, "host", f"{every} lets anyone publish who can reach it, as there are no access rules: {OPEN_CURE}")
+
+
+def _check_proxies(settings: Settings, sources: Mapping[str, str]) -> None:
+    if settings.proxy_protocol and not settings.trusted_proxies:
+        text = "the PROXY protocol is taken from trusted_proxies only, and there are none: name your proxies' addresses"
+        _fail(sources, "proxy_protocol", text)
 
 
 def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:

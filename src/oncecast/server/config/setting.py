@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from ...errors import ConfigurationError
 from ...policy import hosts
 from ...policy.authority import parse_origin
+from ...policy.forwarded import parse_network
 from ..settings import SECRETS, AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
 
 __all__ = ["RULE", "TABLES", "Given", "Path", "Setting", "dotted", "hint", "setting_of", "toml"]
@@ -107,6 +108,9 @@ class Setting:
             _check_host(str(checked), where)
         if self.key == "hosts":
             return tuple(_check_pattern(pattern, where) for pattern in checked)  # type: ignore[attr-defined]
+        if self.key == "trusted_proxies":
+            for network in checked:  # type: ignore[attr-defined]
+                _check_network(network, where)
         if self.key == "origins":
             return tuple(_check_origin(origin, where) for origin in checked)  # type: ignore[attr-defined]
         return checked
@@ -132,6 +136,14 @@ def _check_pattern(text: str, where: str) -> str:
     """Return a pattern of hosts in its one spelling."""
     try:
         return hosts.check_pattern(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _check_network(text: str, where: str) -> None:
+    """Refuse what is no network."""
+    try:
+        parse_network(text)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
 

@@ -107,9 +107,17 @@ class Child:
 
     @classmethod
     async def start(
-        cls, slot: int, workers: int, settings: Settings, sockets: Sequence[socket.socket], owner: ChildOwner
+        cls,
+        slot: int,
+        workers: int,
+        settings: Settings,
+        sockets: Sequence[socket.socket],
+        owner: ChildOwner,
+        quotas: tuple[int, int] | None = None,
     ) -> Child:
         """Start the process that serves on these sockets. It is no fork: it runs the code as it is now.
+
+        `quotas` is the descriptor of their memory, and the region in which the process counts.
 
         Raises `OSError` where the system has no room for a process, and `ENOTSOCK` where the sockets were closed, as
         the server stops.
@@ -124,13 +132,13 @@ class Child:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", "-m", "oncecast.server.process.worker", *map(str, descriptors)),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=descriptors,
+                    pass_fds=descriptors if quotas is None else [*descriptors, quotas[0]],
                     env=environment(os.environ, sys.path),
                 )
             except OSError:
                 await pipe.close()
                 raise
-        pipe.send(Begin(slot, workers, settings))
+        pipe.send(Begin(slot, workers, settings, quotas))
         return cls(process, pipe, owner)
 
     async def run(self) -> int:

@@ -56,11 +56,12 @@ class _Message(msgspec.Struct, frozen=True, tag=True):
 
 
 class Begin(_Message, frozen=True):
-    """Serve on this slot, as one of `workers` processes."""
+    """Serve on this slot, as one of `workers` processes. `quotas` is a descriptor, and the region to count in."""
 
     slot: int
     workers: WorkerCount
     settings: Settings
+    quotas: tuple[int, int] | None = None
 
 
 class Change(_Message, frozen=True):

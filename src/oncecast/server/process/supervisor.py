@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ..listening import set_send_timeout
+from ..quota_memory import QuotaMemory
 from ..reload import ReadSettings, read_again
 from ..settings import Settings
 from ..tasks import Tasks
@@ -38,6 +39,7 @@ PAUSE_SECONDS, LONGEST_PAUSE = 0.1, 5.0
 LONGEST_PAUSE_SERVED = 0.5  # after a worker that served: connections to its slot wait for the successor
 KILL_SECONDS = 5.0  # for a worker to end after the order to cut its connections
 CHECK_SECONDS = 10.0  # between two checks whether a worker answers
+REGIONS_PER_SLOT = 4  # for the counts of a worker, its successor, and older ones that drain
 MISSED = 9  # checks in a row without an answer, after which a worker counts as stuck
 
 
@@ -77,6 +79,7 @@ class Supervisor:
         self._begun = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
         self._parts = len(sockets)  # into which the rate of draining is divided
+        self._quotas = QuotaMemory.create(REGIONS_PER_SLOT * len(sockets))
 
     async def start(self) -> None:
         """Start every worker, and wait until they serve. Raises `ConfigurationError` where none of them can."""
@@ -137,17 +140,24 @@ class Supervisor:
     # -- the life of a worker
 
     async def _start(self, slot: _Slot) -> Child:
-        child = await Child.start(slot.number, len(self._slots), self.settings, slot.sockets, self)
+        region = self._quotas.take()
+        quotas = None if region is None else (self._quotas.descriptor, region)
+        try:
+            child = await Child.start(slot.number, len(self._slots), self.settings, slot.sockets, self, quotas)
+        except BaseException:
+            self._quotas.free(region)
+            raise
         self._children.add(child)
         if self._stopping.is_set():
             child.stop()
-        self._tasks.start(f"watching process {child.pid}", self._watch(slot, child), may_end=True)
+        self._tasks.start(f"watching process {child.pid}", self._watch(slot, child, region), may_end=True)
         return child
 
-    async def _watch(self, slot: _Slot, child: Child) -> None:
-        """Wait for a worker's end; where it was not asked for, start its successor."""
+    async def _watch(self, slot: _Slot, child: Child, region: int | None) -> None:
+        """Wait for a worker's end, and clear its counts; where it was not asked for, start its successor."""
         checking = self._tasks.start(f"checking process {child.pid}", self._check(child), may_end=True)
         status = await child.run()
+        self._quotas.free(region)
         await checking
         self._children.discard(child)
         self._totals.keep(child)

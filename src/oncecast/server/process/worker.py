@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 
 from ...errors import ConfigurationError
+from ...policy.quotas import Quotas
+from ..build import build_quotas
 from ..metrics import Crew, measure, render
+from ..quota_memory import QuotaMemory
 from ..server import Server
 from ..tasks import Tasks
 from .control import (
@@ -71,7 +75,13 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
         return 0
     begin_log(begin.slot)
     try:
-        server = Server(begin.settings, sockets=listening, share=1 / begin.workers, demo=begin.slot == 1)
+        server = Server(
+            begin.settings,
+            sockets=listening,
+            share=1 / begin.workers,
+            demo=begin.slot == 1,
+            quotas=_quotas(begin),
+        )
         server.node.on_failure = lambda reason: stopping.set()
         await server.start()
     except (ConfigurationError, OSError) as error:
@@ -91,6 +101,15 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
     await tasks.stop()
     await pipe.close()
     return status
+
+
+def _quotas(begin: Begin) -> Quotas | None:
+    """Return the quotas that count together with those of the other workers."""
+    if begin.quotas is None:
+        return None
+    descriptor, region = begin.quotas
+    os.set_inheritable(descriptor, False)
+    return build_quotas(begin.settings, QuotaMemory(descriptor), region)
 
 
 class _Worker:

@@ -1,0 +1,78 @@
+"""What of one connection is counted by its address and its user, and whose address that is.
+
+A connection from loopback has none, until a user opens a stream on it. That of a trusted proxy carries the requests of
+many clients: each request says whose it is, and a stream counts as its client's.
+
+Invariant: everything that is counted in here is counted out by `end`, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..policy.identity import Identity
+from ..policy.quotas import Quotas
+
+__all__ = ["Presence", "arrive", "join"]
+
+
+class Presence:
+    """Of a connection that counts for `network`, "" for none. `proxy` is the peer's address if it is a proxy's."""
+
+    __slots__ = ("_begun", "_joined", "_network", "_proxy", "_quotas")
+
+    def __init__(self, quotas: Quotas, network: str = "", proxy: str = "") -> None:
+        self._quotas = quotas
+        self._network = network
+        self._proxy = proxy
+        self._begun = not network
+        self._joined: tuple[str, str] | None = None
+
+    def begin(self, identity: Identity, headers: Mapping[str, str]) -> Identity:
+        """A request has come: return who makes it, as far as its address says."""
+        if not self._begun:
+            self._begun = True
+            self._quotas.begin(self._network)
+        return Identity(self._quotas.client(self._proxy, headers)) if self._proxy else identity
+
+    def join(self, identity: Identity, now: float) -> None:
+        """Count a stream or socket of this identity. Raises `Refusal`."""
+        network = self._quotas.network(identity.address) if self._proxy else ""
+        user = self._quotas.user(identity)
+        if network or user:
+            self._quotas.join(network, user, now)
+            self._joined = network, user
+
+    def leave(self) -> None:
+        """Count the stream or socket out."""
+        if self._joined is not None:
+            self._quotas.leave(*self._joined)
+            self._joined = None
+
+    def end(self) -> None:
+        """Count everything out."""
+        self.leave()
+        if self._network:
+            self._quotas.disconnect(self._network, begun=self._begun)
+            self._network = ""
+
+
+def arrive(quotas: Quotas, address: str, now: float) -> Presence | None:
+    """Count a new connection in; None for one that does not count. Raises `Refusal`."""
+    if quotas.is_proxy(address):
+        return Presence(quotas, proxy=address)
+    network = quotas.network(address)
+    if not network:
+        return None
+    quotas.connect(network, now)
+    return Presence(quotas, network)
+
+
+def join(presence: Presence | None, quotas: Quotas, identity: Identity, now: float) -> Presence | None:
+    """Count a stream or socket in. Returns the connection's presence, if it has one now. Raises `Refusal`."""
+    if presence is None:
+        if not quotas.user(identity):
+            return None
+        presence = Presence(quotas)
+    presence.join(identity, now)
+    return presence
