@@ -179,7 +179,7 @@ class RabbitLog:
             return None
         places = {broker.reference: (broker.host, broker.port) for broker in found.brokers}
         if stream.leader_ref not in places:
-            raise Lost(f"the stream {self._stream.name} has no leader now")
+            raise Lost(f"the stream {self._stream.name} has no leader now: if that lasts, name another by ?stream=NAME")
         return places[stream.leader_ref]
 
     async def _make(self, connection: StreamConnection) -> None:
