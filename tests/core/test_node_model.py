@@ -228,8 +228,12 @@ class NodeMachine(RuleBasedStateMachine):
         match start.kind:
             case StartKind.SINCE:
                 younger = [n for time, name, n in self.times if name == channel and time >= start.number]
+                # Of what is trimmed only the last one is named, whichever channel puts the place before it.
+                named = [gap.missed_from.seq - 1 for gap in place.gaps if gap.channel == channel]
+                trimmed = named[0] if named else place.reported.get(channel, 0)
+                assert trimmed <= max(self.broker.mark(channel).seq, place.seq)
                 # What has not been handed over yet is as new as it gets: it counts as younger.
-                return max(place.seq, min([*younger, known + 1]) - 1)
+                return max(place.seq, trimmed, min([*younger, known + 1]) - 1)
             case StartKind.EARLIEST | StartKind.LAST:
                 trimmed = place.reported.get(channel, 0)
                 assert trimmed <= max(self.broker.mark(channel).seq, place.seq, *place.floors)
