@@ -69,9 +69,9 @@ def parts() -> dict[str, dict[str, str]]:
             "connection": moves(phases.MOVES),
             "worker": moves(child.MOVES),
             "websocket": moves(ws_connection.MOVES),
-            "carrier": moves(websocket.EVENTS),
-            "duplex": moves(duplex.EVENTS),
-            "poll": moves(polls.EVENTS),
+            "carrier": moves(websocket.MOVES),
+            "duplex": moves(duplex.MOVES),
+            "poll": moves(polls.MOVES),
         },
     }
 
@@ -259,7 +259,7 @@ def moves(table: Mapping[Any, Any]) -> str:
 
 def _row(row: Any) -> str:
     if isinstance(row, Mapping) and row:
-        return "| " + ", ".join(f"{getattr(event, 'value', event)} → {state.name}" for event, state in row.items())
+        return "| " + ", ".join(f"{event} → {state.name}" for event, state in row.items())
     return "→ " + _names(frozenset(row))
 
 

@@ -17,7 +17,7 @@ from oncecast.message import Draft
 from oncecast.policy.access import Access
 from oncecast.policy.identity import Identity
 from oncecast.protocol.base import TransportSettings
-from oncecast.protocol.duplex import END_SECONDS, EVENTS, NORMAL, SessionState
+from oncecast.protocol.duplex import END_SECONDS, MOVES, NORMAL, SessionState
 from oncecast.protocol.query import parse_query
 from oncecast.protocol.raw import RawSession
 from oncecast.protocol.v1 import V1Session
@@ -256,8 +256,8 @@ def test_an_overload_ends_the_session_in_order(scene: Scene, kind: type[V1Sessio
 def test_each_event_of_the_table_leads_where_it_says() -> None:
     """Nothing leads back, CLOSED is the end, and every state can be closed."""
     order = list(SessionState)
-    assert set(order) == set(EVENTS)
-    for state, row in EVENTS.items():
+    assert set(order) == set(MOVES)
+    for state, row in MOVES.items():
         assert all(order.index(new) > order.index(state) for new in row.values())
         assert (SessionState.CLOSED if row else None) is row.get("closed")
 

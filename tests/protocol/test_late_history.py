@@ -14,7 +14,7 @@ from oncecast.errors import Refusal
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
 from oncecast.protocol.events import RETRY_MS, EventStream
-from oncecast.protocol.polls import EVENTS, READ_SECONDS, PollState, WaitingPoll, answer_poll
+from oncecast.protocol.polls import MOVES, READ_SECONDS, PollState, WaitingPoll, answer_poll
 from oncecast.protocol.query import parse_query
 from oncecast.protocol.raw import RawSession
 from oncecast.protocol.v1 import V1Session
@@ -415,8 +415,8 @@ def test_a_poll_that_is_read_at_the_end_of_its_wait_does_not_wait_again(late: An
 
 def test_each_event_of_a_poll_leads_where_the_table_says() -> None:
     """DONE is the end, every state can be closed, and only READING can begin to wait."""
-    assert set(PollState) == set(EVENTS)
-    assert {} == EVENTS[PollState.DONE]
-    for state, row in EVENTS.items():
+    assert set(PollState) == set(MOVES)
+    assert {} == MOVES[PollState.DONE]
+    for state, row in MOVES.items():
         assert (PollState.DONE if row else None) is row.get("closed")
         assert (PollState.WAITING in row.values()) == (state is PollState.READING)

@@ -39,13 +39,8 @@ from .replay import Replay
 from .subscription import (
     BLOCKED,
     CATCHING_UP,
-    CAUGHT_UP,
     CLOSED,
-    DRAINED,
-    ENDED,
-    FILLED,
     LIVE,
-    SKIPPED,
     Lag,
     Subscription,
 )
@@ -224,7 +219,7 @@ class Hub:
         if self._listeners is not None:
             self._listeners.remove(subscription.channels)
         self._delivery.disturbed = True
-        subscription.move(ENDED)
+        subscription.move("ended")
         subscription.place = None
         self.subscriptions -= 1
 
@@ -244,7 +239,7 @@ class Hub:
         for subscription in subscriptions:
             self._delivery.full.pop(subscription, None)  # it filled and drained inside one delivery
             if subscription.state is BLOCKED:
-                subscription.move(DRAINED)
+                subscription.move("drained")
                 del self._blocked[subscription]
                 if subscription.lag is Lag.LATEST and subscription.was_live:
                     self._replay.skip_to_newest(subscription)
@@ -277,7 +272,7 @@ class Hub:
         if self._turn:  # what has come since the turn began is in the log already, and will be delivered again
             self._replay.queue(subscription)
             return
-        subscription.move(CAUGHT_UP)
+        subscription.move("caught up")
         subscription.place = None
         subscription.was_live = True
         self._audiences.enter(subscription)
@@ -288,7 +283,7 @@ class Hub:
             self._audiences.leave(subscription)
             subscription.place = Place(self.flushed, self.log.cursor(self.flushed))
             subscription.was_live = False  # it is behind because of the broker
-            subscription.move(SKIPPED)
+            subscription.move("skipped")
             self._replay.queue(subscription)
         return [*self._replay.members(), *(each for each in self._blocked if each.place is not None)]
 
@@ -307,7 +302,7 @@ class Hub:
             self._replay.remove(subscription)
         else:
             return
-        subscription.move(FILLED)
+        subscription.move("filled")
         self._blocked[subscription] = None
         subscription.was_live = subscription.was_live and slow
         self._delivery.counters.blocked += 1

@@ -1,14 +1,14 @@
 """What the hub serves: a subscription, its states and the events that move it, and the contracts of format and sink.
 
 To add a policy for subscribers that read too slowly, add it to `Lag` and to `Hub.unblock`. A state or an event goes
-into its enum and into `MOVES`.
+into its type and into `MOVES`.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from ..errors import Refusal
 from ..message import LogGap
@@ -35,27 +35,23 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Event(enum.Enum):
-    """What moves a subscription from one state to another."""
-
-    __hash__ = object.__hash__
-
-    CAUGHT_UP = "caught up"  # it has read everything up to the head
-    SKIPPED = "skipped"  # the broker went on without handing everything over
-    FILLED = "filled"  # its sink is full
-    DRAINED = "drained"  # its sink takes bytes again
-    ENDED = "ended"  # its subscriber left, or was refused
+SubscriptionEvent: TypeAlias = Literal[
+    "caught up",  # it has read everything up to the head
+    "skipped",  # the broker went on without handing everything over
+    "filled",  # its sink is full
+    "drained",  # its sink takes bytes again
+    "ended",  # its subscriber left, or was refused
+]
 
 
 # Names for the members: to look one up on its class costs several times the comparison.
 CATCHING_UP, LIVE, BLOCKED, CLOSED = State
-CAUGHT_UP, SKIPPED, FILLED, DRAINED, ENDED = Event
 
-MOVES: Mapping[State, Mapping[Event, State]] = {
-    State.CATCHING_UP: {Event.CAUGHT_UP: State.LIVE, Event.FILLED: State.BLOCKED, Event.ENDED: State.CLOSED},
-    State.LIVE: {Event.SKIPPED: State.CATCHING_UP, Event.FILLED: State.BLOCKED, Event.ENDED: State.CLOSED},
-    State.BLOCKED: {Event.DRAINED: State.CATCHING_UP, Event.ENDED: State.CLOSED},
-    State.CLOSED: {},
+MOVES: Mapping[State, Mapping[SubscriptionEvent, State]] = {
+    CATCHING_UP: {"caught up": LIVE, "filled": BLOCKED, "ended": CLOSED},
+    LIVE: {"skipped": CATCHING_UP, "filled": BLOCKED, "ended": CLOSED},
+    BLOCKED: {"drained": CATCHING_UP, "ended": CLOSED},
+    CLOSED: {},
 }
 
 
@@ -122,9 +118,9 @@ class Subscription:
         """Whether it reads a backlog that it does not owe to its own slowness."""
         return self.place is not None and not self.was_live
 
-    def move(self, event: Event) -> None:
+    def move(self, event: SubscriptionEvent) -> None:
         """Go to the state that the event leads to. Raises `AssertionError` where the table has none."""
         state = MOVES[self.state].get(event)
         if state is None:
-            raise AssertionError(f"a subscription that is {self.state.value} can't be {event.value}")
+            raise AssertionError(f"a subscription that is {self.state.value} can't be {event}")
         self.state = state

@@ -11,6 +11,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Literal, TypeAlias
 
 from ..brokers.base import Outcome
 from ..core.node import Node
@@ -23,7 +24,7 @@ from ..policy.quotas import too_many
 from ..wire.envelope import Ref
 from .base import Carrier, TransportSettings
 
-__all__ = ["END_SECONDS", "EVENTS", "NORMAL", "SERVICE_RESTART", "UNSUPPORTED", "DuplexSession", "SessionState"]
+__all__ = ["END_SECONDS", "MOVES", "NORMAL", "SERVICE_RESTART", "UNSUPPORTED", "DuplexSession", "SessionState"]
 
 END_SECONDS = 5.0  # for the broker to answer what was published before the end
 NORMAL, UNSUPPORTED, SERVICE_RESTART = 1000, 1003, 1012  # RFC 6455 §7.4.1, and IANA's registry
@@ -39,7 +40,18 @@ class SessionState(enum.Enum):
 
 OPEN, ENDING, CLOSED = SessionState
 
-EVENTS: Mapping[SessionState, Mapping[str, SessionState]] = {
+DuplexEvent: TypeAlias = Literal[
+    "wrong message",
+    "overload",
+    "ended",
+    "refuse",
+    "drain",
+    "closed",
+    "delivered",
+    "woken",
+]
+
+MOVES: Mapping[SessionState, Mapping[DuplexEvent, SessionState]] = {
     OPEN: {
         "wrong message": ENDING,  # one that this session does not take
         "overload": ENDING,
@@ -216,7 +228,7 @@ class DuplexSession(ABC):
         """End because of what the peer has sent, with the error's code."""
         self._stop("wrong message", refusal.error.close, refusal.message)
 
-    def _stop(self, event: str, code: int, reason: str) -> None:
+    def _stop(self, event: DuplexEvent, code: int, reason: str) -> None:
         """Read no more; close with this code once everything is answered."""
         if self._move(event):
             self._end = (code, reason)
@@ -227,11 +239,11 @@ class DuplexSession(ABC):
         if not self._batch and not self._unanswered:
             self._node.after_delivery(partial(self._close_in_order, "delivered"))
 
-    def _close_in_order(self, event: str) -> None:
+    def _close_in_order(self, event: DuplexEvent) -> None:
         if self._end is not None:
             self._close(event, *self._end)
 
-    def _close(self, event: str, code: int, reason: str) -> None:
+    def _close(self, event: DuplexEvent, code: int, reason: str) -> None:
         if self._move(event):
             self._leave()
             self._carrier.close(code, reason)
@@ -241,9 +253,9 @@ class DuplexSession(ABC):
         for subscription in self._subscriptions():
             self._node.hub.detach(subscription)
 
-    def _move(self, event: str) -> bool:
+    def _move(self, event: DuplexEvent) -> bool:
         """Move as the table says; return whether that changes anything."""
-        state = EVENTS[self.state].get(event)
+        state = MOVES[self.state].get(event)
         if state is None:
             return False
         self.state = state

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
 
 from ..core.entry import Entry
 from ..core.node import Node
@@ -22,7 +23,7 @@ from ..wire import envelope
 from .base import Clock, Reply, TransportSettings, json_reply
 from .query import Query, after_cursor, check_count
 
-__all__ = ["EVENTS", "PollRequest", "PollState", "WaitingPoll", "answer_poll", "parse_wait"]
+__all__ = ["MOVES", "PollRequest", "PollState", "WaitingPoll", "answer_poll", "parse_wait"]
 
 
 READ_SECONDS = 30.0  # for a page of the broker's history: past it a long poll is answered 503
@@ -141,7 +142,19 @@ class PollState(enum.Enum):
 
 READING, WAITING, ANSWERING, DONE = PollState
 
-EVENTS: Mapping[PollState, Mapping[str, PollState]] = {
+PollEvent: TypeAlias = Literal[
+    "nothing",
+    "too late",
+    "answer",
+    "woken",
+    "closed",
+    "write",
+    "gap",
+    "drain",
+    "refuse",
+]
+
+MOVES: Mapping[PollState, Mapping[PollEvent, PollState]] = {
     READING: {
         "nothing": WAITING,  # was found
         "too late": ANSWERING,  # nothing was found, and the wait is over
@@ -281,7 +294,7 @@ class WaitingPoll:
         except Refusal as refusal:
             self._reply(refusal, "refuse")
 
-    def _read_answer(self, event: str) -> None:
+    def _read_answer(self, event: PollEvent) -> None:
         if self._move(event):
             self._leave()
             self._request.answer(self._reply)
@@ -291,7 +304,7 @@ class WaitingPoll:
         if self.state in (READING, ANSWERING):
             self._clock.wake_at(self._clock.now() + READ_SECONDS)
 
-    def _reply(self, reply: Reply | Refusal | None, event: str = "answer") -> None:
+    def _reply(self, reply: Reply | Refusal | None, event: PollEvent = "answer") -> None:
         if self._move(event):
             assert reply is not None
             self._leave()
@@ -302,9 +315,9 @@ class WaitingPoll:
         if subscription is not None:
             self._node.hub.detach(subscription)
 
-    def _move(self, event: str) -> bool:
+    def _move(self, event: PollEvent) -> bool:
         """Move as the table says; return whether that changes anything."""
-        state = EVENTS[self.state].get(event)
+        state = MOVES[self.state].get(event)
         if state is None:
             return False
         self.state = state

@@ -29,7 +29,7 @@ from .admission import FULL
 from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
 from .framing.websocket import websocket_carrier
-from .phases import CLOSED, LINGERING, READING, STREAMING, WAITING, ConnectionEvent
+from .phases import CLOSED, LINGERING, READING, STREAMING, WAITING
 from .presence import join
 from .responder import HEAD, IDLE, Responder
 
@@ -121,7 +121,7 @@ class Connection(Responder):
     def connection_lost(self, error: Exception | None) -> None:
         """Forget everything."""
         listener = self._listener
-        self._move(ConnectionEvent.LOST)
+        self._move("lost")
         self.app.dismiss(self)
         self.forget()
         self._listener = self._transport = self._parser = self._request = None
@@ -218,7 +218,7 @@ class Connection(Responder):
             if self.presence is not None:
                 self.presence.leave()
             raise
-        self._move(ConnectionEvent.STREAMED)
+        self._move("streamed")
         self._listener = carrier
         rest = self._parser.take_rest()
         self._parser = self._request = None

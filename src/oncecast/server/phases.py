@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 __all__ = [
     "CLOSED",
@@ -35,35 +36,34 @@ class Phase(enum.Enum):
 READING, WAITING, STREAMING, LINGERING, CLOSED = Phase
 
 
-class ConnectionEvent(enum.Enum):
-    """What moves a connection."""
-
-    POSTPONED = "postponed"  # the answer comes later
-    ANSWERED = "answered"  # that answer was written
-    STREAMED = "streamed"  # a transport took the connection
-    ENDED = "ended"  # the last byte was written
-    LOST = "lost"  # the socket is closed
+ConnectionEvent: TypeAlias = Literal[
+    "postponed",  # the answer comes later
+    "answered",  # that answer was written
+    "streamed",  # a transport took the connection
+    "ended",  # the last byte was written
+    "lost",  # the socket is closed
+]
 
 
 MOVES: Mapping[Phase, Mapping[ConnectionEvent, Phase]] = {
-    Phase.READING: {
-        ConnectionEvent.POSTPONED: Phase.WAITING,
-        ConnectionEvent.STREAMED: Phase.STREAMING,
-        ConnectionEvent.ENDED: Phase.LINGERING,
-        ConnectionEvent.LOST: Phase.CLOSED,
+    READING: {
+        "postponed": WAITING,
+        "streamed": STREAMING,
+        "ended": LINGERING,
+        "lost": CLOSED,
     },
-    Phase.WAITING: {
-        ConnectionEvent.STREAMED: Phase.STREAMING,
-        ConnectionEvent.ANSWERED: Phase.READING,
-        ConnectionEvent.ENDED: Phase.LINGERING,
-        ConnectionEvent.LOST: Phase.CLOSED,
+    WAITING: {
+        "streamed": STREAMING,
+        "answered": READING,
+        "ended": LINGERING,
+        "lost": CLOSED,
     },
-    Phase.STREAMING: {
-        ConnectionEvent.ENDED: Phase.LINGERING,
-        ConnectionEvent.LOST: Phase.CLOSED,
+    STREAMING: {
+        "ended": LINGERING,
+        "lost": CLOSED,
     },
-    Phase.LINGERING: {ConnectionEvent.LOST: Phase.CLOSED},
-    Phase.CLOSED: {},
+    LINGERING: {"lost": CLOSED},
+    CLOSED: {},
 }
 
 
@@ -72,4 +72,4 @@ def after(phase: Phase, event: ConnectionEvent) -> Phase:
     try:
         return MOVES[phase][event]
     except KeyError:
-        raise AssertionError(f"a connection that is {phase.value} can't be {event.value}") from None
+        raise AssertionError(f"a connection that is {phase.value} can't be {event}") from None

@@ -118,7 +118,7 @@ class Responder(Inlet):
         self.write(answer)
         waiting = self.phase is WAITING
         if waiting:
-            self._move(ConnectionEvent.ANSWERED)
+            self._move("answered")
         if self._reserved or not (request.keep_alive and self.app.ready):
             self.end()
         elif waiting and self._full:
@@ -145,7 +145,7 @@ class Responder(Inlet):
         if session is not None and (self._eof or self.app.must_leave(self)):
             session.drain()  # see `eof_received` and `drain`
             return
-        self._move(ConnectionEvent.POSTPONED)
+        self._move("postponed")
         self._listener = session
         if session is None:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
@@ -179,7 +179,7 @@ class Responder(Inlet):
         if self.phase in (LINGERING, CLOSED):
             return
         assert self._transport is not None
-        self._move(ConnectionEvent.ENDED)
+        self._move("ended")
         self._listener = self._parser = self._request = None
         self.hold(0)
         self._full = False

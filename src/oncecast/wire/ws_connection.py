@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -51,7 +52,13 @@ class WebSocketState(enum.Enum):
     CLOSED = "closed"
 
 
-MOVES: Mapping[WebSocketState, Mapping[str, WebSocketState]] = {
+EndEvent: TypeAlias = Literal[
+    "our Close",
+    "peer's Close",
+    "peer's fault",
+]
+
+MOVES: Mapping[WebSocketState, Mapping[EndEvent, WebSocketState]] = {
     WebSocketState.OPEN: {
         "our Close": WebSocketState.CLOSING,
         "peer's Close": WebSocketState.CLOSED,
@@ -263,7 +270,7 @@ class WebSocketConnection(MessageReader):
 
     # -- the end
 
-    def _end(self, event: str, code: int | None, reason: str, answer: bytes) -> None:
+    def _end(self, event: EndEvent, code: int | None, reason: str, answer: bytes) -> None:
         """Go to CLOSED, answer with a Close unless one was sent, and drop what was half read."""
         if self._state is WebSocketState.OPEN:  # RFC 6455 §5.5.1: one Close each
             self._outbox.append(self._frame(Opcode.CLOSE, answer))
@@ -271,5 +278,5 @@ class WebSocketConnection(MessageReader):
         self.close_code, self.close_reason = code, reason
         self._forget()
 
-    def _move(self, event: str) -> None:
+    def _move(self, event: EndEvent) -> None:
         self._state = MOVES[self._state][event]

@@ -14,7 +14,7 @@ from oncecast.protocol.raw import RawSession
 from oncecast.server.framing.websocket import (
     CLOSE_SECONDS,
     DEFLATED_SLICE_BYTES,
-    EVENTS,
+    MOVES,
     SLICE_BYTES,
     CarrierState,
 )
@@ -258,9 +258,9 @@ def test_the_bytes_of_an_unfinished_message_are_counted(rig: Any, peer: Peer) ->
 def test_each_event_of_the_table_leads_where_it_says() -> None:
     """Nothing leads back, and CLOSED is the end."""
     order = list(CarrierState)
-    assert set(order) == set(EVENTS)
-    assert all(order.index(new) > order.index(state) for state, row in EVENTS.items() for new in row.values())
-    assert {} == EVENTS[CarrierState.CLOSED]
+    assert set(order) == set(MOVES)
+    assert all(order.index(new) > order.index(state) for state, row in MOVES.items() for new in row.values())
+    assert {} == MOVES[CarrierState.CLOSED]
 
 
 def test_slices_are_smaller_where_the_peer_may_compress(rig: Any) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import pytest_asyncio
@@ -208,4 +209,4 @@ def test_only_the_moves_of_the_table_are_made() -> None:
     """The end is the end, and every state is in the table."""
     assert set(WorkerState) == set(MOVES)
     assert {} == MOVES[WorkerState.ENDED]
-    assert set(WorkerEvent) == {event for row in MOVES.values() for event in row}
+    assert set(get_args(WorkerEvent)) == {event for row in MOVES.values() for event in row}

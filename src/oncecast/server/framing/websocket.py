@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
 
 from ...core.subscription import Format
 from ...protocol.base import Carrier, Duplex, Encoder, TransportSettings
@@ -30,7 +31,7 @@ from .formats import frame_blocks
 __all__ = [
     "CLOSE_SECONDS",
     "DEFLATED_SLICE_BYTES",
-    "EVENTS",
+    "MOVES",
     "SLICE_BYTES",
     "CarrierState",
     "DeflateCarrier",
@@ -58,7 +59,16 @@ OPEN, STOPPED, CLOSING, CLOSED = CarrierState
 _READ_NO_MORE = (STOPPED, CLOSED)
 _CODEC_CLOSED = WebSocketState.CLOSED  # to look a member up on its class takes longer than to compare it
 
-EVENTS: Mapping[CarrierState, Mapping[str, CarrierState]] = {
+CarrierEvent: TypeAlias = Literal[
+    "stop",
+    "close",
+    "silence",
+    "closed",
+    "peer's Close or fault",
+    "woken",
+]
+
+MOVES: Mapping[CarrierState, Mapping[CarrierEvent, CarrierState]] = {
     OPEN: {
         "stop": STOPPED,  # by the session: the peer's Close, a fault, or a message that the session does not take
         "close": CLOSING,
@@ -198,9 +208,9 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
 
     # -- helpers
 
-    def _move(self, event: str) -> bool:
+    def _move(self, event: CarrierEvent) -> bool:
         """Move as the table says; return whether that changes anything."""
-        state = EVENTS[self.state].get(event)
+        state = MOVES[self.state].get(event)
         if state is None:
             return False
         self.state = state

@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from ..metrics import Measures
 from ..settings import Settings
@@ -55,22 +55,21 @@ class WorkerState(enum.Enum):
     ENDED = "ended"
 
 
-class WorkerEvent(enum.Enum):
-    """What moves a worker."""
-
-    READY = "ready"  # it said that it serves
-    LEFT = "left"  # it drains, by an order of its supervisor or of another process
-    EXITED = "exited"  # its process has ended
+WorkerEvent: TypeAlias = Literal[
+    "ready",  # it said that it serves
+    "left",  # it drains, by an order of its supervisor or of another process
+    "exited",  # its process has ended
+]
 
 
 MOVES: Mapping[WorkerState, Mapping[WorkerEvent, WorkerState]] = {
     WorkerState.STARTING: {
-        WorkerEvent.READY: WorkerState.SERVING,
-        WorkerEvent.LEFT: WorkerState.LEAVING,
-        WorkerEvent.EXITED: WorkerState.ENDED,
+        "ready": WorkerState.SERVING,
+        "left": WorkerState.LEAVING,
+        "exited": WorkerState.ENDED,
     },
-    WorkerState.SERVING: {WorkerEvent.LEFT: WorkerState.LEAVING, WorkerEvent.EXITED: WorkerState.ENDED},
-    WorkerState.LEAVING: {WorkerEvent.EXITED: WorkerState.ENDED},
+    WorkerState.SERVING: {"left": WorkerState.LEAVING, "exited": WorkerState.ENDED},
+    WorkerState.LEAVING: {"exited": WorkerState.ENDED},
     WorkerState.ENDED: {},
 }
 
@@ -152,7 +151,7 @@ class Child:
         await self._pipe.close()  # a worker that lives on stops at this
         status = await self._process.wait()
         self._deadline.cancel()
-        self._move(WorkerEvent.EXITED)
+        self._move("exited")
         self.decided.set()
         self.ended.set()
         return status
@@ -161,14 +160,14 @@ class Child:
         match message:
             case Ready():
                 if self.state is WorkerState.STARTING:
-                    self._move(WorkerEvent.READY)
+                    self._move("ready")
                     self.served = True
                 self.decided.set()
             case Failed(reason=reason):
                 self.failure = reason
             case Leaving():
                 if self.state is WorkerState.SERVING:
-                    self._move(WorkerEvent.LEFT)
+                    self._move("left")
                     self._owner.on_leaving(self)
             case Asked():
                 self._owner.on_asked(self)
@@ -196,7 +195,7 @@ class Child:
         if self.state is WorkerState.STARTING:
             self._signal(signal.SIGTERM)
         if self.state in (WorkerState.STARTING, WorkerState.SERVING):
-            self._move(WorkerEvent.LEFT)
+            self._move("left")
             self._pipe.send(Stop())
 
     def cut_off(self) -> None:
@@ -220,7 +219,7 @@ class Child:
         try:
             self.state = MOVES[self.state][event]
         except KeyError:
-            raise AssertionError(f"a worker that is {self.state.value} can't have {event.value}") from None
+            raise AssertionError(f"a worker that is {self.state.value} can't have {event}") from None
 
 
 def environment(environ: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
