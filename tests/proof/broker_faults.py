@@ -41,7 +41,7 @@ __all__ = ["BrokerRun", "Report", "main", "run"]
 FAULTS = 3  # of a schedule
 SCHEDULE_SECONDS = 300.0
 LAG_SECONDS = 2.0  # for which nothing may hold the loop, on a machine that is busy
-AT_ONCE = 2  # schedules: most of their time is waiting
+AT_ONCE = 3  # schedules: most of their time is waiting
 LOG_LINES = 60  # shown of a schedule that is wrong
 HELP = """\
 Each schedule starts a server of its own, makes three faults under load and prints a line. The last line has the totals.

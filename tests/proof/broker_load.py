@@ -43,6 +43,7 @@ class Listener:
         self.channels = channels
         self.pipe = pipe
         self.lost = 0
+        self.fresh = 0  # messages since the last connection, and since the last fault
         self.seen: list[ClientMessage | Gap] = []
         self.ids: set[str] = set()
         self._client = AsyncClient(f"http://{HOST}:{pipe.port}", transports=[transport])
@@ -56,6 +57,7 @@ class Listener:
             self.seen.append(item)
             if isinstance(item, ClientMessage):
                 self.ids.add(item.id)
+                self.fresh += 1
             self._more.set()
 
     async def until(self, data: str) -> None:
@@ -70,6 +72,7 @@ class Listener:
 
     def _changed(self, change: StateChanged) -> None:
         self.lost += change.before is LinkState.LISTENING
+        self.fresh = 0
         self._last = change
 
     def __repr__(self) -> str:
@@ -110,13 +113,15 @@ class Load:
     def shake(self) -> None:
         """Cut some listeners, which then come back to other nodes."""
         for listener in self.listeners:
+            listener.fresh = 0
             if self._rng.random() < 0.5:
                 listener.pipe.cut(reset=self._rng.random() < 0.5)
 
     def live(self) -> dict[Listener, int]:
-        """Return the streams that have all that was acknowledged, and how often each was lost so far.
+        """Return the streams that have all that was acknowledged, some of it since they were cut or moved.
 
-        One that is behind is not among them: where it can't be read the history, it is sent to another node.
+        With each, how often it was lost so far. One that is behind is not among them: where the history can't be read
+        for it, it is sent to another node.
         """
         newest: dict[str, str] = {}
         for each, at in zip(self.acknowledged, self._times, strict=True):
@@ -125,7 +130,9 @@ class Load:
         return {
             each: each.lost
             for each in self.listeners
-            if each.transport in STREAMS and each.ids.issuperset(newest.get(name, "none") for name in each.channels)
+            if each.transport in STREAMS
+            and each.fresh
+            and each.ids.issuperset(newest.get(name, "none") for name in each.channels)
         }
 
     async def finish(self) -> None:

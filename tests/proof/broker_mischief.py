@@ -11,7 +11,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from scripts.broker_servers.kinds import Redis
+from scripts.broker_servers.kinds import Kafka, Redis
 from scripts.broker_servers.system import asks
 
 from .broker_cluster import READY_SECONDS, Cluster, in_thread
@@ -21,6 +21,7 @@ from .client_oracle import Wrong
 __all__ = ["Mischief"]
 
 REPLICA_SECONDS = 30.0  # for a replica to have what its primary has
+SETTLE_SECONDS = {"rabbitmq": 3.0}  # a stream of RabbitMQ 3.10 that was made a second before a kill has no leader again
 SHORT_PAUSES = (0.5, 6.0)
 LONG_PAUSES = (0.5, 2.0, 6.0, 20.0)
 
@@ -39,6 +40,8 @@ class Mischief:
         self._load = load
         self._rng = rng
         self._long = long
+        self._settle = SETTLE_SECONDS.get(cluster.kind, 0.0)
+        self._made = asyncio.get_running_loop().time()  # the log
 
     @property
     def faults(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -67,10 +70,12 @@ class Mischief:
         """Kill the server, and start it on an empty disk."""
         async with self._down():
             await in_thread(self._cluster.primary.wipe)
+        self._made = asyncio.get_running_loop().time()
 
     async def put_back(self) -> None:
         """Start the server on an older copy of its data, which lacks what was acknowledged since."""
         server = self._cluster.primary
+        await self._settled()
         await in_thread(lambda: server.copy("older"))
         await self._cluster.until_ready()
         await asyncio.sleep(self._rng.uniform(0.3, 1.0))
@@ -78,8 +83,10 @@ class Mischief:
             await in_thread(lambda: server.restore("older"))
 
     async def paused(self) -> None:
-        """Stop the server's process for a while, and let it go on. Nothing is lost."""
+        """Stop the server's process for a while, and let it go on. Nothing is lost; only Kafka makes a gap of it."""
         seconds = self._rng.choice(LONG_PAUSES if self._long else SHORT_PAUSES)
+        if isinstance(self._cluster.primary, Kafka):
+            self.lossy = True  # its controller makes it the leader anew, which is another life of the log
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         live = self._load.live()
@@ -150,6 +157,7 @@ class Mischief:
     @contextlib.asynccontextmanager
     async def _down(self) -> AsyncIterator[None]:
         """Kill the server, hold the nodes to what they do without it, and start it again."""
+        await self._settled()
         self.lossy = True
         live = self._load.live()
         await in_thread(self._cluster.primary.kill)
@@ -158,6 +166,10 @@ class Mischief:
         yield
         await in_thread(self._cluster.primary.start)
         await self._cluster.until_ready()
+
+    async def _settled(self) -> None:
+        """Wait until the log can be killed."""
+        await asyncio.sleep(self._made + self._settle - asyncio.get_running_loop().time())
 
     @contextlib.asynccontextmanager
     async def _held_together(self, live: Mapping[Listener, int]) -> AsyncIterator[None]:
