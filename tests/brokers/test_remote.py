@@ -75,7 +75,7 @@ async def test_a_batch_that_is_never_acknowledged_is_answered(monkeypatch: pytes
     await broker.start(BrokerBench(broker, Lab(lambda: broker)))
     answered: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     broker.publish([Draft("a", b"1")], answered.set_result)
-    (outcome,) = await asyncio.wait_for(answered, 5)
+    (outcome,) = await asyncio.wait_for(answered, 60)
     assert isinstance(outcome, Refusal)
     await broker.stop()
 

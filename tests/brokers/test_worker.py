@@ -10,7 +10,7 @@ import pytest
 
 from oncecast.brokers.worker import Worker, run_in_thread
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 async def ended(run: object) -> list[BaseException | None]:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from oncecast.cli.commands import commands
 
-SECONDS = 20  # for a process to do what it is about to do anyway
+SECONDS = 60  # for a process to do what it is about to do anyway
 
 
 CODES = {403: "forbidden", 429: "too_many_requests", 503: "overloaded"}

@@ -28,7 +28,7 @@ BATCH = 20  # published together, so that blocks of many messages are cut in the
 PART = 500  # the publisher waits for the listener before each part, so that some is heard live and some caught up
 CUTS = 8
 CUT_BYTES = (10, 5_000)  # inside an answer's head or far behind it; all cuts fit into the shortest form of a story
-SECONDS = 30.0  # for anything to happen: generous, as the machine may be busy
+SECONDS = 60.0  # for anything to happen: generous, as the machine may be busy
 NODE_SECONDS = 60.0  # for a script to end
 
 

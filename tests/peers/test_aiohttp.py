@@ -13,7 +13,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, WSMsgType
 if TYPE_CHECKING:
     from tests.peers.conftest import Site, Story
 
-SECONDS = 30.0  # for anything to happen: generous, as the machine may be busy
+SECONDS = 60.0  # for anything to happen: generous, as the machine may be busy
 
 
 @pytest_asyncio.fixture

@@ -14,7 +14,7 @@ from httpx_sse import aconnect_sse
 if TYPE_CHECKING:
     from tests.peers.conftest import Site, Story
 
-SECONDS = 30.0  # for anything to happen: generous, as the machine may be busy
+SECONDS = 60.0  # for anything to happen: generous, as the machine may be busy
 
 
 @pytest_asyncio.fixture

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 V1 = [Subprotocol("oncecast.v1")]
 MIB = 1 << 20
-SECONDS = 30.0  # for anything to happen: generous, as the machine may be busy
+SECONDS = 60.0  # for anything to happen: generous, as the machine may be busy
 
 
 async def heard(socket: ClientConnection) -> Any:

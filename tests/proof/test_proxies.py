@@ -16,7 +16,7 @@ from oncecast.server.settings import Settings
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "behind-a-proxy.md").read_text("utf-8")
 EVENTS = 5
 LATE_SECONDS = 0.1  # half of what HAProxy waits without its option, and a hundred times what an event takes
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def example(title: str, language: str) -> str:

@@ -26,7 +26,7 @@ from oncecast.server.settings import Limits, Settings
 if TYPE_CHECKING:
     from tests.server.conftest import Open
 
-SECONDS = 30.0
+SECONDS = 60.0
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 READY = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"

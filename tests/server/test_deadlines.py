@@ -23,7 +23,7 @@ from oncecast.wire.ws_frames import Opcode, encode_frame
 if TYPE_CHECKING:
     from tests.server.conftest import Open, Site
 
-SECONDS = 20.0
+SECONDS = 60.0
 SHORT = 0.3
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -19,7 +19,7 @@ from oncecast.server.settings import Settings
 if TYPE_CHECKING:
     from tests.server.conftest import Open
 
-SECONDS = 20.0
+SECONDS = 60.0
 LOCALHOST = ["127.0.0.1", "::1"]
 
 

@@ -33,7 +33,7 @@ from oncecast.wire.ws_connection import CloseReceived, Role, WebSocketConnection
 if TYPE_CHECKING:
     from tests.server.conftest import Answer
 
-SECONDS = 30  # a process that takes longer has failed
+SECONDS = 60  # a process that takes longer has failed
 PROGRAM = (
     "import sys; from oncecast.server.run import run; from oncecast.server.settings import Settings; "
     "sys.exit(run(Settings(port=0)))"

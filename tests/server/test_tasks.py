@@ -9,7 +9,7 @@ import pytest
 from oncecast.server import tasks as module
 from oncecast.server.tasks import Tasks
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 async def fail() -> None:

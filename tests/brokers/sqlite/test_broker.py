@@ -36,7 +36,7 @@ from oncecast.message import EARLIEST, Cursor, Draft, Kind, Message, Page, Reaso
 from oncecast.testing.broker import CHECKS, BrokerBench, Lab, check_broker
 from oncecast.testing.driver import LoopDriver
 
-SECONDS = 20.0  # past it, what is waited for will not come
+SECONDS = 60.0  # past it, what is waited for will not come
 NOW = 1_764_000_000.0
 ENOUGH = 1 << 30
 

@@ -33,7 +33,7 @@ from oncecast.wire.ws_frames import Opcode, encode_frame
 from oncecast.wire.ws_handshake import answered_extensions, check_response, new_key, request_bytes
 from tests.session_rig import Peer
 
-SECONDS = 20.0
+SECONDS = 60.0
 MIB = 1 << 20
 OFFER = Parameters(client_max_window_bits=15)  # what browsers say
 LONG = json.dumps({"text": "Once upon a time " * 20}).encode()

@@ -25,7 +25,7 @@ from oncecast.wire.ws_deflate import NAME, compress_message
 from oncecast.wire.ws_frames import Opcode, encode_frame
 from oncecast.wire.ws_handshake import new_key, request_bytes
 
-SECONDS = 20.0
+SECONDS = 60.0
 MIB = 1 << 20
 KEY = b"mask"
 

@@ -22,7 +22,7 @@ from oncecast.server.process.child import MOVES, Child, WorkerEvent, WorkerState
 from oncecast.server.process.control import Change, Total
 from oncecast.server.settings import Settings
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Owner:

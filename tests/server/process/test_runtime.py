@@ -15,7 +15,7 @@ import oncecast
 from oncecast.server.process.runtime import keep_alive
 from oncecast.server.process.systemd import Notifier
 
-SECONDS = 30
+SECONDS = 60
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 # Serves where files are few, and others than connections have taken most of them.
 PROGRAM = """

@@ -22,7 +22,7 @@ from oncecast.server.settings import Settings
 if TYPE_CHECKING:
     from tests.server.conftest import Open
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Rig:
