@@ -87,7 +87,7 @@ def test_one_that_is_away_does_not_keep_the_others(servers: Servers) -> None:
     """It is named, and the exit code tells."""
     result = run("redis://127.0.0.1:1", servers("redis").url)
     assert 1 == result.exit_code
-    assert result.stderr.startswith("broker: 127.0.0.1:1: open: broker: redis://127.0.0.1:1: Error 111")
+    assert result.stderr.startswith("broker: 127.0.0.1:1: open: broker: redis://127.0.0.1:1: 127.0.0.1:1 refuses")
     assert len(ROWS) == len(json.loads(result.stdout)["rows"])
 
 
