@@ -22,6 +22,7 @@ from .admission import FULL, REMIND_SECONDS
 from .app import App
 from .connection import Connection
 from .presence import arrive
+from .proxied import ProxyHeaderError, read_proxy_header
 from .tls import Tls
 from .tls.opening import PlainHttpError, open_channel
 from .tls.shared import Shared
@@ -38,14 +39,25 @@ DISCARD_BYTES = 64 << 10
 
 
 class Acceptor:
-    """Accepts on `sockets`, which listen already, from `start` to `stop`. With `tls`, after a handshake in time."""
+    """Accepts on `sockets`, which listen already, from `start` to `stop`. With `tls`, after a handshake in time.
+
+    With `proxied`, a connection comes from a trusted proxy, and a header of the PROXY protocol says whose it is.
+    """
 
     def __init__(
-        self, app: App, sockets: Sequence[socket.socket], *, tls: Tls | None, handshake_seconds: float
+        self,
+        app: App,
+        sockets: Sequence[socket.socket],
+        *,
+        tls: Tls | None,
+        handshake_seconds: float,
+        proxied: bool = False,
     ) -> None:
         self._app = app
         self._sockets = list(sockets)
         self._tls = tls
+        self._proxied = proxied
+        self._at_once = tls is None and not proxied  # a connection is open in the turn after it was accepted
         self._handshake_seconds = handshake_seconds
         self._loop = asyncio.get_running_loop()
         self._meters = app.tls
@@ -84,7 +96,7 @@ class Acceptor:
         refused = admission.turned_away + REFUSE_AT_ONCE
         limited = 0
         for _ in range(ACCEPT_AT_ONCE):
-            if self._tls is None and self._opening and admission.full:
+            if self._at_once and self._opening and admission.full:
                 return  # one in a turn: it is open in the next, and can give way to those behind it
             try:
                 accepted, address = sock.accept()
@@ -110,16 +122,40 @@ class Acceptor:
 
     def _admit(self, connection: Connection) -> None:
         """Count a connection by its address, and take a place for it. Raises `Refusal`."""
-        quotas, admission = self._app.settings.quotas, self._app.admission
-        if quotas is not None:
-            connection.presence = arrive(quotas, connection.identity.address, self._app.monotonic())
+        admission = self._app.admission
+        if not self._proxied:  # else its address is not known yet
+            self._count(connection)
         if not (admission.take() or self._give_up_oldest()):
             connection.forget()
             admission.turn_away()
             raise FULL.with_traceback(None)
 
+    def _count(self, connection: Connection) -> None:
+        """Count a connection by its address. Raises `Refusal`."""
+        quotas = self._app.settings.quotas
+        if quotas is not None:
+            connection.presence = arrive(quotas, connection.identity.address, self._app.monotonic())
+
+    async def _learn(self, connection: Connection, accepted: socket.socket) -> bool:
+        """Learn from its proxy whose connection it is, and count it. Returns False where it was refused, and closed.
+
+        Raises `ProxyHeaderError`.
+        """
+        quotas = self._app.settings.quotas
+        if quotas is None or not quotas.is_proxy(connection.identity.address):
+            raise ProxyHeaderError(f"{connection.identity.address} is not one of trusted_proxies")
+        header = await read_proxy_header(self._loop, accepted)
+        if header.address is not None:
+            connection.identity = _identify(header.address)
+        try:
+            self._count(connection)
+        except Refusal as refusal:
+            self._refuse(accepted, refusal)
+            return False
+        return True
+
     def _begin(self, connection: Connection, accepted: socket.socket) -> None:
-        if self._tls is not None and len(self._opening) >= self._app.settings.handshakes:
+        if not self._at_once and len(self._opening) >= self._app.settings.handshakes:
             self._cut_oldest()
         task = self._loop.create_task(self._open(connection, accepted))
         self._opening[task] = None
@@ -127,17 +163,24 @@ class Acceptor:
         task.add_done_callback(partial(self._opened, connection, accepted))
 
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
-        if self._tls is None:
+        if self._at_once:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
             return
         async with asyncio.timeout(self._handshake_seconds):
+            if self._proxied and not await self._learn(connection, accepted):
+                return
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(lambda: connection, accepted)
+                return
             await open_channel(self._shared, accepted, self._tls.context, connection)
 
     def _opened(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._opening.pop(task, None)
         self._meters.handshakes = 0 if self._tls is None else len(self._opening)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, PlainHttpError):
+        if isinstance(error, ProxyHeaderError) or (self._proxied and isinstance(error, TimeoutError)):
+            self._unnamed(error)
+        elif isinstance(error, PlainHttpError):
             self._meters.plain += 1
         elif isinstance(error, OSError):  # a handshake that failed or was late
             self._meters.failed += 1
@@ -154,6 +197,14 @@ class Acceptor:
             return False
         self._app.admission.take_over()
         return True
+
+    def _unnamed(self, error: OSError) -> None:
+        """Count a connection that was closed as nothing says whose it is, and log it once a minute."""
+        self._app.admission.unnamed += 1
+        now = self._loop.time()
+        if now - self._reminded >= REMIND_SECONDS:
+            self._reminded = now
+            logger.warning("a connection was closed that has no header of the PROXY protocol: %s", str(error) or "late")
 
     def _cut_oldest(self) -> bool:
         """End the oldest TLS handshake that is under way. Return False where there is none."""

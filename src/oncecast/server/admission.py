@@ -49,6 +49,7 @@ class Admission(Generic[T]):
         self.connections: set[T] = set()
         self.opened = 0
         self.turned_away = 0
+        self.unnamed = 0  # closed, as no proxy has said whose they are
         self._monotonic = monotonic
         self._opening = 0  # accepted, and not in `connections` yet: a TLS handshake takes its time
         self._reserved: dict[T, None] = {}  # the oldest first

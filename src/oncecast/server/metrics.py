@@ -94,6 +94,11 @@ METRICS = (
         "Connections answered with 503, as the server was full.",
         lambda app: app.admission.turned_away,
     ),
+    _counter(
+        "connections_unnamed",
+        "Connections closed, as they had no header of the PROXY protocol, a malformed one, or came from no proxy.",
+        lambda app: app.admission.unnamed,
+    ),
     _Metric(
         "unfinished_bytes", "Bytes of requests and messages that are not whole yet.", lambda app: app.unfinished.total
     ),

@@ -19,7 +19,8 @@ __all__ = ["FIXED", "ReadSettings", "read_again"]
 
 logger = logging.getLogger("oncecast.server")
 
-FIXED = ("host", "port", "workers", "broker", "durability", "dev")  # the sockets, the processes and the broker
+# The sockets, the processes and the broker.
+FIXED = ("host", "port", "workers", "broker", "durability", "dev", "proxy_protocol")
 FIXED_RETENTION = ("key_seconds",)
 
 ReadSettings = Callable[[], Settings]  # the settings as their sources are now; raises `ConfigurationError`

@@ -119,6 +119,7 @@ class Server:
             self._sockets,
             tls=self._tls,
             handshake_seconds=self.settings.limits.head_seconds,
+            proxied=self.settings.proxy_protocol,
         )
         self._acceptor.start()
 
