@@ -1,0 +1,110 @@
+"""What a node takes of the republished messages, and what it is told where they come in another order or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from oncecast.brokers.handover import Handover
+from oncecast.brokers.lives import Lives, first_life
+from oncecast.brokers.nats.client import OrderedClient
+from oncecast.brokers.nats.follower import NatsFollower
+from oncecast.brokers.session import GuardedSink, Lost
+from oncecast.brokers.wanting import Wanting
+from tests.brokers.test_handover import Told
+
+DATA = b"1 0 0\nx"
+
+
+class Connection:
+    """A client that is told why it is of no use."""
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.reason = ""
+
+    def end(self, error: Exception) -> None:
+        """Take the reason."""
+        self.reason = str(error)
+        self.lost.set_exception(error)
+        self.lost.exception()
+
+
+class Bench:
+    """A follower of the channels `a` and `b`, which has everything up to offset 10."""
+
+    def __init__(self, *, stamped: bool) -> None:
+        self.told = Told()
+        sink = GuardedSink(self.told)  # type: ignore[arg-type]
+        place = Handover()
+        place.begin(sink, "e", 10, [], ["a", "b"])
+        self.client = Connection()
+        wanting = Wanting(cast(Any, None), sink, place)
+        self.follower = NatsFollower(cast(OrderedClient, self.client), sink, place, wanting)
+        self.reached: list[int] = []
+        self.follower.begin(Lives([first_life("e", "server", 0.0)]), 10, stamped=stamped, reached=self.reached.append)
+        self.told.calls.clear()
+
+    def came(self, channel: str, offset: int, before: int, data: bytes = DATA) -> None:
+        """Let a message come."""
+        self.follower.came(
+            f"s.r.{channel}", data, {b"Nats-Sequence": b"%d" % offset, b"Nats-Last-Sequence": b"%d" % before}
+        )
+
+
+async def test_in_order() -> None:
+    """Each is handed over, and what was handed over by catching up is not again."""
+    bench = Bench(stamped=False)
+    for channel, offset, before in (("a", 9, 8), ("a", 11, 10), ("b", 12, 10), ("a", 14, 11)):
+        bench.came(channel, offset, before)
+    assert [("receive", 11), ("receive", 12), ("receive", 14)] == bench.told.calls
+    assert [10, 11, 12, 14] == bench.reached
+
+
+async def test_one_that_did_not_arrive() -> None:
+    """The session is lost, and what was handed over meanwhile on other channels stands behind a hole."""
+    bench = Bench(stamped=False)
+    bench.came("b", 13, 10)
+    with pytest.raises(Lost, match="a message of a before 14 did not arrive"):
+        bench.came("a", 14, 12)
+    assert [("receive", 13), ("hole", 10, 13)] == bench.told.calls
+
+
+async def test_one_that_comes_too_late() -> None:
+    """Behind a later one of another channel it can't be handed over any more: that is told as a hole."""
+    bench = Bench(stamped=False)
+    bench.came("b", 13, 10)
+    with pytest.raises(Lost, match="a message of a came after later ones"):
+        bench.came("a", 12, 10)
+    assert [("receive", 13), ("hole", 10, 13)] == bench.told.calls
+
+
+async def test_a_server_of_2_9_may_send_in_another_order() -> None:
+    """What comes early is held until what is before it has come."""
+    bench = Bench(stamped=True)
+    bench.came("b", 13, 10)
+    bench.came("a", 12, 10)
+    assert [] == bench.told.calls
+    bench.came("a", 11, 10)
+    assert [("receive", 11), ("receive", 12), ("receive", 13)] == bench.told.calls
+
+
+async def test_one_that_is_held_in_vain() -> None:
+    """After a moment it is taken; where a message of its channel is missing, the session is lost by that."""
+    bench = Bench(stamped=True)
+    bench.came("a", 13, 12)
+    await asyncio.wait((bench.client.lost,), timeout=30)
+    assert "a message of a before 13 did not arrive" == bench.client.reason
+
+
+async def test_what_is_no_message_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """It is skipped with a line in the log, and what follows is handed over."""
+    bench = Bench(stamped=False)
+    bench.follower.came("s.r.a", DATA, {})
+    bench.came("a", 11, 10, b"foreign")
+    bench.came("a", 12, 11)
+    assert [("receive", 12)] == bench.told.calls
+    assert "it was not published through the stream" in caplog.text
+    assert "the record 11 of the channel a is skipped" in caplog.text
