@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oncecast.brokers.address import Address, parse_address, whole
+from oncecast.brokers.address import Address, parse_address, secret, whole
 from oncecast.errors import ConfigurationError
 
 SCHEMES = {"x": False, "xs": True}
@@ -111,3 +111,18 @@ def test_a_tls_file_that_is_missing_is_one_line(option: str) -> None:
     """It names the broker."""
     with pytest.raises(ConfigurationError, match="broker: a TLS file of xs://one:1234 can't be used"):
         parse(f"xs://one?{option}").context()
+
+
+def test_another_secret_than_the_password(tmp_path: Path) -> None:
+    """An option that is one may come from a file or a variable too, and from one place only."""
+    (tmp_path / "word").write_text("from file\n")
+    known = ("word", "word_file", "word_env")
+
+    def read(query: str) -> str | None:
+        return secret(parse_address(f"x://one?{query}", SCHEMES, 1234, known), "word", {"WORD": "from variable"})
+
+    queries = ("", "word=given", f"word_file={tmp_path / 'word'}", "word_env=WORD")
+    assert [read(query) for query in queries] == [None, "given", "from file", "from variable"]
+    for query, said in (("word=a&word_env=WORD", "in several ways"), ("word_env=NONE", "named by word_env")):
+        with pytest.raises(ConfigurationError, match=said):
+            read(query)

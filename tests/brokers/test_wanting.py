@@ -184,3 +184,30 @@ async def test_the_parts_of_a_session_end_together() -> None:
     with pytest.raises(Lost, match="z"):
         await run_together(wait(), watched=[watched])
     assert ended == ["wait", "wait"]
+
+
+async def test_a_part_that_ends_ends_the_session() -> None:
+    """Without an error too; and a part that was cancelled from outside."""
+
+    async def end() -> None:
+        return
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    await run_together(end(), wait())
+    cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    await run_together(wait(), watched=[cancelled])
+
+
+def test_a_sink_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """The node has not got it: that is said, and ends the broker."""
+
+    class Full:
+        def skip(self, seq: int) -> None:
+            raise MemoryError("no room")
+
+    with pytest.raises(SinkFailed, match="no room"):
+        GuardedSink(Full()).skip(1)  # type: ignore[arg-type]
+    assert "the node could not take what the broker has handed over" in caplog.text

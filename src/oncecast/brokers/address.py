@@ -87,7 +87,7 @@ def parse_address(
         scheme,
         tuple(_host(each, default_port, where) for each in hosts.split(",")),
         unquote(user) or None if at else None,
-        _password(unquote(password) if colon else None, given, environ, where),
+        _secret("password", unquote(password) if colon else None, given, environ, where),
         unquote(parts.path.lstrip("/")),
         given,
         schemes[scheme],
@@ -117,6 +117,11 @@ def whole(address: Address, name: str, default: int, least: int, most: int) -> i
     return int(text)
 
 
+def secret(address: Address, name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return an option that is a secret, such as `NAME=`, or from `NAME_file=` or `NAME_env=`."""
+    return _secret(name, address.options.get(name), address.options, environ, f"broker: {address}")
+
+
 def _host(text: str, default_port: int, where: str) -> tuple[str, int]:
     host, port = text, ""
     if text.startswith("["):
@@ -133,18 +138,20 @@ def _host(text: str, default_port: int, where: str) -> tuple[str, int]:
     return host, int(port) if port else default_port
 
 
-def _password(given: str | None, options: dict[str, str], environ: Mapping[str, str], where: str) -> str | None:
-    """Return the password, from the one place that has it."""
-    sources = [name for name in SECRETS if name in options]
-    if len(sources) + (given is not None) > 1:
-        raise ConfigurationError(f"{where}: the password is given in several ways: use one")
-    if "password_file" in options:
+def _secret(
+    name: str, given: str | None, options: Mapping[str, str], environ: Mapping[str, str], where: str
+) -> str | None:
+    """Return a secret, from the one place that has it."""
+    file, variable = f"{name}_file", f"{name}_env"
+    if (file in options) + (variable in options) + (given is not None) > 1:
+        raise ConfigurationError(f"{where}: the {name} is given in several ways: use one")
+    if file in options:
         try:
-            return Path(options["password_file"]).read_text("utf-8").rstrip("\r\n")
+            return Path(options[file]).read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{where}: password_file can't be read: {error}") from None
-    if "password_env" in options:
-        if options["password_env"] not in environ:
-            raise ConfigurationError(f"{where}: there is no variable {options['password_env']}, named by password_env")
-        return environ[options["password_env"]]
+            raise ConfigurationError(f"{where}: {file} can't be read: {error}") from None
+    if variable in options:
+        if options[variable] not in environ:
+            raise ConfigurationError(f"{where}: there is no variable {options[variable]}, named by {variable}")
+        return environ[options[variable]]
     return given

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import redis
 
 from oncecast.message import Draft
 from oncecast.testing.broker_bench import BrokerBench
-from scripts.broker_servers.kinds import KINDS, Redis
-from tests.brokers.redis.sites import Sentinel, Sites, client, works
+from scripts.broker_servers.kinds import KINDS
+from tests.brokers.redis.sites import Sentinel, Sites, client
 
 
 class Watched:
@@ -97,29 +96,3 @@ def test_a_replica_that_lacks_what_was_acknowledged(sites: Sites) -> None:
     assert page is not None
     assert [message.data for message in page.messages] == [b"new"]
     assert any(before <= kept.seq and lacking[-1].seq < after for before, after in fresh.opening.holes)
-
-
-def test_a_primary_that_was_demoted_is_left(sites: Sites) -> None:
-    """An operator swaps the two while both live: the nodes follow, though their connections stay open."""
-    watched = Watched(sites, "redis", 1)
-    one, two = watched.one, watched.two
-    works(one)
-    sites.wait(lambda: _swaps(watched.sentinels[0]), "the sentinel finds the replica fit")
-    sites.wait(lambda: _role(watched.replica) == "master" and _role(watched.primary) == "slave", "they are swapped")
-    sites.wait(lambda: bool(one.holes and two.holes) and (one.unready, two.unready) == (None, None), "the nodes follow")
-    receipt = works(one)
-    sites.wait(lambda: two.seqs()[-1:] == [receipt.seq], "the other node goes on")
-
-
-def _swaps(sentinel: Sentinel) -> bool:
-    """Ask a sentinel to fail over; return whether it does."""
-    try:
-        client(sentinel.port).execute_command("SENTINEL", "FAILOVER", "mymaster")
-    except redis.ResponseError as error:
-        return "INPROG" in str(error)
-    return True
-
-
-def _role(server: Redis) -> str:
-    role: str = client(server.port).info("replication")["role"]
-    return role

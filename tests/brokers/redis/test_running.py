@@ -133,6 +133,24 @@ def test_a_primary_that_is_made_a_replica(sites: Sites) -> None:
     works(node)
 
 
+def test_a_primary_and_its_replica_that_are_swapped(sites: Sites, quick: None) -> None:
+    """By hand, while nobody publishes: the nodes leave the old one, which keeps their connections, for the new one."""
+    old = sites.server()
+    new = sites.server(replica_of=old.port)
+    url = f"redis://127.0.0.1:{old.port},127.0.0.1:{new.port}"
+    one, two = sites.started(url, "a"), sites.started(url, "a")
+    first = works(one)
+    assert client(old.port).wait(1, 30_000) == 1
+    client(new.port).execute_command("REPLICAOF", "NO", "ONE")
+    client(old.port).execute_command("REPLICAOF", "127.0.0.1", new.port)
+    sites.wait(lambda: bool(one.holes and two.holes), "both nodes have found the new one")
+    for node in (one, two):
+        sites.until_back(node)
+    last = works(one)
+    sites.wait(lambda: two.seqs() == [first.seq, last.seq], "the other node goes on")
+    assert one.seqs() == [first.seq, last.seq]
+
+
 def test_a_password_that_is_changed(sites: Sites, caplog: pytest.LogCaptureFixture) -> None:
     """A node that has lost its connection is refused, says so, and shows no password; the old one heals it."""
     server = sites.server("redis", "--requirepass", "first-word")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ...errors import ConfigurationError
 from ...message import RetentionPolicy
-from ..address import parse_address
+from ..address import parse_address, secret
 from ..base import KEY_SECONDS, Capabilities
 from ..handover import Handover
 from ..remote import Remote
@@ -16,7 +16,7 @@ from ..session import GuardedSink
 SCHEMES = {"redis": False, "rediss": True, "redis+sentinel": False, "rediss+sentinel": True}
 PORT = 6379
 SENTINEL_PORT = 26379
-OPTIONS = ("prefix", "sentinel_password", "sentinel_tls")
+OPTIONS = ("prefix", "sentinel_password", "sentinel_password_file", "sentinel_password_env", "sentinel_tls")
 BATCH_DRAFTS = 1_000  # sent together, by several scripts
 
 
@@ -39,6 +39,7 @@ def redis_broker(
         if not name:
             text = "the path names the primary that Sentinel watches, such as /mymaster/0"
             raise ConfigurationError(f"broker: {address}: {text}")
+    secret(address, "sentinel_password")
     if database and not (database.isascii() and database.isdigit() and len(database) < 6):
         raise ConfigurationError(f"broker: {address}: the path is the number of a database, such as /0")
     try:

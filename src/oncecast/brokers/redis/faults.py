@@ -18,8 +18,10 @@ from ..session import Lost
 CONNECT_SECONDS = 1.5  # to one host, so that a second one still has its turn
 RETRY_SECONDS = 5  # after which a publish that was refused may be tried again
 
+REPLICA = "it has become a replica"
 FULL = "its memory is full: raise its maxmemory, or keep less by the retention settings"
 FOREIGN = "a key of this prefix holds something else: name another one with ?prefix=NAME"
+CREDENTIALS = "check its user and password"
 CLOSED = "closed the connection: if it speaks TLS at this port, begin the URL with rediss://"
 CLOSED_TLS = (
     "closed the connection: give tls_cert=FILE and tls_key=FILE, if it asks for a client's certificate it trusts"
@@ -44,7 +46,7 @@ def of_connecting(error: BaseException, address: Address, host: str, port: int) 
     text = without_secrets(one_line(error), address)
     advice = next((advice for words, advice in CONNECTING.items() if words in text), None)
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
-        return ConfigurationError(f"broker: {address}: {text.rstrip('.')}: check its user and password")
+        return ConfigurationError(f"broker: {address}: {text.rstrip('.')}: {CREDENTIALS}")
     if isinstance(error, redis.exceptions.NoPermissionError):
         return ConfigurationError(f"broker: {address}: {text}: {PERMISSIONS}")
     if isinstance(error, redis.exceptions.ResponseError):
@@ -87,7 +89,7 @@ def meaning(error: redis.exceptions.ResponseError) -> Exception:
     if text.startswith("NOLOG"):
         return NoLog(text)
     if isinstance(error, redis.exceptions.ReadOnlyError):
-        return Lost("it has become a replica")
+        return Lost(REPLICA)
     if isinstance(error, redis.exceptions.NoPermissionError) or "can't run this command" in text:
         return Lost(f"{text}: {PERMISSIONS}")
     if text.startswith("WRONGTYPE"):
@@ -120,8 +122,5 @@ def one_line(error: BaseException) -> str:
 
 
 def without_secrets(text: str, address: Address) -> str:
-    """Return a text without the URL's passwords: a server may name the words of a command that it does not know."""
-    for secret in (address.password, address.options.get("sentinel_password")):
-        if secret:
-            text = text.replace(secret, "***")
-    return text
+    """Return a text without the password: a server may name the words of a command that it does not know."""
+    return text.replace(address.password, "***") if address.password else text

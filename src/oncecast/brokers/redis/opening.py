@@ -11,7 +11,7 @@ from ...errors import ConfigurationError, Refusal
 from ..address import Address
 from ..session import Lost
 from . import scripts
-from .faults import NoLog
+from .faults import REPLICA, NoLog
 from .line import RedisLine
 
 OLDEST = (6, 2)
@@ -28,7 +28,12 @@ class RedisOpening(msgspec.Struct, frozen=True):
 
 
 async def check_server(line: RedisLine, address: Address) -> None:
-    """Refuse a server that would lose messages by its settings, or is too old. Raises `ConfigurationError`."""
+    """Refuse a server that would lose messages by its settings, or is too old. Raises `ConfigurationError`.
+
+    Raises `Lost` for a primary that was made a replica: it keeps its connections, and answers probes.
+    """
+    if (await line.command("ROLE"))[0] != b"master":
+        raise Lost(REPLICA)
     version = _field(await line.command("INFO", "server"), b"redis_version")
     if tuple(int(part) for part in version.split(b".")[:2]) < OLDEST:
         raise ConfigurationError(f"broker: {address}: Redis {version.decode()} is too old: 6.2 is needed")

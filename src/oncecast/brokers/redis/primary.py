@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from redis.asyncio.connection import AbstractConnection
 
 from ...errors import ConfigurationError
-from ..address import Address
+from ..address import Address, secret
 from ..session import Lost
-from .faults import CONNECT_SECONDS, of_connecting
+from .faults import CONNECT_SECONDS, CREDENTIALS, of_connecting
 from .line import close, connect
 from .scripts import PREFIX
 
@@ -67,24 +67,30 @@ async def _by_sentinel(address: Address, context: ssl.SSLContext | None) -> Foun
     """Return a connection to the primary that the sentinel at this address names, and which says that it is one."""
     name, _, database = address.path.partition("/")
     host, port = address.hosts[0]
-    password = address.options.get("sentinel_password")
     tls = address.tls and address.options.get("sentinel_tls") != "no"
-    asked = replace(address, user=None, password=password, path="", tls=tls)
-    sentinel = await connect(asked, host, port, context if tls else None)
+    asked = replace(address, user=None, password=secret(address, "sentinel_password"), path="", tls=tls)
     try:
-        found = await _ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-    except redis.exceptions.ResponseError as error:
-        if "unknown command" in str(error):
-            raise Lost(f"{host}:{port} is no sentinel: name Sentinel's port, which is 26379 by default") from None
-        raise of_connecting(error, asked, host, port) from None
-    except (redis.exceptions.RedisError, OSError) as error:
-        raise of_connecting(error, asked, host, port) from None
-    finally:
-        await close(sentinel)
+        found = await _named(asked, name, context if tls else None)
+    except ConfigurationError as error:
+        raise ConfigurationError(str(error).replace(CREDENTIALS, "check sentinel_password")) from None
     if found is None:
         raise Lost(f"the sentinel {host}:{port} knows no primary called {name}: correct the path of the URL")
     at = ((found[0].decode(), int(found[1])),)
     return await _at(replace(address, scheme="redis", hosts=at, path=database or "0"), context)
+
+
+async def _named(address: Address, name: str, context: ssl.SSLContext | None) -> Any:
+    """Return the host and the port that a sentinel names, or None."""
+    host, port = address.hosts[0]
+    sentinel = await connect(address, host, port, context)
+    try:
+        return await _ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+    except (redis.exceptions.RedisError, OSError) as error:
+        if "unknown command" in str(error):
+            raise Lost(f"{host}:{port} is no sentinel: name Sentinel's port, which is 26379 by default") from None
+        raise of_connecting(error, address, host, port) from None
+    finally:
+        await close(sentinel)
 
 
 async def _ask(connection: AbstractConnection, *command: str) -> Any:
