@@ -26,6 +26,7 @@ from ..message import Draft, Kind
 from ..wire import http1_client
 
 __all__ = [
+    "MAX_MESSAGE_BYTES",
     "CursorSeen",
     "Cut",
     "GapSeen",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 READ_BYTES = 64 << 10
+MAX_MESSAGE_BYTES = 64 << 20  # larger than any message of the checks
 
 
 @dataclass(frozen=True, slots=True)
