@@ -51,6 +51,15 @@ async def test_a_drawn_schedule(kind: str) -> None:
     assert sum(report.faults.values()) == broker_faults.FAULTS
 
 
+@pytest.mark.parametrize("kind", ["rabbitmq", "kafka"])
+async def test_a_node_is_partitioned_from_a_server_that_names_its_own_address(kind: str) -> None:
+    """Its connections go by the pipe all the same; their other faults are in brokers/followed/test_faults.py."""
+    _require(kind)
+    report = await broker_faults.run(kind, 1, names=["partitioned from a node"], long=False)
+    assert (1, 0) == (report.faults["partitioned from a node"], report.gaps)
+    assert report.delivered > report.published > 20
+
+
 def test_the_report_adds_up() -> None:
     """The line that a run ends with."""
     report = broker_faults.Report()
