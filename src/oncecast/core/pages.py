@@ -45,7 +45,7 @@ class _Request:
         self.since: float | None = None
 
 
-class Found:
+class FoundPage:
     """A page of the history, its bytes in the formats that were asked for, and which subscriptions it is held for."""
 
     __slots__ = ("blocks", "page", "waiting")
@@ -82,12 +82,12 @@ class HistoryPages:
         self._ahead = ahead
         self._refuse = refuse
         self._asked: dict[Key, _Request] = {}
-        self._found: dict[Key, Found] = {}
+        self._found: dict[Key, FoundPage] = {}
         self._later: OrderedDict[Subscription, None] = OrderedDict()
         self._asking: dict[Subscription, Key] = {}
         self._kept: dict[Subscription, Key] = {}
 
-    def take(self, subscription: Subscription) -> Found | None:
+    def take(self, subscription: Subscription) -> FoundPage | None:
         """Return the page at the subscription's place. Without one, let the subscription wait until it is `ready`."""
         place = subscription.place
         assert place is not None
@@ -171,7 +171,7 @@ class HistoryPages:
             return
         self._log.drop_trimmed(answer)
         if waiting:
-            found = self._found[key] = Found(_bounded(answer, key, self._log.head))
+            found = self._found[key] = FoundPage(_bounded(answer, key, self._log.head))
             found.waiting.update(dict.fromkeys(waiting))
             for subscription in waiting:
                 self._kept[subscription] = key
@@ -201,7 +201,7 @@ def _bounded(page: Page, key: Key, head: int) -> Page:
     return msgspec.structs.replace(page, messages=messages, upto=head)
 
 
-def block_found(found: Found, format_: Format, block_of: Callable[[list[Entry], Format], bytes]) -> bytes:
+def block_found(found: FoundPage, format_: Format, block_of: Callable[[list[Entry], Format], bytes]) -> bytes:
     """Return the bytes of a found page in a format. They are made once."""
     block = found.blocks.get(format_)
     if block is None:

@@ -21,7 +21,7 @@ from ..message import MAX_SEQ, LogGap, Page, Reason
 from .ahead import Ahead
 from .delivery import Delivery
 from .log import Log
-from .pages import PAGE_BYTES, PAGE_MESSAGES, Found, HistoryPages, ReadHistory, block_found, newest_mark
+from .pages import PAGE_BYTES, PAGE_MESSAGES, FoundPage, HistoryPages, ReadHistory, block_found, newest_mark
 from .place import Place, chain_gaps, cut_page, hole_gaps, pass_gaps
 from .subscription import Format, Subscription
 
@@ -206,7 +206,7 @@ class Replay:
             if found is None:
                 return
             if hole is not None and found.page.upto > hole[0]:
-                found = Found(cut_page(found.page, hole))
+                found = FoundPage(cut_page(found.page, hole))
         reason = Reason.SLOW if subscription.was_live else Reason.EXPIRED
         here = log.cursor(place.seq)
         page = None if found is None else found.page
