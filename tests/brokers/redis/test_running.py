@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from oncecast.brokers.redis import opening
+from oncecast.brokers.redis import opening, trims
 from oncecast.brokers.redis.broker import redis_broker
 from oncecast.errors import ConfigurationError, Refusal
 from oncecast.message import Draft, Retention
@@ -133,8 +133,9 @@ def test_a_primary_that_is_made_a_replica(sites: Sites) -> None:
     works(node)
 
 
-def test_a_primary_and_its_replica_that_are_swapped(sites: Sites, quick: None) -> None:
+def test_a_primary_and_its_replica_that_are_swapped(sites: Sites, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand, while nobody publishes: the nodes leave the old one, which keeps their connections, for the new one."""
+    monkeypatch.setattr(trims, "SWEEP_SECONDS", 1_000.0)  # trimming would notice it too, later
     old = sites.server()
     new = sites.server(replica_of=old.port)
     url = f"redis://127.0.0.1:{old.port},127.0.0.1:{new.port}"

@@ -15,7 +15,7 @@ from .faults import REPLICA, NoLog
 from .line import RedisLine
 
 OLDEST = (6, 2)
-CHECK_SECONDS = 10.0
+CHECK_SECONDS = 3.0  # so that what is wrong is on /readyz within 5 seconds
 
 
 class RedisOpening(msgspec.Struct, frozen=True):
