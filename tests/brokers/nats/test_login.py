@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -137,6 +139,7 @@ def test_credentials(
         ("nats://h?nkey_file=/nowhere/seed", "nkey_file /nowhere/seed can't be read: No such file"),
         ("nats://h?nkey_env=NOWHERE", "there is no variable NOWHERE, named by nkey_env"),
         ("nats://h?nkey_env=BAD", "nkey_env does not hold a user's seed, which begins with SU"),
+        ("nats://h?nkey_env=OTHER_ROLE", "nkey_env does not hold a user's seed"),
         ("nats://h?credentials_env=BAD", "credentials_env does not hold a user's credentials"),
         ("nats://h?credentials_env=CUT", "credentials_env does not hold a user's credentials"),
         ("nats://h?credentials=/bin/sh", "credentials /bin/sh can't be read: it is not a text"),
@@ -148,6 +151,7 @@ def test_what_can_not_be_a_login_is_one_line(url: str, said: str) -> None:
     """Before anything is opened, and without what was given."""
     environ = {
         "BAD": "secret",
+        "OTHER_ROLE": "SU" + "7" * 56,
         "CUT": "-----BEGIN NATS USER JWT-----\nsecret\n-----BEGIN USER NKEY SEED-----",
     }
     address = parse_address(url, SCHEMES, PORT, OPTIONS)
@@ -156,6 +160,14 @@ def test_what_can_not_be_a_login_is_one_line(url: str, said: str) -> None:
     assert said in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_keys_without_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names the extra."""
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    address = parse_address("nats://h?nkey_env=SEED", SCHEMES, PORT, OPTIONS)
+    with pytest.raises(ConfigurationError, match=re.escape("pip install 'oncecast[nats]'")):
+        login(address, {"SEED": seed_of_a_user()[0]})
 
 
 def test_a_user_that_may_not(servers: Servers, stack: ExitStack) -> None:
