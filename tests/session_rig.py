@@ -68,6 +68,9 @@ class FakeLink:
     def wake_at(self, when: float) -> None:
         self.wake = when
 
+    def may_read(self) -> None:
+        """Let the session read."""
+
     def hold(self, size: int) -> None:
         self.held = size
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from oncecast.server.server import Server
-from oncecast.server.settings import ChannelRule, Limits, Settings
+from oncecast.server.settings import ChannelRule, Limits, RetentionSettings, Settings
 
 if TYPE_CHECKING:
     from tests.server.conftest import Open, Peer, Site
@@ -265,3 +266,40 @@ async def test_each_limit_has_a_metric(open_site: Open) -> None:
     found = dict(re.findall(r'^oncecast_limited_total\{limit="(\w+)"\} (\S+)$', text, re.MULTILINE))
     assert set(site.server.quotas.refused) == set(found)
     assert {"connections_per_address": "1.0"} == {name: value for name, value in found.items() if value != "0.0"}
+
+
+# -- history
+
+
+async def test_pages_of_history(open_site: Open, tmp_path: Path) -> None:
+    """Polls and begins of streams that read the broker are few a second; what memory holds is free."""
+    settings = Settings(
+        port=0,
+        broker=f"sqlite:///{tmp_path}/log.db",
+        limits=Limits(history_pages_per_second=SLOW),
+        retention=RetentionSettings(bytes=65536),
+    )
+    site = await open_site(settings)
+    for _ in range(40):  # more than memory keeps
+        site.publish("a", b"x" * 4000)
+    await site.until(lambda: site.server.node.log.head >= 40 and site.server.node.log.count < 40)
+    peer = await site.connect(GET)
+    assert 40 == len((await peer.answer()).json["messages"])
+    for query in (b"?after=earliest", b"?wait=1&after=earliest", b"?last=40", b"?since=1"):
+        await peer.send(GET.replace(b" HTTP", query + b" HTTP"))
+        answer = await peer.answer()
+        assert (429, error("At most 0.01 pages of history of one connection a second.")) == (answer.status, answer.json)
+        assert 90 < int(answer.headers["retry-after"]) < 200
+    await peer.send(GET.replace(b" HTTP", b"?after=latest HTTP"))
+    assert 200 == (await peer.answer()).status
+    await peer.send((STREAM % b"").replace(b" HTTP", b"?after=earliest HTTP"))
+    assert 429 == (await peer.answer()).status
+    socket = await site.websocket("/v1/connect")
+    for number, text, expected in (
+        (1, b'{"type":"subscribe","channel":"a","after":"earliest","ref":1}', b'"type":"subscribed"'),
+        (2, b'{"type":"unsubscribe","channel":"a","ref":2}', b'"type":"unsubscribed"'),
+        (3, b'{"type":"subscribe","channel":"a","after":"earliest","ref":3}', b'"code":"too_many_requests"'),
+    ):
+        await socket.send(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+        assert expected in await socket.until(b'"ref":%d' % number)
+    assert 6 == site.server.quotas.refused["history_pages_per_second"]

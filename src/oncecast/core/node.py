@@ -23,7 +23,7 @@ from .history import BrokerHistory
 from .hub import Hub
 from .log import Log
 from .place import Place, locate, place_of
-from .polls import Poll, Polls
+from .polls import MayRead, Poll, Polls
 from .subscription import Format, Lag, State, Subscription, SubscriptionSink
 from .waiting import HeldPublishes
 from .wants import Wants
@@ -135,15 +135,22 @@ class Node:
             text = "The broker is away: publish again in a moment."
             done([Refusal("unavailable", text, retry_after=AWAY_SECONDS)] * len(drafts))
 
-    def poll(self, channels: tuple[str, ...], start: Start, limit: int, done: Callable[[Poll | Refusal], None]) -> None:
+    def poll(
+        self,
+        channels: tuple[str, ...],
+        start: Start,
+        limit: int,
+        done: Callable[[Poll | Refusal], None],
+        may_read: MayRead | None = None,
+    ) -> None:
         """Read what there is after a start: at most `limit` messages.
 
-        `done` is called once; at once where memory has it all.
+        `done` is called once; at once where memory has it all. Else `may_read` is asked before the history is.
         """
         if self._refusal is not None:
             done(self._refusal)
             return
-        self._polls.poll(channels, start, limit, done)
+        self._polls.poll(channels, start, limit, done, may_read)
 
     def subscribe(
         self,
@@ -153,8 +160,9 @@ class Node:
         format: Format,  # noqa: A002 - the word of the domain
         attached: Callable[[Place], None],
         descriptor: int | None = None,
+        may_read: MayRead | None = None,
     ) -> Subscription:
-        """Attach a subscription at a start, and return it.
+        """Attach a subscription at a start, and return it. `may_read` is asked where the start is behind the window.
 
         `attached` is called once, with its place, before the hub writes to the sink: it sends `place.announced`, then
         `place.gaps`. That is before this returns, except where the start has to be looked up in the broker's history;
@@ -164,6 +172,10 @@ class Node:
         if self._refusal is not None:
             raise self._refusal
         place = locate(self.log, channels, start)
+        if may_read is not None and self._history is not None:
+            behind = place is None or not self.log.covers(channels, place.seq, place.floors)
+            if behind and (refusal := may_read()) is not None:
+                raise refusal
         subscription = Subscription(channels, format, sink, place, self._lag(channels), descriptor)
         self.hub.attach(subscription)
         if place is not None:

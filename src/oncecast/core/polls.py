@@ -20,6 +20,8 @@ from .hub import Hub
 from .log import Log
 from .place import Place, above_floors, cut_page, hole_gaps, locate, pass_gaps, place_of
 
+MayRead = Callable[[], Refusal | None]  # counts a page of history for who asks; what it returns is the answer
+
 POLL_BYTES = 1 << 20  # the data in one poll's answer; a client that is behind by more asks again
 
 
@@ -39,6 +41,7 @@ class _Asked:
     start: Start
     limit: int
     done: Callable[[Poll | Refusal], None]
+    may_read: MayRead | None
 
 
 class Polls:
@@ -49,9 +52,16 @@ class Polls:
         self._hub = hub
         self._history = history
 
-    def poll(self, channels: tuple[str, ...], start: Start, limit: int, done: Callable[[Poll | Refusal], None]) -> None:
+    def poll(
+        self,
+        channels: tuple[str, ...],
+        start: Start,
+        limit: int,
+        done: Callable[[Poll | Refusal], None],
+        may_read: MayRead | None = None,
+    ) -> None:
         """Read what there is after a start, as `Node.poll` says."""
-        self._begin(_Asked(channels, start, limit, done))
+        self._begin(_Asked(channels, start, limit, done, may_read))
 
     def _begin(self, asked: _Asked) -> None:
         log, channels = self._log, asked.channels
@@ -74,6 +84,10 @@ class Polls:
 
     def _read(self, asked: _Asked, start: Start, place: Place | None) -> None:
         assert self._history is not None
+        refusal = asked.may_read() if asked.may_read is not None else None
+        if refusal is not None:
+            asked.done(refusal)
+            return
         found = partial(self._found, asked, start, place, self._log.life)
         self._history.read(asked.channels, start, asked.limit, POLL_BYTES, found)
 

@@ -50,6 +50,10 @@ class Exchange(Clock, Protocol):
         """Send what is written, then close, reading no more."""
         ...
 
+    def may_read(self) -> Refusal | None:
+        """Count a page of the broker's history. Return why it may read none now, or None."""
+        ...
+
     def spend_publishes(self, count: int, size: int, /) -> None:
         """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
         ...

@@ -42,7 +42,8 @@ def listen(service: Service, connection: Exchange, request: http1.Request, chann
         answered = partial(
             _short_polled, service, connection, request, channels, service.node.log.version, service.second
         )
-        answer_poll(service.node, service.settings, channels, query, headers.get("if-none-match"), answered)
+        known = headers.get("if-none-match")
+        answer_poll(service.node, service.settings, channels, query, known, answered, connection.may_read)
         connection.wait(request)
 
 
@@ -70,7 +71,7 @@ def _long_poll(
 ) -> None:
     known = request.headers.get("if-none-match")
     done = partial(_answer_poll, service, connection)
-    poll = WaitingPoll(service.node, service.settings, connection, channels, query, known, done)
+    poll = WaitingPoll(service.node, service.settings, connection, channels, query, known, done, connection.may_read)
     connection.wait(request, poll)
 
 

@@ -119,6 +119,10 @@ class Carrier(Clock, Protocol):
         """Whether the peer takes no more bytes at the moment."""
         ...
 
+    def may_read(self) -> Refusal | None:
+        """Count a page of the broker's history for this connection. Return why it may read none now, or None."""
+        ...
+
     def format(self, encoder: Encoder, /) -> Format:
         """Return the hub's format for an encoder: the same object for all carriers that can share its blocks."""
         ...

@@ -91,7 +91,7 @@ class EventStream:
         self._heartbeat = settings.heartbeat_seconds
         encoder = ENVELOPED if query.envelope or len(channels) > 1 else BARE
         self._subscription = node.subscribe(
-            channels, start, self, carrier.format(encoder), self._attached, carrier.descriptor
+            channels, start, self, carrier.format(encoder), self._attached, carrier.descriptor, carrier.may_read
         )
         carrier.wake_at(carrier.now() + self._heartbeat)
 

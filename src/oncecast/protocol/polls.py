@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from ..core.entry import Entry
 from ..core.node import Node
 from ..core.place import Place
-from ..core.polls import Poll
+from ..core.polls import MayRead, Poll
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import EARLIEST, Cursor, LogGap, Message, Start
@@ -64,8 +64,14 @@ class PollRequest:
         self.known = _etag_cursors(if_none_match)
         self.here = node.log.cursor(node.log.head)
 
-    def answer(self, done: Callable[[Reply | Refusal | None], None], *, even_if_nothing: bool = True) -> None:
-        """Read the log now, and call `done` once.
+    def answer(
+        self,
+        done: Callable[[Reply | Refusal | None], None],
+        *,
+        even_if_nothing: bool = True,
+        may_read: MayRead | None = None,
+    ) -> None:
+        """Read the log now, and call `done` once. `may_read` is asked before the broker's history is read.
 
         With nothing new the answer is 304 for a client that has it, or None unless `even_if_nothing`.
         """
@@ -76,7 +82,7 @@ class PollRequest:
         def polled(poll: Poll | Refusal) -> None:
             done(poll if isinstance(poll, Refusal) else self._reply(poll, even_if_nothing, head))
 
-        self.node.poll(self.channels, self.start, self.limit, polled)
+        self.node.poll(self.channels, self.start, self.limit, polled, may_read)
 
     def _reply(self, poll: Poll, even_if_nothing: bool, head: Cursor) -> Reply | None:
         nothing = not (poll.entries or poll.gaps)
@@ -115,6 +121,7 @@ def answer_poll(
     query: Query,
     if_none_match: str | None,
     done: Callable[[Reply | Refusal], None],
+    may_read: MayRead | None = None,
 ) -> None:
     """Answer a short poll: `200` with what there is, or `304` to a client that has it.
 
@@ -125,7 +132,7 @@ def answer_poll(
         assert reply is not None
         done(reply)
 
-    PollRequest(node, settings, channels, query, if_none_match).answer(answered)
+    PollRequest(node, settings, channels, query, if_none_match).answer(answered, may_read=may_read)
 
 
 # -- long polls
@@ -224,6 +231,7 @@ class WaitingPoll:
         query: Query,
         if_none_match: str | None,
         done: Callable[[Reply | Refusal], None],
+        may_read: MayRead | None = None,
     ) -> None:
         wait = parse_wait(settings, query)
         self._node = node
@@ -233,7 +241,7 @@ class WaitingPoll:
         self._subscription: Subscription | None = None
         self.state = READING
         self._until = clock.now() + wait
-        self._request.answer(self._first, even_if_nothing=wait == 0)
+        self._request.answer(self._first, even_if_nothing=wait == 0, may_read=may_read)
         self._limit_the_read()
 
     # -- what the hub calls

@@ -65,7 +65,13 @@ class RawSession(DuplexSession):
                 self._check(place)
 
         self._subscription = node.subscribe(
-            channels, query.start or LATEST, self, carrier.format(ENCODER), attached, carrier.descriptor
+            channels,
+            query.start or LATEST,
+            self,
+            carrier.format(ENCODER),
+            attached,
+            carrier.descriptor,
+            carrier.may_read,
         )
         for place in places:  # known at once; else it comes later
             self._check(place)

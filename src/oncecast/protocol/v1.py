@@ -141,7 +141,13 @@ class V1Session(DuplexSession):
                 self.gap(gap)
 
         subscription = self._node.subscribe(
-            parse_channels(channel), start, self, self._carrier.format(ENCODER), attached, self._carrier.descriptor
+            parse_channels(channel),
+            start,
+            self,
+            self._carrier.format(ENCODER),
+            attached,
+            self._carrier.descriptor,
+            self._carrier.may_read,
         )
         self._joined = (*self._joined, subscription)
         if len(self._joined) > 1:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ..errors import Refusal
 from ..http import routes
 from ..http.replies import encode, encode_fault, error_reply
-from ..policy.bucket import PublishBuckets
+from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import ANYBODY, Identity
 from ..policy.quotas import too_many
 from ..protocol.base import Carrier, Duplex, Reply, Session
@@ -47,6 +47,7 @@ class Responder(Inlet):
         "_eof",
         "_fresh",
         "_listener",
+        "_pages",
         "_parser",
         "_request",
         "_reserved",
@@ -68,6 +69,7 @@ class Responder(Inlet):
         self._request: http1.Request | None = None
         self._listener: Session | None = None  # a carrier, while STREAMING, or a long poll, while WAITING
         self._bucket: PublishBuckets | None = None
+        self._pages: Bucket | None = None
         self._stage = IDLE
         self._eof = False
         self._fresh = True  # no request has come yet
@@ -160,6 +162,22 @@ class Responder(Inlet):
             if settings.quotas is not None:
                 settings.quotas.refused[over] += 1
             raise too_many(over, getattr(settings, over), seconds)
+
+    def may_read(self) -> Refusal | None:
+        """Count a page of the broker's history. Return why it may read none now, or None."""
+        now, settings = self.now(), self.app.settings
+        if self._pages is None:
+            self._pages = Bucket.steady(settings.history_pages_per_second, now)
+        if seconds := self._pages.take(now):
+            if settings.quotas is not None:
+                settings.quotas.refused["history_pages_per_second"] += 1
+            return too_many("history_pages_per_second", self._pages.rate, seconds)
+        if settings.quotas is not None:
+            try:
+                settings.quotas.read_page(self.identity, now)
+            except Refusal as refusal:
+                return refusal
+        return None
 
     # -- time and the end
 

@@ -54,6 +54,9 @@ class ListCarrier:
         """Keep the time."""
         self.wake = when
 
+    def may_read(self) -> None:
+        """Let the session read."""
+
     def format(self, encoder: Encoder, /) -> Format:
         """Return a format of payloads."""
         return self._formats.setdefault(encoder, _Payloads(encoder))

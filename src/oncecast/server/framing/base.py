@@ -50,6 +50,10 @@ class Link(Protocol):
         """Call `woken` at this time, once; a later call replaces an earlier one."""
         ...
 
+    def may_read(self) -> Refusal | None:
+        """Count a page of the broker's history. Return why it may read none now, or None."""
+        ...
+
     def hold(self, size: int, /) -> None:
         """Count `size` bytes as those of this connection's unfinished message; 0 once it is whole."""
         ...
@@ -148,6 +152,10 @@ class NativeCarrier(ABC, Generic[S]):
     def now(self) -> float:
         """Return the monotonic clock's seconds."""
         return self._link.now()
+
+    def may_read(self) -> Refusal | None:
+        """Count a page of the broker's history."""
+        return self._link.may_read()
 
     def wake_at(self, when: float) -> None:
         """Call the session's `woken` at this time."""
