@@ -5,7 +5,7 @@ Invariant: a subscription stands in the audience of each of its channels, or in 
 
 from __future__ import annotations
 
-from .subscription import Format, Subscription
+from .subscription import Descriptor, Format, Subscription
 
 
 class Group:
@@ -14,7 +14,7 @@ class Group:
     __slots__ = ("descriptors", "sinks")
 
     def __init__(self) -> None:
-        self.descriptors: dict[Subscription, int] = {}
+        self.descriptors: dict[Subscription, Descriptor] = {}
         self.sinks: dict[Subscription, None] = {}
 
     def __len__(self) -> int:

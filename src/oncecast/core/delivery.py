@@ -17,11 +17,13 @@ from ..message import LogGap
 from .audience import Audiences
 from .entry import Entry
 from .log import Log
-from .subscription import CLOSED, LIVE, Format, Subscription, SubscriptionSink
+from .subscription import CLOSED, LIVE, Descriptor, Format, Subscription, SubscriptionSink
 
 Write = tuple[Subscription, bytes]  # a block, and the subscription that it goes to
-Sending = tuple[Subscription, int, bytes]  # the same, with the descriptor of its socket
-Send = Callable[[int, bytes], int]  # as `os.write`: how many bytes the descriptor took, or OSError
+Sending = tuple[Subscription, Descriptor, bytes]  # the same, with the descriptor of its socket
+# As `os.write`: how many bytes the descriptor took, or OSError. One that took all and is full now returns more:
+# its sink's `write` is then called with no bytes, and may say that it is `blocked`.
+Send = Callable[[Descriptor, bytes], int]
 
 
 @dataclass(slots=True)

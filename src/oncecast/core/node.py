@@ -11,6 +11,7 @@ second, `tick`; `await stop()` at the end. Before `start` has returned, and afte
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,13 +19,14 @@ from functools import partial
 from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening
 from ..errors import Refusal, UsageError
 from ..message import LATEST, Draft, Message, Page, Retention, Start, StartKind
+from .delivery import Send
 from .entry import Encoding, Entry
 from .history import BrokerHistory
 from .hub import Hub
 from .log import Log
 from .place import Place, locate, place_of
 from .polls import MayRead, Poll, Polls
-from .subscription import Format, Lag, State, Subscription, SubscriptionSink
+from .subscription import Descriptor, Format, Lag, State, Subscription, SubscriptionSink
 from .waiting import HeldPublishes
 from .wants import Wants
 
@@ -48,7 +50,8 @@ class Node:
 
     `policy` gives a channel's policy by its name, `max_bytes` bounds the log's memory, `monotonic` gives seconds,
     `schedule` runs a callable at the end of the loop's turn (`loop.call_soon`). While the broker is away a publish
-    waits for at most `publish_wait_seconds`. Opens nothing: `start` does.
+    waits for at most `publish_wait_seconds`. `send` sends a block to the descriptor of a subscription. Opens nothing:
+    `start` does.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Node:
         monotonic: Callable[[], float],
         schedule: Callable[[Callable[[], None]], object],
         publish_wait_seconds: float = 0.0,
+        send: Send = os.write,
     ) -> None:
         self.broker = broker
         self.unready: str | None = "the server is starting"
@@ -85,7 +89,7 @@ class Node:
         )
         self._history = BrokerHistory(broker, self.log, monotonic) if broker.capabilities.history else None
         read = None if self._history is None else self._history.read_after
-        self.hub = Hub(self.log, self._schedule, _report, read=read, listeners=self._wants)
+        self.hub = Hub(self.log, self._schedule, _report, send, read=read, listeners=self._wants)
         self._polls = Polls(self.log, self.hub, self._history)
 
     # -- its life
@@ -159,7 +163,7 @@ class Node:
         sink: SubscriptionSink,
         format: Format,  # noqa: A002 - the word of the domain
         attached: Callable[[Place], None],
-        descriptor: int | None = None,
+        descriptor: Descriptor | None = None,
         may_read: MayRead | None = None,
     ) -> Subscription:
         """Attach a subscription at a start, and return it. `may_read` is asked where the start is behind the window.

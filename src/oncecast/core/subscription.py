@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from ..errors import Refusal
 from ..message import LogGap
@@ -79,11 +79,14 @@ class SubscriptionSink(Protocol):
         ...
 
 
+Descriptor: TypeAlias = Any  # of a socket, an int; where a socket has another way to be sent to, what that takes
+
+
 class Subscription:
     """A set of channels that one sink listens to in one format, and its place in the log.
 
-    `descriptor` is that of the sink's socket, if the hub may write to it directly while the subscription is live. What
-    the socket does not take goes to `sink.write`.
+    `descriptor` is that of the sink's socket, or what else the hub's `send` takes, if the hub may write to it directly
+    while the subscription is live. What it does not take goes to `sink.write`.
     """
 
     __slots__ = ("alone", "channels", "descriptor", "format", "lag", "place", "sink", "state", "was_live")
@@ -95,7 +98,7 @@ class Subscription:
         sink: SubscriptionSink,
         place: Place | None,
         lag: Lag,
-        descriptor: int | None = None,
+        descriptor: Descriptor | None = None,
     ) -> None:
         self.channels = channels
         self.format = format

@@ -57,7 +57,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..core.subscription import Format
+from ..core.subscription import Descriptor, Format
 from ..errors import Refusal
 from ..message import Message
 from ..policy.access import ALLOW_ALL, Access
@@ -110,8 +110,8 @@ class Carrier(Clock, Protocol):
         ...
 
     @property
-    def descriptor(self) -> int | None:
-        """The file descriptor that the hub may write blocks to while the session is not `blocked`, or None."""
+    def descriptor(self) -> Descriptor | None:
+        """What the hub may send blocks to while the session is not `blocked`, or None."""
         ...
 
     @property

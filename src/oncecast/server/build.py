@@ -26,6 +26,7 @@ from .metrics import measure, render
 from .pages import load_pages
 from .quota_memory import QuotaMemory
 from .settings import Settings, access_rules, channel_rules
+from .tls.channel import TlsChannel
 
 QUOTA_FIELDS = tuple(field.name for field in dataclasses.fields(ChannelQuota))
 
@@ -67,6 +68,7 @@ def build_node(
         monotonic=monotonic,
         schedule=schedule,
         publish_wait_seconds=settings.limits.publish_wait_seconds,
+        send=TlsChannel.send if settings.tls_cert else os.write,
     )
 
 

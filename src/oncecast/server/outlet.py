@@ -19,16 +19,19 @@ import os
 import sys
 import termios
 
+from ..core.subscription import Descriptor
+from .tls.channel import TlsChannel
+
 __all__ = ["Outlet"]
 
 
 class Outlet(asyncio.BufferedProtocol):
     """`descriptor` is the socket's, where it is written to without TLS."""
 
-    __slots__ = ("_full", "_paused", "_released", "_transport", "_untaken", "descriptor")
+    __slots__ = ("_descriptor", "_full", "_paused", "_released", "_transport", "_untaken")
 
     def __init__(self, descriptor: int | None) -> None:
-        self.descriptor = descriptor
+        self._descriptor = descriptor
         self._transport: asyncio.Transport | None = None
         self._full = False
         self._paused = False
@@ -41,11 +44,18 @@ class Outlet(asyncio.BufferedProtocol):
         # One unsent byte is enough to be full: the kernel's buffer is the queue, and there is no other.
         transport.set_write_buffer_limits(high=0)
 
+    @property
+    def descriptor(self) -> Descriptor | None:
+        """What the hub sends to: the socket's descriptor, or the channel of TLS."""
+        if self._descriptor is None and isinstance(self._transport, TlsChannel) and not self._released:
+            return self._transport
+        return self._descriptor
+
     def write(self, data: bytes) -> None:
         """Send bytes. Never raises; what is written before the connection is open or after `release` is dropped."""
-        if self.descriptor is not None and not self._full:  # else the transport holds bytes that come before these
+        if self._descriptor is not None and not self._full:  # else the transport holds bytes that come before these
             try:
-                sent = os.write(self.descriptor, data)
+                sent = os.write(self._descriptor, data)
             except OSError:  # full, or broken: the transport finds out which
                 sent = 0
             if sent == len(data):
@@ -56,7 +66,7 @@ class Outlet(asyncio.BufferedProtocol):
 
     def release(self) -> None:
         """Forget the descriptor, which the transport closes: what is written from here on is dropped."""
-        self.descriptor = None
+        self._descriptor = None
         self._released = True
 
     def abort(self) -> None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from ...core.subscription import Format
+from ...core.subscription import Descriptor, Format
 from ...errors import Refusal
 from ...policy.identity import Identity
 from ...protocol.base import Carrier, Encoder, Session
@@ -33,8 +33,8 @@ class Link(Protocol):
         ...
 
     @property
-    def descriptor(self) -> int | None:
-        """The socket's, or None. It may be written to as long as the listener is not `blocked`."""
+    def descriptor(self) -> Descriptor | None:
+        """What the hub's `send` takes, or None. It may be sent to as long as the listener is not `blocked`."""
         ...
 
     @property
@@ -140,8 +140,8 @@ class NativeCarrier(ABC, Generic[S]):
         return self._link.write
 
     @property
-    def descriptor(self) -> int | None:
-        """The socket's descriptor, for the hub."""
+    def descriptor(self) -> Descriptor | None:
+        """What the hub sends to."""
         return self._link.descriptor
 
     @property

@@ -146,6 +146,9 @@ class TlsChannel(asyncio.Transport):
         """Send bytes. What is written after the end is dropped."""
         if self._lost or self._end is not None:
             return
+        if not data:  # see `send`
+            self._wait_for_room()
+            return
         if self._sealed or len(data) > SLICE_BYTES:
             if self._unsent is None:
                 self._unsent = deque()
@@ -159,6 +162,21 @@ class TlsChannel(asyncio.Transport):
             self._lose(error)
             return
         self._push(self._outgoing.read())
+
+    def send(self, block: bytes) -> int:
+        """Send a block as `Send` of the hub does: without a call of the reader. Raises `OSError`."""
+        if self._sealed or len(block) > SLICE_BYTES or self._lost or self._end is not None:
+            return 0
+        self._tls.write(block)
+        sealed = self._outgoing.read()
+        try:
+            sent = os.write(self._descriptor, sealed)
+        except OSError:  # full, or broken: the next write finds out which
+            sent = 0
+        if sent == len(sealed):
+            return len(block)
+        self._sealed = sealed[sent:]
+        return len(block) + 1
 
     def can_write_eof(self) -> bool:
         """Return True: each direction ends for itself (RFC 8446 §6.1)."""
@@ -288,6 +306,12 @@ class TlsChannel(asyncio.Transport):
         if sent == len(sealed):
             return
         self._sealed = sealed[sent:]
+        self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """Send the rest once the socket takes it, and tell the reader that it is full."""
+        if not self._sealed:
+            return
         self._shared.loop.add_writer(self._descriptor, self._writable)
         if not self._full and self._end is None:
             self._full = True
