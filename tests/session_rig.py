@@ -10,6 +10,7 @@ from oncecast.brokers.base import Done, Outcome
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.core.node import ChannelPolicy, Node
 from oncecast.core.subscription import Lag
+from oncecast.errors import Refusal
 from oncecast.message import Draft, Kind, Receipt, Retention
 from oncecast.policy.identity import Identity
 from oncecast.protocol.base import Session, TransportSettings
@@ -61,6 +62,12 @@ class FakeLink:
         self.full = False
         assert self.listener is not None
         self.listener.drained()
+
+    def verify(self, token: str) -> Identity:
+        raise Refusal("request_invalid", "This link knows no keys.")
+
+    def identify(self, identity: Identity) -> None:
+        self.identity = identity
 
     def now(self) -> float:
         return self._clock.monotonic()

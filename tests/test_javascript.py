@@ -13,7 +13,7 @@ import re
 import shutil
 import tarfile
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,8 @@ import pytest_asyncio
 
 import oncecast
 from oncecast.server.server import Server
-from oncecast.server.settings import Limits, Settings
+from oncecast.server.settings import AuthSettings, Limits, Settings
+from tests.token_rig import SECRET
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -43,13 +44,15 @@ def program(name: str) -> str:
     return found
 
 
-async def run(name: str, *arguments: str, cwd: Path = HERE / "js", **environment: str) -> bytes:
+async def run(
+    name: str, *arguments: str, cwd: Path = HERE / "js", environment: Mapping[str, str] | None = None
+) -> bytes:
     """Run a program, which has to succeed, and return what it printed."""
     process = await asyncio.create_subprocess_exec(
         program(name),
         *arguments,
         cwd=cwd,
-        env=os.environ | environment,
+        env=os.environ | dict(environment or {}),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -73,6 +76,16 @@ async def server() -> AsyncIterator[Server]:
     await server.stop(0)
 
 
+@pytest_asyncio.fixture
+async def guarded() -> AsyncIterator[Server]:
+    """A server that verifies tokens, and to which clocks are exact."""
+    auth = AuthSettings(secret=SECRET, leeway_seconds=0)
+    server = Server(Settings(port=0, auth=auth, limits=Limits(heartbeat_seconds=HEARTBEAT_SECONDS)))
+    await server.start()
+    yield server
+    await server.stop(0)
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The client as a release serves it, made by the script that makes it for a release."""
@@ -82,16 +95,26 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", MODULES)
-async def test_the_modules_in_node(server: Server, name: str) -> None:
+async def test_the_modules_in_node(server: Server, guarded: Server, name: str) -> None:
     """The tests of one file pass with the modules as they are written."""
-    await run("node", "--test", "--test-reporter=spec", name, ONCECAST_SERVER=f"http://127.0.0.1:{server.port}")
+    await run("node", "--test", "--test-reporter=spec", name, environment=addresses(server, guarded))
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in INNER])
-async def test_the_bundle_in_node(server: Server, bundle: Path, name: str) -> None:
+async def test_the_bundle_in_node(server: Server, guarded: Server, bundle: Path, name: str) -> None:
     """The tests of one file pass with the one file that a release serves."""
-    url = f"http://127.0.0.1:{server.port}"
-    await run("node", "--test", "--test-reporter=spec", name, ONCECAST_SERVER=url, ONCECAST_CLIENT=str(bundle))
+    environment = {**addresses(server, guarded), "ONCECAST_CLIENT": str(bundle)}
+    await run("node", "--test", "--test-reporter=spec", name, environment=environment)
+
+
+def addresses(server: Server, guarded: Server) -> dict[str, str]:
+    """Where the servers are, and what signs tokens."""
+    local = "http://127.0.0.1:"
+    return {
+        "ONCECAST_SERVER": f"{local}{server.port}",
+        "ONCECAST_GUARDED": f"{local}{guarded.port}",
+        "ONCECAST_SECRET": SECRET,
+    }
 
 
 async def test_the_types_are_right() -> None:

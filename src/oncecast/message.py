@@ -23,6 +23,9 @@ CHANNEL_CHARS = 128
 CHANNEL_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{CHANNEL_CHARS - 1}}}", re.ASCII)
 EVENT_CHARS = 128  # an event name is a label, not a payload
 GAP_EVENT = "gap"  # how an SSE stream says that messages were missed
+EXPIRING_EVENT = "expiring"  # that the token ends soon; a message of this name has an id, and this event has none
+ERROR_EVENT = "error"  # why the stream ends; the same holds
+STREAM_EVENTS = frozenset({GAP_EVENT, EXPIRING_EVENT, ERROR_EVENT})
 KEY_CHARS = 255  # what the draft on Idempotency-Key implementations commonly accept
 # An event name or a key: what a header, a batch, a frame and an event stream all carry unaltered. A header can't have
 # control characters but HTAB, and its reader strips spaces and tabs around the value (RFC 9110 §5.5). A line break ends

@@ -40,9 +40,9 @@ def guarded(bench: Bench) -> Bench:
     """A server that knows a secret and a key, with a cookie for tokens."""
     verifier = TokenVerifier(KeySet([parse_secret(SECRET, "s")]), TokenRules())
     authenticator = Authenticator(verifier, ServerKeys([hash_line("shop", KEY)]))
-    settings = replace(bench.app.settings, access=ACCESS, authenticator=authenticator)
+    settings = replace(bench.app.settings, access=ACCESS)
     origins = Origins(frozenset({"https://app.example", "*"}))
-    bench.app.adopt(Rules(settings, bench.app.hosts, origins, cookie="sid"))
+    bench.app.adopt(Rules(settings, bench.app.hosts, origins, authenticator, cookie="sid"))
     return bench
 
 

@@ -23,7 +23,9 @@ __all__ = [
     "Authorize",
     "ChannelRefused",
     "CursorMoved",
+    "Expiring",
     "Received",
+    "Renewable",
     "RetryHint",
     "StartQuery",
     "Transport",
@@ -63,7 +65,12 @@ class ChannelRefused:
     error: Refused
 
 
-TransportEvent = Received | Gap | CursorMoved | RetryHint | ChannelRefused
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """The token ends soon."""
+
+
+TransportEvent = Received | Gap | CursorMoved | RetryHint | ChannelRefused | Expiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,15 @@ class Adjustable(Protocol):
 
     async def adjust(self, join: Mapping[str, StartQuery], leave: Collection[str]) -> None:
         """Leave channels, then attach others; one that is in both is attached again. Never raises `Broken`."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A transport that can take another token while it listens; any other is called again."""
+
+    async def renew(self) -> None:
+        """Send the token of now. Never raises `Broken`."""
         ...
 
 

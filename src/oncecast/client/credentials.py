@@ -49,6 +49,15 @@ class Credentials:
         """Forget the token: the server does not take it."""
         self._token = None
 
+    async def renew(self) -> bool:
+        """Fetch another token before the present one ends. Returns whether there is one; raises nothing."""
+        before, self._token = self._token, None
+        try:
+            await self.headers()
+        except Broken:
+            self._token = before  # it holds for a while yet
+        return self._token != before
+
     async def headers(self) -> Sequence[tuple[str, str]]:
         """Return the headers of a request. Raises `Broken` where no token can be had now."""
         if self._get_token is None:

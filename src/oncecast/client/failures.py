@@ -122,6 +122,18 @@ def failure_of_answer(status: int, body: bytes, seconds: float | None, *, openin
     return kind(message, code=code, status=status, retry_after=seconds)
 
 
+def failure_of_event(body: bytes) -> Broken | Refused:
+    """Return what an error at the end of an event stream means; it has the status that its code has."""
+    try:
+        error = msgspec.json.decode(body, type=_Answer).error
+    except MALFORMED:
+        return Broken("the server ended the stream with an error that is malformed")
+    row = ERRORS.get(error.code)
+    if row is not None and row.retry:
+        return Drained(error.message)
+    return Refused(error.message, code=error.code, status=None if row is None else row.status)
+
+
 def refused_here(code: str, message: str) -> NotSent:
     """Return the refusal of a request that is not sent; it has the status that the server would answer."""
     return NotSent(message, code=code, status=ERRORS[code].status)

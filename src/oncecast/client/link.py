@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .backoff import UNREACHABLE_CAP_SECONDS, Backoff
-from .base import StartQuery, Transport
+from .base import Renewable, StartQuery, Transport
 from .credentials import Credentials
 from .dialing import Endpoint
 from .failures import Broken, ClientFailed, Drained, Refused, Unreachable, Unsuited
@@ -29,6 +29,9 @@ from .timing import Timing
 __all__ = ["LINK_CHANNELS", "LINK_MOVES", "ClientLink", "LinkState", "StateChanged"]
 
 logger = logging.getLogger("oncecast.client")
+
+WARNED_SECONDS = 1.0  # between renewals that a warning causes: a service may hand out tokens that end at once
+RENEWED_SECONDS = 1.0  # before a connection with another token, where tokens are refused one after the other
 
 LINK_CHANNELS = 64  # on one connection: what a server allows by default
 
@@ -91,7 +94,11 @@ class ClientLink:
         self._task: asyncio.Task[None] | None = None
         self._name = ""  # of the running session's transport
         self._attached_at: float | None = None  # in the running session
-        self._renewed_at: float | None = None  # the token, after a 401
+        self._renewed_at: float | None = None  # the token, after a 401 that no message has followed
+        self._last_renewal = -math.inf  # after any 401
+        self._warned_at = -math.inf  # of the token's end
+        self._renewal: asyncio.Task[None] | None = None  # gets another token, before that end
+        self._restart = False  # the transport, to begin with the other token
         self._alone = False  # ask for feeds one by one, to find the one that is refused
         self._context = Context(
             endpoint=endpoint,
@@ -99,7 +106,8 @@ class ClientLink:
             timing=timing,
             may_renew=self._may_renew,
             on_attach=self._attached,
-            on_progress=backoff.reset,
+            on_progress=self._progressed,
+            on_expiring=self._expiring,
         )
 
     # For the client
@@ -129,9 +137,11 @@ class ClientLink:
             feed.end()
         if self.state is not LinkState.CLOSED:
             self._move(LinkState.CLOSED)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        tasks = {task for task in (self._task, self._renewal) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     # The task
 
@@ -176,7 +186,11 @@ class ClientLink:
             if not self._ladder.unsuited(name, str(error)):
                 self._fail(error)
         except Refused as error:
+            soon = self._clock() - self._last_renewal < RENEWED_SECONDS and self._may_renew(error)
             self._refused(error)
+            if soon:
+                self._move(LinkState.WAITING, str(error), RENEWED_SECONDS)
+                await self._backoff.sleep(RENEWED_SECONDS)
         except Broken as error:
             wait = session.hint if error.retry_after is None else error.retry_after
             lived = None if self._attached_at is None else self._clock() - self._attached_at
@@ -216,7 +230,7 @@ class ClientLink:
     def _refused(self, error: Refused) -> None:
         """Renew the token where that may help; else find the feed that is refused, or end all of them."""
         if self._may_renew(error):
-            self._renewed_at = self._clock()
+            self._renewed_at = self._last_renewal = self._clock()
             self._credentials.expire()
         elif len(self._feeds.all) > 1 and not self._alone:
             self._alone = True
@@ -230,6 +244,33 @@ class ClientLink:
         if error.code != "unauthorized" or not self._credentials.renewable:
             return False
         return self._renewed_at is None or self._clock() - self._renewed_at > self._timing.proof
+
+    def _progressed(self) -> None:
+        self._backoff.reset()
+        self._renewed_at = None
+
+    def _expiring(self) -> None:
+        """Get another token while the connection goes on."""
+        now = self._clock()
+        running = self._renewal is not None and not self._renewal.done()
+        if self._credentials.renewable and not running and now - self._warned_at > WARNED_SECONDS:
+            self._warned_at = now
+            self._renewal = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Hand another token to the transport, or begin again with it. Without one, the server will refuse the old."""
+        name = self._name
+        try:
+            if not await self._credentials.renew():
+                return
+            transport = self._transports[name]
+            if isinstance(transport, Renewable):
+                await transport.renew()
+            elif name == self._name:
+                self._restart = True
+                self._changed.set()
+        except Exception:  # a task's edge: the connection goes on until its token ends
+            logger.exception("the token could not be renewed")
 
     def _fail(self, error: Exception) -> None:
         for feed in self._feeds.all:
@@ -249,7 +290,8 @@ class ClientLink:
                     listener.result()
                     return
                 self._changed.clear()
-                if self._ladder.current != self._name or not await session.adjust():
+                if self._restart or self._ladder.current != self._name or not await session.adjust():
+                    self._restart = False
                     return
         finally:
             listener.cancel()

@@ -19,6 +19,7 @@ from .base import (
     Authorize,
     ChannelRefused,
     CursorMoved,
+    Expiring,
     Received,
     RetryHint,
     StartQuery,
@@ -67,8 +68,8 @@ class Feeds:
 class Context:
     """What the sessions of one connection are given.
 
-    `may_renew` says whether a refusal is answered with another token; `on_attach` is called at the first event, and
-    `on_progress` when the server has shown that it serves.
+    `may_renew` says whether a refusal is answered with another token; `on_attach` is called at the first event,
+    `on_progress` when the server has shown that it serves, and `on_expiring` when the token ends soon.
     """
 
     endpoint: Endpoint
@@ -77,6 +78,7 @@ class Context:
     may_renew: Callable[[Refused], bool]
     on_attach: Callable[[], None]
     on_progress: Callable[[], None]
+    on_expiring: Callable[[], None]
 
 
 class ListenSession:
@@ -124,6 +126,8 @@ class ListenSession:
             while True:
                 if isinstance(event, RetryHint):
                     self.hint = event.seconds
+                elif isinstance(event, Expiring):
+                    self._context.on_expiring()
                 else:
                     seen += 1
                     if seen == 1:

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import msgspec
 
+from ..message import EXPIRING_EVENT, GAP_EVENT, STREAM_EVENTS
 from ..wire import sse
-from .base import CursorMoved, Received, RetryHint, StartQuery, TransportEvent, common_start
-from .failures import MALFORMED, Broken, Unsuited, failure_of_answer, retry_after
+from .base import CursorMoved, Expiring, Received, RetryHint, StartQuery, TransportEvent, common_start
+from .failures import MALFORMED, Broken, Unsuited, failure_of_answer, failure_of_event, retry_after
 from .http import OverHttp
 from .poll import target
 from .reading import MESSAGE_BYTES, parse_cursor, parse_gap, parse_message
@@ -75,8 +76,11 @@ class EventReader:
         if parser.retry_ms is not None and parser.retry_ms != retry_ms:
             yield RetryHint(parser.retry_ms / 1000)
         for event in events:
-            # A message's event name may be `gap` too; but a message has an id, and a gap has none.
-            if event.event == "gap" and not _has_id(event.data):
+            # A message's event name may be one of these too; but a message has an id, and what the stream says none.
+            if event.event in STREAM_EVENTS and event.event != GAP_EVENT and not _has_id(event.data):
+                yield from self._release()
+                yield from _said_by_the_stream(event.event, event.data)
+            elif event.event == GAP_EVENT and not _has_id(event.data):
                 gap = parse_gap(event.data)
                 self._held.append(gap)
                 if len(self._held) > HELD_GAPS:
@@ -97,6 +101,14 @@ class EventReader:
         held, self._held = self._held, []
         for gap in held:
             yield msgspec.structs.replace(gap, cursor=held[-1].cursor)
+
+
+def _said_by_the_stream(name: str, data: str) -> Iterator[TransportEvent]:
+    """Yield that the token ends soon, or raise why the stream ends."""
+    if name == EXPIRING_EVENT:
+        yield Expiring()
+        return
+    raise failure_of_event(data.encode())
 
 
 def _is_held(gap: Gap) -> bool:

@@ -1,7 +1,7 @@
 """WebSocket: one connection to `/v1/connect`, speaking `oncecast.v1`, with a subscription for each channel.
 
-The only transport whose channels have a place each, and can be changed while it listens. A silent connection is pinged
-before it is given up.
+The only transport whose channels have a place each, and can be changed while it listens, as its token can. A silent
+connection is pinged before it is given up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from ..errors import ERRORS
 from ..wire.ws_connection import CloseReceived, DataReceived, ProtocolFailed, Role, WebSocketConnection
 from ..wire.ws_connection import WebSocketEvent as Frame
 from ..wire.ws_handshake import HandshakeFailed, check_response, new_key, request_bytes
-from .base import Authorize, ChannelRefused, CursorMoved, Received, RetryHint, StartQuery, TransportEvent, anonymous
+from .base import (
+    Authorize,
+    ChannelRefused,
+    CursorMoved,
+    Expiring,
+    Received,
+    RetryHint,
+    StartQuery,
+    TransportEvent,
+    anonymous,
+)
 from .dialing import Endpoint
 from .failures import MALFORMED, Broken, Drained, Refused, Unsuited
 from .http import CLOSE_SECONDS, HttpConnection, OverHttp
@@ -84,6 +94,16 @@ class WebSocketTransport(OverHttp):
         connection, codec, session = self._live
         with contextlib.suppress(Broken):  # the next read fails too, and raises it
             await connection.write(b"".join(_frames(codec, session, join, leave)))
+
+    async def renew(self) -> None:
+        """Send the token of now in an `auth` frame; a server that refuses it answers with an error for all channels."""
+        if self._live is None:  # the handshake will have it
+            return
+        connection, codec, _ = self._live
+        with contextlib.suppress(Broken):  # the next read fails too, and raises it
+            headers = dict(await self._authorize())
+            token = headers["Authorization"].partition(" ")[2]
+            await connection.write(codec.text(msgspec.json.encode({"type": "auth", "token": token})))
 
     async def _open(self, connection: HttpConnection) -> bytes:
         """Shake hands; return the bytes that came with the answer."""
@@ -209,6 +229,8 @@ class V1Reader:
             case "drain":
                 yield RetryHint(msgspec.json.decode(frame, type=_Drain).retry_after_ms / 1000)
                 raise Drained("the server is about to stop")
+            case "expiring":
+                yield Expiring()
             case "error":
                 yield from self._error(msgspec.json.decode(frame, type=_ErrorFrame))
             case "unsubscribed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -71,7 +72,11 @@ def _long_poll(
 ) -> None:
     known = request.headers.get("if-none-match")
     done = partial(_answer_poll, service, connection)
-    poll = WaitingPoll(service.node, service.settings, connection, channels, query, known, done, connection.may_read)
+    expires = connection.identity.expires
+    longest = math.inf if expires is None else expires - service.wall()
+    poll = WaitingPoll(
+        service.node, service.settings, connection, channels, query, known, done, connection.may_read, longest=longest
+    )
     connection.wait(request, poll)
 
 

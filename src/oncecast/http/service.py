@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 from ..core.node import Node
 from ..errors import Refusal
+from ..policy.authenticator import Authenticator
 from ..policy.hosts import Hosts
+from ..policy.identity import Identity
 from ..policy.origin import Headers, Origins
 from ..protocol.base import TransportSettings
 from ..wire import http1
@@ -27,11 +29,15 @@ CollectMetrics = Callable[[Callable[[bytes], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What of the settings a connection is held to. `cookie` names the one that may hold a token."""
+    """What of the settings a connection is held to.
+
+    Without an `authenticator` no credentials are looked at. `cookie` names the one that may hold a token.
+    """
 
     settings: TransportSettings
     hosts: Hosts
     origins: Origins
+    authenticator: Authenticator | None = None
     cookie: str | None = None
 
 
@@ -86,7 +92,7 @@ class Service:
         """Apply these rules to whatever begins from now on."""
         self.settings = rules.settings
         self.access = rules.settings.access
-        self.authenticator = rules.settings.authenticator
+        self.authenticator = rules.authenticator
         self.cookie = rules.cookie
         self.hosts = rules.hosts
         self.origins = rules.origins
@@ -110,6 +116,12 @@ class Service:
             connection.identity = identify(
                 self.authenticator, request, connection.identity.address, self.wall(), cookie=cookie
             )
+
+    def verify(self, token: str, address: str) -> Identity:
+        """Return whom a token of an open connection stands for. Raises `Refusal`."""
+        if self.authenticator is None:
+            raise Refusal("request_invalid", "This server knows no keys, so it takes no token: leave it out.")
+        return self.authenticator.identify(token, address, self.wall())
 
     def cors_headers(self, headers: Mapping[str, str]) -> Headers:
         """Return the CORS headers of any answer, an error too, to a request with these headers.

@@ -11,10 +11,12 @@ The whole order of calls. The carrier
    sent anything: the request is then answered with the error;
 2. calls `received` for each message of the peer, and `flush` after the last one of a read (`Duplex` only);
 3. calls `blocked` when the peer takes no more bytes, then `drained` when it does again; each only after the other;
-4. calls `woken` once, at or after the time that the session last gave to `wake_at`;
+4. calls `woken` once, at or after the time that the session last gave to `wake_at`, and `expiring` before the peer's
+   token ends, each time anew after the session has replaced the identity;
 5. calls `ended` once, when the peer has said its last message; no `received` follows. The session sends the answers
    that it still owes, then calls `close`;
-6. calls `drain` when the server stops, or `refuse` when it can't serve the session any longer, as the hub may too. The
+6. calls `drain` when the server stops, or `refuse` when it can't serve the session any longer, as the hub may too, or
+   the peer's token has ended. The
    session says so to the peer, then calls `close`;
 7. calls `closed` once, when the connection is gone or the carrier has closed it. Nothing is called after that.
 
@@ -61,7 +63,6 @@ from ..core.subscription import Descriptor, Format
 from ..errors import Refusal
 from ..message import Message
 from ..policy.access import ALLOW_ALL, Access
-from ..policy.authenticator import Authenticator
 from ..policy.identity import Identity
 from ..policy.limits import Limits
 from ..policy.quotas import Quotas
@@ -97,11 +98,19 @@ class Encoder(Protocol):
 
 
 class Carrier(Clock, Protocol):
-    """What carries one session's messages. No method raises."""
+    """What carries one session's messages. No method but `verify` raises."""
 
     @property
     def identity(self) -> Identity:
         """The peer of the connection; the access rules are asked with it."""
+        ...
+
+    def verify(self, token: str, /) -> Identity:
+        """Return whom a token stands for, at the peer's address. Raises `Refusal`."""
+        ...
+
+    def identify(self, identity: Identity, /) -> None:
+        """Replace the identity."""
         ...
 
     @property
@@ -155,6 +164,10 @@ class Session(Protocol):
         """The time asked for has come."""
         ...
 
+    def expiring(self, seconds: float, /) -> None:
+        """The peer's token ends in so many seconds: say so, where the transport can."""
+        ...
+
     def drain(self) -> None:
         """The server is stopping: say so, and close."""
         ...
@@ -191,13 +204,11 @@ class Duplex(Session, Protocol):
 class TransportSettings(Limits, frozen=True, kw_only=True):
     """What the transports are set to: the limits, compression of WebSocket messages (`deflate`), the access rules.
 
-    Without an `authenticator` no credentials are looked at.
     Without `quotas` there is no limit past that of each connection.
     """
 
     deflate: bool = False
     access: Access = ALLOW_ALL
-    authenticator: Authenticator | None = None
     quotas: Quotas | None = None
 
 

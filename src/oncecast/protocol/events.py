@@ -13,7 +13,7 @@ import base64
 from ..core.node import Node
 from ..core.place import Place, chain_gaps
 from ..errors import Refusal
-from ..message import BINARY, GAP_EVENT, LATEST, Cursor, LogGap, Message, Start
+from ..message import BINARY, ERROR_EVENT, EXPIRING_EVENT, GAP_EVENT, LATEST, Cursor, LogGap, Message, Start
 from ..wire import envelope, sse
 from .base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, TransportSettings
 from .query import Query, after_cursor, check_count
@@ -66,6 +66,16 @@ def gap_event(gap: LogGap) -> bytes:
     return sse.encode(envelope.gap_json(gap), id=str(gap.cursor), event=GAP_EVENT)
 
 
+def error_event(refusal: Refusal) -> bytes:
+    """Return `event: error`, with the error's JSON."""
+    return sse.encode(envelope.error_json(refusal), id=None, event=ERROR_EVENT)
+
+
+def expiring_event(seconds: float) -> bytes:
+    """Return `event: expiring`."""
+    return sse.encode(b'{"expires_in_ms":%d}' % (seconds * 1000), id=None, event=EXPIRING_EVENT)
+
+
 def heartbeat_event(cursor: Cursor) -> bytes:
     """Return a comment, for proxies that cut quiet connections, and an id without data, which fires no event."""
     return sse.comment("keep-alive") + sse.encode(None, id=str(cursor))
@@ -112,8 +122,10 @@ class EventStream:
         self._carrier.send(gap_event(gap))
 
     def refuse(self, refusal: Refusal, /) -> None:
-        """End the stream; the client comes back with its cursor."""
+        """End the stream; the client comes back with its cursor. Say why where the same request would be refused."""
         self.closed()
+        if not refusal.error.retry:
+            self._carrier.send(error_event(refusal))
         self._carrier.close(refusal.error.close, refusal.message)
 
     # -- what the carrier calls
@@ -132,6 +144,10 @@ class EventStream:
         if cursor is not None:
             self._carrier.send(heartbeat_event(cursor))
         self._carrier.wake_at(now + self._heartbeat)
+
+    def expiring(self, seconds: float, /) -> None:
+        """Send `event: expiring`; a client that connects again with another token misses nothing."""
+        self._carrier.send(expiring_event(seconds))
 
     def drain(self) -> None:
         """Say when to come back, and end the stream: the client connects to another server."""

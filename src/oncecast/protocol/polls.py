@@ -9,6 +9,7 @@ Invariants: a poll is answered once, and a long poll within its wait and `READ_S
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
@@ -217,6 +218,7 @@ def parse_wait(settings: TransportSettings, query: Query) -> float:
 class WaitingPoll:
     """One long poll. `done` is called once, with the reply or the refusal, unless the connection closes before.
 
+    `longest` is how many seconds it may wait, whatever it asks for: until its token ends, so that the next renews it.
     Raises `Refusal`.
     """
 
@@ -232,8 +234,10 @@ class WaitingPoll:
         if_none_match: str | None,
         done: Callable[[Reply | Refusal], None],
         may_read: MayRead | None = None,
+        *,
+        longest: float = math.inf,
     ) -> None:
-        wait = parse_wait(settings, query)
+        wait = min(parse_wait(settings, query), max(0.0, longest))
         self._node = node
         self._clock = clock
         self._done = done
@@ -273,6 +277,9 @@ class WaitingPoll:
         else:
             late = Refusal("unavailable", "The log could not be read in time: try again.", retry_after=1)
             self._reply(late, "woken")
+
+    def expiring(self, seconds: float, /) -> None:
+        """Say nothing: the poll ends before its token."""
 
     def drain(self) -> None:
         """Answer now: the next poll goes to another server."""

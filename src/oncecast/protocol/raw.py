@@ -76,6 +76,11 @@ class RawSession(DuplexSession):
         for place in places:  # known at once; else it comes later
             self._check(place)
 
+    # -- what the carrier calls
+
+    def expiring(self, seconds: float, /) -> None:
+        """Send nothing: it would be taken for a message."""
+
     # -- what the hub calls
 
     def gap(self, gap: LogGap, /) -> None:

@@ -73,6 +73,11 @@ class V1Session(DuplexSession):
 
     # -- what the carrier calls
 
+    def expiring(self, seconds: float, /) -> None:
+        """Send an `expiring` frame; an `auth` frame with another token answers it."""
+        if self.state is SessionState.OPEN:
+            self._say("expiring", expires_in_ms=int(seconds * 1000))
+
     def drain(self) -> None:
         """Say when to come back, then close."""
         if self.state is not SessionState.CLOSED:
@@ -120,9 +125,23 @@ class V1Session(DuplexSession):
                     self._node.hub.detach(subscription)
                 self._say("unsubscribed", channel=frame.channel, ref=frame.ref)
             case envelope.Auth():
-                raise Refusal("request_invalid", "This server has no access rules, so it takes no token: leave it out.")
+                self._authenticate(frame)
             case other:
                 assert_never(other)
+
+    def _authenticate(self, frame: envelope.Auth) -> None:
+        """Replace the identity: of anybody by a user, or of a user by the same one."""
+        carrier = self._carrier
+        before, after = carrier.identity, carrier.verify(frame.token)
+        if before.kind != "anybody" and (before.kind, before.subject) != (after.kind, after.subject):
+            raise Refusal("forbidden", "This connection is another user's: open one of your own with this token.")
+        carrier.identify(after)
+        self._say("authenticated", sub=after.subject, expires=after.expires, ref=frame.ref)
+        try:
+            for joined in self._joined:
+                self._settings.access.subscribe(after, joined.channels)
+        except Refusal as refusal:  # a message more would be one that this token does not grant
+            self.refuse(refusal)
 
     def _may_subscribe(self, channel: str) -> None:
         check_channel(channel)
@@ -161,5 +180,5 @@ class V1Session(DuplexSession):
         else:
             self._carrier.send(envelope.published_frame(outcome, ref))
 
-    def _say(self, kind: str, **fields: str | int | None) -> None:
+    def _say(self, kind: str, **fields: str | float | None) -> None:
         self._carrier.send(envelope.server_frame(kind, **fields))

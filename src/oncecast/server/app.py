@@ -11,6 +11,7 @@ from ..core.node import Node
 from ..http.service import Asset, CollectMetrics, Rules, Service
 from .admission import Admission
 from .capacity import Capacity
+from .expiries import Expiries
 from .process.drain import Drain
 from .read_budget import READ_BYTES, ReadBudget
 from .tls.meters import TlsMeters
@@ -39,6 +40,10 @@ class Peer(Item, Protocol):
 
     def evict(self) -> bool:
         """Close at once, answering 503 where no answer has been given. Return False where one is being made."""
+        ...
+
+    def look_at_expiry(self, now: float, /) -> None:
+        """Its token ends soon, or has ended. `now` is in Unix seconds."""
         ...
 
     def overflow(self) -> None:
@@ -70,6 +75,7 @@ class App(Service):
         self.wheel: Wheel[Peer] = Wheel(monotonic())
         self.admission: Admission[Peer] = Admission(capacity, monotonic)
         self.connections = self.admission.connections
+        self.expiries: Expiries[Peer] = Expiries()
         self.reading = ReadBudget(monotonic, schedule)
         self.when_empty: Callable[[], None] | None = None
 
@@ -105,6 +111,8 @@ class App(Service):
         self.admission.remove(connection)
         if self.unfinished:
             self.unfinished.set(connection, 0)
+        if self.expiries:
+            self.expiries.forget(connection)
         if self.leaving is not None:
             self.leaving.discard(connection)
         if not self.connections and self.when_empty is not None:
@@ -120,8 +128,18 @@ class App(Service):
             except Exception:
                 logger.exception("a connection failed at its deadline")
                 connection.abort()
+        if self.expiries:
+            self._look_at_expiries(self.wall())
         if self.leaving is not None:
             self._drain_due(self.leaving, now)
+
+    def _look_at_expiries(self, wall: float) -> None:
+        for connection in self.expiries.due(wall):
+            try:
+                connection.look_at_expiry(wall)
+            except Exception:
+                logger.exception("a connection failed at the end of its token")
+                connection.abort()
 
     def _drain_due(self, leaving: Drain[Peer], now: float) -> None:
         for connection in leaving.due(now):

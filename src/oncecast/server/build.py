@@ -125,10 +125,10 @@ def build_rules(settings: Settings, bound: Sequence[str] | None = None, quotas: 
             **structs.asdict(limits),
             deflate=settings.deflate,
             access=access_rules(settings),
-            authenticator=build_authenticator(settings.auth),
             quotas=quotas,
         ),
         hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
+        authenticator=build_authenticator(settings.auth),
         cookie=settings.auth.cookie,
     )

@@ -22,10 +22,12 @@ from typing import cast
 
 from ..errors import Refusal
 from ..http.replies import encode_fault
+from ..policy.identity import Identity
 from ..protocol.base import Carrier, Duplex, Session
 from ..wire import http1
 from ..wire.ws_deflate import Parameters
 from .admission import FULL
+from .expiries import ENDED, warn_at
 from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
 from .framing.websocket import websocket_carrier
@@ -175,6 +177,20 @@ class Connection(Responder):
         self.abort()
         return True
 
+    def look_at_expiry(self, now: float) -> None:
+        """Warn of the end of the token, or end: only a stream and a socket live longer than a request."""
+        expires = self.identity.expires
+        if self.phase is not STREAMING or expires is None:
+            return
+        listener = cast(Listener, self._listener)
+        if now >= expires:
+            listener.refuse(ENDED)
+        elif now >= warn_at(self.identity):
+            self.app.expiries.watch(self, expires)
+            listener.expiring(expires - now)
+        else:  # the clock was set back
+            self.app.expiries.watch(self, warn_at(self.identity))
+
     def overflow(self) -> None:
         """Refuse the unfinished request: all connections together hold too much."""
         if self.phase is READING:
@@ -185,6 +201,17 @@ class Connection(Responder):
             self.abort()
 
     # -- the Link of a carrier
+
+    def verify(self, token: str) -> Identity:
+        """Return whom a token stands for. Raises `Refusal`."""
+        return self.app.verify(token, self.identity.address)
+
+    def identify(self, identity: Identity) -> None:
+        """Replace the identity."""
+        self.identity = identity
+        self.app.expiries.forget(self)
+        if identity.expires is not None:
+            self.app.expiries.watch(self, warn_at(identity))
 
     @property
     def full(self) -> bool:
@@ -225,6 +252,8 @@ class Connection(Responder):
         self.hold(0)
         if self._full:
             carrier.blocked()
+        if self.identity.expires is not None:
+            self.app.expiries.watch(self, warn_at(self.identity))
         if rest:
             self._hand_over(rest)
         if self.phase is STREAMING:

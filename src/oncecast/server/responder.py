@@ -97,6 +97,10 @@ class Responder(Inlet):
         """Leave, as the server stops: end what is idle, let a stream say goodbye, or close after the next answer."""
 
     @abstractmethod
+    def look_at_expiry(self, now: float) -> None:
+        """The token ends soon, or has ended."""
+
+    @abstractmethod
     def evict(self) -> bool:
         """Close at once, answering 503 where no answer has been given. Return False where one is being made."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..brokers.memory import MemoryBroker
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Format
+from ..errors import Refusal
 from ..message import Message
 from ..policy.identity import Identity
 from ..protocol.base import Encoder
@@ -45,6 +46,16 @@ class ListCarrier:
         self._clock = clock or FakeClock()
         self._sent: list[bytes] = []
         self._formats: dict[Encoder, Format] = {}
+
+    def verify(self, token: str, /) -> Identity:
+        """Return a user of that name, whose token ends never. Raises `Refusal` for an empty one."""
+        if not token:
+            raise Refusal("unauthorized", "There is no token.")
+        return Identity(self.identity.address, token, "token")
+
+    def identify(self, identity: Identity, /) -> None:
+        """Replace the identity."""
+        self.identity = identity
 
     def now(self) -> float:
         """Return the clock's seconds."""

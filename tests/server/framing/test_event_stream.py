@@ -28,6 +28,9 @@ class Scripted:
     def drained(self) -> None:
         self.calls.append("drained")
 
+    def expiring(self, seconds: float, /) -> None:
+        self.calls.append(f"expiring {seconds:g}")
+
     def woken(self, now: float, /) -> None:
         self.carrier.send(b"woken %d\n" % now)
 

@@ -27,6 +27,14 @@ class Link(Protocol):
         """The subject and the address of the peer."""
         ...
 
+    def verify(self, token: str, /) -> Identity:
+        """Return whom a token stands for. Raises `Refusal`."""
+        ...
+
+    def identify(self, identity: Identity, /) -> None:
+        """Replace the identity."""
+        ...
+
     @property
     def write(self) -> Callable[[bytes], None]:
         """Send bytes. Never raises; where the socket is full, it calls the listener's `blocked`."""
@@ -134,6 +142,14 @@ class NativeCarrier(ABC, Generic[S]):
         """The subject and the address of the peer."""
         return self._link.identity
 
+    def verify(self, token: str, /) -> Identity:
+        """Return whom a token stands for. Raises `Refusal`."""
+        return self._link.verify(token)
+
+    def identify(self, identity: Identity, /) -> None:
+        """Replace the identity."""
+        self._link.identify(identity)
+
     @property
     def write(self) -> Callable[[bytes], None]:
         """Send a block of the format at once."""
@@ -170,6 +186,12 @@ class NativeCarrier(ABC, Generic[S]):
     def drained(self) -> None:
         """The socket takes bytes again."""
         self._session.drained()
+
+    def expiring(self, seconds: float, /) -> None:
+        """The peer's token ends soon."""
+        self._out = []
+        self._session.expiring(seconds)
+        self._write_out()
 
     def drain(self) -> None:
         """The server is stopping."""

@@ -125,6 +125,8 @@ export interface Net {
   say(text: string): void;
   url(path: string, query?: Record<string, string | number>): URL;
   token(renew?: boolean): Promise<string | null>;
+  /** Another token before the present one ends; null where there is none. */
+  renew(): Promise<string | null>;
   /** Rejects with a `Failure` unless the answer is of the 2xx. */
   ask(url: URL, init?: RequestInit): Promise<Response>;
 }

@@ -7,7 +7,7 @@
 
 import { onAbort } from "./abort.js";
 import { functionOf, numberOf } from "./options.js";
-import { createDeadline, TIMER_MAX_MS } from "./time.js";
+import { createDeadline, now, TIMER_MAX_MS } from "./time.js";
 import { itemOf, startFields } from "./wire.js";
 
 /** @import { Failure, Item, Net, Start } from "./internal.js" */
@@ -29,6 +29,7 @@ const TIMING = {
 const PAUSE_MAX_MS = 3_600_000; // to stay away for longer is a mistake, or hostile
 const STALLED = 4; // an answer may take this many times the time for its beginning, for each next part
 const TOKEN_MS = 30_000;
+const RENEW_MS = 1_000; // between two renewals: a token may end as soon as it is given
 const BODY_MAX = 2 ** 26; // characters of an answer: far above what a server sends, and a bound for memory
 
 /** @param {string | URL} base @param {Options} options @returns {Net} */
@@ -49,6 +50,7 @@ export function createNet(base, options) {
   root.search = root.hash = "";
   /** The token, or who is asked for it. @type {Promise<string> | null} */
   let token = null;
+  let renewedAt = -RENEW_MS;
 
   return {
     timing,
@@ -84,6 +86,14 @@ export function createNet(base, options) {
         if (token === asked) token = null;
         throw { reason: `getToken failed: ${/** @type {any} */ (error)?.reason ?? error}` };
       }
+    },
+
+    async renew() {
+      const before = token && (await token);
+      if (!getToken || now() - renewedAt < RENEW_MS) return null;
+      renewedAt = now();
+      const fresh = await this.token(true);
+      return fresh === before ? null : fresh;
     },
 
     async ask(url, init = {}) {

@@ -252,6 +252,7 @@ export function openStream(host) {
           if (signal.aborted) return;
           host.opened(link);
           const come = data && itemOf(JSON.parse(data));
+          if (come && !come.channel) return said(/** @type {any} */ (come));
           if (come) item(come.channel, isGap(come) ? come.cursor : id, come);
           else if (!first) alive(true);
           if (!come || !isGap(come)) raise(channels, id);
@@ -259,6 +260,12 @@ export function openStream(host) {
         },
         (milliseconds) => (net.retry = Math.max(milliseconds, RETRY_MIN_MS)),
       );
+      /** What the stream says about itself. @param {{ error?: { code: string, message: string } }} about */
+      function said({ error }) {
+        if (error) throw { reason: `${error.code}: ${error.message}`, calm: true }; // the next request will have a status
+        const ending = { reason: "the token is about to end", calm: true, retry: -1 };
+        net.renew().then((token) => token && host.lost(link, ending), () => {});
+      }
       for await (const text of texts(response)) {
         if (signal.aborted) return;
         alive();

@@ -12,6 +12,7 @@ import { itemOf, startFields } from "./wire.js";
 
 const PROTOCOL = "oncecast.v1";
 const NOBODY = "oncecast:alive"; // nobody subscribes to it, and the answer to its unsubscribe shows life
+const AUTH = 0; // the `ref` of a token; those of channels count from 1
 const FRAMES = 90; // in a second; the server allows 200 a second, and two of these windows may meet in one second
 const CLOSE_MS = 1_000; // for the closing handshake, where the class can cut the connection (`ws`, which waits 30 s)
 
@@ -60,7 +61,7 @@ export function openSocket(host) {
     try {
       // No header can be set here. A server without access rules answers with an error, which is ignored.
       const token = await net.token();
-      if (token) send({ type: "auth", token });
+      if (token) send({ type: "auth", token, ref: AUTH });
       ready = true;
       adjust();
     } catch (error) {
@@ -135,6 +136,11 @@ export function openSocket(host) {
       host.raise(link, [...asked.keys()].filter((name) => current(name)?.attached), cursor);
     } else if (type === "drain") {
       lose({ reason: "the server is about to stop", retry: pauseOf(frame.retry_after_ms), calm: true });
+    } else if (type === "expiring") {
+      net.renew().then((token) => token && send({ type: "auth", token, ref: AUTH }), () => {}); // the end will ask again
+    } else if (type === "error" && ref === AUTH) {
+      // A server without keys refuses any token, and asks for none.
+      if (code !== "request_invalid") lose({ reason: `${code}: ${frame.message}`, fatal: true, status: 401, code: "4401" });
     } else if (type === "error") {
       refused(ref, { reason: `${code}: ${frame.message}`, code, fatal: true });
     }
