@@ -74,13 +74,30 @@ def test_a_token_without_a_subject_has_no_channel_of_its_own() -> None:
     assert ["yes", "forbidden"] == [verdict(NAMELESS, "subscribe", name) for name in ("team.a", "user.ann")]
 
 
-@pytest.mark.parametrize("subject", ["", "a.b", "ann.", ".", "{sub}", "*", "Ann"])
+@pytest.mark.parametrize("subject", ["", "a.b", "ann.", ".", "{sub}", "*", "!", "Ann"])
 def test_a_subject_fits_its_own_channel_only(subject: str) -> None:
     """Whatever stands in a subject, it is compared and not read."""
     other = Identity("", subject, kind="token")
-    names = ("user.ann", "user.ann.b", "user.b", "user.a.b.c")
-    allowed = [name for name in names if verdict(other, "subscribe", name) == "yes"]
-    assert [] == allowed
+    names = ("user.ann", "user.ann.b", "user.b", "user.a.b.c", "secret.x", "other")
+    assert [] == [name for name in names if verdict(other, "subscribe", name) == "yes"]
+    access = AccessRules(RULES)
+    for name in names[:3]:  # what is remembered of the owner is not given to another
+        access.subscribe(Identity("", name.split(".")[1], kind="token"), (name,))
+        with pytest.raises(Refusal):
+            access.subscribe(other, (name,))
+        with pytest.raises(Refusal):
+            access.subscribe(Identity("", name.split(".")[1]), (name,))
+
+
+def test_what_everybody_may_read_is_known_once_it_was_asked_for() -> None:
+    """So that a remembered poll of it needs no question."""
+    access = AccessRules(RULES)
+    assert not access.is_public(("news",))
+    access.subscribe(ANYBODY, ("news", "chat.1"))
+    access.subscribe(ANN, ("team.a", "user.ann"))
+    assert [True, False, False, False] == [
+        access.is_public(names) for names in (("news", "chat.1"), ("news", "team.a"), ("user.ann",), ("other",))
+    ]
 
 
 def test_a_rule_for_all_channels_gives_no_name_of_our_own() -> None:
@@ -106,7 +123,7 @@ def test_what_is_remembered_is_bounded() -> None:
     access = AccessRules(RULES)
     for number in range(KNOWN + 10):
         access.subscribe(ANYBODY, (f"chat.{number}",))
-    assert max(map(len, access._public.values())) <= KNOWN
+    assert max(map(len, access._needs.values())) <= KNOWN
 
 
 @pytest.mark.parametrize(

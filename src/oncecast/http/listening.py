@@ -63,7 +63,9 @@ def _short_polled(
         return
     answer = encode(service, request, reply)
     if reply.status == 200 and request.keep_alive:
-        service.memo.put(KnownPoll(request, channels, answer, version), second)
+        service.memo.put(
+            KnownPoll(request, channels, answer, version, public=service.access.is_public(channels)), second
+        )
     connection.send(answer)
 
 

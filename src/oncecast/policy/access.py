@@ -18,6 +18,10 @@ class Access:
     def subscribe(self, identity: Identity, channels: tuple[str, ...], /) -> None:
         """Raise `Refusal` unless this identity may read all of these channels, their history too."""
 
+    def is_public(self, channels: tuple[str, ...], /) -> bool:
+        """Return whether everybody may read all of these channels, so that nobody needs to be asked about."""
+        return type(self) is Access
+
     def publish(self, identity: Identity, channel: str, /) -> None:
         """Raise `Refusal` unless this identity may publish to this channel."""
 

@@ -28,7 +28,10 @@ __all__ = ["AccessRule", "AccessRules", "Action", "Allowed", "Ruling"]
 Action = Literal["subscribe", "publish"]
 Allowed = Literal["public", "token", "server"]
 
-KNOWN = 4096  # channels that are known to be public, for each action: a client can make up any number of them
+KNOWN = 4096  # channels whose need is remembered, for each action: a client can make up any number of them
+
+# What a channel needs, besides the subject that stands in it; no channel's name has these characters.
+NOTHING, ANY_TOKEN = "", "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Ruling:
 class AccessRules(Access):
     """Rules by pattern: `subscribe` and `publish` of each. Raises nothing; what is no pattern fits no channel."""
 
-    __slots__ = ("_public", "_rules")
+    __slots__ = ("_needs", "_rules")
 
     def __init__(self, rules: Mapping[str, tuple[Allowed, Allowed]]) -> None:
         read = {text: (parse_pattern(text), allowed) for text, allowed in rules.items()}
@@ -63,18 +66,31 @@ class AccessRules(Access):
             text: AccessRule(pattern, *allowed) for text, (pattern, allowed) in read.items() if pattern is not None
         }
         self._rules: ChannelRules[AccessRule | None] = ChannelRules(compiled, None)
-        self._public: Mapping[Action, set[str]] = {"subscribe": set(), "publish": set()}
+        self._needs: Mapping[Action, dict[str, str]] = {"subscribe": {}, "publish": {}}
 
     def subscribe(self, identity: Identity, channels: tuple[str, ...], /) -> None:
         """Raise `Refusal` unless this identity may read all of these channels, their history too."""
-        public = self._public["subscribe"]
+        needs = self._needs["subscribe"]
         for channel in channels:
-            if channel not in public:
+            need = needs.get(channel)
+            if need == NOTHING:
+                continue
+            fits = need is not None and need in (ANY_TOKEN, identity.subject)
+            if not fits or identity.kind != "token" or identity.subscribe is not None:
                 self._check(identity, "subscribe", channel)
+
+    def is_public(self, channels: tuple[str, ...], /) -> bool:
+        """Return whether everybody may read all of these channels. It may say no before one has been asked for."""
+        needs = self._needs["subscribe"]
+        return all(needs.get(channel) == NOTHING for channel in channels)
 
     def publish(self, identity: Identity, channel: str, /) -> None:
         """Raise `Refusal` unless this identity may publish to this channel."""
-        if channel not in self._public["publish"]:
+        need = self._needs["publish"].get(channel)
+        if need == NOTHING:
+            return
+        fits = need is not None and need in (ANY_TOKEN, identity.subject)
+        if not fits or identity.kind != "token" or identity.publish is not None:
             self._check(identity, "publish", channel)
 
     def judge(self, identity: Identity, action: Action, channel: str) -> Ruling:
@@ -90,11 +106,12 @@ class AccessRules(Access):
         ruling = self.judge(identity, action, channel)
         if ruling.refusal is not None:
             raise ruling.refusal
-        if ruling.rule is not None and ruling.rule.allowed(action) == "public":
-            public = self._public[action]
-            if len(public) >= KNOWN:
-                public.clear()
-            public.add(channel)
+        rule, needs = ruling.rule, self._needs[action]
+        if rule is None or channel in needs or rule.allowed(action) == "server":
+            return
+        if len(needs) >= KNOWN:
+            needs.clear()
+        needs[channel] = NOTHING if rule.allowed(action) == "public" else rule.pattern.place(channel) or ANY_TOKEN
 
 
 def _refusal(identity: Identity, action: Action, channel: str, rule: AccessRule | None) -> Refusal | None:

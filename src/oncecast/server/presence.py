@@ -19,17 +19,19 @@ __all__ = ["Presence", "arrive", "join"]
 class Presence:
     """Of a connection that counts for `network`, "" for none. `proxy` is the peer's address if it is a proxy's."""
 
-    __slots__ = ("_begun", "_joined", "_network", "_proxy", "_quotas")
+    __slots__ = ("_begun", "_joined", "_network", "_proxy", "_quotas", "asks")
 
     def __init__(self, quotas: Quotas, network: str = "", proxy: str = "") -> None:
         self._quotas = quotas
         self._network = network
         self._proxy = proxy
         self._begun = not network
+        self.asks = bool(network or proxy)  # whether `begin` is to be called for the next request
         self._joined: tuple[str, str] | None = None
 
     def begin(self, identity: Identity, headers: Mapping[str, str]) -> Identity:
         """A request has come: return who makes it, as far as its address says."""
+        self.asks = bool(self._proxy)
         if not self._begun:
             self._begun = True
             self._quotas.begin(self._network)

@@ -247,7 +247,7 @@ class Responder(Inlet):
         self._stage = IDLE
         self._fresh = False
         self._request = request
-        if self.presence is not None:
+        if self.presence is not None and self.presence.asks:
             self.identity = self.presence.begin(self.identity, request.headers)
         try:
             if self._reserved:
