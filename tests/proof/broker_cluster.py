@@ -55,7 +55,9 @@ class BrokerNode:
         """Start the node; the stack ends it."""
         await stack.enter_async_context(self.pipe)
         url = self._broker.url.replace(f":{self._broker.port}", f":{self.pipe.port}")
-        limits = Limits(heartbeat_seconds=0.5, drain_seconds=0)
+        limits = Limits(
+            heartbeat_seconds=2, drain_seconds=0
+        )  # a peer that is silent for two is cut, and the loop is shared
         settings = Settings(port=0, broker=url, limits=limits, retention=RetentionSettings(messages=100_000))
         end = time.monotonic() + START_SECONDS
         while True:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import deque
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -48,7 +49,7 @@ class Listener:
         self.ids: set[str] = set()
         self._client = AsyncClient(f"http://{HOST}:{pipe.port}", transports=[transport])
         self._client.on("state", self._changed)
-        self._last: StateChanged | None = None
+        self._changes: deque[str] = deque(maxlen=4)  # the last, with the time of each
         self._more = asyncio.Event()
 
     async def listen(self, after: str) -> None:
@@ -73,10 +74,10 @@ class Listener:
     def _changed(self, change: StateChanged) -> None:
         self.lost += change.before is LinkState.LISTENING
         self.fresh = 0
-        self._last = change
+        self._changes.append(f"{time.monotonic():.3f} {change.after.value} {change.reason}")
 
     def __repr__(self) -> str:
-        went = f"{self.pipe.connections} connections, {self._last}"
+        went = f"{self.pipe.connections} connections, {list(self._changes)}"
         return f"{self.transport} {self.channels}, {went}, {len(self.seen)} seen, the last are {self.seen[-3:]}"
 
 

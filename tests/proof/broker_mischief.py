@@ -177,9 +177,11 @@ class Mischief:
 
         `live` has those that were live before, and how often each was lost until then.
         """
+        began = asyncio.get_running_loop().time()
         await self._cluster.until_away(self._cluster.nodes)
         await self._cluster.check_away()
         yield
         if left := [listener for listener, lost in live.items() if listener.lost > lost]:
-            raise Wrong(f"listeners were disconnected while the broker was away: {left}")
+            now = asyncio.get_running_loop().time()
+            raise Wrong(f"listeners were disconnected while the broker was away, {began:.3f} to {now:.3f}: {left}")
         self.stood += len(live)

@@ -12,9 +12,9 @@ import pytest
 from oncecast.brokers import handover, probes
 from oncecast.brokers.base import Capabilities, Outcome
 from oncecast.brokers.followed import session as sessions
-from oncecast.brokers.followed.record import LIFE, LIVES, encode_control
+from oncecast.brokers.followed.record import LIFE, LIVES, encode_control, encode_draft
 from oncecast.brokers.followed.session import FollowedPlace, FollowedRules, FollowedSession
-from oncecast.brokers.lives import first_life
+from oncecast.brokers.lives import Life, first_life
 from oncecast.brokers.operable import ChannelState, LogState, Operable
 from oncecast.brokers.remote import Remote
 from oncecast.brokers.session import GuardedSink
@@ -219,6 +219,43 @@ def test_two_lives_at_once_are_one(nodes: Nodes) -> None:
     taken(one, Draft("a", b"1"))
     assert nodes("a").opening.epoch == epoch
     assert one.holes == []
+
+
+def test_a_life_between_messages_that_come_together(nodes: Nodes) -> None:
+    """What is before the hole is handed over before it, and the node gets no message twice."""
+    one = nodes("a")
+    (receipt,) = taken(one, Draft("a", b"1"))
+    life = Life(0, one.opening.epoch, 1_000.0, f"{nodes.log.incarnation} other", 10_000)
+    other = b"x" * 8
+    nodes.log.append(
+        [
+            encode_draft(Draft("a", b"before"), other, 1),
+            encode_control(LIFE, other, 2, life.record()),
+            encode_draft(Draft("a", b"after"), other, 3),
+        ]
+    )
+    wait(one, lambda: len(one.messages) == 3)
+    first, last = receipt.seq + 1, one.messages[-1].seq
+    assert [("sink", first), ("hole", one.holes[0][1]), ("sink", last)] == one.events[-3:]
+    assert first <= one.holes[0][0] < one.holes[0][1] < last
+    assert [b"1", b"before", b"after"] == [message.data for message in one.messages]
+
+
+def test_another_log_of_a_server_that_counts_from_the_beginning_again(nodes: Nodes) -> None:
+    """Its first life has the names of the old log's first one, but for the epoch: no node takes it for an old life."""
+    nodes.log.incarnation = 0
+    one, two = nodes("a"), nodes("a")
+    taken(one, Draft("a", b"1"))
+    later = nodes.lab.servers[1]
+    nodes.log.connections.remove(later)
+    nodes.log.wipe()
+    wait(one, lambda: len(one.openings) == 2 and one.unready is None)
+    later.lost = True
+    later.grown.set()
+    wait(two, lambda: len(two.openings) == 2 and two.unready is None)
+    taken(two, Draft("a", b"2"))
+    wait(one, lambda: len(one.messages) == 2)
+    assert ([], []) == (one.holes, two.holes)
 
 
 def test_what_comes_behind_a_probe_is_read_too(nodes: Nodes) -> None:

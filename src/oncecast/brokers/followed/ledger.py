@@ -65,7 +65,7 @@ class Chunk(NamedTuple):
 
 
 class Fed(msgspec.Struct):
-    """What a chunk has brought. `holes` come before `messages`.
+    """What a chunk has brought. Both `holes` and `messages` are in the order of their numbers.
 
     `own` are this node's records: their number, and the offset that is their receipt, or None for a stale one.
     `probes` are the numbers of this node's probes. `ahead` says that the server is in a life that has no record yet.

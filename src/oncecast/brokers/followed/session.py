@@ -14,6 +14,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
@@ -103,7 +104,8 @@ class FollowedSession:
             # The log lacks what was seen of it. If its newest life is an old one, only this node may know that.
             newest = ledger.lives.newest
             if ledger.current and any(
-                (life.server, life.base) == (newest.server, newest.base) for life in old.known_lives
+                (life.epoch, life.server, life.base) == (newest.epoch, newest.server, newest.base)
+                for life in old.known_lives
             ):
                 await self._begin_life(f"{ledger.incarnation} {place.numbers}", missed)
         for _ in range(LIVES_TRIES):
@@ -186,11 +188,16 @@ class FollowedSession:
 
     def _hand_over(self, fed: Fed) -> None:
         place, sink, ledger = self._place, self._sink, self._ledger
+        messages = fed.messages
         for before, after in fed.holes:
+            earlier = bisect_right(messages, before, key=attrgetter("seq"))
+            if earlier:
+                sink.receive(messages[:earlier])
+                messages = messages[earlier:]
             sink.hole(before, after)
             place.holes.add((before, after))
-        if fed.messages:
-            sink.receive(fed.messages)
+        if messages:
+            sink.receive(messages)
         head = ledger.head
         if head > place.seen and not fed.ahead:
             place.seen = head
