@@ -21,7 +21,13 @@ hypothesis.settings.load_profile("shared")
 
 HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
-    "browser": ("web/test_client.py", "web/test_native.py", "web/test_obstacles.py", "web/test_start_page.py"),
+    "browser": (
+        "web/test_client.py",
+        "web/test_native.py",
+        "web/test_obstacles.py",
+        "web/test_secure.py",
+        "web/test_start_page.py",
+    ),
     "npm": ("web/test_modules.py", "peers/test_node.py", "test_javascript.py", "test_package.py"),
     "servers": (
         "brokers/followed/test_faults.py",

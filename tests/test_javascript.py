@@ -22,6 +22,7 @@ import pytest_asyncio
 import oncecast
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, Limits, Settings
+from oncecast.server.tls.development import with_certificate
 from tests.token_rig import SECRET
 
 HERE = Path(__file__).parent
@@ -115,6 +116,19 @@ def addresses(server: Server, guarded: Server) -> dict[str, str]:
         "ONCECAST_GUARDED": f"{local}{guarded.port}",
         "ONCECAST_SECRET": SECRET,
     }
+
+
+async def test_the_client_over_tls(tmp_path: Path) -> None:
+    """Node trusts the certificate that `--dev --tls` makes where NODE_EXTRA_CA_CERTS names it, on every transport."""
+    settings = with_certificate(Settings(port=0, dev=True, tls=True), {"XDG_STATE_HOME": str(tmp_path)})
+    server = Server(settings)
+    await server.start()
+    try:
+        url = f"https://localhost:{server.port}"
+        cert = settings.tls_cert[0]
+        await run("node", "--test", "--test-reporter=spec", "secure.mjs", ONCECAST_SERVER=url, NODE_EXTRA_CA_CERTS=cert)
+    finally:
+        await server.stop(0)
 
 
 async def test_the_types_are_right() -> None:

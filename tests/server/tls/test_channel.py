@@ -207,6 +207,25 @@ async def test_bytes_that_are_no_record(open_site: Open, certificate: tuple[str,
     await site.until(lambda: len(site.server.app.connections) == 1)
 
 
+async def test_a_defect_at_the_beginning_closes_the_connection(
+    open_site: Open, certificate: tuple[str, str], dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, and the next connection is served."""
+    site = await open_site(settings(certificate))
+
+    def fail(connection: object) -> bool:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.server.app, "admit", fail)
+        client = await dial(site.server.port)
+        with contextlib.suppress(ConnectionError), pytest.raises(ssl.SSLEOFError):
+            await client.read()
+    client = await dial(site.server.port)
+    await client.send(HEALTH)
+    assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_defect_of_the_reader_closes_the_connection(
     open_site: Open, certificate: tuple[str, str], dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

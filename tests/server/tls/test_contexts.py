@@ -262,6 +262,22 @@ def test_a_renewal_that_cant_serve(make: Make, caplog: pytest.LogCaptureFixture,
     assert "repaired" == served(tls)
 
 
+def test_a_defect_at_a_renewal(make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look does not fail, so the server's task goes on and the old pair is served."""
+    cert, key = make("old", names=("a",))
+    tls = Tls(of((cert, key)))
+    os.utime(cert, (1, 1))
+
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("oncecast.server.tls.contexts.read_pair", fail)
+    tls.look()
+    assert "old" == served(tls)
+    assert 1 == tls.meters.renewals_refused
+    assert "a defect" in caplog.text
+
+
 def test_a_certificate_that_ends_soon(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """The log says so a week before, once a day, and when it has ended."""
     now = datetime.datetime.now(datetime.UTC).timestamp()

@@ -121,7 +121,11 @@ class TlsChannel(asyncio.Transport):
 
     def start(self) -> None:
         """Begin, with what has come behind the handshake."""
-        self._reader.connection_made(self)
+        try:
+            self._reader.connection_made(self)
+        except Exception as error:  # a defect of the reader's, which must not leave the socket open
+            self._lose(error)
+            raise
         self._poll()
         self._receive(0)
 

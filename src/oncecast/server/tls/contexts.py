@@ -86,6 +86,9 @@ class Tls:
                 logger.error(
                     "the renewed certificate is not served, and the old one is until %s: %s", self.until, error
                 )
+            except Exception:  # a defect of ours or of a library: the old one can still be served
+                self.meters.renewals_refused += 1
+                logger.exception("the renewed certificate is not served, and the old one is until %s", self.until)
             else:
                 logger.info("the renewed certificate is served: it is valid until %s", self.until)
         if self._served.until - now <= SOON_SECONDS and now - self._reminded >= REMIND_SECONDS:

@@ -54,7 +54,10 @@ class Pair:
             found.append(
                 f"tls_cert: {self.cert} names no host (subjectAltName), so clients will refuse it: let the CA add it"
             )
-        mode = os.stat(self.key).st_mode
+        try:
+            mode = os.stat(self.key).st_mode
+        except OSError:  # it was there when it was read
+            mode = 0
         if stat.S_ISREG(mode) and mode & FOR_OTHERS:
             found.append(
                 f"tls_key: every user of this machine may open {self.key} (mode {mode & 0o777:04o}): chmod o= it"
@@ -65,6 +68,7 @@ class Pair:
 def read_pair(cert: str, key: str, password: bytes | None) -> Pair:
     """Read and check a pair. Raises `ConfigurationError`."""
     from cryptography import x509  # here, as it is large, and for TLS alone
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     # One file at a time: `ssl` would not say which of the two it means.
     chain = read_file("tls_cert", cert, "a PEM certificate chain")
@@ -87,12 +91,16 @@ def read_pair(cert: str, key: str, password: bytes | None) -> Pair:
         addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
     except (x509.ExtensionNotFound, ValueError):
         pass
+    try:
+        kind = type(leaf.public_key()).__name__
+    except (UnsupportedAlgorithm, ValueError):  # OpenSSL knows it, and that is what counts
+        kind = "another kind"
     return Pair(
         cert,
         key,
         tuple(names),
         tuple(addresses),
-        type(leaf.public_key()).__name__,
+        kind,
         leaf.not_valid_before_utc.timestamp(),
         leaf.not_valid_after_utc.timestamp(),
         load,
