@@ -124,9 +124,11 @@ async def test_the_client_over_tls(tmp_path: Path) -> None:
     server = Server(settings)
     await server.start()
     try:
-        url = f"https://localhost:{server.port}"
-        cert = settings.tls_cert[0]
-        await run("node", "--test", "--test-reporter=spec", "secure.mjs", ONCECAST_SERVER=url, NODE_EXTRA_CA_CERTS=cert)
+        environment = {
+            "ONCECAST_SERVER": f"https://localhost:{server.port}",
+            "NODE_EXTRA_CA_CERTS": settings.tls_cert[0],
+        }
+        await run("node", "--test", "--test-reporter=spec", "secure.mjs", environment=environment)
     finally:
         await server.stop(0)
 
