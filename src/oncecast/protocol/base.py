@@ -55,6 +55,7 @@ To add a transport, write its session in a file beside this one, route to it in 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -164,6 +165,10 @@ class Session(Protocol):
         """The time asked for has come."""
         ...
 
+    def recheck(self, access: Access, identity: Identity, /) -> None:
+        """Other access rules hold: obey them from now on, and end where they refuse this peer what it reads."""
+        ...
+
     def expiring(self, seconds: float, /) -> None:
         """The peer's token ends in so many seconds: say so, where the transport can."""
         ...
@@ -210,6 +215,12 @@ class TransportSettings(Limits, frozen=True, kw_only=True):
     deflate: bool = False
     access: Access = ALLOW_ALL
     quotas: Quotas | None = None
+
+
+@lru_cache(maxsize=8)  # sessions share their settings, which are those of the last few reloads
+def with_access(settings: TransportSettings, access: Access) -> TransportSettings:
+    """Return these settings with other access rules."""
+    return msgspec.structs.replace(settings, access=access)
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -18,11 +18,12 @@ from ..core.node import Node
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import Draft
-from ..policy.access import ALLOW_ALL
+from ..policy.access import ALLOW_ALL, Access
 from ..policy.bucket import Bucket, PublishBuckets
+from ..policy.identity import Identity
 from ..policy.quotas import too_many
 from ..wire.envelope import Ref
-from .base import Carrier, TransportSettings
+from .base import Carrier, TransportSettings, with_access
 
 __all__ = ["END_SECONDS", "MOVES", "NORMAL", "SERVICE_RESTART", "UNSUPPORTED", "DuplexSession", "SessionState"]
 
@@ -159,6 +160,15 @@ class DuplexSession(ABC):
         if not self._carrier.full:
             self._beat()
         self._carrier.wake_at(now + self._settings.heartbeat_seconds)
+
+    def recheck(self, access: Access, identity: Identity, /) -> None:
+        """Hold what is published and read to other access rules. A channel that is refused ends the connection."""
+        self._settings = with_access(self._settings, access)
+        try:
+            for subscription in self._subscriptions():
+                access.subscribe(identity, subscription.channels)
+        except Refusal as refusal:
+            self.refuse(refusal)
 
     def drain(self) -> None:
         """Tell the client to reconnect: to this server's successor or to another."""

@@ -14,6 +14,8 @@ from ..core.node import Node
 from ..core.place import Place, chain_gaps
 from ..errors import Refusal
 from ..message import BINARY, ERROR_EVENT, EXPIRING_EVENT, GAP_EVENT, LATEST, Cursor, LogGap, Message, Start
+from ..policy.access import Access
+from ..policy.identity import Identity
 from ..wire import envelope, sse
 from .base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, TransportSettings
 from .query import Query, after_cursor, check_count
@@ -148,6 +150,13 @@ class EventStream:
     def expiring(self, seconds: float, /) -> None:
         """Send `event: expiring`; a client that connects again with another token misses nothing."""
         self._carrier.send(expiring_event(seconds))
+
+    def recheck(self, access: Access, identity: Identity, /) -> None:
+        """End where other access rules refuse the stream."""
+        try:
+            access.subscribe(identity, self._subscription.channels)
+        except Refusal as refusal:
+            self.refuse(refusal)
 
     def drain(self) -> None:
         """Say when to come back, and end the stream: the client connects to another server."""

@@ -20,6 +20,8 @@ from ..core.polls import MayRead, Poll
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import EARLIEST, Cursor, LogGap, Message, Start
+from ..policy.access import Access
+from ..policy.identity import Identity
 from ..wire import envelope
 from .base import Clock, Reply, TransportSettings, json_reply
 from .query import Query, after_cursor, check_count
@@ -277,6 +279,13 @@ class WaitingPoll:
         else:
             late = Refusal("unavailable", "The log could not be read in time: try again.", retry_after=1)
             self._reply(late, "woken")
+
+    def recheck(self, access: Access, identity: Identity, /) -> None:
+        """Answer with the refusal where other access rules refuse the poll."""
+        try:
+            access.subscribe(identity, self._request.channels)
+        except Refusal as refusal:
+            self._reply(refusal, "refuse" if self.state is WAITING else "answer")
 
     def expiring(self, seconds: float, /) -> None:
         """Say nothing: the poll ends before its token."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..core.node import Node
 from ..http.service import Asset, CollectMetrics, Rules, Service
+from ..policy.access import Access
 from .admission import Admission
 from .capacity import Capacity
 from .expiries import Expiries
@@ -20,6 +21,7 @@ from .wheel import Item, Wheel
 
 logger = logging.getLogger("oncecast.server")
 
+RECHECKS = 1000  # connections in a tick, after a reload: a few milliseconds
 UNLIMITED = Capacity(1 << 30, 0)  # until the server knows how many files it has open itself
 
 
@@ -40,6 +42,10 @@ class Peer(Item, Protocol):
 
     def evict(self) -> bool:
         """Close at once, answering 503 where no answer has been given. Return False where one is being made."""
+        ...
+
+    def recheck(self, access: Access, /) -> None:
+        """Other access rules hold: obey them, and end what they refuse."""
         ...
 
     def look_at_expiry(self, now: float, /) -> None:
@@ -69,6 +75,8 @@ class App(Service):
     ) -> None:
         self.unfinished = Unfinished()
         self.tls = TlsMeters()
+        self._rechecked: list[Peer] = []  # connections that are to be held to other access rules
+        self.connections: set[Peer] = set()  # before the first `adopt`
         super().__init__(node, rules=rules, pages=pages, wall=wall, scheme=scheme, collect=collect)
         self.monotonic = monotonic
         self.leaving: Drain[Peer] | None = None  # the connections to tell yet, once the server stops
@@ -85,6 +93,7 @@ class App(Service):
         limits = rules.settings
         most = limits.header_bytes + max(limits.body_bytes, limits.message_bytes)  # one alone may always be finished
         self.unfinished.limit = max(limits.unfinished_bytes, most + READ_BYTES)
+        self._rechecked = list(self.connections)
 
     def leave(self, per_second: float) -> Drain[Peer]:
         """Begin to stop: tell `per_second` connections a second to leave, the first ones now."""
@@ -130,8 +139,22 @@ class App(Service):
                 connection.abort()
         if self.expiries:
             self._look_at_expiries(self.wall())
+        if self._rechecked:
+            self._recheck()
         if self.leaving is not None:
             self._drain_due(self.leaving, now)
+
+    def _recheck(self) -> None:
+        """Hold the next connections to the access rules of the last reload."""
+        now, self._rechecked = self._rechecked[-RECHECKS:], self._rechecked[:-RECHECKS]
+        for connection in now:
+            if connection not in self.connections:
+                continue
+            try:
+                connection.recheck(self.access)
+            except Exception:
+                logger.exception("a connection failed at new access rules")
+                connection.abort()
 
     def _look_at_expiries(self, wall: float) -> None:
         for connection in self.expiries.due(wall):

@@ -22,6 +22,7 @@ from typing import cast
 
 from ..errors import Refusal
 from ..http.replies import encode_fault
+from ..policy.access import Access
 from ..policy.identity import Identity
 from ..protocol.base import Carrier, Duplex, Session
 from ..wire import http1
@@ -32,7 +33,7 @@ from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
 from .framing.websocket import websocket_carrier
 from .phases import CLOSED, LINGERING, READING, STREAMING, WAITING
-from .presence import join
+from .presence import become, join
 from .responder import HEAD, IDLE, Responder
 
 __all__ = ["FIRST_SECONDS", "LEAST_TAKEN_BYTES", "Connection"]
@@ -202,9 +203,18 @@ class Connection(Responder):
 
     # -- the Link of a carrier
 
+    def recheck(self, access: Access) -> None:
+        """Hold a stream, a socket or a long poll to other access rules."""
+        if self._listener is not None:
+            self._listener.recheck(access, self.identity)
+
     def verify(self, token: str) -> Identity:
-        """Return whom a token stands for. Raises `Refusal`."""
-        return self.app.verify(token, self.identity.address)
+        """Return whom a token stands for; a user that nobody was before is counted. Raises `Refusal`."""
+        identity = self.app.verify(token, self.identity.address)
+        quotas = self.app.settings.quotas
+        if quotas is not None and self.identity.kind == "anybody":
+            self.presence = become(self.presence, quotas, identity, self.now())
+        return identity
 
     def identify(self, identity: Identity) -> None:
         """Replace the identity."""

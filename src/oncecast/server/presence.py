@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from ..policy.identity import Identity
 from ..policy.quotas import Quotas
 
-__all__ = ["Presence", "arrive", "join"]
+__all__ = ["Presence", "arrive", "become", "join"]
 
 
 class Presence:
@@ -43,6 +43,14 @@ class Presence:
         user = self._quotas.user(identity)
         if network or user:
             self._quotas.join(network, user, now)
+            self._joined = network, user
+
+    def become(self, identity: Identity, now: float) -> None:
+        """Count the stream's user, as it has none yet. Raises `Refusal`."""
+        network, known = self._joined or ("", "")
+        user = self._quotas.user(identity)
+        if user and not known:
+            self._quotas.join("", user, now)
             self._joined = network, user
 
     def leave(self) -> None:
@@ -77,4 +85,11 @@ def join(presence: Presence | None, quotas: Quotas, identity: Identity, now: flo
             return None
         presence = Presence(quotas)
     presence.join(identity, now)
+    return presence
+
+
+def become(presence: Presence | None, quotas: Quotas, identity: Identity, now: float) -> Presence | None:
+    """Count the user of a stream that was nobody's. Returns the connection's presence. Raises `Refusal`."""
+    presence = presence or Presence(quotas)
+    presence.become(identity, now)
     return presence

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from ..errors import Refusal
 from ..http import routes
 from ..http.replies import encode, encode_fault, error_reply
+from ..policy.access import Access
 from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import ANYBODY, Identity
 from ..policy.quotas import too_many
@@ -95,6 +96,10 @@ class Responder(Inlet):
     @abstractmethod
     def drain(self) -> None:
         """Leave, as the server stops: end what is idle, let a stream say goodbye, or close after the next answer."""
+
+    @abstractmethod
+    def recheck(self, access: Access) -> None:
+        """Other access rules hold."""
 
     @abstractmethod
     def look_at_expiry(self, now: float) -> None:

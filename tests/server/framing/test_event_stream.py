@@ -8,6 +8,8 @@ import pytest
 
 from oncecast.errors import Refusal
 from oncecast.message import Kind, Message
+from oncecast.policy.access import Access
+from oncecast.policy.identity import Identity
 from oncecast.protocol.base import Carrier
 from oncecast.protocol.events import BARE, ENVELOPED
 from oncecast.server.framing.event_stream import EventStreamCarrier, event_blocks
@@ -27,6 +29,9 @@ class Scripted:
 
     def drained(self) -> None:
         self.calls.append("drained")
+
+    def recheck(self, access: Access, identity: Identity, /) -> None:
+        self.calls.append("recheck")
 
     def expiring(self, seconds: float, /) -> None:
         self.calls.append(f"expiring {seconds:g}")

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ...core.subscription import Descriptor, Format
 from ...errors import Refusal
+from ...policy.access import Access
 from ...policy.identity import Identity
 from ...protocol.base import Carrier, Encoder, Session
 
@@ -186,6 +187,12 @@ class NativeCarrier(ABC, Generic[S]):
     def drained(self) -> None:
         """The socket takes bytes again."""
         self._session.drained()
+
+    def recheck(self, access: Access, identity: Identity, /) -> None:
+        """Other access rules hold."""
+        self._out = []
+        self._session.recheck(access, identity)
+        self._write_out()
 
     def expiring(self, seconds: float, /) -> None:
         """The peer's token ends soon."""
