@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from oncecast.errors import Refusal
 from oncecast.policy.authenticator import KNOWN, Authenticator
 from oncecast.policy.identity import Identity
-from oncecast.policy.keys import KeySet, parse_secret
+from oncecast.policy.keys import KeySet, parse_pem, parse_secret
 from oncecast.policy.server_keys import ServerKeys, hash_line, make_key
 from oncecast.policy.tokens import TokenRules, TokenVerifier
-from tests.token_rig import NOW, SECRET, claims, token
+from tests.token_rig import NOW, SECRET, claims, private_key, public_pem, token
 
 KEY = make_key(bytes(32))
 
@@ -35,13 +37,18 @@ def test_a_token_is_verified_once() -> None:
     assert 1 == known.counters.refused
 
 
-def test_keys_that_change_are_asked_again() -> None:
-    """What was verified with a key that is gone counts no more."""
-    known = authenticator()
-    known.identify(token(), "", NOW)
-    known.forget()
-    known.identify(token(), "", NOW)
-    assert (2, 0) == (known.counters.verified, known.counters.remembered)
+def test_an_unknown_key_is_reported() -> None:
+    """The token is refused all the same; while there are no keys at all, the client is asked to try again."""
+    reports: list[None] = []
+    (key,) = parse_pem(public_pem(private_key("RS256")), "f")
+    text = token(key=private_key("RS256"), algorithm="RS256", head={"kid": "2"})
+    for keys, code in ((KeySet([dataclasses.replace(key, kid="1")]), "unauthorized"), (KeySet(), "unavailable")):
+        known = Authenticator(TokenVerifier(keys, TokenRules()), ServerKeys())
+        known.on_unknown_key = lambda: reports.append(None)
+        with pytest.raises(Refusal) as caught:
+            known.identify(text, "", NOW)
+        assert code == caught.value.code
+    assert 2 == len(reports)
 
 
 def test_the_memory_is_bounded() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..core.node import Node
 from ..errors import Refusal
-from ..policy.authenticator import Authenticator
+from ..policy.authenticator import AuthCounters, Authenticator
 from ..policy.hosts import Hosts
 from ..policy.identity import Identity
 from ..policy.origin import Headers, Origins
@@ -77,6 +77,7 @@ class Service:
         collect: CollectMetrics | None = None,
     ) -> None:
         self.node = node
+        self.authentications = AuthCounters()
         self.adopt(rules)
         self.pages = pages
         self.wall = wall
@@ -93,6 +94,8 @@ class Service:
         self.settings = rules.settings
         self.access = rules.settings.access
         self.authenticator = rules.authenticator
+        if self.authenticator is not None:
+            self.authenticator.counters = self.authentications
         self.cookie = rules.cookie
         self.hosts = rules.hosts
         self.origins = rules.origins

@@ -7,15 +7,16 @@ Invariant: credentials that are refused once are not an anybody: each call retur
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import Refusal
 from .identity import Identity
 from .server_keys import KEY_PREFIX, ServerKeys
-from .tokens import TokenVerifier, looks_like_token
+from .tokens import TokenVerifier, UnknownKey, looks_like_token
 
-__all__ = ["Authenticator"]
+__all__ = ["AuthCounters", "Authenticator"]
 
 KNOWN = 4096  # tokens that are remembered: 2 MiB; past it the one that was used longest ago is forgotten
 
@@ -30,14 +31,19 @@ class AuthCounters:
 
 
 class Authenticator:
-    """Verifies credentials. Without `verifier` no tokens are taken, and without keys no keys."""
+    """Verifies credentials. Without `verifier` no tokens are taken, and without keys no keys.
 
-    __slots__ = ("_known", "counters", "server_keys", "verifier")
+    `on_unknown_key` is called for a token that names a key that is not known. It must not block, and must be bounded:
+    nothing about such a token is proved.
+    """
+
+    __slots__ = ("_known", "counters", "on_unknown_key", "server_keys", "verifier")
 
     def __init__(self, verifier: TokenVerifier | None, server_keys: ServerKeys) -> None:
         self.verifier: Final = verifier
         self.server_keys = server_keys
         self.counters = AuthCounters()
+        self.on_unknown_key: Callable[[], None] = _do_nothing
         self._known: dict[bytes, Identity] = {}  # by the digest of the token, the one used last at the end
 
     def identify(self, credential: str, address: str, now: float) -> Identity:
@@ -49,10 +55,6 @@ class Authenticator:
         except Refusal:
             self.counters.refused += 1
             raise
-
-    def forget(self) -> None:
-        """Verify every token anew: keys have changed."""
-        self._known.clear()
 
     def _identify(self, token: str, address: str, now: float) -> Identity:
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()  # no token is kept
@@ -73,4 +75,15 @@ class Authenticator:
         if self.verifier is None:
             kind = "tokens" if looks_like_token(token) else "credentials of this kind"
             raise Refusal("unauthorized", f"This server takes no {kind}: connect without them, or with a server's key.")
-        return self.verifier.verify(token, now)
+        try:
+            return self.verifier.verify(token, now)
+        except UnknownKey:
+            self.on_unknown_key()
+            if not len(self.verifier.keys):
+                text = "The issuer's keys could not be fetched yet: try again in a moment."
+                raise Refusal("unavailable", text, retry_after=2) from None
+            raise
+
+
+def _do_nothing() -> None:
+    """No keys are fetched."""

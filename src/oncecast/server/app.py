@@ -13,6 +13,7 @@ from ..policy.access import Access
 from .admission import Admission
 from .capacity import Capacity
 from .expiries import Expiries
+from .jwks import RemoteKeys
 from .process.drain import Drain
 from .read_budget import READ_BYTES, ReadBudget
 from .tls.meters import TlsMeters
@@ -84,6 +85,7 @@ class App(Service):
         self.admission: Admission[Peer] = Admission(capacity, monotonic)
         self.connections = self.admission.connections
         self.expiries: Expiries[Peer] = Expiries()
+        self.issuer: RemoteKeys | None = None  # where the server fetches keys
         self.reading = ReadBudget(monotonic, schedule)
         self.when_empty: Callable[[], None] | None = None
 

@@ -6,7 +6,7 @@ another place, read them in `_read_keys`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import ConfigurationError
@@ -19,14 +19,18 @@ from .settings import AuthSettings
 
 __all__ = ["build_authenticator", "read_secrets"]
 
+PUBLIC = frozenset(ALGORITHMS) - {"HS256"}  # what a set of keys at a URL may be for
 FILE_BYTES = 256 * 1024  # of keys: one has less than 1 KiB
 
 
-def build_authenticator(auth: AuthSettings) -> Authenticator | None:
-    """Return what verifies credentials; None where the settings name no key. Raises `ConfigurationError`."""
+def build_authenticator(auth: AuthSettings, fetched: Sequence[VerifyingKey] = ()) -> Authenticator | None:
+    """Return what verifies credentials; None where the settings name no key. Raises `ConfigurationError`.
+
+    `fetched` are the keys that `jwks_url` has, as far as they are known.
+    """
     keys = list(_read_keys(auth))
     server_keys = ServerKeys(auth.server_keys)
-    if not keys:
+    if not keys and auth.jwks_url is None:
         return Authenticator(None, server_keys) if server_keys else None
     algorithms = _algorithms(auth, keys)
     rules = TokenRules(
@@ -36,7 +40,8 @@ def build_authenticator(auth: AuthSettings) -> Authenticator | None:
         leeway=auth.leeway_seconds,
         max_seconds=auth.max_token_seconds,
     )
-    return Authenticator(TokenVerifier(KeySet(key for key in keys if key.algorithm in algorithms), rules), server_keys)
+    usable = (key for key in (*keys, *fetched) if key.algorithm in algorithms)
+    return Authenticator(TokenVerifier(KeySet(usable), rules), server_keys)
 
 
 def _read_keys(auth: AuthSettings) -> Iterator[VerifyingKey]:
@@ -69,7 +74,8 @@ def read_secrets(auth: AuthSettings) -> list[str]:
 
 def _algorithms(auth: AuthSettings, keys: list[VerifyingKey]) -> frozenset[str]:
     """Return the algorithms that are taken: those that are listed, or those of the keys."""
-    of_keys = frozenset(key.algorithm for key in keys)
+    own = frozenset(key.algorithm for key in keys)
+    of_keys = own if auth.jwks_url is None else own | PUBLIC
     if not auth.algorithms:
         return frozenset(of_keys)
     for name in auth.algorithms:
@@ -78,7 +84,7 @@ def _algorithms(auth: AuthSettings, keys: list[VerifyingKey]) -> frozenset[str]:
         if name not in of_keys:
             source = "secret_file" if name == "HS256" else "public_key_file"
             raise ConfigurationError(f"auth.algorithms: {name} has no key here: set {source}, or leave {name} out")
-    unused = of_keys.difference(auth.algorithms)
+    unused = own.difference(auth.algorithms)
     if unused:
         name = min(unused)
         raise ConfigurationError(f"auth.algorithms lacks {name}, which a key here is for: add it, or remove that key")

@@ -16,6 +16,7 @@ from ..message import Retention
 from ..policy.channels import ChannelRules
 from ..policy.forwarded import TrustedProxies
 from ..policy.hosts import Hosts
+from ..policy.keys import VerifyingKey
 from ..policy.origin import Origins
 from ..policy.quotas import ChannelQuota, Quotas, channel_quotas
 from ..policy.sketch import SECRET_BYTES, Hasher
@@ -112,7 +113,12 @@ def adopt_quotas(quotas: Quotas, settings: Settings) -> None:
     quotas.adopt(settings.limits, channel_quotas(channels), proxies)
 
 
-def build_rules(settings: Settings, bound: Sequence[str] | None = None, quotas: Quotas | None = None) -> Rules:
+def build_rules(
+    settings: Settings,
+    bound: Sequence[str] | None = None,
+    quotas: Quotas | None = None,
+    fetched: Sequence[VerifyingKey] = (),
+) -> Rules:
     """Return what of the settings the connections are held to. Raises `ConfigurationError` for keys that can't serve.
 
     `bound` has the addresses of the sockets that the server listens on; before they are known, `settings.host` counts.
@@ -129,6 +135,6 @@ def build_rules(settings: Settings, bound: Sequence[str] | None = None, quotas: 
         ),
         hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
-        authenticator=build_authenticator(settings.auth),
+        authenticator=build_authenticator(settings.auth, fetched),
         cookie=settings.auth.cookie,
     )

@@ -77,6 +77,14 @@ def _silent(app: App) -> float:
     return broker.meters.seconds(time.monotonic()) if isinstance(broker, Metered) else 0
 
 
+def _remembered(app: App) -> float:
+    return app.authentications.remembered
+
+
+def _fetches(app: App, name: str) -> float:
+    return 0 if app.issuer is None else float(getattr(app.issuer, name))
+
+
 METRICS = (
     _Metric("ready", "Processes that are ready, as /readyz says.", lambda app: app.unready is None),
     _Metric("connections", "Open connections.", lambda app: len(app.connections)),
@@ -107,6 +115,11 @@ METRICS = (
         "Unfinished requests and messages refused, as all together took too much.",
         lambda app: app.unfinished.refused,
     ),
+    _counter("tokens_verified", "Tokens whose signature was verified.", lambda app: app.authentications.verified),
+    _counter("tokens_remembered", "Requests with a token that was verified before.", _remembered),
+    _counter("credentials_refused", "Tokens and keys that were refused.", lambda app: app.authentications.refused),
+    _counter("issuer_fetches", "Fetches of the issuer's keys that brought them.", lambda app: _fetches(app, "fetched")),
+    _counter("issuer_failures", "Fetches of the issuer's keys that failed.", lambda app: _fetches(app, "failed")),
     _Metric("tls_handshakes", "TLS handshakes under way.", lambda app: app.tls.handshakes),
     _counter(
         "tls_handshakes_failed", "TLS handshakes that were refused, broken off or late.", lambda app: app.tls.failed

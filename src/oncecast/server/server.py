@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..brokers.base import Broker
+from ..errors import ConfigurationError
 from ..http.service import Rules
 from ..message import Draft, Kind
 from ..policy.quotas import Quotas
@@ -28,6 +29,7 @@ from .app import App
 from .brokers import build_broker
 from .build import adopt_quotas, build_app, build_node, build_policy, build_quotas, build_rules
 from .capacity import Capacity, own_files, plan
+from .jwks import RemoteKeys
 from .listening import BACKLOG, bind, set_send_timeout
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
@@ -81,6 +83,8 @@ class Server:
         )
         self.app: App = build_app(settings, self.node, monotonic=loop.time, schedule=loop.call_soon)
         self.app.admission.room = self.quotas.room
+        self._issuer = self.app.issuer = RemoteKeys(self._take_keys)
+        self._issuer.use(settings.auth)
         self._loop = loop
         self._acceptor: Acceptor | None = None
         self._own_files = 0
@@ -96,7 +100,7 @@ class Server:
         self._tls = Tls(self.settings, meters=self.app.tls) if self.settings.tls_cert else None
         self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
         try:
-            self.app.adopt(self._rules())
+            self._adopt()
             for sock in self._sockets:
                 sock.listen(BACKLOG)
             set_send_timeout(self._sockets, self.settings.limits.heartbeat_seconds)
@@ -110,6 +114,7 @@ class Server:
         self.port = self._sockets[0].getsockname()[1]
         self._ticking = self._tasks.start("deadlines", self._tick())
         self._tasks.start("trimming the log", self._trim())
+        self._tasks.start("fetching the issuer's keys", self._issuer.run())
         if self._tls is not None:
             self._tasks.start("looking at the certificates", self._look_at(self._tls))
         if self._demonstrates:
@@ -149,14 +154,28 @@ class Server:
         self.app.admission.capacity = capacity
         self.settings = settings
         adopt_quotas(self.quotas, settings)
-        self.app.adopt(self._rules())
+        self._issuer.use(settings.auth)
+        self._adopt()
         self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
         if self.app.ready:
             set_send_timeout(self._sockets, settings.limits.heartbeat_seconds)
 
     def _rules(self) -> Rules:
         """Return the rules of the settings and of the addresses that are bound."""
-        return build_rules(self.settings, [str(sock.getsockname()[0]) for sock in self._sockets], self.quotas)
+        bound = [str(sock.getsockname()[0]) for sock in self._sockets]
+        return build_rules(self.settings, bound, self.quotas, self._issuer.keys)
+
+    def _adopt(self) -> None:
+        self.app.adopt(self._rules())
+        if self.app.authenticator is not None:
+            self.app.authenticator.on_unknown_key = self._issuer.hurry
+
+    def _take_keys(self) -> None:
+        """Verify by the keys that the issuer has now."""
+        try:
+            self._adopt()
+        except ConfigurationError as error:  # a file has changed since it was read
+            logger.error("the issuer's keys are not taken: %s", error)
 
     def pace(self, share: float) -> None:
         """Drain at another part of `limits.drain_per_second`."""

@@ -60,7 +60,8 @@ class RetentionSettings(Struct, frozen=True, kw_only=True):
 class AuthSettings(Struct, frozen=True, kw_only=True):
     """Who is who: the keys that tokens of users are verified with, and the keys of your own servers.
 
-    While none of `secret`, `secret_file`, `public_key_file` and `server_keys` is set, no credentials are looked at.
+    No credentials are looked at while none of these is set: `secret`, `secret_file`, `public_key_file`, `jwks_url`,
+    `server_keys`.
     """
 
     secret: Annotated[
@@ -81,6 +82,16 @@ class AuthSettings(Struct, frozen=True, kw_only=True):
             examples=["issuer.pem"],
         ),
     ] = None
+    jwks_url: Annotated[
+        str | None,
+        Meta(
+            description="Where the issuer publishes its keys, as a JWK set.",
+            examples=["https://login.example.com/.well-known/jwks.json"],
+        ),
+    ] = None
+    jwks_seconds: Annotated[float, Meta(ge=30, le=86_400, description="Seconds between two fetches of these keys.")] = (
+        300.0
+    )
     algorithms: Annotated[
         tuple[str, ...],
         Meta(description="Algorithms that are taken: HS256, RS256, ES256, EdDSA. Empty: those of the keys."),
@@ -271,7 +282,7 @@ def access_rules(settings: Settings) -> Access:
 
 def has_keys(auth: AuthSettings) -> bool:
     """Return whether the settings name a key, so that credentials are looked at."""
-    return any((auth.secret, auth.secret_file, auth.public_key_file, auth.server_keys))
+    return any((auth.secret, auth.secret_file, auth.public_key_file, auth.jwks_url, auth.server_keys))
 
 
 def may_be_reached(settings: Settings) -> bool:

@@ -140,8 +140,8 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             "[auth]\ncookie = 'sid'",
             {},
             {},
-            "oncecast.toml: auth.cookie: auth.cookie is set, and no key to verify tokens with: set secret_file or"
-            " public_key_file, too",
+            "oncecast.toml: auth.cookie: auth.cookie is set, and no key to verify tokens with: set secret_file,"
+            " public_key_file or jwks_url",
         ),
         (
             "[auth]\ncookie = 's;d'\nsecret_file = 's'",

@@ -39,6 +39,7 @@ def test_example_file_is_the_defaults() -> None:
     auth = AuthSettings(
         secret_file="/etc/oncecast.secret",
         public_key_file="issuer.pem",
+        jwks_url="https://login.example.com/.well-known/jwks.json",
         issuer="https://login.example.com/",
         cookie="session",
     )

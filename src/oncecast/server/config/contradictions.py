@@ -16,6 +16,7 @@ from ...policy.limits import longest_url
 from ...policy.server_keys import ServerKeys
 from ..brokers import BUILDERS
 from ..cores import worker_count
+from ..jwks import check_url
 from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings, has_keys, may_be_reached
 
 __all__ = ["OPEN_CURE", "check_together"]
@@ -55,6 +56,11 @@ def _check_auth(settings: Settings, sources: Mapping[str, str]) -> None:
     auth = settings.auth
     if auth.secret is not None and auth.secret_file is not None:
         _fail(sources, "auth.secret", "auth.secret and auth.secret_file are both set: give the secret in one place")
+    if auth.jwks_url is not None:
+        try:
+            check_url(auth.jwks_url)
+        except ConfigurationError as error:
+            _fail(sources, "auth.jwks_url", str(error))
     if has_keys(auth):
         ServerKeys(auth.server_keys)
         if auth.cookie is not None and not _COOKIE.fullmatch(auth.cookie):
@@ -62,7 +68,7 @@ def _check_auth(settings: Settings, sources: Mapping[str, str]) -> None:
         return
     for key in ("cookie", "issuer", "audience", "algorithms"):
         if getattr(auth, key):
-            text = f"auth.{key} is set, and no key to verify tokens with: set secret_file or public_key_file, too"
+            text = f"auth.{key} is set, and no key to verify tokens with: set secret_file, public_key_file or jwks_url"
             _fail(sources, f"auth.{key}", text)
 
 
