@@ -45,9 +45,9 @@ AT_ONCE = 3  # schedules: most of their time is waiting
 LOG_LINES = 60  # shown of a schedule that is wrong
 HELP = """\
 Each schedule starts a server of its own, makes three faults under load and prints a line. The last line has the totals.
-The exit status is 1 if any was wrong; `--schedules 1 --seed N` repeats one. 50 schedules, two at a time, on two cores
-that do nothing else: about 4 minutes with Redis, Valkey or NATS, 10 with RabbitMQ or Kafka, whose servers take 4 to
-10 seconds to start."""
+The exit status is 1 if any was wrong; `--schedules 1 --seed N` repeats one. 50 schedules, three at a time, on two
+cores: about 3 minutes with Redis, Valkey or NATS; about 10 with RabbitMQ or Kafka, whose servers take 3 to 6 seconds
+to start, and up to three times as long where the machine is busy."""
 
 _log: ContextVar[deque[str]] = ContextVar("log")  # of the schedule that logs
 
@@ -203,8 +203,13 @@ async def _one(kind: str, seed: int, turns: asyncio.Semaphore, total: Report) ->
 async def _many(kind: str, seeds: Sequence[int], at_once: int) -> int:
     loop, task, began = asyncio.get_running_loop(), asyncio.current_task(), time.monotonic()
     assert task is not None
+
+    def interrupt() -> None:
+        _print("interrupted: its servers are ended, which takes as long as one needs to start")
+        task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, interrupt)
     turns, total = asyncio.Semaphore(at_once), Report()
     async with asyncio.TaskGroup() as group:
         running = {seed: group.create_task(_one(kind, seed, turns, total)) for seed in seeds}
