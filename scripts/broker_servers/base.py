@@ -172,11 +172,10 @@ class BrokerServer(ABC):
         shutil.copytree(self.directory / f"copy-{name}", self.data)
 
     def tail(self, lines: int = 20) -> str:
-        """Return the end of the server's log."""
-        try:
-            return "\n".join((self.directory / "log").read_text(errors="replace").splitlines()[-lines:])
-        except OSError:
-            return "(no log)"
+        """Return the end of the server's logs."""
+        found = [each for each in (self.directory / "log", *sorted(self.directory.glob("logs/*.log"))) if each.exists()]
+        texts = [each.read_text(errors="replace").splitlines()[-lines:] for each in found]
+        return "\n".join(line for text in texts for line in text) or "(no log)"
 
     # -- helpers
 

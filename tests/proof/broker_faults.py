@@ -42,7 +42,7 @@ FAULTS = 3  # of a schedule
 SCHEDULE_SECONDS = 300.0
 LAG_SECONDS = 2.0  # for which nothing may hold the loop, on a machine that is busy
 AT_ONCE = 3  # schedules: most of their time is waiting
-LOG_LINES = 60  # shown of a schedule that is wrong
+LOG_LINES = 100  # shown of a schedule that is wrong, and the end of its server's logs
 HELP = """\
 Each schedule starts a server of its own, makes three faults under load and prints a line. The last line has the totals.
 The exit status is 1 if any was wrong; `--schedules 1 --seed N` repeats one. 50 schedules, three at a time, on two
@@ -128,6 +128,10 @@ class BrokerRun:
             raise Wrong(f"something held the loop for {report.lag:.1f} s")
         return report
 
+    def tail(self) -> str:
+        """Return the end of the server's logs."""
+        return self._cluster.primary.tail()
+
     async def _suffer(self, name: str, mischief: Mischief, load: Load) -> None:
         await asyncio.sleep(self._rng.uniform(0.2, 0.8))
         try:
@@ -169,6 +173,8 @@ async def run(kind: str, seed: int, *, names: Sequence[str] | None = None, long:
             async with asyncio.timeout(SCHEDULE_SECONDS):
                 return await one.play(names)
         except (Exception, TimeoutError) as error:
+            if (lines := _log.get(None)) is not None:
+                lines.extend(one.tail().splitlines())
             said = str(error) if isinstance(error, Wrong) else repr(error)
             raise Wrong(f"{said} ({', '.join(one.drawn)}; {one.report})") from error
 
