@@ -126,6 +126,31 @@ async def test_the_first_screens_of_a_phone(server: ServerProcess, visit: Visiti
     assert await page.page.evaluate("document.documentElement.scrollHeight") < PHONE["height"] * 6
 
 
+@pytest.mark.parametrize(
+    "does, directive",
+    [
+        ("new WebSocket('ws://127.0.0.1:1/')", "connect-src"),
+        ("fetch('http://127.0.0.1:1/').catch(() => {})", "connect-src"),
+        (
+            "document.body.append(Object.assign(document.createElement('script'), {textContent: '1'}))",
+            "script-src-elem",
+        ),
+    ],
+)
+async def test_the_policy_of_the_page(server: ServerProcess, visit: Visiting, does: str, directive: str) -> None:
+    """Whatever were to run in the page reaches no other server, and no text in it becomes a script."""
+    page = await visit(server.url)
+    await moved(page, *KINDS)
+    page.expected.append(r"(?i)policy")
+    violated = await page.page.evaluate(
+        f"""() => new Promise((resolve) => {{
+            addEventListener("securitypolicyviolation", (event) => resolve(event.violatedDirective), {{ once: true }});
+            try {{ {does}; }} catch {{ }}
+        }})"""
+    )
+    assert directive == violated
+
+
 async def test_the_server_s_pages_are_linked(server: ServerProcess, visit: Visiting) -> None:
     """The head of the page leads to what the server says of itself, and to what its errors mean."""
     page = await visit(server.url)

@@ -766,3 +766,31 @@ async def test_metrics_that_cant_be_collected_harm_nothing_else(
     assert ([], None) == (child.sent, supervisor.failed)
     supervisor.on_asked(child)  # type: ignore[arg-type]
     await until(lambda: [Total] == [type(message) for message in child.sent])
+
+
+LIMITED = b"""GET /v1/channels/a HTTP/1.1\r
+Host: localhost\r
+Accept: text/event-stream\r
+X-Forwarded-For: 192.0.2.1\r
+\r
+"""
+
+
+async def test_limits_hold_for_all_workers_and_outlive_none(start: Start) -> None:
+    """A client has as many streams on all workers as on one, and what killed workers have counted is gone."""
+    running = await start('trusted_proxies = ["127.0.0.1"]\n[limits]\nconnections_per_address = 2\n')
+
+    async def opens() -> tuple[bool, Any]:
+        peer = await running.site.connect(LIMITED)
+        line = await asyncio.wait_for(peer.reader.readline(), SECONDS)
+        assert line in (b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 429 Too Many Requests\r\n")
+        return b"200" in line, peer
+
+    assert [True, True] + [False] * 12 == [(await opens())[0] for _ in range(14)]  # by chance on both workers
+    old = running.workers
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: len(set(running.workers) - set(old)) == 2)
+    for _ in range(2):
+        await running.logged("ended|was ended by SIGKILL")
+    assert [True, True, False] == [(await opens())[0] for _ in range(3)]
