@@ -39,6 +39,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "brokers/test_operable.py",
         "brokers/test_starting.py",
         "cli/test_broker.py",
+        "http/test_users.py",
     ),
     "slow": (
         "benchmarks",

@@ -192,7 +192,7 @@ async def test_a_connection_knows_where_it_comes_from(open_site: Open) -> None:
     await site.connect(POLL)
     await site.until(lambda: bool(site.server.app.connections))
     (connection,) = site.server.app.connections
-    assert Identity("127.0.0.1") == connection.identity  # type: ignore[attr-defined]
+    assert Identity("127.0.0.1") == connection.identity
 
 
 # -- CORS of every answer

@@ -37,7 +37,7 @@ def line(address: str) -> bytes:
 def identities(site: Site) -> list[str]:
     """Return the addresses of the open connections."""
     assert isinstance(site.server, Server)
-    return sorted(connection.identity.address for connection in site.server.app.connections)  # type: ignore[attr-defined]
+    return sorted(connection.identity.address for connection in site.server.app.connections)
 
 
 async def ended(peer: Peer) -> bytes:

@@ -33,6 +33,10 @@ class Exchange(Clock, Protocol):
         """Expect the answer later, by `reply`; do nothing where it has come already."""
         ...
 
+    def proceed(self, request: http1.Request, call: Callable[[], None], /) -> None:
+        """Go on with a request that has waited, unless the client is gone. `call` may raise what a route may."""
+        ...
+
     def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
         """Give the connection to an event stream, after `head`. `make` may raise `Refusal`: nothing is written then."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ..errors import Refusal
 from ..message import check_channel
@@ -10,7 +10,7 @@ from ..policy.origin import preflight
 from ..protocol.base import Reply
 from ..protocol.query import parse_channels
 from ..wire import http1
-from . import listening, pages, publishing
+from . import listening, pages, publishing, users
 from .exchange import Exchange
 from .service import Service
 
@@ -40,7 +40,13 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
     if path.startswith(CHANNELS):
         allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
         if request.method in ("GET", "HEAD"):
-            listening.listen(service, connection, request, parse_channels(path[len(CHANNELS) :]))
+            channels = parse_channels(path[len(CHANNELS) :])
+            if "ticket=" in request.query:
+                users.with_ticket(
+                    service, connection, request, partial(listening.listen, service, connection, request, channels)
+                )
+                return
+            listening.listen(service, connection, request, channels)
             return
         if request.method == "POST":
             publishing.publish(service, connection, request, _channel_of(path))
@@ -53,7 +59,12 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
     elif path == CONNECT:
         allow = ("GET", "HEAD", "OPTIONS")
         if request.method in ("GET", "HEAD"):
-            listening.connect(service, connection, request)
+            users.with_ticket(service, connection, request, partial(listening.connect, service, connection, request))
+            return
+    elif path in (users.TICKET, users.DISCONNECT):
+        allow = ("POST", "OPTIONS")
+        if request.method == "POST":
+            (users.issue_ticket if path == users.TICKET else users.disconnect)(service, connection, request)
             return
     else:
         raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME.")

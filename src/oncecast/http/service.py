@@ -17,6 +17,7 @@ from ..policy.identity import Identity
 from ..policy.origin import Headers, Origins
 from ..protocol.base import TransportSettings
 from ..wire import http1
+from .bulletin import Bulletin
 from .credentials import identify, trusts_cookies
 from .exchange import Exchange
 from .memo import Memo
@@ -78,6 +79,7 @@ class Service:
     ) -> None:
         self.node = node
         self.authentications = AuthCounters()
+        self.bulletin: Bulletin | None = None  # what the nodes tell each other; the server makes it
         self.adopt(rules)
         self.pages = pages
         self.wall = wall
@@ -116,15 +118,25 @@ class Service:
             cookie = self.cookie
             if cookie is not None and not trusts_cookies(request, self.check_origin(request)):
                 cookie = None
-            connection.identity = identify(
-                self.authenticator, request, connection.identity.address, self.wall(), cookie=cookie
-            )
+            address = connection.identity.address
+            connection.identity = identify(self.authenticator, request, address, self.wall(), cookie=cookie)
+            self.check_revoked(connection.identity)
+
+    def check_revoked(self, identity: Identity) -> None:
+        """Raise `Refusal` for a token that was issued before its user's tokens were revoked."""
+        if self.bulletin is None or not self.bulletin.revoked or identity.kind != "token":
+            return
+        since = self.bulletin.revoked.get(identity.subject or "")
+        if since is not None and (identity.issued or 0.0) < since:
+            raise Refusal("unauthorized", "This token was revoked: get a fresh one.")
 
     def verify(self, token: str, address: str) -> Identity:
         """Return whom a token of an open connection stands for. Raises `Refusal`."""
         if self.authenticator is None:
             raise Refusal("request_invalid", "This server knows no keys, so it takes no token: leave it out.")
-        return self.authenticator.identify(token, address, self.wall())
+        identity = self.authenticator.identify(token, address, self.wall())
+        self.check_revoked(identity)
+        return identity
 
     def cors_headers(self, headers: Mapping[str, str]) -> Headers:
         """Return the CORS headers of any answer, an error too, to a request with these headers.

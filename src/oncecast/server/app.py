@@ -10,6 +10,7 @@ from typing import Protocol
 from ..core.node import Node
 from ..http.service import Asset, CollectMetrics, Rules, Service
 from ..policy.access import Access
+from ..policy.identity import Identity
 from .admission import Admission
 from .capacity import Capacity
 from .expiries import Expiries
@@ -23,6 +24,7 @@ from .wheel import Item, Wheel
 logger = logging.getLogger("oncecast.server")
 
 RECHECKS = 1000  # connections in a tick, after a reload: a few milliseconds
+DISCONNECTED = 5000  # connections that are looked at in one turn: a few milliseconds
 UNLIMITED = Capacity(1 << 30, 0)  # until the server knows how many files it has open itself
 
 
@@ -47,6 +49,15 @@ class Peer(Item, Protocol):
 
     def recheck(self, access: Access, /) -> None:
         """Other access rules hold: obey them, and end what they refuse."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """Who is at the other end."""
+        ...
+
+    def disconnect(self) -> None:
+        """End a stream, a socket or a poll that waits, as its user is to be disconnected."""
         ...
 
     def look_at_expiry(self, now: float, /) -> None:
@@ -84,6 +95,7 @@ class App(Service):
         self.wheel: Wheel[Peer] = Wheel(monotonic())
         self.admission: Admission[Peer] = Admission(capacity, monotonic)
         self.connections = self.admission.connections
+        self._schedule = schedule
         self.expiries: Expiries[Peer] = Expiries()
         self.issuer: RemoteKeys | None = None  # where the server fetches keys
         self.reading = ReadBudget(monotonic, schedule)
@@ -128,6 +140,23 @@ class App(Service):
             self.leaving.discard(connection)
         if not self.connections and self.when_empty is not None:
             self.when_empty()
+
+    def disconnect(self, subject: str) -> None:
+        """End the connections of a user, some in each turn of the loop."""
+        self._disconnect(subject, list(self.connections))
+
+    def _disconnect(self, subject: str, connections: list[Peer]) -> None:
+        for connection in connections[-DISCONNECTED:]:
+            identity = connection.identity
+            if identity.subject == subject and identity.kind == "token":
+                try:
+                    connection.disconnect()
+                except Exception:
+                    logger.exception("a connection failed as its user was disconnected")
+                    connection.abort()
+        del connections[-DISCONNECTED:]
+        if connections:
+            self._schedule(lambda: self._disconnect(subject, connections))
 
     def tick(self) -> None:
         """Wake the connections whose deadline has come, and those that are to leave: every `RESOLUTION`."""

@@ -12,7 +12,7 @@ from ..brokers.base import Broker
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
 from ..http.service import Rules
-from ..message import Retention
+from ..message import BULLETIN, Retention
 from ..policy.channels import ChannelRules
 from ..policy.forwarded import TrustedProxies
 from ..policy.hosts import Hosts
@@ -31,6 +31,8 @@ from .tls.channel import TlsChannel
 
 QUOTA_FIELDS = tuple(field.name for field in dataclasses.fields(ChannelQuota))
 
+BULLETIN_MESSAGES = 200_000  # tickets and revocations that are kept
+
 ChannelPolicies = Callable[[str], ChannelPolicy]
 
 
@@ -42,6 +44,8 @@ def build_policy(settings: Callable[[], Settings]) -> ChannelPolicies:
     def policy(channel: str) -> ChannelPolicy:
         nonlocal compiled
         now = settings()
+        if channel == BULLETIN:  # revocations have to be there for as long as a token may live
+            return ChannelPolicy(Retention(BULLETIN_MESSAGES, now.auth.max_token_seconds))
         if compiled is None or compiled[0] is not now:
             compiled = now, channel_rules(now, _policy_of)
         return compiled[1].find(channel)

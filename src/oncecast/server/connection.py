@@ -28,7 +28,7 @@ from ..protocol.base import Carrier, Duplex, Session
 from ..wire import http1
 from ..wire.ws_deflate import Parameters
 from .admission import FULL
-from .expiries import ENDED, warn_at
+from .expiries import DISCONNECTED, ENDED, warn_at
 from .framing.base import Listener
 from .framing.event_stream import EventStreamCarrier
 from .framing.websocket import websocket_carrier
@@ -177,6 +177,14 @@ class Connection(Responder):
             self.app.admission.turn_away()
         self.abort()
         return True
+
+    def disconnect(self) -> None:
+        """End a stream, a socket or a poll that waits, as its user is to be disconnected."""
+        if self._listener is not None:
+            if self.phase is STREAMING:
+                cast(Listener, self._listener).refuse(DISCONNECTED)
+            else:
+                self.reply(DISCONNECTED)
 
     def look_at_expiry(self, now: float) -> None:
         """Warn of the end of the token, or end: only a stream and a socket live longer than a request."""

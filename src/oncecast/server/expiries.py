@@ -15,13 +15,15 @@ from typing import Generic, TypeVar
 from ..errors import Refusal
 from ..policy.identity import Identity
 
-__all__ = ["AT_ONCE", "ENDED", "WARNING_SECONDS", "Expiries", "warn_at"]
+__all__ = ["AT_ONCE", "DISCONNECTED", "ENDED", "WARNING_SECONDS", "Expiries", "warn_at"]
 
 WARNING_SECONDS = 30.0  # before the end: time to get another token from a slow service
 PER_SECOND = 4  # how exact an end is
 AT_ONCE = 500  # connections that are ended in one tick: a few milliseconds of the loop
 
 ENDED = Refusal("unauthorized", "The token has ended: get a fresh one, connect again, and resume from your cursor.")
+
+DISCONNECTED = Refusal("unauthorized", "This user was disconnected: connect again with a fresh token, if one is given.")
 
 Connected = TypeVar("Connected")
 

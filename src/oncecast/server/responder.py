@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from ..errors import Refusal
 from ..http import routes
@@ -102,6 +103,10 @@ class Responder(Inlet):
         """Other access rules hold."""
 
     @abstractmethod
+    def disconnect(self) -> None:
+        """End what belongs to the user at the other end."""
+
+    @abstractmethod
     def look_at_expiry(self, now: float) -> None:
         """The token ends soon, or has ended."""
 
@@ -156,7 +161,8 @@ class Responder(Inlet):
         if session is not None and (self._eof or self.app.must_leave(self)):
             session.drain()  # see `eof_received` and `drain`
             return
-        self._move("postponed")
+        if self.phase is not WAITING:  # it has waited for something else before
+            self._move("postponed")
         self._listener = session
         if session is None:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
@@ -254,10 +260,21 @@ class Responder(Inlet):
         self._request = request
         if self.presence is not None and self.presence.asks:
             self.identity = self.presence.begin(self.identity, request.headers)
+        self._attempt(request, partial(self._answer, request))
+
+    def proceed(self, request: http1.Request, call: Callable[[], None]) -> None:
+        """Go on with a request that has waited, unless the client is gone."""
+        if self._request is request:
+            self._attempt(request, call)
+
+    def _answer(self, request: http1.Request) -> None:
+        if self._reserved:
+            self._check_reserved(request)
+        routes.handle(self.app, self, request)
+
+    def _attempt(self, request: http1.Request, call: Callable[[], None]) -> None:
         try:
-            if self._reserved:
-                self._check_reserved(request)
-            routes.handle(self.app, self, request)
+            call()
         except Refusal as refusal:
             self.reply(refusal)
         except Exception:  # a defect of ours: the log gets all of it, the client little

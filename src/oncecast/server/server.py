@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ import msgspec
 
 from ..brokers.base import Broker
 from ..errors import ConfigurationError
+from ..http.bulletin import Bulletin
 from ..http.service import Rules
 from ..message import Draft, Kind
 from ..policy.quotas import Quotas
@@ -83,6 +85,15 @@ class Server:
         )
         self.app: App = build_app(settings, self.node, monotonic=loop.time, schedule=loop.call_soon)
         self.app.admission.room = self.quotas.room
+        self.app.bulletin = Bulletin(
+            self.node,
+            self.app.wall,
+            loop.time,
+            os.urandom,
+            self.app.disconnect,
+            logger.warning,
+            settings.auth.max_token_seconds,
+        )
         self._issuer = self.app.issuer = RemoteKeys(self._take_keys)
         self._issuer.use(settings.auth)
         self._loop = loop
@@ -155,6 +166,8 @@ class Server:
         self.settings = settings
         adopt_quotas(self.quotas, settings)
         self._issuer.use(settings.auth)
+        if self.app.bulletin is not None:
+            self.app.bulletin.remember_seconds = settings.auth.max_token_seconds
         self._adopt()
         self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
         if self.app.ready:
@@ -244,6 +257,8 @@ class Server:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             self.node.tick()
+            if self.app.authenticator is not None and self.app.bulletin is not None:
+                self.app.bulletin.tick()
 
     async def _look_at(self, tls: Tls) -> None:
         while True:

@@ -1,0 +1,255 @@
+"""What the nodes of one log tell each other by an internal channel: tickets, their use, and who is disconnected.
+
+A broker orders its log, and every node reads the same order. So the first record that redeems a ticket decides, on
+every node alike, and a ticket is used once, whichever nodes are asked at the same moment. A ticket is a random text.
+The log has its hash and what it grants. No client can name the channel, as its name begins with `_`.
+
+Invariants: every callback is called once, within `ANSWER_SECONDS`; all that is kept has a bound. Records that were not
+written here are skipped. Time is passed in: Unix seconds in records, and monotonic ones for what waits here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import floor
+
+import msgspec
+
+from ..brokers.base import Outcome
+from ..core.node import Node
+from ..core.place import Place
+from ..core.subscription import Subscription
+from ..errors import Refusal
+from ..message import BULLETIN, EARLIEST, JSON, Draft, LogGap, Message, Receipt
+from ..policy.identity import Identity
+
+__all__ = ["TICKET_SECONDS", "Bulletin"]
+
+TICKET_SECONDS = 30.0
+TICKETS = 100_000  # known at a time, about 50 MiB; past it the oldest are forgotten
+WAITING = 10_000  # requests that wait for a ticket
+NEWS_SECONDS = 2.0  # for a ticket that another node has just issued to be heard of here
+ANSWER_SECONDS = 5.0  # for one's own record to come back
+LATE_SECONDS = 60.0  # a record that is older disconnects nobody: this node has just begun to read
+REVOKED = 100_000  # users whose older tokens are refused
+
+_UNKNOWN = Refusal("unauthorized", "This ticket is not known, or was used, or has ended: get another one.")
+_LATE = Refusal("unavailable", "The ticket could not be looked up in time: try again.", retry_after=1)
+
+Redeemed = Callable[[Identity | Refusal], None]
+Published = Callable[[Receipt | Refusal], None]
+
+
+class _Granted(msgspec.Struct, omit_defaults=True):
+    """What a ticket grants."""
+
+    subject: str | None = None
+    subscribe: tuple[str, ...] | None = None
+    publish: tuple[str, ...] | None = None
+    issued: float | None = None
+    expires: float | None = None
+
+
+class _Notice(msgspec.Struct, omit_defaults=True):
+    """One of three: a ticket (its hash), a redemption (the hash and a nonce), or a disconnection (a user)."""
+
+    at: float = 0.0
+    ticket: str | None = None
+    granted: _Granted | None = None
+    redeem: str | None = None
+    nonce: str = ""
+    disconnect: str | None = None
+    not_before: float | None = None
+
+
+_read = msgspec.json.Decoder(_Notice).decode
+
+
+@dataclass(slots=True)
+class _Ticket:
+    until: float
+    granted: _Granted
+    winner: str | None = None  # the nonce of the first redemption
+
+
+@dataclass(slots=True)
+class _Redeeming:
+    """One that redeems: it waits for the ticket to be heard of, or for its own record."""
+
+    digest: str
+    done: Redeemed
+    until: float
+    nonce: str = ""
+
+
+@dataclass(slots=True)
+class Bulletin:
+    """One node's end. `random` returns as many random bytes as it is asked for.
+
+    `disconnect` is called with each user whose connections are to end. `revoked` has, by user, the time before which no
+    token of that user may have been issued. `warn` takes a line for the log.
+    """
+
+    node: Node
+    wall: Callable[[], float]
+    monotonic: Callable[[], float]
+    random: Callable[[int], bytes]
+    disconnect: Callable[[str], None]
+    warn: Callable[[str], None]
+    remember_seconds: float = 604_800.0
+    revoked: dict[str, float] = field(default_factory=dict)
+    _subscription: Subscription | None = None
+    _tickets: dict[str, _Ticket] = field(default_factory=dict)
+    _unheard: dict[int, _Redeeming] = field(default_factory=dict)
+    _redeeming: dict[str, _Redeeming] = field(default_factory=dict)
+
+    def tick(self) -> None:
+        """Begin to read, or go on; give up what has waited too long, and forget what has ended. Call it each second."""
+        if self._subscription is None:
+            try:
+                self._subscription = self.node.subscribe((BULLETIN,), EARLIEST, self, _LINES, _ignore)
+            except Refusal:
+                return  # the node is not ready yet
+        now, wall = self.monotonic(), self.wall()
+        for request in [each for each in self._unheard.values() if now >= each.until]:
+            del self._unheard[id(request)]
+            request.done(_UNKNOWN)
+        for request in [each for each in self._redeeming.values() if now >= each.until]:
+            del self._redeeming[request.nonce]
+            request.done(_LATE)
+        while self._tickets and (first := next(iter(self._tickets.items())))[1].until < wall - LATE_SECONDS:
+            del self._tickets[first[0]]
+        for subject in [each for each, since in self.revoked.items() if since + self.remember_seconds < wall]:
+            del self.revoked[subject]
+
+    # -- what the routes call
+
+    def issue(self, identity: Identity, done: Callable[[str | Refusal], None]) -> None:
+        """Make a ticket that grants what an identity does, and call `done` with it once every node can know it."""
+        ticket = self.random(24).hex()
+        granted = _Granted(identity.subject, identity.subscribe, identity.publish, identity.issued, identity.expires)
+        record = _Notice(self.wall(), ticket=_digest(ticket), granted=granted)
+        self._publish(record, lambda outcome: done(outcome if isinstance(outcome, Refusal) else ticket))
+
+    def redeem(self, ticket: str, done: Redeemed) -> None:
+        """Use a ticket, and call `done` with what it grants, or with why it does not."""
+        digest = _digest(ticket)
+        now = self.monotonic()
+        if len(self._unheard) + len(self._redeeming) >= WAITING:
+            done(Refusal("unavailable", "Too many tickets are being looked up: try again.", retry_after=1))
+        elif digest in self._tickets:
+            self._begin(_Redeeming(digest, done, now + ANSWER_SECONDS))
+        else:
+            request = _Redeeming(digest, done, now + NEWS_SECONDS)
+            self._unheard[id(request)] = request
+
+    def end(self, subject: str, done: Published, *, revoke: bool) -> None:
+        """Disconnect a user from every node; with `revoke` tokens that were issued before this second count no more."""
+        now = self.wall()
+        record = _Notice(now, disconnect=subject, not_before=float(floor(now)) if revoke else None)
+        self._publish(record, done)
+
+    # -- what the hub calls
+
+    def write(self, block: bytes, /) -> None:
+        """Read records."""
+        for line in block.split(b"\n"):
+            if line:
+                try:
+                    record = _read(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                    self.warn("a record of the internal channel is skipped: it was not written by Oncecast")
+                    continue
+                self._take(record)
+
+    def gap(self, gap: LogGap, /) -> None:
+        """Go on: a ticket that was missed is not known, and a revocation that was missed is in the log no more."""
+        self.warn(f"records of the internal channel are gone ({gap.reason.value})")
+
+    def refuse(self, refusal: Refusal, /) -> None:
+        """Begin again at the next tick."""
+        self._subscription = None
+
+    # -- helpers
+
+    def _publish(self, record: _Notice, done: Published) -> None:
+        def answered(outcomes: Sequence[Outcome]) -> None:
+            done(outcomes[0])
+
+        self.node.publish((Draft(BULLETIN, msgspec.json.encode(record), JSON),), answered)
+
+    def _begin(self, request: _Redeeming) -> None:
+        """Say that this node redeems; the first that says so wins."""
+        request.nonce = self.random(16).hex()
+        request.until = self.monotonic() + ANSWER_SECONDS
+        self._redeeming[request.nonce] = request
+        record = _Notice(self.wall(), redeem=request.digest, nonce=request.nonce)
+        self._publish(record, partial(self._announced, request))
+
+    def _announced(self, request: _Redeeming, outcome: Receipt | Refusal) -> None:
+        if isinstance(outcome, Refusal) and self._redeeming.pop(request.nonce, None) is not None:
+            request.done(outcome)
+
+    def _take(self, record: _Notice) -> None:
+        if record.ticket is not None and record.granted is not None:
+            self._hear(record.ticket, _Ticket(record.at + TICKET_SECONDS, record.granted))
+        elif record.redeem is not None:
+            self._redeemed(record.redeem, record.nonce)
+        elif record.disconnect is not None:
+            if record.not_before is not None:
+                if len(self.revoked) >= REVOKED:
+                    del self.revoked[next(iter(self.revoked))]
+                self.revoked[record.disconnect] = max(record.not_before, self.revoked.get(record.disconnect, 0.0))
+            if record.at > self.wall() - LATE_SECONDS:
+                self.disconnect(record.disconnect)
+
+    def _hear(self, digest: str, ticket: _Ticket) -> None:
+        if ticket.until < self.wall() - LATE_SECONDS:
+            return
+        if len(self._tickets) >= TICKETS:
+            del self._tickets[next(iter(self._tickets))]
+        self._tickets.setdefault(digest, ticket)
+        for request in [each for each in self._unheard.values() if each.digest == digest]:
+            del self._unheard[id(request)]
+            self._begin(request)
+
+    def _redeemed(self, digest: str, nonce: str) -> None:
+        ticket = self._tickets.get(digest)
+        if ticket is not None and ticket.winner is None:
+            ticket.winner = nonce
+        request = self._redeeming.pop(nonce, None)
+        if request is None:  # another node's
+            return
+        if ticket is None or ticket.winner != nonce or self.wall() >= ticket.until:
+            request.done(_UNKNOWN)
+            return
+        granted = ticket.granted
+        request.done(
+            Identity("", granted.subject, "token", granted.subscribe, granted.publish, granted.issued, granted.expires)
+        )
+
+
+class _Lines:
+    """The format of the subscription: a line for each record."""
+
+    def message(self, message: Message, epoch: str) -> bytes:
+        """Return a record."""
+        return message.data + b"\n"
+
+    def block(self, parts: list[bytes]) -> bytes:
+        """Join records."""
+        return b"".join(parts)
+
+
+_LINES = _Lines()
+
+
+def _ignore(place: Place) -> None:
+    """The place is the hub's."""
+
+
+def _digest(ticket: str) -> str:
+    return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()

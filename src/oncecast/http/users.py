@@ -1,0 +1,160 @@
+"""`POST /v1/ticket` and `POST /v1/disconnect`, and requests that come with a ticket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from ..errors import Refusal
+from ..message import Receipt
+from ..policy.channels import is_pattern
+from ..policy.identity import Identity
+from ..policy.tokens import PATTERNS, SUBJECT_CHARS
+from ..protocol.base import json_reply
+from ..wire import envelope, http1
+from .bulletin import TICKET_SECONDS, Bulletin
+from .exchange import Exchange
+from .service import Service
+
+__all__ = ["DISCONNECT", "TICKET", "disconnect", "issue_ticket", "with_ticket"]
+
+T = TypeVar("T")
+
+TICKET = "/v1/ticket"
+DISCONNECT = "/v1/disconnect"
+SERVED_SECONDS = 3600.0  # for which a ticket that a server asks for lets a user stay connected
+
+
+class _TicketBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What a server asks a ticket for."""
+
+    sub: str
+    subscribe: list[str] | None = None
+    publish: list[str] | None = None
+
+
+class _DisconnectBody(msgspec.Struct, forbid_unknown_fields=True):
+    sub: str
+    revoke: bool = False
+
+
+def issue_ticket(service: Service, connection: Exchange, request: http1.Request) -> None:
+    """Answer 201 with a ticket for the user who asks, or whom a server names. Raises `Refusal`."""
+    bulletin = _bulletin(service)
+    identity = connection.identity
+    if identity.kind == "anybody":
+        raise Refusal("unauthorized", "A ticket stands for a token: send one as Authorization: Bearer.")
+    if identity.kind == "server":
+        identity = _named(request.body, service.wall())
+
+    def issued(ticket: str | Refusal) -> None:
+        if isinstance(ticket, Refusal):
+            connection.reply(ticket)
+        else:
+            body = msgspec.json.encode({"ticket": ticket, "expires_in": int(TICKET_SECONDS)})
+            connection.reply(json_reply(201, body))
+
+    bulletin.issue(identity, issued)
+    connection.wait(request)
+
+
+def disconnect(service: Service, connection: Exchange, request: http1.Request) -> None:
+    """End the connections of a user on every node, and answer 200 with the record's receipt. Raises `Refusal`."""
+    bulletin = _bulletin(service)
+    if connection.identity.kind != "server":
+        code = "unauthorized" if connection.identity.kind == "anybody" else "forbidden"
+        raise Refusal(code, "Only a server's key may disconnect users.")
+    asked = _decode(request.body, _DisconnectBody, '{"sub": "…"}, and "revoke": true to refuse older tokens too')
+
+    def published(outcome: Receipt | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            connection.reply(outcome)
+        else:
+            connection.reply(json_reply(200, envelope.receipt_json(outcome)))
+
+    bulletin.end(_subject(asked.sub), published, revoke=asked.revoke)
+    connection.wait(request)
+
+
+def with_ticket(service: Service, connection: Exchange, request: http1.Request, answer: Callable[[], None]) -> None:
+    """Answer a request, as soon as the ticket in its query is redeemed, where it has one. Raises `Refusal`."""
+    ticket = _ticket_of(request.query) if "ticket=" in request.query else None
+    if ticket is None or service.authenticator is None:
+        answer()
+        return
+    if connection.identity.kind != "anybody":
+        raise Refusal("request_invalid", "The request has a ticket and a token: send one of them.")
+    redeemed = partial(_redeemed, service, connection, request, answer)
+    _bulletin(service).redeem(ticket, redeemed)
+    connection.wait(request)
+
+
+def _redeemed(
+    service: Service,
+    connection: Exchange,
+    request: http1.Request,
+    answer: Callable[[], None],
+    found: Identity | Refusal,
+) -> None:
+    def go_on() -> None:
+        if isinstance(found, Refusal):
+            raise found
+        identity = replace(found, address=connection.identity.address)
+        if not identity.lasts(service.wall()):
+            raise Refusal("unauthorized", "The token that this ticket stands for has ended: get a fresh one.")
+        service.check_revoked(identity)
+        connection.identity = identity
+        answer()
+
+    connection.proceed(request, go_on)
+
+
+def _bulletin(service: Service) -> Bulletin:
+    if service.authenticator is None or service.bulletin is None:
+        raise Refusal("not_found", "This server has no keys in its settings, so it knows no users.")
+    return service.bulletin
+
+
+def _named(body: bytes, now: float) -> Identity:
+    """Return the user whom a server names."""
+    asked = _decode(body, _TicketBody, '{"sub": "…"}, and "subscribe" and "publish" with lists of patterns')
+    patterns = [*(asked.subscribe or ()), *(asked.publish or ())]
+    if len(patterns) > PATTERNS or not all(map(is_pattern, patterns)) or any("{" in each for each in patterns):
+        raise Refusal("request_invalid", f"Give at most {PATTERNS} patterns: names, prefixes and *, or *.")
+    return Identity(
+        "",
+        _subject(asked.sub),
+        "token",
+        None if asked.subscribe is None else tuple(asked.subscribe),
+        None if asked.publish is None else tuple(asked.publish),
+        now,
+        now + SERVED_SECONDS,
+    )
+
+
+def _subject(subject: str) -> str:
+    if not 1 <= len(subject) <= SUBJECT_CHARS:
+        raise Refusal("request_invalid", f"sub is a user: a text of 1 to {SUBJECT_CHARS} characters.")
+    return subject
+
+
+def _decode(body: bytes, kind: type[T], wanted: str) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Refusal("request_invalid", f"Send JSON: {wanted}.") from None
+
+
+def _ticket_of(query: str) -> str | None:
+    try:
+        given = [value for name, value in parse_qsl(query, errors="strict", max_num_fields=32) if name == "ticket"]
+    except ValueError:
+        raise Refusal("request_invalid", "The query is not UTF-8 or has over 32 fields.") from None
+    if len(given) > 1:
+        raise Refusal("request_invalid", "ticket stands twice in the query: give it once.")
+    return given[0] if given else None

@@ -1,0 +1,164 @@
+"""What nodes tell each other: records in any order, damaged ones, and waits that end."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from oncecast.core.node import Node
+from oncecast.errors import Refusal
+from oncecast.http import bulletin
+from oncecast.http.bulletin import Bulletin
+from oncecast.message import BULLETIN, Draft, LogGap, Reason, Receipt, check_channel
+from oncecast.message import Cursor as Place
+from oncecast.policy.identity import Identity
+from oncecast.testing.carrier import memory_node
+from oncecast.testing.clock import FakeClock, Turns
+
+ANN = Identity("", "ann", "token", ("c",), (), 5.0, 2_000_000_000.0)
+
+
+class Desk:
+    """A node's end, with a clock of its own."""
+
+    def __init__(self, clock: FakeClock, node: Node, turns: Turns) -> None:
+        numbers = itertools.count(1)
+        self.clock, self.node, self.turns = clock, node, turns
+        self.ended: list[str] = []
+        self.warned: list[str] = []
+        self.results: list[Any] = []
+        self.bulletin = Bulletin(
+            node,
+            clock.wall,
+            clock.monotonic,
+            lambda size: next(numbers).to_bytes(size, "big"),
+            self.ended.append,
+            self.warned.append,
+            remember_seconds=1000.0,
+        )
+        self.after(0)
+
+    def after(self, seconds: float) -> None:
+        """Let time pass, with a tick, and deliver."""
+        self.clock.advance(seconds)
+        self.bulletin.tick()
+        self.turns.run_all()
+
+    def ticket(self) -> str:
+        """Issue a ticket for ann."""
+        issued: list[str | Refusal] = []
+        self.bulletin.issue(ANN, issued.append)
+        self.turns.run_all()
+        assert isinstance(issued[0], str)
+        return issued[0]
+
+    def redeem(self, ticket: str) -> list[Any]:
+        """Use a ticket, and return what has come of all uses by now."""
+        self.bulletin.redeem(ticket, self.results.append)
+        self.turns.run_all()
+        return [each.code if isinstance(each, Refusal) else each for each in self.results]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """A node's end, which has begun to read."""
+    clock = FakeClock()
+    return Desk(clock, *memory_node("e", clock))
+
+
+def test_no_client_can_name_the_channel() -> None:
+    """It is outside of the grammar, in which every name of a client is checked."""
+    with pytest.raises(Refusal):
+        check_channel(BULLETIN)
+
+
+def test_a_ticket_is_used_once_and_within_its_time(desk: Desk) -> None:
+    """It grants what the identity may, at the address of whoever uses it."""
+    first, late = desk.ticket(), desk.ticket()
+    assert [ANN, "unauthorized"] == desk.redeem(first) + desk.redeem(first)[1:]
+    desk.after(bulletin.TICKET_SECONDS)
+    assert "unauthorized" == desk.redeem(late)[-1]
+
+
+def test_the_log_has_no_ticket(desk: Desk) -> None:
+    """A copy of the log opens nothing."""
+    ticket = desk.ticket()
+    assert not any(ticket.encode() in entry.message.data for entry in _entries(desk.node))
+
+
+def _entries(node: Node) -> list[Any]:
+    found: list[Any] = []
+    from oncecast.message import EARLIEST
+
+    node.poll((BULLETIN,), EARLIEST, 100, lambda poll: found.extend(poll.entries))  # type: ignore[union-attr]
+    assert found
+    return found
+
+
+def test_a_ticket_that_is_not_heard_of_yet(desk: Desk) -> None:
+    """It is waited for; a text that is none is refused after two seconds, and causes no record."""
+    head = desk.node.log.head
+    assert [] == desk.redeem("ff" * 24)
+    desk.after(1.9)
+    assert [] == desk.results
+    desk.after(0.1)
+    assert ["unauthorized"] == [each.code for each in desk.results]
+    assert head == desk.node.log.head
+    next_one = (1).to_bytes(24, "big").hex()  # what this desk will issue first
+    assert ["unauthorized"] == desk.redeem(next_one)
+    assert next_one == desk.ticket()
+    desk.after(0)
+    assert ANN == desk.results[-1]
+
+
+def test_another_node_was_first(desk: Desk) -> None:
+    """The order of the log decides."""
+    ticket = desk.ticket()
+    digest = bulletin._digest(ticket)
+    desk.node.publish((Draft(BULLETIN, b'{"redeem":"%s","nonce":"theirs"}' % digest.encode()),), lambda outcomes: None)
+    assert ["unauthorized"] == desk.redeem(ticket)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"5", b"{", b'{"redeem":5}', b"[" * 5000, b'{"ticket":"x"}', b"\xff", b'{"disconnect":null}', b"{}"]
+)
+def test_records_of_others_are_skipped(desk: Desk, data: bytes) -> None:
+    """Whoever can write to the log can harm no node by it."""
+    desk.node.publish((Draft(BULLETIN, data),), lambda outcomes: None)
+    desk.after(0)
+    assert [ANN] == desk.redeem(desk.ticket())
+
+
+def test_disconnections_and_revocations(desk: Desk) -> None:
+    """A user is ended once; with revoke, tokens from before that second count no more, for as long as one may live."""
+    receipts: list[Receipt | Refusal] = []
+    desk.bulletin.end("ann", receipts.append, revoke=False)
+    desk.bulletin.end("bob", receipts.append, revoke=True)
+    desk.after(0)
+    assert ["ann", "bob"] == desk.ended
+    assert {"bob": float(int(desk.clock.wall()))} == desk.bulletin.revoked
+    assert all(isinstance(receipt, Receipt) for receipt in receipts)
+    again = Desk(desk.clock, desk.node, desk.turns)
+    assert {"bob"} == set(again.bulletin.revoked)
+    desk.after(900)
+    late = Desk(desk.clock, desk.node, desk.turns)
+    assert ([], {"bob"}) == (late.ended, set(late.bulletin.revoked))
+    desk.after(101)
+    assert {} == desk.bulletin.revoked
+
+
+def test_a_subscription_that_ends_begins_again(desk: Desk) -> None:
+    """As one does whose node was slow, or whose log is another one now."""
+    desk.bulletin.gap(LogGap(BULLETIN, Reason.EPOCH, Place("e", 1), None, Place("f", 0)))
+    desk.bulletin.refuse(Refusal("slow", "It was slow."))
+    desk.after(1)
+    assert [ANN] == desk.redeem(desk.ticket())
+
+
+def test_too_many_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound a request is asked to come again, and nothing is kept for it."""
+    monkeypatch.setattr(bulletin, "WAITING", 1)
+    desk.redeem("aa")
+    assert "unavailable" == desk.redeem("bb")[-1]
