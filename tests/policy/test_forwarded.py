@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncecast.errors import ConfigurationError
-from oncecast.policy.forwarded import MOST_HOPS, READ_CHARS, ForwardedHeader, TrustedProxies, network_of
+from oncecast.policy.forwarded import CLIENTS, MOST_HOPS, READ_CHARS, ForwardedHeader, TrustedProxies, network_of
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48")
 PROXY = "10.0.0.1"
@@ -119,6 +119,21 @@ def test_long_headers_are_bounded() -> None:
         began = time.process_time()
         assert PROXY == client(value, header)  # type: ignore[arg-type]
         assert time.process_time() - began < 0.05
+
+
+def test_what_is_remembered_is_bounded_and_of_one_proxy() -> None:
+    """Clients make up headers; the same header from another peer says something else."""
+    proxies = TrustedProxies(PROXIES)
+    for number in range(CLIENTS + 10):
+        for _ in range(2):
+            assert "192.0.2.1" == proxies.client(PROXY, {"x-forwarded-for": f"{number}, 192.0.2.1"})
+        assert "192.0.2.9" == proxies.client("192.0.2.9", {"x-forwarded-for": f"{number}, 192.0.2.1"})
+    assert len(proxies._known) <= CLIENTS
+    assert "10.0.0.2" == proxies.client("10.0.0.2", {"x-forwarded-for": "unknown"})
+    assert PROXY == proxies.client(PROXY, {"x-forwarded-for": "unknown"})
+    size = len(proxies._known)
+    assert "192.0.2.1" == proxies.client(PROXY, {"x-forwarded-for": "x" * 300 + ", 192.0.2.1"})
+    assert size == len(proxies._known)
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "proxy.example", "", "10.0.0.0-10.0.0.9", "1.2.3.4:80"])

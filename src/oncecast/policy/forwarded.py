@@ -26,6 +26,8 @@ ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_HOPS = 32  # proxies that stand behind each other
+CLIENTS = 1024  # headers whose client is remembered: to read one takes as long as to answer a short poll
+KEPT_CHARS = 256  # of a header that is remembered
 READ_CHARS = 4096  # of a header, from its end: what a client has put in front of that is not read
 IPV6_PREFIX = 64  # what one customer has at least (RFC 6177), so what one attacker can vary at no cost
 
@@ -44,11 +46,12 @@ class TrustedProxies:
     `networks` are addresses or networks in CIDR notation. Raises `ConfigurationError` for others.
     """
 
-    __slots__ = ("_header", "_networks")
+    __slots__ = ("_header", "_known", "_networks")
 
     def __init__(self, networks: Iterable[str] = (), header: ForwardedHeader = "x-forwarded-for") -> None:
         self._networks = tuple(map(parse_network, networks))
         self._header = header
+        self._known: dict[tuple[str, str], str] = {}  # by the peer and its header
 
     def __bool__(self) -> bool:
         """Return whether any address is a proxy's."""
@@ -60,11 +63,21 @@ class TrustedProxies:
 
     def client(self, peer: str, headers: Mapping[str, str]) -> str:
         """Return the address of the client whose request came from `peer` with these headers."""
-        if not self.trusts(peer):
-            return peer
         value = headers.get(self._header)
         if value is None:
             return peer
+        known = self._known.get((peer, value))
+        if known is None:
+            if not self.trusts(peer):
+                return peer
+            if len(self._known) >= CLIENTS:
+                self._known.clear()
+            known = self._read(peer, value)
+            if len(value) <= KEPT_CHARS:
+                self._known[peer, value] = known
+        return known
+
+    def _read(self, peer: str, value: str) -> str:
         if len(value) > READ_CHARS:
             value = value[-READ_CHARS:].partition(",")[2]  # the first entry may be a part of one
         entries = _elements(value) if self._header == "forwarded" else _addresses(value)

@@ -9,6 +9,7 @@ Invariant: everything that is counted in here is counted out by `end`, once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ..policy.identity import Identity
 from ..policy.quotas import Quotas
@@ -35,7 +36,7 @@ class Presence:
         if not self._begun:
             self._begun = True
             self._quotas.begin(self._network)
-        return Identity(self._quotas.client(self._proxy, headers)) if self._proxy else identity
+        return _anybody(self._quotas.client(self._proxy, headers)) if self._proxy else identity
 
     def join(self, identity: Identity, now: float) -> None:
         """Count a stream or socket of this identity. Raises `Refusal`."""
@@ -93,3 +94,8 @@ def become(presence: Presence | None, quotas: Quotas, identity: Identity, now: f
     presence = presence or Presence(quotas)
     presence.become(identity, now)
     return presence
+
+
+@lru_cache(maxsize=1024)
+def _anybody(address: str) -> Identity:
+    return Identity(address)
