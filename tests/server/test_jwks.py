@@ -185,7 +185,7 @@ async def test_unknown_keys_cause_few_requests() -> None:
     await asyncio.wait({task})
 
 
-REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"
 ANSWERS: dict[str, bytes] = {
     "a redirect": REDIRECT,
     "not found": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",

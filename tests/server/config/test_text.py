@@ -86,3 +86,11 @@ def test_secrets_are_not_written() -> None:
     for text in (config.to_toml(loaded.settings, loaded.sources), config.to_toml(loaded.settings)):
         assert "# secret is set, and not shown" in text.splitlines()
         assert "ssss" not in text
+
+
+def test_a_password_of_a_broker_is_not_shown() -> None:
+    """What is for people has stars in its place; what is read again has it."""
+    loaded = load(environ={"ONCECAST_BROKER": "redis://me:hidden@h:6379/0"})
+    shown = config.to_toml(loaded.settings, loaded.sources).splitlines()
+    assert 'broker = "redis://***@h:6379/0"  # ONCECAST_BROKER' in shown
+    assert "me:hidden" in config.to_toml(loaded.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
@@ -33,10 +34,14 @@ def example_file() -> str:
     return "\n".join(lines) + "\n"
 
 
+_PASSWORD = re.compile(r"(?<=://)[^/]*(?=@)")
+
+
 def to_toml(settings: Settings, sources: Mapping[str, str] | None = None) -> str:
     """Return the settings as a TOML file that `load` reads back to the same. What is `None` is left out.
 
-    With `sources`, as `Loaded` has them, each line ends with a comment that says where its value comes from.
+    With `sources`, as `Loaded` has them, each line ends with a comment that says where its value comes from. As that is
+    for people to read, a broker's password is left out.
     """
     lines: list[str] = []
     tables: list[tuple[Path, Struct]] = [
@@ -55,6 +60,8 @@ def to_toml(settings: Settings, sources: Mapping[str, str] | None = None) -> str
             if (*table, key) in SECRETS:
                 lines.append(f"# {key} is set, and not shown")  # no file may hold it, either
             else:
+                if key == "broker" and sources is not None:
+                    value = _PASSWORD.sub("***", value)
                 source = "" if sources is None else f"  # {sources.get(dotted((*table, key)), 'default')}"
                 lines.append(f"{key} = {toml(value)}{source}")
     return "\n".join(lines) + "\n"
