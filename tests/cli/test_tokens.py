@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jwt
 import pytest
 
 from oncecast.policy.server_keys import hash_line, make_key
-from tests.cli.conftest import call, complaint
+from tests.cli.conftest import Fake, call, complaint
 from tests.token_rig import SECRET, private_key, private_pem, public_pem, token
 
 KEY = make_key(bytes(32))
 CREATE = ["token", "create", "--sub", "ann", "--subscribe", "user.{sub}", "--subscribe", "news", "--ttl", "60"]
 
 
-def shown(*arguments: str, code: int = 0, given: str = "", **environ: str) -> dict[str, str]:
+def shown(*arguments: str, code: int = 0, given: str = "", ONCECAST_AUTH__JWKS_URL=url: str) -> dict[str, str]:
     """Return the lines of `token inspect` by their first word."""
-    result = call("token", "inspect", *arguments, stdin=given.encode(), **environ)
+    result = call("token", "inspect", *arguments, stdin=given.encode(), ONCECAST_AUTH__JWKS_URL=url)
     assert code == result.exit_code, result.output
     return {name: rest.strip() for name, _, rest in (line.partition(" ") for line in result.stdout.splitlines())}
 
@@ -119,3 +120,18 @@ def test_explain_with_keys_and_no_rules() -> None:
     result = call("config", "explain", "a", ONCECAST_AUTH__SECRET=SECRET).stdout
     assert "subscribe  refused with 401 unauthorized" in result
     assert "[auth] names keys" in result
+
+
+def test_the_keys_of_an_issuer(fake: Fake) -> None:
+    """They are fetched where that is asked for, and never else."""
+    Path("private.pem").write_bytes(private_pem(private_key("RS256")))
+    made = call("token", "create", "--key", "private.pem", "--kid", "1").stdout.strip()
+    key = jwt.get_algorithm_by_name("RS256").to_jwk(private_key("RS256").public_key(), as_dict=True)
+    fake.polls = [{"keys": [{**key, "kid": "1"}]}, {"keys": []}]
+    url = f"{fake.url}/jwks"
+    assert "refused with 503" in shown(made, code=1, ONCECAST_AUTH__JWKS_URL=url)["verdict"]
+    assert [] == fake.asked
+    assert "taken" == shown(made, "--fetch", ONCECAST_AUTH__JWKS_URL=url)["verdict"]
+    assert complaint(call("token", "inspect", "--fetch", made, ONCECAST_AUTH__JWKS_URL=url), 1).startswith("the keys of auth.jwks_url")
+    result = call("token", "inspect", "--fetch", made, ONCECAST_AUTH__JWKS_URL="http://127.0.0.1:1/")
+    assert "can't be fetched" in complaint(result, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,8 @@ import pytest
 from oncecast.errors import ConfigurationError, Refusal
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.auth import build_authenticator
-from oncecast.server.settings import AuthSettings
+from oncecast.server.server import Server
+from oncecast.server.settings import AuthSettings, Settings
 from tests.token_rig import NOW, SECRET, claims, private_key, private_pem, public_pem, token
 
 KEY = make_key(bytes(32))
@@ -113,3 +115,19 @@ def test_a_server_without_tokens_does_not_import_cryptography() -> None:
     code = "import sys, oncecast.server.run, oncecast.cli.commands; print({'jwt', 'cryptography'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "set()\n" == result.stdout
+
+
+async def test_keys_are_read_again_at_a_reload() -> None:
+    """The line of a secret that is removed counts no more, also for a token that was verified before."""
+    settings = Settings(port=0, auth=AuthSettings(secret_file="secrets"))
+    server = Server(settings)
+    await server.start()
+    try:
+        text = token(claims(iat=time.time(), exp=time.time() + 60))
+        assert "ann" == server.app.verify(text, "").subject
+        Path("secrets").write_text("n" * 32)  # noqa: ASYNC240 - a few bytes
+        server.reload(settings)
+        with pytest.raises(Refusal, match="signature is wrong"):
+            server.app.verify(text, "")
+    finally:
+        await server.stop(0)

@@ -1,14 +1,16 @@
 """`oncecast token create|inspect`: make a token for a test or a script, and see what is wrong with one.
 
-Nothing here asks the network. Invariant: `inspect` decides by the verifier that the server asks.
+Only `inspect --fetch` asks the network. Invariant: `inspect` decides by the verifier that the server asks.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ import click
 from ..errors import ConfigurationError, Refusal
 from ..policy.authenticator import Authenticator
 from ..policy.identity import Identity, Patterns
-from ..policy.keys import parse_secret
+from ..policy.keys import VerifyingKey, parse_jwk_set, parse_secret
 from ..policy.tokens import TOKEN_CHARS, read_unverified
 from ..server.auth import build_authenticator, read_secrets
 from ..server.files import read_whole
+from ..server.jwks import get_whole
 from ..server.settings import AuthSettings
-from .base import FAILED, MISUSED, Failure, config_option, in_one_line, load_settings, put, warn
+from .base import FAILED, MISUSED, Failure, config_option, in_one_line, load_settings, put, say, warn
 
 __all__ = ["token"]
 
@@ -123,8 +126,9 @@ def _read_private(path: Path) -> tuple[str, Any]:
 
 @token.command()
 @click.argument("text", metavar="TOKEN|-")
+@click.option("--fetch", is_flag=True, help="Fetch the keys of auth.jwks_url; without it, the network is not asked.")
 @config_option
-def inspect(text: str, file: Path | None) -> None:
+def inspect(text: str, fetch: bool, file: Path | None) -> None:
     """Print what a token says, and whether a server with these settings takes it.
 
     With - the token is read from standard input, so that no history of commands has it. Exits with 1 where it is
@@ -137,11 +141,24 @@ def inspect(text: str, file: Path | None) -> None:
     """
     loaded = load_settings(file, {})
     warn(loaded.warnings)
+    auth = loaded.settings.auth
+    given = read_token(text)
+    fetched = _fetch(auth.jwks_url) if fetch and auth.jwks_url is not None else []
     with in_one_line():
-        authenticator = build_authenticator(loaded.settings.auth)
-    identity = show_token(authenticator, read_token(text))
+        authenticator = build_authenticator(auth, fetched)
+    if auth.jwks_url is not None and not fetch:
+        say("The keys of auth.jwks_url are not looked at: give --fetch to ask for them.")
+    identity = show_token(authenticator, given)
     if identity is None:
         raise Failure("the token is refused", FAILED)
+
+
+def _fetch(url: str) -> list[VerifyingKey]:
+    """Return the keys that a URL has. Raises `Failure`."""
+    try:
+        return parse_jwk_set(asyncio.run(get_whole(url)))
+    except (OSError, ValueError, HTTPException) as error:
+        raise Failure(f"the keys of auth.jwks_url can't be fetched: {error}", FAILED) from None
 
 
 def read_token(text: str) -> str:
