@@ -16,9 +16,9 @@ KEY = make_key(bytes(32))
 CREATE = ["token", "create", "--sub", "ann", "--subscribe", "user.{sub}", "--subscribe", "news", "--ttl", "60"]
 
 
-def shown(*arguments: str, code: int = 0, given: str = "", ONCECAST_AUTH__JWKS_URL=url: str) -> dict[str, str]:
+def shown(*arguments: str, code: int = 0, given: str = "", **environ: str) -> dict[str, str]:
     """Return the lines of `token inspect` by their first word."""
-    result = call("token", "inspect", *arguments, stdin=given.encode(), ONCECAST_AUTH__JWKS_URL=url)
+    result = call("token", "inspect", *arguments, stdin=given.encode(), **environ)
     assert code == result.exit_code, result.output
     return {name: rest.strip() for name, _, rest in (line.partition(" ") for line in result.stdout.splitlines())}
 
@@ -132,6 +132,7 @@ def test_the_keys_of_an_issuer(fake: Fake) -> None:
     assert "refused with 503" in shown(made, code=1, ONCECAST_AUTH__JWKS_URL=url)["verdict"]
     assert [] == fake.asked
     assert "taken" == shown(made, "--fetch", ONCECAST_AUTH__JWKS_URL=url)["verdict"]
-    assert complaint(call("token", "inspect", "--fetch", made, ONCECAST_AUTH__JWKS_URL=url), 1).startswith("the keys of auth.jwks_url")
+    result = call("token", "inspect", "--fetch", made, ONCECAST_AUTH__JWKS_URL=url)
+    assert complaint(result, 1).startswith("the keys of auth.jwks_url can't be fetched")
     result = call("token", "inspect", "--fetch", made, ONCECAST_AUTH__JWKS_URL="http://127.0.0.1:1/")
     assert "can't be fetched" in complaint(result, 1)
