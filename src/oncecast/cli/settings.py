@@ -91,7 +91,9 @@ def show(file: Path | None) -> None:
 
 @config.command()
 @click.argument("channel")
-@click.option("--token", "text", metavar="T|-", help="A token, or the key of a server; - reads it from standard input.")
+@click.option(
+    "--token", "--key", "text", metavar="T|-", help="A token, or the key of a server; - reads it from standard input."
+)
 @config_option
 def explain(channel: str, text: str | None, file: Path | None) -> None:
     """Print which rule decides about CHANNEL, and whether somebody may subscribe and publish.
