@@ -27,6 +27,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "web/test_obstacles.py",
         "web/test_secure.py",
         "web/test_start_page.py",
+        "web/test_tokens.py",
     ),
     "npm": ("web/test_modules.py", "peers/test_node.py", "test_javascript.py", "test_package.py"),
     "servers": (
