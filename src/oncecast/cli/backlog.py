@@ -22,7 +22,7 @@ from ..client.timing import Timing
 from ..client.url import ServerUrl
 from ..client.values import ClientMessage, Gap
 from ..message import Cursor
-from .base import say
+from .base import say, token_of
 from .message_lines import gap_line
 from .retrying import PATIENCE, RetryNotice, unreachable
 
@@ -39,10 +39,11 @@ async def print_backlog(
     Raises `Failure` for a server that can't be reached; `Broken` or `Refused`.
     """
     notice = RetryNotice(server)
-    connection = HttpConnection(Endpoint(server), timing=Timing(), authorize=Credentials(None).headers)
+    credentials = Credentials(token_of())
+    connection = HttpConnection(Endpoint(server), timing=Timing(), authorize=credentials.headers)
     attempts = Attempts(
         backoff=Backoff(rng=random.random, sleep=asyncio.sleep),
-        credentials=Credentials(None),
+        credentials=credentials,
         serves=_serves,
         on_retry=notice.retry,
     )

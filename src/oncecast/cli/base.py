@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..client.credentials import GetToken
 from ..client.failures import Broken, NotSent, Refused
 from ..client.url import ServerUrl
 from ..errors import ConfigurationError, Refusal, UsageError
@@ -34,6 +35,7 @@ __all__ = [
     "quietly",
     "say",
     "server_option",
+    "token_of",
     "warn",
 ]
 
@@ -164,6 +166,12 @@ def warn(lines: Iterable[str]) -> None:
     """Print each line on standard error as a warning."""
     for line in lines:
         say(f"Warning: {escaped(line)}")
+
+
+def token_of() -> GetToken | None:
+    """Return what gives the token or key of `ONCECAST_TOKEN`, or None. No flag has it: other users can see flags."""
+    token = os.environ.get("ONCECAST_TOKEN", "").strip()
+    return (lambda: token) if token else None
 
 
 def _parse_server(_context: click.Context, _parameter: click.Parameter, value: str) -> ServerUrl:

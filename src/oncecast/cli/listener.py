@@ -20,7 +20,7 @@ from ..client.url import ServerUrl
 from ..client.values import ClientMessage
 from ..errors import UsageError
 from .backlog import print_backlog
-from .base import SHOWN_CHARS, Count, escaped, in_one_line, put, say, server_option
+from .base import SHOWN_CHARS, Count, escaped, in_one_line, put, say, server_option, token_of
 from .message_lines import envelope, gap_line, plain
 from .retrying import check_scheme
 
@@ -67,7 +67,9 @@ def sub(
     whole message: {"id", "channel", "data" or "data64", "event", "time"}.
 
     It reconnects for ever and resumes where it was: no message is lost or repeated, and a gap is reported on standard
-    error. Ctrl-C ends it, with exit code 0. With --no-follow it polls, and stops once it has what was there when it
+    error. A token or key in ONCECAST_TOKEN is sent.
+
+    Ctrl-C ends it, with exit code 0. With --no-follow it polls, and stops once it has what was there when it
     began; a server that does not answer is tried for a minute.
 
     \b
@@ -119,7 +121,7 @@ async def _listen(
     printing: _Printing,
 ) -> None:
     """Print messages until there are enough, or for ever. Raises `Failure`, `Refused` or `UsageError`."""
-    async with AsyncClient(str(server), transports=transports) as client:
+    async with AsyncClient(str(server), transports=transports, get_token=token_of()) as client:
         failed = _report(client, channels)
         tasks = [
             asyncio.create_task(_print(client.subscribe(*channels, after=after, last=last, since=since), printing)),

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from ..client.credentials import Credentials
 from ..client.dialing import Endpoint
 from ..client.encoding import Content, check_names
 from ..client.failures import Broken, Refused, Unreachable
@@ -23,7 +24,7 @@ from ..client.values import Ack, Outgoing
 from ..errors import Refusal, UsageError
 from ..message import Kind
 from ..wire.payload import json_data, sniff, text_data
-from .base import FAILED, Failure, escaped, in_one_line, put, say, server_option
+from .base import FAILED, Failure, escaped, in_one_line, put, say, server_option, token_of
 from .lines import Line, read_lines, read_whole
 from .retrying import PATIENCE, RetryNotice, unreachable
 
@@ -70,6 +71,8 @@ def pub(
     up to a minute, and is in the channel once; standard error reports what it waits for. A server that can't be reached
     at the very first attempt is not waited for. Lines that are ready are sent together, in order; empty lines are
     skipped. A line that is refused is named on standard error, the others are published, and the exit code is 1.
+
+    A token or key in ONCECAST_TOKEN is sent.
 
     \b
     Examples:
@@ -180,7 +183,13 @@ class _Sending:
             return error
 
     def _publisher(self) -> Publisher:
-        return Publisher(Endpoint(self._server), timing=Timing(), patience=PATIENCE, on_retry=self._notice.retry)
+        return Publisher(
+            Endpoint(self._server),
+            timing=Timing(),
+            patience=PATIENCE,
+            credentials=Credentials(token_of()),
+            on_retry=self._notice.retry,
+        )
 
     def _print(self, ack: Ack) -> None:
         self._notice.answered()

@@ -19,7 +19,8 @@ from .setting import TABLES, Given, Path, hint, setting_of
 __all__ = ["read_environment"]
 
 PREFIX = "ONCECAST_"
-NOT_SETTINGS = frozenset({"ONCECAST_URL", "ONCECAST_TLS_KEY_PASSWORD"})  # a client's server; a secret, not shown
+# A client's server and its token; a secret that is not shown.
+NOT_SETTINGS = frozenset({"ONCECAST_URL", "ONCECAST_TOKEN", "ONCECAST_TLS_KEY_PASSWORD"})
 NAMED = 3  # how many variables a warning names before it counts the rest
 
 _NAMES: Mapping[str, Path] = {
