@@ -41,6 +41,7 @@ class FakeLink:
         self.fills = False  # the next write fills the socket
         self.full = False
         self.held = 0  # bytes of an unfinished message
+        self.closing_with: tuple[int, bool] | None = None
         self.write: Callable[[bytes], None] = self._write
         self._clock = clock
 
@@ -80,6 +81,9 @@ class FakeLink:
 
     def hold(self, size: int) -> None:
         self.held = size
+
+    def closing(self, code: int, *, ours: bool = True) -> None:
+        self.closing_with = code, ours
 
     def end(self) -> None:
         self.state = "ended"

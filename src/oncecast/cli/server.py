@@ -38,6 +38,8 @@ __all__ = ["serve"]
 @click.option(
     "--allowed-host", "hosts", multiple=True, metavar="H", help="A host that requests may be for; repeatable."
 )
+@click.option("--access-log", metavar="off|text|json", help="A line for each request.  [default: off]")
+@click.option("--audit-log", metavar="off|text|json", help="A line for each refusal.  [default: text]")
 @click.pass_context
 def serve(context: click.Context, /, dev: bool, tls: bool, public: bool, file: Path | None, **flags: object) -> None:
     """Serve channels over HTTP and WebSocket until SIGTERM or Ctrl-C.

@@ -78,6 +78,7 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
     results: list[Outcome | None] = []
     drafts = []
     for line in lines:
+        draft = None
         try:
             draft = _line(line, service.settings.message_bytes)
             if service.access is not ALLOW_ALL:
@@ -87,6 +88,9 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
             drafts.append(draft)
             results.append(None)
         except Refusal as refusal:
+            if service.settings.refused is not None:
+                channel = None if draft is None else draft.channel
+                service.settings.refused(refusal.error, connection.identity, channel, how="line")
             results.append(refusal)
     service.counters.publishes += len(drafts)
 

@@ -61,7 +61,7 @@ from typing import Protocol
 import msgspec
 
 from ..core.subscription import Descriptor, Format
-from ..errors import Refusal
+from ..errors import ErrorCode, Refusal
 from ..message import Message
 from ..policy.access import ALLOW_ALL, Access
 from ..policy.identity import Identity
@@ -206,15 +206,25 @@ class Duplex(Session, Protocol):
         ...
 
 
+class NoteRefusal(Protocol):
+    """What hears of a refusal that a peer gets, for the audit log."""
+
+    def __call__(self, error: ErrorCode, identity: Identity, channel: str | None = None, /, *, how: str) -> None:
+        """Note it. `channel` is what was asked for; `how` says by what it is refused, such as `frame`."""
+        ...
+
+
 class TransportSettings(Limits, frozen=True, kw_only=True):
     """What the transports are set to: the limits, compression of WebSocket messages (`deflate`), the access rules.
 
-    Without `quotas` there is no limit past that of each connection.
+    Without `quotas` there is no limit past that of each connection. `refused` hears of the refusals that are sent as a
+    part of an answer or as a frame; of the others the server knows.
     """
 
     deflate: bool = False
     access: Access = ALLOW_ALL
     quotas: Quotas | None = None
+    refused: NoteRefusal | None = None
 
 
 @lru_cache(maxsize=8)  # sessions share their settings, which are those of the last few reloads

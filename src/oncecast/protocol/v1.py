@@ -99,10 +99,15 @@ class V1Session(DuplexSession):
         if not is_text:
             self._stop("wrong message", UNSUPPORTED, "oncecast.v1 takes JSON text frames")
             return
+        frame = None
         try:
-            self._act(envelope.parse_frame(payload))
+            frame = envelope.parse_frame(payload)
+            self._act(frame)
         except Refusal as refusal:
             if self._spend():
+                if self._settings.refused is not None:
+                    channel = getattr(frame, "channel", None)
+                    self._settings.refused(refusal.error, self._carrier.identity, channel, how="frame")
                 self.flush()  # the answers come in the order of the frames
                 self._carrier.send(envelope.error_frame(refusal, envelope.ref_of(payload)))
 

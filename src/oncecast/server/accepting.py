@@ -21,6 +21,7 @@ from ..wire import http1
 from .admission import FULL, REMIND_SECONDS
 from .app import App
 from .connection import Connection
+from .logged import LoggedConnection
 from .presence import arrive
 from .proxied import ProxyHeaderError, read_proxy_header
 from .tls import Tls
@@ -109,12 +110,12 @@ class Acceptor:
                 return
             accepted.setblocking(False)
             descriptor = None if self._tls is not None else accepted.fileno()
-            connection = Connection(self._app, descriptor, _identify(address[0]))
+            connection = self._connection(descriptor, _identify(address[0]))
             try:
                 self._admit(connection)
             except Refusal as refusal:
                 limited += refusal is not FULL
-                self._refuse(accepted, refusal)
+                self._refuse(accepted, refusal, connection)
             else:
                 self._begin(connection, accepted)
             if admission.turned_away + limited >= refused:
@@ -150,7 +151,7 @@ class Acceptor:
         try:
             self._count(connection)
         except Refusal as refusal:
-            self._refuse(accepted, refusal)
+            self._refuse(accepted, refusal, connection)
             return False
         return True
 
@@ -180,10 +181,12 @@ class Acceptor:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, ProxyHeaderError) or (self._proxied and isinstance(error, TimeoutError)):
             self._unnamed(error)
+            self._note("proxy_header_missing", connection)
         elif isinstance(error, PlainHttpError):
             self._meters.plain += 1
         elif isinstance(error, OSError):  # a handshake that failed or was late
             self._meters.failed += 1
+            self._note("tls_failed", connection)
         elif error is not None:
             logger.error("a connection could not be opened", exc_info=error)
         if not connection.opened:
@@ -215,8 +218,20 @@ class Acceptor:
         self._meters.cut += 1
         return True
 
-    def _refuse(self, accepted: socket.socket, refusal: Refusal) -> None:
+    def _connection(self, descriptor: int | None, identity: Identity) -> Connection:
+        logs = self._app.logs
+        kind = LoggedConnection if logs is not None and logs.accesses else Connection
+        return kind(self._app, descriptor, identity)
+
+    def _note(self, code: str, connection: Connection) -> None:
+        """Let the audit log have a connection that has failed before its first request."""
+        if self._app.logs is not None:
+            self._app.logs.note(code, connection.identity)
+
+    def _refuse(self, accepted: socket.socket, refusal: Refusal, connection: Connection) -> None:
         """Answer with an error and close, without waiting for the peer. With TLS that is a close alone."""
+        if self._app.logs is not None:
+            self._app.logs.refuse(refusal.error, connection.identity, how="connect")
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)
             if self._tls is None:

@@ -15,6 +15,7 @@ from .admission import Admission
 from .capacity import Capacity
 from .expiries import Expiries
 from .jwks import RemoteKeys
+from .logs import Logs
 from .process.drain import Drain
 from .read_budget import READ_BYTES, ReadBudget
 from .tls.meters import TlsMeters
@@ -99,6 +100,7 @@ class App(Service):
         self.expiries: Expiries[Peer] = Expiries()
         self.issuer: RemoteKeys | None = None  # where the server fetches keys
         self.reading = ReadBudget(monotonic, schedule)
+        self.logs: Logs | None = None  # of its requests and refusals; a server that is a part of a program has none
         self.when_empty: Callable[[], None] | None = None
 
     def adopt(self, rules: Rules) -> None:
@@ -161,6 +163,8 @@ class App(Service):
     def tick(self) -> None:
         """Wake the connections whose deadline has come, and those that are to leave: every `RESOLUTION`."""
         self.read_clock()
+        if self.logs is not None:
+            self.logs.tick()
         now = self.monotonic()
         for connection in self.wheel.expire(now):
             try:

@@ -20,7 +20,7 @@ from ..policy.keys import VerifyingKey
 from ..policy.origin import Origins
 from ..policy.quotas import ChannelQuota, Quotas, channel_quotas
 from ..policy.sketch import SECRET_BYTES, Hasher
-from ..protocol.base import TransportSettings
+from ..protocol.base import NoteRefusal, TransportSettings
 from .app import App
 from .auth import build_authenticator
 from .metrics import measure, render
@@ -122,6 +122,7 @@ def build_rules(
     bound: Sequence[str] | None = None,
     quotas: Quotas | None = None,
     fetched: Sequence[VerifyingKey] = (),
+    refused: NoteRefusal | None = None,
 ) -> Rules:
     """Return what of the settings the connections are held to. Raises `ConfigurationError` for keys that can't serve.
 
@@ -136,6 +137,7 @@ def build_rules(
             deflate=settings.deflate,
             access=access_rules(settings),
             quotas=quotas,
+            refused=refused,
         ),
         hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from ..errors import Refusal
+from ..errors import ERRORS, Refusal
 from ..http.replies import encode_fault
 from ..policy.access import Access
 from ..policy.identity import Identity
@@ -42,6 +42,8 @@ logger = logging.getLogger("oncecast.server")
 
 LEAST_TAKEN_BYTES = 1024  # of an answer, in each `answer_seconds`: a client that takes less is cut off
 FIRST_SECONDS = 1.0  # for the first request on a connection that was accepted just before the server stops
+
+REFUSED = {ERRORS[code].close: ERRORS[code] for code in ("unauthorized", "forbidden", "too_many_requests")}
 
 OVERFLOW = Refusal(
     "unavailable", "The server holds too many unfinished requests: send it again, and without a pause.", retry_after=2
@@ -235,6 +237,11 @@ class Connection(Responder):
     def full(self) -> bool:
         """Whether the socket takes no more bytes."""
         return self._full
+
+    def closing(self, code: int, /, *, ours: bool = True) -> None:
+        """The carrier closes with this code."""
+        if ours and self.app.logs is not None and code in REFUSED:
+            self.app.logs.refuse(REFUSED[code], self.identity, how="close")
 
     # -- what routes call, where a transport takes the connection
 

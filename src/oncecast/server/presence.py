@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..policy.identity import Identity
 from ..policy.quotas import Quotas
 
-__all__ = ["Presence", "arrive", "become", "join"]
+__all__ = ["Presence", "arrive", "become", "join", "unread"]
 
 
 class Presence:
@@ -37,6 +37,10 @@ class Presence:
             self._begun = True
             self._quotas.begin(self._network)
         return _anybody(self._quotas.client(self._proxy, headers)) if self._proxy else identity
+
+    def unread(self, identity: Identity) -> Identity:
+        """Return who has sent what is no request: of a proxy's connection only the proxy is known."""
+        return Identity(self._proxy or identity.address)
 
     def join(self, identity: Identity, now: float) -> None:
         """Count a stream or socket of this identity. Raises `Refusal`."""
@@ -99,3 +103,8 @@ def become(presence: Presence | None, quotas: Quotas, identity: Identity, now: f
 @lru_cache(maxsize=1024)
 def _anybody(address: str) -> Identity:
     return Identity(address)
+
+
+def unread(presence: Presence | None, identity: Identity) -> Identity:
+    """Return who has sent what is no request, on a connection with this presence."""
+    return Identity(identity.address) if presence is None else presence.unread(identity)

@@ -25,6 +25,7 @@ from ..wire.ws_deflate import Parameters
 from .admission import FULL, may_use_reserve
 from .app import App
 from .inlet import Inlet
+from .logs.requests import channels_of
 from .phases import CLOSED, LINGERING, READING, WAITING, ConnectionEvent, after
 from .presence import Presence
 
@@ -121,6 +122,7 @@ class Responder(Inlet):
         if request is None:
             return
         if isinstance(reply, Refusal):
+            self._note(reply, request)
             reply = error_reply(reply)
         self.send(encode(self.app, request, reply, close=self._reserved or not self.app.ready))
 
@@ -145,6 +147,7 @@ class Responder(Inlet):
     def fail(self, refusal: Refusal) -> None:
         """Answer with an error and close, where it is not known where the next request begins."""
         if self._request is not None:
+            self._note(refusal, self._request)
             self.write(encode(self.app, self._request, error_reply(refusal), close=True))
         elif self._parser is not None:
             self.write(encode_fault(self.app, self._parser.headers_read, refusal))
@@ -223,6 +226,11 @@ class Responder(Inlet):
         self.finish(at_once=self._eof)
 
     # -- helpers
+
+    def _note(self, refusal: Refusal, request: http1.Request) -> None:
+        """Let the audit log have a refusal of a request."""
+        if self.app.logs is not None:
+            self.app.logs.refuse(refusal.error, self.identity, channels_of(request))
 
     def _read(self) -> None:
         """Answer the requests that have come, until one must wait or the answers fill the socket."""

@@ -21,7 +21,7 @@ from .announcement import first_steps, started
 from .config.contradictions import OPEN_CURE
 from .cores import worker_count
 from .listening import bind, bind_slots
-from .process.log import begin_log
+from .process.log import begin_log, open_logs
 from .process.runtime import drain, keep_alive, run_loop, tune_interpreter
 from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
@@ -117,7 +117,7 @@ async def _serve_on(
     stopping: _Stopping,
     notifier: Notifier,
 ) -> int:
-    server = Server(settings, sockets=sockets)
+    server = Server(settings, sockets=sockets, logs=open_logs())
 
     def reload() -> None:
         changed = read_again(server.settings, read)

@@ -33,6 +33,7 @@ from .build import adopt_quotas, build_app, build_node, build_policy, build_quot
 from .capacity import Capacity, own_files, plan
 from .jwks import RemoteKeys
 from .listening import BACKLOG, bind, set_send_timeout
+from .logs import Logs
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
 from .tasks import Tasks
@@ -54,7 +55,8 @@ class Server:
 
     `sockets` are those to listen on, if they are bound already. `share` is this process's part of
     `limits.drain_per_second`, which holds for all processes together. One of the processes publishes the `demo`.
-    `quotas` count what the clients of all processes do; without them this process counts for itself.
+    `quotas` count what the clients of all processes do; without them this process counts for itself. `logs` are where
+    `access_log` and `audit_log` are written; without them nowhere, as a program that holds a server has its own output.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Server:
         share: float = 1.0,
         demo: bool = True,
         quotas: Quotas | None = None,
+        logs: Logs | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
@@ -96,6 +99,9 @@ class Server:
         )
         self._issuer = self.app.issuer = RemoteKeys(self._take_keys)
         self._issuer.use(settings.auth)
+        self.app.logs = logs
+        if logs is not None:
+            logs.adopt(settings)
         self._loop = loop
         self._acceptor: Acceptor | None = None
         self._own_files = 0
@@ -164,6 +170,8 @@ class Server:
             self._tls.renew(settings)
         self.app.admission.capacity = capacity
         self.settings = settings
+        if self.app.logs is not None:
+            self.app.logs.adopt(settings)
         adopt_quotas(self.quotas, settings)
         self._issuer.use(settings.auth)
         if self.app.bulletin is not None:
@@ -176,7 +184,8 @@ class Server:
     def _rules(self) -> Rules:
         """Return the rules of the settings and of the addresses that are bound."""
         bound = [str(sock.getsockname()[0]) for sock in self._sockets]
-        return build_rules(self.settings, bound, self.quotas, self._issuer.keys)
+        refused = None if self.app.logs is None else self.app.logs.refuse
+        return build_rules(self.settings, bound, self.quotas, self._issuer.keys, refused)
 
     def _adopt(self) -> None:
         self.app.adopt(self._rules())
@@ -226,6 +235,8 @@ class Server:
         await self._wait_until_empty(CUT_SECONDS)
         await self._tasks.stop()
         await self.node.stop()
+        if self.app.logs is not None:
+            await self.app.logs.close()
 
     def _is_ticking(self) -> bool:
         """Whether deadlines pass, and draining goes on."""

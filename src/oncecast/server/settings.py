@@ -25,6 +25,7 @@ __all__ = [
     "AuthSettings",
     "ChannelRule",
     "Limits",
+    "LogForm",
     "RetentionSettings",
     "Settings",
     "access_rules",
@@ -41,6 +42,7 @@ SECRETS = frozenset({("auth", "secret")})  # settings that no file may hold and 
 
 LagName = Literal["resume", "latest", "disconnect"]
 Durability = Literal["process", "fsync"]
+LogForm = Literal["off", "text", "json"]
 Compiled = TypeVar("Compiled")
 
 
@@ -248,6 +250,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     deflate: Annotated[
         bool, Meta(description="Compress messages for the WebSocket clients that offer it (permessage-deflate).")
     ] = False
+    access_log: Annotated[
+        LogForm, Meta(description="A line on standard error for each request, stream and socket, at its end.")
+    ] = "off"
+    audit_log: Annotated[
+        LogForm, Meta(description="A line on standard error for each refusal of who may not, or asks too much.")
+    ] = "text"
     dev: Annotated[bool, Meta(description="Development: any host, pages from this machine, a demo, first steps.")] = (
         False
     )

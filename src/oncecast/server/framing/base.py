@@ -67,6 +67,10 @@ class Link(Protocol):
         """Count `size` bytes as those of this connection's unfinished message; 0 once it is whole."""
         ...
 
+    def closing(self, code: int, /, *, ours: bool = True) -> None:
+        """The carrier closes, with this code of a Close: `ours`, or the peer's."""
+        ...
+
     def end(self) -> None:
         """Send what is written, then close, reading no more."""
         ...

@@ -75,6 +75,7 @@ class EventStreamCarrier(NativeCarrier[Session]):
         if self._closed:
             return
         self._closed = True
+        self._link.closing(code)
         if self._out is None:
             self._write_out()
 

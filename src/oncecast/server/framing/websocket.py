@@ -133,6 +133,8 @@ class WebSocketCarrier(NativeCarrier[Duplex]):
             self._move("stop")
         self._send(codec.close(code, reason))  # b"" where the codec has queued the answer to the peer's Close
         self._move("close")
+        ended = codec.close_code  # by the peer's Close, or its fault
+        self._link.closing(code if ended is None else ended, ours=ended is None)
         if self.state is CLOSED:
             self._send(codec.data_to_send())
             if self._out is None:

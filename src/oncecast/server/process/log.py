@@ -5,11 +5,17 @@ Invariant: each record begins with the time in UTC (RFC 3339 §5.6); a worker's 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import time
 from datetime import UTC, datetime
 
-__all__ = ["begin_log"]
+from ..logs import Logs
+
+__all__ = ["begin_log", "open_logs"]
+
+NOWHERE = -1  # a descriptor that nothing can be written to
 
 
 def begin_log(worker: int | None = None) -> None:
@@ -18,6 +24,15 @@ def begin_log(worker: int | None = None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(f"%(asctime)s {whose}%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def open_logs(worker: int | None = None) -> Logs:
+    """Return the access log and the audit log, on standard error too; `worker` as for `begin_log`."""
+    descriptor = NOWHERE  # where the process began without one: 2 may be the number of another file by now
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = sys.stderr.fileno()
+    return Logs(descriptor, worker, time.monotonic)
 
 
 class _Formatter(logging.Formatter):

@@ -40,7 +40,7 @@ from .control import (
     Total,
     ToWorker,
 )
-from .log import begin_log
+from .log import begin_log, open_logs
 from .runtime import drain, run_loop, tune_interpreter
 
 __all__ = ["main"]
@@ -81,6 +81,7 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
             share=1 / begin.workers,
             demo=begin.slot == 1,
             quotas=_quotas(begin),
+            logs=open_logs(begin.slot),
         )
         server.node.on_failure = lambda reason: stopping.set()
         await server.start()

@@ -1,0 +1,59 @@
+"""What of a request a log may have: its method, its path, and the fields of its query that can be no secret.
+
+Invariant: a field of the query stands in a log only where its name is in `FIELDS` and its value is of that field's
+grammar, which no token has. Everything else is left out, and `...` says so: a secret may have any name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ...http.routes import CHANNELS
+from ...message import CURSOR_PATTERN
+from ...wire import http1
+
+__all__ = ["FIELDS", "channels_of", "shown_method", "shown_target"]
+
+_NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?", re.ASCII)
+_START = re.compile(rf"latest|earliest|{CURSOR_PATTERN.pattern}", re.ASCII)
+_SWITCH = re.compile(r"[01]|true|false", re.ASCII)
+
+FIELDS: Mapping[str, re.Pattern[str]] = {
+    "after": _START,
+    "last": _NUMBER,
+    "since": _NUMBER,
+    "wait": _NUMBER,
+    "limit": _NUMBER,
+    "envelope": _SWITCH,
+}
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+SHOWN_FIELDS = 8  # a query may have thousands
+
+
+def shown_target(request: http1.Request) -> str:
+    """Return the path as it was sent, and what may be shown of its query."""
+    path = request.raw_path or request.path
+    if not request.query:
+        return path
+    shown: list[str] = []
+    left_out = False
+    for field in request.query.split("&", SHOWN_FIELDS)[: SHOWN_FIELDS + 1]:
+        name, _, value = field.partition("=")
+        grammar = FIELDS.get(name)
+        if grammar is not None and grammar.fullmatch(value) and len(shown) < SHOWN_FIELDS:
+            shown.append(field)
+        else:
+            left_out = True
+    return f"{path}?{'&'.join([*shown, '...'] if left_out else shown)}"
+
+
+def shown_method(method: str) -> str:
+    """Return a method that is known by its name, another as `other`."""
+    return method if method in METHODS else "other"
+
+
+def channels_of(request: http1.Request) -> str | None:
+    """Return the channels that the path of a request names, as they stand there."""
+    return request.path[len(CHANNELS) :] if request.path.startswith(CHANNELS) else None

@@ -1,0 +1,49 @@
+"""What of a request a log may have: nothing that could be a secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from oncecast.server.logs.requests import channels_of, shown_method, shown_target
+from oncecast.wire import http1
+from oncecast.wire.http1_head import read_head
+
+LIMIT = "&".join(f"last={n}" for n in range(9))
+
+
+def request(target: str, method: str = "GET") -> http1.Request:
+    """Return a request for a target."""
+    return read_head(f"{method} {target} HTTP/1.1\r\nHost: a\r\n".encode("latin-1")).request
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/v1/channels/a", "/v1/channels/a"),
+        ("/v1/channels/a?", "/v1/channels/a"),
+        ("/v1/channels/a?after=e1-5&wait=2.5", "/v1/channels/a?after=e1-5&wait=2.5"),
+        ("/v1/channels/a?after=latest&envelope=1", "/v1/channels/a?after=latest&envelope=1"),
+        ("/v1/channels/a?token=s", "/v1/channels/a?..."),
+        ("/v1/channels/a?ticket=s&last=3", "/v1/channels/a?last=3&..."),
+        ("/v1/channels/a?Token=s&t%6Fken=s&x=s", "/v1/channels/a?..."),
+        ("/v1/channels/a?after=eyJh.eyJz.c2ln&limit=secret", "/v1/channels/a?..."),
+        ("/v1/channels/a?since=1;token=s", "/v1/channels/a?..."),
+        ("/v1/channels/a?last", "/v1/channels/a?..."),
+        (f"/v1/channels/a?{LIMIT}", f"/v1/channels/a?{LIMIT[:-7]}&..."),
+        ("/p%20a?last=2", "/p%20a?last=2"),
+    ],
+)
+def test_target(target: str, shown: str) -> None:
+    """A field is shown if its name is known and its value is no secret by its grammar; `...` stands for the rest."""
+    assert shown == shown_target(request(target))
+
+
+def test_method() -> None:
+    """A method may be any word: one that is not known is not repeated."""
+    assert ("GET", "other") == (shown_method("GET"), shown_method("eyJhbGciOi"))
+
+
+def test_channels() -> None:
+    """What the path names, decoded, or nothing."""
+    assert "a,b c" == channels_of(request("/v1/channels/a,b%20c?token=s"))
+    assert channels_of(request("/metrics")) is None
