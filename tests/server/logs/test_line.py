@@ -52,7 +52,7 @@ def test_no_line_can_be_forged(form: Form, value: str) -> None:
 def test_a_line_is_bounded(fields: dict[str, Value]) -> None:
     """It fits one write to a pipe, is ASCII, and an object of JSON; what was cut says so."""
     for form in ("text", "json"):
-        line = render(form, begin(form, "access", 1, WALL), fields)  # type: ignore[arg-type]
+        line = render(form, begin(form, "access", 1, WALL), fields)
         assert len(line) <= LINE_BYTES
         assert line.isascii()
         assert 1 == line.count(b"\n")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from oncecast.server.logs import writer as module
 from oncecast.server.logs.writer import HELD_BYTES, WRITE_BYTES, LineWriter
 
 SECONDS = 60
@@ -69,7 +68,7 @@ async def test_a_write_has_whole_lines(pipe: tuple[int, int], monkeypatch: pytes
         written.append(data)
         return len(data)
 
-    monkeypatch.setattr(module.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     writer = LineWriter(pipe[1], report)
     for size in (1, 4096, 100, 4000, 97, 3999, 96, 1):
         writer.put(b"y" * (size - 1) + b"\n")
@@ -144,7 +143,7 @@ async def test_a_full_disk_gets_free(pipe: tuple[int, int], monkeypatch: pytest.
             raise OSError(28, "No space left on device")
         return real(descriptor, data[:3])
 
-    monkeypatch.setattr(module.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     writer = LineWriter(pipe[1], report)
     writer.put(b"first\n")
     writer.flush()
