@@ -31,6 +31,7 @@ __all__ = [
     "escaped",
     "in_one_line",
     "load_settings",
+    "masked",
     "put",
     "quietly",
     "say",
@@ -58,6 +59,8 @@ else:
 # Since click 8.2; before, click printed the help itself.
 _HELP_SHOWN: tuple[type[Exception], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+_SECRET_OPTIONS = re.compile(r"([?&]\w*(?:password|token|secret|seed)=)[^&]+")
 
 USAGE_CHARS = 240  # of what is wrong with a call, as it repeats what was given
 SHOWN_CHARS = 60  # how much of a wrong value an error repeats
@@ -154,6 +157,16 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> config.Load
     """Return the settings from flags, environment and file. Raises `Failure`."""
     with in_one_line():
         return config.load(file=file, environ=os.environ, flags=flags)
+
+
+def masked(url: str) -> str:
+    """Return a broker's URL with `...` for its password, and for a user that NATS takes as a token."""
+    scheme, slashes, rest = url.partition("://")
+    credentials, at, place = rest.rpartition("@")
+    if at:
+        user, colon, _ = credentials.partition(":")
+        rest = f"{user}:...@{place}" if colon else f"...@{place}" if scheme in ("nats", "tls") else rest
+    return _SECRET_OPTIONS.sub(r"\1...", scheme + slashes + rest)
 
 
 def say(line: str) -> None:

@@ -11,7 +11,7 @@ import click
 
 from ..server import config
 from ..server.settings import DEFAULT_BROKER, MEMORY
-from .base import MISUSED, Failure, config_option, in_one_line, warn
+from .base import MISUSED, Failure, config_option, in_one_line, masked, warn
 from .interrupt import ending_at_once
 
 __all__ = ["serve"]
@@ -59,6 +59,9 @@ def serve(context: click.Context, /, dev: bool, tls: bool, public: bool, file: P
     with in_one_line():
         loaded = sources.load()
     warn(loaded.warnings)
+    broker = flags.get("broker")
+    if isinstance(broker, str) and masked(broker) != broker:
+        warn(["--broker has a password, which others on this machine can read: set ONCECAST_BROKER, or password_file="])
     settings = loaded.settings
     with ending_at_once():
         from ..server.run import run  # here, as the other commands do not need a server's imports

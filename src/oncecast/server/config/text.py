@@ -35,6 +35,7 @@ def example_file() -> str:
 
 
 _PASSWORD = re.compile(r"(?<=://)[^/]*(?=@)")
+_SECRET_OPTION = re.compile(r"([?&]\w*(?:password|token|secret|seed)=)[^&]+")
 
 
 def to_toml(settings: Settings, sources: Mapping[str, str] | None = None) -> str:
@@ -61,7 +62,7 @@ def to_toml(settings: Settings, sources: Mapping[str, str] | None = None) -> str
                 lines.append(f"# {key} is set, and not shown")  # no file may hold it, either
             else:
                 if key == "broker" and sources is not None:
-                    value = _PASSWORD.sub("***", value)
+                    value = _SECRET_OPTION.sub(r"\1***", _PASSWORD.sub("***", value))
                 source = "" if sources is None else f"  # {sources.get(dotted((*table, key)), 'default')}"
                 lines.append(f"{key} = {toml(value)}{source}")
     return "\n".join(lines) + "\n"
