@@ -15,7 +15,7 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help serve quick test proof web dist check format lock clean system brokers gone
+.PHONY: help serve quick test proof fuzz web dist check format lock clean system brokers gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -41,6 +41,9 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.broker_faults --broker nats --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker rabbitmq --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker kafka --schedules 50
+
+fuzz: .make/fuzz ## Fuzz each parser for a minute (RUNS=N for N inputs each)
+	$(BIN)/python -m tests.fuzz $(if $(RUNS),--runs $(RUNS))
 
 web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a release serves it
 	npm run --silent --prefix scripts/web build
@@ -78,6 +81,10 @@ system: # Debian's packages; checked each time, as the check is cheap
 
 .make/dev: pyproject.toml requirements/runtime.lock requirements/dev.lock $(VENV_GONE)
 	@scripts/install dev '$(PYTHON)'
+
+.make/fuzz: .make/dev requirements/fuzz.lock
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements/fuzz.lock
+	@touch $@
 
 .make/web: scripts/web/package.json scripts/web/package-lock.json $(WEB_GONE) | system
 	@rm -f $@ && mkdir -p $(@D)

@@ -1,6 +1,6 @@
-"""Regenerate `requirements/runtime.lock` and `requirements/dev.lock` from the ranges in `pyproject.toml`.
+"""Regenerate `requirements/runtime.lock`, `dev.lock` and `fuzz.lock` from the ranges in `pyproject.toml`.
 
-Owns the two lock files. Each names every package with its exact version and the SHA-256 of every file published for
+Owns the three lock files. Each names every package with its exact version and the SHA-256 of every file published for
 that version which a supported Python on Linux or macOS could install, so that one lock serves them all. A lock
 names no index: where the files come from is pip's configuration, and what they must be is the hash.
 
@@ -47,6 +47,7 @@ def main() -> None:
     locked = resolve(runtime, {})
     write(ROOT / "requirements" / "runtime.lock", locked, runtime)
     write(ROOT / "requirements" / "dev.lock", resolve(development, locked), development)
+    write(ROOT / "requirements" / "fuzz.lock", resolve(groups["fuzz"], locked), groups["fuzz"])
 
 
 def resolve(requirements: Iterable[str], held: dict[str, str]) -> dict[str, str]:

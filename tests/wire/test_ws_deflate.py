@@ -982,3 +982,15 @@ def test_theirs_is_the_judge() -> None:
             payload = apply_mask(case.data[6:], KEY)
             frame = decoder.decode(Frame(TheirOpcode.TEXT, payload, True, True))
             assert [text(bytes(frame.data))] == list(case.events), case.name
+
+
+@pytest.mark.parametrize("size", [SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 3 * SLICE_BYTES])
+def test_a_stream_that_ends_behind_a_full_slice(size: int) -> None:
+    """A stream of more than one slice that ends inside of a piece is followed by the next, and by no endless loop."""
+    stream = zlib.compressobj(1, zlib.DEFLATED, -15)
+    ended = stream.compress(bytes(size)) + stream.flush()
+    codec = Parameters().server_codec()
+    out = bytearray()
+    for part in itertools.islice(codec.inflate(ended + compress_message(b"next"), last=True), 10):
+        out += part
+    assert bytes(size) + b"next" == out

@@ -206,6 +206,10 @@ class RequestParser:
             return None
         text = bytes(buffer[: end + 2])
         if text.count(b"\n") - 1 > limits.header_count:
+            # A worse fault has the answer that it gets where it comes in pieces.
+            if _NEVER_IN_HEAD.search(text) is not None:
+                raise _bad_byte()
+            _check_method(buffer, end + 2)
             raise _too_many_headers(limits)
         head = read_head(text)
         if len(head.request.target) > limits.url_bytes:
@@ -228,7 +232,7 @@ class RequestParser:
         if size == 0:
             return
         if _NEVER_IN_HEAD.search(buffer, start, size) is not None:
-            raise Refusal("request_invalid", "The head has a bare CR or LF or another control character.")
+            raise _bad_byte()
         if self._lines == 0:
             _check_method(buffer, size)
         self._lines += buffer.count(b"\n", start, size)
@@ -273,8 +277,14 @@ class RequestParser:
 
 def _check_method(buffer: bytearray, size: int) -> None:
     """Refuse what does not begin with a method, before all of it has come."""
-    if buffer.find(b" ", 0, METHOD_BYTES + 1) < 0 and size > METHOD_BYTES + 1:
+    line_end = buffer.find(b"\n", 0, size)
+    most = METHOD_BYTES + 1 if line_end < 0 else min(METHOD_BYTES + 1, line_end)
+    if buffer.find(b" ", 0, most) < 0 and (line_end >= 0 or size > METHOD_BYTES + 1):
         raise Refusal("request_invalid", "The request does not begin with a method.")
+
+
+def _bad_byte() -> Refusal:
+    return Refusal("request_invalid", "The head has a bare CR or LF or another control character.")
 
 
 def _too_many_headers(limits: RequestLimits) -> Refusal:

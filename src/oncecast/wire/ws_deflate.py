@@ -297,7 +297,8 @@ class PerMessageDeflate:
                 if out:
                     yield out
                 data = inflater.unconsumed_tail
-                if not data and len(out) < SLICE_BYTES:
+                # At the stream's end zlib leaves what follows in the tail, and would do so at each further call.
+                if inflater.eof or (not data and len(out) < SLICE_BYTES):
                     break
             if inflater.eof:
                 # A block with BFINAL has ended the stream (RFC 7692 §7.2.3.4); the next byte begins another.

@@ -99,7 +99,7 @@ class Setting:
             if value == "" or (isinstance(value, float) and not math.isfinite(value)):
                 raise msgspec.ValidationError  # NaN is neither below nor above a bound
             checked: object = msgspec.convert(value, self.type)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):  # a variable's bytes that are no UTF-8 come as surrogates
             raise ConfigurationError(f"{where} must be {self.shape}, not {self._shown(value)}") from None
         for text in (checked,) if isinstance(checked, str) else checked if isinstance(checked, tuple) else ():
             if _NO_TEXT.search(text):
