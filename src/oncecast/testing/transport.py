@@ -21,7 +21,7 @@ from .transport_reading import TransportCheck
 
 __all__ = ["CHECKS", "TransportCheck", "TransportFailed", "check_transport"]
 
-SECONDS = 60.0  # the deadline of one check
+SECONDS = 120.0  # the deadline of one check
 
 CHECKS: dict[str, TransportCheck] = {**transport_reading.CHECKS, **transport_faults.CHECKS}
 
