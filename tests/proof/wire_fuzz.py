@@ -1,8 +1,8 @@
 """Speaks nonsense of every kind to a running server, and looks whether it still serves: the wire's own fuzzer.
 
-`python -m tests.proof.wire_fuzz --minutes 10 --seed N`. Requests, queries, bodies and frames are made of right, nearly
-right and absurd parts. Each connection has to get an answer or a close in `DEADLINE_SECONDS`. None may be a 500, and the
-log may have no traceback. A listener that is there all along gets each message once and in order.
+`python -m tests.proof.wire_fuzz --minutes 10 --seed N`. Requests, queries, bodies and frames are made of
+right, nearly right and absurd parts. Each connection has to get an answer or a close in `DEADLINE_SECONDS`. None may be
+a 500, and the log may have no traceback. A listener that is there all along gets each message once and in order.
 """
 
 from __future__ import annotations
