@@ -11,7 +11,7 @@ from math import ceil
 from ..errors import Refusal
 from ..message import LATEST, Start
 from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, Duplex, Reply
-from ..protocol.events import EventStream, parse_stream, stream_headers
+from ..protocol.events import EventStream, parse_stream, retry_event, stream_headers
 from ..protocol.polls import WaitingPoll, answer_poll, parse_wait
 from ..protocol.query import Query, check_count, parse_query
 from ..protocol.raw import RawSession
@@ -103,8 +103,7 @@ def _stream(
     headers = stream_headers(service.settings.heartbeat_seconds)
     headers = (*headers, *framing, *service.cors_headers(request.headers), *privacy_headers(request))
     head = http1.response_head(200, headers, date=service.date)
-    last_event_id = request.headers.get("last-event-id")
-    parse_stream(service.settings, channels, query, last_event_id)
+    start = parse_stream(service.settings, channels, query, request.headers.get("last-event-id"))
     if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
         connection.send(head)
         service.counters.requests[200] += 1
@@ -112,11 +111,48 @@ def _stream(
             connection.end()
         return
 
+    # A page takes `onopen` for the beginning. So the head waits for the place: what is published after it comes.
+    late = False
+
+    def settled(found: Start | Refusal) -> None:
+        if isinstance(found, Refusal) and late and found.error.retry:
+            connection.send(_come_back(head, found, chunked=chunked))
+            service.counters.requests[200] += 1
+            connection.end()
+        else:
+            _open_events(service, connection, head, channels, query, found, chunked=chunked)
+
+    service.node.settle(channels, start, lambda found: connection.proceed(request, partial(settled, found)))
+    late = True
+    connection.wait(request)
+
+
+def _open_events(
+    service: Service,
+    connection: Exchange,
+    head: bytes,
+    channels: tuple[str, ...],
+    query: Query,
+    start: Start | Refusal,
+    *,
+    chunked: bool,
+) -> None:
+    if isinstance(start, Refusal):
+        raise start
+    placed = replace(query, start=start)
+
     def make(carrier: Carrier) -> EventStream:
-        return EventStream(service.node, service.settings, carrier, channels, query, last_event_id)
+        service.access.subscribe(connection.identity, channels)  # the rules may have changed while it waited
+        return EventStream(service.node, service.settings, carrier, channels, placed, None)
 
     connection.open_events(head, make, chunked=chunked)
     service.counters.requests[200] += 1
+
+
+def _come_back(head: bytes, refusal: Refusal, *, chunked: bool) -> bytes:
+    """Return a stream that ends at once: an `EventSource` connects again after it, and never after a 503."""
+    events = retry_event(refusal)
+    return head + (http1.chunk(events) + http1.LAST_CHUNK if chunked else events)
 
 
 def _upgrade(

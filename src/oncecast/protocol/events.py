@@ -9,6 +9,7 @@ An event stream has two states: it is open until `drain`, `refuse` or `closed`, 
 from __future__ import annotations
 
 import base64
+from math import ceil
 
 from ..core.node import Node
 from ..core.place import Place, chain_gaps
@@ -20,7 +21,16 @@ from ..wire import envelope, sse
 from .base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, TransportSettings
 from .query import Query, after_cursor, check_count
 
-__all__ = ["BARE", "ENVELOPED", "RETRY_MS", "EventEncoder", "EventStream", "parse_stream", "stream_headers"]
+__all__ = [
+    "BARE",
+    "ENVELOPED",
+    "RETRY_MS",
+    "EventEncoder",
+    "EventStream",
+    "parse_stream",
+    "retry_event",
+    "stream_headers",
+]
 
 RETRY_MS = 1000  # a client waits for this before it comes back; the jitter is the client's
 SERVICE_RESTART = 1012  # IANA's registry of close codes, for carriers that can say one
@@ -71,6 +81,11 @@ def gap_event(gap: LogGap) -> bytes:
 def error_event(refusal: Refusal) -> bytes:
     """Return `event: error`, with the error's JSON."""
     return sse.encode(envelope.error_json(refusal), id=None, event=ERROR_EVENT)
+
+
+def retry_event(refusal: Refusal) -> bytes:
+    """Return a `retry:`, in ms, for a stream that ends before it begins: as long as the refusal says, or RETRY_MS."""
+    return sse.encode(None, retry_ms=RETRY_MS if refusal.retry_after is None else ceil(refusal.retry_after * 1000))
 
 
 def expiring_event(seconds: float) -> bytes:
