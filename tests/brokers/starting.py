@@ -80,8 +80,8 @@ def serve(url: str, *, options: Sequence[str] = (), first: Sequence[str] = ()) -
     """
     path = os.pathsep.join([*first, os.path.dirname(os.path.dirname(oncecast.__file__))])
     done = subprocess.run(
-        [sys.executable, "-m", "oncecast", "serve", "--port", "0", "--broker", url, *options],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-m", "oncecast", "serve", "--port", "0", *options],
+        env={**os.environ, "PYTHONPATH": path, "ONCECAST_BROKER": url},  # a password in a flag is warned of
         capture_output=True,
         text=True,
         timeout=SECONDS,
