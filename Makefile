@@ -37,12 +37,12 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.client_runs --runs 500
 	$(BIN)/python -m tests.proof.client_matrix
 	$(BIN)/python -m tests.proof.wire_fuzz --minutes 10
-	$(BIN)/python -m tests.proof.slow_peers --peers 2000
 	$(BIN)/python -m tests.proof.crashes --kills 200 --pauses 20 --wipes 10 --rolls 20
 	$(BIN)/python -m tests.proof.broker_faults --broker redis --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker nats --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker rabbitmq --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker kafka --schedules 50
+	$(BIN)/python -m tests.proof.slow_peers --peers 2000
 
 fuzz: .make/fuzz ## Fuzz each parser for a minute (RUNS=N for N inputs each)
 	$(BIN)/python -m tests.fuzz $(if $(RUNS),--runs $(RUNS))

@@ -17,9 +17,11 @@ class HttpAnswer:
     body: bytes
 
 
-async def ask_http(port: int, method: str, path: str, body: bytes = b"") -> HttpAnswer:
-    """Ask a server on loopback. Raises `OSError`, or `TimeoutError` without an answer in `ANSWER_SECONDS`."""
-    async with asyncio.timeout(ANSWER_SECONDS):
+async def ask_http(
+    port: int, method: str, path: str, body: bytes = b"", *, seconds: float = ANSWER_SECONDS
+) -> HttpAnswer:
+    """Ask a server on loopback. Raises `OSError`, or `TimeoutError` without an answer in so many seconds."""
+    async with asyncio.timeout(seconds):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"

@@ -174,7 +174,7 @@ async def _publish(port: int, ready: asyncio.Semaphore, listeners: int, count: i
         await ready.acquire()
     for number in range(count):
         body = b'"%d %d"' % (number, time.monotonic_ns())
-        answer = await ask_http(port, "POST", "/v1/channels/honest", body)
+        answer = await ask_http(port, "POST", "/v1/channels/honest", body, seconds=DEADLINE_SECONDS)
         if answer.status != 201:
             raise WrongError(f"a publish is answered with {answer.status}")
         report.published += 1
