@@ -35,7 +35,7 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         return
     service.hosts.check(request.headers.get("host"))
     cors = service.check_origin(request)
-    if service.authenticator is not None:
+    if service.identifies:
         service.identify(connection, request)
     if path.startswith(CHANNELS):
         allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")

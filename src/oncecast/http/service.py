@@ -79,6 +79,7 @@ class Service:
     ) -> None:
         self.node = node
         self.authentications = AuthCounters()
+        self.identifies = False
         self.bulletin: Bulletin | None = None  # what the nodes tell each other; the server makes it
         self.adopt(rules)
         self.pages = pages
@@ -98,6 +99,7 @@ class Service:
         self.authenticator = rules.authenticator
         if self.authenticator is not None:
             self.authenticator.counters = self.authentications
+            self.identifies = True  # for good: a connection has an identity of these keys after they are gone, too
         self.cookie = rules.cookie
         self.hosts = rules.hosts
         self.origins = rules.origins
@@ -114,13 +116,16 @@ class Service:
 
         Call it after `check_origin`: a cookie counts only where the origin is known to be one of ours.
         """
-        if self.authenticator is not None:
-            cookie = self.cookie
-            if cookie is not None and not trusts_cookies(request, self.check_origin(request)):
-                cookie = None
-            address = connection.identity.address
-            connection.identity = identify(self.authenticator, request, address, self.wall(), cookie=cookie)
-            self.check_revoked(connection.identity)
+        address = connection.identity.address
+        if self.authenticator is None:
+            if self.identifies and connection.identity.kind != "anybody":
+                connection.identity = Identity(address)
+            return
+        cookie = self.cookie
+        if cookie is not None and not trusts_cookies(request, self.check_origin(request)):
+            cookie = None
+        connection.identity = identify(self.authenticator, request, address, self.wall(), cookie=cookie)
+        self.check_revoked(connection.identity)
 
     def check_revoked(self, identity: Identity) -> None:
         """Raise `Refusal` for a token that was issued before its user's tokens were revoked."""
