@@ -140,7 +140,9 @@ class Bulletin:
         now = self.monotonic()
         if len(self._unheard) + len(self._redeeming) >= WAITING:
             done(Refusal("unavailable", "Too many tickets are being looked up: try again.", retry_after=1))
-        elif digest in self._tickets:
+        elif (known := self._tickets.get(digest)) is not None and (known.winner or self.wall() >= known.until):
+            done(_UNKNOWN)  # without a record: who asks has proved nothing
+        elif known is not None:
             self._begin(_Redeeming(digest, done, now + ANSWER_SECONDS))
         else:
             request = _Redeeming(digest, done, now + NEWS_SECONDS)

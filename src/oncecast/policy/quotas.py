@@ -176,8 +176,8 @@ class Quotas:
         if quota.message_bytes is not None and size > quota.message_bytes:
             raise Refusal("body_too_large", f"A message of {channel} is at most {quota.message_bytes} bytes.")
         user = self._user(identity)
+        self.issue(identity, now)
         if user:
-            self._spend("user_publishes_per_second", user, 1, limits.user_publishes_per_second, now)
             self._spend("user_bytes_per_second", user, size, limits.user_bytes_per_second, now)
         if quota is NO_CHANNEL_QUOTA:
             return
@@ -187,6 +187,12 @@ class Quotas:
             self._spend("channel_user_bytes_per_second", own, size, quota.user_bytes_per_second, now)
         self._spend("channel_publishes_per_second", whole, 1, quota.publishes_per_second, now)
         self._spend("channel_bytes_per_second", whole, size, quota.bytes_per_second, now)
+
+    def issue(self, identity: Identity, now: float) -> None:
+        """Count a record that is written for a user: a message or a ticket. Raises `Refusal` (`too_many_requests`)."""
+        user = self._user(identity)
+        if user:
+            self._spend("user_publishes_per_second", user, 1, self._limits.user_publishes_per_second, now)
 
     def read_page(self, identity: Identity, now: float) -> None:
         """Count a page of the broker's history. Raises `Refusal`."""
