@@ -10,6 +10,7 @@ from math import ceil
 
 from ..errors import Refusal
 from ..message import LATEST, Start
+from ..policy.identity import Identity
 from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, Duplex, Reply
 from ..protocol.events import EventStream, parse_stream, retry_event, stream_headers
 from ..protocol.polls import WaitingPoll, answer_poll, parse_wait
@@ -142,11 +143,17 @@ def _open_events(
     placed = replace(query, start=start)
 
     def make(carrier: Carrier) -> EventStream:
-        service.access.subscribe(connection.identity, channels)  # the rules may have changed while it waited
+        _check_again(service, connection.identity, channels)
         return EventStream(service.node, service.settings, carrier, channels, placed, None)
 
     connection.open_events(head, make, chunked=chunked)
     service.counters.requests[200] += 1
+
+
+def _check_again(service: Service, identity: Identity, channels: tuple[str, ...]) -> None:
+    """Ask once more who may read: the rules may have changed, and a token been revoked, while the place was sought."""
+    service.check_revoked(identity)
+    service.access.subscribe(identity, channels)
 
 
 def _come_back(head: bytes, refusal: Refusal, *, chunked: bool) -> bytes:
@@ -216,6 +223,7 @@ def _v1(service: Service, channels: tuple[str, ...], query: Query, carrier: Carr
 
 
 def _raw(service: Service, channels: tuple[str, ...], query: Query, carrier: Carrier) -> RawSession:
+    _check_again(service, carrier.identity, channels)
     session = RawSession(service.node, service.settings, carrier, channels, query)
     service.counters.requests[101] += 1
     return session
