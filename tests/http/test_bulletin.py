@@ -173,25 +173,3 @@ def test_a_used_ticket_causes_no_record(desk: Desk) -> None:
     desk.after(bulletin.TICKET_SECONDS)
     assert ["unauthorized"] * 2 == desk.redeem(late)[-2:]
     assert head == desk.node.log.head
-
-
-def test_a_used_ticket_causes_no_record(desk: Desk) -> None:
-    """Nobody can fill the log with one ticket, used or past its time: it needs no credentials."""
-    used, late = desk.ticket(), desk.ticket()
-    desk.redeem(used)
-    head = desk.node.log.head
-    assert "unauthorized" == desk.redeem(used)[-1]
-    desk.after(bulletin.TICKET_SECONDS)
-    assert ["unauthorized"] * 2 == desk.redeem(late)[-2:]
-    assert head == desk.node.log.head
-
-
-def test_a_used_ticket_causes_no_record(desk: Desk) -> None:
-    """Nobody can fill the log with one ticket, used or past its time: it needs no credentials."""
-    used, late = desk.ticket(), desk.ticket()
-    desk.redeem(used)
-    head = desk.node.log.head
-    assert "unauthorized" == desk.redeem(used)[-1]
-    desk.after(bulletin.TICKET_SECONDS)
-    assert ["unauthorized"] * 2 == desk.redeem(late)[-2:]
-    assert head == desk.node.log.head

@@ -41,18 +41,6 @@ def knowing() -> Authenticator:
     return Authenticator(verifier, ServerKeys([hash_line("shop", KEY)]))
 
 
-def knowing() -> Authenticator:
-    """Return what knows a secret and a key."""
-    verifier = TokenVerifier(KeySet([parse_secret(SECRET, "s")]), TokenRules())
-    return Authenticator(verifier, ServerKeys([hash_line("shop", KEY)]))
-
-
-def knowing() -> Authenticator:
-    """Return what knows a secret and a key."""
-    verifier = TokenVerifier(KeySet([parse_secret(SECRET, "s")]), TokenRules())
-    return Authenticator(verifier, ServerKeys([hash_line("shop", KEY)]))
-
-
 @pytest.fixture
 def guarded(bench: Bench) -> Bench:
     """A server that knows a secret and a key, with a cookie for tokens."""
@@ -232,32 +220,6 @@ def test_a_token_among_the_subprotocols(guarded: Bench, protocols: str, status: 
     assert f"HTTP/1.1 {status} ".encode() == answer[:13]
     assert (b"Sec-WebSocket-Protocol: oncecast.v1\r\n" in answer) is (status == 101)
     assert b"oncecast.token." not in answer
-
-
-def test_keys_that_a_reload_has_removed_leave_nobody_behind(guarded: Bench, parse: Parse) -> None:
-    """A request without credentials is nobody's, also on a connection that was a server's or a user's before."""
-    app = guarded.app
-    for known in (KEY, ANN):
-        app.adopt(Rules(app.settings, app.hosts, app.origins, knowing()))
-        connection, transport = guarded.connect()
-        connection.data_received(get(bearer(known)))
-        assert 200 == parse(transport.take()).status
-        app.adopt(Rules(app.settings, app.hosts, app.origins))
-        connection.data_received(get())
-        assert 401 == parse(transport.take()).status
-
-
-def test_keys_that_a_reload_has_removed_leave_nobody_behind(guarded: Bench, parse: Parse) -> None:
-    """A request without credentials is nobody's, also on a connection that was a server's or a user's before."""
-    app = guarded.app
-    for known in (KEY, ANN):
-        app.adopt(Rules(app.settings, app.hosts, app.origins, knowing()))
-        connection, transport = guarded.connect()
-        connection.data_received(get(bearer(known)))
-        assert 200 == parse(transport.take()).status
-        app.adopt(Rules(app.settings, app.hosts, app.origins))
-        connection.data_received(get())
-        assert 401 == parse(transport.take()).status
 
 
 def test_keys_that_a_reload_has_removed_leave_nobody_behind(guarded: Bench, parse: Parse) -> None:

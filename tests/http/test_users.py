@@ -16,8 +16,6 @@ import websockets
 from websockets.asyncio.client import connect
 
 from oncecast.policy.limits import Limits
-from oncecast.policy.limits import Limits
-from oncecast.policy.limits import Limits
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, Settings
@@ -200,44 +198,6 @@ async def test_two_nodes_of_one_log(name: str, servers: Servers, tmp_path: Path)
     async with nodes(url, 1) as (three,):
         await until(lambda: three.app.bulletin is not None and "ann" in three.app.bulletin.revoked)
         assert 401 == (await ask(three, "channels/c", of_ann(60)))[0]
-
-
-async def test_tickets_count_as_messages() -> None:
-    """Each is a record of the log, so a connection and a user have as many of both as they have messages."""
-    for limits in (Limits(publishes_per_second=1), Limits(user_publishes_per_second=1)):
-        server = Server(Settings(port=0, broker="memory://", auth=AUTH, limits=limits))
-        await server.start()
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            one = f"POST /v1/ticket HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {of_ann()}\r\n"
-            writer.write(f"{one}Content-Length: 0\r\n\r\n".encode() * 4)
-            writer.write(f"{one}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
-            async with asyncio.timeout(SECONDS):
-                answers = await reader.read()
-            writer.close()
-            assert 5 == answers.count(b"HTTP/1.1 201") + answers.count(b"HTTP/1.1 429"), answers
-            assert 0 < answers.count(b"HTTP/1.1 429"), answers
-        finally:
-            await server.stop(0)
-
-
-async def test_tickets_count_as_messages() -> None:
-    """Each is a record of the log, so a connection and a user have as many of both as they have messages."""
-    for limits in (Limits(publishes_per_second=1), Limits(user_publishes_per_second=1)):
-        server = Server(Settings(port=0, broker="memory://", auth=AUTH, limits=limits))
-        await server.start()
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            one = f"POST /v1/ticket HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {of_ann()}\r\n"
-            writer.write(f"{one}Content-Length: 0\r\n\r\n".encode() * 4)
-            writer.write(f"{one}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
-            async with asyncio.timeout(SECONDS):
-                answers = await reader.read()
-            writer.close()
-            assert 5 == answers.count(b"HTTP/1.1 201") + answers.count(b"HTTP/1.1 429"), answers
-            assert 0 < answers.count(b"HTTP/1.1 429"), answers
-        finally:
-            await server.stop(0)
 
 
 async def test_tickets_count_as_messages() -> None:

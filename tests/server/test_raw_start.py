@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
-from msgspec.structs import replace
-from msgspec.structs import replace
 
 from oncecast.core.node import ChannelPolicy, Node
 from oncecast.errors import Refusal
 from oncecast.http.service import Rules
-from oncecast.http.service import Rules
-from oncecast.http.service import Rules
 from oncecast.message import Draft, Kind
-from oncecast.policy.rules import AccessRules
-from oncecast.policy.rules import AccessRules
 from oncecast.policy.rules import AccessRules
 from oncecast.server.phases import Phase
 from oncecast.testing.driver import run_now
@@ -142,34 +136,6 @@ def test_a_client_that_leaves_meanwhile_gets_nothing(
 
 
 def test_rules_that_change_meanwhile_hold(bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]) -> None:
-    """A socket that may no longer read its channel is not opened."""
-    connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
-    app = bench.app
-    closed = replace(app.settings, access=AccessRules({"a": ("server", "server")}))
-    app.adopt(Rules(closed, app.hosts, app.origins))
-    settle(bench, broker)
-    assert b"HTTP/1.1 403" == transport.take()[:12]
-    assert 0 == app.node.hub.subscriptions
-
-
-def test_rules_that_change_meanwhile_hold(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]
-) -> None:
-    """A socket that may no longer read its channel is not opened."""
-    connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
-    app = bench.app
-    closed = replace(app.settings, access=AccessRules({"a": ("server", "server")}))
-    app.adopt(Rules(closed, app.hosts, app.origins))
-    settle(bench, broker)
-    assert b"HTTP/1.1 403" == transport.take()[:12]
-    assert 0 == app.node.hub.subscriptions
-
-
-def test_rules_that_change_meanwhile_hold(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]
-) -> None:
     """A socket that may no longer read its channel is not opened."""
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
