@@ -26,12 +26,14 @@ async def test_it_notices(monkeypatch: pytest.MonkeyPatch, answer: bytes | None)
     monkeypatch.setattr(wire_fuzz, "DEADLINE_SECONDS", 0.5)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if answer is not None:
-            writer.write(answer)
-            await reader.read()
+        try:
+            if answer is not None:
+                writer.write(answer)
+                await reader.read()
+            else:
+                await asyncio.sleep(10)
+        finally:
             writer.close()
-        else:
-            await asyncio.sleep(10)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         with pytest.raises(WrongError):
