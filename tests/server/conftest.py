@@ -35,6 +35,7 @@ from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.testing.driver import run_now
+from oncecast.testing.history_broker import HistoryBroker
 from oncecast.wire.ws_connection import (
     CloseReceived,
     DataReceived,
@@ -213,6 +214,19 @@ class Bench:
         MemoryBroker.publish(self.broker, (Draft(channel, data, kind),), lambda outcomes: None)
         self.turn()
 
+    def settle(self, broker: HistoryBroker) -> None:
+        """Answer all that the node asks its broker, and deliver every channel, until nothing is left to do."""
+        self.turn()
+        while broker.reads or broker.wanted:
+            while broker.reads:
+                broker.answer()
+                self.turn()
+            broker.confirm(*broker.wanted)
+            broker.wanted.clear()
+            self.turn()
+        broker.hand_over()
+        self.turn()
+
     def turn(self) -> None:
         """End the loop's turn."""
         while self.scheduled:
@@ -251,6 +265,22 @@ class Answer:
     def code(self) -> str:
         """The code of an error."""
         return str(self.json["error"]["code"])
+
+
+@pytest.fixture
+def history_broker(bench: Bench) -> HistoryBroker:
+    """The broker of the bench's app from now on: it answers when the test says so, and has one message on `a`."""
+    broker = HistoryBroker("e0", lambda: WALL, at_once=False, only_wanted=True)
+    broker.append(Draft("a", b"old", Kind.TEXT))
+    bench.app.node = Node(
+        broker,
+        policy=lambda channel: ChannelPolicy(),
+        max_bytes=1 << 24,
+        monotonic=bench.now,
+        schedule=bench.scheduled.append,
+    )
+    run_now(bench.app.node.start())
+    return broker
 
 
 def parse_answer(data: bytes, *, head_only: bool = False) -> Answer:

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncecast.core.node import ChannelPolicy, Node
 from oncecast.errors import Refusal
 from oncecast.message import Draft, Kind
 from oncecast.server.phases import Phase
-from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
 
 if TYPE_CHECKING:
@@ -19,64 +17,34 @@ if TYPE_CHECKING:
 OPENED = b"HTTP/1.1 200"
 
 
-@pytest.fixture
-def broker(bench: Bench) -> HistoryBroker:
-    """The broker of the bench's app: it answers when the test says so, and has one message."""
-    broker = HistoryBroker("e0", lambda: 1_764_000_000.0, at_once=False, only_wanted=True)
-    broker.append(Draft("a", b"old", Kind.TEXT))
-    bench.app.node = Node(
-        broker,
-        policy=lambda channel: ChannelPolicy(),
-        max_bytes=1 << 24,
-        monotonic=bench.now,
-        schedule=bench.scheduled.append,
-    )
-    run_now(bench.app.node.start())
-    return broker
-
-
-def settle(bench: Bench, broker: HistoryBroker) -> None:
-    """Answer all that the node asks, and deliver the channel, until nothing is left to do."""
-    bench.turn()
-    while broker.reads or broker.wanted:
-        while broker.reads:
-            broker.answer()
-            bench.turn()
-        broker.confirm(*broker.wanted)
-        broker.wanted.clear()
-        bench.turn()
-    broker.hand_over()
-    bench.turn()
-
-
 def ask(query: str = "", version: str = "1.1") -> bytes:
     """Return a request for the stream of the channel `a`."""
     return f"GET /v1/channels/a{query} HTTP/{version}\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("query", ["", "?last=0", "?after=latest"])
-def test_what_is_published_after_the_head_comes(bench: Bench, broker: HistoryBroker, query: str) -> None:
+def test_what_is_published_after_the_head_comes(bench: Bench, history_broker: HistoryBroker, query: str) -> None:
     """The head comes once the place is known, and what is published from then on is not missed."""
     connection, transport = bench.connect()
     connection.data_received(ask(query))
     bench.turn()
     assert (b"", Phase.WAITING) == (transport.take(), connection.phase)
-    broker.append(Draft("a", b"before", Kind.TEXT))
-    broker.answer()
+    history_broker.append(Draft("a", b"before", Kind.TEXT))
+    history_broker.answer()
     assert OPENED == transport.take()[: len(OPENED)]
-    broker.append(Draft("a", b"after", Kind.TEXT))
-    settle(bench, broker)
+    history_broker.append(Draft("a", b"after", Kind.TEXT))
+    bench.settle(history_broker)
     events = transport.take()
     assert (True, False) == (b"data: after\n" in events, b"data: before\n" in events)
     assert 1 == bench.app.counters.requests[200]
 
 
-def test_a_cursor_is_a_place_already(bench: Bench, broker: HistoryBroker) -> None:
+def test_a_cursor_is_a_place_already(bench: Bench, history_broker: HistoryBroker) -> None:
     """The head comes at once."""
     connection, transport = bench.connect()
     connection.data_received(ask("?after=e0-0"))
     assert OPENED == transport.take()[: len(OPENED)]
-    settle(bench, broker)
+    bench.settle(history_broker)
     assert b"data: old\n" in transport.take()
 
 
@@ -84,21 +52,21 @@ def test_a_cursor_is_a_place_already(bench: Bench, broker: HistoryBroker) -> Non
     ("version", "end"), [("1.1", b"\r\n\r\nd\r\nretry: 5000\n\n\r\n0\r\n\r\n"), ("1.0", b"\r\n\r\nretry: 5000\n\n")]
 )
 def test_a_place_that_is_not_found_lets_an_event_source_come_back(
-    bench: Bench, broker: HistoryBroker, version: str, end: bytes
+    bench: Bench, history_broker: HistoryBroker, version: str, end: bytes
 ) -> None:
     """It gives up for good after a 503; after a stream that ends it connects again."""
     connection, transport = bench.connect()
     connection.data_received(ask(version=version))
-    broker.answer(refusal=Refusal("unavailable", "The log can't be read now.", retry_after=5))
+    history_broker.answer(refusal=Refusal("unavailable", "The log can't be read now.", retry_after=5))
     answer = transport.take()
     assert (OPENED, end) == (answer[: len(OPENED)], answer[-len(end) :])
     assert (True, 0) == (transport.eof_written, bench.app.node.hub.subscriptions)
 
 
-def test_a_client_that_leaves_meanwhile_gets_nothing(bench: Bench, broker: HistoryBroker) -> None:
+def test_a_client_that_leaves_meanwhile_gets_nothing(bench: Bench, history_broker: HistoryBroker) -> None:
     """No stream is made for it."""
     connection, transport = bench.connect()
     connection.data_received(ask())
     connection.connection_lost(None)
-    settle(bench, broker)
+    bench.settle(history_broker)
     assert (b"", 0, 0) == (transport.take(), bench.app.node.hub.subscriptions, bench.app.counters.requests[200])

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from oncecast.core.node import ChannelPolicy, Node
 from oncecast.errors import Refusal
 from oncecast.http.service import Rules
 from oncecast.message import Draft, Kind
 from oncecast.policy.rules import AccessRules
 from oncecast.server.phases import Phase
-from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
@@ -24,99 +22,67 @@ if TYPE_CHECKING:
 OPENED = b"HTTP/1.1 101"
 
 
-@pytest.fixture
-def broker(bench: Bench) -> HistoryBroker:
-    """The broker of the bench's app: it answers when the test says so, and has one message."""
-    broker = HistoryBroker("e0", lambda: 1_764_000_000.0, at_once=False, only_wanted=True)
-    broker.append(Draft("a", b"old", Kind.TEXT))
-    bench.app.node = Node(
-        broker,
-        policy=lambda channel: ChannelPolicy(),
-        max_bytes=1 << 24,
-        monotonic=bench.now,
-        schedule=bench.scheduled.append,
-    )
-    run_now(bench.app.node.start())
-    return broker
-
-
-def settle(bench: Bench, broker: HistoryBroker) -> None:
-    """Answer all that the node asks, and deliver the channel, until nothing is left to do."""
-    bench.turn()
-    while broker.reads or broker.wanted:
-        while broker.reads:
-            broker.answer()
-            bench.turn()
-        broker.confirm(*broker.wanted)
-        broker.wanted.clear()
-        bench.turn()
-
-
 @pytest.mark.parametrize("query", ["", "?last=0", "?after=latest"])
 def test_what_is_published_after_the_answer_comes(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes], query: str
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes], query: str
 ) -> None:
     """The socket opens once its place is known, and what is published from then on is not missed."""
     connection, transport = bench.connect()
     connection.data_received(upgrade(f"/v1/channels/a{query}", protocol=None))
     bench.turn()
     assert (b"", Phase.WAITING) == (transport.take(), connection.phase)
-    broker.append(Draft("a", b"before", Kind.TEXT))
-    broker.answer()
+    history_broker.append(Draft("a", b"before", Kind.TEXT))
+    history_broker.answer()
     assert OPENED == transport.take()[: len(OPENED)]
-    broker.append(Draft("a", b"after", Kind.TEXT))
-    settle(bench, broker)
-    broker.hand_over()
-    bench.turn()
+    history_broker.append(Draft("a", b"after", Kind.TEXT))
+    bench.settle(history_broker)
     assert encode_frame(Opcode.TEXT, b"after") == transport.take()
     assert 1 == bench.app.counters.requests[101]
 
 
 @pytest.mark.parametrize("query", ["?last=1", "?after=earliest", "?after=e0-0", "?since=0"])
 def test_a_start_that_does_not_move_opens_at_once(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes], query: str
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes], query: str
 ) -> None:
     """What is published meanwhile is after it."""
     connection, transport = bench.connect()
     connection.data_received(upgrade(f"/v1/channels/a{query}", protocol=None))
     assert OPENED == transport.take()[: len(OPENED)]
-    broker.append(Draft("a", b"new", Kind.TEXT))
-    settle(bench, broker)
-    broker.hand_over()
-    bench.turn()
+    history_broker.append(Draft("a", b"new", Kind.TEXT))
+    bench.settle(history_broker)
     assert encode_frame(Opcode.TEXT, b"new") in transport.take()
 
 
 def test_frames_that_come_ahead_of_the_answer_are_kept(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes]
 ) -> None:
     """They are published once the socket is open, and come back on it."""
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
     connection.data_received(encode_frame(Opcode.TEXT, b"mine", mask=b"mask"))
-    settle(bench, broker)
+    bench.settle(history_broker)
     assert encode_frame(Opcode.TEXT, b"mine") in transport.take()
 
 
 def test_more_ahead_than_is_taken_is_read_after_the_answer(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes]
 ) -> None:
     """The socket is not read meanwhile, and is read again then."""
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
     connection.data_received(encode_frame(Opcode.BINARY, b"x" * 70_000, mask=b"mask"))
     assert not transport.reading
-    settle(bench, broker)
-    assert (True, 2) == (transport.reading, broker.head)
+    bench.settle(history_broker)
+    assert (True, 2) == (transport.reading, history_broker.head)
 
 
 def test_a_place_that_is_not_found_is_answered_with_the_error(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes]
 ) -> None:
     """The client has an answer of HTTP, with when to try again, and no socket."""
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
-    broker.answer(refusal=Refusal("unavailable", "The log can't be read now.", retry_after=5))
+    history_broker.answer(refusal=Refusal("unavailable", "The log can't be read now.", retry_after=5))
     answer = transport.take()
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"retry-after: 5\r\n" in answer.lower()
@@ -125,23 +91,25 @@ def test_a_place_that_is_not_found_is_answered_with_the_error(
 
 
 def test_a_client_that_leaves_meanwhile_gets_nothing(
-    bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes]
 ) -> None:
     """No session is made for it."""
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
     connection.connection_lost(None)
-    settle(bench, broker)
+    bench.settle(history_broker)
     assert (b"", 0, 0) == (transport.take(), bench.app.node.hub.subscriptions, bench.app.counters.requests[101])
 
 
-def test_rules_that_change_meanwhile_hold(bench: Bench, broker: HistoryBroker, upgrade: Callable[..., bytes]) -> None:
+def test_rules_that_change_meanwhile_hold(
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes]
+) -> None:
     """A socket that may no longer read its channel is not opened."""
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
     app = bench.app
     closed = replace(app.settings, access=AccessRules({"a": ("server", "server")}))
     app.adopt(Rules(closed, app.hosts, app.origins))
-    settle(bench, broker)
+    bench.settle(history_broker)
     assert b"HTTP/1.1 403" == transport.take()[:12]
     assert 0 == app.node.hub.subscriptions
