@@ -176,7 +176,7 @@ class Quotas:
         if quota.message_bytes is not None and size > quota.message_bytes:
             raise Refusal("body_too_large", f"A message of {channel} is at most {quota.message_bytes} bytes.")
         user = self._user(identity)
-        self.issue(identity, now)
+        self._write(user, now)
         if user:
             self._spend("user_bytes_per_second", user, size, limits.user_bytes_per_second, now)
         if quota is NO_CHANNEL_QUOTA:
@@ -190,9 +190,7 @@ class Quotas:
 
     def issue(self, identity: Identity, now: float) -> None:
         """Count a record that is written for a user: a message or a ticket. Raises `Refusal` (`too_many_requests`)."""
-        user = self._user(identity)
-        if user:
-            self._spend("user_publishes_per_second", user, 1, self._limits.user_publishes_per_second, now)
+        self._write(self._user(identity), now)
 
     def read_page(self, identity: Identity, now: float) -> None:
         """Count a page of the broker's history. Raises `Refusal`."""
@@ -221,6 +219,10 @@ class Quotas:
         return f"address {network}" if network else ""
 
     # -- helpers
+
+    def _write(self, user: str, now: float) -> None:
+        if user:
+            self._spend("user_publishes_per_second", user, 1, self._limits.user_publishes_per_second, now)
 
     def _spend(self, name: str, key: str, count: float, rate: float | None, now: float) -> None:
         if rate is None:
