@@ -36,7 +36,7 @@ class Servers:
     ) -> BrokerServer:
         """Start a server for one test, which the stack ends. `options` are for a `kind` of the test's own."""
         kind = kind or KINDS[name]
-        self.require(name)
+        require(name)
         directory = self._directory / f"{name}-{len(os.listdir(self._directory))}"
         directory.mkdir()
         server = kind(directory, free_ports(kind.port_count), **options)  # type: ignore[arg-type]
@@ -44,14 +44,15 @@ class Servers:
         server.start()
         return server
 
-    def require(self, name: str) -> None:
-        """Skip the test where the program of a kind of server is missing; in CI it fails."""
-        try:
-            KINDS[name].require()
-        except Missing as missing:
-            if os.environ.get("CI"):
-                pytest.fail(f"{name}: {missing}")
-            pytest.skip(f"{name}: {missing}")
+
+def require(name: str) -> None:
+    """Skip the test where the program of a kind of server is missing; in CI it fails."""
+    try:
+        KINDS[name].require()
+    except Missing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"{name}: {missing}")
+        pytest.skip(f"{name}: {missing}")
 
 
 def run_servers(directory: Path) -> Iterator[Servers]:

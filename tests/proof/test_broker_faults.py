@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.broker_servers.kinds import KINDS
-from scripts.broker_servers.system import Missing
+from tests.brokers.servers import require
 
 from . import broker_faults
 
@@ -34,7 +33,7 @@ OF_REDIS = ["subscription killed", "replica promoted"]
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_each_fault_is_survived(kind: str, tmp_path: Path) -> None:
     """One schedule with each fault of `EACH`, two or three nodes, four transports."""
-    _require(kind)
+    require(kind)
     names = EACH if kind == "redis" else [name for name in EACH if name not in OF_REDIS]
     report = await broker_faults.BrokerRun(kind, 7, tmp_path, long=False).play(names)
     assert dict.fromkeys(names, 1) == dict(report.faults)
@@ -46,7 +45,7 @@ async def test_each_fault_is_survived(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_a_drawn_schedule(kind: str) -> None:
     """A schedule as `make proof` draws it."""
-    _require(kind)
+    require(kind)
     report = await broker_faults.run(kind, 1, long=False)
     assert sum(report.faults.values()) == broker_faults.FAULTS
 
@@ -54,7 +53,7 @@ async def test_a_drawn_schedule(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["rabbitmq", "kafka"])
 async def test_a_node_is_partitioned_from_a_server_that_names_its_own_address(kind: str) -> None:
     """Its connections go by the pipe all the same; their other faults are in brokers/followed/test_faults.py."""
-    _require(kind)
+    require(kind)
     report = await broker_faults.run(kind, 1, names=["partitioned from a node"], long=False)
     assert (1, 0) == (report.faults["partitioned from a node"], report.gaps)
     assert report.delivered > report.published > 20
@@ -70,7 +69,7 @@ def test_the_report_adds_up() -> None:
 
 def test_an_interrupted_program_leaves_no_process_behind(tmp_path: Path) -> None:
     """SIGINT while servers run and start: the program ends its servers, removes their files and says so."""
-    _require("redis")
+    require("redis")
     command = [sys.executable, "-m", broker_faults.__name__, "--broker", "redis", "--at-once", "3"]
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as program:
@@ -101,12 +100,3 @@ def _until(held: Callable[[], bool]) -> None:
     while not held():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def _require(kind: str) -> None:
-    try:
-        KINDS[kind].require()
-    except Missing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(f"{kind}: {missing}")
-        pytest.skip(f"{kind}: {missing}")

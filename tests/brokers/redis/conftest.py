@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from tests.brokers.redis.sites import Sites, sites_of
-from tests.brokers.servers import Servers
+from tests.brokers.servers import require
 
 
 @pytest.fixture
-def sites(tmp_path: Path, servers: Servers) -> Iterator[Sites]:
+def sites(tmp_path: Path) -> Iterator[Sites]:
     """Servers of this test alone; skipped by name where their programs are missing."""
     for kind in ("redis", "valkey"):
-        servers.require(kind)
+        require(kind)
     yield from sites_of(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Sites]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     """Servers of the tests of one file."""
-    servers.require("redis")
+    require("redis")
     yield from sites_of(tmp_path_factory.mktemp("redis"))
