@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import Refusal
 from ..policy.identity import Identity
+from ..policy.origin import Headers
 from ..protocol.base import Carrier, Clock, Duplex, Reply, Session
 from ..wire import http1
 from ..wire.ws_deflate import Parameters
+from ..wire.ws_handshake import Upgrade
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the handshake of a WebSocket has led to: the subprotocol if any, and what `headers` say beside it.
+
+    `deflate` is what was agreed for messages that are compressed; its header is the connection's to write.
+    """
+
+    upgrade: Upgrade
+    protocol: str | None
+    headers: Headers
+    deflate: Parameters | None = None
 
 
 class Exchange(Clock, Protocol):
@@ -22,7 +38,7 @@ class Exchange(Clock, Protocol):
         ...
 
     def send(self, answer: bytes, /) -> None:
-        """Do as `reply` does, with an answer that is bytes already."""
+        """Do as `reply` does, with an answer that is bytes already: of a connection whose requests are kept alive."""
         ...
 
     def fail(self, refusal: Refusal, /) -> None:
@@ -37,21 +53,19 @@ class Exchange(Clock, Protocol):
         """Go on with a request that has waited, unless the client is gone. `call` may raise what a route may."""
         ...
 
-    def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
-        """Give the connection to an event stream, after `head`. `make` may raise `Refusal`: nothing is written then."""
+    def answer_events(self, headers: Headers, events: bytes, /) -> None:
+        """Answer with an event stream that ends after `events`; or with its head alone, as HEAD asks for."""
         ...
 
-    def open_websocket(
-        self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
-    ) -> None:
-        """Give the connection to a WebSocket, after `head`, also after `wait`. Do nothing where the client is gone.
+    def open_events(self, headers: Headers, make: Callable[[Carrier], Session], /) -> None:
+        """Give the connection to an event stream. `make` may raise `Refusal`: nothing is written then."""
+        ...
+
+    def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
+        """Give the connection to a WebSocket, also after `wait`. Do nothing where the client is gone.
 
         `make` may raise `Refusal`: nothing is written then.
         """
-        ...
-
-    def end(self) -> None:
-        """Send what is written, then close, reading no more."""
         ...
 
     def may_read(self) -> Refusal | None:

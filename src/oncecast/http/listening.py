@@ -11,6 +11,7 @@ from math import ceil
 from ..errors import Refusal
 from ..message import LATEST, Start
 from ..policy.identity import Identity
+from ..policy.origin import Headers
 from ..protocol.base import DRAIN_MS, HEARTBEAT_HEADER, Carrier, Duplex, Reply
 from ..protocol.events import EventStream, parse_stream, retry_event, stream_headers
 from ..protocol.polls import WaitingPoll, answer_poll, parse_wait
@@ -18,9 +19,9 @@ from ..protocol.query import Query, check_count, parse_query
 from ..protocol.raw import RawSession
 from ..protocol.v1 import PROTOCOL, V1Session
 from ..wire import http1, ws_handshake
-from ..wire.ws_deflate import Deflate, Parameters
+from ..wire.ws_deflate import Deflate
 from .credentials import privacy_headers, public_query
-from .exchange import Exchange
+from .exchange import Agreement, Exchange
 from .memo import KnownPoll
 from .replies import encode, names
 from .service import Service
@@ -62,11 +63,11 @@ def _short_polled(
     if late or isinstance(reply, Refusal) or not service.ready:
         _answer_poll(service, connection, reply)
         return
+    if reply.status != 200 or not request.keep_alive:  # no request comes again that this could answer
+        connection.reply(reply)
+        return
     answer = encode(service, request, reply)
-    if reply.status == 200 and request.keep_alive:
-        service.memo.put(
-            KnownPoll(request, channels, answer, version, public=service.access.is_public(channels)), second
-        )
+    service.memo.put(KnownPoll(request, channels, answer, version, public=service.access.is_public(channels)), second)
     connection.send(answer)
 
 
@@ -95,21 +96,12 @@ def _last_poll(reply: Reply) -> Reply:
 def _stream(
     service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query
 ) -> None:
-    chunked = request.version >= (1, 1)  # RFC 9112 §6.1: HTTP/1.0 knows no chunks; there the stream ends by closing
-    goes_on = chunked and (request.method != "HEAD" or (request.keep_alive and service.ready))
-    framing: tuple[tuple[str, str], ...] = (("Connection", "keep-alive" if goes_on else "close"),)
-    if chunked:
-        framing = (("Transfer-Encoding", "chunked"), *framing)
-
     headers = stream_headers(service.settings.heartbeat_seconds)
-    headers = (*headers, *framing, *service.cors_headers(request.headers), *privacy_headers(request))
-    head = http1.response_head(200, headers, date=service.date)
+    headers = (*headers, *service.cors_headers(request.headers), *privacy_headers(request))
     start = parse_stream(service.settings, channels, query, request.headers.get("last-event-id"))
     if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
-        connection.send(head)
+        connection.answer_events(headers, b"")
         service.counters.requests[200] += 1
-        if not goes_on:
-            connection.end()
         return
 
     # A page takes `onopen` for the beginning. So the head waits for the place: what is published after it comes.
@@ -117,11 +109,11 @@ def _stream(
 
     def settled(found: Start | Refusal) -> None:
         if isinstance(found, Refusal) and late and found.error.retry:
-            connection.send(_come_back(head, found, chunked=chunked))
+            # An `EventSource` connects again after a stream that ends at once, and never after a 503.
+            connection.answer_events(headers, retry_event(found))
             service.counters.requests[200] += 1
-            connection.end()
         else:
-            _open_events(service, connection, head, channels, query, found, chunked=chunked)
+            _open_events(service, connection, headers, channels, query, found)
 
     service.node.settle(channels, start, lambda found: connection.proceed(request, partial(settled, found)))
     late = True
@@ -131,12 +123,10 @@ def _stream(
 def _open_events(
     service: Service,
     connection: Exchange,
-    head: bytes,
+    headers: Headers,
     channels: tuple[str, ...],
     query: Query,
     start: Start | Refusal,
-    *,
-    chunked: bool,
 ) -> None:
     if isinstance(start, Refusal):
         raise start
@@ -146,7 +136,7 @@ def _open_events(
         _check_again(service, connection.identity, channels)
         return EventStream(service.node, service.settings, carrier, channels, placed, None)
 
-    connection.open_events(head, make, chunked=chunked)
+    connection.open_events(headers, make)
     service.counters.requests[200] += 1
 
 
@@ -156,34 +146,26 @@ def _check_again(service: Service, identity: Identity, channels: tuple[str, ...]
     service.access.subscribe(identity, channels)
 
 
-def _come_back(head: bytes, refusal: Refusal, *, chunked: bool) -> bytes:
-    """Return a stream that ends at once: an `EventSource` connects again after it, and never after a 503."""
-    events = retry_event(refusal)
-    return head + (http1.chunk(events) + http1.LAST_CHUNK if chunked else events)
-
-
 def _upgrade(
     service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query
 ) -> None:
     try:
         upgrade = ws_handshake.parse_upgrade(request.method, request.version, request.headers)
         deflate = DEFLATE.accept(upgrade.extensions) if service.settings.deflate else None
-        extra: tuple[tuple[str, str], ...] = ((HEARTBEAT_HEADER, f"{service.settings.heartbeat_seconds:g}"),)
-        if deflate is not None:
-            extra += (("Sec-WebSocket-Extensions", str(deflate)),)
+        headers: Headers = ((HEARTBEAT_HEADER, f"{service.settings.heartbeat_seconds:g}"),)
         if PROTOCOL in upgrade.protocols:
-            head = ws_handshake.accept_response(upgrade, PROTOCOL, extra)
-            _open(service, connection, head, deflate, partial(_v1, service, channels, query))
+            agreement = Agreement(upgrade, PROTOCOL, headers, deflate)
+            _open(connection, agreement, partial(_v1, service, channels, query))
             return
         if upgrade.protocols or not channels:
             raise Refusal("request_invalid", f"Offer the subprotocol {PROTOCOL}, or, to a channel's URL, none.")
         check_count(channels, service.settings.channels_per_subscription)
-        head = ws_handshake.accept_response(upgrade, None, extra)
     except Refusal as refusal:
         connection.fail(refusal)  # frames may follow a failed handshake: what comes after it is no request
         return
     # No frame of a raw socket says where it begins. So the answer does: what is published after it comes.
-    settled = partial(_open_raw, service, connection, head, deflate, channels, query)
+    agreement = Agreement(upgrade, None, headers, deflate)
+    settled = partial(_open_raw, service, connection, agreement, channels, query)
     service.node.settle(channels, query.start or LATEST, settled)
     connection.wait(request)
 
@@ -191,8 +173,7 @@ def _upgrade(
 def _open_raw(
     service: Service,
     connection: Exchange,
-    head: bytes,
-    deflate: Parameters | None,
+    agreement: Agreement,
     channels: tuple[str, ...],
     query: Query,
     start: Start | Refusal,
@@ -200,18 +181,12 @@ def _open_raw(
     if isinstance(start, Refusal):
         connection.fail(start)
     else:
-        _open(service, connection, head, deflate, partial(_raw, service, channels, replace(query, start=start)))
+        _open(connection, agreement, partial(_raw, service, channels, replace(query, start=start)))
 
 
-def _open(
-    service: Service,
-    connection: Exchange,
-    head: bytes,
-    deflate: Parameters | None,
-    make: Callable[[Carrier], Duplex],
-) -> None:
+def _open(connection: Exchange, agreement: Agreement, make: Callable[[Carrier], Duplex]) -> None:
     try:
-        connection.open_websocket(head, make, deflate=deflate)
+        connection.open_websocket(agreement, make)
     except Refusal as refusal:
         connection.fail(refusal)
 

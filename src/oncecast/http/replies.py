@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
 from ..errors import Refusal
+from ..policy.origin import Headers
 from ..protocol.base import Reply, json_reply
-from ..wire import envelope, http1
+from ..wire import envelope, http1, ws_handshake
 from .credentials import privacy_headers
+from .exchange import Agreement
 from .service import Service
 
 
@@ -38,11 +41,7 @@ def text_reply(status: int, text: str) -> Reply:
 def encode(service: Service, request: http1.Request, reply: Reply, *, close: bool = False) -> bytes:
     """Return the bytes of an answer. `close` says that none follows on this connection."""
     service.counters.requests[reply.status] += 1
-    headers = reply.headers
-    if request.query:
-        headers += privacy_headers(request)
-    if "origin" in request.headers:
-        headers += service.cors_headers(request.headers)
+    headers = headers_of(service, request, reply)
     keep_alive = request.keep_alive and not close
     if reply.status == 426:  # its Upgrade has to be named in Connection (RFC 9110 §7.8)
         connection = f"Upgrade, {'keep-alive' if keep_alive else 'close'}"
@@ -58,6 +57,50 @@ def encode(service: Service, request: http1.Request, reply: Reply, *, close: boo
         head_only=request.method == "HEAD",
         date=service.date,
     )
+
+
+def headers_of(service: Service, request: http1.Request, reply: Reply) -> Headers:
+    """Return the headers of an answer, without those that frame it."""
+    headers = reply.headers
+    if request.query:
+        headers += privacy_headers(request)
+    if "origin" in request.headers:
+        headers += service.cors_headers(request.headers)
+    return headers
+
+
+@dataclass(frozen=True, slots=True)
+class EventsHead:
+    """The head of a stream as HTTP/1 has it. `chunked`: the body comes in chunks; else it ends with the connection.
+
+    `goes_on` says whether another answer may follow an answer to HEAD.
+    """
+
+    data: bytes
+    chunked: bool
+    goes_on: bool
+
+    def framed(self, events: bytes) -> bytes:
+        """Return the head, and a body that is these events."""
+        return self.data + (http1.chunk(events) + http1.LAST_CHUNK if self.chunked else events)
+
+
+def events_head(service: Service, request: http1.Request, headers: Headers) -> EventsHead:
+    """Return the head of a stream that answers a request."""
+    chunked = request.version >= (1, 1)  # RFC 9112 §6.1: HTTP/1.0 knows no chunks; there the stream ends by closing
+    goes_on = chunked and (request.method != "HEAD" or (request.keep_alive and service.ready))
+    framing: Headers = (("Connection", "keep-alive" if goes_on else "close"),)
+    if chunked:
+        framing = (("Transfer-Encoding", "chunked"), *framing)
+    return EventsHead(http1.response_head(200, (*headers, *framing), date=service.date), chunked, goes_on)
+
+
+def socket_head(agreement: Agreement) -> bytes:
+    """Return the answer that opens a WebSocket."""
+    headers = agreement.headers
+    if agreement.deflate is not None:
+        headers += (("Sec-WebSocket-Extensions", str(agreement.deflate)),)
+    return ws_handshake.accept_response(agreement.upgrade, agreement.protocol, headers)
 
 
 def encode_fault(service: Service, headers: Mapping[str, str], refusal: Refusal) -> bytes:

@@ -21,12 +21,13 @@ from collections.abc import Callable
 from typing import cast
 
 from ..errors import ERRORS, Refusal
-from ..http.replies import encode_fault
+from ..http.exchange import Agreement
+from ..http.replies import encode_fault, events_head, socket_head
 from ..policy.access import Access
 from ..policy.identity import Identity
+from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Session
 from ..wire import http1
-from ..wire.ws_deflate import Parameters
 from .admission import FULL
 from .expiries import DISCONNECTED, ENDED, warn_at
 from .framing.base import Listener
@@ -245,19 +246,20 @@ class Connection(Responder):
 
     # -- what routes call, where a transport takes the connection
 
-    def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
-        """Give the connection to an event stream, after `head`. `make` may raise `Refusal`: nothing is written then."""
-        self._stream(lambda: EventStreamCarrier(self, head, make, chunked=chunked))
+    def open_events(self, headers: Headers, make: Callable[[Carrier], Session], /) -> None:
+        """Give the connection to an event stream. `make` may raise `Refusal`: nothing is written then."""
+        if self._request is not None:
+            head = events_head(self.app, self._request, headers)
+            self._stream(lambda: EventStreamCarrier(self, head.data, make, chunked=head.chunked))
 
-    def open_websocket(
-        self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
-    ) -> None:
-        """Give the connection to a WebSocket, after `head`, also while it waits. Do nothing where the client is gone.
+    def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
+        """Give the connection to a WebSocket, also while it waits. Do nothing where the client is gone.
 
         `make` may raise `Refusal`: nothing is written then.
         """
         if self._request is not None:
-            self._stream(lambda: websocket_carrier(self, head, make, settings=self.app.settings, deflate=deflate))
+            head, deflate, settings = socket_head(agreement), agreement.deflate, self.app.settings
+            self._stream(lambda: websocket_carrier(self, head, make, settings=settings, deflate=deflate))
 
     def _stream(self, make: Callable[[], Listener]) -> None:
         assert self._parser is not None

@@ -13,10 +13,11 @@ import struct
 from collections.abc import Callable
 
 from ..errors import Refusal
+from ..http.exchange import Agreement
 from ..policy.identity import ANYBODY, Identity
+from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Session
 from ..wire import http1
-from ..wire.ws_deflate import Parameters
 from .app import App
 from .connection import Connection
 from .logs.audit import NAMES
@@ -60,19 +61,17 @@ class LoggedConnection(Connection):
         self._log({"status": refusal.error.status, "code": refusal.code})
         super().fail(refusal)
 
-    def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
+    def open_events(self, headers: Headers, make: Callable[[Carrier], Session], /) -> None:
         """Log the stream once it ends."""
         sent = self._count_sent()
-        super().open_events(head, make, chunked=chunked)
+        super().open_events(headers, make)
         self._kind, self._sent = "events", sent
 
-    def open_websocket(
-        self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
-    ) -> None:
+    def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
         """Log the socket once it ends."""
         if self._request is not None:
             sent = self._count_sent()
-            super().open_websocket(head, make, deflate=deflate)
+            super().open_websocket(agreement, make)
             self._kind, self._sent = "socket", sent
 
     def closing(self, code: int, /, *, ours: bool = True) -> None:

@@ -14,14 +14,15 @@ from collections.abc import Callable
 
 from ..errors import Refusal
 from ..http import routes
-from ..http.replies import encode, encode_fault, error_reply
+from ..http.exchange import Agreement
+from ..http.replies import encode, encode_fault, error_reply, events_head
 from ..policy.access import Access
 from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import ANYBODY, Identity
+from ..policy.origin import Headers
 from ..policy.quotas import too_many
 from ..protocol.base import Carrier, Duplex, Reply, Session
 from ..wire import http1
-from ..wire.ws_deflate import Parameters
 from .admission import FULL, may_use_reserve
 from .app import App
 from .inlet import Inlet
@@ -81,14 +82,12 @@ class Responder(Inlet):
     # -- what the connection adds: what routes call where a transport takes it, and what the server calls
 
     @abstractmethod
-    def open_events(self, head: bytes, make: Callable[[Carrier], Session], /, *, chunked: bool) -> None:
-        """Give the connection to an event stream, after `head`. `make` may raise `Refusal`: nothing is written then."""
+    def open_events(self, headers: Headers, make: Callable[[Carrier], Session], /) -> None:
+        """Give the connection to an event stream. `make` may raise `Refusal`: nothing is written then."""
 
     @abstractmethod
-    def open_websocket(
-        self, head: bytes, make: Callable[[Carrier], Duplex], /, *, deflate: Parameters | None = None
-    ) -> None:
-        """Give the connection to a WebSocket, after `head`. `make` may raise `Refusal`: nothing is written then."""
+    def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
+        """Give the connection to a WebSocket. `make` may raise `Refusal`: nothing is written then."""
 
     @abstractmethod
     def expired(self, now: float) -> None:
@@ -143,6 +142,20 @@ class Responder(Inlet):
         elif waiting:
             self._set_reading()
             self._read()
+
+    def answer_events(self, headers: Headers, events: bytes, /) -> None:
+        """Answer with an event stream that ends after `events`, or with its head alone."""
+        request = self._request
+        if request is None:
+            return
+        head = events_head(self.app, request, headers)
+        if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
+            self.send(head.data)
+            if not head.goes_on:
+                self.end()
+        else:
+            self.send(head.framed(events))
+            self.end()
 
     def fail(self, refusal: Refusal) -> None:
         """Answer with an error and close, where it is not known where the next request begins."""
