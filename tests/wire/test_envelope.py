@@ -64,6 +64,17 @@ def test_names_of_fields_may_stand_in_values(text: bytes) -> None:
     assert isinstance(frame, Publish)
 
 
+def test_an_error_does_not_repeat_what_is_long() -> None:
+    """A type, or the name of a field, is as long as a frame may be: the answer to a megabyte is a line."""
+    long = b"x" * 1_000_000
+    said = refused("frame_invalid", envelope.parse_frame, b'{"type":"%s"}' % long)
+    assert said.startswith("This frame is not of oncecast.v1: Invalid value 'xxx")
+    field = b'{"type":"auth","token":"t","%s":1}' % long
+    line = b'{"channel":"c","data":1,"%s":1}' % long
+    others = [refused("frame_invalid", envelope.parse_frame, field), refused("data_invalid", envelope.parse_line, line)]
+    assert all("xxx" in each and len(each) < 300 for each in (said, *others))
+
+
 @pytest.mark.parametrize("ref", [b"9223372036854775807", b"-9223372036854775808", b'"9223372036854775808"'])
 def test_a_ref_of_64_bits_comes_back(ref: bytes) -> None:
     """A number within 64 bits, or any text."""

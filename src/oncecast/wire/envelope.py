@@ -28,6 +28,7 @@ from ..message import (
 from .payload import TOO_DEEP, base64_data, check_fields, colons_around, json_value, refuse_half_pair
 
 DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
+REASON_CHARS = 200  # of what a decoder says is wrong
 REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
 
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
@@ -122,7 +123,7 @@ def parse_line(line: bytes) -> Draft:
         return read.draft()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         refuse_half_pair("data_invalid", line)
-        raise Refusal("data_invalid", f"This line is not a message: {error}.") from None
+        raise Refusal("data_invalid", f"This line is not a message: {_short(error)}.") from None
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
 
@@ -190,7 +191,7 @@ def parse_frame(data: bytes) -> ClientFrame:
                 _check_publish(frame, data, raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         refuse_half_pair("frame_invalid", data)
-        raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {error}.") from None
+        raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {_short(error)}.") from None
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
     if isinstance(frame.ref, str) and len(frame.ref) > REF_CHARS:
@@ -243,6 +244,12 @@ def error_frame(refusal: Refusal, ref: str | int | None) -> bytes:
 
 
 # -- helpers
+
+
+def _short(error: Exception) -> str:
+    """Return what a decoder says, cut: it repeats a type, or the name of a field, however long the peer made that."""
+    text = str(error)
+    return text if len(text) <= REASON_CHARS else f"{text[:REASON_CHARS]}…"
 
 
 def _message_fields(message: BatchLine | Publish) -> int:
