@@ -34,6 +34,20 @@ def test_another_time_replaces_the_first() -> None:
     assert ["a"] == list(expiries.due(30))
 
 
+def test_what_is_forgotten_leaves_nothing_behind() -> None:
+    """A token may end in a week: connections that come and go would leave a slot for each quarter of a second."""
+    expiries: Expiries[int] = Expiries()
+    expiries.watch(-1, 5000)
+    for number in range(10_000):
+        expiries.watch(number, 5001 + number)
+        expiries.watch(number, 5002 + number)
+        expiries.forget(number)
+    assert (1, 1) == (len(expiries), len(expiries._due_in))
+    assert len(expiries._slots) <= 2 + 64
+    assert [[-1], []] == [list(expiries.due(20_000)) for _ in range(2)]
+    assert ([], {}) == (expiries._slots, expiries._due_in)
+
+
 def test_a_crowd_is_due_in_turns() -> None:
     """The loop is not held up by many tokens that end in the same second; one that comes meanwhile has its turn."""
     expiries: Expiries[int] = Expiries()

@@ -19,6 +19,7 @@ __all__ = ["AT_ONCE", "DISCONNECTED", "ENDED", "WARNING_SECONDS", "Expiries", "w
 
 WARNING_SECONDS = 30.0  # before the end: time to get another token from a slow service
 PER_SECOND = 4  # how exact an end is
+FEW_SLOTS = 64  # that may be left over before the heap is made anew
 AT_ONCE = 500  # connections that are ended in one tick: a few milliseconds of the loop
 
 ENDED = Refusal("unauthorized", "The token has ended: get a fresh one, connect again, and resume from your cursor.")
@@ -41,7 +42,7 @@ class Expiries(Generic[Connected]):
     def __init__(self) -> None:
         self._slot_of: dict[Connected, int] = {}
         self._due_in: dict[int, set[Connected]] = {}
-        self._slots: list[int] = []  # a heap of the keys of `_due_in`
+        self._slots: list[int] = []  # a heap of the keys of `_due_in`, and of some that have gone from there
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -59,20 +60,27 @@ class Expiries(Generic[Connected]):
     def forget(self, connection: Connected) -> None:
         """Take a connection out, if it is in."""
         slot = self._slot_of.pop(connection, None)
-        if slot is not None:
-            self._due_in[slot].discard(connection)
+        if slot is None:
+            return
+        connections = self._due_in[slot]
+        connections.discard(connection)
+        if not connections:  # else each quarter of a second that a token ever ended in would be kept until then
+            del self._due_in[slot]
+            if len(self._slots) > 2 * len(self._due_in) + FEW_SLOTS:
+                self._slots = list(self._due_in)
+                heapq.heapify(self._slots)
 
     def due(self, now: float) -> Iterator[Connected]:
         """Yield, and forget, the connections that are due: `AT_ONCE` at most, the others at the next call."""
         left = AT_ONCE
         while self._slots and self._slots[0] <= now * PER_SECOND:
             slot = self._slots[0]
-            connections = self._due_in[slot]
-            while connections:
+            while connections := self._due_in.get(slot):
                 if not left:
                     return
                 left -= 1
-                connection = connections.pop()
-                del self._slot_of[connection]
+                connection = next(iter(connections))
+                self.forget(connection)
                 yield connection
-            del self._due_in[heapq.heappop(self._slots)]
+            if self._slots and self._slots[0] == slot:  # `forget` may have made the heap anew
+                heapq.heappop(self._slots)
