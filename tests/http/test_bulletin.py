@@ -149,6 +149,42 @@ def test_disconnections_and_revocations(desk: Desk) -> None:
     assert {} == desk.bulletin.revoked
 
 
+def test_more_are_revoked_than_can_be_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is refused, and nobody forgotten for it; where two nodes pass the bound at once, the log says so."""
+    monkeypatch.setattr(bulletin, "REVOKED", 2)
+    receipts: list[Receipt | Refusal] = []
+
+    def revoke(subject: str) -> Receipt | Refusal:
+        desk.bulletin.end(subject, receipts.append, revoke=True)
+        desk.after(0)
+        return receipts[-1]
+
+    assert all(isinstance(revoke(subject), Receipt) for subject in ("ann", "bob", "ann"))
+    refused = revoke("eve")
+    assert isinstance(refused, Refusal)
+    assert ("unavailable", bulletin.REVOKED_SECONDS) == (refused.code, refused.retry_after)
+    assert {"ann", "bob"} == set(desk.bulletin.revoked)
+    desk.bulletin.end("eve", receipts.append, revoke=False)
+    desk.after(0)
+    assert "eve" == desk.ended[-1]
+    assert ([], 0) == (desk.warned, desk.bulletin.forgotten)
+    theirs = b'{"at":%f,"disconnect":"eve","not_before":%f}' % (desk.clock.wall(), desk.clock.wall())
+    desk.node.publish((Draft(BULLETIN, theirs),), lambda outcomes: None)
+    desk.after(0)
+    assert {"ann", "eve"} == set(desk.bulletin.revoked)  # bob was revoked first
+    assert 1 == desk.bulletin.forgotten
+    assert ["a revocation was forgotten for a newer one, as more than 2 users are revoked"] == desk.warned
+
+
+def test_a_revocation_takes_the_tickets_that_stand_before_it(desk: Desk) -> None:
+    """By their order in the log, whatever the clocks of the nodes said; one that is issued after it counts."""
+    before = desk.ticket()
+    desk.bulletin.end("ann", lambda receipt: None, revoke=True)
+    desk.after(0)
+    assert ["unauthorized"] == desk.redeem(before)
+    assert ANN == desk.redeem(desk.ticket())[-1]
+
+
 def test_a_subscription_that_ends_begins_again(desk: Desk) -> None:
     """As one does whose node was slow, or whose log is another one now."""
     desk.bulletin.gap(LogGap(BULLETIN, Reason.EPOCH, Place("e", 1), None, Place("f", 0)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from oncecast.http.bulletin import Bulletin
 from oncecast.http.credentials import public_query
 from oncecast.http.service import Rules
 from oncecast.policy.authenticator import Authenticator
@@ -233,3 +234,44 @@ def test_keys_that_a_reload_has_removed_leave_nobody_behind(guarded: Bench, pars
         app.adopt(Rules(app.settings, app.hosts, app.origins))
         connection.data_received(get())
         assert 401 == parse(transport.take()).status
+
+
+def test_a_server_key_that_a_reload_has_removed_ends_what_it_opened(guarded: Bench) -> None:
+    """A key has no end of its own: a stream would go on for good. Another key by the same name is another one."""
+    app = guarded.app
+    other = Authenticator(None, ServerKeys([hash_line("shop", make_key(b"\1" * 32))]))
+    for reloaded in (None, other):
+        app.adopt(Rules(app.settings, app.hosts, app.origins, knowing()))
+        stream, of_stream = guarded.connect()
+        stream.data_received(get(f"Accept: text/event-stream\r\n{bearer(KEY)}"))
+        socket, of_socket = guarded.connect()
+        socket.data_received(get(UPGRADE.format("oncecast.v1") + bearer(KEY)))
+        poll, of_poll = guarded.connect()
+        poll.data_received(get(bearer(KEY), "?after=latest&wait=30"))
+        guarded.turn()
+        kept, of_kept = guarded.connect()
+        kept.data_received(get(UPGRADE.format("oncecast.v1") + bearer(ANN)))
+        assert b" 101 " in of_socket.take() + of_kept.take()
+        app.adopt(Rules(app.settings, app.hosts, app.origins, knowing()))
+        app.tick()
+        assert b"unauthorized" not in of_stream.take() + of_socket.take() + of_poll.take()
+        app.adopt(Rules(app.settings, app.hosts, app.origins, reloaded))
+        app.tick()
+        assert b'event: error\ndata: {"error":{"code":"unauthorized"' in of_stream.take()
+        assert (4401).to_bytes(2, "big") + b"This server's key has left" in of_socket.take()
+        assert b"HTTP/1.1 401 " in of_poll.take()
+        assert b"\x88" not in of_kept.take()  # a token has an end of its own
+        for connection in (stream, socket, poll, kept):
+            connection.connection_lost(None)
+        assert 0 == app.node.hub.subscriptions
+
+
+def test_a_revoked_token_of_an_issuer_whose_clock_is_ahead(guarded: Bench) -> None:
+    """Its iat may lie in the future, by the leeway; so a revocation reaches so much further."""
+    ignored: list[str] = []
+    desk = Bulletin(guarded.app.node, lambda: NOW, lambda: 0.0, bytes, ignored.append, ignored.append)
+    guarded.app.bulletin = desk
+    desk.revoked["ann"] = NOW
+    for ahead, status in ((20, 401), (29, 401), (30, 200)):
+        ahead_of_us = token(claims(iat=NOW + ahead, oncecast={"subscribe": ["user.{sub}"]}))
+        assert f"HTTP/1.1 {status} ".encode() == guarded.ask(get(bearer(ahead_of_us)))[:13]

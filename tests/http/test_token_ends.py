@@ -187,7 +187,7 @@ def test_frames_of_one_read_are_held_to_the_identity_of_their_moment(guarded: Be
         (lasting(-1), "unauthorized"),
         (lasting(100, sub="bob"), "forbidden"),
         (lasting(100, sub=None), "forbidden"),
-        (KEY, "forbidden"),
+        (KEY, "unauthorized"),
     ],
 )
 def test_a_wrong_token_changes_nothing(guarded: Bench, credential: str, code: str) -> None:
@@ -215,6 +215,19 @@ def test_a_token_that_grants_less(guarded: Bench) -> None:
     answers = line.ask(type="auth", token=lasting(100, oncecast={"subscribe": ["d"]}))
     assert (4403, "This token names the channels to which it may subscribe: c is none of them.") == answers[-1]
     assert 0 == guarded.app.node.hub.subscriptions
+
+
+def test_a_servers_key_in_a_frame(guarded: Bench) -> None:
+    """It counts in the header alone, also for a socket that is nobody's: frames are what pages send."""
+    line = Line(guarded, None, V1, path="connect")
+    (refused,) = line.ask(type="auth", token=KEY, ref=1)
+    assert isinstance(refused, dict)
+    assert ("error", "unauthorized", 1) == (refused["type"], refused["code"], refused["ref"])
+    assert "in the header Authorization: Bearer, and nowhere else" in refused["message"]
+    assert KEY not in refused["message"]
+    (still,) = line.ask(type="subscribe", channel="c", ref=2)
+    assert isinstance(still, dict)
+    assert ("error", "unauthorized", 2) == (still["type"], still["code"], still["ref"])
 
 
 def test_a_server_has_no_end(guarded: Bench) -> None:

@@ -145,6 +145,10 @@ async def test_a_server_asks_for_a_user() -> None:
             {"sub": "b", "subscribe": ["a*b"]},
             {"sub": "b", "x": 1},
             [],
+            {"sub": "b" * 256},
+            *({"sub": f"b{each}"} for each in "\n\0\x7f\x85"),
+            {"sub": "b", "publish": ["c"] * 65},
+            {"sub": "b", "publish": ["c" * 1000]},
         ]
         for body in bodies:
             assert 400 == (await ask(server, "ticket", KEY, body))[0]
@@ -155,7 +159,9 @@ async def test_who_may_disconnect() -> None:
     async with nodes("memory://", 1) as (server,):
         assert 401 == (await ask(server, "disconnect", None, {"sub": "ann"}))[0]
         assert 403 == (await ask(server, "disconnect", of_ann(), {"sub": "ann"}))[0]
-        assert 400 == (await ask(server, "disconnect", KEY, {"sub": ""}))[0]
+        for absurd in ("", "a" * 256, "a\nb", "a\x1b[2Jb", "a\u0085b", None, 5, ["ann"]):
+            status, answer = await ask(server, "disconnect", KEY, {"sub": absurd})
+            assert (400, "request_invalid") == (status, answer["error"]["code"])
         status, answer = await ask(server, "disconnect", KEY, {"sub": "nobody"})
         assert (200, "memory") == (status, answer["durability"])
 

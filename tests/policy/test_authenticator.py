@@ -28,7 +28,7 @@ def test_a_token_is_verified_once() -> None:
     known = authenticator()
     text = token()
     one = known.identify(text, "192.0.2.1", NOW)
-    assert Identity("192.0.2.1", "ann", "token", issued=NOW, expires=NOW + 90) == one
+    assert Identity("192.0.2.1", "ann", "token", issued=NOW - 30, expires=NOW + 90) == one
     assert one is known.identify(text, "192.0.2.1", NOW + 89)
     assert "192.0.2.2" == known.identify(text, "192.0.2.2", NOW).address
     assert (1, 2, 0) == (known.counters.verified, known.counters.remembered, known.counters.refused)

@@ -49,7 +49,7 @@ def test_a_token_of_each_algorithm(algorithm: str) -> None:
     key = SECRET if algorithm == "HS256" else private_key(algorithm)
     grants = {"subscribe": ["user.{sub}.*", "news"], "publish": ["*"]}
     text = token(claims(oncecast=grants), key=key, algorithm=algorithm, head={"kid": "any", "typ": "JWT"})
-    expected = Identity("", "ann", "token", ("user.ann.*", "news"), ("*",), NOW, NOW + 60 + 30)
+    expected = Identity("", "ann", "token", ("user.ann.*", "news"), ("*",), NOW - 30, NOW + 60 + 30)
     assert expected == verify(text)
     damaged = text[:-8] + ("A" if text[-8] != "A" else "B") + text[-7:]
     assert "The token's signature is wrong" in refusal(damaged)
@@ -67,7 +67,7 @@ def test_what_a_token_grants() -> None:
 
 def test_an_issue_that_is_not_named_is_the_earliest_one() -> None:
     """So a revocation holds for such a token."""
-    assert NOW + 60 - 1000 == verify(token(claims(iat=None)), max_seconds=1000.0).issued
+    assert NOW + 60 - 1000 - 30 == verify(token(claims(iat=None)), max_seconds=1000.0).issued
 
 
 HS_KEY = "is an RSA key in PEM"
@@ -141,8 +141,8 @@ CLAIMS: dict[str, tuple[Any, str]] = {
     "sub a number": (claims(sub=5), "sub is not a string"),
     "sub empty": (claims(sub=""), "sub is not a string"),
     "sub too long": (claims(sub="x" * 256), "sub is not a string"),
-    "sub with a line break": (claims(sub="a\nb"), "sub has control characters"),
-    "sub with half a pair": (b'{"exp":1764000060,"sub":"\\ud800"}', "sub has control characters"),
+    "sub with a line break": (claims(sub="a\nb"), "none of them a control character"),
+    "sub with half a pair": (b'{"exp":1764000060,"sub":"\\ud800"}', "none of them a control character"),
     "oncecast a text": (claims(oncecast="*"), "oncecast is not an object"),
     "subscribe a text": (claims(oncecast={"subscribe": "news"}), "oncecast.subscribe is not a list"),
     "publish null": (claims(oncecast={"publish": None}), "oncecast.publish is not a list"),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from oncecast.server.server import Server
-from oncecast.server.settings import ChannelRule, Limits, RetentionSettings, Settings
+from oncecast.server.settings import AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
+from tests.token_rig import SECRET, token
 
 if TYPE_CHECKING:
     from tests.server.conftest import Open, Peer, Site
@@ -266,6 +268,41 @@ async def test_each_limit_has_a_metric(open_site: Open) -> None:
     found = dict(re.findall(r'^oncecast_limited_total\{limit="(\w+)"\} (\S+)$', text, re.MULTILINE))
     assert set(site.server.quotas.refused) == set(found)
     assert {"connections_per_address": "1.0"} == {name: value for name, value in found.items() if value != "0.0"}
+
+
+# -- users
+
+
+async def test_connections_of_a_user(open_site: Open) -> None:
+    """A long poll is one while it waits; the next one is refused at once, and counts again after its answer."""
+    auth = AuthSettings(secret=SECRET)
+    site = await open_site(Settings(port=0, auth=auth, limits=Limits(connections_per_user=1)))
+    now = time.time()
+
+    def ask(subject: str, accept: bytes = b"") -> bytes:
+        bearer = token({"sub": subject, "iat": now, "exp": now + 300}).encode()
+        target = b"GET /v1/channels/a?after=latest" + (b"" if accept else b"&wait=30")
+        return target + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + bearer + b"\r\n" + accept + b"\r\n"
+
+    polling, other = await site.connect(ask("ann")), await site.connect(ask("bob"))
+    hub = site.server.node.hub
+    await site.until(lambda: hub.subscriptions == 3)  # and that of the nodes' channel
+    for accept in (b"", b"Accept: text/event-stream\r\n"):
+        refused = await (await site.connect(ask("ann", accept))).answer()
+        assert (429, error("At most 1 connections of one user.")) == (refused.status, refused.json)
+    assert 3 == hub.subscriptions
+    for number in range(3):
+        site.publish("a", b"%d" % number)
+        assert [str(number)] == [each["data"] for each in (await polling.answer()).json["messages"]]
+        if number == 0:
+            assert 200 == (await other.answer()).status
+        await polling.send(ask("ann"))
+        await site.until(lambda: hub.subscriptions == 2)
+    polling.writer.close()
+    await site.until(lambda: hub.subscriptions == 1)
+    stream = await site.connect(ask("ann", b"Accept: text/event-stream\r\n"))
+    assert b" 200 " in await stream.until(b"retry")
+    assert 2 == site.server.quotas.refused["connections_per_user"]
 
 
 # -- history

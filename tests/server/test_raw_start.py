@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from oncecast.errors import Refusal
 from oncecast.http.service import Rules
 from oncecast.message import Draft, Kind
+from oncecast.policy.identity import Identity
 from oncecast.policy.rules import AccessRules
 from oncecast.server.phases import Phase
 from oncecast.testing.history_broker import HistoryBroker
@@ -113,3 +114,23 @@ def test_rules_that_change_meanwhile_hold(
     bench.settle(history_broker)
     assert b"HTTP/1.1 403" == transport.take()[:12]
     assert 0 == app.node.hub.subscriptions
+
+
+def test_a_user_who_is_disconnected_meanwhile(
+    bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes]
+) -> None:
+    """A socket and a stream that wait for their place end too: nothing is opened for that user afterwards."""
+    events = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+    for request in (upgrade("/v1/channels/a", protocol=None), events):
+        connection, transport = bench.connect()
+        connection.data_received(request)
+        connection.identity = Identity("", "ann", "token")
+        assert b"" == transport.take()
+        bench.app.disconnect("bob")
+        assert b"" == transport.take()
+        bench.app.disconnect("ann")
+        bench.settle(history_broker)
+        answer = transport.take()
+        assert b"HTTP/1.1 401" == answer[:12]
+        assert b"This user was disconnected" in answer
+        assert (1, 0) == (answer.count(b"HTTP/"), bench.app.node.hub.subscriptions)

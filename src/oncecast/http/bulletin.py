@@ -33,10 +33,17 @@ TICKETS = 100_000  # known at a time, about 50 MiB; past it the oldest are forgo
 WAITING = 10_000  # requests that wait for a ticket
 NEWS_SECONDS = 2.0  # for a ticket that another node has just issued to be heard of here
 ANSWER_SECONDS = 5.0  # for one's own record to come back
+NOBODY = "-"  # has redeemed a ticket that was revoked; a nonce is hexadecimal
 LATE_SECONDS = 60.0  # a record that is older disconnects nobody: this node has just begun to read
-REVOKED = 100_000  # users whose older tokens are refused
+REVOKED = 100_000  # users whose older tokens are refused; past it no more can be revoked, as one would be forgotten
+REVOKED_SECONDS = 60.0  # for who may revoke no more: when to try again
 
 _UNKNOWN = Refusal("unauthorized", "This ticket is not known, or was used, or has ended: get another one.")
+_FULL = Refusal(
+    "unavailable",
+    "As many users are revoked as can be kept: let tokens end sooner (auth.max_token_seconds), or change the keys.",
+    retry_after=REVOKED_SECONDS,
+)
 _LATE = Refusal("unavailable", "The ticket could not be looked up in time: try again.", retry_after=1)
 
 Redeemed = Callable[[Identity | Refusal], None]
@@ -101,6 +108,7 @@ class Bulletin:
     warn: Callable[[str], None]
     remember_seconds: float = 604_800.0
     revoked: dict[str, float] = field(default_factory=dict)
+    forgotten: int = 0  # revocations that have been given up for newer ones
     _subscription: Subscription | None = None
     _tickets: dict[str, _Ticket] = field(default_factory=dict)
     _unheard: dict[int, _Redeeming] = field(default_factory=dict)
@@ -149,7 +157,13 @@ class Bulletin:
             self._unheard[id(request)] = request
 
     def end(self, subject: str, done: Published, *, revoke: bool) -> None:
-        """Disconnect a user from every node; with `revoke` tokens that were issued before this second count no more."""
+        """Disconnect a user from every node; with `revoke` tokens that were issued before this second count no more.
+
+        `done` gets a refusal where as many users are revoked as can be kept.
+        """
+        if revoke and len(self.revoked) >= REVOKED and subject not in self.revoked:
+            done(_FULL)
+            return
         now = self.wall()
         record = _Notice(now, disconnect=subject, not_before=float(floor(now)) if revoke else None)
         self._publish(record, done)
@@ -202,11 +216,20 @@ class Bulletin:
             self._redeemed(record.redeem, record.nonce)
         elif record.disconnect is not None:
             if record.not_before is not None:
-                if len(self.revoked) >= REVOKED:
-                    del self.revoked[next(iter(self.revoked))]
-                self.revoked[record.disconnect] = max(record.not_before, self.revoked.get(record.disconnect, 0.0))
+                self._revoke(record.disconnect, record.not_before)
             if record.at > self.wall() - LATE_SECONDS:
                 self.disconnect(record.disconnect)
+
+    def _revoke(self, subject: str, since: float) -> None:
+        since = max(since, self.revoked.pop(subject, 0.0))  # taken out, so that the oldest stand at the front
+        if len(self.revoked) >= REVOKED:  # several nodes have passed the bound at once
+            del self.revoked[next(iter(self.revoked))]
+            self.forgotten += 1
+            self.warn(f"a revocation was forgotten for a newer one, as more than {REVOKED} users are revoked")
+        self.revoked[subject] = since
+        for ticket in self._tickets.values():  # issued before, as the log has it
+            if ticket.granted.subject == subject and ticket.winner is None:
+                ticket.winner = NOBODY
 
     def _hear(self, digest: str, ticket: _Ticket) -> None:
         if ticket.until < self.wall() - LATE_SECONDS:

@@ -18,7 +18,7 @@ from ..policy.origin import Headers
 from ..policy.server_keys import KEY_PREFIX
 from ..wire import http1
 
-__all__ = ["TOKEN_PROTOCOL", "identify", "privacy_headers", "public_query", "read_credentials"]
+__all__ = ["TOKEN_PROTOCOL", "identify", "of_a_user", "privacy_headers", "public_query", "read_credentials"]
 
 TOKEN_PROTOCOL = "oncecast.token."  # noqa: S105 - what a subprotocol with a token begins with
 SECRET_FIELDS = ("token", "ticket")  # of a query
@@ -65,15 +65,15 @@ def _read(request: http1.Request, cookie: str | None) -> Iterator[str]:
     if scheme.lower() == "bearer":  # RFC 6750 §2.1; another scheme is of a proxy
         yield _present(given.strip(" "), "Authorization: Bearer has no token behind it: send one, or no header.")
     if cookie is not None and "cookie" in headers:
-        yield from map(_of_a_user, _cookies(headers["cookie"], cookie))
+        yield from map(of_a_user, _cookies(headers["cookie"], cookie))
     for name in headers.get("sec-websocket-protocol", "").split(","):
         name = name.strip(" \t")
         if name.startswith(TOKEN_PROTOCOL):
-            yield _of_a_user(_present(name[len(TOKEN_PROTOCOL) :], "The subprotocol has no token behind it."))
+            yield of_a_user(_present(name[len(TOKEN_PROTOCOL) :], "The subprotocol has no token behind it."))
     if "token" in request.query:
         for field, value in _fields(request.query):
             if field == "token":
-                yield _of_a_user(_present(value, "The query has an empty token: leave it out, or fill it in."))
+                yield of_a_user(_present(value, "The query has an empty token: leave it out, or fill it in."))
 
 
 def _present(credential: str, message: str) -> str:
@@ -82,8 +82,8 @@ def _present(credential: str, message: str) -> str:
     return credential
 
 
-def _of_a_user(credential: str) -> str:
-    """Refuse a server's key: these places are a browser's, or end in logs, and the key may do everything."""
+def of_a_user(credential: str) -> str:
+    """Refuse a server's key outside of the header: elsewhere is a browser's place, or one that ends in logs."""
     if credential.startswith(KEY_PREFIX):
         raise Refusal("unauthorized", "A server's key goes in the header Authorization: Bearer, and nowhere else.")
     return credential

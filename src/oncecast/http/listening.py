@@ -141,8 +141,8 @@ def _open_events(
 
 
 def _check_again(service: Service, identity: Identity, channels: tuple[str, ...]) -> None:
-    """Ask once more who may read: the rules may have changed, and a token been revoked, while the place was sought."""
-    service.check_revoked(identity)
+    """Ask once more who may read: rules and keys may have changed, and a token been revoked, while it waited."""
+    service.check_counts(identity)
     service.access.subscribe(identity, channels)
 
 

@@ -18,11 +18,13 @@ from ..policy.origin import Headers, Origins
 from ..protocol.base import TransportSettings
 from ..wire import http1
 from .bulletin import Bulletin
-from .credentials import identify, trusts_cookies
+from .credentials import identify, of_a_user, trusts_cookies
 from .exchange import Exchange
 from .memo import Memo
 
 LAST_SECOND = 253_402_300_799  # of the year 9999: a clock that is set to anything else can't be written as a date
+
+KEY_REMOVED = Refusal("unauthorized", "This server's key has left the settings: connect again with one that counts.")
 
 # Calls back, within a few seconds, with the metrics of all workers as Prometheus's text.
 CollectMetrics = Callable[[Callable[[bytes], None]], None]
@@ -125,10 +127,15 @@ class Service:
         if cookie is not None and not trusts_cookies(request, self.check_origin(request)):
             cookie = None
         connection.identity = identify(self.authenticator, request, address, self.wall(), cookie=cookie)
-        self.check_revoked(connection.identity)
+        self.check_counts(connection.identity)
 
-    def check_revoked(self, identity: Identity) -> None:
-        """Raise `Refusal` for a token that was issued before its user's tokens were revoked."""
+    def check_counts(self, identity: Identity) -> None:
+        """Raise `Refusal` for credentials that were verified once, and count no more.
+
+        A server's key may have left the settings since, and a token may be one of those that were revoked.
+        """
+        if identity.kind == "server" and not (self.authenticator and self.authenticator.server_keys.has(identity)):
+            raise KEY_REMOVED.with_traceback(None)
         if self.bulletin is None or not self.bulletin.revoked or identity.kind != "token":
             return
         since = self.bulletin.revoked.get(identity.subject or "")
@@ -139,8 +146,8 @@ class Service:
         """Return whom a token of an open connection stands for. Raises `Refusal`."""
         if self.authenticator is None:
             raise Refusal("request_invalid", "This server knows no keys, so it takes no token: leave it out.")
-        identity = self.authenticator.identify(token, address, self.wall())
-        self.check_revoked(identity)
+        identity = self.authenticator.identify(of_a_user(token), address, self.wall())
+        self.check_counts(identity)
         return identity
 
     def cors_headers(self, headers: Mapping[str, str]) -> Headers:

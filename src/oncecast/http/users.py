@@ -14,7 +14,7 @@ from ..errors import Refusal
 from ..message import Receipt
 from ..policy.channels import is_pattern
 from ..policy.identity import Identity
-from ..policy.tokens import PATTERNS, SUBJECT_CHARS
+from ..policy.tokens import PATTERNS, SUBJECT_CHARS, is_subject
 from ..protocol.base import json_reply
 from ..wire import envelope, http1
 from .bulletin import TICKET_SECONDS, Bulletin
@@ -110,7 +110,7 @@ def _redeemed(
         identity = replace(found, address=connection.identity.address)
         if not identity.lasts(service.wall()):
             raise Refusal("unauthorized", "The token that this ticket stands for has ended: get a fresh one.")
-        service.check_revoked(identity)
+        service.check_counts(identity)
         connection.identity = identity
         answer()
 
@@ -141,8 +141,9 @@ def _named(body: bytes, now: float) -> Identity:
 
 
 def _subject(subject: str) -> str:
-    if not 1 <= len(subject) <= SUBJECT_CHARS:
-        raise Refusal("request_invalid", f"sub is a user: a text of 1 to {SUBJECT_CHARS} characters.")
+    if not is_subject(subject):
+        text = f"sub is a user: a text of 1 to {SUBJECT_CHARS} characters, none of them a control character."
+        raise Refusal("request_invalid", text)
     return subject
 
 

@@ -8,7 +8,7 @@ What credentials grant is not all that is allowed: `access.py` compares it with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .channels import matches
@@ -28,8 +28,9 @@ class Identity:
     everything. `subject` is the user that a token names (`sub`, RFC 7519 §4.1.2), or the name of a server's key.
 
     `subscribe` and `publish` are the channels that a token grants, with `{sub}` filled in. None says that the token
-    does not mention channels, so that only the rules of the channels decide. `issued` is when the token was made, and
-    `expires` when it counts no more, in Unix seconds; None for what has no end.
+    does not mention channels, so that only the rules of the channels decide. `issued` is when the token was made, at
+    the earliest, and `expires` when it counts no more, in Unix seconds; None for what has no end. `key_hash` is that of
+    a server's key, as its name may be given to another one.
     """
 
     address: str = ""
@@ -39,6 +40,7 @@ class Identity:
     publish: Patterns | None = None
     issued: float | None = None
     expires: float | None = None
+    key_hash: bytes = field(default=b"", repr=False, compare=False)
 
     def lasts(self, now: float) -> bool:
         """Return whether it still counts at this time, in Unix seconds."""

@@ -126,7 +126,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=10_000_000,
-            description="Open streams and sockets of one token's user, all workers together; past that, 429.",
+            description="Streams, sockets and waiting polls of one token's user, all workers together; past that, 429.",
         ),
     ] = 100
     connects_per_second: Annotated[

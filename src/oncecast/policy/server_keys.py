@@ -72,6 +72,10 @@ class ServerKeys:
     def __len__(self) -> int:
         return len(self._hashes)
 
+    def has(self, identity: Identity) -> bool:
+        """Return whether the key that a server has proved is still one of these."""
+        return identity.subject is not None and self._hashes.get(identity.subject) == identity.key_hash
+
     def find(self, key: str) -> Identity:
         """Return the identity of a server. Raises `Refusal` (`unauthorized`)."""
         if _KEY.fullmatch(key) is not None:
@@ -79,7 +83,7 @@ class ServerKeys:
             # Each one is compared, and in constant time: how long it takes says nothing about a hash.
             found = [name for name, known in self._hashes.items() if hmac.compare_digest(known, digest)]
             if found:
-                return Identity("", found[0], "server")
+                return Identity("", found[0], "server", key_hash=digest)
         raise Refusal("unauthorized", "This server does not know that key: `oncecast key create` makes one.")
 
 

@@ -22,7 +22,15 @@ from .channels import fill, is_pattern
 from .identity import Identity, Patterns
 from .keys import ALGORITHMS, KID_CHARS, KeySet
 
-__all__ = ["TOKEN_CHARS", "TokenRules", "TokenVerifier", "UnknownKey", "looks_like_token", "read_unverified"]
+__all__ = [
+    "TOKEN_CHARS",
+    "TokenRules",
+    "TokenVerifier",
+    "UnknownKey",
+    "is_subject",
+    "looks_like_token",
+    "read_unverified",
+]
 
 TOKEN_CHARS = 8192  # what clients send at most; a token with the longest list of channels has about 6,000
 SUBJECT_CHARS = 255  # the length that OpenID Connect Core §2 gives `sub`
@@ -58,6 +66,11 @@ def looks_like_token(text: str) -> bool:
     return len(text) <= TOKEN_CHARS and _COMPACT.fullmatch(text) is not None
 
 
+def is_subject(text: str) -> bool:
+    """Say whether a text can be the `sub` of a token that is taken here: short, and without control characters."""
+    return 1 <= len(text) <= SUBJECT_CHARS and _NO_TEXT.search(text) is None
+
+
 class TokenVerifier:
     """Verifies tokens against keys. It does no I/O, and reads no clock: time is passed in, in Unix seconds."""
 
@@ -70,7 +83,8 @@ class TokenVerifier:
     def verify(self, token: str, now: float) -> Identity:
         """Return the identity that a token proves. Raises `Refusal` (`unauthorized`), `UnknownKey` among them.
 
-        Its `expires` is the token's `exp` and the leeway: from then on the token is refused.
+        Its `expires` is the token's `exp` and the leeway: from then on the token is refused. Its `issued` is `iat` less
+        the leeway: the token can't be older.
         """
         parts = _COMPACT.fullmatch(token) if len(token) <= TOKEN_CHARS else None
         if parts is None:
@@ -105,7 +119,8 @@ class TokenVerifier:
         subject, subscribe, publish = _read_claims(claims)
         if issued is None:  # it may be as old as a token can be
             issued = expires - rules.max_seconds
-        return Identity("", subject, "token", subscribe, publish, issued, expires + rules.leeway)
+        # Both by this server's clock, at the outside: the issuer's may be ahead by the leeway, or behind.
+        return Identity("", subject, "token", subscribe, publish, issued - rules.leeway, expires + rules.leeway)
 
     def _check_parties(self, claims: dict[str, Any]) -> None:
         """Check `iss` and `aud` (RFC 7519 §4.1.1, §4.1.3)."""
@@ -148,10 +163,10 @@ def _read_head(part: str) -> dict[str, Any]:
 def _read_claims(claims: dict[str, Any]) -> tuple[str | None, Patterns | None, Patterns | None]:
     """Return the subject, and what the token grants to subscribe and to publish."""
     subject = claims.get("sub")
-    if subject is not None and not (isinstance(subject, str) and 1 <= len(subject) <= SUBJECT_CHARS):
-        _refuse(f"The token's sub is not a string of 1 to {SUBJECT_CHARS} characters.")
-    if subject is not None and _NO_TEXT.search(subject) is not None:
-        _refuse("The token's sub has control characters.")
+    if subject is not None and not (isinstance(subject, str) and is_subject(subject)):
+        _refuse(
+            f"The token's sub is not a string of 1 to {SUBJECT_CHARS} characters, none of them a control character."
+        )
     grants = claims.get("oncecast")
     if grants is None:
         return subject, None, None

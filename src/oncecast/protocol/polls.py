@@ -262,7 +262,7 @@ class WaitingPoll:
 
     def refuse(self, refusal: Refusal, /) -> None:
         """Answer with an error."""
-        self._reply(refusal, "refuse")
+        self._reply(refusal, "refuse" if self.state is WAITING else "answer")
 
     # -- what the connection calls
 
@@ -285,7 +285,7 @@ class WaitingPoll:
         try:
             access.subscribe(identity, self._request.channels)
         except Refusal as refusal:
-            self._reply(refusal, "refuse" if self.state is WAITING else "answer")
+            self.refuse(refusal)
 
     def expiring(self, seconds: float, /) -> None:
         """Say nothing: the poll ends before its token."""

@@ -183,11 +183,7 @@ class Connection(Responder):
 
     def disconnect(self) -> None:
         """End a stream, a socket or a poll that waits, as its user is to be disconnected."""
-        if self._listener is not None:
-            if self.phase is STREAMING:
-                cast(Listener, self._listener).refuse(DISCONNECTED)
-            else:
-                self.reply(DISCONNECTED)
+        self._refuse(DISCONNECTED)
 
     def look_at_expiry(self, now: float) -> None:
         """Warn of the end of the token, or end: only a stream and a socket live longer than a request."""
@@ -215,7 +211,12 @@ class Connection(Responder):
     # -- the Link of a carrier
 
     def recheck(self, access: Access) -> None:
-        """Hold a stream, a socket or a long poll to other access rules."""
+        """Hold a stream, a socket or a long poll to other access rules, and to the keys that came with them."""
+        try:
+            self.app.check_counts(self.identity)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
         if self._listener is not None:
             self._listener.recheck(access, self.identity)
 
@@ -289,6 +290,16 @@ class Connection(Responder):
             self.drain()
 
     # -- helpers
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """End what listens: a stream, a socket, a long poll, and what of these waits for its place.
+
+        A publish that waits for the broker gets its receipt: the message is on its way.
+        """
+        if self._listener is not None:
+            self._listener.refuse(refusal)
+        elif self.phase is WAITING and self._request is not None and self._request.method in ("GET", "HEAD"):
+            self.fail(refusal)  # frames may follow a handshake, so what comes after it may be no request
 
     def _hand_over(self, data: bytes) -> None:
         """Hand bytes to the carrier, slice by slice while this turn's time for reads lasts."""

@@ -81,6 +81,14 @@ def _remembered(app: App) -> float:
     return app.authentications.remembered
 
 
+def _revocations(app: App) -> float:
+    return 0 if app.bulletin is None else len(app.bulletin.revoked)
+
+
+def _forgotten(app: App) -> float:
+    return 0 if app.bulletin is None else app.bulletin.forgotten
+
+
 def _fetches(app: App, name: str) -> float:
     return 0 if app.issuer is None else float(getattr(app.issuer, name))
 
@@ -118,6 +126,8 @@ METRICS = (
     _counter("tokens_verified", "Tokens whose signature was verified.", lambda app: app.authentications.verified),
     _counter("tokens_remembered", "Requests with a token that was verified before.", _remembered),
     _counter("credentials_refused", "Tokens and keys that were refused.", lambda app: app.authentications.refused),
+    _Metric("revocations", "Users whose older tokens are refused, of 100000 at most.", _revocations, join=max),
+    _counter("revocations_forgotten", "Revocations that were given up for newer ones, past that.", _forgotten),
     _counter("issuer_fetches", "Fetches of the issuer's keys that brought them.", lambda app: _fetches(app, "fetched")),
     _counter("issuer_failures", "Fetches of the issuer's keys that failed.", lambda app: _fetches(app, "failed")),
     _Metric("tls_handshakes", "TLS handshakes under way.", lambda app: app.tls.handshakes),

@@ -51,7 +51,7 @@ class Presence:
             self._joined = network, user
 
     def become(self, identity: Identity, now: float) -> None:
-        """Count the stream's user, as it has none yet. Raises `Refusal`."""
+        """Count the user of a stream that has none yet, or of a poll that waits. Raises `Refusal`."""
         network, known = self._joined or ("", "")
         user = self._quotas.user(identity)
         if user and not known:
@@ -94,7 +94,7 @@ def join(presence: Presence | None, quotas: Quotas, identity: Identity, now: flo
 
 
 def become(presence: Presence | None, quotas: Quotas, identity: Identity, now: float) -> Presence | None:
-    """Count the user of a stream that was nobody's. Returns the connection's presence. Raises `Refusal`."""
+    """Count the user of a stream that was nobody's, or of a waiting poll. Returns the presence. Raises `Refusal`."""
     presence = presence or Presence(quotas)
     presence.become(identity, now)
     return presence

@@ -20,7 +20,7 @@ from ..policy.access import Access
 from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import ANYBODY, Identity
 from ..policy.origin import Headers
-from ..policy.quotas import too_many
+from ..policy.quotas import Quotas, too_many
 from ..protocol.base import Carrier, Duplex, Reply, Session
 from ..wire import http1
 from .admission import FULL, may_use_reserve
@@ -28,7 +28,7 @@ from .app import App
 from .inlet import Inlet
 from .logs.requests import channels_of
 from .phases import CLOSED, LINGERING, READING, WAITING, ConnectionEvent, after
-from .presence import Presence
+from .presence import Presence, become
 
 __all__ = ["HEAD", "IDLE", "LINGER_SECONDS", "PIPELINE_BYTES", "Responder"]
 
@@ -130,6 +130,8 @@ class Responder(Inlet):
         request = self._request
         if request is None:  # the client is gone
             return
+        if self._listener is not None and self.presence is not None:
+            self.presence.leave()
         self._request = self._listener = None
         self.write(answer)
         waiting = self.phase is WAITING
@@ -176,6 +178,8 @@ class Responder(Inlet):
         if session is not None and (self._eof or self.app.must_leave(self)):
             session.drain()  # see `eof_received` and `drain`
             return
+        if session is not None and self.app.settings.quotas is not None:
+            self._count_user(session, self.app.settings.quotas)
         if self.phase is not WAITING:  # it has waited for something else before
             self._move("postponed")
         self._listener = session
@@ -244,6 +248,15 @@ class Responder(Inlet):
         """Let the audit log have a refusal of a request."""
         if self.app.logs is not None:
             self.app.logs.refuse(refusal.error, self.identity, channels_of(request))
+
+    def _count_user(self, session: Session, quotas: Quotas) -> None:
+        """Count a long poll that waits as one of its user's connections. Raises `Refusal`, and ends it."""
+        if quotas.user(self.identity):
+            try:
+                self.presence = become(self.presence, quotas, self.identity, self.now())
+            except Refusal:
+                session.closed()
+                raise
 
     def _read(self) -> None:
         """Answer the requests that have come, until one must wait or the answers fill the socket."""
