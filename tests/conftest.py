@@ -52,6 +52,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "server/process/test_supervisor.py",
         "server/test_dead_peers.py",
         "test_hundred_thousand.py",
+        "test_installed.py",
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import os
 import re
 import shutil
 import subprocess
@@ -14,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
+import trove_classifiers
 
-ROOT = Path(__file__).parent.parent
-BUILD = "import sys, hatchling.build as b; print(getattr(b, 'build_' + sys.argv[1])(sys.argv[2]))"
+from tests.package_rig import OLDEST, ROOT, built, pythons, tree
+from tests.test_imports import ALLOWED as ROOMS
 
 # Written so that no pattern matches itself.
 HOME = re.compile(rb"(?<![\w.~-])/(?:(?:home|Users)/\w|[r]oot/)")
@@ -27,29 +30,25 @@ REGISTRY = re.compile(
 ADDRESS = re.compile(rb"[a-z]+:/[/]|^-(?:i|f)\b|--(?:extra-)?index-url|--find-links", re.MULTILINE)
 
 
+# What may be in a wheel. A new kind of file is added here, if whoever installs the package needs it.
+IN_A_WHEEL = (
+    r"oncecast/([a-z0-9_]+/)*[a-z0-9_]+\.py",
+    r"oncecast/py\.typed",
+    r"oncecast/brokers/redis/lua/[a-z]+\.lua",
+    r"oncecast/web/start/[a-z-]+\.(js|css|html|svg)",
+    r"oncecast/web/client/([a-z-]+/)?([a-z-]+\.(js|d\.ts)|package\.json|README\.md|LICENSE)",
+    r"oncecast/web/oncecast\.js",
+    r"oncecast-[0-9.]+\.dist-info/(METADATA|RECORD|WHEEL|entry_points\.txt|licenses/LICENSE)",
+)
+NOT_IN_AN_SDIST = {".ci/run", ".editorconfig", ".gitattributes"}  # of a checkout; a source archive has no CI
+MOMENT = 1_700_000_000
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     """The wheel, built from this tree by the backend that pyproject.toml names."""
     with zipfile.ZipFile(built("wheel", ROOT, tmp_path_factory.mktemp("wheel"))) as opened:
         yield opened
-
-
-def built(kind: str, tree: Path, place: Path) -> Path:
-    """Build a `wheel` or an `sdist` of a tree; return its path."""
-    command = [sys.executable, "-c", BUILD, kind, str(place)]
-    ended = subprocess.run(command, cwd=tree, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
-    return place / ended.stdout.splitlines()[-1]
-
-
-def tree() -> list[Path]:
-    """Every file of the tree that is tracked, or would be by `git add`."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    try:
-        found = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        pytest.skip("this tree is not a git checkout")
-    paths = [ROOT / name for name in found.decode().split("\0") if name]
-    return [path for path in paths if path.is_file()]
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
@@ -67,10 +66,12 @@ def test_the_wheel_holds_the_pages(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_wheel_holds_nothing_but_the_package(wheel: zipfile.ZipFile) -> None:
-    """No tests, caches or other top-level names land in somebody's site-packages."""
-    names = [PurePosixPath(name) for name in wheel.namelist()]
-    assert {"oncecast"} == {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
-    assert [] == [str(name) for name in names if "tests" in name.parts or name.suffix in {".pyc", ".db"}]
+    """No tests, benchmarks, caches or other top-level names land in somebody's site-packages."""
+    names = wheel.namelist()
+    assert [] == [name for name in names if not any(re.fullmatch(kind, name) for kind in IN_A_WHEEL)]
+    modules = [PurePosixPath(name) for name in names if name.endswith(".py")]
+    assert {*ROOMS, "__init__"} - {""} == {name.parts[1].removesuffix(".py") for name in modules}
+    assert [] == [str(name) for name in modules if name.name.startswith(("test_", "conftest"))]
 
 
 def test_the_wheel_holds_the_bundled_client(wheel: zipfile.ZipFile) -> None:
@@ -87,6 +88,32 @@ def test_an_sdist_holds_what_a_wheel_needs(tmp_path: Path) -> None:
     assert not list(unpacked.rglob("node_modules"))
     with zipfile.ZipFile(built("wheel", unpacked, tmp_path)) as wheel:
         assert (unpacked / "build/web/oncecast.js").read_bytes() == wheel.read("oncecast/web/oncecast.js")
+
+
+def test_the_sdist_holds_the_whole_tree(tmp_path: Path) -> None:
+    """What is tracked is in the sdist: who packages the project elsewhere can run its tests, and has its licence."""
+    with tarfile.open(built("sdist", ROOT, tmp_path)) as archive:
+        held = {PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix() for name in archive.getnames()}
+    expected = {path.relative_to(ROOT).as_posix() for path in tree()} - NOT_IN_AN_SDIST
+    assert {"LICENSE", "tests/test_package.py", "Makefile"} <= expected
+    assert (set(), set()) == (expected - held, held - expected - {"PKG-INFO", "build/web/oncecast.js"})
+
+
+def test_a_build_is_reproducible(tmp_path: Path) -> None:
+    """Two trees that differ in place, time and permissions make the same bytes, dated by SOURCE_DATE_EPOCH."""
+    made: list[dict[str, bytes]] = []
+    for number, place in enumerate((tmp_path / "one", tmp_path / "elsewhere" / "two")):
+        for path in tree():
+            copy = place / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+            copy.chmod(path.stat().st_mode & (0o777, 0o700)[number])
+            os.utime(copy, (1_600_000_000 + number, 1_600_000_000 + number))
+        kinds = {kind: built(kind, place, place / "dist", SOURCE_DATE_EPOCH=str(MOMENT)) for kind in ("sdist", "wheel")}
+        made.append({kind: path.read_bytes() for kind, path in kinds.items()})
+    assert [] == [kind for kind in made[0] if made[0][kind] != made[1][kind]]
+    with tarfile.open(kinds["sdist"]) as archive:
+        assert {MOMENT} == {member.mtime for member in archive.getmembers()}
 
 
 def test_a_wheel_without_npm(tmp_path: Path) -> None:
@@ -108,6 +135,19 @@ def test_the_wheel_carries_the_licence_and_the_command(wheel: zipfile.ZipFile) -
     assert (ROOT / "LICENSE").read_bytes() == contents["licenses/LICENSE"]
     assert b"License-Expression: Apache-2.0\n" in contents["METADATA"]
     assert b"oncecast = oncecast.cli:main" in contents["entry_points.txt"]
+
+
+def test_the_metadata(wheel: zipfile.ZipFile) -> None:
+    """Each classifier exists, each Python is one that the package is for, and no address is given that is not ours."""
+    (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+    metadata = email.message_from_bytes(wheel.read(name))
+    classifiers = metadata.get_all("Classifier", [])
+    assert set() == set(classifiers) - trove_classifiers.classifiers
+    assert metadata["Requires-Python"] == ">=" + ".".join(map(str, OLDEST))
+    versions = {each.rpartition(" ")[2] for each in classifiers if re.search(r" :: 3\.\d+$", each)}
+    assert {version.rpartition(".")[0] for version in pythons()} <= versions
+    assert "text/markdown" == metadata["Description-Content-Type"]
+    assert [] == metadata.get_all("Project-URL", []) + metadata.get_all("Home-page", [])
 
 
 @pytest.mark.parametrize("pattern", [HOME, CHECKOUT, REGISTRY], ids=["home", "checkout", "registry"])

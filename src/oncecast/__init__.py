@@ -81,12 +81,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals().setdefault(name, getattr(import_module(f".{home}", __name__), name))
+if not TYPE_CHECKING:  # a checker that saw it would take each misspelt name for an object
+
+    def __getattr__(name: str) -> object:
+        """Import a public name (PEP 562)."""
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals().setdefault(name, getattr(import_module(f".{home}", __name__), name))
 
 
 def __dir__() -> list[str]:
