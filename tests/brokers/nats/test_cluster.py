@@ -37,8 +37,7 @@ def history(node: BrokerBench) -> list[tuple[int, bytes]]:
     return [(message.seq, message.data) for message in page.messages]
 
 
-# With 2.9 some runs lose messages in silence, which is not mended yet: see docs/explanation/brokers.md.
-@pytest.fixture(scope="module", params=["nats-newest"])
+@pytest.fixture(scope="module", params=["nats", "nats-newest"])
 def cluster(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Cluster]:
     """Three servers of a version."""
     with ExitStack() as stack:

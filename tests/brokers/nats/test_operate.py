@@ -6,8 +6,11 @@ from typing import Any, cast
 
 import pytest
 
+from oncecast.brokers.address import parse_address
 from oncecast.brokers.lives import Life, Lives
 from oncecast.brokers.nats import operate
+from oncecast.brokers.nats.broker import OPTIONS, PORT, SCHEMES
+from oncecast.brokers.nats.client import OrderedClient
 from oncecast.brokers.nats.stream import Stream
 from oncecast.brokers.session import Lost
 
@@ -24,20 +27,11 @@ class Client:
         return cast(Any, type("Answer", (), {"status": "404"}))
 
 
-class Named:
-    """A stream of that client."""
-
-    name = "s"
-    client = Client()
-
-    def subject(self, channel: str) -> str:
-        """Return its subject."""
-        return f"s.m.{channel}"
-
-
 async def test_a_stream_that_is_gone() -> None:
     """Each question ends with the server's own words."""
-    stream, lives = cast(Stream, Named()), Lives([Life(1, "e", 0.0, "server", 0)])
+    address = parse_address("nats://h?stream=s", SCHEMES, PORT, OPTIONS)
+    stream = Stream(cast(OrderedClient, Client()), address, key_seconds=60.0, replicas=None, clustered=False)
+    lives = Lives([Life(1, "e", 0.0, "server", 0)])
     for asked in (
         operate.state(stream, lives, "2.9"),
         operate.channels(stream, lives),

@@ -8,8 +8,9 @@ import pytest
 
 from oncecast.brokers.lives import Lives, first_life
 from oncecast.brokers.nats import pages
+from oncecast.brokers.nats.asking import Record
 from oncecast.brokers.nats.pages import StreamPages
-from oncecast.brokers.nats.stream import Record, Stream
+from oncecast.brokers.nats.stream import Stream
 from oncecast.brokers.session import Lost
 from oncecast.message import Kind, Message
 

@@ -23,8 +23,9 @@ from ..handover import Handover
 from ..lives import Lives
 from ..session import GuardedSink, Lost
 from ..wanting import Wanting
+from .asking import time_of
 from .client import NatsHeaders, OrderedClient
-from .stream import PROBE, channel_of, decode_message, time_of
+from .stream import PROBE, channel_of, decode_message
 
 HOLD_SECONDS = 0.02  # for a message before it that a server of 2.9 may republish later
 

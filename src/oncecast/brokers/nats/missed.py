@@ -3,18 +3,21 @@
 A consumer would be cheaper, but one of a 2.9 server jumps ahead, in silence, when records of another subject are rolled
 up while it reads, and each node's probe does that every second.
 
-The stream's leader is asked, not any replica: one that is behind would not have the newest records.
+The stream's leader is asked, not any replica: one that is behind would not have the newest records. Where a leader has
+no record at an offset, that is the log's answer only if it has what is above: `Stream.settled` proves it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from functools import partial
 
 from ...message import Message
 from ..handover import CAUGHT_UP, CAUGHT_UP_BYTES, Missed
 from ..lives import Lives
-from .stream import PROBE, Record, Stream, channel_of, decode_record
+from .asking import Record
+from .stream import PROBE, Stream, channel_of, decode_record
 
 AT_ONCE = 32  # records asked for; each may have 1 MiB, or what the server's max_payload allows
 
@@ -62,9 +65,13 @@ async def _read(stream: Stream, after: int, last: int) -> list[Record | None] | 
     size = 0
     for first in range(after + 1, last + 1, AT_ONCE):
         some = range(first, min(first + AT_ONCE, last + 1))
-        found = await asyncio.gather(*(stream.record(offset) for offset in some))
+        found = await stream.settled(partial(_at, stream, some))
         size += sum(len(record.data) for record in found if record is not None)
         if size > CAUGHT_UP_BYTES:
             return None
         records += found
     return records
+
+
+async def _at(stream: Stream, offsets: range) -> list[Record | None]:
+    return await asyncio.gather(*(stream.record(offset) for offset in offsets))

@@ -1,7 +1,8 @@
 """Reading the stream in pages, by pull consumers that live for one page.
 
 A consumer is made for a channel and a place; the answer says how many messages are ahead of it, so exactly those are
-asked for. This is the same on every server from 2.9 on.
+asked for. This is the same on every server from 2.9 on. In a cluster the consumer may be on any replica, and the rest
+is asked of the leader: a page is taken only where both had what the log has.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from ...message import Mark, Message, Page, Start, StartKind
 from ..lives import Lives
 from ..session import Lost
+from .asking import BEHIND_SECONDS, BEHIND_TRIES, Record
 from .client import Answer
-from .stream import Record, Stream, decode_message
+from .stream import Stream, decode_message
 
 logger = logging.getLogger("oncecast.brokers.nats")
 
 IDLE_NANOSECONDS = 5_000_000_000  # a consumer that is forgotten is removed by the server after this
 FETCH_SECONDS = 5.0
 FORWARD = 1_000  # the longest page
-BEHIND_TRIES = 60  # until a replica has what its leader had
-BEHIND_SECONDS = 0.05
 EMPTY = 20  # fetches that bring nothing, though messages are ahead: a consumer may not be ready at once
 SKEW_SECONDS = 5.0  # between the clocks of publishers and the server's, for `since`
 
@@ -43,11 +44,11 @@ class StreamPages:
 
     async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         """Read a page from a start."""
+        return await self._stream.settled(partial(self._page, channels, start, limit, max_bytes))
+
+    async def _page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         lives, stream = self._lives, self._stream
-        info = await stream.client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}")
-        if "error" in info:
-            raise Lost(f"the stream {stream.name}: {info['error']['description']}")
-        last = int(info["state"]["last_seq"])
+        last = await stream.last()
         head = lives.seq_of(last)
         marks = dict(zip(channels, await asyncio.gather(*(stream.mark(name, lives) for name in channels)), strict=True))
         floors: dict[str, int] = {}
@@ -73,8 +74,7 @@ class StreamPages:
         from_ = {name: max(after, above.get(name, 0), marks[name].seq) for name in channels}
         ranges = await asyncio.gather(*(self._range(name, from_[name], last, most, share) for name in channels))
         # What was trimmed while it was read is not served: a mark that is newer than the range counts.
-        newest = await asyncio.gather(*(stream.mark(name, lives) for name in channels))
-        marks = dict(zip(channels, newest, strict=True))
+        marks = dict(zip(channels, await asyncio.gather(*(stream.mark(name, lives) for name in channels)), strict=True))
         messages, cut = _merge(ranges, marks, most, max_bytes)
         if start.kind is StartKind.EARLIEST:
             after = messages[0].seq - 1 if messages else head

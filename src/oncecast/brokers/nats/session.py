@@ -78,6 +78,8 @@ class NatsSession:
         server = f"cluster {state['created']}" if clustered else info["server_id"]
         await client.listen([stream.republished(PROBE), *(stream.republished(name) for name in wanted)])
         self._wanting.channels.update(wanted)
+        if clustered:
+            await stream.sound(self._wanting.new_token())
         place = self._place
         seen = Cursor(place.epoch, place.seen) if place.epoch else None
         lives = self._lives = await stream.open_life(server, self._new_epoch, self._wall(), seen)

@@ -16,26 +16,24 @@ Of a stream called `oncecast`:
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import ConfigurationError
 from ...message import Cursor, Draft, Kind, Mark, Message
 from ..address import Address
 from ..lives import Life, Lives, first_life, read_life
 from ..session import Lost
-from .client import Answer, NatsHeaders, OrderedClient
+from .asking import Asking, Record
+from .client import Answer, OrderedClient
 from .fit import StreamFit
 
 PROBE = "%probe"
 KINDS = {b"%d" % kind: kind for kind in Kind}
 NOT_FOUND = 10059  # JetStream's error codes
-NO_RECORD = 10037
 IN_USE = 10058
 NOT_ENABLED = 10039  # for the account
 PASSING = (408, 503)  # codes of what another attempt may mend
@@ -46,25 +44,14 @@ WRONG_LAST = {10071, 10164}
 logger = logging.getLogger("oncecast.brokers.nats")
 
 
-class Record(NamedTuple):
-    """A record of the stream. `time` is the server's, in Unix seconds."""
-
-    subject: str
-    data: bytes
-    time: float
-    offset: int = 0
-
-
-class Stream:
+class Stream(Asking):
     """One stream, as one client sees it."""
 
     def __init__(
         self, client: OrderedClient, address: Address, *, key_seconds: float, replicas: int | None, clustered: bool
     ) -> None:
-        self.client = client
-        self.name = address.options.get("stream", "oncecast")
+        super().__init__(client, address.options.get("stream", "oncecast"), clustered=clustered)
         self._address = address
-        self.clustered = clustered
         self._fit = StreamFit(self.name, key_seconds, replicas, clustered)
 
     # -- names
@@ -85,14 +72,14 @@ class Stream:
         `new_epoch` is called before a stream is made: it raises where no log may begin.
         """
         client = self.client
-        info = await client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+        info = await self.info_or_error()
         if info.get("error", {}).get("err_code") == NOT_FOUND:
             new_epoch()
             made = await client.ask_json(f"$JS.API.STREAM.CREATE.{self.name}", self._fit.configuration())
             error = made.get("error")
             if error and error.get("err_code") != IN_USE:
                 raise self._cannot(f"the stream {self.name} can't be made", error)
-            info = await client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
+            info = await self.info_or_error()
         if "error" in info:
             raise self._cannot(f"the stream {self.name} can't be used", info["error"])
         misfit = self._fit.misfit(info["config"])
@@ -101,27 +88,13 @@ class Stream:
             raise ConfigurationError(f"broker: {self._address}: {text}")
         return info
 
-    async def last(self) -> int:
-        """Return the offset of the newest record."""
-        info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
-        if "error" in info:
-            raise Lost(f"the stream {self.name}: {info['error']['description']}")
-        return int(info["state"]["last_seq"])
-
-    async def record(self, offset: int) -> Record | None:
-        """Return the record at an offset, None where there is none any more."""
-        return await self._ask_leader({"seq": offset})
-
-    async def _ask_leader(self, question: dict[str, Any]) -> Record | None:
-        answer = await self.client.ask_json(f"$JS.API.STREAM.MSG.GET.{self.name}", question)
-        error = answer.get("error")
-        if error is not None:
-            if error.get("err_code") == NO_RECORD:
-                return None
-            raise Lost(f"the stream {self.name} can't be read: {error.get('description', 'no reason')}")
-        found = answer["message"]
-        data = base64.b64decode(found.get("data", ""))
-        return Record(found["subject"], data, moment_of(found["time"]), int(found["seq"]))
+    async def sound(self, token: bytes) -> None:
+        """Write a probe, whose acknowledgement says up to where the log is: what is read after it has all before it."""
+        answer = await self.client.ask(self.subject(PROBE), token, {"Nats-Rollup": "sub"})
+        refused = refusal_of(answer)
+        if refused is not None:
+            raise Lost(f"the stream {self.name} takes nothing: {refused}")
+        self.knows(int(json.loads(answer.data)["seq"]))
 
     def most_bytes(self, state: dict[str, Any], max_payload: int) -> int:
         """Return how large a record may be at most, as the server and the stream have it."""
@@ -139,22 +112,6 @@ class Stream:
 
     # -- its records
 
-    async def get(self, question: dict[str, Any]) -> Record | None:
-        """Return a record by its place or subject, None without one.
-
-        In a cluster the leader is asked, as a replica that answers directly may not have the newest records yet.
-        """
-        if self.clustered:
-            return await self._ask_leader(question)
-        answer = await self.client.ask(f"$JS.API.DIRECT.GET.{self.name}", json.dumps(question).encode())
-        if answer.status == "404":
-            return None
-        if answer.status:
-            raise Lost(f"the stream {self.name} can't be read: status {answer.status}")
-        headers = answer.headers
-        subject, offset = headers[b"Nats-Subject"].decode(), int(headers[b"Nats-Sequence"])
-        return Record(subject, answer.data, time_of(headers) or 0.0, offset)
-
     async def newest(self, channel: str) -> int:
         """Return the offset of a channel's newest message, 0 without one."""
         record = await self.get({"last_by_subj": self.subject(channel)})
@@ -170,11 +127,7 @@ class Stream:
         A log that ends before `seen`, which the node has had from it, has lost messages: this begins a life too.
         """
         for _ in range(10):
-            lives = await self._lives()
-            info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}")
-            if "error" in info:
-                raise Lost(f"the stream {self.name}: {info['error']['description']}")
-            head = int(info["state"]["last_seq"])
+            lives, head = await self.settled(self._lives_and_head)
             above = seen.seq if seen is not None and lives and lives[0].epoch == seen.epoch else 0
             if lives and lives[-1].server == server and Lives(lives).seq_of(head) >= above:
                 return Lives(lives)
@@ -188,6 +141,9 @@ class Stream:
             if "error" in acknowledged and acknowledged["error"].get("err_code") not in WRONG_LAST:
                 raise Lost(f"a life of the log can't be written: {acknowledged['error']['description']}")
         raise Lost("other nodes write the log all the time, and no life of it could begin")
+
+    async def _lives_and_head(self) -> tuple[list[Life], int]:
+        return await self._lives(), await self.last()
 
     async def _lives(self) -> list[Life]:
         lives: list[Life] = []
@@ -260,19 +216,6 @@ def token_of(channel: str) -> str:
 def channel_of(token: str) -> str:
     """Return the channel of a token."""
     return token.replace("%", ".")
-
-
-def time_of(headers: NatsHeaders) -> float | None:
-    """Return a record's time in Unix seconds, in whole milliseconds; None where the server does not say it."""
-    text = headers.get(b"Nats-Time-Stamp")
-    return None if text is None else moment_of(text.decode())
-
-
-def moment_of(text: str) -> float:
-    """Return a time as the server writes it in Unix seconds, in whole milliseconds."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
-    return round(moment + float(f"0.{fraction or 0}"), 3)
 
 
 def refusal_of(answer: Answer) -> str | None:

@@ -5,7 +5,9 @@ The mark is written first. A node that dies between leaves messages below a mark
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import partial
 
 from ...message import Retention, RetentionPolicy
 from ..lives import Lives
@@ -15,6 +17,8 @@ from .stream import PROBE, Stream, channel_of, refusal_of, token_of
 LEASE_SECONDS = 30.0
 CHANNELS = 500  # looked at in one sweep
 SLACK = 64  # and an eighth of what is kept may be there beyond it
+
+logger = logging.getLogger("oncecast.brokers.nats")
 
 
 class Trimmer:
@@ -43,7 +47,7 @@ class Trimmer:
             return
         stream = self._stream
         question = {"subjects_filter": f"{stream.name}.m.>", "offset": 0}
-        info = await stream.client.ask_json(f"$JS.API.STREAM.INFO.{stream.name}", question)
+        info = await stream.info(question)
         subjects = info["state"].get("subjects") or {}
         last = int(info["state"]["last_seq"])
         names = sorted(subjects)
@@ -67,20 +71,36 @@ class Trimmer:
         await self._cut(channel, await self._reader.cut(channel, retention.messages, last), retention.seconds, last)
 
     async def _cut(self, channel: str, cut: int, seconds: float, last: int) -> None:
-        """Purge a channel up to the offset `cut`, and what is older than `seconds`."""
-        kept = await self._reader.first_kept(channel, self._wall() - seconds)
-        cut = max(cut, last if kept is None else kept - 1)
-        if not cut:
-            return
-        newest = await self._newest_below(channel, cut)
-        if newest is None:
-            return
-        offset, time = newest
+        """Purge a channel up to the offset `cut`, and what is older than `seconds`.
+
+        A mark is refused where another was written since this one was read, and never goes back.
+        """
         stream = self._stream
-        headers = {"Nats-Rollup": "sub"}
-        await stream.client.ask(f"{stream.name}.t.{token_of(channel)}", f"{offset} {time}".encode(), headers)
+        found = await stream.settled(partial(self._to_trim, channel, cut, seconds, last))
+        if found is None:
+            return
+        offset, time, written = found
+        headers = {"Nats-Rollup": "sub", "Nats-Expected-Last-Subject-Sequence": str(written)}
+        mark = f"{offset} {time}".encode()
+        answer = await stream.client.ask(f"{stream.name}.t.{token_of(channel)}", mark, headers)
+        refused = refusal_of(answer)
+        if refused is not None:  # what is purged without a mark is missing in silence
+            logger.warning("the channel %s is not trimmed now: %s", channel, refused)
+            return
         question = {"filter": stream.subject(channel), "seq": offset + 1}
         await stream.client.ask_json(f"$JS.API.STREAM.PURGE.{stream.name}", question)
+
+    async def _to_trim(self, channel: str, cut: int, seconds: float, last: int) -> tuple[int, float, int] | None:
+        """Return the offset and the time of the last message to be trimmed, and the offset of the mark before."""
+        kept = await self._reader.first_kept(channel, self._wall() - seconds)
+        cut = max(cut, last if kept is None else kept - 1)
+        newest = await self._newest_below(channel, cut) if cut else None
+        if newest is None:
+            return None
+        record = await self._stream.get({"last_by_subj": f"{self._stream.name}.t.{token_of(channel)}"})
+        if record is None:
+            return (*newest, 0)
+        return None if int(record.data.partition(b" ")[0]) > newest[0] else (*newest, record.offset)
 
     async def _newest_below(self, channel: str, cut: int) -> tuple[int, float] | None:
         """Return the offset and the time of a channel's last message up to an offset."""

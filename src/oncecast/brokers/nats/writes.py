@@ -46,6 +46,7 @@ class NatsWrites:
     def reached(self, offset: int) -> None:
         """Take note that the sink has everything up to an offset."""
         self._offset = offset
+        self._stream.knows(offset)
         while self._behind and self._behind[0][0] <= offset:
             _, _, waiting = heapq.heappop(self._behind)
             if not waiting.done():
@@ -106,4 +107,6 @@ class NatsWrites:
         refused = refusal_of(answer)
         if refused is not None:
             return Refusal("unavailable", f"The broker refuses it: {refused}", retry_after=5)
-        return Receipt(self._lives.epoch, self._lives.seq_of(int(json.loads(answer.data)["seq"])), "broker")
+        offset = int(json.loads(answer.data)["seq"])
+        self._stream.knows(offset)
+        return Receipt(self._lives.epoch, self._lives.seq_of(offset), "broker")

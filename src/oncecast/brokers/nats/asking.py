@@ -1,0 +1,145 @@
+"""What is asked of the stream, and how an answer that lacks the newest records is told from the log's.
+
+A member of a NATS 2.9 cluster that has been restarted answers `STREAM.INFO` until it knows the stream's leader, with
+what its disk had when it was killed. The leader answers too, and the first answer counts. It looks like any other, but
+names no leader. Three things keep what lacks records from being taken:
+
+* An answer that names no leader is asked for again.
+* `known` is an offset that the log has for certain, as the log acknowledged or republished it. A leader whose stream
+  ends below it is asked again.
+* `settled` reads between two answers of one leader, both of which reach `known`. A leader does not lose what it has
+  while it is the leader, so what was read between has all that the first answer had.
+
+One server alone has no such moment: it is asked once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+from ..session import Lost
+from .client import NatsHeaders, OrderedClient
+
+NO_RECORD = 10037  # JetStream's error code
+BEHIND_TRIES = 60  # until a server has what the log has
+BEHIND_SECONDS = 0.05
+LEADERS = 5  # readings that another leader may interrupt
+
+T = TypeVar("T")
+
+
+class Record(NamedTuple):
+    """A record of the stream. `time` is the server's, in Unix seconds."""
+
+    subject: str
+    data: bytes
+    time: float
+    offset: int = 0
+
+
+class Asking:
+    """See the module. `clustered` says that the stream has replicas."""
+
+    def __init__(self, client: OrderedClient, name: str, *, clustered: bool) -> None:
+        self.client = client
+        self.name = name
+        self.clustered = clustered
+        self.known = 0
+
+    def knows(self, offset: int) -> None:
+        """Take note of an offset that was acknowledged or republished: the log has all up to it."""
+        self.known = max(self.known, offset)
+
+    async def info(self, question: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the stream's state, which reaches `known`. Raises `Lost`."""
+        info = await self.info_or_error(question)
+        if "error" in info:
+            raise Lost(f"the stream {self.name}: {info['error']['description']}")
+        return info
+
+    async def info_or_error(self, question: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what the stream's leader says of its state: it reaches `known`, or is an error. Raises `Lost`."""
+        known, lacking = self.known, ""
+        for _ in range(BEHIND_TRIES):
+            info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}", question)
+            if not self.clustered or "error" in info:
+                return info
+            if not _leader_of(info)[0]:
+                lacking = f"the stream {self.name} has no leader"
+            elif int(info["state"]["last_seq"]) < known:
+                lacking = f"the leader of the stream {self.name} lacks the record {known}, which was acknowledged"
+            else:
+                return info
+            await asyncio.sleep(BEHIND_SECONDS)
+        raise Lost(lacking)
+
+    async def last(self) -> int:
+        """Return the offset of the newest record."""
+        return int((await self.info())["state"]["last_seq"])
+
+    async def settled(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Return what `read` does, from one leader that has everything up to `known`. It may be called again."""
+        if not self.clustered:
+            return await read()
+        leader = _leader_of(await self.info())
+        for _ in range(LEADERS):
+            found = await read()
+            before, leader = leader, _leader_of(await self.info())
+            if before == leader:
+                return found
+        raise Lost(f"the stream {self.name} has another leader all the time")
+
+    async def record(self, offset: int) -> Record | None:
+        """Return the record at an offset, None where there is none any more."""
+        return await self._ask_leader({"seq": offset})
+
+    async def get(self, question: dict[str, Any]) -> Record | None:
+        """Return a record by its place or subject, None without one.
+
+        In a cluster the leader is asked, as a replica that answers directly may not have the newest records yet.
+        """
+        if self.clustered:
+            return await self._ask_leader(question)
+        answer = await self.client.ask(f"$JS.API.DIRECT.GET.{self.name}", json.dumps(question).encode())
+        if answer.status == "404":
+            return None
+        if answer.status:
+            raise Lost(f"the stream {self.name} can't be read: status {answer.status}")
+        headers = answer.headers
+        subject, offset = headers[b"Nats-Subject"].decode(), int(headers[b"Nats-Sequence"])
+        return Record(subject, answer.data, time_of(headers) or 0.0, offset)
+
+    async def _ask_leader(self, question: dict[str, Any]) -> Record | None:
+        answer = await self.client.ask_json(f"$JS.API.STREAM.MSG.GET.{self.name}", question)
+        error = answer.get("error")
+        if error is not None:
+            if error.get("err_code") == NO_RECORD:
+                return None
+            raise Lost(f"the stream {self.name} can't be read: {error.get('description', 'no reason')}")
+        found = answer["message"]
+        data = base64.b64decode(found.get("data", ""))
+        return Record(found["subject"], data, moment_of(found["time"]), int(found["seq"]))
+
+
+def time_of(headers: NatsHeaders) -> float | None:
+    """Return a record's time in Unix seconds, in whole milliseconds; None where the server does not say it."""
+    text = headers.get(b"Nats-Time-Stamp")
+    return None if text is None else moment_of(text.decode())
+
+
+def moment_of(text: str) -> float:
+    """Return a time as the server writes it in Unix seconds, in whole milliseconds."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+    return round(moment + float(f"0.{fraction or 0}"), 3)
+
+
+def _leader_of(info: dict[str, Any]) -> tuple[str, str]:
+    """Return which leader has answered, "" without one; later servers say since when it is the leader."""
+    cluster = info.get("cluster") or {}
+    return str(cluster.get("leader") or ""), str(cluster.get("leader_since") or "")
