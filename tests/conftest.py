@@ -1,5 +1,5 @@
-"""What holds for every test: its marks by where it stands, no deadline for an example of Hypothesis, and SIGINT, which
-some shells let their jobs ignore.
+"""What holds for every test: its marks by where it stands, no deadline for an example of Hypothesis, SIGINT, which
+some shells let their jobs ignore, and that it leaves no transport open (`open_transports.py`).
 
 Owns `MARKS`, the table that `make quick` selects by. To mark a test, add its file or folder, not a decorator.
 """
@@ -12,6 +12,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.open_transports import pytest_configure as pytest_configure
+from tests.open_transports import pytest_runtest_teardown as pytest_runtest_teardown
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

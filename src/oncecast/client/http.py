@@ -190,11 +190,13 @@ class HttpConnection:
         if streams is None:
             return
         writer = streams[1]
-        try:
+        if not writer.is_closing():  # else the peer has begun, and after a second close of TLS an abort does nothing
             writer.close()
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await writer.wait_closed()
-        except OSError:  # TimeoutError is one
+        try:
+            with contextlib.suppress(OSError):  # TimeoutError is one
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await writer.wait_closed()
+        finally:  # also if this is cancelled: TLS would wait half a minute for the peer's goodbye
             writer.transport.abort()
 
     async def _identity(self) -> Sequence[tuple[str, str]]:

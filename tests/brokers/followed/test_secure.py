@@ -34,6 +34,10 @@ class SecureKafka(Certified, Kafka):
 
     port_count = 3
 
+    def ready(self) -> bool:
+        """Return whether TLS is served too."""
+        return super().ready() and listens(self.ports[2])
+
     def command(self) -> list[str]:
         """Add the listener to the settings."""
         command = super().command()

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiokafka.errors as errors
 import msgspec
-from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -70,6 +70,19 @@ class Topic(msgspec.Struct, frozen=True):
         return f"retention.ms={self.key_seconds * 1000} or more" if 0 <= kept < self.key_seconds * 1000 else None
 
 
+class Connection(AIOKafkaConnection):  # type: ignore[misc]
+    """The library's connection, whose close does not wait for the peer: TLS would wait half a minute for its goodbye.
+
+    The library closes by itself too, where a login is refused, and then forgets the socket.
+    """
+
+    def close(self, reason: Any = None, exc: Any = None) -> Any:
+        """Close at once. What is returned is awaitable, or None."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        return super().close(reason, exc)
+
+
 class Cluster:
     """See the module."""
 
@@ -104,22 +117,24 @@ class Cluster:
         context = address.context()
         sasl = address.user is not None
         security = ("SASL_SSL" if sasl else "SSL") if context else ("SASL_PLAINTEXT" if sasl else "PLAINTEXT")
+        connection = Connection(
+            host,
+            port,
+            client_id="oncecast",
+            request_timeout_ms=ANSWER_MILLISECONDS,
+            ssl_context=context,
+            security_protocol=security,
+            sasl_mechanism=address.options.get("sasl", "PLAIN") if sasl else None,
+            sasl_plain_username=address.user,
+            sasl_plain_password=address.password,
+        )
         try:
-            connection = await create_conn(
-                host,
-                port,
-                client_id="oncecast",
-                request_timeout_ms=ANSWER_MILLISECONDS,
-                ssl_context=context,
-                security_protocol=security,
-                sasl_mechanism=address.options.get("sasl", "PLAIN") if sasl else None,
-                sasl_plain_username=address.user,
-                sasl_plain_password=address.password,
-            )
-        except REFUSED as error:
-            text = f"{one_line(error) or type(error).__name__}: check its user, password and ?sasl="
-            raise ConfigurationError(f"broker: {address}: {text}") from None
+            await connection.connect()
         except (errors.KafkaError, OSError, TimeoutError) as error:
+            await asyncio.sleep(0)  # for the transport to let go of its socket
+            if isinstance(error, REFUSED):
+                text = f"{one_line(error) or type(error).__name__}: check its user, password and ?sasl="
+                raise ConfigurationError(f"broker: {address}: {text}") from None
             cause = error.__cause__ or error.__context__ or error
             text = one_line(error) or one_line(cause) or "no answer"
             raise Lost(f"{host}:{port}: {tls_advice(cause, text, address)}") from None

@@ -208,13 +208,15 @@ class OrderedClient(Client):
     async def shut(self) -> None:
         """Close the connection. Raises nothing."""
         self.end(Lost("its connection was closed"))
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self.close()
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:  # the library leaves it open where it was interrupted, or never got as far
-            writer.transport.abort()
-            await asyncio.sleep(0)  # for the transport to let go of its socket
+        try:
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self.close()
+        finally:
+            writer = getattr(self._transport, "_bare_io_writer", None)  # below TLS, where an abort always closes
+            if writer is not None:  # the library leaves it open where it was interrupted, or never got as far
+                writer.transport.abort()
+                await asyncio.sleep(0)  # for the transport to let go of its socket
 
     # -- inside
 

@@ -118,12 +118,12 @@ class StreamConnection:
     async def close(self) -> None:
         """Close the connection. Raises nothing."""
         self._end("its connection was closed")
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
         if self._writer is not None:
             self._writer.transport.abort()
             await asyncio.sleep(0)  # for the transport to let go of its socket
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     # -- helpers
 

@@ -21,6 +21,26 @@ from .faults import CONNECT_SECONDS, lost, meaning, of_connecting
 from .scripts import Script
 
 
+class _AtOnce(AbstractConnection):
+    """A connection of the library whose close does not wait for the peer: TLS would wait half a minute for its goodbye.
+
+    The library closes by itself too, where a login is refused or an answer can't be read, and then forgets the socket.
+    """
+
+    async def disconnect(self, *arguments: Any, **named: Any) -> None:
+        """Close at once."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+            await asyncio.sleep(0)  # for the transport to let go of its socket
+        await super().disconnect(*arguments, **named)
+
+
+class _Plain(_AtOnce, Connection): ...
+
+
+class _Secure(_AtOnce, SSLConnection): ...
+
+
 class RedisLine:
     """A connection that is open. `run` has to run for answers to come. `prefix` begins the keys of the log."""
 
@@ -111,13 +131,16 @@ async def connect(address: Address, host: str, port: int, context: ssl.SSLContex
         "client_name": "oncecast",
         "retry": None,
     }
-    connection = Connection(**arguments) if context is None else SSLConnection(**arguments, **_tls(address))
+    connection = _Plain(**arguments) if context is None else _Secure(**arguments, **_tls(address))
     try:
         async with asyncio.timeout(CONNECT_SECONDS):  # the library's covers the socket, not the greeting
             await connection.connect()  # type: ignore[no-untyped-call]
     except (redis.exceptions.RedisError, OSError) as error:
         await close(connection)
         raise of_connecting(error, address, host, port) from None
+    except BaseException:  # it was cancelled
+        await close(connection)
+        raise
     return connection
 
 
