@@ -46,6 +46,8 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "http/test_users.py",
     ),
     "slow": (
+        "asgi/test_contract.py",
+        "asgi/test_servers.py",
         "benchmarks",
         "client/test_obstacles.py",
         "core/test_hub_model.py",

@@ -1,13 +1,18 @@
 """Oncecast: publish a message once; every listener gets it, whichever way it can listen.
 
-The public names are the clients, what they yield, take and raise. Each has this one address. A name is imported when it
-is first used: the command line starts without what it does not need.
+The public names are the clients, what they yield, take and raise, and `Oncecast`, which runs inside an application.
+Each has this one address. A name is imported when it is first used: the command line starts without what it does not
+need.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .asgi.callers import Caller, Grant
+    from .asgi.oncecast import Oncecast
+    from .asgi.review import Publication
+    from .asgi.streams import EventAnswer
     from .client.async_client import AsyncClient
     from .client.blocking import Client
     from .client.blocking_messages import BlockingMessages
@@ -29,6 +34,10 @@ if TYPE_CHECKING:
     from .errors import OncecastError, UsageError
 
 _ROOMS = {
+    "asgi.callers": ("Caller", "Grant"),
+    "asgi.oncecast": ("Oncecast",),
+    "asgi.review": ("Publication",),
+    "asgi.streams": ("EventAnswer",),
     "client.async_client": ("AsyncClient",),
     "client.blocking": ("Client",),
     "client.blocking_messages": ("BlockingMessages",),
@@ -56,17 +65,22 @@ __all__ = [
     "AsyncClient",
     "BlockingMessages",
     "Broken",
+    "Caller",
     "Client",
     "ClientFailed",
     "ClientMessage",
+    "EventAnswer",
     "Gap",
     "GapError",
+    "Grant",
     "History",
     "LinkState",
     "Messages",
     "Moved",
+    "Oncecast",
     "OncecastError",
     "Outgoing",
+    "Publication",
     "PublishFailed",
     "Refused",
     "StateChanged",

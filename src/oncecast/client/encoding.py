@@ -44,7 +44,8 @@ def content_of(data: Any) -> Content:
 
     `Content` is returned as it is: data that is encoded already, digit for digit.
     JSON takes `None`, `bool`, `int` (digit for digit, whatever its size), finite `float`, `str`, and lists, tuples,
-    dicts with `str` keys, dataclasses and msgspec structs of these. Raises `Refused` (`data_invalid`) for all else.
+    dicts with `str` keys, dataclasses and msgspec structs of these, and models of pydantic as they write themselves in
+    JSON, by their aliases. Raises `Refused` (`data_invalid`) for all else.
     """
     if isinstance(data, Content):
         return data
@@ -125,6 +126,8 @@ def _base_of(value: Any, path: str) -> Any:
         return _fields_of(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(type(value), "__pydantic_serializer__") and hasattr(type(value), "model_dump"):
+        return value.model_dump(mode="json", by_alias=True)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):

@@ -10,6 +10,7 @@ from ..brokers.base import Outcome
 from ..errors import Refusal
 from ..message import BINARY, JSON, TEXT, Draft, Kind, check_event, check_key
 from ..policy.access import ALLOW_ALL
+from ..protocol import base
 from ..protocol.base import JSON_HEADERS, Reply
 from ..wire import envelope, http1, payload
 from .exchange import Exchange
@@ -41,7 +42,10 @@ def publish(service: Service, connection: Exchange, request: http1.Request, chan
     if service.settings.quotas is not None:
         service.settings.quotas.publish(connection.identity, channel, len(data), connection.now())
     service.counters.publishes += 1
-    service.node.publish((Draft(channel, data, kind, event, key),), partial(_published, connection))
+    drafts = (Draft(channel, data, kind, event, key),)
+    base.publish(
+        service.node, service.settings, connection, connection.identity, drafts, partial(_published, connection)
+    )
     connection.wait(request)
 
 
@@ -102,7 +106,7 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
         )
         connection.reply(Reply(200, NDJSON_HEADERS, body))
 
-    service.node.publish(drafts, done)
+    base.publish(service.node, service.settings, connection, connection.identity, drafts, done)
     connection.wait(request)
 
 

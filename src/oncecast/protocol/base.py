@@ -54,15 +54,17 @@ To add a transport, write its session in a file beside this one, route to it in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
 import msgspec
 
+from ..brokers.base import Done
+from ..core.node import Node
 from ..core.subscription import Descriptor, Format
 from ..errors import ErrorCode, Refusal
-from ..message import Message
+from ..message import Draft, Message
 from ..policy.access import ALLOW_ALL, Access
 from ..policy.identity import Identity
 from ..policy.limits import Limits
@@ -214,17 +216,47 @@ class NoteRefusal(Protocol):
         ...
 
 
+class Review(Protocol):
+    """What looks at the messages that clients publish, once they are allowed, and before the broker has them."""
+
+    def publish(
+        self,
+        owner: object,
+        identity: Identity,
+        drafts: Sequence[Draft],
+        publish: Callable[[Sequence[Draft], Done], None],
+        done: Done,
+        /,
+    ) -> None:
+        """Hand what is accepted, changed or not, to `publish`, and call `done` once with an outcome for each draft.
+
+        What one `owner` gives comes to `publish` in the order in which it was given.
+        """
+        ...
+
+
 class TransportSettings(Limits, frozen=True, kw_only=True):
     """What the transports are set to: the limits, compression of WebSocket messages (`deflate`), the access rules.
 
     Without `quotas` there is no limit past that of each connection. `refused` hears of the refusals that are sent as a
-    part of an answer or as a frame; of the others the server knows.
+    part of an answer or as a frame; of the others the server knows. With a `review` all that clients publish passes it.
     """
 
     deflate: bool = False
     access: Access = ALLOW_ALL
     quotas: Quotas | None = None
     refused: NoteRefusal | None = None
+    review: Review | None = None
+
+
+def publish(
+    node: Node, settings: TransportSettings, owner: object, identity: Identity, drafts: Sequence[Draft], done: Done
+) -> None:
+    """Publish what a client has sent, as `Node.publish` does, past the review if there is one."""
+    if settings.review is None:
+        node.publish(drafts, done)
+    else:
+        settings.review.publish(owner, identity, drafts, node.publish, done)
 
 
 @lru_cache(maxsize=8)  # sessions share their settings, which are those of the last few reloads

@@ -23,7 +23,7 @@ from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import Identity
 from ..policy.quotas import too_many
 from ..wire.envelope import Ref
-from .base import Carrier, TransportSettings, with_access
+from .base import Carrier, TransportSettings, publish, with_access
 
 __all__ = ["END_SECONDS", "MOVES", "NORMAL", "SERVICE_RESTART", "UNSUPPORTED", "DuplexSession", "SessionState"]
 
@@ -131,7 +131,8 @@ class DuplexSession(ABC):
             self._batch = None
             self._unanswered += len(batch)
             drafts, refs = zip(*batch, strict=True)
-            self._node.publish(drafts, partial(self._published, refs))
+            done = partial(self._published, refs)
+            publish(self._node, self._settings, self, self._carrier.identity, drafts, done)
         if self.state is ENDING:
             self._close_if_answered()
 

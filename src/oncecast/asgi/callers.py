@@ -1,0 +1,165 @@
+"""Who asks, as the function of an application sees it that authorizes, and what that function grants."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from ..client.failures import Refused
+from ..errors import ERRORS, Refusal, UsageError
+from ..http.credentials import read_credentials
+from ..policy.channels import is_pattern
+from ..policy.identity import Identity
+from ..policy.tokens import SUBJECT_CHARS, is_subject
+from ..wire import http1
+from .scopes import Scope
+
+__all__ = ["Caller", "Grant", "WhoAsks", "ask", "call_in_time"]
+
+logger = logging.getLogger("oncecast.asgi")
+
+T = TypeVar("T")
+_SECRET_OF_SCOPE = ("session", "user", "auth", "cookies")  # what middleware makes of a cookie
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the application grants to one that asks: `subject` is the user, if it is one.
+
+    `subscribe` and `publish` are channels, or patterns as in the settings (`chat.*`); None leaves it to the rules of
+    the settings. With `expires`, in Unix seconds, streams and sockets end then. Raises `UsageError` for what is no
+    pattern.
+    """
+
+    subject: str | None = None
+    subscribe: Iterable[str] | None = ()
+    publish: Iterable[str] | None = ()
+    expires: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("subscribe", "publish"):
+            object.__setattr__(self, name, _patterns(name, getattr(self, name)))
+        if self.subject is not None and not (isinstance(self.subject, str) and is_subject(self.subject)):
+            raise UsageError(f"subject: give a str of 1 to {SUBJECT_CHARS} characters, not {self.subject!r}")
+        if self.expires is not None and not (isinstance(self.expires, int | float) and math.isfinite(self.expires)):
+            raise UsageError(f"expires: give Unix seconds, not {self.expires!r}")
+
+    def identity(self, address: str, now: float) -> Identity:
+        """Return the identity that this grants at an address."""
+        subscribe = None if self.subscribe is None else tuple(self.subscribe)
+        publish = None if self.publish is None else tuple(self.publish)
+        return Identity(address, self.subject, "token", subscribe, publish, now, self.expires)
+
+
+def _patterns(name: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    patterns = (given,) if isinstance(given, str) else tuple(given)
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not is_pattern(pattern) or "{" in pattern:
+            raise UsageError(f"{name}: {pattern!r} is no channel or pattern: give names, prefixes and *, or *")
+    return patterns
+
+
+class Caller:
+    """One that asks: an HTTP request, or the handshake of a WebSocket.
+
+    `address` is the client's, behind trusted proxies too. `scope` is that of ASGI. Where the page that asks is not one
+    of your own origins, neither cookies nor what middleware made of them are here: a browser sends cookies for any
+    page.
+    """
+
+    def __init__(self, request: http1.Request, scope: Scope, identity: Identity, *, cookies: bool) -> None:
+        self._request = request
+        self.identity = identity
+        self.headers: Mapping[str, str] = request.headers
+        self.scope: Mapping[str, Any] = scope
+        if not cookies:
+            self.headers = {name: value for name, value in request.headers.items() if name != "cookie"}
+            raw = [field for field in scope["headers"] if field[0].lower() != b"cookie"]
+            kept = {name: value for name, value in scope.items() if name not in _SECRET_OF_SCOPE}
+            self.scope = kept | {"headers": raw}
+
+    @property
+    def address(self) -> str:
+        """The client's address, "" where the server does not know it."""
+        return self.identity.address
+
+    @property
+    def method(self) -> str:
+        """The method: `GET` to listen, `POST` to publish."""
+        return self._request.method
+
+    @property
+    def path(self) -> str:
+        """The path below the mount, such as `/v1/channels/orders`."""
+        return self._request.path
+
+    @cached_property
+    def query(self) -> Mapping[str, str]:
+        """The query's fields."""
+        return dict(parse_qsl(self._request.query, keep_blank_values=True, max_num_fields=32))
+
+    @cached_property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies."""
+        try:
+            return {name: morsel.value for name, morsel in SimpleCookie(self.headers.get("cookie", "")).items()}
+        except CookieError:
+            return {}
+
+    @cached_property
+    def token(self) -> str | None:
+        """The token that a client sends, in `Authorization: Bearer`, a subprotocol, or the query. Raises `Refusal`."""
+        found = read_credentials(self._request, None)
+        return found[0] if found else None
+
+
+WhoAsks = Callable[[Caller], Grant | Awaitable[Grant | None] | None]
+
+
+async def ask(authorize: WhoAsks, caller: Caller, now: float, seconds: float) -> Identity:
+    """Return the identity that a function grants; the caller's own where it returns None. Raises `Refusal`.
+
+    Whatever else the function does is refused: an error or a wrong value with `internal`, a late answer with
+    `unavailable`.
+    """
+    found = await call_in_time(authorize, caller, seconds, "authorize")
+    if found is None:
+        return caller.identity
+    if isinstance(found, Grant):
+        identity = found.identity(caller.address, now)
+        if not identity.lasts(now):
+            raise Refusal("unauthorized", "The grant has ended: get a fresh one.")
+        return identity
+    logger.error("authorize: %r returned %s, not a Grant: the request is refused", authorize, type(found).__name__)
+    raise Refusal("internal", "The application failed to say who this is: its log has the cause.")
+
+
+async def call_in_time(function: Callable[[T], Any], argument: T, seconds: float, name: str) -> Any:
+    """Call a function of the application: a coroutine's on the loop, any other in a thread. Raises `Refusal`."""
+    try:
+        async with asyncio.timeout(seconds):
+            if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+                return await function(argument)
+            found = await asyncio.to_thread(function, argument)
+            return await found if inspect.isawaitable(found) else found
+    except Refusal:
+        raise
+    except Refused as refused:
+        code = refused.code if refused.code in ERRORS else "forbidden"
+        raise Refusal(code, refused.message, retry_after=refused.retry_after) from None
+    except TimeoutError:
+        logger.error("%s: %r did not answer within %g s: the request is refused", name, function, seconds)
+        raise Refusal("unavailable", "The application did not decide in time: try again.", retry_after=1) from None
+    except Exception:
+        logger.exception("%s: %r failed: the request is refused", name, function)
+        raise Refusal("internal", "The application failed at this: its log has the cause.") from None

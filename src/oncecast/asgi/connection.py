@@ -1,0 +1,214 @@
+"""One request or socket of another server: the `Exchange` of the routes.
+
+The server's task for it runs `_pump`, which sends what is put; what comes from the peer is read beside it. Invariants:
+an answer begins once and ends once; when `run` returns, the session is closed and the connection counted out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from ..errors import Refusal
+from ..http import routes
+from ..http.exchange import Agreement
+from ..http.replies import error_reply, headers_of
+from ..policy.bucket import PublishBuckets
+from ..policy.origin import Headers
+from ..policy.quotas import too_many
+from ..protocol.base import Carrier, Duplex, Reply, Session
+from ..server.presence import Presence
+from ..wire import http1
+from .peer import AsgiPeer
+from .scopes import AsgiSend, Event, Receive
+
+__all__ = ["AsgiConnection"]
+
+logger = logging.getLogger("oncecast.asgi")
+
+
+class AsgiConnection(AsgiPeer):
+    """A connection of which `request` is the request. `identity` is who asks."""
+
+    # -- for the kinds
+
+    @abstractmethod
+    def _events(self, items: Iterable[Any]) -> Iterator[Event]:
+        """Return the events of ASGI for what was put."""
+
+    @abstractmethod
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Put a whole answer."""
+
+    @abstractmethod
+    def answer_events(self, headers: Headers, events: bytes, /) -> None:
+        """Answer with an event stream that ends after `events`, or with its head alone."""
+
+    @abstractmethod
+    def open_events(self, headers: Headers, make: Callable[[Carrier], Session], /) -> None:
+        """Become an event stream. `make` may raise `Refusal`: nothing is sent then."""
+
+    @abstractmethod
+    def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
+        """Accept a handshake. `make` may raise `Refusal`: nothing is sent then."""
+
+    @abstractmethod
+    async def _listen(self, receive: Receive) -> None:
+        """Read what the peer sends, until it is gone."""
+
+    # -- its life
+
+    async def run(self, receive: Receive, send: AsgiSend, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Answer the request, as `prepare` does; return once the answer has ended, or the peer is gone.
+
+        `prepare` answers, or begins to. It may raise `Refusal`.
+        """
+        self.app.admit(self)
+        listening: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(None) as self._life:
+                await self._prepare(prepare)
+                if not self._pending.ended:
+                    listening = asyncio.create_task(self._listen_whole(receive))
+                await self._pump(send)
+        except TimeoutError:
+            if self._life is None or not self._life.expired():
+                raise
+        except OSError:
+            logger.debug("a peer has gone", exc_info=True)
+        finally:
+            self._life = None
+            if listening is not None:
+                listening.cancel()
+                await asyncio.wait({listening})
+            self.close()
+
+    def close(self) -> None:
+        """Forget everything. Safe to call twice."""
+        session, self._session = self._session, None
+        self._pending.drop()
+        self.app.dismiss(self)
+        if self._presence is not None:
+            self._presence.end()
+            self._presence = None
+        if session is not None:
+            session.closed()
+
+    def handle(self) -> None:
+        """Let the routes answer, unless that is done already."""
+        self.proceed(self.request, partial(routes.handle, self.app, self, self.request))
+
+    async def _prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await prepare()
+        except Refusal as refusal:
+            self.reply(refusal)
+        except Exception:  # noqa: BLE001 - it is logged there
+            self._defect()
+
+    async def _pump(self, send: AsgiSend) -> None:
+        while items := await self._pending.take():
+            for event in self._events(items):
+                await send(event)
+            self._take_on()
+
+    def _take_on(self) -> None:
+        """Say that what was taken is sent."""
+        if self._pending.sent() and self._session is not None:
+            self._call(self._session.drained)
+
+    async def _listen_whole(self, receive: Receive) -> None:
+        try:
+            await self._listen(receive)
+        except Exception:
+            logger.exception("a connection failed as it was read")
+        self._pending.drop()
+
+    def attempt(self, call: Callable[[], None]) -> None:
+        """Do something about the request, and answer with its refusal, or report a defect of ours."""
+        try:
+            call()
+        except Refusal as refusal:
+            self.reply(refusal)
+        except Exception:  # noqa: BLE001 - it is logged there
+            self._defect()
+
+    def _defect(self) -> None:
+        """Report a defect of ours: the log gets all of it, the client little."""
+        logger.exception("a request could not be handled: %s %s", self.request.method, self.request.path)
+        if self._streaming:
+            self.abort()
+        else:
+            self.reply(Refusal("internal", "The server failed at this request: its log has the cause."))
+
+    # -- the exchange of the routes
+
+    def reply(self, reply: Reply | Refusal, /) -> None:
+        """Answer the request, once."""
+        if self._answered or self._streaming:
+            return
+        self._answered = True
+        self._session = None
+        if isinstance(reply, Refusal):
+            reply = error_reply(reply)
+        self.app.counters.requests[reply.status] += 1
+        self._answer(reply.status, headers_of(self.app, self.request, reply), reply.body)
+        self._pending.end()
+        self._say_goodbye()
+
+    def send(self, answer: bytes, /) -> None:
+        """Never called: no request is kept alive here."""
+        raise NotImplementedError
+
+    def fail(self, refusal: Refusal, /) -> None:
+        """Answer with an error."""
+        self.reply(refusal)
+
+    def wait(self, request: http1.Request, session: Session | None = None) -> None:
+        """Expect the answer later, by `reply`."""
+        if self._answered or self._streaming:
+            return
+        if session is not None and self.app.must_leave(self):
+            session.drain()
+            return
+        self._session = session
+        if session is None:
+            self.wake_at(self.now() + self.app.settings.answer_seconds)
+
+    def proceed(self, request: http1.Request, call: Callable[[], None], /) -> None:
+        """Go on with a request that has waited, unless the client is gone."""
+        if not (self._answered or self._streaming or self._pending.ended):
+            self.attempt(call)
+
+    def spend_publishes(self, count: int, size: int, /) -> None:
+        """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
+        now, settings = self.now(), self.app.settings
+        if self._publishes is None:
+            self._publishes = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
+        over, seconds = self._publishes.take(now, count, size)
+        if over:
+            raise too_many(over, getattr(settings, over), seconds)
+
+    def _stream(self, make: Callable[[], Session]) -> None:
+        """Become a stream. Raises what `make` raises; then nothing is sent."""
+        quotas = self.app.settings.quotas
+        if quotas is not None:  # a stream counts as its client's, whatever proxy it comes through
+            presence = Presence(quotas, proxy=self.identity.address or "-")
+            presence.join(self.identity, self.now())
+            self._presence = presence
+        session = make()
+        self._streaming = True
+        if self._pending.ended:  # it has said all already, or the peer is gone
+            session.closed()
+            return
+        self._session = session
+        if self._pending.full:
+            session.blocked()
+        if self.identity.expires is not None:
+            self.app.expiries.watch(self, self._next_look())
+        if self.app.must_leave(self):
+            self.drain()

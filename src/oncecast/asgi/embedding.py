@@ -1,0 +1,182 @@
+"""The lives of an `Oncecast`: when they begin, on which loop, and how they end.
+
+There are at most two: that of the application's event loop, and that of a thread, for a program without a loop. Nothing
+is opened before the first of them begins: by the lifespan, or by the first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from msgspec import structs
+
+from ..errors import UsageError
+from ..policy.rules import Allowed
+from ..server.config.sources import load
+from ..server.settings import MEMORY, Settings
+from .callers import WhoAsks
+from .gate import access_of
+from .review import Check
+from .running import Running
+from .threads import LoopThread
+
+__all__ = ["Embedding", "settings_of"]
+
+logger = logging.getLogger("oncecast.asgi")
+
+_all: weakref.WeakSet[Embedding] = weakref.WeakSet()
+_inherited: list[object] = []  # of the parent of a fork: see `threads.py`
+
+
+class Embedding:
+    """What runs, by these settings; `subscribe` and `publish` are for channels without a table of their own."""
+
+    def __init__(
+        self, settings: Settings, subscribe: Allowed | None, publish: Allowed | None, handler_seconds: float
+    ) -> None:
+        self.settings = settings
+        self._subscribe_rule = subscribe
+        self._publish_rule = publish
+        self._seconds = handler_seconds
+        self._authorize: WhoAsks | None = None
+        self._checks: list[tuple[str, Check]] = []
+        self._life: Running | None = None
+        self._starting: asyncio.Future[Running] | None = None
+        self._thread: LoopThread | None = None
+        self._lock = threading.Lock()
+        self._warned = False
+        _all.add(self)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Run for as long as an application does: `FastAPI(lifespan=cast.lifespan)`, or `async with` in one's own."""
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Start now, and not at the first use. Raises `ConfigurationError` where the broker can't be opened."""
+        await self._living()
+
+    async def stop(self) -> None:
+        """End the streams, whose clients connect again, and close the broker. The next use starts it again."""
+        life, self._life = self._life, None
+        if life is not None and life.usable:
+            if life.loop is not asyncio.get_running_loop():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(life.stop(), life.loop))
+            else:
+                await life.stop()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(thread.stop)
+
+    def drain(self) -> None:
+        """Tell the streams that this process is about to stop. From any thread, and from a signal handler.
+
+        It is called at SIGTERM and SIGINT. Call it where a server is stopped otherwise and waits for its connections.
+        """
+        life = self._life
+        if life is not None and life.usable:
+            life.loop.call_soon_threadsafe(life.leave)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- helpers
+
+    async def _living(self) -> Running:
+        """Return the life of the running loop; begin it where there is none."""
+        loop = asyncio.get_running_loop()
+        life = self._life
+        if life is not None and life.usable:
+            if life.loop is not loop:
+                raise UsageError("This Oncecast runs on another event loop: make one for each, or stop that one first.")
+            return life
+        starting = self._starting
+        if starting is not None and starting.get_loop() is loop:
+            return await asyncio.shield(starting)
+        starting = self._starting = loop.create_future()
+        try:
+            made = await self._make(signals=True)
+        except BaseException as error:
+            starting.set_exception(error if isinstance(error, Exception) else RuntimeError("the start was cancelled"))
+            starting.exception()  # it is raised here
+            raise
+        else:
+            self._life = made
+            starting.set_result(made)
+            return made
+        finally:
+            self._starting = None
+
+    async def _make(self, *, signals: bool) -> Running:
+        authorizes = self._authorize is not None
+        access = access_of(self.settings, self._subscribe_rule, self._publish_rule, authorizes=authorizes)
+        life = Running(self.settings, access, self._checks, self._seconds, signals=signals)
+        life.names_users = authorizes
+        await life.start()
+        return life
+
+    def _threaded(self) -> LoopThread:
+        with self._lock:
+            if self._thread is None or not self._thread.usable:
+                if self.settings.broker == MEMORY and not self._warned:
+                    self._warned = True
+                    logger.warning(
+                        "publish_sync: the broker is memory:// and no application runs here, so nobody can hear what "
+                        "is published: give the URL of a broker that processes share, such as sqlite:///app.db"
+                    )
+                self._thread = LoopThread(lambda: self._make(signals=False))
+                atexit.register(_stop, weakref.ref(self._thread))
+            return self._thread
+
+    def forked(self) -> None:
+        """Forget what belongs to the parent process, in the child."""
+        _inherited.extend((self._life, self._thread, self._starting))
+        self._life = self._thread = self._starting = None
+        self._lock = threading.Lock()
+
+
+def settings_of(given: Settings | str | Path | None, flags: dict[str, Any]) -> Settings:
+    """Return the settings of a file, the environment and these flags. Raises `ConfigurationError`."""
+    if isinstance(given, Settings):
+        return structs.replace(given, **{name: value for name, value in flags.items() if value})
+    loaded = load(file=None if given is None else Path(given), environ=os.environ, flags=flags)
+    for warning in loaded.warnings:
+        logger.warning("%s", warning)
+    if loaded.sources["broker"] == "default":
+        return structs.replace(loaded.settings, broker=MEMORY)
+    return loaded.settings
+
+
+def _stop(thread: weakref.ref[LoopThread]) -> None:
+    found = thread()
+    if found is not None:
+        with contextlib.suppress(Exception):
+            found.stop()
+
+
+def _forked() -> None:
+    for each in list(_all):
+        each.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

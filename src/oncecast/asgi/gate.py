@@ -1,0 +1,83 @@
+"""Who asks: what is found out about a request before the routes are asked.
+
+Hosts and origins are checked first, as for the native server, so that no function of the application is called for a
+page that may not connect, and no cookie counts for one that is not ours. Then come the credentials of the settings, and
+last the application's own function.
+"""
+
+from __future__ import annotations
+
+from ..errors import Refusal
+from ..http.credentials import trusts_cookies
+from ..http.pages import PROBES
+from ..policy.access import ALLOW_ALL, Access
+from ..policy.identity import Identity
+from ..policy.rules import AccessRules, Allowed
+from ..server.settings import Settings, access_rules
+from .callers import Caller, WhoAsks, ask
+from .connection import AsgiConnection
+from .running import Running
+from .scopes import Scope, server_of
+
+__all__ = ["Unruled", "access_of", "find_out"]
+
+
+class Unruled(Access):
+    """What holds where nothing was said about access: only the application publishes, and nobody listens."""
+
+    __slots__ = ()
+
+    def subscribe(self, identity: Identity, channels: tuple[str, ...], /) -> None:
+        """Raise `Refusal`."""
+        raise _unruled(f"listen to {', '.join(channels)}", 'subscribe="public"')
+
+    def is_public(self, channels: tuple[str, ...], /) -> bool:
+        """Return False."""
+        return False
+
+    def publish(self, identity: Identity, channel: str, /) -> None:
+        """Raise `Refusal`."""
+        raise _unruled(f"publish to {channel}", 'publish="public"')
+
+
+def _unruled(doing: str, cure: str) -> Refusal:
+    return Refusal(
+        "forbidden",
+        f"Nothing says who may {doing}: give Oncecast {cure} if everybody may, a function by @cast.authorize, or "
+        'tables [channels."PATTERN"] in the settings.',
+    )
+
+
+def access_of(settings: Settings, subscribe: Allowed | None, publish: Allowed | None, *, authorizes: bool) -> Access:
+    """Return who may do what. `subscribe` and `publish` hold for every channel without a table of its own."""
+    if subscribe is not None or publish is not None:
+        rules: dict[str, tuple[Allowed, Allowed]] = {"*": (subscribe or "server", publish or "server")}
+        for pattern, rule in settings.channels.items():
+            if rule.subscribe is not None or rule.publish is not None:
+                rules[pattern] = (rule.subscribe or "server", rule.publish or "server")
+        return AccessRules(rules)
+    given = access_rules(settings)
+    if given is not ALLOW_ALL or settings.dev:
+        return given
+    return AccessRules({"*": ("token", "token")}) if authorizes else Unruled()
+
+
+async def find_out(
+    life: Running, connection: AsgiConnection, scope: Scope, authorize: WhoAsks | None, seconds: float
+) -> None:
+    """Set the identity of a connection. Raises `Refusal`."""
+    app, request = life.app, connection.request
+    if request.path not in PROBES:
+        life.check_host(request.headers.get("host"), server_of(scope))
+    if not request.path.startswith("/v1/"):
+        return
+    app.hosts.check(request.headers.get("host"))
+    cors = app.check_origin(request)
+    if request.method == "OPTIONS":  # a preflight has no credentials
+        return
+    app.identify(connection, request)
+    if authorize is None or (app.authenticator is not None and "ticket=" in request.query):
+        return
+    caller = Caller(request, scope, connection.identity, cookies=trusts_cookies(request, cors))
+    connection.identity = await ask(authorize, caller, app.wall(), seconds)
+    app.check_counts(connection.identity)

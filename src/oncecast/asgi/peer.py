@@ -1,0 +1,198 @@
+"""One connection over ASGI as the app sees it, a `Peer`, and as the carrier of a session does.
+
+It knows what there is to send, and not how that is sent: `connection.py` does that. Invariant: after `_pending` has
+ended nothing is put, and the deadline is that of taking what was put last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import Refusal
+from ..policy.access import Access
+from ..policy.bucket import Bucket, PublishBuckets
+from ..policy.identity import Identity
+from ..policy.quotas import too_many
+from ..protocol.base import Reply, Session
+from ..server.app import App
+from ..server.expiries import DISCONNECTED, ENDED, warn_at
+from ..server.presence import Presence
+from ..wire import http1
+from .pending import Pending
+
+__all__ = ["GOODBYE_SECONDS", "AsgiPeer"]
+
+logger = logging.getLogger("oncecast.asgi")
+
+GOODBYE_SECONDS = 3.0  # for the server to take the end of a stream; a peer that does not read would hold it up
+OVERFLOW = Refusal("unavailable", "The server holds too many unfinished requests: send it again.", retry_after=2)
+
+
+class AsgiPeer(ABC):
+    """The peer of one request, `request`. `identity` is who asks."""
+
+    def __init__(self, app: App, request: http1.Request, address: str) -> None:
+        self.app = app
+        self.request = request
+        self.identity = Identity(address)
+        self.deadline = 0.0
+        self.tick = 0
+        self._pending: Pending[Any] = Pending()
+        self._session: Session | None = None  # who hears of the connection
+        self._answered = False
+        self._streaming = False
+        self._reads = True
+        self._presence: Presence | None = None
+        self._pages: Bucket | None = None
+        self._publishes: PublishBuckets | None = None
+        self._life: asyncio.Timeout | None = None
+
+    @abstractmethod
+    def reply(self, reply: Reply | Refusal, /) -> None:
+        """Answer the request, once."""
+
+    # -- what carries a session
+
+    def verify(self, token: str, /) -> Identity:
+        """Return whom a token stands for. Raises `Refusal`."""
+        return self.app.verify(token, self.identity.address)
+
+    def identify(self, identity: Identity, /) -> None:
+        """Replace the identity."""
+        self.identity = identity
+        self.app.expiries.forget(self)
+        if identity.expires is not None:
+            self.app.expiries.watch(self, self._next_look())
+
+    @property
+    def full(self) -> bool:
+        """Whether the peer takes no more at the moment."""
+        return self._pending.full
+
+    def put(self, item: Any, size: int, /) -> None:
+        """Send an event, a piece of a body, or a message."""
+        if self._pending.put(item, size) and self._session is not None:
+            self._session.blocked()
+
+    def finish(self, last: dict[str, Any], code: int, /) -> None:
+        """Send the last event, and end."""
+        self._pending.put(last, 0)
+        self._pending.end()
+        self._say_goodbye()
+
+    def stop_reading(self) -> None:
+        """Hand over no more of what the peer sends."""
+        self._reads = False
+
+    def now(self) -> float:
+        """Return the monotonic clock's seconds."""
+        return self.app.monotonic()
+
+    def wake_at(self, when: float) -> None:
+        """Set the deadline."""
+        self.app.wheel.set(self, when)
+
+    def _say_goodbye(self) -> None:
+        if self._life is not None:
+            self.wake_at(
+                self.now() + (self.app.settings.answer_seconds if self.app.leaving is None else GOODBYE_SECONDS)
+            )
+
+    # -- a peer of the app
+
+    def expired(self, now: float) -> None:
+        """The deadline has come."""
+        if self._pending.ended:  # what was said last has not been taken
+            self.abort()
+        elif self._session is not None:
+            self._session.woken(now)
+        else:
+            self.reply(Refusal("unavailable", "The answer did not come in time: try again.", retry_after=1))
+
+    def drain(self) -> None:
+        """Leave, as the server stops."""
+        if self._pending.ended:
+            self.wake_at(self.now() + GOODBYE_SECONDS)
+        elif self._session is not None:
+            self._session.drain()
+
+    def abort(self) -> None:
+        """End at once."""
+        if self._life is not None:
+            self._life.reschedule(asyncio.get_running_loop().time())
+        self._pending.drop()
+
+    def evict(self) -> bool:
+        """Return False: the server decides how many connections there are."""
+        return False
+
+    def recheck(self, access: Access, /) -> None:
+        """Hold a stream, a socket or a long poll to other access rules, and to the keys that came with them."""
+        try:
+            self.app.check_counts(self.identity)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        if self._session is not None:
+            self._session.recheck(access, self.identity)
+
+    def disconnect(self) -> None:
+        """End what belongs to the user at the other end."""
+        self._refuse(DISCONNECTED)
+
+    def look_at_expiry(self, now: float, /) -> None:
+        """Warn of the end of the token, or end."""
+        expires = self.identity.expires
+        if not self._streaming or self._session is None or expires is None:
+            return
+        if now >= expires:
+            self._refuse(ENDED)
+            return
+        if now >= self._next_look():
+            self._session.expiring(expires - now)
+            self.app.expiries.watch(self, expires)
+        else:
+            self.app.expiries.watch(self, self._next_look())
+
+    def overflow(self) -> None:
+        """Refuse what is unfinished."""
+        self.reply(OVERFLOW)
+
+    # -- helpers
+
+    def _next_look(self) -> float:
+        """Return when to look at the end of the identity: at a warning, which only a token's holder can answer."""
+        assert self.identity.expires is not None
+        return self.identity.expires if self.app.authenticator is None else warn_at(self.identity)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """End what listens. A publish that waits for the broker gets its receipt: the message is on its way."""
+        if self._session is not None:
+            self._session.refuse(refusal)
+        elif self.request.method in ("GET", "HEAD"):
+            self.reply(refusal)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            logger.exception("a connection failed")
+            self.abort()
+
+    def may_read(self) -> Refusal | None:
+        """Count a page of the broker's history. Return why it may read none now, or None."""
+        now, settings = self.now(), self.app.settings
+        if self._pages is None:
+            self._pages = Bucket.steady(settings.history_pages_per_second, now)
+        if seconds := self._pages.take(now):
+            return too_many("history_pages_per_second", self._pages.rate, seconds)
+        try:
+            if settings.quotas is not None:
+                settings.quotas.read_page(self.identity, now)
+        except Refusal as refusal:
+            return refusal
+        return None

@@ -1,0 +1,81 @@
+"""What one connection has to send and its server has not taken yet.
+
+ASGI says by a `send` that does not return that the peer takes no more. Invariant: past `ROOM` bytes that wait, those
+that are being sent included, this is `full`; it stays so until all of them are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+__all__ = ["ROOM", "Pending"]
+
+ROOM = 64 << 10  # as a kernel's buffer has it: a send that waits for a moment makes nobody slow
+
+Put = TypeVar("Put")
+
+
+class Pending(Generic[Put]):
+    """A queue with one reader. `ended`: nothing is put any more."""
+
+    __slots__ = ("_items", "_size", "_taken", "_waiter", "ended", "full")
+
+    def __init__(self) -> None:
+        self._items: list[Put] = []
+        self._size = 0
+        self._taken = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.ended = False
+        self.full = False
+
+    def put(self, item: Put, size: int) -> bool:
+        """Add an item, unless this has ended. Return whether it has become full by that."""
+        if self.ended:
+            return False
+        self._items.append(item)
+        self._size += size
+        self._wake()
+        if self._size <= ROOM or self.full:
+            return False
+        self.full = True
+        return True
+
+    def end(self) -> None:
+        """Put nothing any more; what was put is still taken."""
+        self.ended = True
+        self._wake()
+
+    def clear(self) -> None:
+        """Forget what was not taken."""
+        self._items.clear()
+
+    def drop(self) -> None:
+        """End, and forget what was not taken."""
+        self.clear()
+        self.end()
+
+    async def take(self) -> list[Put]:
+        """Wait for items, and return all there are; none at the end."""
+        while not self._items and not self.ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        items, self._items = self._items, []
+        self._taken = self._size
+        return items
+
+    def sent(self) -> bool:
+        """Say that what was taken is sent. Return whether there is room again that there was not."""
+        self._size -= self._taken
+        self._taken = 0
+        if not self.full or self._items:
+            return False
+        self.full = False
+        return True
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

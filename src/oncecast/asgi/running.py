@@ -1,0 +1,264 @@
+"""The running part of an `Oncecast`: one node on one event loop, and the one task that owns it.
+
+Invariant: when the task ends, however it does, the streams are told and the node is stopped. So a loop that cancels its
+tasks at its end, as `asyncio.run` does, stops the node in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from msgspec import structs
+
+from ..brokers.base import STOPPING, Outcome
+from ..client.feed import Feed
+from ..core.node import Node
+from ..errors import ConfigurationError, Refusal
+from ..http.bulletin import Bulletin
+from ..http.service import Rules
+from ..message import Draft, Receipt, Start
+from ..policy.access import Access
+from ..policy.authority import is_loopback
+from ..policy.hosts import Hosts
+from ..server.app import App
+from ..server.brokers import build_broker
+from ..server.build import build_app, build_node, build_policy, build_quotas, build_rules
+from ..server.jwks import RemoteKeys
+from ..server.settings import Settings
+from ..server.tasks import Tasks
+from ..server.wheel import RESOLUTION
+from .listener import OwnListener, as_failure
+from .review import Check, PublishReview
+from .stopping import StopSignals, watch_hypercorn
+
+__all__ = ["Running"]
+
+logger = logging.getLogger("oncecast.asgi")
+
+SECOND = 1.0
+LEAVE_SECONDS = 3.0  # for streams to end before the node stops
+
+
+class Running:
+    """One life: `start` it once, on the loop that it is for. `app` is what the requests are answered from."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        access: Access,
+        checks: Sequence[tuple[str, Check]],
+        handler_seconds: float,
+        *,
+        signals: bool,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        self._settings = settings
+        self._access = access
+        policy = build_policy(lambda: settings)
+        broker = build_broker(settings, lambda channel: policy(channel).retention)
+        self.node: Node = build_node(
+            structs.replace(settings, tls_cert=()),
+            broker,
+            policy,
+            monotonic=self.loop.time,
+            schedule=self.loop.call_soon,
+        )
+        self.node.on_failure = self._failed
+        self._review = PublishReview(checks, handler_seconds, lambda: settings.limits.message_bytes) if checks else None
+        self._quotas = build_quotas(settings)
+        self.app: App = build_app(settings, self.node, monotonic=self.loop.time, schedule=self.loop.call_soon)
+        self.app.collect = None  # /metrics of an app are the app's to show
+        self.app.bulletin = Bulletin(
+            self.node,
+            self.app.wall,
+            self.loop.time,
+            os.urandom,
+            self.app.disconnect,
+            logger.warning,
+            settings.auth.max_token_seconds,
+        )
+        self._issuer = RemoteKeys(self._take_keys)
+        self._issuer.use(settings.auth)
+        self._tasks = Tasks(self.node.fail)
+        self._signals = StopSignals(self._signalled) if signals else None
+        self.listeners: set[OwnListener] = set()  # the application's own
+        self._adopt()
+        self._owner: asyncio.Task[None] | None = None
+        self._met = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether it runs, in this process and on a loop that goes on."""
+        return (
+            self.pid == os.getpid() and not self.loop.is_closed() and self._owner is not None and not self._owner.done()
+        )
+
+    async def start(self) -> None:
+        """Start the node. Raises `ConfigurationError` where it can't be; then nothing is left open."""
+        started: asyncio.Future[None] = self.loop.create_future()
+        self._owner = self.loop.create_task(self._own(started), name="oncecast")
+        await started
+
+    async def stop(self) -> None:
+        """End the streams, then the node."""
+        owner = self._owner
+        if owner is None or owner.done():
+            return
+        self.leave()
+        if self.app.connections:
+            empty = asyncio.Event()
+            self.app.when_empty = empty.set
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(empty.wait(), LEAVE_SECONDS)
+        owner.cancel()
+        await asyncio.wait({owner})
+
+    def leave(self) -> None:
+        """Tell the streams that this process stops; their clients connect again, to another."""
+        if self.app.leaving is None:
+            self.app.leave(self._settings.limits.drain_per_second)
+
+    def publish(self, draft: Draft) -> asyncio.Future[Receipt | Refusal]:
+        """Publish one message, on the loop; the future has the outcome."""
+        found: asyncio.Future[Receipt | Refusal] = self.loop.create_future()
+
+        def done(outcomes: Sequence[Outcome]) -> None:
+            if not found.done():
+                found.set_result(outcomes[0])
+
+        self.node.publish((draft,), done)
+        return found
+
+    def listen(self, feed: Feed) -> None:
+        """Fill a feed of the application."""
+        listener = OwnListener(self.node, feed, self.listeners.discard)
+        self.listeners.add(listener)
+        listener.start()
+
+    async def settle(self, channels: tuple[str, ...], start: Start) -> Start:
+        """Return a start that means the same later: see `Node.settle`. Raises `Refusal`."""
+        found: asyncio.Future[Start | Refusal] = self.loop.create_future()
+
+        def done(settled: Start | Refusal) -> None:
+            if not found.done():
+                found.set_result(settled)
+
+        self.node.settle(channels, start, done)
+        settled = await found
+        if isinstance(settled, Refusal):
+            raise settled
+        return settled
+
+    def meet(self) -> None:
+        """Look once, in the first request, at what serves."""
+        if not self._met:
+            self._met = True
+            watch_hypercorn(self.leave)
+
+    def address(self, peer: str, headers: Mapping[str, str]) -> str:
+        """Return the address of the client whose request came from this peer, which may be a trusted proxy."""
+        return self._quotas.client(peer, headers) if peer and self._quotas.is_proxy(peer) else peer
+
+    def check_host(self, host: str | None, server: str) -> None:
+        """Raise `Refusal` for a host that can't be meant: see `policy/hosts.py`. `server` is the address of the socket.
+
+        A socket at loopback serves loopback names only, unless `hosts` names others.
+        """
+        settings = self._settings
+        if not settings.hosts and not settings.dev and server and is_loopback(server):
+            _LOOPBACK.check(host)
+
+    # -- helpers
+
+    def _adopt(self) -> None:
+        limits_and_more = build_rules(self._settings, ("0.0.0.0",), self._quotas, self._issuer.keys)  # noqa: S104
+        rules = Rules(
+            settings=structs.replace(limits_and_more.settings, access=self._access, review=self._review, deflate=False),
+            hosts=limits_and_more.hosts,
+            origins=limits_and_more.origins,
+            authenticator=limits_and_more.authenticator,
+            cookie=limits_and_more.cookie,
+        )
+        self.app.adopt(rules)
+        self.app.identifies = False  # who asks is known before the routes are asked: see `gate.py`
+        if self.app.authenticator is not None:
+            self.app.authenticator.on_unknown_key = self._issuer.hurry
+
+    def _take_keys(self) -> None:
+        try:
+            self._adopt()
+        except ConfigurationError as error:  # a file has changed since it was read
+            logger.error("the issuer's keys are not taken: %s", error)
+
+    def _signalled(self) -> None:
+        self.loop.call_soon_threadsafe(self.leave)
+
+    def _failed(self, reason: str) -> None:
+        logger.critical("realtime has failed in this process (%s): restart it; its streams are sent away", reason)
+        self.leave()
+
+    async def _own(self, started: asyncio.Future[None]) -> None:
+        try:
+            await self.node.start()
+            if self._signals is not None:
+                self._signals.listen()
+        except BaseException as error:
+            await self.node.stop()
+            if not started.done():
+                started.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        try:
+            if self._settings.auth.jwks_url is not None:
+                self._tasks.start("fetching the issuer's keys", self._issuer.run())
+            if not started.done():
+                started.set_result(None)
+            await self._tick()
+        except Exception as error:
+            logger.exception("the task that drives deadlines has failed")
+            self.node.fail(f"the task that drives deadlines has failed: {error!r}")
+        finally:
+            await self._end()
+
+    async def _tick(self) -> None:
+        trimmed = self.loop.time()
+        while True:
+            await asyncio.sleep(RESOLUTION)
+            self.app.tick()
+            if self.loop.time() - trimmed >= SECOND:
+                trimmed = self.loop.time()
+                self.node.tick()
+                if self.app.bulletin is not None and self._uses_bulletin:
+                    self.app.bulletin.tick()
+
+    @property
+    def _uses_bulletin(self) -> bool:
+        """Whether anybody can be a user of this app, and so be disconnected."""
+        return self.app.authenticator is not None or self.names_users
+
+    names_users = False  # whether the application says who asks
+
+    async def _end(self) -> None:
+        if self._signals is not None:
+            self._signals.ignore()
+        self.leave()
+        for connection in list(self.app.connections):
+            connection.drain()
+        await asyncio.sleep(0)  # what they have said last is sent by their own tasks
+        for connection in list(self.app.connections):
+            connection.abort()
+        for listener in list(self.listeners):
+            listener.end(as_failure(STOPPING))
+        if self._review is not None:
+            await self._review.stop()
+        await self._tasks.stop()
+        await self.node.stop()
+
+
+_LOOPBACK = Hosts((), ("127.0.0.1",))

@@ -1,0 +1,101 @@
+"""A WebSocket over ASGI: its handshake, which may be refused, then its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..errors import Refusal
+from ..http.exchange import Agreement
+from ..policy.identity import Identity
+from ..policy.origin import Headers
+from ..protocol.base import Carrier, Duplex, Session
+from ..server.app import App
+from ..wire import http1
+from .carriers import SocketOverAsgi
+from .connection import AsgiConnection
+from .requests import encoded
+from .scopes import Event, Receive, Scope
+
+__all__ = ["SocketConnection"]
+
+REFUSED = "websocket.http.response"  # the extension of servers that can answer a handshake with more than 403
+
+
+class SocketConnection(AsgiConnection):
+    """A WebSocket. `scope` is that of its handshake."""
+
+    def __init__(self, app: App, request: http1.Request, address: str, scope: Scope) -> None:
+        super().__init__(app, request, address)
+        self._speaks = REFUSED in (scope.get("extensions") or {})
+        self._duplex: Duplex | None = None
+
+    def _events(self, items: Iterable[Any]) -> Iterator[Event]:
+        for item in items:
+            if isinstance(item, str):
+                yield {"type": "websocket.send", "text": item}
+            elif isinstance(item, bytes):
+                yield {"type": "websocket.send", "bytes": item}
+            else:
+                yield item
+
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Refuse the handshake, with the error where the server can say it."""
+        if not self._speaks:
+            self._pending.put({"type": "websocket.close", "code": 1008, "reason": ""}, 0)
+            return
+        headers = (*headers, ("Content-Length", str(len(body))))
+        self._pending.put({"type": f"{REFUSED}.start", "status": status, "headers": encoded(headers)}, 0)
+        self._pending.put({"type": f"{REFUSED}.body", "body": body, "more_body": False}, len(body))
+
+    def answer_events(self, headers: Headers, events: bytes, /) -> None:
+        """Never called: a handshake asks for no events."""
+        raise NotImplementedError
+
+    def open_events(self, headers: Headers, make: Callable[[Carrier], Session], /) -> None:
+        """Never called."""
+        raise NotImplementedError
+
+    def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
+        """Accept the handshake. `make` may raise `Refusal`: nothing is sent then."""
+        if self._answered or self._pending.ended:
+            return
+        self._stream(lambda: self._make(agreement, make))
+
+    def _make(self, agreement: Agreement, make: Callable[[Carrier], Duplex]) -> Session:
+        headers = encoded(agreement.headers)
+        self._pending.put({"type": "websocket.accept", "subprotocol": agreement.protocol, "headers": headers}, 0)
+        try:
+            self._duplex = make(SocketOverAsgi(self))
+        except BaseException:
+            self._pending.clear()
+            raise
+        return self._duplex
+
+    def identify(self, identity: Identity, /) -> None:
+        """Replace the identity, and count the user of a socket that was nobody's."""
+        if self._presence is not None and self.identity.kind == "anybody":
+            self._presence.become(identity, self.now())
+        super().identify(identity)
+
+    async def connected(self, receive: Receive) -> None:
+        """Wait for the handshake, which ASGI says as an event."""
+        if (await receive())["type"] != "websocket.connect":
+            self._pending.drop()
+
+    async def _listen(self, receive: Receive) -> None:
+        while (event := await receive())["type"] == "websocket.receive":
+            if self._reads and self._duplex is not None:
+                text = event.get("text")
+                payload = event.get("bytes") or b"" if text is None else text.encode("utf-8", "surrogatepass")
+                self._take(self._duplex, payload, is_text=text is not None)
+
+    def _take(self, session: Duplex, payload: bytes, *, is_text: bool) -> None:
+        limit = self.app.settings.message_bytes
+        if len(payload) > limit:
+            self.stop_reading()
+            session.refuse(Refusal("body_too_large", f"A message is at most {limit} bytes."))
+            return
+        session.received(payload, is_text)
+        if not self._pending.ended:
+            session.flush()

@@ -1,0 +1,75 @@
+"""The transports' contract over ASGI: the same clauses as on the native server, behind uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+import uvicorn
+
+from oncecast.asgi.oncecast import Oncecast
+from oncecast.asgi.running import Running
+from oncecast.brokers.memory import MemoryBroker
+from oncecast.core.node import Node
+from oncecast.server.settings import Settings
+from oncecast.testing.subscriber import Subscriber
+from oncecast.testing.subscribers import SUBSCRIBERS, SseEnvelopeSubscriber
+from oncecast.testing.transport import CHECKS, check_transport
+
+
+class ServedByUvicorn:
+    """An `Oncecast` behind uvicorn, at a free port."""
+
+    def __init__(self, settings: Settings, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("oncecast.asgi.running.build_broker", lambda *_: broker)
+        self.cast = Oncecast(settings=settings, subscribe="public", publish="public")
+        config = uvicorn.Config(self.cast, log_level="error", ws="websockets-sansio", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Serve."""
+        self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        async with asyncio.timeout(30):
+            while not self._server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+
+    @property
+    def life(self) -> Running:
+        """The running part."""
+        assert self.cast._life is not None
+        return self.cast._life
+
+    @property
+    def node(self) -> Node:
+        """The node."""
+        return self.life.node
+
+    async def stop(self, seconds: float, /) -> None:
+        """Stop as at a signal."""
+        assert self._task is not None
+        self.cast.drain()
+        self._server.should_exit = True
+        await asyncio.wait({self._task}, timeout=30)
+        assert self._task.done()
+
+
+KINDS = [kind for kind in SUBSCRIBERS if kind is not SseEnvelopeSubscriber]  # it differs from SSE in the encoder alone
+
+
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_contract(kind: type[Subscriber], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transport keeps each clause of the contract."""
+
+    async def start(settings: Settings, broker: MemoryBroker) -> ServedByUvicorn:
+        served = ServedByUvicorn(settings, broker, monkeypatch)
+        await served.start()
+        return served
+
+    await check_transport(kind, name, start=start)

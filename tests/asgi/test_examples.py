@@ -1,0 +1,51 @@
+"""The examples of `docs/how-to/in-your-app.md` are one program that passes the type checker and runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.test_docs import ROOT, blocks
+
+PAGE = ROOT / "docs" / "how-to" / "in-your-app.md"
+PRELUDE = """
+async def user_of_session(session: str | None) -> str | None:
+    return session
+
+"""
+
+
+def program() -> str:
+    """Return the examples, one after the other."""
+    return PRELUDE + "\n".join(block.text for block in blocks(PAGE) if block.mark == "app")
+
+
+def test_the_examples_pass_the_type_checker(tmp_path: Path) -> None:
+    """They are typed as a strict application would have it."""
+    (tmp_path / "app.py").write_text(program())
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "app.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert 0 == done.returncode, done.stdout
+
+
+async def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their functions decide, change and refuse as the page says."""
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {"__name__": "app"}
+    exec(compile(program(), "app.py", "exec"), scope)
+    cast = scope["cast"]
+    transport = httpx.ASGITransport(cast)
+    async with cast, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        url = "/v1/channels/chat.a"
+        assert 401 == (await http.get(url)).status_code
+        http.cookies.set("session", "ann")
+        assert 200 == (await http.get(url)).status_code
+        assert 403 == (await http.get("/v1/channels/user.bob")).status_code
+        assert 201 == (await http.post(url, json={"text": "hello"})).status_code
+        assert "No spam, please." == (await http.post(url, json={"text": "spam"})).json()["error"]["message"]
+        assert {"text": "hello", "by": "ann"} == (await http.get(url)).json()["messages"][0]["data"]
