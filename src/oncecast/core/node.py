@@ -19,6 +19,7 @@ from functools import partial
 from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening
 from ..errors import Refusal, UsageError
 from ..message import LATEST, Draft, Message, Page, Retention, Start, StartKind
+from .bulk import Bulk
 from .delivery import Send
 from .entry import Encoding, Entry
 from .history import BrokerHistory
@@ -91,6 +92,7 @@ class Node:
         read = None if self._history is None else self._history.read_after
         self.hub = Hub(self.log, self._schedule, _report, send, read=read, listeners=self._wants)
         self._polls = Polls(self.log, self.hub, self._history)
+        self.bulk = Bulk(monotonic, schedule)
 
     # -- its life
 

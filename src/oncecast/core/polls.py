@@ -14,6 +14,7 @@ import msgspec
 
 from ..errors import Refusal
 from ..message import Cursor, LogGap, Page, Reason, Start, StartKind
+from .bulk import LARGE_BYTES, LARGE_MESSAGES
 from .entry import Entry, loose_entry
 from .history import BrokerHistory
 from .hub import Hub
@@ -31,6 +32,12 @@ class Poll(msgspec.Struct, frozen=True):
     entries: list[Entry]
     cursor: Cursor
     gaps: list[LogGap]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its answer is work for `Bulk`."""
+        entries = self.entries
+        return len(entries) >= LARGE_MESSAGES or sum([len(entry.message.data) for entry in entries]) >= LARGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

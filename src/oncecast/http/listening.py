@@ -22,7 +22,7 @@ from ..wire import http1, ws_handshake
 from ..wire.ws_deflate import Deflate
 from .credentials import privacy_headers, public_query
 from .exchange import Agreement, Exchange
-from .memo import KnownPoll
+from .memo import ANSWER_BYTES, KnownPoll
 from .replies import encode, names
 from .service import Service
 
@@ -60,7 +60,7 @@ def _short_polled(
     reply: Reply | Refusal,
 ) -> None:
     late = service.node.log.version != version or service.second != second
-    if late or isinstance(reply, Refusal) or not service.ready:
+    if late or isinstance(reply, Refusal) or len(reply.body) > ANSWER_BYTES or not service.ready:
         _answer_poll(service, connection, reply)
         return
     if reply.status != 200 or not request.keep_alive:  # no request comes again that this could answer

@@ -38,8 +38,10 @@ def text_reply(status: int, text: str) -> Reply:
     )
 
 
-def encode(service: Service, request: http1.Request, reply: Reply, *, close: bool = False) -> bytes:
-    """Return the bytes of an answer. `close` says that none follows on this connection."""
+def encode(
+    service: Service, request: http1.Request, reply: Reply, *, close: bool = False, head_only: bool = False
+) -> bytes:
+    """Return the bytes of an answer, or of its head. `close` says that none follows on this connection."""
     service.counters.requests[reply.status] += 1
     headers = headers_of(service, request, reply)
     keep_alive = request.keep_alive and not close
@@ -47,14 +49,14 @@ def encode(service: Service, request: http1.Request, reply: Reply, *, close: boo
         connection = f"Upgrade, {'keep-alive' if keep_alive else 'close'}"
         framing = (("Connection", connection), ("Content-Length", str(len(reply.body))))
         head = http1.response_head(426, (*headers, *framing), date=service.date)
-        return head if request.method == "HEAD" else head + reply.body
+        return head if head_only or request.method == "HEAD" else head + reply.body
     return http1.response(
         reply.status,
         headers,
         reply.body,
         keep_alive=keep_alive,
         version=request.version,
-        head_only=request.method == "HEAD",
+        head_only=head_only or request.method == "HEAD",
         date=service.date,
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, TypeAlias
 
 from ..core.entry import Entry
@@ -23,7 +24,7 @@ from ..message import EARLIEST, Cursor, LogGap, Message, Start
 from ..policy.access import Access
 from ..policy.identity import Identity
 from ..wire import envelope
-from .base import Clock, Reply, TransportSettings, json_reply
+from .base import JSON_HEADERS, Clock, Reply, TransportSettings
 from .query import Query, after_cursor, check_count
 
 __all__ = ["MOVES", "PollRequest", "PollState", "WaitingPoll", "answer_poll", "parse_wait"]
@@ -83,9 +84,19 @@ class PollRequest:
         head = self.node.log.cursor(self.node.log.head)
 
         def polled(poll: Poll | Refusal) -> None:
-            done(poll if isinstance(poll, Refusal) else self._reply(poll, even_if_nothing, head))
+            if isinstance(poll, Refusal):
+                done(poll)
+            elif poll.is_large:
+                self.node.bulk.add(partial(self._answer_large, poll, even_if_nothing, head, done))
+            else:
+                done(self._reply(poll, even_if_nothing, head))
 
         self.node.poll(self.channels, self.start, self.limit, polled, may_read)
+
+    def _answer_large(
+        self, poll: Poll, even_if_nothing: bool, head: Cursor, done: Callable[[Reply | Refusal | None], None]
+    ) -> None:
+        done(self._reply(poll, even_if_nothing, head))
 
     def _reply(self, poll: Poll, even_if_nothing: bool, head: Cursor) -> Reply | None:
         nothing = not (poll.entries or poll.gaps)
@@ -97,9 +108,18 @@ class PollRequest:
             return None
         if known:
             return Reply(304, (("ETag", f'"{poll.cursor}"'), ("Cache-Control", "no-store")), b"")
+        return Reply(200, (("ETag", f'"{poll.cursor}"'), *JSON_HEADERS), self._body(poll))
+
+    def _body(self, poll: Poll) -> bytes:
+        """Return the answer's body: one object for all that wait for the same large one."""
+        if poll.gaps or not poll.is_large:
+            return self._encode(poll)
+        key = (self.channels, poll.cursor, tuple([entry.seq for entry in poll.entries]))
+        return self.node.bulk.share(key, partial(self._encode, poll))
+
+    def _encode(self, poll: Poll) -> bytes:
         messages = [self.node.encode(entry, MESSAGE_JSON) for entry in poll.entries]
-        body = envelope.poll_json(messages, poll.cursor, poll.gaps, several=len(self.channels) > 1)
-        return json_reply(200, body, ("ETag", f'"{poll.cursor}"'))
+        return envelope.poll_json(messages, poll.cursor, poll.gaps, several=len(self.channels) > 1) + b"\n"
 
     def _has(self, entries: list[Entry], epoch: str) -> bool:
         newest = entries[-1].seq if entries else 0

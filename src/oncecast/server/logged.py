@@ -50,11 +50,11 @@ class LoggedConnection(Connection):
             self.identity = Identity(self.identity.address)
         super()._handle(request)
 
-    def send(self, answer: bytes) -> None:
+    def send(self, answer: bytes, body: bytes = b"") -> None:
         """Log the answer, and do as without a log."""
         if self._request is not None:
-            self._log({"status": int(answer[9:12]), "bytes": len(answer)})
-        super().send(answer)
+            self._log({"status": int(answer[9:12]), "bytes": len(answer) + len(body)})
+        super().send(answer, body)
 
     def fail(self, refusal: Refusal) -> None:
         """Log the error, also of a request that could not be read, and do as without a log."""

@@ -24,6 +24,8 @@ from .tls.channel import TlsChannel
 
 __all__ = ["Outlet"]
 
+SHARED_BYTES = 64 << 10  # unsent bytes that are not copied, unless they are the smaller part of what holds them
+
 
 class Outlet(asyncio.BufferedProtocol):
     """`descriptor` is the socket's, where it is written to without TLS."""
@@ -59,6 +61,10 @@ class Outlet(asyncio.BufferedProtocol):
             except OSError:  # full, or broken: the transport finds out which
                 sent = 0
             if sent == len(data):
+                return
+            rest = len(data) - sent
+            if rest >= SHARED_BYTES and rest >= sent and self._transport is not None and not self._released:
+                self._transport.write(memoryview(data)[sent:])  # other connections may have the same bytes to send
                 return
             data = data[sent:]
         if self._transport is not None and not self._released:

@@ -36,6 +36,7 @@ logger = logging.getLogger("oncecast.server")
 
 PIPELINE_BYTES = 64 << 10  # what a client may send ahead while an answer is being made
 LINGER_SECONDS = 2.0
+SEPARATE_BYTES = 64 << 10  # of a body that is not copied behind its head: several connections may share it
 
 IDLE, HEAD, BODY = http1.Stage  # names of their own, for the same reason as those of the phases
 
@@ -123,10 +124,14 @@ class Responder(Inlet):
         if isinstance(reply, Refusal):
             self._note(reply, request)
             reply = error_reply(reply)
-        self.send(encode(self.app, request, reply, close=self._reserved or not self.app.ready))
+        close, body = self._reserved or not self.app.ready, reply.body
+        if len(body) < SEPARATE_BYTES or request.method == "HEAD":
+            self.send(encode(self.app, request, reply, close=close))
+        else:
+            self.send(encode(self.app, request, reply, close=close, head_only=True), body)
 
-    def send(self, answer: bytes) -> None:
-        """Do as `reply` does, with an answer that is bytes already."""
+    def send(self, answer: bytes, body: bytes = b"") -> None:
+        """Do as `reply` does, with an answer that is bytes already; of a large one `body` may be apart."""
         request = self._request
         if request is None:  # the client is gone
             return
@@ -134,6 +139,8 @@ class Responder(Inlet):
             self.presence.leave()
         self._request = self._listener = None
         self.write(answer)
+        if body:
+            self.write(body)
         waiting = self.phase is WAITING
         if waiting:
             self._move("answered")
