@@ -26,13 +26,21 @@ HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": (
         "web/test_client.py",
+        "web/test_front_ends.py",
         "web/test_native.py",
         "web/test_obstacles.py",
         "web/test_secure.py",
         "web/test_start_page.py",
         "web/test_tokens.py",
     ),
-    "npm": ("web/test_modules.py", "peers/test_node.py", "test_javascript.py", "test_package.py"),
+    "npm": (
+        "peers/test_node.py",
+        "test_javascript.py",
+        "test_npm_package.py",
+        "test_package.py",
+        "web/test_front_ends.py",
+        "web/test_modules.py",
+    ),
     "servers": (
         "brokers/followed/test_faults.py",
         "brokers/followed/test_secure.py",

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import os
-import re
 import shutil
-import tarfile
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -161,36 +158,3 @@ async def test_a_checkout_serves_the_modules(server: Server) -> None:
     assert b'export * from "./web/client/index.js";\n' == (await get(f"{url}/oncecast.js"))[1]
     for module in CLIENT.glob("*.js"):
         assert module.read_bytes() == (await get(f"{url}/web/client/{module.name}"))[1]
-
-
-@pytest_asyncio.fixture
-async def package(tmp_path: Path) -> Path:
-    """The package as npm would publish and install it: the folder that is its place in `node_modules`."""
-    (packed,) = json.loads(await run("npm", "pack", "--json", f"--pack-destination={tmp_path}", cwd=CLIENT))
-    with tarfile.open(tmp_path / packed["filename"]) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return (tmp_path / "package").rename(tmp_path / "oncecast")
-
-
-def test_the_package_for_npm(package: Path) -> None:
-    """The tarball has this version, the modules, the public types, a README and the licence, and nothing else."""
-    described = json.loads((package / "package.json").read_text("utf-8"))
-    assert oncecast.__version__ == described["version"]
-    assert "dependencies" not in described
-    expected = {"README.md", "LICENSE", "package.json", "types.d.ts", *(path.name for path in CLIENT.glob("*.js"))}
-    assert expected == {path.name for path in package.iterdir()}
-    assert (ROOT / "LICENSE").read_bytes() == (package / "LICENSE").read_bytes()
-    for target in (described["types"], *described["exports"]["."].values()):
-        assert (package / target).is_file()
-
-
-async def test_the_types_of_the_package(package: Path) -> None:
-    """An application is checked against the package alone: its public types, none of the inner ones."""
-    place = package.parent / "application" / "node_modules"
-    place.mkdir(parents=True)
-    installed = Path(shutil.move(package, place / "oncecast"))
-    shutil.copy(HERE / "js" / "application.mts", place.parent)
-    options = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022"]
-    await run("tsc", *options, "--lib", "es2023,dom,dom.asynciterable", "application.mts", cwd=place.parent)
-    exported = (installed / "types.d.ts").read_text("utf-8")
-    assert not {"Feed", "Link", "Host", "Net", "Failure"} & set(re.findall(r"export (?:\w+ )+(\w+)", exported))

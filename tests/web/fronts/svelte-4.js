@@ -1,0 +1,9 @@
+/** The tests' application in Svelte 4. */
+
+import { setClient } from "oncecast/svelte";
+
+import Application from "./Application.svelte";
+import { cast } from "./lab.mjs";
+
+setClient(cast);
+new Application({ target: document.querySelector("main") });
