@@ -149,12 +149,12 @@ async def test_nothing_is_trimmed_too_early(monkeypatch: pytest.MonkeyPatch, bes
 
 async def test_what_is_to_be_kept_is_not_trimmed(monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
     """A channel that seems to have no message of late has one."""
-    for begin, length in windows():
+    for begin in QUESTIONS:
         bench = Bench(monkeypatch, client := StaleCluster(beside=beside, lag=1))
         await bench.session.open(["a"])
-        client.stale_from(begin, length)
+        client.stale_from(begin, 2)  # its late messages, and its newest
         await bench.session.trim("a", Retention(1_000, 60.0))
-        assert [] == client.purges, (begin, length)
+        assert [] == client.purges, begin
 
 
 async def test_nothing_is_purged_without_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:

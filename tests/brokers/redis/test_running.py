@@ -152,6 +152,21 @@ def test_a_primary_and_its_replica_that_are_swapped(sites: Sites, quick: None, m
     assert one.seqs() == [first.seq, last.seq]
 
 
+def test_a_page_is_of_the_life_that_the_node_knows(sites: Sites) -> None:
+    """A server that another one's log was copied to has messages behind a hole: no page leads past it."""
+    server = sites.server()
+    node = sites.started(url_of(server), "a")
+    first = works(node)
+    other = first.seq + 1_000
+    with client(server.port).pipeline() as at:
+        at.xadd("{oncecast}:s:a", {"d": b"x", "k": 1, "e": "", "t": 1_000}, id=f"{other}-0")
+        at.hset("{oncecast}:h", mapping={"life": "0" * 40, "seq": other})
+        at.execute()
+    assert isinstance(node.ask("a", node.after(first.seq)), Refusal)
+    sites.wait(lambda: bool(node.holes), "the node knows of the hole")
+    sites.until_back(node)
+
+
 def test_a_password_that_is_changed(sites: Sites, caplog: pytest.LogCaptureFixture) -> None:
     """A node that has lost its connection is refused, says so, and shows no password; the old one heals it."""
     server = sites.server("redis", "--requirepass", "first-word")

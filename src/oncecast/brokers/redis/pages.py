@@ -25,10 +25,12 @@ RANGE = 32  # entries of what was missed that are read at once
 WALK = 1_000  # entries that one script passes on the way back to the N newest
 
 
-async def read_page(line: RedisLine, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
-    """Read a page from a start."""
-    epoch_seq = await line.script(scripts.PAGE, 0, 0)
-    head = int(epoch_seq[1])
+async def read_page(
+    line: RedisLine, life: bytes, channels: Sequence[str], start: Start, limit: int, max_bytes: int
+) -> Page:
+    """Read a page from a start. Raises `Lost` where the log has another life by now."""
+    (seq,) = await line.script(scripts.PAGE, life, 0, 0)
+    head = int(seq)
     floors: dict[str, int] = {}
     match start.kind:
         case StartKind.CURSOR:
@@ -44,7 +46,7 @@ async def read_page(line: RedisLine, channels: Sequence[str], start: Start, limi
         case _:
             after = await _since(line, channels, start.number, head)
     above = floors or dict(zip(channels, start.floors, strict=False))
-    page, cut, marks, head = await _range(line, channels, after, above, max(1, min(limit, FORWARD)), max_bytes)
+    page, cut, marks, head = await _range(line, life, channels, after, above, max(1, min(limit, FORWARD)), max_bytes)
     if start.kind is StartKind.EARLIEST:
         after = page[0].seq - 1 if page else head
     elif start.kind is StartKind.SINCE:
@@ -55,19 +57,25 @@ async def read_page(line: RedisLine, channels: Sequence[str], start: Start, limi
 
 
 async def _range(
-    line: RedisLine, channels: Sequence[str], after: int, floors: dict[str, int], limit: int, max_bytes: int
+    line: RedisLine,
+    life: bytes,
+    channels: Sequence[str],
+    after: int,
+    floors: dict[str, int],
+    limit: int,
+    max_bytes: int,
 ) -> tuple[list[Message], int | None, dict[str, Mark], int]:
     """Return messages in order, where they were cut, the marks, and the head."""
     share = max(1, max_bytes // max(1, len(channels)))
     arguments: list[str | int] = []
     for name in channels:
         arguments += [name, max(after, floors.get(name, 0))]
-    answer = await line.script(scripts.PAGE, limit, share, *arguments)
-    head = int(answer[1])
+    answer = await line.script(scripts.PAGE, life, limit, share, *arguments)
+    head = int(answer[0])
     marks: dict[str, Mark] = {}
     ranges: list[list[Message]] = []
     ends: list[int] = []
-    for name, found in zip(channels, answer[2:], strict=True):
+    for name, found in zip(channels, answer[1:], strict=True):
         marks[name] = _mark(found[0])
         entries = found[2:]
         ranges.append([m for m in (message_of(name, entry) for entry in entries) if m is not None and m.seq <= head])

@@ -13,8 +13,9 @@ Every key begins with the prefix and one hash tag, `{oncecast}`, so that a clust
 * `{oncecast}:p:CHANNEL` and `{oncecast}:n:NODE` are names of pub/sub channels, not keys: the messages of a channel, and
   what one node tells itself, in the order of the log.
 
-A script checks `life` before it writes: a node that has not opened the log since the server was restarted, replaced by
-a replica or emptied is answered with the error `LIFE`. Numbers are doubles in Lua, so the largest is 2^53.
+A script checks `life` before it writes, and before it reads a page: a node that has not opened the log since the server
+was restarted, replaced by a replica or emptied is answered with the error `LIFE`. Numbers are doubles in Lua, so the
+largest is 2^53.
 """
 
 from __future__ import annotations

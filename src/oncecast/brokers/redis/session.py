@@ -142,7 +142,7 @@ class RedisSession:
 
     async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         """Read a page."""
-        return await read_page(self._pages, channels, start, limit, max_bytes)
+        return await read_page(self._pages, self._life, channels, start, limit, max_bytes)
 
     # -- tending
 

@@ -1,10 +1,12 @@
--- KEYS: h. ARGV: prefix, most messages, most bytes, then for each channel: its name, the number to read after.
--- Answer: epoch, seq, then for each channel a table: mark, 1 if it was cut, id, fields, id, fields ...
+-- KEYS: h. ARGV: prefix, life, most messages, most bytes, then for each channel: its name, the number to read after.
+-- Answer: seq, then for each channel a table: mark, 1 if it was cut, id, fields, id, fields ...
+-- A page of another life would lead past a hole that the node does not know yet.
 -- A channel's share of the bytes is bounded too, so that 64 channels do not hold the server up.
-local prefix, limit, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local at = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
-local answer = {at[1], at[2]}
-for i = 4, #ARGV, 2 do
+local prefix, limit, bytes = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+local at = redis.call('HMGET', KEYS[1], 'life', 'seq')
+if at[1] ~= ARGV[2] then return redis.error_reply('LIFE the log has another life: open it again') end
+local answer = {at[2]}
+for i = 5, #ARGV, 2 do
   local stream, after = prefix .. ':s:' .. ARGV[i], ARGV[i+1]
   local found = {redis.call('HGET', prefix .. ':m', ARGV[i]) or '0 0', 0}
   local count, size = 0, 0
