@@ -18,13 +18,16 @@ class HttpAnswer:
 
 
 async def ask_http(
-    port: int, method: str, path: str, body: bytes = b"", *, seconds: float = ANSWER_SECONDS
+    port: int, method: str, path: str, body: bytes = b"", *, headers: str = "", seconds: float = ANSWER_SECONDS
 ) -> HttpAnswer:
-    """Ask a server on loopback. Raises `OSError`, or `TimeoutError` without an answer in so many seconds."""
+    """Ask a server on loopback; `headers` are whole lines.
+
+    Raises `OSError`, or `TimeoutError` without an answer in so many seconds.
+    """
     async with asyncio.timeout(seconds):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}"
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             answer = await reader.read()
         finally:

@@ -1,8 +1,10 @@
 """Speaks nonsense of every kind to a running server, and looks whether it still serves: the wire's own fuzzer.
 
 `python -m tests.proof.wire_fuzz --minutes 10 --seed N`. Requests, queries, bodies and frames are made of
-right, nearly right and absurd parts. Each connection has to get an answer or a close in `DEADLINE_SECONDS`. None may be
-a 500, and the log may have no traceback. A listener that is there all along gets each message once and in order.
+right, nearly right and absurd parts. With `--guarded` the server has access rules, keys and low limits, and the parts
+hold tokens, a key, and addresses as a proxy would name them. Each connection has to get an answer or a close in
+`DEADLINE_SECONDS`. None may be a 500, and the log may have no traceback. A listener that is there all along gets each
+message once and in order.
 """
 
 from __future__ import annotations
@@ -14,9 +16,13 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jwt
+
+from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.wire.ws_deflate import compress_message
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
@@ -52,6 +58,38 @@ UPGRADE = (
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
 
+# A server that refuses: rules, keys, and limits that a few connections reach.
+KEY = make_key(bytes(32))
+SECRET = "a secret of 32 bytes, or of more."
+GUARDED = f"""
+trusted_proxies = ["127.0.0.1"]
+[auth]
+cookie = "sid"
+server_keys = ["{hash_line("shop", KEY)}"]
+[limits]
+frames_per_second = 5
+user_publishes_per_second = 1
+publishes_per_second = 1
+bytes_per_second = 2048
+connections_per_address = 4
+connections_per_user = 2
+connects_per_second = 20
+history_pages_per_second = 2
+unfinished_bytes = 2000000
+[channels."a"]
+subscribe = "public"
+publish = "token"
+user_publishes_per_second = 1
+[channels."user.{{sub}}"]
+subscribe = "token"
+publish = "token"
+"""
+ADDRESSES = ("192.0.2.1", "2001:db8::1", "192.0.2.2, 127.0.0.1", "x" * 300, "", "256.1.1.1", '"[::1]:70000"')
+OWN_PATHS = (*PATHS, "/v1/channels/user.ann", "/v1/channels/user.eve", "/v1/ticket", "/v1/disconnect")
+ASKED = ('{"sub":"eve"}', '{"sub":"eve","revoke":true}', '{"sub":""}', '{"sub":"e\\u0000"}', '{"sub":["eve"]}',
+         '{"sub":"eve","subscribe":["*"],"publish":["a*b"]}', "{}", "[" * 2000)  # fmt: skip
+
+
 class WrongError(AssertionError):
     """The server broke a promise."""
 
@@ -63,6 +101,48 @@ class Report:
     connections: int = 0
     answered: int = 0
     messages: int = 0
+
+
+def credentials() -> tuple[str, ...]:
+    """Return what a request to a guarded server may be sent with: some of it counts."""
+    now = int(time.time())
+
+    def token(**more: object) -> str:
+        return jwt.encode({"sub": "ann", "iat": now, "exp": now + 3600, **more}, SECRET, "HS256")
+
+    grants = {"subscribe": ["user.{sub}"], "publish": []}
+    return (token(), token(oncecast=grants), token(sub="eve"), token(exp=now - 60), token(sub="a\0b"),
+            token(iat=now + 20), token()[:-2], KEY, KEY[:-1] + "_", "a.b.c", "", "x" * 9000)  # fmt: skip
+
+
+def guarded_request(rng: random.Random, held: Sequence[str]) -> bytes:
+    """Return a request with credentials, and with an address, where they may stand or may not."""
+    credential, place = rng.choice(held), rng.randrange(6)
+    query = (
+        rng.choice(("", f"token={credential}", f"ticket={credential}")) if place == 0 else rng.choice(("", "wait=0"))
+    )
+    lines = [f"{rng.choice(('GET', 'POST'))} {rng.choice(OWN_PATHS)}?{query} HTTP/1.1", "Host: localhost"]
+    lines += [f"Authorization: Bearer {credential}"] if place in (1, 2, 3) else []
+    lines += [f"Cookie: sid={credential}"] if place in (3, 4) else []
+    lines += [f"X-Forwarded-For: {rng.choice(ADDRESSES)}"] if rng.random() < 0.5 else []
+    lines += [rng.choice(HEADERS)] if rng.random() < 0.3 else []
+    body = rng.choice((*ASKED, "3", value(rng)))
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body]).encode()
+
+
+def flood(rng: random.Random, held: Sequence[str]) -> bytes:
+    """Return more of what is right than a limit of `GUARDED` lets pass: requests, or frames."""
+    token = rng.choice(held[:3])
+    if rng.random() < 0.5:
+        head = f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\n\r\n42"
+        return f"POST {rng.choice(('/v1/channels/user.ann', '/v1/channels/a'))} HTTP/1.1\r\n{head}".encode() * 6
+    frame = rng.choice((
+        b'{"type":"publish","channel":"user.ann","data":1,"ref":1}',
+        b'{"type":"subscribe","channel":"a","after":"earliest"}',
+        b'{"type":"auth","token":"%s"}' % token.encode(),
+    ))  # fmt: skip
+    opening = (UPGRADE % f"Authorization: Bearer {token}\r\n").encode()
+    return opening + encode_frame(Opcode.TEXT, frame, mask=b"mask") * 30
 
 
 def request(rng: random.Random) -> bytes:
@@ -84,12 +164,14 @@ def value(rng: random.Random) -> str:
     return "{" + ",".join(parts) + "}"
 
 
-def frames(rng: random.Random) -> bytes:
-    """Return a handshake and frames of random opcodes, lengths and contents."""
+def frames(rng: random.Random, held: Sequence[str] = ()) -> bytes:
+    """Return a handshake and frames of random opcodes, lengths and contents, and perhaps of credentials."""
     packed = rng.random() < 0.3
     sent = [(UPGRADE % (DEFLATE if packed else "")).encode()]
     for _ in range(rng.randint(1, 30)):
         data = value(rng).encode()
+        if held and rng.random() < 0.3:
+            data = b'{"type":"auth","token":"%s"}' % rng.choice(held).encode()
         match rng.randrange(6):
             case 0:
                 sent.append(rng.randbytes(rng.randint(1, 20)))
@@ -104,9 +186,16 @@ def frames(rng: random.Random) -> bytes:
     return b"".join(sent)
 
 
-async def attack(port: int, rng: random.Random, report: Report) -> None:
+async def attack(port: int, rng: random.Random, report: Report, held: Sequence[str] = ()) -> None:
     """Make one connection: send in pieces, close one half, and read until the server closes or its time is over."""
-    data = frames(rng) if rng.random() < 0.5 else b"".join(request(rng) for _ in range(rng.randint(1, 3)))
+    if held and rng.random() < 0.2:
+        data = flood(rng, held)
+    elif rng.random() < 0.5:
+        data = frames(rng, held)
+    elif held and rng.random() < 0.7:
+        data = b"".join(guarded_request(rng, held) for _ in range(rng.randint(1, 3)))
+    else:
+        data = b"".join(request(rng) for _ in range(rng.randint(1, 3)))
     got = b""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     report.connections += 1
@@ -131,19 +220,26 @@ async def attack(port: int, rng: random.Random, report: Report) -> None:
         raise WrongError(f"an internal error: {data!r}")
 
 
-async def run(seed: int, seconds: float) -> Report:
+async def run(seed: int, seconds: float, *, guarded: bool = False) -> Report:
     """Attack a new server for some seconds. Raises `WrongError`."""
     report, rng = Report(), random.Random(seed)
+    held = credentials() if guarded else ()
+    mine = f"Authorization: Bearer {KEY}\r\n" if guarded else ""
     with tempfile.TemporaryDirectory() as folder:
-        async with Deployment(Path(folder), workers=1, settings={"dev": "true"}) as server:
+        (Path(folder) / "oncecast.toml").write_text(GUARDED if guarded else "", "utf-8")
+        settings = {"auth__secret": SECRET} if guarded else {"dev": "true"}
+        async with Deployment(Path(folder), workers=1, settings=settings) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"GET /v1/channels/witness HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n")
+            asked = f"GET /v1/channels/witness HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n{mine}\r\n"
+            writer.write(asked.encode())
             await reader.readuntil(b"\r\n\r\n")
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                await asyncio.gather(*[attack(server.port, rng, report) for _ in range(AT_ONCE)])
+                await asyncio.gather(*[attack(server.port, rng, report, held) for _ in range(AT_ONCE)])
                 report.messages += 1
-                answer = await ask_http(server.port, "POST", "/v1/channels/witness", b"%d" % report.messages)
+                answer = await ask_http(
+                    server.port, "POST", "/v1/channels/witness", b"%d" % report.messages, headers=mine
+                )
                 if answer.status != 201:
                     raise WrongError(f"a publish is answered with {answer.status}")
                 await _heard(reader, report.messages)
@@ -176,8 +272,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proof.wire_fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guarded", action="store_true", help="attack a server with rules, keys and limits")
     options = parser.parse_args(arguments)
-    report = asyncio.run(run(options.seed, options.minutes * 60))
+    report = asyncio.run(run(options.seed, options.minutes * 60, guarded=options.guarded))
     sys.stdout.write(
         f"seed {options.seed}: {report.connections} connections, {report.answered} answered, "
         f"{report.messages} messages heard\n"
