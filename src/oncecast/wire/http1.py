@@ -229,6 +229,7 @@ class RequestParser:
     def _check_unfinished(self, size: int) -> None:
         """Refuse a head of which the first `size` bytes can't become a good one. Looks at each byte once."""
         buffer, limits, start = self._buffer, self._limits, self._checked
+        size = min(size, limits.header_bytes)  # what comes behind is not looked at, however much comes at once
         if size == 0:
             return
         if _NEVER_IN_HEAD.search(buffer, start, size) is not None:
