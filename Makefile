@@ -15,6 +15,8 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
+# The tests start hundreds of processes: where this is set, each of them and each of pytest's compiles every module again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help serve quick test proof fuzz web dist check format lock clean system brokers gone
 
 help: ## List the targets
@@ -24,7 +26,7 @@ help: ## List the targets
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
-quick: .make/dev ## Run the tests that need no browser, npm or broker's server, and no long model (a minute or so)
+quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (a minute or so)
 	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
 test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under coverage

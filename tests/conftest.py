@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -62,14 +63,21 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "core/test_log_model.py",
         "core/test_node_model.py",
         "proof",
+        "protocol/test_contract_on_brokers.py",
+        "server/framing/test_strict.py",
         "server/process/test_supervisor.py",
         "server/test_dead_peers.py",
+        "server/test_durable.py",
+        "server/test_read_budget.py",
+        "server/test_secrets.py",
+        "server/tls/test_serving.py",
         "test_hundred_thousand.py",
         "test_installed.py",
     ),
 }
 
 
+@cache  # a file has hundreds of tests
 def marks_of(path: Path) -> set[str]:
     """Return the marks of the test file at `path`, which is relative to this folder."""
     names = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}

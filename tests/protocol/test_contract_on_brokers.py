@@ -1,20 +1,22 @@
-"""The transports' contract, over brokers that answer later and keep a history: a file, and a Redis server."""
+"""The transports' contract, over brokers that keep a history: in memory, in a file, and in a Redis server."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from oncecast.brokers.base import Broker
+from oncecast.brokers.base import Broker, Done
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.brokers.redis.broker import redis_broker
 from oncecast.brokers.sqlite.broker import SqliteBroker
-from oncecast.message import Retention
+from oncecast.message import Draft, Retention
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
+from oncecast.testing.history_broker import HistoryBroker
 from oncecast.testing.subscriber import Subscriber
 from oncecast.testing.subscribers import SUBSCRIBERS
 from oncecast.testing.transport import CHECKS, check_transport
@@ -22,11 +24,44 @@ from oncecast.testing.transport_bench import EPOCH
 from tests.brokers.servers import Servers, run_servers
 
 _numbers = itertools.count()
-# These brokers trim in batches: a Redis script once a channel is over by an eighth and 16, a file's writer between its
-# batches. A node that was delivered the messages has trimmed at the exact number, one that reads the history has not.
-# So these clauses, which name that number, hold by chance; `marks_what_it_trims` of the brokers' contract has the rule.
+# A file and a Redis server trim in batches: a script of Redis once a channel is over by an eighth and 16, the writer of
+# a file between its batches. A node that was delivered the messages has trimmed at the exact number, one that reads the
+# history has not. So these clauses, which name that number, hold by chance; `marks_what_it_trims` of the brokers'
+# contract has the rule.
 TRIMMED = ("gap_of_what_expired", "gaps_of_several_channels", "gaps_since_a_time")
 HELD = [name for name in CHECKS if name not in TRIMMED]
+
+WINDOW_BYTES = 4000  # some ten messages
+
+
+class Trimmed(HistoryBroker):
+    """A broker with a history that keeps so many messages of each channel."""
+
+    def __init__(self, broker: MemoryBroker, keep: int) -> None:
+        super().__init__(broker.epoch, broker._wall)
+        self.keep = keep
+
+    def publish(self, drafts: Sequence[Draft], done: Done) -> None:
+        """Trim what is too much, too."""
+        super().publish(drafts, done)
+        for channel in {draft.channel for draft in drafts}:
+            seqs = [message.seq for message in self.messages if message.channel == channel]
+            if len(seqs) > self.keep:
+                self.trim(channel, seqs[len(seqs) - self.keep - 1])
+
+
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("kind", SUBSCRIBERS, ids=lambda kind: kind.name)
+async def test_contract_on_a_history(kind: type[Subscriber], name: str) -> None:
+    """So it does where memory holds only the end of the log, and the rest is read from the broker's history."""
+
+    async def start(settings: Settings, broker: MemoryBroker) -> Server:
+        retention = replace(settings.retention, bytes=WINDOW_BYTES)
+        server = Server(replace(settings, retention=retention), broker=Trimmed(broker, settings.retention.messages))
+        await server.start()
+        return server
+
+    await check_transport(kind, name, start=start)
 
 
 @pytest.fixture(scope="module")

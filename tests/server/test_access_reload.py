@@ -33,6 +33,15 @@ async def rest(peer: Peer) -> bytes:
     return await asyncio.wait_for(peer.reader.read(), 30)
 
 
+async def close_of(peer: Peer) -> bytes:
+    """Return the Close frame that comes next. It is answered, as the server waits some seconds for that."""
+    first = await asyncio.wait_for(peer.reader.readexactly(2), 30)
+    payload = await asyncio.wait_for(peer.reader.readexactly(first[1]), 30)
+    await peer.send(bytes([0x88, 0x82, 0, 0, 0, 0]) + payload[:2])
+    assert b"" == await rest(peer)
+    return first + payload
+
+
 async def test_what_may_no_longer_be_read_ends(open_site: Open) -> None:
     """A stream says the error, sockets close with 4403, a long poll is answered; those of other channels stay."""
     site = await open_site(Settings(port=0, channels=BEFORE))
@@ -47,7 +56,7 @@ async def test_what_may_no_longer_be_read_ends(open_site: Open) -> None:
     assert b"event: error\n" in said
     assert WORDS.encode() in said
     for peer in (socket, raw):
-        data = await rest(peer)
+        data = await close_of(peer)
         assert (4403, WORDS.encode()) == (int.from_bytes(data[2:4]), data[4:])
     answer = await poll.answer()
     assert (403, "forbidden", WORDS) == (answer.status, answer.code, answer.json["error"]["message"])
@@ -77,5 +86,5 @@ async def test_rules_that_come_to_a_server_without_any(open_site: Open) -> None:
     socket = await site.websocket("/v1/channels/a")
     await socket.until(b"}")
     site.server.reload(replace(site.server.settings, channels=AFTER))
-    data = await rest(socket)
+    data = await close_of(socket)
     assert 4403 == int.from_bytes(data[2:4])
