@@ -41,6 +41,7 @@ logger = logging.getLogger("oncecast.asgi")
 
 SECOND = 1.0
 LEAVE_SECONDS = 3.0  # for streams to end before the node stops
+CUT_SECONDS = 0.5  # for their tasks to send what was said last
 
 
 class Running:
@@ -110,11 +111,7 @@ class Running:
         if owner is None or owner.done():
             return
         self.leave()
-        if self.app.connections:
-            empty = asyncio.Event()
-            self.app.when_empty = empty.set
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(empty.wait(), LEAVE_SECONDS)
+        await self._wait_until_empty(LEAVE_SECONDS)
         owner.cancel()
         await asyncio.wait({owner})
 
@@ -244,19 +241,26 @@ class Running:
 
     names_users = False  # whether the application says who asks
 
+    async def _wait_until_empty(self, seconds: float) -> None:
+        if self.app.connections:
+            empty = asyncio.Event()
+            self.app.when_empty = empty.set
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(empty.wait(), seconds)
+
     async def _end(self) -> None:
         if self._signals is not None:
             self._signals.ignore()
         self.leave()
         for connection in list(self.app.connections):
             connection.drain()
-        await asyncio.sleep(0)  # what they have said last is sent by their own tasks
-        for connection in list(self.app.connections):
-            connection.abort()
         for listener in list(self.listeners):
             listener.end(as_failure(STOPPING))
         if self._review is not None:
             await self._review.stop()
+        await self._wait_until_empty(CUT_SECONDS)
+        for connection in list(self.app.connections):
+            connection.abort()
         await self._tasks.stop()
         await self.node.stop()
 

@@ -1,0 +1,195 @@
+"""Who asks: what the function of an application sees and grants, and that no failure of it lets anybody in."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from oncecast import Caller, Grant, Oncecast, Refused, UsageError
+from oncecast.errors import Refusal
+from oncecast.server.settings import AuthSettings, ChannelRule, Settings
+from tests.asgi.peers import HandPeer, http_scope, socket_scope
+
+CHANNEL = "/v1/channels/orders"
+
+
+def casting(authorize: Callable[[Caller], Any], **more: Any) -> Oncecast:
+    """Return an `Oncecast` that asks a function."""
+    cast = Oncecast(settings=more.pop("settings", Settings()), **more)
+    cast.authorize(authorize)
+    return cast
+
+
+async def ask(cast: Oncecast, path: str = CHANNEL, **headers: str) -> httpx.Response:
+    """Return the answer to a poll."""
+    async with cast, httpx.AsyncClient(transport=httpx.ASGITransport(cast), base_url="http://app.example") as client:
+        return await client.get(path, headers=headers)
+
+
+async def raises(caller: Caller) -> Grant:
+    """Fail."""
+    raise KeyError("no such user")
+
+
+async def slow(caller: Caller) -> Grant:
+    """Take too long."""
+    await asyncio.sleep(3600)
+    return Grant("ann", ["*"])
+
+
+async def refuses(caller: Caller) -> Grant:
+    """Refuse, with a reason of one's own."""
+    raise Refused("Pay first.")
+
+
+async def asks_for_more(caller: Caller) -> Grant:
+    """Refuse, where another token would help."""
+    raise Refused("Log in.", code="unauthorized")
+
+
+async def limits(caller: Caller) -> Grant:
+    """Refuse in the words of the server."""
+    raise Refusal("too_many_requests", "Slower.", retry_after=7)
+
+
+@pytest.mark.parametrize(
+    "function, status, part",
+    [
+        (raises, 500, "its log has the cause"),
+        (lambda caller: True, 500, "its log has the cause"),
+        (lambda caller: {"sub": "ann"}, 500, "its log has the cause"),
+        (slow, 503, "did not decide in time"),
+        (refuses, 403, "Pay first."),
+        (asks_for_more, 401, "Log in."),
+        (limits, 429, "Slower."),
+        (lambda caller: Grant(expires=1), 401, "has ended"),
+        (lambda caller: None, 401, "Only a token"),
+        (lambda caller: Grant("ann"), 403, "none of them"),
+        (lambda caller: Grant("ann", "orders"), 200, "messages"),
+        (lambda caller: Grant(None, ["ord*"]), 200, "messages"),
+        (lambda caller: Grant("ann", None), 200, "messages"),
+    ],
+)
+async def test_what_is_said_is_obeyed(function: Callable[[Caller], Any], status: int, part: str) -> None:
+    """A grant allows what it names; a reason is passed on; every failure refuses."""
+    answer = await ask(casting(function, handler_seconds=0.2))
+    assert status == answer.status_code
+    assert part in answer.text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"subscribe": ["no pattern!"]}, {"subscribe": ["user.{sub}"]}, {"subject": ""}, {"expires": "soon"}]
+)
+def test_a_grant_of_nonsense_is_an_error(wrong: dict[str, Any]) -> None:
+    """What could not hold is said where it is written."""
+    with pytest.raises(UsageError):
+        Grant(**wrong)
+
+
+async def test_what_the_function_sees() -> None:
+    """The caller has the request's headers, cookies, query and token, and the address behind a trusted proxy."""
+    seen: list[Caller] = []
+    cast = casting(lambda caller: seen.append(caller), settings=Settings(trusted_proxies=("192.0.2.1",)))
+    path = "/rt" + CHANNEL
+    headers = (("authorization", "Bearer t0"), ("cookie", "a=1; b=2"), ("x-forwarded-for", "198.51.100.7"))
+    scope = http_scope(path, *headers, query="x=1", root_path="/rt", session={"user": "ann"})
+    async with cast, HandPeer(cast, scope) as peer:
+        await peer.next()
+    (caller,) = seen
+    assert ("198.51.100.7", "GET", CHANNEL) == (caller.address, caller.method, caller.path)
+    assert ("t0", {"a": "1", "b": "2"}, {"x": "1"}) == (caller.token, caller.cookies, caller.query)
+    assert {"user": "ann"} == caller.scope["session"]
+    assert "app.example" == caller.headers["host"]
+
+
+async def test_a_function_without_async_runs_in_a_thread() -> None:
+    """So it may block; one that returns a coroutine is awaited."""
+    threads: list[threading.Thread] = []
+
+    def who(caller: Caller) -> Grant:
+        threads.append(threading.current_thread())
+        return Grant("ann", ["*"])
+
+    assert 200 == (await ask(casting(who))).status_code
+    assert [threading.main_thread()] != threads
+
+    async def later(caller: Caller) -> Grant:
+        return Grant("ann", ["*"])
+
+    assert 200 == (await ask(casting(lambda caller: later(caller)))).status_code
+
+
+async def test_cookies_count_for_own_pages_only() -> None:
+    """Where any page may connect, a browser's cookies prove nothing: neither they nor the session are seen."""
+    seen: list[Caller] = []
+    cast = casting(lambda caller: seen.append(caller), origins=["*"])
+    for origin in ("https://evil.example", "http://app.example"):
+        headers = (("origin", origin), ("cookie", "session=x"))
+        async with cast, HandPeer(cast, socket_scope(CHANNEL, *headers, session={"user": "ann"})) as peer:
+            await peer.next()
+    foreign, own = seen
+    assert ({}, False, False) == (foreign.cookies, "session" in foreign.scope, "cookie" in foreign.headers)
+    assert all(name != b"cookie" for name, _ in foreign.scope["headers"])
+    assert {"session": "x"} == own.cookies
+    assert "session" in own.scope
+
+
+async def test_pages_that_may_not_connect_are_not_asked_about() -> None:
+    """The function is called for no foreign page, no preflight and no page of ours."""
+    seen: list[Caller] = []
+    cast = casting(lambda caller: seen.append(caller))
+    assert 403 == (await ask(cast, Origin="https://evil.example")).status_code
+    assert 200 == (await ask(cast, "/oncecast.js")).status_code
+    async with cast, HandPeer(cast, http_scope(CHANNEL, method="OPTIONS")) as peer:
+        assert 204 == (await peer.next())["status"]
+    assert [] == seen
+
+
+async def test_a_grant_ends_its_streams() -> None:
+    """At its end a stream is refused, so that the client asks again."""
+    cast = casting(lambda caller: Grant("ann", ["*"], expires=time.time() + 0.3))
+    stream = http_scope(CHANNEL, ("accept", "text/event-stream"))
+    async with cast, HandPeer(cast, stream) as peer:
+        assert 200 == (await peer.next())["status"]
+        assert b"unauthorized" in await peer.until(b"event: error")
+        await peer.ended()
+
+
+async def test_a_user_is_disconnected() -> None:
+    """Streams, sockets and polls of the user end; those of another go on."""
+    cast = casting(lambda caller: Grant(caller.query["as"], ["*"]))
+    kinds = (("accept", "text/event-stream"),), ()
+    async with (
+        cast,
+        HandPeer(cast, http_scope(CHANNEL, *kinds[0], query="as=ann")) as ann,
+        HandPeer(cast, http_scope(CHANNEL, *kinds[0], query="as=bob")) as bob,
+        HandPeer(cast, http_scope(CHANNEL, query="as=ann&wait=20&after=latest")) as poll,
+    ):
+        await ann.until(b"id:")
+        await bob.until(b"id:")
+        await cast.disconnect("ann")
+        assert b"unauthorized" in await ann.until(b"event: error")
+        assert 401 == (await poll.next())["status"]
+        await cast.publish("orders", 1)
+        await bob.until(b"data: 1")
+
+
+async def test_tokens_of_the_settings_are_verified_first() -> None:
+    """With keys in the settings their tokens stand for users, and the function sees whom; it may leave it at that."""
+    secret = "s" * 32
+    settings = Settings(auth=AuthSettings(secret=secret), channels={"orders": ChannelRule(subscribe="token")})
+    seen: list[Caller] = []
+    cast = casting(lambda caller: seen.append(caller), settings=settings)
+    now = int(time.time())
+    token = jwt.encode({"sub": "ann", "iat": now, "exp": now + 60}, secret, "HS256")
+    assert 200 == (await ask(cast, Authorization=f"Bearer {token}")).status_code
+    assert "ann" == seen[0].identity.subject
+    assert 401 == (await ask(cast, Authorization="Bearer nonsense")).status_code
+    assert 401 == (await ask(cast)).status_code

@@ -1,0 +1,259 @@
+"""A connection over ASGI: peers that do not read, peers that leave, and the end of a process with streams open."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from oncecast import Oncecast
+from oncecast.asgi import peer as peers
+from oncecast.asgi import running
+from oncecast.asgi.pending import ROOM
+from oncecast.core.pages import PAGE_BYTES
+from oncecast.policy.limits import Limits
+from oncecast.server.settings import ChannelRule, Settings
+from tests.asgi.conftest import SECONDS
+from tests.asgi.peers import HandPeer, http_scope, socket_scope
+
+CHANNEL = "/v1/channels/a"
+EVENTS = ("accept", "text/event-stream")
+BIG = "x" * 10_000
+
+
+def open_to_all(**more: Any) -> Oncecast:
+    """Return an `Oncecast` that lets everybody do everything."""
+    return Oncecast(settings=Settings(dev=True, **more))
+
+
+def connections(cast: Oncecast) -> list[Any]:
+    """Return the connections of an `Oncecast`."""
+    assert cast._life is not None
+    return list(cast._life.app.connections)
+
+
+async def empty(cast: Oncecast) -> None:
+    """Wait until no connection is left."""
+    async with asyncio.timeout(SECONDS):
+        while connections(cast):  # noqa: ASYNC110 - the server has no event for a test
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["events", "socket"])
+async def test_a_peer_that_does_not_read_costs_a_page(kind: str) -> None:
+    """Past what a kernel's buffer would take it is behind in the log; once it reads, it gets the rest, each once."""
+    count = 200
+    scope = http_scope(CHANNEL, EVENTS) if kind == "events" else socket_scope(CHANNEL)
+    async with open_to_all() as cast, HandPeer(cast, scope) as peer:
+        await peer.next()
+        if kind == "events":
+            await peer.until(b"id:")
+        peer.let.clear()
+        for number in range(count):
+            await cast.publish("a", f"{number} {BIG}")
+            await asyncio.sleep(0)
+        (connection,) = connections(cast)
+        assert connection.full
+        assert connection._pending._size <= ROOM + PAGE_BYTES + len(BIG)
+        peer.let.set()
+        heard: list[Any] = [] if kind == "events" else [(await peer.next())["text"] for _ in range(count)]
+        if kind == "events":
+            heard = (await peer.until(b"data: %d x" % (count - 1))).split(b"data: ")[1:]
+        assert [*range(count)] == [int(each.split()[0]) for each in heard]
+
+
+async def test_a_lag_policy_holds() -> None:
+    """A channel that disconnects the slow ones ends the stream of a peer that does not read."""
+    cast = open_to_all(channels={"a": ChannelRule(lag="disconnect")})
+    async with cast, HandPeer(cast, socket_scope(CHANNEL)) as peer:
+        await peer.next()
+        await cast.publish("a", "live")
+        await peer.next()
+        peer.let.clear()
+        for _ in range(20):
+            await cast.publish("a", BIG)
+            await asyncio.sleep(0)
+        peer.let.set()
+        while (event := await peer.next())["type"] == "websocket.send":
+            pass
+        assert ("websocket.close", 4409) == (event["type"], event["code"])
+
+
+async def test_a_peer_that_leaves_is_forgotten() -> None:
+    """A stream, a socket and a long poll leave the hub; nothing is sent after that."""
+    async with open_to_all() as cast:
+        assert cast._life is not None
+        hub = cast._life.node.hub
+        for scope in (
+            http_scope(CHANNEL, EVENTS),
+            socket_scope(CHANNEL),
+            http_scope(CHANNEL, query="wait=20&after=latest"),
+        ):
+            async with HandPeer(cast, scope) as peer:
+                async with asyncio.timeout(SECONDS):
+                    while not hub.subscriptions:  # noqa: ASYNC110 - as above
+                        await asyncio.sleep(0.01)
+                peer.leave()
+                await peer.ended()
+                assert (0, []) == (hub.subscriptions, connections(cast))
+
+
+async def test_a_task_that_is_cancelled_leaves_nothing() -> None:
+    """Servers cancel the application's task when a peer is gone."""
+    async with open_to_all() as cast:
+        peer = HandPeer(cast, http_scope(CHANNEL, EVENTS))
+        await peer.__aenter__()
+        await peer.until(b"id:")
+        assert peer.task is not None
+        peer.task.cancel()
+        await asyncio.wait({peer.task})
+        assert peer.task.cancelled()
+        assert [] == connections(cast)
+
+
+async def test_a_send_that_fails_ends_the_stream() -> None:
+    """Some servers raise where a peer is gone; that is no error of ours. Any other error is the server's to see."""
+    for error in (OSError("gone"), ValueError("a defect")):
+
+        async def send(event: Any, error: Exception = error) -> None:
+            raise error
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async with open_to_all() as cast:
+            if isinstance(error, OSError):
+                await cast(http_scope(CHANNEL), receive, send)
+            else:
+                with pytest.raises(ValueError, match="defect"):
+                    await cast(http_scope(CHANNEL, EVENTS), receive, send)
+            assert [] == connections(cast)
+
+
+async def test_streams_end_when_the_process_stops() -> None:
+    """Each says when to come back, at once, and what comes meanwhile is answered and sent away."""
+    async with (
+        open_to_all() as cast,
+        HandPeer(cast, http_scope(CHANNEL, EVENTS)) as events,
+        HandPeer(cast, socket_scope(CHANNEL, protocols=("oncecast.v1",))) as socket,
+        HandPeer(cast, http_scope(CHANNEL, query="wait=20&after=latest")) as poll,
+    ):
+        await events.until(b"id:")
+        await socket.next()
+        await socket.next()
+        cast.drain()
+        assert b"retry: 1000" in await events.until(b"retry: 1000")
+        assert "drain" == json.loads((await socket.next())["text"])["type"]
+        close = await socket.next()
+        assert ("websocket.close", 1012) == (close["type"], close["code"])
+        assert 200 == (await poll.next())["status"]
+        for peer in (events, socket, poll):
+            await peer.ended()
+        async with HandPeer(cast, http_scope(CHANNEL, EVENTS)) as late:
+            await late.until(b"retry: 1000")
+            await late.ended()
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_a_peer_that_does_not_read_holds_up_no_stop(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut after a while, by the deadline of its goodbye or at the end of the node."""
+    monkeypatch.setattr(peers, "GOODBYE_SECONDS", 0.1 if stopped else 3600)
+    monkeypatch.setattr(running, "LEAVE_SECONDS", 3600 if stopped else 0.1)
+    cast = open_to_all()
+    await cast.start()
+    peer = HandPeer(cast, http_scope(CHANNEL, EVENTS))
+    await peer.__aenter__()
+    await peer.until(b"id:")
+    peer.let.clear()
+    await cast.publish("a", 1)
+    await peer.until(b"data: 1")
+    async with asyncio.timeout(SECONDS):
+        await cast.stop()
+    await peer.ended()
+
+
+async def test_an_answer_that_does_not_come_has_a_deadline() -> None:
+    """Where the broker does not answer, the client is told so."""
+    cast = open_to_all(limits=Limits(answer_seconds=1))
+    async with cast:
+        assert cast._life is not None
+        cast._life.node.publish = lambda drafts, done: None  # type: ignore[method-assign]
+        scope = http_scope(CHANNEL, method="POST")
+        async with HandPeer(cast, scope) as peer:
+            peer.say({"type": "http.request", "body": b"1"})
+            assert 503 == (await peer.next())["status"]
+
+
+async def test_a_handshake_is_refused_as_the_server_can_say_it() -> None:
+    """With the extension the client gets the error; without it the server answers 403."""
+    async with open_to_all() as cast:
+        cases: tuple[tuple[dict[str, Any], str], ...] = (
+            ({}, "websocket.close"),
+            ({"websocket.http.response": {}}, "websocket.http.response.start"),
+        )
+        for extensions, expected in cases:
+            async with HandPeer(cast, socket_scope("/v1/nothing", extensions=extensions)) as peer:
+                event = await peer.next()
+                assert expected == event["type"]
+                if extensions:
+                    assert 404 == event["status"]
+                    assert "not_found" == json.loads((await peer.next())["body"])["error"]["code"]
+                await peer.ended()
+
+
+async def test_a_socket_publishes_and_is_bounded() -> None:
+    """Text and bytes are published as they are; a message that is too large closes the socket with 1009."""
+    async with open_to_all(limits=Limits(message_bytes=100)) as cast, cast.subscribe("a") as messages:
+        async with HandPeer(cast, socket_scope(CHANNEL)) as peer:
+            assert "websocket.accept" == (await peer.next())["type"]
+            peer.text("hello")
+            peer.say({"type": "websocket.receive", "bytes": b"\x00", "text": None})
+            assert ["hello", b"\x00"] == [(await anext(messages)).data for _ in range(2)]
+            assert [{"text": "hello"}, {"bytes": b"\x00"}] == [
+                {k: v for k, v in (await peer.next()).items() if k != "type"} for _ in range(2)
+            ]
+            peer.text("x" * 101)
+            assert 1009 == (await peer.next())["code"]
+            peer.text("late")
+        async with HandPeer(cast, socket_scope(CHANNEL, protocols=("oncecast.v1",))) as peer:
+            await peer.next()
+            await peer.next()
+            peer.say({"type": "websocket.receive", "bytes": b"{}"})
+            assert 1003 == (await peer.next())["code"]
+
+
+async def test_streams_of_a_user_are_counted() -> None:
+    """A limit of connections of one address holds for streams, and is given back."""
+    cast = open_to_all(limits=Limits(connections_per_address=1))
+    async with cast:
+        scope = http_scope(CHANNEL, EVENTS)
+        async with HandPeer(cast, scope) as first:
+            await first.until(b"id:")
+            async with HandPeer(cast, http_scope(CHANNEL, EVENTS)) as second:
+                assert 429 == (await second.next())["status"]
+        await empty(cast)
+        async with HandPeer(cast, scope) as third:
+            assert 200 == (await third.next())["status"]
+
+
+async def test_heads_of_streams_have_no_body() -> None:
+    """HEAD of a stream says what GET would, and of a poll its length."""
+    async with open_to_all() as cast:
+        for headers in ((EVENTS,), ()):
+            async with HandPeer(cast, http_scope(CHANNEL, *headers, method="HEAD")) as peer:
+                assert 200 == (await peer.next())["status"]
+                assert (b"", False) == ((last := await peer.next())["body"], last["more_body"])
+                await peer.ended()
+
+
+async def nothing(*event: Any) -> Any:
+    """Neither receive nor send anything."""
+
+
+async def test_another_scope_is_an_error() -> None:
+    """A type of scope that is not known is a mistake of the server's."""
+    async with open_to_all() as cast:
+        with pytest.raises(Exception, match="not known"):
+            await cast({**http_scope("/"), "type": "gopher"}, nothing, nothing)

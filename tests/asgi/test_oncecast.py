@@ -1,0 +1,345 @@
+"""`Oncecast` as an application uses it: publish, listen, and what clients may do where something was said, or not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pydantic
+import pytest
+
+from oncecast import ClientMessage, Gap, GapError, Oncecast, Refused, Unavailable, UsageError
+from oncecast.errors import ConfigurationError
+from oncecast.server.settings import ChannelRule, RetentionSettings, Settings
+from tests.asgi.conftest import SECONDS
+from tests.asgi.peers import HandPeer, http_scope
+
+CHANNEL = "/v1/channels/orders"
+
+
+def http(cast: Oncecast, base: str = "http://app.example") -> httpx.AsyncClient:
+    """Return a client of the application, without a server."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(cast), base_url=base)
+
+
+async def collect(messages: Any, count: int) -> list[Any]:
+    """Return the data of the next messages."""
+    async with asyncio.timeout(SECONDS):
+        return [(await anext(messages)).data for _ in range(count)]
+
+
+# What clients may do
+
+
+async def test_where_nothing_was_said_only_the_application_may() -> None:
+    """The refusal says what to write; the application publishes and listens all the same."""
+    async with Oncecast("memory://") as cast, http(cast) as client:
+        for answer in (await client.get(CHANNEL), await client.post(CHANNEL, json=1)):
+            assert 403 == answer.status_code
+            assert "@cast.authorize" in answer.json()["error"]["message"]
+        async with cast.subscribe("orders") as messages:
+            await cast.publish("orders", 1)
+            assert [1] == await collect(messages, 1)
+
+
+async def test_what_was_said_holds() -> None:
+    """`subscribe` and `publish` are for every channel, but for those of a table; `dev` opens all."""
+    tables = {"secret": ChannelRule(subscribe="server"), "kept": ChannelRule(messages=5)}
+    async with Oncecast(settings=Settings(channels=tables), subscribe="public") as cast, http(cast) as client:
+        found = [(await client.get(f"/v1/channels/{name}")).status_code for name in ("orders", "kept", "secret")]
+        assert [200, 200, 403] == found
+        assert 403 == (await client.post(CHANNEL, json=1)).status_code
+    async with Oncecast("memory://", dev=True) as cast, http(cast) as client:
+        assert 201 == (await client.post(CHANNEL, json=1)).status_code
+    async with Oncecast(settings=Settings(channels=tables)) as cast, http(cast) as client:
+        assert 403 == (await client.get("/v1/channels/orders")).status_code  # no table names it
+
+
+def test_wrong_arguments_are_errors() -> None:
+    """A word that is none, and a broker that is none, are said at once."""
+    with pytest.raises(UsageError, match="subscribe: give public"):
+        Oncecast(subscribe="everybody")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="broker"):
+        Oncecast("mysql://x")
+    with pytest.raises(UsageError, match="begins with /"):
+        Oncecast("memory://").beside(Oncecast("memory://"), "rt")
+    with pytest.raises(UsageError, match="no channel or pattern"):
+        Oncecast("memory://").on_publish("not a pattern!")
+
+
+def test_the_broker_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a URL it is that of the variable or the file, else in memory; what is given in the code wins."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ONCECAST_BROKER", raising=False)
+    assert "memory://" == Oncecast().settings.broker
+    (tmp_path / "oncecast.toml").write_text('broker = "sqlite:///file.db"\n')
+    assert "sqlite:///file.db" == Oncecast().settings.broker
+    monkeypatch.setenv("ONCECAST_BROKER", "sqlite:///variable.db")
+    assert "sqlite:///variable.db" == Oncecast().settings.broker
+    assert "sqlite:///code.db" == Oncecast("sqlite:///code.db").settings.broker
+
+
+async def test_hosts_and_origins_are_checked() -> None:
+    """A socket at loopback answers to loopback names, unless others are named; pages of other origins are refused."""
+    at_loopback: dict[str, Any] = {"server": ("127.0.0.1", 80)}
+    for hosts, host, expected in (
+        ((), "evil.example", 421),
+        ((), "localhost:80", 200),
+        (("app.example",), "app.example", 200),
+        (("app.example",), "evil.example", 421),
+    ):
+        async with Oncecast("memory://", subscribe="public", hosts=hosts) as cast:
+            scope = http_scope(CHANNEL, **at_loopback)
+            scope["headers"] = [(b"host", host.encode())]
+            async with HandPeer(cast, scope) as peer:
+                assert expected == (await peer.next())["status"], host
+    async with (
+        Oncecast("memory://", subscribe="public", origins=["https://front.example"]) as cast,
+        http(cast) as client,
+    ):
+        foreign = await client.get(CHANNEL, headers={"Origin": "https://evil.example"})
+        assert "origin_refused" == foreign.json()["error"]["code"]
+        named = await client.options(
+            CHANNEL, headers={"Origin": "https://front.example", "Access-Control-Request-Method": "POST"}
+        )
+        assert (204, "https://front.example") == (named.status_code, named.headers["access-control-allow-origin"])
+
+
+# Publish
+
+
+class Struct(msgspec.Struct):
+    a: int
+
+
+@dataclasses.dataclass
+class Data:
+    a: int
+
+
+class Model(pydantic.BaseModel):
+    a: float
+    named: int = pydantic.Field(default=2, serialization_alias="theName")
+
+
+@pytest.mark.parametrize(
+    "data, expected",
+    [
+        ({"a": [1, None]}, {"a": [1, None]}),
+        ([1, 2], [1, 2]),
+        ("text", "text"),
+        (b"\x00\xff", b"\x00\xff"),
+        (Struct(1), {"a": 1}),
+        (Data(1), {"a": 1}),
+        (Model(a=1.5), {"a": 1.5, "theName": 2}),
+    ],
+)
+async def test_what_is_published_is_heard(data: object, expected: object) -> None:
+    """Data of every kind comes back as JSON has it, with its event, and its receipt names it."""
+    async with Oncecast("memory://") as cast, cast.subscribe("orders") as messages:
+        ack = await cast.publish("orders", data, event="new", key="k")
+        assert ack == await cast.publish("orders", data, event="new", key="k")
+        message = await anext(messages)
+        assert (expected, "new", ack.id) == (message.data, message.event, message.id)
+        assert "memory" == ack.durability
+
+
+async def test_what_can_not_be_published_is_refused() -> None:
+    """The error has the code that a client would get."""
+    async with Oncecast("memory://") as cast:
+        for channel, data, code in (
+            ("no channel", 1, "channel_invalid"),
+            ("a", Model(a=float("nan")), "data_invalid"),
+            ("a", b"x" * (cast.settings.limits.message_bytes + 1), "body_too_large"),
+        ):
+            with pytest.raises(Refused) as refused:
+                await cast.publish(channel, data)
+            assert code == refused.value.code
+        assert cast._life is not None
+        cast._life.node.away("the broker is away")
+        with pytest.raises(Unavailable) as away:
+            await cast.publish("a", 1)
+        assert (503, 5.0) == (away.value.status, away.value.retry_after)
+
+
+# Listen
+
+
+async def test_a_slow_listener_gets_everything() -> None:
+    """What does not fit its buffer is read again from the log, in order and once."""
+    async with Oncecast("memory://") as cast, cast.subscribe("a", "b", buffer=2) as messages:
+        for number in range(20):
+            await cast.publish("ab"[number % 2], number)
+        await asyncio.sleep(0)
+        assert [*range(20)] == await collect(messages, 20)
+        await cast.publish("a", 20)
+        assert [20] == await collect(messages, 1)
+
+
+@pytest.mark.parametrize(
+    "start, expected", [({"after": "earliest"}, [0, 1, 2]), ({"last": 1}, [2]), ({"since": 0}, [0, 1, 2])]
+)
+async def test_where_a_subscription_begins(start: dict[str, Any], expected: list[int]) -> None:
+    """The starts are those of the client; a cursor goes on behind its message."""
+    async with Oncecast("memory://") as cast:
+        acks = [await cast.publish("a", number) for number in range(3)]
+        messages = cast.subscribe("a", **start)
+        assert expected == await collect(messages, len(expected))
+        assert {"a": acks[-1].id} == messages.cursors
+        async with cast.subscribe("a", after=acks[0].id) as later:
+            assert [1, 2] == await collect(later, 2)
+
+
+async def test_gaps_are_not_missed() -> None:
+    """What retention has taken is a gap: among the events, raised where that is asked for, and logged else."""
+    settings = Settings(retention=RetentionSettings(messages=1))
+    async with Oncecast(settings=settings) as cast:
+        first, *_ = [await cast.publish("a", number) for number in range(4)]
+        events = cast.subscribe("a", after=first.id).events()
+        gap, message = await anext(events), await anext(events)
+        assert isinstance(gap, Gap)
+        assert isinstance(message, ClientMessage)
+        assert ("expired", 3) == (gap.reason, message.data)
+        with pytest.raises(GapError):
+            await anext(cast.subscribe("a", after=first.id, on_gap="raise"))
+
+
+async def test_a_subscription_ends() -> None:
+    """Closed, it leaves the hub; when the node stops, the application is told; what can't be read is refused."""
+    cast = Oncecast("memory://")
+    async with cast:
+        assert cast._life is not None
+        hub = cast._life.node.hub
+        async with cast.subscribe("a"):
+            assert 1 == hub.subscriptions
+        assert 0 == hub.subscriptions
+        with pytest.raises(Refused) as refused:
+            await anext(cast.subscribe("a", after="e-99999999999999999999"))
+        assert "cursor_invalid" == refused.value.code
+        messages = cast.subscribe("a")
+        await messages.__aenter__()
+    with pytest.raises(Unavailable):
+        await anext(messages)
+
+
+async def test_a_subscription_comes_back_after_a_refusal_that_passes() -> None:
+    """A listener that the hub refuses for a while attaches again where it was."""
+    from oncecast.errors import Refusal
+
+    async with Oncecast("memory://") as cast, cast.subscribe("a") as messages:
+        assert cast._life is not None
+        (listener,) = cast._life.listeners
+        await cast.publish("a", 1)
+        listener.refuse(Refusal("unavailable", "later"))
+        await cast.publish("a", 2)
+        assert [1, 2] == await collect(messages, 2)
+
+
+# Its life
+
+
+async def test_it_starts_at_the_first_use_and_can_start_again() -> None:
+    """Without a lifespan the first request starts it, once for many; after a stop the next one does."""
+    cast = Oncecast("memory://", dev=True)
+    async with http(cast) as client:
+        answers = await asyncio.gather(*(client.get(CHANNEL) for _ in range(5)))
+        assert {200} == {answer.status_code for answer in answers}
+        first = cast._life
+        assert 1 == len({answer.json()["cursor"].partition("-")[0] for answer in answers})
+        await cast.stop()
+        await cast.stop()
+        assert 200 == (await client.get(CHANNEL)).status_code
+        assert cast._life is not first
+    await cast.stop()
+
+
+def test_each_event_loop_has_a_life_of_its_own() -> None:
+    """A loop that has ended takes its life with it, in order: a test client makes a loop for each request."""
+    cast = Oncecast("memory://", dev=True)
+
+    async def once() -> str:
+        async with http(cast) as client:
+            return str((await client.get(CHANNEL)).json()["cursor"])
+
+    assert asyncio.run(once()) != asyncio.run(once())
+
+
+async def test_another_running_loop_publishes_through_the_first() -> None:
+    """Code on a loop of another thread publishes to the application's log, and can't serve from it."""
+    async with Oncecast("memory://") as cast, cast.subscribe("a") as messages:
+        await asyncio.to_thread(asyncio.run, cast.publish("a", 1))
+        assert [1] == await collect(messages, 1)
+        with pytest.raises(UsageError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, cast.start())
+
+
+async def test_a_broker_that_can_not_be_opened(tmp_path: Path) -> None:
+    """The start fails with the reason, each time; a subscription fails with it too."""
+    cast = Oncecast(f"sqlite:///{tmp_path}/missing/app.db")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError):
+            await cast.start()
+    with pytest.raises(ConfigurationError):
+        await anext(cast.subscribe("a"))
+
+
+async def test_what_is_registered_late_is_an_error() -> None:
+    """Functions that would not be asked are not taken."""
+    async with Oncecast("memory://") as cast:
+        with pytest.raises(UsageError, match="before the application starts"):
+            cast.authorize(lambda caller: None)
+        with pytest.raises(UsageError, match="before the application starts"):
+            cast.on_publish("a")
+    cast.authorize(lambda caller: None)
+    with pytest.raises(UsageError, match="already"):
+        cast.authorize(lambda caller: None)
+
+
+async def test_a_failed_broker_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names it, requests are refused, and the probe is not ready."""
+    async with Oncecast("memory://", dev=True) as cast, http(cast) as client:
+        assert cast._life is not None
+        with caplog.at_level(logging.CRITICAL, "oncecast.asgi"):
+            cast._life.node.fail("the disk is gone")
+        assert "restart it" in caplog.text
+        assert [503, 503] == [(await client.get(path)).status_code for path in (CHANNEL, "/readyz")]
+
+
+async def test_metrics_are_not_served() -> None:
+    """They are the application's to show; the pages and the client are."""
+    async with Oncecast("memory://") as cast, http(cast) as client:
+        found = {path: (await client.get(path)).status_code for path in ("/metrics", "/", "/oncecast.js", "/healthz")}
+        assert {"/metrics": 404, "/": 200, "/oncecast.js": 200, "/healthz": 200} == found
+
+
+async def test_a_body_is_bounded() -> None:
+    """A body above the limit is refused, by its length or as it comes; one that does not come is, too."""
+    from oncecast.policy.limits import Limits
+
+    limits = Limits(body_bytes=1024, message_bytes=1024, body_seconds=1)
+    async with Oncecast(settings=Settings(limits=limits), dev=True) as cast:
+        scope = http_scope(CHANNEL, ("content-length", "2000"), method="POST")
+        async with HandPeer(cast, scope) as peer:
+            assert 413 == (await peer.next())["status"]
+        async with HandPeer(cast, http_scope(CHANNEL, method="POST")) as peer:
+            for _ in range(3):
+                peer.say({"type": "http.request", "body": b"x" * 500, "more_body": True})
+            assert 413 == (await peer.next())["status"]
+        async with HandPeer(cast, http_scope(CHANNEL, method="POST")) as peer:
+            peer.say({"type": "http.request", "body": b"1", "more_body": True})
+            assert 408 == (await peer.next())["status"]
+        async with HandPeer(cast, http_scope(CHANNEL, method="POST")) as peer:
+            peer.say({"type": "http.request", "body": b"1", "more_body": True})
+            peer.say({"type": "http.request", "body": b"2", "more_body": False})
+            assert 201 == (await peer.next())["status"]
+            receipt = json.loads((await peer.next())["body"])
+            assert receipt["id"].endswith("-1")
+        async with HandPeer(cast, http_scope(CHANNEL, method="POST")) as peer:
+            peer.say({"type": "http.request", "body": b"1", "more_body": True})
+        assert 0 == peer.waiting  # it has gone before its body was whole

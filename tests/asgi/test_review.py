@@ -1,0 +1,169 @@
+"""What the application says to what clients publish: accept, change, refuse, in order, and never by mistake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from oncecast import Oncecast, Publication, Refused
+from oncecast.asgi import review
+from oncecast.message import Kind
+from tests.asgi.conftest import SECONDS
+from tests.asgi.peers import HandPeer, socket_scope
+
+CHANNEL = "/v1/channels/chat.a"
+
+
+def casting(check: Any, pattern: str = "chat.*", **more: Any) -> Oncecast:
+    """Return an `Oncecast` that asks a function about messages."""
+    cast = Oncecast("memory://", dev=True, **more)
+    cast.on_publish(pattern)(check)
+    return cast
+
+
+def http(cast: Oncecast) -> httpx.AsyncClient:
+    """Return a client of the application, without a server."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(cast), base_url="http://app.example")
+
+
+async def changes(publication: Publication) -> None:
+    """Change the data and the event."""
+    publication.data = {"was": publication.data}
+    publication.event = "changed"
+
+
+async def fails(publication: Publication) -> None:
+    """Fail."""
+    raise KeyError("x")
+
+
+async def is_slow(publication: Publication) -> None:
+    """Take too long."""
+    await asyncio.sleep(3600)
+
+
+async def refuses(publication: Publication) -> None:
+    """Refuse."""
+    raise Refused("Not here.", code="forbidden")
+
+
+async def grows(publication: Publication) -> None:
+    """Make it larger than a message may be."""
+    publication.data = "x" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    "check, status, part",
+    [
+        (changes, 201, "id"),
+        (lambda publication: None, 201, "id"),
+        (lambda publication: True, 201, "id"),
+        (lambda publication: False, 403, "does not take"),
+        (lambda publication: "changed?", 500, "its log"),
+        (fails, 500, "its log"),
+        (is_slow, 503, "in time"),
+        (refuses, 403, "Not here."),
+        (grows, 413, "at most"),
+    ],
+)
+async def test_what_is_said_is_done(check: Any, status: int, part: str) -> None:
+    """A message is published where the function has returned, and only there."""
+    cast = casting(check, handler_seconds=0.2)
+    async with cast, http(cast) as client:
+        answer = await client.post(CHANNEL, json=1)
+        assert status == answer.status_code
+        assert part in answer.text
+        messages = (await client.get(CHANNEL)).json()["messages"]
+        assert (1 if status == 201 else 0) == len(messages)
+        if check is changes:
+            assert ({"was": 1}, "changed") == (messages[0]["data"], messages[0]["event"])
+
+
+async def test_what_is_accepted_is_unchanged() -> None:
+    """Without a change the data is what came, digit for digit; the function sees all of it."""
+    seen: list[Publication] = []
+    cast = casting(lambda publication: seen.append(publication))
+    async with cast, http(cast) as client:
+        headers = {"content-type": "application/json", "oncecast-event": "e", "idempotency-key": "k"}
+        await client.post(CHANNEL, content=b'{"a": 1.10}', headers=headers)
+        await client.post(CHANNEL, content=b"\xff", headers={"content-type": "application/octet-stream"})
+        await client.post(CHANNEL, content=b"hi", headers={"content-type": "text/plain"})
+        assert '"data":{"a": 1.10}' in (await client.get(CHANNEL)).text
+    first, binary, text = seen
+    assert ("chat.a", {"a": 1.1}, "e", "k", None) == (first.channel, first.data, first.event, first.key, first.subject)
+    assert (Kind.JSON, b'{"a": 1.10}') == (first.kind, first.raw_data)
+    assert (b"\xff", "hi") == (binary.data, text.data)
+
+
+async def test_only_what_fits_is_asked_about() -> None:
+    """Other channels are not, and neither is what may not be published or what the application publishes."""
+    seen: list[str] = []
+    cast = Oncecast("memory://", publish="public")
+    cast.on_publish("chat.*")(lambda publication: seen.append(publication.channel))
+    cast.on_publish("chat.b")(lambda publication: seen.append("second"))
+    async with cast, http(cast) as client:
+        assert 201 == (await client.post("/v1/channels/other", json=1)).status_code
+        await cast.publish("chat.a", 1)
+        lines = "\n".join(json.dumps({"channel": name, "data": 1}) for name in ("chat.a", "other", "chat.b"))
+        answers = (await client.post("/v1/publish", content=lines)).text.splitlines()
+        assert 3 == len([line for line in answers if '"id"' in line])
+    assert ["chat.a", "chat.b", "second"] == seen
+
+
+async def test_a_batch_is_answered_line_by_line() -> None:
+    """Each line has its own verdict, in the order of the lines."""
+
+    def check(publication: Publication) -> None:
+        if publication.data == "bad":
+            raise Refused("No.")
+
+    cast = casting(check)
+    async with cast, http(cast) as client:
+        for given, expected in ((["a", "bad", "b"], ["id", "error", "id"]), (["bad"], ["error"])):
+            lines = "\n".join(json.dumps({"channel": "chat.a", "data": each}) for each in given)
+            answers = (await client.post("/v1/publish", content=lines)).text.splitlines()
+            assert expected == [next(iter(json.loads(line))) for line in answers]
+
+
+async def test_messages_of_a_socket_stay_in_order() -> None:
+    """A message that nobody checks does not overtake one that is being checked."""
+    go = asyncio.Event()
+
+    async def check(publication: Publication) -> None:
+        await go.wait()
+
+    cast = casting(check)
+    scope = socket_scope("/v1/connect", protocols=("oncecast.v1",))
+    async with cast, HandPeer(cast, scope) as peer, cast.subscribe("chat.a", "other") as messages:
+        assert "websocket.accept" == (await peer.next())["type"]
+        for number, channel in enumerate(("chat.a", "other", "chat.a")):
+            peer.text(json.dumps({"type": "publish", "channel": channel, "data": number, "ref": number}))
+        await asyncio.sleep(0)
+        go.set()
+        refs = [json.loads((await peer.next())["text"])["ref"] for _ in range(3)]
+        assert [0, 1, 2] == refs
+        async with asyncio.timeout(SECONDS):
+            assert [0, 1, 2] == [(await anext(messages)).data for _ in range(3)]
+
+
+async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound a message is refused for now; what waits at the end is refused, too."""
+    monkeypatch.setattr(review, "WAITING", 1)
+    started = asyncio.Event()
+
+    async def check(publication: Publication) -> None:
+        started.set()
+        await asyncio.sleep(3600)
+
+    cast = casting(check, handler_seconds=3600)
+    async with cast, http(cast) as client:
+        first = asyncio.create_task(client.post(CHANNEL, json=1))
+        await started.wait()
+        busy = await client.post(CHANNEL, json=2)
+        assert (503, "1") == (busy.status_code, busy.headers["retry-after"])
+        await cast.stop()
+        assert 503 == (await first).status_code

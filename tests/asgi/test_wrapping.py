@@ -1,0 +1,222 @@
+"""The lifespan, an application beside the realtime routes, and the signals of the server around."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from oncecast import EventAnswer, Oncecast
+from oncecast.asgi.stopping import StopSignals, watch_hypercorn
+from tests.asgi.conftest import SECONDS
+from tests.asgi.peers import HandPeer, http_scope
+
+LIFESPAN: dict[str, Any] = {"type": "lifespan", "asgi": {"version": "3.0"}}
+
+
+def running(cast: Oncecast) -> bool:
+    """Return whether it has started."""
+    return cast._life is not None
+
+
+async def test_the_lifespan_of_a_server() -> None:
+    """Served by itself, it starts and stops with the server; a start that fails is said."""
+    cast = Oncecast("memory://")
+    peer = HandPeer(cast, LIFESPAN)
+    await peer.__aenter__()
+    peer.say({"type": "lifespan.startup"})
+    assert "lifespan.startup.complete" == (await peer.next())["type"]
+    assert running(cast)
+    peer.say({"type": "lifespan.shutdown"})
+    assert "lifespan.shutdown.complete" == (await peer.next())["type"]
+    await peer.ended()
+    assert not running(cast)
+    peer = HandPeer(Oncecast("sqlite:////nowhere/at/all.db"), LIFESPAN)
+    await peer.__aenter__()
+    peer.say({"type": "lifespan.startup"})
+    failed = await peer.next()
+    assert "lifespan.startup.failed" == failed["type"]
+    assert "nowhere" in failed["message"]
+    await peer.ended()
+
+
+async def lives(scope: Any, receive: Any, send: Any) -> None:
+    """An application with a lifespan, and one page."""
+    if scope["type"] != "lifespan":
+        await send({"type": "http.response.start", "status": 299, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+        return
+    for name in ("startup", "shutdown"):
+        assert f"lifespan.{name}" == (await receive())["type"]
+        await send({"type": f"lifespan.{name}.complete"})
+
+
+async def lifeless(scope: Any, receive: Any, send: Any) -> None:
+    """One without, as Django's."""
+    if scope["type"] == "lifespan":
+        raise ValueError("only HTTP")
+    await lives(scope, receive, send)
+
+
+@pytest.mark.parametrize("app", [lives, lifeless])
+async def test_an_application_beside_it(app: Any) -> None:
+    """Each has its paths, and both the lifespan, whether the application knows one or not."""
+    cast = Oncecast("memory://")
+    both = cast.beside(app, "/rt")
+    life = HandPeer(both, LIFESPAN)
+    await life.__aenter__()
+    life.say({"type": "lifespan.startup"})
+    assert "lifespan.startup.complete" == (await life.next())["type"]
+    assert running(cast)
+    for path, root, status in (
+        ("/rt/healthz", "", 200),
+        ("/rt", "", 200),
+        ("/api/rt/healthz", "/api", 200),
+        ("/rt/healthz", "/api", 200),
+        ("/rtx", "", 299),
+        ("/", "", 299),
+    ):
+        async with HandPeer(both, http_scope(path, root_path=root)) as peer:
+            assert status == (await peer.next())["status"], path
+    life.say({"type": "lifespan.shutdown"})
+    assert "lifespan.shutdown.complete" == (await life.next())["type"]
+    await life.ended()
+    assert not running(cast)
+
+
+async def test_an_application_that_fails_in_its_lifespan_stops_both() -> None:
+    """The error is the server's to see."""
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise RuntimeError("no database")
+
+    cast = Oncecast("memory://")
+    life = HandPeer(cast.beside(fails), LIFESPAN)
+    await life.__aenter__()
+    life.say({"type": "lifespan.startup"})
+    with pytest.raises(RuntimeError, match="no database"):
+        await life.ended()
+    assert not running(cast)
+
+
+# Signals
+
+
+def test_a_handler_that_was_there_is_called_as_before() -> None:
+    """Ours is called first, and is gone afterwards; a signal without a handler, and one set since, are left alone."""
+    called: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append("server"))
+    try:
+        signals = StopSignals(lambda: called.append("ours"))
+        signals.listen()
+        signal.raise_signal(signal.SIGTERM)
+        assert ["ours", "server"] == called
+        signals.ignore()
+        signal.raise_signal(signal.SIGTERM)
+        assert ["ours", "server", "server"] == called
+        signals.listen()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signals.ignore()
+        assert signal.SIG_IGN == signal.getsignal(signal.SIGTERM)
+        StopSignals(lambda: called.append("none")).listen()
+        assert signal.SIG_IGN == signal.getsignal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_other_threads_change_no_handlers() -> None:
+    """Python sets them in the main thread only."""
+    before = signal.getsignal(signal.SIGINT)
+    signals = StopSignals(lambda: None)
+    for call in (signals.listen, signals.ignore):
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join(SECONDS)
+    assert before is signal.getsignal(signal.SIGINT)
+
+
+async def test_the_signal_ends_streams() -> None:
+    """At SIGTERM they end, and the server's own handler is called."""
+    called: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))
+    try:
+        cast = Oncecast("memory://", dev=True)
+        async with cast, HandPeer(cast, http_scope("/v1/channels/a", ("accept", "text/event-stream"))) as peer:
+            await peer.until(b"id:")
+            signal.raise_signal(signal.SIGTERM)
+            await peer.until(b"retry: 1000")
+            await peer.ended()
+        assert [signal.SIGTERM] == called
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_hypercorn_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the task in which it waits is the beginning of its shutdown."""
+    stopped = asyncio.Event()
+    go = asyncio.Event()
+
+    async def raise_shutdown() -> None:
+        await go.wait()
+
+    raise_shutdown.__qualname__ = "raise_shutdown"
+    task = asyncio.create_task(raise_shutdown())
+    monkeypatch.setitem(sys.modules, "hypercorn", sys)
+    await asyncio.sleep(0)
+    watch_hypercorn(stopped.set)
+    assert not stopped.is_set()
+    go.set()
+    async with asyncio.timeout(SECONDS):
+        await stopped.wait()
+    await task
+
+
+# Streams in a route
+
+
+async def test_a_stream_without_starlette(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Starlette is not loaded the answer is an ASGI application all the same, with its headers as a mapping."""
+    monkeypatch.delitem(sys.modules, "starlette.responses", raising=False)
+    async with Oncecast("memory://") as cast:
+        answer = cast.stream("a", http_scope("/"), envelope=True)
+        assert type(answer) is EventAnswer
+        assert "text/event-stream" == answer.headers["Content-Type"]
+        async with HandPeer(answer, http_scope("/")) as peer:
+            assert 200 == (await peer.next())["status"]
+            await peer.until(b"id:")
+            await cast.publish("a", 1)
+            assert b'"channel":"a"' in await peer.until(b"data:")
+
+
+async def test_a_stream_refuses_what_can_not_be() -> None:
+    """A cursor that is none is answered with the error, or said on the stream; nothing is left in the hub."""
+    async with Oncecast("memory://") as cast:
+        request = http_scope("/", ("last-event-id", "nonsense"))
+        async with HandPeer(cast.stream("a", request), request) as peer:
+            assert 400 == (await peer.next())["status"]
+        pieces = [piece async for piece in cast.stream("a", request).blocks()]
+        assert 1 == len(pieces)
+        assert b"cursor_invalid" in pieces[0]
+
+
+async def test_blocks_resume_and_end() -> None:
+    """The pieces begin after Last-Event-ID; closing them leaves the hub; a stop ends them."""
+    async with Oncecast("memory://") as cast:
+        assert cast._life is not None
+        ids = [(await cast.publish("a", number)).id for number in range(3)]
+        blocks = cast.stream("a", http_scope("/", ("last-event-id", ids[0])), after="earliest").blocks()
+        text = b""
+        while b"data: 2" not in text:
+            text += await anext(blocks)
+        assert b"data: 0" not in text
+        await blocks.aclose()  # type: ignore[attr-defined]
+        assert 0 == cast._life.node.hub.subscriptions
+        rest = cast.stream(["a", "b"], http_scope("/"), last=1).blocks()
+        await anext(rest)
+        cast.drain()
+        assert b"retry: 1000" in b"".join([piece async for piece in rest])
