@@ -10,6 +10,7 @@ import asyncio
 import enum
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 from .base import CursorMoved, Received, StartQuery
 from .places import Places
@@ -26,10 +27,16 @@ class FeedState(enum.Enum):
     ENDED = "ended"
 
 
-FEED_MOVES: Mapping[FeedState, frozenset[FeedState]] = {
-    FeedState.ACTIVE: frozenset({FeedState.PARKED, FeedState.ENDED}),
-    FeedState.PARKED: frozenset({FeedState.ACTIVE, FeedState.ENDED}),
-    FeedState.ENDED: frozenset(),
+FeedEvent: TypeAlias = Literal[
+    "filled",  # the buffer is full, and the connection goes on without the feed
+    "drained",  # half of the buffer has been taken out
+    "ended",  # the application has closed the subscription, or the feed has failed
+]
+
+FEED_MOVES: Mapping[FeedState, Mapping[FeedEvent, FeedState]] = {
+    FeedState.ACTIVE: {"filled": FeedState.PARKED, "ended": FeedState.ENDED},
+    FeedState.PARKED: {"drained": FeedState.ACTIVE, "ended": FeedState.ENDED},
+    FeedState.ENDED: {},
 }
 
 
@@ -80,7 +87,7 @@ class Feed:
     def park(self) -> None:
         """Leave the connection until half of the full buffer has been taken out: `pop` brings the feed back."""
         assert self.full
-        self._move(FeedState.PARKED)
+        self._move("filled")
         self.turn += 1
         self.near = False
 
@@ -93,7 +100,7 @@ class Feed:
     def end(self) -> None:
         """End, once."""
         if self.state is not FeedState.ENDED:
-            self._move(FeedState.ENDED)
+            self._move("ended")
             self._ready.set()
             self._room.set()
             self._attached.set()
@@ -142,7 +149,7 @@ class Feed:
         if not self.full:
             self._room.set()
         if self.state is FeedState.PARKED and len(self._items) * 2 <= self._limit:
-            self._move(FeedState.ACTIVE)
+            self._move("drained")
         if not self._items and self.state is not FeedState.ENDED:
             self._ready.clear()
         if not items and self.error is not None:
@@ -154,7 +161,8 @@ class Feed:
         if channel not in self._handed and channel in self.channels and (start := self.places.starts[channel]).cursor:
             self._handed[channel] = start.value
 
-    def _move(self, state: FeedState) -> None:
-        assert state in FEED_MOVES[self.state], (self.state, state)
+    def _move(self, event: FeedEvent) -> None:
+        state = FEED_MOVES[self.state].get(event)
+        assert state is not None, f"a feed that is {self.state.value} can't be {event}"
         self.state = state
         self.on_change()

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from .backoff import UNREACHABLE_CAP_SECONDS, Backoff
 from .base import Renewable, StartQuery, Transport
@@ -46,12 +47,21 @@ class LinkState(enum.Enum):
     CLOSED = "closed"
 
 
-LINK_MOVES: Mapping[LinkState, frozenset[LinkState]] = {
-    LinkState.IDLE: frozenset({LinkState.CONNECTING, LinkState.CLOSED}),
-    LinkState.CONNECTING: frozenset({LinkState.LISTENING, LinkState.WAITING, LinkState.IDLE, LinkState.CLOSED}),
-    LinkState.LISTENING: frozenset({LinkState.CONNECTING, LinkState.WAITING, LinkState.IDLE, LinkState.CLOSED}),
-    LinkState.WAITING: frozenset({LinkState.CONNECTING, LinkState.IDLE, LinkState.CLOSED}),
-    LinkState.CLOSED: frozenset(),
+LinkEvent: TypeAlias = Literal[
+    "attempt",  # a session begins, with the transport of the ladder
+    "attached",  # the server has answered: each channel has a place
+    "broken",  # the session failed, or was refused soon after a renewal of the token
+    "unused",  # no subscription is left, or they have ended with an error
+    "close",  # the application closes the client
+]
+
+_IDLE, _CONNECTING, _LISTENING, _WAITING, _CLOSED = LinkState
+LINK_MOVES: Mapping[LinkState, Mapping[LinkEvent, LinkState]] = {
+    _IDLE: {"attempt": _CONNECTING, "close": _CLOSED},
+    _CONNECTING: {"attached": _LISTENING, "broken": _WAITING, "unused": _IDLE, "close": _CLOSED},
+    _LISTENING: {"attempt": _CONNECTING, "broken": _WAITING, "unused": _IDLE, "close": _CLOSED},
+    _WAITING: {"attempt": _CONNECTING, "unused": _IDLE, "close": _CLOSED},
+    _CLOSED: {},
 }
 
 
@@ -136,7 +146,7 @@ class ClientLink:
         for feed in self._feeds.all:
             feed.end()
         if self.state is not LinkState.CLOSED:
-            self._move(LinkState.CLOSED)
+            self._move("close")
         tasks = {task for task in (self._task, self._renewal) if task is not None}
         for task in tasks:
             task.cancel()
@@ -153,7 +163,7 @@ class ClientLink:
                     await self._attempt()
                     continue
                 if self.state is not LinkState.IDLE:
-                    self._move(LinkState.IDLE)
+                    self._move("unused")
                 self._changed.clear()
                 await self._changed.wait()
             except Exception as error:
@@ -169,13 +179,13 @@ class ClientLink:
         self._task = None
         self._fail(ClientFailed("the client's task was cancelled from outside: subscribe again"))
         if self.state is not LinkState.IDLE:
-            self._move(LinkState.IDLE)
+            self._move("unused")
 
     async def _attempt(self) -> None:
         """Listen once, and act on how it ended."""
         name = self._ladder.current
         if self.state is not LinkState.CONNECTING:
-            self._move(LinkState.CONNECTING, name)
+            self._move("attempt", name)
         self._name, self._attached_at = name, None
         session = ListenSession(
             self._transports[name], self._feeds, self._context, hurried=not self._ladder.is_last, alone=self._alone
@@ -189,7 +199,7 @@ class ClientLink:
             soon = self._clock() - self._last_renewal < RENEWED_SECONDS and self._may_renew(error)
             self._refused(error)
             if soon:
-                self._move(LinkState.WAITING, str(error), RENEWED_SECONDS)
+                self._move("broken", str(error), RENEWED_SECONDS)
                 await self._backoff.sleep(RENEWED_SECONDS)
         except Broken as error:
             wait = session.hint if error.retry_after is None else error.retry_after
@@ -198,7 +208,7 @@ class ClientLink:
                 self._ladder.broke(name, lived, str(error))
             cap = UNREACHABLE_CAP_SECONDS if isinstance(error, Unreachable) else math.inf
             delay = self._backoff.next_delay(wait, cap=cap)
-            self._move(LinkState.WAITING, str(error), delay)
+            self._move("broken", str(error), delay)
             await self._backoff.sleep(delay)
 
     async def _is_the_transports(self, error: Broken) -> bool:
@@ -302,11 +312,12 @@ class ClientLink:
     def _attached(self) -> None:
         self._attached_at = self._clock()
         self._alone = False
-        self._move(LinkState.LISTENING, self._name)
+        self._move("attached", self._name)
 
-    def _move(self, state: LinkState, reason: str = "", seconds: float = 0.0) -> None:
+    def _move(self, event: LinkEvent, reason: str = "", seconds: float = 0.0) -> None:
         if self.state is LinkState.CLOSED:  # what is under way comes to nothing
             return
-        assert state in LINK_MOVES[self.state], (self.state, state)
-        before, self.state = self.state, state
-        self._on_state(StateChanged(before, state, reason, seconds))
+        before, after = self.state, LINK_MOVES[self.state].get(event)
+        assert after is not None, f"a connection that is {before.value} can't be moved by {event!r}"
+        self.state = after
+        self._on_state(StateChanged(before, after, reason, seconds))
