@@ -8,6 +8,7 @@ Owns the marks that make an example a test, HTML comments on the line above a bl
 * `socket PATH [PROTOCOL]`: lines with → are sent and lines with ← expected on that WebSocket.
 * `token`: Python that defines `token_of`, whose token a server with the same secret takes.
 * `app`: Python of an application, checked and run by `tests/asgi/test_examples.py`.
+* `file NAME`: a file of the project that `tests/testing/test_how_to.py` checks and runs.
 * `front NAME`: an application of that name, which `web/test_front_ends.py` or `web/test_htmx.py` runs in a browser.
 * `page`: a page that only a browser could run. `begin NAME`: made by `scripts/reference.py`.
 
@@ -174,7 +175,7 @@ def test_code_blocks_are_well_formed(page: Path, tmp_path: Path) -> None:
 @each_page
 def test_marks_are_known(page: Path) -> None:
     """A misspelt mark fails instead of switching its test off."""
-    known = re.compile(r"run( stream)?|prints|page|front \S+|token|app|socket \S+( \S+)?|begin \w+")
+    known = re.compile(r"run( stream)?|prints|page|file \S+|front \S+|token|app|socket \S+( \S+)?|begin \w+")
     assert [] == [block.mark for block in blocks(page) if block.mark and not known.fullmatch(block.mark)]
 
 

@@ -129,12 +129,13 @@ def test_a_wheel_without_npm(tmp_path: Path) -> None:
         assert "oncecast/web/oncecast.js" not in wheel.namelist()
 
 
-def test_the_wheel_carries_the_licence_and_the_command(wheel: zipfile.ZipFile) -> None:
-    """The licence's text comes along, the metadata names it, and the command is declared."""
+def test_the_wheel_carries_the_licence_and_its_entries(wheel: zipfile.ZipFile) -> None:
+    """The licence's text comes along, the metadata names it, and the command and the pytest plugin are declared."""
     contents = {name.partition(".dist-info/")[2]: wheel.read(name) for name in wheel.namelist()}
     assert (ROOT / "LICENSE").read_bytes() == contents["licenses/LICENSE"]
     assert b"License-Expression: Apache-2.0\n" in contents["METADATA"]
-    assert b"oncecast = oncecast.cli:main" in contents["entry_points.txt"]
+    assert b"[console_scripts]\noncecast = oncecast.cli:main\n" in contents["entry_points.txt"]
+    assert b"[pytest11]\noncecast = oncecast.testing.plugin\n" in contents["entry_points.txt"]
 
 
 def test_the_metadata(wheel: zipfile.ZipFile) -> None:

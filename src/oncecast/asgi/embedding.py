@@ -28,6 +28,7 @@ from .callers import WhoAsks
 from .gate import access_of
 from .review import Check
 from .running import Running
+from .surroundings import Surroundings
 from .threads import LoopThread
 
 __all__ = ["Embedding", "settings_of"]
@@ -50,6 +51,7 @@ class Embedding:
         self._seconds = handler_seconds
         self._authorize: WhoAsks | None = None
         self._checks: list[tuple[str, Check]] = []
+        self.surroundings: Surroundings | None = None  # in the place of the broker and the clocks, in a test
         self._life: Running | None = None
         self._starting: asyncio.Future[Running] | None = None
         self._thread: LoopThread | None = None
@@ -81,6 +83,18 @@ class Embedding:
         thread, self._thread = self._thread, None
         if thread is not None:
             await asyncio.to_thread(thread.stop)
+
+    def lives(self) -> list[Running]:
+        """Return what runs: on the application's loop, in a thread, or on both."""
+        thread = None if self._thread is None else self._thread.running
+        return [life for life in (self._life, thread) if life is not None and life.usable]
+
+    def abandon(self) -> None:
+        """Forget what runs, which is on loops that go on without it; end the thread. From any thread."""
+        self._life = self._starting = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
 
     def drain(self) -> None:
         """Tell the streams that this process is about to stop. From any thread, and from a signal handler.
@@ -130,7 +144,9 @@ class Embedding:
     async def _make(self, *, signals: bool) -> Running:
         authorizes = self._authorize is not None
         access = access_of(self.settings, self._subscribe_rule, self._publish_rule, authorizes=authorizes)
-        life = Running(self.settings, access, self._checks, self._seconds, signals=signals)
+        life = Running(
+            self.settings, access, self._checks, self._seconds, signals=signals, surroundings=self.surroundings
+        )
         life.names_users = authorizes
         await life.start()
         return life
@@ -138,7 +154,7 @@ class Embedding:
     def _threaded(self) -> LoopThread:
         with self._lock:
             if self._thread is None or not self._thread.usable:
-                if self.settings.broker == MEMORY and not self._warned:
+                if self.settings.broker == MEMORY and self.surroundings is None and not self._warned:
                     self._warned = True
                     logger.warning(
                         "publish_sync: the broker is memory:// and no application runs here, so nobody can hear what "

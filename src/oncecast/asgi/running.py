@@ -34,6 +34,7 @@ from ..server.wheel import RESOLUTION
 from .listener import OwnListener, as_failure
 from .review import Check, PublishReview
 from .stopping import StopSignals, watch_hypercorn
+from .surroundings import Surroundings
 
 __all__ = ["Running"]
 
@@ -55,29 +56,34 @@ class Running:
         handler_seconds: float,
         *,
         signals: bool,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
         self._settings = settings
         self._access = access
         policy = build_policy(lambda: settings)
-        broker = build_broker(settings, lambda channel: policy(channel).retention)
+        self.monotonic = self.loop.time if surroundings is None else surroundings.monotonic
+        build = build_broker if surroundings is None else surroundings.build_broker
+        broker = build(settings, lambda channel: policy(channel).retention)
         self.node: Node = build_node(
             structs.replace(settings, tls_cert=()),
             broker,
             policy,
-            monotonic=self.loop.time,
+            monotonic=self.monotonic,
             schedule=self.loop.call_soon,
         )
         self.node.on_failure = self._failed
         self._review = PublishReview(checks, handler_seconds, lambda: settings.limits.message_bytes) if checks else None
         self._quotas = build_quotas(settings)
-        self.app: App = build_app(settings, self.node, monotonic=self.loop.time, schedule=self.loop.call_soon)
+        self.app: App = build_app(settings, self.node, monotonic=self.monotonic, schedule=self.loop.call_soon)
+        if surroundings is not None:
+            self.app.wall = surroundings.wall
         self.app.collect = None  # /metrics of an app are the app's to show
         self.app.bulletin = Bulletin(
             self.node,
             self.app.wall,
-            self.loop.time,
+            self.monotonic,
             os.urandom,
             self.app.disconnect,
             logger.warning,
@@ -91,6 +97,7 @@ class Running:
         self._adopt()
         self._owner: asyncio.Task[None] | None = None
         self._met = False
+        self._trimmed = self.monotonic()
 
     @property
     def usable(self) -> bool:
@@ -224,15 +231,19 @@ class Running:
             await self._end()
 
     async def _tick(self) -> None:
-        trimmed = self.loop.time()
         while True:
             await asyncio.sleep(RESOLUTION)
-            self.app.tick()
-            if self.loop.time() - trimmed >= SECOND:
-                trimmed = self.loop.time()
-                self.node.tick()
-                if self.app.bulletin is not None and self._uses_bulletin:
-                    self.app.bulletin.tick()
+            self.look()
+
+    def look(self) -> None:
+        """Do what is due by the clocks: wake who has a deadline; about once a second, trim what is too old."""
+        self.app.tick()
+        now = self.monotonic()
+        if now - self._trimmed >= SECOND:
+            self._trimmed = now
+            self.node.tick()
+            if self.app.bulletin is not None and self._uses_bulletin:
+                self.app.bulletin.tick()
 
     @property
     def _uses_bulletin(self) -> bool:

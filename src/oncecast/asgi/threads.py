@@ -42,6 +42,11 @@ class LoopThread:
         """Whether it runs, in this process."""
         return self.pid == os.getpid() and self._thread.is_alive()
 
+    @property
+    def running(self) -> Running | None:
+        """What runs in the thread, if it has begun."""
+        return self._life
+
     def life(self, seconds: float) -> Running:
         """Return the running life. Raises what its start raises."""
         if self._life is None or not self._life.usable:

@@ -1,0 +1,10 @@
+"""For tests of applications: the fixture `oncecast` of the pytest plugin, and what it gives.
+
+The plugin itself is `testing/plugin.py`. It imports this only once a test asks for the fixture.
+"""
+
+from .conversation import AsgiConversation
+from .fixture import OncecastFixture
+from .listening import FixtureListener
+
+__all__ = ["AsgiConversation", "FixtureListener", "OncecastFixture"]
