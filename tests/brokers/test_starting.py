@@ -1,4 +1,4 @@
-"""`oncecast serve` on brokers that it can't start on: one line that says what to do, and exit status 2."""
+"""Nodes that start: with one server of several alive, or else not, with one line that says what to do and status 2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers.servers import Servers
-from tests.brokers.starting import serve
+from tests.brokers.starting import publish_once, serve
 
 NOBODY = "127.0.0.1:9"
 
@@ -37,6 +37,20 @@ def test_with_several_workers(servers: Servers) -> None:
     ended = serve(f"nats://{NOBODY}", options=("--workers", "2"))
     assert 2 == ended.status, ended
     assert 1 == sum(NOBODY in line for line in ended.lines), ended
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("rabbitmq", "amqp://guest:guest@{places}?stream=several"),
+        ("kafka", "kafka://{places}?topic=several"),
+    ],
+)
+def test_of_several_servers_one_lives(servers: Servers, kind: str, url: str) -> None:
+    """A dead one is passed over, whether it stands first or last."""
+    place = f"127.0.0.1:{servers(kind).port}"
+    for places in (f"{NOBODY},{place}", f"{place},{NOBODY}"):
+        assert b"1" == publish_once(url.format(places=places))
 
 
 @pytest.mark.parametrize(

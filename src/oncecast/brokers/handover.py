@@ -2,7 +2,7 @@
 
 Invariants
 * `seen` is the number up to which the sink has everything that it wants; it never goes back within one epoch.
-* Messages, holes and the head are handed over in the order of the log. A hole that was passed is not told again.
+* Messages, holes and the head are handed over in the order of the log. A hole that was passed is not handed over again.
 * What can't be handed over whole is skipped: the node then reads the history.
 """
 

@@ -26,7 +26,7 @@ from oncecast.testing.driver import LoopDriver
 from scripts.broker_servers.base import BrokerServer
 from tests.brokers.followed.lab import FollowedKind, numbers
 from tests.brokers.servers import Servers
-from tests.brokers.starting import bench_at, publish_once, refusal_at, until_ready
+from tests.brokers.starting import bench_at, refusal_at, until_ready
 
 
 def lose_tail(server: BrokerServer, topic: str) -> None:
@@ -117,13 +117,6 @@ def test_a_topic_that_cannot_be_made_says_why(servers: Servers) -> None:
 def test_nobody_there_is_one_line() -> None:
     """Where no server listens the start fails with the host and the port."""
     assert "broker: kafka://127.0.0.1:9: 127.0.0.1:9: " in refusal_at("kafka://127.0.0.1:9")
-
-
-def test_of_several_brokers_one_lives(servers: Servers) -> None:
-    """One that is dead costs nothing, whichever stands first."""
-    port, topic = servers("kafka").port, f"t{next(numbers)}"
-    for places in (f"127.0.0.1:9,127.0.0.1:{port}", f"127.0.0.1:{port},127.0.0.1:9"):
-        assert publish_once(f"kafka://{places}?topic={topic}") == b"1"
 
 
 def test_a_small_topic_refuses_a_large_message(servers: Servers) -> None:

@@ -17,7 +17,7 @@ from oncecast.testing.driver import LoopDriver
 from scripts.broker_servers.base import BrokerServer
 from tests.brokers.followed.lab import FollowedKind, numbers
 from tests.brokers.servers import Servers
-from tests.brokers.starting import bench_at, publish_once, refusal_at
+from tests.brokers.starting import bench_at, refusal_at
 
 INDEX_HEAD = 8
 INDEX = Struct(">QQQIB")  # offset, time, epoch, place in the segment, kind
@@ -104,13 +104,6 @@ def test_who_may_not_is_told_what_to_check(servers: Servers, user: str, place: s
 def test_the_port_of_amqp_is_named(servers: Servers) -> None:
     """Who names the port of the other protocol is told which one is needed."""
     assert "5552" in refusal_at(f"amqp://guest:guest@127.0.0.1:{servers('rabbitmq').ports[1]}")
-
-
-def test_of_several_servers_one_lives(servers: Servers) -> None:
-    """One that is dead costs nothing, whichever stands first."""
-    port, stream = servers("rabbitmq").port, f"t{next(numbers)}"
-    for places in (f"127.0.0.1:9,127.0.0.1:{port}", f"127.0.0.1:{port},127.0.0.1:9"):
-        assert publish_once(f"amqp://guest:guest@{places}?stream={stream}") == b"1"
 
 
 def test_a_message_larger_than_a_frame_is_refused(servers: Servers) -> None:

@@ -70,7 +70,7 @@ class Topic(msgspec.Struct, frozen=True):
         return f"retention.ms={self.key_seconds * 1000} or more" if 0 <= kept < self.key_seconds * 1000 else None
 
 
-class Connection(AIOKafkaConnection):  # type: ignore[misc]
+class KafkaConnection(AIOKafkaConnection):  # type: ignore[misc]
     """The library's connection, whose close does not wait for the peer: TLS would wait half a minute for its goodbye.
 
     The library closes by itself too, where a login is refused, and then forgets the socket.
@@ -117,7 +117,7 @@ class Cluster:
         context = address.context()
         sasl = address.user is not None
         security = ("SASL_SSL" if sasl else "SSL") if context else ("SASL_PLAINTEXT" if sasl else "PLAINTEXT")
-        connection = Connection(
+        connection = KafkaConnection(
             host,
             port,
             client_id="oncecast",

@@ -35,7 +35,7 @@ class PlainHttpError(OSError):
 async def open_channel(shared: Shared, sock: socket.socket, context: ssl.SSLContext, reader: TlsReader) -> None:
     """Shake hands on a socket that does not block, and give the channel to `reader`.
 
-    Raises `OSError` where that fails: `ssl.SSLError` for what the client has sent, which is told by an alert,
+    Raises `OSError` where that fails: `ssl.SSLError` for what the client has sent, which an alert answers,
     `ConnectionError` where it has gone, and `PlainHttpError`. The socket is the caller's to close then.
     """
     loop = shared.loop
