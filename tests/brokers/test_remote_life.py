@@ -28,6 +28,7 @@ class Script:
         self.opening: list[BaseException | asyncio.Event | None] = []  # one for each session; then nothing
         self.paging: BaseException | asyncio.Event | None = None
         self.closing: BaseException | asyncio.Event | None = None
+        self.ending: asyncio.Event | None = None  # what tends takes as long to end
         self.appending: BaseException | None = None
         self.asked = 0  # pages
         self.sessions: list[Played] = []
@@ -52,6 +53,7 @@ class Played:
     def __init__(self, script: Script, sink: GuardedSink) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed = 0
+        self.gone = False  # closed to the end
         self._script = script
         self._sink = sink
 
@@ -66,7 +68,10 @@ class Played:
 
     async def tend(self) -> None:
         """Tend nothing."""
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await play(self._script.ending)
 
     def append(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Outcome]]:
         """Never answer."""
@@ -90,6 +95,7 @@ class Played:
         """Close."""
         self.closed += 1
         await play(self._script.closing)
+        self.gone = True
 
 
 class Operated(Played):
@@ -207,6 +213,44 @@ async def test_it_is_stopped_while_it_is_started(life: Life) -> None:
     go.set()
     with pytest.raises(ConfigurationError, match="it was stopped while it was started"):
         await start
+
+
+@pytest.mark.parametrize("slow", ["ending", "closing"])
+async def test_it_is_stopped_while_a_lost_session_closes(
+    life: Life, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """The session is closed to the end all the same."""
+    monkeypatch.setattr(remote, "CLOSE_SECONDS", 30.0)
+    go = asyncio.Event()
+    setattr(life.script, slow, go)
+    await life.broker.start(life.sink)
+    (session,) = life.script.sessions
+    life.lose(Lost("gone"))
+    if slow == "closing":
+        await life.until(lambda: session.closed == 1)
+    else:
+        await asyncio.sleep(0.01)
+    stop = asyncio.create_task(life.broker.stop())
+    await asyncio.sleep(0.01)
+    go.set()
+    await stop
+    assert session.gone
+
+
+async def test_it_is_stopped_while_a_session_that_failed_closes(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for one that could not be opened."""
+    monkeypatch.setattr(remote, "CLOSE_SECONDS", 30.0)
+    await life.broker.start(life.sink)
+    life.script.opening = [asyncio.Event()]  # it takes too long
+    life.lose(Lost("gone"))
+    await life.until(lambda: len(life.script.sessions) == 2)
+    life.script.closing = go = asyncio.Event()
+    await life.until(lambda: life.script.sessions[1].closed == 1)
+    stop = asyncio.create_task(life.broker.stop())
+    await asyncio.sleep(0.01)
+    go.set()
+    await stop
+    assert life.script.sessions[1].gone
 
 
 async def test_each_reason_is_said_once(life: Life, caplog: pytest.LogCaptureFixture) -> None:

@@ -250,6 +250,46 @@ async def test_tls(peer: Peer, certificate: Certificate, monkeypatch: pytest.Mon
     server.close()
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_close_by_tls_that_is_not_answered(
+    peer: Peer, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """The socket is closed all the same, after a second, or as the close is cancelled."""
+
+    async def script(talk: Talk) -> None:
+        await talk.request()
+        talk.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await talk.answer(200, b"safe")
+        await closed.wait()
+        talk.writer.transport.abort()
+
+    closed = asyncio.Event()
+    cert, key = certificate()
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    peer.scripts = [script]
+    server = await asyncio.start_server(peer.talk, "127.0.0.1", 0, ssl=context)
+    connection = HttpConnection(
+        Endpoint(ServerUrl("https", "127.0.0.1", server.sockets[0].getsockname()[1], "")), timing=QUICK
+    )
+    assert b"safe" == (await connection.request("GET", "/")).body
+    assert connection._streams is not None
+    sock = connection._streams[1].get_extra_info("socket")
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0.05)
+    waits = sock.fileno() != -1
+    if cancelled:
+        closing.cancel()
+    await asyncio.wait((closing,))
+    await asyncio.sleep(0)  # for the transport to let go of its socket
+    ends = sock.fileno() == -1
+    closed.set()
+    server.close()
+    assert waits
+    assert ends
+
+
 async def test_time_in_which_the_application_holds_the_loop_is_not_the_networks(peer: Peer) -> None:
     """An answer that arrived meanwhile is read, however late the deadline is looked at."""
 

@@ -35,7 +35,7 @@ from .intake import Batch, Intake, refuse
 from .meters import Meters
 from .operable import ChannelState, LogState, Operable
 from .reads import DEFECT, LATE, OVERRUN, PENDING_READS, ReadRequest, refuse_read
-from .session import GuardedSink, Lost, RemoteSession, SinkFailed
+from .session import GuardedSink, Lost, RemoteSession, SinkFailed, finish
 
 logger = logging.getLogger("oncecast.brokers.remote")
 
@@ -211,7 +211,7 @@ class Remote:
             raise Lost(f"it did not answer within {self._open_seconds:g} s") from None
         finally:
             if not opened:
-                await self._close(session)
+                await finish(self._close(session))
         self.opened += 1
         self._session = session
         self._refusal = STOPPING if self._stopped else None
@@ -259,10 +259,13 @@ class Remote:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return _why([task for task in tasks if task in ended])
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-            await self._close(session)
+            await finish(self._end(session, tasks))
+
+    async def _end(self, session: RemoteSession, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        await self._close(session)
 
     async def _reopen(self, reason: str) -> RemoteSession:
         assert self._sink is not None

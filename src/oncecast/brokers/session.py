@@ -107,6 +107,23 @@ class GuardedSink:
             raise SinkFailed(str(error)) from error
 
 
+async def finish(ending: Coroutine[Any, Any, None]) -> None:
+    """Run what closes to its end, also where the caller is cancelled meanwhile, which is raised then.
+
+    What closes has a deadline of its own.
+    """
+    task = asyncio.create_task(ending)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
+
+
 async def run_together(*parts: Coroutine[Any, Any, None], watched: Sequence[asyncio.Future[Any]] = ()) -> None:
     """Run the parts of a session until one of them ends, or one of `watched`; raise its error, and end the parts.
 
