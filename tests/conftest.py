@@ -73,6 +73,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "server/tls/test_serving.py",
         "test_hundred_thousand.py",
         "test_installed.py",
+        "testing/test_how_to.py",
     ),
 }
 
