@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, *, stamped: bool) -> None:
         self.told = Told()
         sink = GuardedSink(self.told)  # type: ignore[arg-type]
-        place = Handover()
+        place = self.place = Handover()
         place.begin(sink, "e", 10, [], ["a", "b"])
         self.client = Connection()
         wanting = Wanting(cast(Any, None), sink, place)
@@ -97,6 +97,17 @@ async def test_one_that_is_held_in_vain() -> None:
     bench.came("a", 13, 12)
     await asyncio.wait((bench.client.lost,), timeout=30)
     assert "a message of a before 13 did not arrive" == bench.client.reason
+
+
+async def test_a_life_that_another_node_has_begun() -> None:
+    """A probe of a node that numbers in a later life ends the session; one of an earlier life, or of none, does not."""
+    bench = Bench(stamped=False)
+    for number, probe in enumerate((b"other 1", b"other 2 0"), 11):
+        bench.came("%probe", number, 0, probe)
+    assert [("advance", 11), ("advance", 12)] == [call for call in bench.told.calls if call[0] == "advance"]
+    with pytest.raises(Lost, match="the log has another life"):
+        bench.came("%probe", 13, 0, b"other 3 1000")
+    assert 12 == bench.place.seen
 
 
 async def test_what_is_no_message_of_ours(caplog: pytest.LogCaptureFixture) -> None:

@@ -109,6 +109,14 @@ async def test_the_numbers_are_those_of_the_newest_life(monkeypatch: pytest.Monk
         ], (begin, length)
 
 
+async def test_a_probe_says_which_life_its_node_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others that know an earlier one come back by it."""
+    bench = Bench(monkeypatch, client := StaleCluster(), base=1_000)
+    await bench.session.open(["a"])
+    (probe,) = (record.data for record in client.log if record.subject == "s.m.%probe")
+    assert [b"n", b"1000"] == probe.split()[::2]
+
+
 @pytest.mark.parametrize("kind", [StartKind.CURSOR, StartKind.EARLIEST, StartKind.LAST, StartKind.SINCE])
 async def test_a_page_is_whole(monkeypatch: pytest.MonkeyPatch, beside: bool, kind: StartKind) -> None:
     """Pages from each start have all messages up to where they say."""

@@ -113,10 +113,17 @@ class NatsFollower:
             return  # handed over by catching up
         self.offset = offset
         if token == PROBE:
-            self._wanting.reached(data, seq)
+            self._probed(data, seq)
         else:
             self._receive(channel_of(token), data, headers, self._lives.seq_of(before), seq)
         self._reached(offset)
+
+    def _probed(self, data: bytes, seq: int) -> None:
+        """Take a probe. Its third word is the base of the life in which its node numbers: a later life has a larger."""
+        words = data.split(b" ")
+        if len(words) > 2 and words[2].isdigit() and int(words[2]) > self._lives.newest.base:
+            raise Lost("the log has another life: another node has missed what was acknowledged")
+        self._wanting.reached(b" ".join(words[:2]), seq)
 
     def _receive(self, channel: str, data: bytes, headers: NatsHeaders, before: int, seq: int) -> None:
         place = self._place

@@ -148,7 +148,7 @@ class NatsSession:
         await self._client.unlisten([self._stream.republished(channel) for channel in channels])
 
     async def send_probe(self, token: bytes) -> None:
-        """Do as `ChannelFeed.send_probe`. The stream keeps the newest probe only."""
+        """Do as `ChannelFeed.send_probe`. The stream keeps the newest only. It says which life is known here."""
         client = self._client
         assert client is not None
 
@@ -158,7 +158,8 @@ class NatsSession:
             if refused is not None:
                 client.end(Lost(f"the stream {self._stream.name} takes nothing: {refused}"))
 
-        await client.send(self._stream.subject(PROBE), token, {"Nats-Rollup": "sub"}, answered)
+        life = b" %d" % self._lives.newest.base
+        await client.send(self._stream.subject(PROBE), token + life, {"Nats-Rollup": "sub"}, answered)
 
     # -- publishing and reading
 

@@ -6,8 +6,9 @@ Of a stream called `oncecast`:
   subject. The data is `KIND SIZE TIME`, a line feed, the event in SIZE bytes, then the message's data. TIME is the
   publisher's clock in milliseconds, which counts where the server (2.9) republishes no time. A key goes as
   `Nats-Msg-Id`, as a hash, since a header can't hold every key.
-* `oncecast.m.%probe` are the probes; the stream keeps the newest only. They are republished behind all messages before
-  them, so a node that has heard one has heard all that is before it.
+* `oncecast.m.%probe` are the probes, `NODE NUMBER BASE`, with the base of the life in which the node numbers. The
+  stream keeps the newest only. They are republished behind all messages before them, so a node that has heard one has
+  heard all that is before it.
 * `oncecast.r.>` is where the stream republishes what is stored below `oncecast.m.>`.
 * `oncecast.life` are the lives of the log.
 * `oncecast.t.CHANNEL` is the trimmed mark of a channel: `OFFSET TIME`.
