@@ -28,6 +28,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": (
         "web/test_client.py",
         "web/test_front_ends.py",
+        "web/test_htmx.py",
         "web/test_native.py",
         "web/test_obstacles.py",
         "web/test_secure.py",
@@ -40,6 +41,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "test_npm_package.py",
         "test_package.py",
         "web/test_front_ends.py",
+        "web/test_htmx.py",
         "web/test_modules.py",
     ),
     "servers": (

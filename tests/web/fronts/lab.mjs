@@ -2,10 +2,10 @@
 
 import { connect } from "oncecast";
 
-export const cast = connect("/", globalThis.options);
+const { token, ...options } = globalThis.options;
+export const cast = connect("/", token ? { ...options, getToken: () => token } : options);
 globalThis.cast = cast;
 globalThis.warnings = [];
-globalThis.warned = console.warn;
 console.warn = (text) => warnings.push(text);
 
 /** The text of a view. @param {any} state of its channel @param {boolean} blind whether it does not look at gaps */
