@@ -87,6 +87,8 @@ async def test_the_life_of_a_view(
     await lab.show(news)
     publish(own_server, "news", 5)
     await lab.shows(heard=[3, 4, 5], dropped=2)
+    await lab.show(news, news)
+    await lab.shows(heard=[3, 4, 5], dropped=2)
     publish(own_server, "sport", 7)
     await lab.show({"channel": "sport", "options": {"after": "earliest"}})
     await lab.shows(heard=[7], dropped=0)
