@@ -67,14 +67,20 @@ def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:
         connection.reply(Reply(201, JSON_HEADERS, envelope.receipt_json(outcome) + b"\n"))
 
 
+def _too_many_lines() -> Refusal:
+    return Refusal("body_too_large", f"A batch has at most {BATCH_LINES} lines: send several.")
+
+
 def publish_batch(service: Service, connection: Exchange, request: http1.Request) -> None:
     """Publish each JSON line of the body, and answer with one line for each. Raises `Refusal`."""
     body = request.body
     if body.count(b"\n") >= BATCH_LINES:
         body = _EMPTY_LINES.sub(b"\n", body)  # they do not count, and to split at each would take long
+    if body.count(b"\n") > BATCH_LINES + 1:  # one before the first, and one behind the last
+        raise _too_many_lines()  # without a list of them, which would be many times the body
     lines = [line for line in body.split(b"\n") if line.strip(JSON_SPACE)]
     if len(lines) > BATCH_LINES:
-        raise Refusal("body_too_large", f"A batch has at most {BATCH_LINES} lines: send several.")
+        raise _too_many_lines()
     if not lines:
         raise Refusal("request_invalid", 'Send JSON lines: {"channel": …, "data": …}, one for each message.')
     connection.spend_publishes(len(lines), len(body))

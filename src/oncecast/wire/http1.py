@@ -264,7 +264,7 @@ class RequestParser:
         if self._chunks is None:
             if len(buffer) < head.length:
                 return None
-            body = bytes(buffer[: head.length])
+            body = bytes(memoryview(buffer)[: head.length])  # a slice of the buffer itself would be one copy more
             del buffer[: head.length]
         else:
             if not self._chunks.read(buffer):

@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import re
+from itertools import islice
 
 import msgspec
 
@@ -34,6 +35,8 @@ MAX_DEPTH = 512  # arrays and objects inside each other; with an envelope around
 TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} deep: send it flatter, or as text/plain."
 HALF_PAIR = "The JSON has a surrogate (\\ud800 to \\udfff) without its other half, which no UTF-8 can hold: send both."
 CUT_BYTES = 256  # of data: to read more of it, only to find the fields around it, costs more than to cut it out
+NAMES = 8192  # of fields, as far as can be told without a closer look: a long token may have a third of that
+_NAME = re.compile(rb'"[ \t\r\n]*:')
 FIND_BYTES = 16  # of it, to find where it stands: to search for more takes longer
 
 LF, CR = b"\n\r"  # as numbers: a search for one takes a tenth of the time that one for a byte string takes
@@ -182,6 +185,8 @@ def check_fields(code: str, what: str, data: bytes, raw: bytes, colons: int) -> 
         pass  # it may spell a name in another way, or a colon
     elif rest.count(b":") - raw.count(b":") == colons:
         return
+    if sum(1 for _ in islice(_NAME.finditer(rest), NAMES + 1)) > NAMES:  # a list of them would be many times the text
+        raise Refusal(code, f"A field of this {what} stands twice in it: give each once.")
     try:
         pairs = _read_pairs(rest.decode())
     except ValueError:  # the same text stood in another value, and was cut out there
