@@ -45,6 +45,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "web/test_modules.py",
     ),
     "servers": (
+        "asgi/test_servers.py",
         "brokers/followed/test_faults.py",
         "brokers/followed/test_secure.py",
         "brokers/kafka",

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+from msgspec.structs import replace
 
 from oncecast import Oncecast
 from oncecast.asgi import peer as peers
 from oncecast.asgi import running
+from oncecast.asgi.gate import Unruled
 from oncecast.asgi.pending import ROOM
 from oncecast.core.pages import PAGE_BYTES
+from oncecast.policy.access import ALLOW_ALL
 from oncecast.policy.limits import Limits
-from oncecast.server.settings import ChannelRule, Settings
+from oncecast.server.settings import AuthSettings, ChannelRule, RetentionSettings, Settings
 from tests.asgi.conftest import SECONDS
 from tests.asgi.peers import HandPeer, http_scope, socket_scope
 
@@ -257,3 +263,121 @@ async def test_another_scope_is_an_error() -> None:
     async with open_to_all() as cast:
         with pytest.raises(Exception, match="not known"):
             await cast({**http_scope("/"), "type": "gopher"}, nothing, nothing)
+
+
+async def test_a_token_is_taken_on_an_open_socket() -> None:
+    """An `auth` frame makes a user of anybody, who is counted and may do more; a warning comes before its end."""
+    secret = "s" * 32
+    tables = {"a": ChannelRule(subscribe="token"), "open": ChannelRule(subscribe="public")}
+    settings = Settings(auth=AuthSettings(secret=secret), channels=tables, limits=Limits(connections_per_user=1))
+    now = time.time()
+    token = jwt.encode({"sub": "ann", "iat": now - 3, "exp": now + 1.0}, secret, "HS256")
+    scope = socket_scope("/v1/channels/open", protocols=("oncecast.v1",))
+    leeway = replace(settings, auth=replace(settings.auth, leeway_seconds=0))
+    async with Oncecast(settings=leeway) as cast, HandPeer(cast, scope) as peer:
+        await peer.next()
+        await peer.next()
+        peer.text('{"type":"subscribe","channel":"a"}')
+        assert "unauthorized" == json.loads((await peer.next())["text"])["code"]
+        peer.text(json.dumps({"type": "auth", "token": token}))
+        assert "authenticated" == json.loads((await peer.next())["text"])["type"]
+        peer.text('{"type":"subscribe","channel":"a"}')
+        assert "subscribed" == json.loads((await peer.next())["text"])["type"]
+        async with HandPeer(cast, socket_scope("/v1/channels/open", protocols=("oncecast.v1",))) as second:
+            await second.next()
+            await second.next()
+            second.text(json.dumps({"type": "auth", "token": token}))
+            assert "too_many_requests" == json.loads((await second.next())["text"])["code"]
+        assert "expiring" == json.loads((await peer.next())["text"])["type"]
+        assert 4401 == (await peer.next())["code"]
+
+
+async def test_the_pages_of_one_connection_are_counted(tmp_path: Path) -> None:
+    """Who reads the history again and again on one socket is refused for a while."""
+    limits = Limits(history_pages_per_second=1)
+    broker = f"sqlite:///{tmp_path}/app.db"
+    async with Oncecast(broker) as first:
+        for number in range(3):
+            await first.publish("a", f"{number} {BIG * 5}")
+    settings = Settings(dev=True, broker=broker, limits=limits, retention=RetentionSettings(bytes=65536))
+    scope = socket_scope("/v1/connect", protocols=("oncecast.v1",))
+    async with Oncecast(settings=settings) as cast, HandPeer(cast, scope) as peer:
+        await peer.next()
+        kinds: list[str] = []
+        for _ in range(10):
+            peer.text('{"type":"subscribe","channel":"a","after":"earliest"}')
+            peer.text('{"type":"unsubscribe","channel":"a"}')
+        while kinds.count("unsubscribed") < 10:
+            frame = json.loads((await peer.next())["text"])
+            kinds.append(frame["code"] if frame["type"] == "error" else frame["type"])
+        assert "too_many_requests" in kinds
+
+
+async def test_other_rules_end_what_they_refuse() -> None:
+    """New keys of an issuer come with the rules; a stream that these refuse ends, and the others go on."""
+    async with open_to_all() as cast, HandPeer(cast, http_scope(CHANNEL, EVENTS)) as peer:
+        await peer.until(b"id:")
+        (connection,) = connections(cast)
+        connection.recheck(ALLOW_ALL)
+        await cast.publish("a", 1)
+        await peer.until(b"data: 1")
+        assert not connection.evict()
+        connection.recheck(Unruled())
+        assert b"forbidden" in await peer.until(b"event: error")
+        connection.overflow()
+        await peer.ended()
+
+
+async def test_a_defect_is_an_error_of_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fails in our own code is logged, and answered with 500; a stream on which it happens is cut."""
+
+    def fail(*_: Any) -> None:
+        raise KeyError("a defect")
+
+    async with open_to_all() as cast:
+        monkeypatch.setattr("oncecast.http.routes.parse_channels", fail)
+        async with HandPeer(cast, http_scope(CHANNEL)) as peer:
+            assert 500 == (await peer.next())["status"]
+        monkeypatch.undo()
+        monkeypatch.setattr("oncecast.asgi.serving.find_out", fail)
+        async with HandPeer(cast, http_scope(CHANNEL)) as peer:
+            assert 500 == (await peer.next())["status"]
+        monkeypatch.undo()
+        async with HandPeer(cast, socket_scope(CHANNEL)) as peer:
+            await peer.next()
+            (connection,) = connections(cast)
+            monkeypatch.setattr(connection, "_take", fail)
+            peer.text("x")
+            await peer.ended()
+    assert caplog.text.count("a defect") >= 3
+
+
+async def test_a_request_that_can_not_be_read_is_refused() -> None:
+    """The error is answered, also to a handshake."""
+    async with open_to_all() as cast:
+        for scope in (
+            http_scope(CHANNEL, ("x y", "")),
+            socket_scope(CHANNEL, ("x y", ""), extensions={"websocket.http.response": {}}),
+        ):
+            async with HandPeer(cast, scope) as peer:
+                assert 400 == (await peer.next())["status"]
+
+
+async def test_a_socket_that_never_opens_is_left() -> None:
+    """A server that says something else than a handshake gets no answer."""
+    async with open_to_all() as cast:
+        peer = HandPeer(cast, socket_scope(CHANNEL))
+        peer.leave()
+        await peer.__aenter__()
+        await peer.ended()
+        assert 0 == peer.waiting
+
+
+async def test_a_plain_request_for_a_socket_is_told_so() -> None:
+    """426 names what to upgrade to."""
+    async with open_to_all() as cast, HandPeer(cast, http_scope("/v1/connect")) as peer:
+        event = await peer.next()
+        assert 426 == event["status"]
+        assert {(b"upgrade", b"websocket"), (b"connection", b"Upgrade")} <= set(event["headers"])

@@ -15,8 +15,20 @@ from oncecast.brokers.memory import MemoryBroker
 from oncecast.core.node import Node
 from oncecast.server.settings import Settings
 from oncecast.testing.subscriber import Subscriber
-from oncecast.testing.subscribers import SUBSCRIBERS, SseEnvelopeSubscriber
+from oncecast.testing.subscribers import SUBSCRIBERS, SseEnvelopeSubscriber, SseSubscriber
 from oncecast.testing.transport import CHECKS, check_transport
+
+
+class QuickServer(uvicorn.Server):
+    """uvicorn, which stops when it is told to, and not at its next look at that, ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Wait for the end."""
+        await self.told.wait()
 
 
 class ServedByUvicorn:
@@ -26,7 +38,7 @@ class ServedByUvicorn:
         monkeypatch.setattr("oncecast.asgi.running.build_broker", lambda *_: broker)
         self.cast = Oncecast(settings=settings, subscribe="public", publish="public")
         config = uvicorn.Config(self.cast, log_level="error", ws="websockets-sansio", lifespan="on")
-        self._server = uvicorn.Server(config)
+        self._server = QuickServer(config)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self._task: asyncio.Task[None] | None = None
@@ -55,15 +67,17 @@ class ServedByUvicorn:
         assert self._task is not None
         self.cast.drain()
         self._server.should_exit = True
+        self._server.told.set()
         await asyncio.wait({self._task}, timeout=30)
         assert self._task.done()
 
 
 KINDS = [kind for kind in SUBSCRIBERS if kind is not SseEnvelopeSubscriber]  # it differs from SSE in the encoder alone
+LONG = "cut_at_every_byte"  # a minute of bytes that uvicorn frames: of one kind it is enough
+CASES = [(kind, name) for kind in KINDS for name in CHECKS if name != LONG or kind is SseSubscriber]
 
 
-@pytest.mark.parametrize("name", CHECKS)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind, name", CASES, ids=[f"{kind.name}-{name}" for kind, name in CASES])
 async def test_contract(kind: type[Subscriber], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each transport keeps each clause of the contract."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import oncecast
 from oncecast.client.values import ClientMessage
 from tests.asgi.conftest import SECONDS, free_port, serving
+from tests.brokers.servers import run_servers
 
 TRANSPORTS = ("websocket", "sse", "long-poll")
 PAIRS = [
@@ -48,7 +50,17 @@ async def events(lines: AsyncIterator[str], count: int) -> list[str]:
 )
 async def test_everybody_hears_everything(server: str, app: str, options: tuple[str, ...], tmp_path: Path) -> None:
     """Each transport and a stream of a route hear what a route and a client publish; the server ends at the signal."""
-    broker = f"sqlite:///{tmp_path}/app.db"
+    await hear_everything(server, app, f"sqlite:///{tmp_path}/app.db", *options)
+
+
+async def test_workers_share_a_redis(tmp_path: Path) -> None:
+    """Several workers on one Redis hear each other as those on one file do."""
+    with contextlib.contextmanager(run_servers)(tmp_path) as servers:
+        await hear_everything("uvicorn", "starlette_app", servers("redis").url, "--workers", "2")
+
+
+async def hear_everything(server: str, app: str, broker: str, *options: str) -> None:
+    """Check one server with one application."""
     async with serving(server, app, broker, *options) as served, httpx.AsyncClient(timeout=SECONDS) as http:
         clients = [oncecast.AsyncClient(served.realtime, transports=(name,)) for name in TRANSPORTS]
         subscriptions = [client.subscribe("orders") for client in clients]

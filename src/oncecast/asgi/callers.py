@@ -19,6 +19,7 @@ from ..http.credentials import read_credentials
 from ..policy.channels import is_pattern
 from ..policy.identity import Identity
 from ..policy.tokens import SUBJECT_CHARS, is_subject
+from ..protocol.query import QUERY_FIELDS
 from ..wire import http1
 from .scopes import Scope
 
@@ -105,8 +106,11 @@ class Caller:
 
     @cached_property
     def query(self) -> Mapping[str, str]:
-        """The query's fields."""
-        return dict(parse_qsl(self._request.query, keep_blank_values=True, max_num_fields=32))
+        """The query's fields. Raises `Refusal` for one that the routes refuse too."""
+        try:
+            return dict(parse_qsl(self._request.query, keep_blank_values=True, max_num_fields=QUERY_FIELDS))
+        except ValueError:
+            raise Refusal("request_invalid", f"The query has over {QUERY_FIELDS} fields.") from None
 
     @cached_property
     def cookies(self) -> Mapping[str, str]:

@@ -200,7 +200,8 @@ class Running:
             logger.error("the issuer's keys are not taken: %s", error)
 
     def _signalled(self) -> None:
-        self.loop.call_soon_threadsafe(self.leave)
+        if self.usable:  # a child of a fork has inherited the handler, and a loop may have been left without an end
+            self.loop.call_soon_threadsafe(self.leave)
 
     def _failed(self, reason: str) -> None:
         logger.critical("realtime has failed in this process (%s): restart it; its streams are sent away", reason)

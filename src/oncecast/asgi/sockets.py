@@ -86,8 +86,9 @@ class SocketConnection(AsgiConnection):
     async def _listen(self, receive: Receive) -> None:
         while (event := await receive())["type"] == "websocket.receive":
             if self._reads and self._duplex is not None:
-                text = event.get("text")
-                payload = event.get("bytes") or b"" if text is None else text.encode("utf-8", "surrogatepass")
+                text: str | None = event.get("text")
+                # No server hands over a half of a surrogate pair, which RFC 6455 §8.1 does not allow.
+                payload = event.get("bytes") or b"" if text is None else text.encode("utf-8", "replace")
                 self._take(self._duplex, payload, is_text=text is not None)
 
     def _take(self, session: Duplex, payload: bytes, *, is_text: bool) -> None:
