@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from oncecast.errors import Refusal
 from oncecast.http.bulletin import Bulletin
 from oncecast.http.credentials import public_query
 from oncecast.http.service import Rules
+from oncecast.policy.access import Access
 from oncecast.policy.authenticator import Authenticator
+from oncecast.policy.identity import Identity
 from oncecast.policy.keys import KeySet, parse_secret
 from oncecast.policy.origin import Origins
 from oncecast.policy.rules import AccessRules
@@ -156,6 +159,59 @@ def test_a_remembered_poll_is_held_to_the_end_of_its_token(guarded: Bench, parse
         connection.data_received(get(bearer(ANN)))
         statuses.append(parse(transport.take()).status)
     assert [200, 200, 200, 401] == statuses
+
+
+def test_a_remembered_poll_verifies_no_token_twice_and_still_obeys_a_revocation(
+    guarded: Bench, parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its head is the same, so its token is; but that may have been revoked, or come from another address."""
+    ignored: list[str] = []
+    desk = Bulletin(guarded.app.node, lambda: NOW, lambda: 0.0, bytes, ignored.append, ignored.append)
+    guarded.app.bulletin = desk
+    guarded.app.wall = lambda: NOW
+    guarded.app.read_clock()
+    verified: list[str] = []
+    identify = Authenticator._identify
+
+    def look(self: Authenticator, credential: str, address: str, now: float) -> Identity:
+        verified.append(address)
+        return identify(self, credential, address, now)
+
+    monkeypatch.setattr(Authenticator, "_identify", look)
+    connection, transport = guarded.connect()
+    other, others = guarded.connect()
+    other.identity = Identity("192.0.2.7")
+    for asks, sent in ((connection, transport), (connection, transport), (connection, transport), (other, others)):
+        asks.data_received(get(bearer(ANN)))
+        assert 200 == parse(sent.take()).status
+    assert ["", "192.0.2.7"] == verified[-2:]
+    assert len(verified) <= 3  # the first poll of a second is not kept
+    assert ("ann", "192.0.2.7") == (other.identity.subject, other.identity.address)
+    desk.revoked["ann"] = NOW + 60
+    connection.data_received(get(bearer(ANN)))
+    assert 401 == parse(transport.take()).status
+
+
+class Moody(Access):
+    """Rules of an application, which may change at any moment."""
+
+    def __init__(self) -> None:
+        self.allows = True
+
+    def subscribe(self, identity: Identity, channels: tuple[str, ...], /) -> None:
+        if not self.allows:
+            raise Refusal("forbidden", "Not now.")
+
+
+def test_rules_that_may_change_are_asked_about_a_remembered_poll(guarded: Bench, parse: Parse) -> None:
+    """Only the rules of the settings are the same until other ones are adopted."""
+    app, moody = guarded.app, Moody()
+    app.adopt(Rules(replace(app.settings, access=moody), app.hosts, app.origins, knowing()))
+    connection, transport = guarded.connect()
+    for allows, status in ((True, 200), (True, 200), (False, 403)):
+        moody.allows = allows
+        connection.data_received(get(bearer(ANN)))
+        assert status == parse(transport.take()).status
 
 
 def test_no_credentials_are_logged(guarded: Bench, caplog: pytest.LogCaptureFixture) -> None:

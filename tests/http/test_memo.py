@@ -13,7 +13,7 @@ def poll() -> Request:
 
 def known(request: Request, version: int = 1, answer: bytes = b"answer") -> KnownPoll:
     """Return a poll with its answer."""
-    return KnownPoll(request, ("a",), answer, version, public=True)
+    return KnownPoll(request, ("a",), answer, version, public=True, identity=None)
 
 
 def answer_of(memo: Memo, request: Request, version: int, second: int) -> bytes | None:

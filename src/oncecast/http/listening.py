@@ -67,7 +67,10 @@ def _short_polled(
         connection.reply(reply)
         return
     answer = encode(service, request, reply)
-    service.memo.put(KnownPoll(request, channels, answer, version, public=service.access.is_public(channels)), second)
+    public = service.access.is_public(channels)
+    once = service.authenticator is None or "ticket=" in request.query
+    identity = None if once else connection.identity
+    service.memo.put(KnownPoll(request, channels, answer, version, public=public, identity=identity), second)
     connection.send(answer)
 
 

@@ -2,8 +2,9 @@
 
 Clients that poll send the same head again and again, and the parser gives the same `Request` object for it. Host and
 origin are part of the head, so the verdict on them holds for the object; and as long as the log has not changed, so
-does the answer. Access is asked each time, for the channels that the entry names: it depends on who asks. Only channels
-that everybody may read need no question, which the entry knows (`public`).
+does the answer. Its credentials are part of the head too, and prove the same as before (`Service.recognize`). Access is
+asked each time, for the channels that the entry names. Only channels that everybody may read need no question, which
+the entry knows (`public`).
 
 Invariant: an entry exists only for a request that the rules of its `Memo` allow. An answer is given again only for the
 same request, the same version of the log, and the same second, which is what its Date says.
@@ -11,6 +12,7 @@ same request, the same version of the log, and the same second, which is what it
 
 from __future__ import annotations
 
+from ..policy.identity import Identity
 from ..wire.http1 import Request
 
 ANSWERS = 1024  # different polls within one second; past that all are dropped
@@ -18,14 +20,25 @@ ANSWER_BYTES = 4096  # an answer with nothing new has about 250; a long one cost
 
 
 class KnownPoll:
-    """A poll that the rules allow, and its answer, if it has one: `channels` are what it reads."""
+    """A poll that the rules allow, and its answer: `channels` are what it reads.
 
-    __slots__ = ("answer", "channels", "public", "request", "version")
+    `identity` is whom its credentials have proved; None where they prove it only once, as a ticket does.
+    """
+
+    __slots__ = ("answer", "channels", "identity", "public", "request", "version")
 
     def __init__(
-        self, request: Request, channels: tuple[str, ...], answer: bytes, version: int, *, public: bool
+        self,
+        request: Request,
+        channels: tuple[str, ...],
+        answer: bytes,
+        version: int,
+        *,
+        public: bool,
+        identity: Identity | None,
     ) -> None:
         self.public = public
+        self.identity = identity
         self.request = request
         self.channels = channels
         self.answer = answer

@@ -23,8 +23,7 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
     if request.method == "GET" and service.ready:
         poll = service.memo.get(request, service.node.log.version, service.second)
         if poll is not None:  # so the rules allow this host and origin
-            if not poll.public:  # a call that allows everything costs 4 % of such an answer
-                service.identify(connection, request)
+            if not poll.public and not service.recognize(connection, poll):
                 service.access.subscribe(connection.identity, poll.channels)
             service.counters.requests[200] += 1
             connection.send(poll.answer)

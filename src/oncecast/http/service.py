@@ -20,7 +20,7 @@ from ..wire import http1
 from .bulletin import Bulletin
 from .credentials import identify, of_a_user, trusts_cookies
 from .exchange import Exchange
-from .memo import Memo
+from .memo import KnownPoll, Memo
 
 LAST_SECOND = 253_402_300_799  # of the year 9999: a clock that is set to anything else can't be written as a date
 
@@ -128,6 +128,28 @@ class Service:
             cookie = None
         connection.identity = identify(self.authenticator, request, address, self.wall(), cookie=cookie)
         self.check_counts(connection.identity)
+
+    def recognize(self, connection: Exchange, poll: KnownPoll) -> bool:
+        """Do as `identify` for the very request that is remembered: to hash its token costs as much as the answer.
+
+        Return whether this identity was allowed the poll by rules that are `fixed`.
+        """
+        identity = poll.identity
+        if (
+            identity is None
+            or identity.address != connection.identity.address
+            or (identity.expires is not None and identity.expires <= self.wall())
+        ):
+            self.identify(connection, poll.request)
+            return False
+        connection.identity = identity
+        if identity.kind == "token":
+            self.authentications.remembered += 1
+            if self.bulletin is not None and self.bulletin.revoked:
+                self.check_counts(identity)
+        else:
+            self.check_counts(identity)
+        return self.access.fixed
 
     def check_counts(self, identity: Identity) -> None:
         """Raise `Refusal` for credentials that were verified once, and count no more.

@@ -15,6 +15,9 @@ class Access:
 
     __slots__ = ()
 
+    fixed = False
+    """Whether what these rules allow an identity never changes: who was allowed a poll is not asked about it again."""
+
     def subscribe(self, identity: Identity, channels: tuple[str, ...], /) -> None:
         """Raise `Refusal` unless this identity may read all of these channels, their history too."""
 

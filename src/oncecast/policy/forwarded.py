@@ -46,11 +46,11 @@ class TrustedProxies:
     `networks` are addresses or networks in CIDR notation. Raises `ConfigurationError` for others.
     """
 
-    __slots__ = ("_header", "_known", "_networks")
+    __slots__ = ("_known", "_networks", "header")
 
     def __init__(self, networks: Iterable[str] = (), header: ForwardedHeader = "x-forwarded-for") -> None:
         self._networks = tuple(map(parse_network, networks))
-        self._header = header
+        self.header = header
         self._known: dict[tuple[str, str], str] = {}  # by the peer and its header
 
     def __bool__(self) -> bool:
@@ -63,7 +63,7 @@ class TrustedProxies:
 
     def client(self, peer: str, headers: Mapping[str, str]) -> str:
         """Return the address of the client whose request came from `peer` with these headers."""
-        value = headers.get(self._header)
+        value = headers.get(self.header)
         if value is None:
             return peer
         known = self._known.get((peer, value))
@@ -80,7 +80,7 @@ class TrustedProxies:
     def _read(self, peer: str, value: str) -> str:
         if len(value) > READ_CHARS:
             value = value[-READ_CHARS:].partition(",")[2]  # the first entry may be a part of one
-        entries = _elements(value) if self._header == "forwarded" else _addresses(value)
+        entries = _elements(value) if self.header == "forwarded" else _addresses(value)
         known = peer
         for _, entry in zip(range(MOST_HOPS), entries, strict=False):
             if entry is None:

@@ -72,7 +72,7 @@ def too_many(name: str, rate: float, seconds: float | None = None) -> Refusal:
 class Quotas:
     """The quotas of one process. Without `rates` and `counts` it counts for itself alone."""
 
-    __slots__ = ("_channels", "_counts", "_hasher", "_limits", "_proxies", "_rates", "refused")
+    __slots__ = ("_channels", "_counts", "_hasher", "_limits", "_rates", "proxies", "refused")
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Quotas:
     ) -> None:
         """Apply these limits from now on; what is counted stays."""
         self._limits = limits
-        self._proxies = proxies
+        self.proxies = proxies
         self._channels = channels or ChannelRules({}, NO_CHANNEL_QUOTA)
 
     # -- connections
@@ -117,11 +117,11 @@ class Quotas:
 
     def client(self, peer: str, headers: Mapping[str, str]) -> str:
         """Return the address of the client whose request came from a proxy with these headers."""
-        return self._proxies.client(peer, headers)
+        return self.proxies.client(peer, headers)
 
     def is_proxy(self, address: str) -> bool:
         """Return whether an address is a trusted proxy's."""
-        return self._proxies.trusts(address)
+        return self.proxies.trusts(address)
 
     def connect(self, network: str, now: float) -> None:
         """Count in a connection from an address. It counts as a handshake too, until `begin`. Raises `Refusal`."""
@@ -203,7 +203,7 @@ class Quotas:
 
     def network(self, address: str) -> str:
         """Return the key of an address: "" where no limit is per address."""
-        return "" if self._proxies.trusts(address) else network_of(address)
+        return "" if self.proxies.trusts(address) else network_of(address)
 
     def user(self, identity: Identity) -> str:
         """Return the key of a token's user, for `join`; "" for others."""

@@ -60,6 +60,8 @@ class AccessRules(Access):
 
     __slots__ = ("_needs", "_rules")
 
+    fixed = True  # other rules are another object, and `Service.adopt` forgets what was allowed by this one
+
     def __init__(self, rules: Mapping[str, tuple[Allowed, Allowed]]) -> None:
         read = {text: (parse_pattern(text), allowed) for text, allowed in rules.items()}
         compiled: dict[str, AccessRule | None] = {

@@ -86,7 +86,11 @@ class Connection(Responder):
                 return
             self._handle(request)
             if self.phase is READING and not self._full:
-                self._await(IDLE)
+                if self._eof:
+                    self.end()
+                else:  # as `_await`, whose checks would be a twentieth of a remembered poll
+                    app = self.app
+                    self.wake_at(app.monotonic() + app.settings.keep_alive_seconds)
         elif self.phase is WAITING:
             assert self._parser is not None
             self._parser.feed(data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from ..policy.forwarded import KEPT_CHARS, TrustedProxies
 from ..policy.identity import Identity
 from ..policy.quotas import Quotas
 
@@ -20,23 +21,36 @@ __all__ = ["Presence", "arrive", "become", "join", "unread"]
 class Presence:
     """Of a connection that counts for `network`, "" for none. `proxy` is the peer's address if it is a proxy's."""
 
-    __slots__ = ("_begun", "_joined", "_network", "_proxy", "_quotas", "asks")
+    __slots__ = ("_begun", "_client", "_joined", "_network", "_proxy", "_quotas", "_read_by", "_said", "asks")
 
     def __init__(self, quotas: Quotas, network: str = "", proxy: str = "") -> None:
         self._quotas = quotas
         self._network = network
         self._proxy = proxy
         self._begun = not network
+        self._client = Identity(proxy)  # of the request before, by what its header has `_said` to these proxies
+        self._said: str | None = None
+        self._read_by: TrustedProxies | None = None
         self.asks = bool(network or proxy)  # whether `begin` is to be called for the next request
         self._joined: tuple[str, str] | None = None
 
     def begin(self, identity: Identity, headers: Mapping[str, str]) -> Identity:
         """A request has come: return who makes it, as far as its address says."""
-        self.asks = bool(self._proxy)
         if not self._begun:
             self._begun = True
             self._quotas.begin(self._network)
-        return _anybody(self._quotas.client(self._proxy, headers)) if self._proxy else identity
+        if not self._proxy:
+            self.asks = False
+            return identity
+        proxies = self._quotas.proxies
+        said = headers.get(proxies.header)
+        if said != self._said or proxies is not self._read_by:  # most requests of a connection say the same
+            self._client = _anybody(proxies.client(self._proxy, headers))
+            self._said = said
+            self._read_by = proxies if said is None or len(said) <= KEPT_CHARS else None
+            if self._read_by is None:
+                self._said = None
+        return self._client
 
     def unread(self, identity: Identity) -> Identity:
         """Return who has sent what is no request: of a proxy's connection only the proxy is known."""

@@ -135,9 +135,11 @@ class Responder(Inlet):
         request = self._request
         if request is None:  # the client is gone
             return
-        if self._listener is not None and self.presence is not None:
-            self.presence.leave()
-        self._request = self._listener = None
+        if self._listener is not None:
+            self._listener = None
+            if self.presence is not None:
+                self.presence.leave()
+        self._request = None
         self.write(answer)
         if body:
             self.write(body)
