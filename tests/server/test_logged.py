@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from oncecast.server.connection import Connection
 from oncecast.server.logs import Logs
+from oncecast.server.metrics import measure, render
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
 from oncecast.wire.ws_connection import Role, WebSocketConnection
@@ -96,6 +97,16 @@ def upgrade(path: str, protocol: str = "oncecast.v1") -> bytes:
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     names = [f"Sec-WebSocket-Protocol: {protocol}"] if protocol else []
     return get(path, "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13", *names, close=False)
+
+
+async def test_the_metrics_count_what_has_no_line(begin: Begin) -> None:
+    """The refusals that the audit log has had, and the lines that were lost: of these there are none here."""
+    logged = await begin(origins=("https://app.example",))
+    for _ in range(3):
+        await logged.ask(get("/v1/channels/a", "Origin: https://foreign.example"))
+    found = render(measure(logged.server.app)).decode()
+    assert "oncecast_audited_total 3.0\n" in found
+    assert "oncecast_log_lines_dropped_total 0.0\n" in found
 
 
 async def test_a_request_has_one_line(begin: Begin) -> None:

@@ -149,6 +149,10 @@ def inspect(text: str, fetch: bool, file: Path | None) -> None:
     if auth.jwks_url is not None and not fetch:
         say("The keys of auth.jwks_url are not looked at: give --fetch to ask for them.")
     identity = show_token(authenticator, given)
+    if authenticator is None:
+        raise Failure(
+            "the token's signature was not checked: name a key in [auth], or the settings with --config", FAILED
+        )
     if identity is None:
         raise Failure("the token is refused", FAILED)
 
@@ -185,7 +189,12 @@ def show_token(authenticator: Authenticator | None, text: str) -> Identity | Non
     for name, part in zip(("head", "claims"), read_unverified(text), strict=False):
         put(_line(name, json.dumps(part, ensure_ascii=True)))
     if authenticator is None:
-        put(_line("verdict", "not looked at: the settings name no key in [auth], so no credentials count"))
+        put(
+            _line(
+                "verdict",
+                "unknown: the signature was not checked, as the settings name no key in [auth]",
+            )
+        )
         return None
     try:
         identity = authenticator.identify(text, "", now)

@@ -89,6 +89,14 @@ def _forgotten(app: App) -> float:
     return 0 if app.bulletin is None else app.bulletin.forgotten
 
 
+def _dropped(app: App) -> float:
+    return 0 if app.logs is None else app.logs.dropped
+
+
+def _audited(app: App) -> float:
+    return 0 if app.logs is None else app.logs.refused
+
+
 def _fetches(app: App, name: str) -> float:
     return 0 if app.issuer is None else float(getattr(app.issuer, name))
 
@@ -130,6 +138,8 @@ METRICS = (
     _counter("revocations_forgotten", "Revocations that were given up for newer ones, past that.", _forgotten),
     _counter("issuer_fetches", "Fetches of the issuer's keys that brought them.", lambda app: _fetches(app, "fetched")),
     _counter("issuer_failures", "Fetches of the issuer's keys that failed.", lambda app: _fetches(app, "failed")),
+    _counter("audited", "Refusals that the audit log has had, those past 20 lines a second included.", _audited),
+    _counter("log_lines_dropped", "Lines of the access log and the audit log that nobody took in time.", _dropped),
     _Metric("tls_handshakes", "TLS handshakes under way.", lambda app: app.tls.handshakes),
     _counter(
         "tls_handshakes_failed", "TLS handshakes that were refused, broken off or late.", lambda app: app.tls.failed

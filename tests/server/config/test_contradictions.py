@@ -65,6 +65,8 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             {"broker": "ftp://:secret@h"},
             "--broker: not a broker's URL: " + BROKERS,
         ),
+        ("", {}, {"broker": "memory"}, "--broker: not a broker's URL: memory is one with its slashes, memory://"),
+        ("", {}, {"broker": "redis"}, "--broker: not a broker's URL: redis is one with its slashes, redis://…"),
         (
             "broker = 'mysql://:secret@h'",
             {},

@@ -89,6 +89,9 @@ def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:
     scheme, colon, rest = settings.broker.partition("://")
     if not colon or scheme not in BUILDERS or (not rest and settings.broker != MEMORY):
         known = ", ".join(f"{name}://" for name in BUILDERS)
+        if not colon and scheme in BUILDERS:
+            whole = MEMORY if f"{scheme}://" == MEMORY else f"{scheme}://…"
+            _fail(sources, "broker", f"not a broker's URL: {scheme} is one with its slashes, {whole}")
         _fail(sources, "broker", f"not a broker's URL: use one of {known}, as in {DEFAULT_BROKER}")
     if settings.durability == "fsync" and not settings.broker.startswith(SQLITE):
         cure = f'use broker = {DEFAULT_BROKER}, or durability = "process"'

@@ -55,6 +55,11 @@ class Logs:
         """How many lines could not be written."""
         return self._writer.dropped
 
+    @property
+    def refused(self) -> int:
+        """How many refusals the audit log has had, those that it left out included."""
+        return self._refusals.refused
+
     def access(self, fields: Mapping[str, Value]) -> None:
         """Log a request, a stream or a socket that has ended."""
         if self._access != "off":
