@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from oncecast import Caller, Grant, Oncecast, UsageError
+from oncecast.server.settings import RetentionSettings, Settings
 from oncecast.testing.app import OncecastFixture
 
 with warnings.catch_warnings():  # it prefers httpx2
@@ -148,9 +149,10 @@ async def test_on_the_loop_of_the_test(oncecast: OncecastFixture) -> None:
 def test_without_a_loop(oncecast: OncecastFixture, caplog: pytest.LogCaptureFixture) -> None:
     """`publish_sync` of a Flask or Django application: a thread of its own, which ends with the test."""
     listener = oncecast.subscribe("orders")
+    oncecast.use(in_memory := Oncecast())
     cast.publish_sync("orders", 1)
     oncecast.advance(2)
-    cast.publish_sync("orders", 2)
+    in_memory.publish_sync("orders", 2)
     assert [1, 2] == listener.data
     assert [] == caplog.messages
 
@@ -172,6 +174,19 @@ def test_a_grant_ends(oncecast: OncecastFixture) -> None:
     assert "error" == found[-1].event
 
 
+def test_the_retention_is_that_of_the_application() -> None:
+    """Of its settings: who comes later gets what they keep, and a gap before."""
+    fixture = OncecastFixture()
+    fixture.use(Oncecast(settings=Settings(retention=RetentionSettings(messages=2))))
+    listener = fixture.subscribe("orders")
+    listener.drop()
+    for number in range(4):
+        fixture.publish("orders", number)
+    listener.resume()
+    assert ([2, 3], 1) == (listener.data, len(listener.gaps))
+    fixture.close()
+
+
 def test_what_is_in_the_way(oncecast: OncecastFixture) -> None:
     """An Oncecast that runs already is refused, as is what is none, and a client that has no loop."""
     with TestClient(other := Oncecast()), pytest.raises(UsageError, match="runs already"):
@@ -189,5 +204,5 @@ def test_it_is_given_back() -> None:
     cast.publish_sync("orders", 1)
     assert 1 == len(cast.lives())
     fixture.close()
-    assert ([], None) == (cast.lives(), cast.surroundings)
+    assert ([], None, []) == (cast.lives(), cast.surroundings, fixture.log.attached)
     assert "oncecast" not in {thread.name for thread in threading.enumerate()}

@@ -130,10 +130,13 @@ async def test_a_reader_that_does_not_read_holds_the_application_up() -> None:
     await answer.close()
 
 
-async def test_leaving_ends_a_send_that_waits_for_room() -> None:
+async def test_leaving_ends_a_send_that_waits_for_room(caplog: pytest.LogCaptureFixture) -> None:
     """An application that sends without end goes on, and ends, when its reader leaves."""
     async with asked(flood) as answer:
         assert 200 == answer.status
+        for _ in range(3 * UNREAD_BLOCKS):
+            await asyncio.sleep(0)
+    assert [] == caplog.messages  # it was not cancelled
     assert b"" == await answer.block()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -99,6 +101,19 @@ def test_waiting_for_another_thread(oncecast: OncecastFixture) -> None:
     worker.join()
     with pytest.raises(AssertionError, match=r"orders: 4 messages were expected within 0 s, and there are 3: 0, 1, 2$"):
         listener.wait(4, seconds=0)
+
+
+def test_a_wait_ends_with_the_message(oncecast: OncecastFixture) -> None:
+    """Not at its deadline."""
+    listener = oncecast.subscribe("orders")
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(listener.wait, seconds=40)
+        while not listener._changed._waiters and time.monotonic() < began + 30:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        oncecast.publish("orders", 1)
+        assert [1] == [message.data for message in waiting.result()]
+    assert time.monotonic() < began + 35
 
 
 async def test_waiting_for_a_task(oncecast: OncecastFixture) -> None:
