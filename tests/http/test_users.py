@@ -110,24 +110,6 @@ async def test_a_ticket_is_used_once() -> None:
         assert 405 == (await ask(server, "ticket", credential))[0]
 
 
-async def test_a_ticket_opens_no_remembered_poll() -> None:
-    """The same head on the same connection, in the same second: the answer is in memory, the ticket is used."""
-    async with nodes("memory://", 1) as (server,):
-        ticket = await ticket_of(server, of_ann(oncecast={"subscribe": ["c"]}))
-        head = f"GET /v1/channels/c?ticket={ticket} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        try:
-            statuses = []
-            for _ in range(3):
-                writer.write(head)
-                answer = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
-                statuses.append(int(answer[9:12]))
-        finally:
-            writer.transport.abort()
-        assert [200, 401, 401] == statuses
-
-
 async def test_a_ticket_opens_a_socket_and_a_stream() -> None:
     """The transport begins once it is redeemed, and is the user's."""
     async with nodes("memory://", 1) as (server,):
