@@ -103,7 +103,7 @@ def test_the_limits_reach_what_holds_them() -> None:
     app = build_app(
         settings, node_of(settings, lambda callback: None), monotonic=time.monotonic, schedule=lambda callback: None
     )
-    others = {"deflate": True, "access": ALLOW_ALL, "quotas": None, "refused": None}
+    others = {"deflate": True, "access": ALLOW_ALL, "quotas": None, "refused": None, "review": None}
     assert {**structs.asdict(limits), **others} == structs.asdict(app.settings)
     assert 2 == app.node.held.seconds
     assert ("https", True) == (app.scheme, app.origins.loopback)
