@@ -147,6 +147,9 @@ async def test_pages_that_may_not_connect_are_not_asked_about() -> None:
     cast = casting(lambda caller: seen.append(caller))
     assert 403 == (await ask(cast, Origin="https://evil.example")).status_code
     assert 200 == (await ask(cast, "/oncecast.js")).status_code
+    scope = http_scope(CHANNEL, server=("127.0.0.1", 80))
+    async with cast, HandPeer(cast, scope) as rebound:
+        assert 421 == (await rebound.next())["status"]
     async with cast, HandPeer(cast, http_scope(CHANNEL, method="OPTIONS")) as peer:
         assert 204 == (await peer.next())["status"]
     assert [] == seen

@@ -129,6 +129,28 @@ def test_a_handler_that_was_there_is_called_as_before() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+async def test_a_server_that_stops_without_a_signal() -> None:
+    """uvicorn has reasons of its own to stop; its server is the owner of the handler that was there."""
+
+    class Server:
+        should_exit = False
+
+        def handle_exit(self, number: int, frame: object) -> None:
+            """Do nothing."""
+
+    server = Server()
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
+    try:
+        cast = Oncecast("memory://", dev=True)
+        async with cast, HandPeer(cast, http_scope("/v1/channels/a", ("accept", "text/event-stream"))) as peer:
+            await peer.until(b"id:")
+            server.should_exit = True
+            await peer.until(b"retry: 1000")
+            await peer.ended()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_other_threads_change_no_handlers() -> None:
     """Python sets them in the main thread only."""
     before = signal.getsignal(signal.SIGINT)

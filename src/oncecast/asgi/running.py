@@ -243,6 +243,8 @@ class Running:
         if now - self._trimmed >= SECOND:
             self._trimmed = now
             self.node.tick()
+            if self._signals is not None and self._signals.asked:
+                self.leave()
             if self.app.bulletin is not None and self._uses_bulletin:
                 self.app.bulletin.tick()
 

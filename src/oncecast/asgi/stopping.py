@@ -64,6 +64,12 @@ class StopSignals:
                 signal.signal(number, before)
         self._before.clear()
 
+    @property
+    def asked(self) -> bool:
+        """Whether the server that was there stops without a signal, as uvicorn does at its `limit_max_requests`."""
+        owners = (getattr(before, "__self__", None) for before in self._before.values())
+        return any(getattr(owner, "should_exit", False) is True for owner in owners)
+
     def _received(self, number: int, frame: FrameType | None) -> None:
         self._stop()
         before = self._before.get(number)
