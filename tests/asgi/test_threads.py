@@ -15,6 +15,7 @@ import flask
 import pytest
 
 from oncecast import Oncecast, Refused, Unavailable, UsageError
+from oncecast.asgi.running import Running
 from oncecast.errors import ConfigurationError
 from tests.asgi.conftest import SECONDS
 
@@ -40,10 +41,18 @@ async def stop(cast: Oncecast) -> None:
     await cast.stop()
 
 
-def test_without_an_application_a_thread_has_the_loop(tmp_path: Path) -> None:
+def test_without_an_application_a_thread_has_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script and a WSGI application publish, from several threads at once, by one loop in a thread."""
     cast = Oncecast(f"sqlite:///{tmp_path}/app.db")
     app = flask.Flask("app")
+    made: list[int] = []
+    make = cast._make
+
+    async def count(*, signals: bool) -> Running:
+        made.append(1)
+        return await make(signals=signals)
+
+    monkeypatch.setattr(cast, "_make", count)
 
     @app.post("/orders")
     def orders() -> dict[str, str]:
@@ -62,6 +71,7 @@ def test_without_an_application_a_thread_has_the_loop(tmp_path: Path) -> None:
         ids.append(client.post("/orders").get_json()["id"])
     assert 5 == len(set(ids))
     assert 1 == len([thread for thread in threading.enumerate() if thread.name == "oncecast"])
+    assert [1] == made
     asyncio.run(stop(cast))
     assert not [thread for thread in threading.enumerate() if thread.name == "oncecast"]
 

@@ -34,6 +34,7 @@ class LoopThread:
         self._make = make
         self._loop = asyncio.new_event_loop()
         self._life: Running | None = None
+        self._starting = asyncio.Lock()
         self._thread = threading.Thread(target=self._run, name="oncecast", daemon=True)
         self._thread.start()
 
@@ -49,12 +50,14 @@ class LoopThread:
 
     def life(self, seconds: float) -> Running:
         """Return the running life. Raises what its start raises."""
-        if self._life is None or not self._life.usable:
-            self._life = run_on(self._loop, self._start(), seconds)
-        return self._life
+        life = self._life
+        return life if life is not None and life.usable else run_on(self._loop, self._start(), seconds)
 
     async def _start(self) -> Running:
-        return self._life if self._life is not None and self._life.usable else await self._make()
+        async with self._starting:  # several threads may ask at once
+            if self._life is None or not self._life.usable:
+                self._life = await self._make()
+            return self._life
 
     def stop(self) -> None:
         """Stop the life and the thread."""
