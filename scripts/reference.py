@@ -17,7 +17,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 import msgspec
@@ -29,6 +29,7 @@ from oncecast.core import subscription
 from oncecast.errors import ERRORS
 from oncecast.protocol import duplex, polls
 from oncecast.server import phases
+from oncecast.server.config.setting import merged_meta
 from oncecast.server.framing import websocket
 from oncecast.server.metrics import measure, render
 from oncecast.server.process import child
@@ -133,7 +134,8 @@ def setting_rows(table: str, struct: type[msgspec.Struct]) -> list[Row]:
     for info in msgspec.structs.fields(struct):
         if get_origin(info.type) is not Annotated:  # a table inside it
             continue
-        base, meta = get_args(info.type)
+        base, *metas = get_args(info.type)
+        meta = merged_meta(metas)
         default = "–" if info.default is None else f"`{json.dumps(info.default)}`"
         if info.name == "broker":  # the default of `Settings` is for use inside another program
             default = f"`{json.dumps(DEFAULT_BROKER)}`; with `dev`, `{json.dumps(MEMORY)}`"
@@ -148,7 +150,10 @@ def allowed(base: Any, meta: msgspec.Meta) -> str:
     kind = next(arg for arg in (*get_args(base), base) if arg is not type(None))
     if get_origin(kind) is Annotated:  # a number, or a word for one
         words = [word for arg in get_args(base) for word in get_args(arg) if isinstance(word, str)]
-        return allowed(*get_args(kind)) + "".join(f", or `{word}`" for word in words)
+        number, *metas = get_args(kind)
+        return allowed(number, merged_meta(metas)) + "".join(f", or `{word}`" for word in words)
+    if get_origin(kind) is Literal:
+        kind, base = get_args(kind)[0], kind
     if isinstance(kind, str):
         return ", ".join(f"`{choice}`" for choice in get_args(base))
     if get_origin(base) is tuple:

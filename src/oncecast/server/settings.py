@@ -128,7 +128,7 @@ class ChannelRule(Struct, frozen=True, kw_only=True):
     subscribe: Annotated[
         Allowed | None,
         Meta(
-            description="Who may listen: public (everybody), token (who has one), server (its key alone). "
+            description="Who may listen: public (everybody), token (users with a token), server (server keys only). "
             "Left out, server, as soon as any table names subscribe or publish.",
             examples=["public"],
         ),
@@ -254,7 +254,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         LogForm, Meta(description="A line on standard error for each request, stream and socket, at its end.")
     ] = "off"
     audit_log: Annotated[
-        LogForm, Meta(description="A line on standard error for each refusal of who may not, or asks too much.")
+        LogForm, Meta(description="A line on standard error for each request that access rules or limits refuse.")
     ] = "text"
     dev: Annotated[bool, Meta(description="Development: any host, pages from this machine, a demo, first steps.")] = (
         False

@@ -23,7 +23,7 @@ from ...policy.authority import parse_origin
 from ...policy.forwarded import parse_network
 from ..settings import SECRETS, AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
 
-__all__ = ["RULE", "TABLES", "Given", "Path", "Setting", "dotted", "hint", "setting_of", "toml"]
+__all__ = ["RULE", "TABLES", "Given", "Path", "Setting", "dotted", "hint", "merged_meta", "setting_of", "toml"]
 
 FILES = frozenset({"tls_cert", "tls_key"})  # lists, of which most have one entry
 SHOWN_CHARS = 60  # how much of a wrong value an error repeats
@@ -168,18 +168,25 @@ def _declared(struct: type[Struct]) -> dict[str, Setting]:
     settings = {}
     for info in msgspec.structs.fields(struct):
         if get_origin(info.type) is Annotated:
-            base, meta = get_args(info.type)
+            base, *metas = get_args(info.type)
+            meta = merged_meta(metas)
             choices = [arg for arg in get_args(base) if arg is not type(None)]
             if type(None) in get_args(base):
                 base = choices[0]
             given: Any = Annotated[base, meta]
             if choices and get_origin(choices[0]) is Annotated:  # a number with its bounds, and perhaps a word for one
-                base, bounds = get_args(choices[0])
-                meta = Meta(ge=bounds.ge, le=bounds.le, description=meta.description, examples=meta.examples)
+                base, *bounds = get_args(choices[0])
+                meta = merged_meta([*bounds, meta])
             word = get_args(choices[1])[0] if len(choices) > 1 and get_origin(choices[1]) is Literal else None
             secret = any(path[-1] == info.name for path in SECRETS)
             settings[info.name] = Setting(info.name, given, base, info.default, meta, word, secret)
     return settings
+
+
+def merged_meta(metas: Iterable[Meta]) -> Meta:
+    """Return what all of these say together, as msgspec reads nested `Annotated`: a later one wins."""
+    names = ("ge", "le", "description", "examples")
+    return Meta(**{name: value for meta in metas for name in names if (value := getattr(meta, name)) is not None})
 
 
 TABLES: Mapping[Path, Mapping[str, Setting]] = {

@@ -1,7 +1,7 @@
-"""The audit log: a line for each refusal of somebody who may not, asks from elsewhere, or asks too much.
+"""The audit log: a line for each request that access rules, origins, hosts or limits refuse.
 
-Those are the errors of `STATUSES`, over HTTP and over WebSocket, and TLS handshakes that have failed. Who reads it
-learns that somebody tries; what was tried with stands in no line.
+It has the errors of `STATUSES`, over HTTP and over WebSocket, and failed TLS handshakes. A line has no credentials: it
+shows that a client tried, and not with what.
 
 Invariant: at most `LINES_PER_SECOND` lines a second, in the long run, of each process. The others are counted, and a
 line says how many once there is room.
@@ -18,7 +18,9 @@ from .line import Value
 
 __all__ = ["LINES_PER_SECOND", "STATUSES", "Audit"]
 
-LINES_PER_SECOND = 20.0  # a flood fills a disk with some 4 KiB a second, and each who is refused for a mistake is seen
+LINES_PER_SECOND = (
+    20.0  # a flood writes some 4 KiB a second to the disk, and a client's single mistake still has its line
+)
 STATUSES = frozenset({401, 403, 421, 429})
 BEFORE_IDENTITY = frozenset({"unauthorized", "origin_refused", "host_refused"})  # refused before it is known who asks
 NAMES = {"anybody": "", "token": "subject", "server": "key"}  # of what names an identity of each kind
