@@ -131,7 +131,7 @@ def test_the_head_never_goes_back(place: Handover, told: Told) -> None:
 
 
 def test_what_is_forgotten_is_confirmed_again(place: Handover, told: Told) -> None:
-    """A channel that was unwanted while there was no session is wanted anew."""
+    """A channel that was unwanted while there was no session can be wanted again."""
     place.forget(["a", "never"])
     catch_up(place, told, missed(), 10, [(2, 5)])
     assert told.calls == [("advance", 10), ("wanted", ["a"], 10)]

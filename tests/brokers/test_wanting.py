@@ -112,7 +112,7 @@ async def test_what_is_wanted_again_waits_for_its_last_subscription(room: Room) 
 
 
 async def test_a_probe_does_not_confirm_what_changed_after_it(room: Room) -> None:
-    """Neither what is unwanted since, nor what is wanted anew since."""
+    """A channel that was unwanted since then is left out, and one that was wanted again since then, too."""
     room.wanting.want(["a", "b"])
     await room.connection.until(1)
     room.wanting.stands("a")

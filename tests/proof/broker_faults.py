@@ -56,8 +56,8 @@ _log: ContextVar[deque[str]] = ContextVar("log")  # of the schedule that logs
 class Report:
     """What schedules met.
 
-    `stood` counts the streams that were live when the broker went away, and stayed connected, at each fault anew.
-    `ready` are the seconds from a server's return until each node was ready.
+    `stood` counts the streams that were live when the broker went away, and stayed connected. A stream is counted at
+    each fault. `ready` are the seconds from a server's return until each node was ready.
     """
 
     schedules: int = 0

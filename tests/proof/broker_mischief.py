@@ -21,7 +21,7 @@ from .client_oracle import Wrong
 __all__ = ["Mischief"]
 
 REPLICA_SECONDS = 30.0  # for a replica to have what its primary has
-SETTLE_SECONDS = {"rabbitmq": 3.0}  # a stream of RabbitMQ 3.10 that was made a second before a kill has no leader again
+LEADER_SECONDS = {"rabbitmq": 3.0}  # a stream of RabbitMQ 3.10 that was made a second before a kill has no leader again
 SHORT_PAUSES = (0.5, 6.0)
 LONG_PAUSES = (0.5, 2.0, 6.0, 20.0)
 
@@ -40,7 +40,7 @@ class Mischief:
         self._load = load
         self._rng = rng
         self._long = long
-        self._settle = SETTLE_SECONDS.get(cluster.kind, 0.0)
+        self._leader_seconds = LEADER_SECONDS.get(cluster.kind, 0.0)
         self._made = asyncio.get_running_loop().time()  # the log
 
     @property
@@ -75,7 +75,7 @@ class Mischief:
     async def put_back(self) -> None:
         """Start the server on an older copy of its data, which lacks what was acknowledged since."""
         server = self._cluster.primary
-        await self._settled()
+        await self._until_killable()
         await in_thread(lambda: server.copy("older"))
         await self._cluster.until_ready()
         await asyncio.sleep(self._rng.uniform(0.3, 1.0))
@@ -86,7 +86,7 @@ class Mischief:
         """Stop the server's process for a while, and let it go on. Nothing is lost; only Kafka makes a gap of it."""
         seconds = self._rng.choice(LONG_PAUSES if self._long else SHORT_PAUSES)
         if isinstance(self._cluster.primary, Kafka):
-            self.lossy = True  # its controller makes it the leader anew, which is another life of the log
+            self.lossy = True  # its controller makes it the leader again, which is another life of the log
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         live = self._load.live()
@@ -157,7 +157,7 @@ class Mischief:
     @contextlib.asynccontextmanager
     async def _down(self) -> AsyncIterator[None]:
         """Kill the server, hold the nodes to what they do without it, and start it again."""
-        await self._settled()
+        await self._until_killable()
         self.lossy = True
         live = self._load.live()
         await in_thread(self._cluster.primary.kill)
@@ -167,9 +167,9 @@ class Mischief:
         await in_thread(self._cluster.primary.start)
         await self._cluster.until_ready()
 
-    async def _settled(self) -> None:
+    async def _until_killable(self) -> None:
         """Wait until the log can be killed."""
-        await asyncio.sleep(self._made + self._settle - asyncio.get_running_loop().time())
+        await asyncio.sleep(self._made + self._leader_seconds - asyncio.get_running_loop().time())
 
     @contextlib.asynccontextmanager
     async def _held_together(self, live: Mapping[Listener, int]) -> AsyncIterator[None]:

@@ -77,7 +77,7 @@ async def measure(
         proxy.unblock()
         await asyncio.sleep(LAST_CUT_SECONDS * scale)
         async with asyncio.timeout(GIVEN_UP_SECONDS):
-            await _settled(heard, 2 * scale)
+            await _until_best(heard, 2 * scale)
         back = max(0.0, heard.moved - unblocked)
         await _end(publishing)
         try:
@@ -94,7 +94,7 @@ async def measure(
         return Result(row, heard.first - heard.began, back, len(heard.seen), tuple(heard.transports))
 
 
-async def _settled(heard: Heard, seconds: float) -> None:
+async def _until_best(heard: Heard, seconds: float) -> None:
     """Wait until the best transport is in use, and has been for a while.
 
     On a loaded machine a page hears late that a connection from before the unblocking was cut.

@@ -1,9 +1,10 @@
 """Holds a server with slow connections, and measures how late its other listeners get their messages.
 
 `python -m tests.proof.slow_peers --peers 2000`. A third each are heads that dribble in, bodies that never end and
-answers that are never read. A connection that the server cuts is opened anew, so that their number stays. Meanwhile
-one publisher sends to honest listeners; the time from a publish to the listener's end of the socket is measured, from
-before the first slow peer connects. Who measures is a process of its own, so that the load's own delay is not counted.
+answers that are never read. A connection that the server cuts is replaced by a new one, so their number stays the same.
+Meanwhile one publisher sends to honest listeners. The time from a publish to the listener's end of the socket is
+measured, from before the first slow peer connects. A process of its own measures, so the load's own delay is not
+counted.
 """
 
 from __future__ import annotations

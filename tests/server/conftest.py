@@ -214,7 +214,7 @@ class Bench:
         MemoryBroker.publish(self.broker, (Draft(channel, data, kind),), lambda outcomes: None)
         self.turn()
 
-    def settle(self, broker: HistoryBroker) -> None:
+    def answer_all(self, broker: HistoryBroker) -> None:
         """Answer all that the node asks its broker, and deliver every channel, until nothing is left to do."""
         self.turn()
         while broker.reads or broker.wanted:

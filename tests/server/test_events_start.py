@@ -33,7 +33,7 @@ def test_what_is_published_after_the_head_comes(bench: Bench, history_broker: Hi
     history_broker.answer()
     assert OPENED == transport.take()[: len(OPENED)]
     history_broker.append(Draft("a", b"after", Kind.TEXT))
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     events = transport.take()
     assert (True, False) == (b"data: after\n" in events, b"data: before\n" in events)
     assert 1 == bench.app.counters.requests[200]
@@ -44,7 +44,7 @@ def test_a_cursor_is_a_place_already(bench: Bench, history_broker: HistoryBroker
     connection, transport = bench.connect()
     connection.data_received(ask("?after=e0-0"))
     assert OPENED == transport.take()[: len(OPENED)]
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert b"data: old\n" in transport.take()
 
 
@@ -68,5 +68,5 @@ def test_a_client_that_leaves_meanwhile_gets_nothing(bench: Bench, history_broke
     connection, transport = bench.connect()
     connection.data_received(ask())
     connection.connection_lost(None)
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert (b"", 0, 0) == (transport.take(), bench.app.node.hub.subscriptions, bench.app.counters.requests[200])

@@ -36,7 +36,7 @@ def test_what_is_published_after_the_answer_comes(
     history_broker.answer()
     assert OPENED == transport.take()[: len(OPENED)]
     history_broker.append(Draft("a", b"after", Kind.TEXT))
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert encode_frame(Opcode.TEXT, b"after") == transport.take()
     assert 1 == bench.app.counters.requests[101]
 
@@ -50,7 +50,7 @@ def test_a_start_that_does_not_move_opens_at_once(
     connection.data_received(upgrade(f"/v1/channels/a{query}", protocol=None))
     assert OPENED == transport.take()[: len(OPENED)]
     history_broker.append(Draft("a", b"new", Kind.TEXT))
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert encode_frame(Opcode.TEXT, b"new") in transport.take()
 
 
@@ -61,7 +61,7 @@ def test_frames_that_come_ahead_of_the_answer_are_kept(
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
     connection.data_received(encode_frame(Opcode.TEXT, b"mine", mask=b"mask"))
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert encode_frame(Opcode.TEXT, b"mine") in transport.take()
 
 
@@ -73,7 +73,7 @@ def test_more_ahead_than_is_taken_is_read_after_the_answer(
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
     connection.data_received(encode_frame(Opcode.BINARY, b"x" * 70_000, mask=b"mask"))
     assert not transport.reading
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert (True, 2) == (transport.reading, history_broker.head)
 
 
@@ -98,7 +98,7 @@ def test_a_client_that_leaves_meanwhile_gets_nothing(
     connection, transport = bench.connect()
     connection.data_received(upgrade("/v1/channels/a", protocol=None))
     connection.connection_lost(None)
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert (b"", 0, 0) == (transport.take(), bench.app.node.hub.subscriptions, bench.app.counters.requests[101])
 
 
@@ -111,7 +111,7 @@ def test_rules_that_change_meanwhile_hold(
     app = bench.app
     closed = replace(app.settings, access=AccessRules({"a": ("server", "server")}))
     app.adopt(Rules(closed, app.hosts, app.origins))
-    bench.settle(history_broker)
+    bench.answer_all(history_broker)
     assert b"HTTP/1.1 403" == transport.take()[:12]
     assert 0 == app.node.hub.subscriptions
 
@@ -129,7 +129,7 @@ def test_a_user_who_is_disconnected_meanwhile(
         bench.app.disconnect("bob")
         assert b"" == transport.take()
         bench.app.disconnect("ann")
-        bench.settle(history_broker)
+        bench.answer_all(history_broker)
         answer = transport.take()
         assert b"HTTP/1.1 401" == answer[:12]
         assert b"This user was disconnected" in answer

@@ -1,6 +1,6 @@
 """The running part of an `Oncecast`: one node on one event loop, and the one task that owns it.
 
-Invariant: when the task ends, however it does, the streams are told and the node is stopped. So a loop that cancels its
+Invariant: when the task ends, however it does, the streams end and the node is stopped. So a loop that cancels its
 tasks at its end, as `asyncio.run` does, stops the node in order.
 """
 
@@ -144,19 +144,19 @@ class Running:
         self.listeners.add(listener)
         listener.start()
 
-    async def settle(self, channels: tuple[str, ...], start: Start) -> Start:
-        """Return a start that means the same later: see `Node.settle`. Raises `Refusal`."""
+    async def resolve_start(self, channels: tuple[str, ...], start: Start) -> Start:
+        """Return a start that means the same later: see `Node.resolve_start`. Raises `Refusal`."""
         found: asyncio.Future[Start | Refusal] = self.loop.create_future()
 
-        def done(settled: Start | Refusal) -> None:
+        def done(resolved: Start | Refusal) -> None:
             if not found.done():
-                found.set_result(settled)
+                found.set_result(resolved)
 
-        self.node.settle(channels, start, done)
-        settled = await found
-        if isinstance(settled, Refusal):
-            raise settled
-        return settled
+        self.node.resolve_start(channels, start, done)
+        resolved = await found
+        if isinstance(resolved, Refusal):
+            raise resolved
+        return resolved
 
     def meet(self) -> None:
         """Look once, in the first request, at what serves."""

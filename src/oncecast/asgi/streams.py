@@ -89,7 +89,7 @@ class EventAnswer:
         """Become a stream. Raises `Refusal`."""
         settings = life.app.settings
         start = parse_stream(settings, self._channels, self._query, self._last_event_id)
-        found = await life.settle(self._channels, start)
+        found = await life.resolve_start(self._channels, start)
 
         def make(carrier: Carrier) -> EventStream:
             query: Query = replace(self._query, start=found)

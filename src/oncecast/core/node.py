@@ -203,7 +203,7 @@ class Node:
             raise early[0]
         return subscription
 
-    def settle(self, channels: tuple[str, ...], start: Start, done: Callable[[Start | Refusal], None]) -> None:
+    def resolve_start(self, channels: tuple[str, ...], start: Start, done: Callable[[Start | Refusal], None]) -> None:
         """Call `done` with a start that means the same, whenever a subscription begins at it later.
 
         `latest` moves on with the log: where this node does not know the newest number, it is looked up. `done` is
@@ -211,7 +211,7 @@ class Node:
         """
         is_latest = start.kind is StartKind.LATEST or (start.kind is StartKind.LAST and start.number == 0)
         if is_latest and self.log.unwanted(channels):
-            self.poll(channels, LATEST, 0, partial(_settled, done))
+            self.poll(channels, LATEST, 0, partial(_resolved, done))
         else:
             done(start)
 
@@ -351,7 +351,7 @@ class Node:
         return Lag.LATEST if lags == {Lag.LATEST} else Lag.RESUME  # one that must not skip holds for all
 
 
-def _settled(done: Callable[[Start | Refusal], None], found: Poll | Refusal) -> None:
+def _resolved(done: Callable[[Start | Refusal], None], found: Poll | Refusal) -> None:
     done(found if isinstance(found, Refusal) else Start(StartKind.CURSOR, found.cursor))
 
 

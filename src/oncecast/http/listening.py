@@ -110,7 +110,7 @@ def _stream(
     # A page takes `onopen` for the beginning. So the head waits for the place: what is published after it comes.
     late = False
 
-    def settled(found: Start | Refusal) -> None:
+    def resolved(found: Start | Refusal) -> None:
         if isinstance(found, Refusal) and late and found.error.retry:
             # An `EventSource` connects again after a stream that ends at once, and never after a 503.
             connection.answer_events(headers, retry_event(found))
@@ -118,7 +118,7 @@ def _stream(
         else:
             _open_events(service, connection, headers, channels, query, found)
 
-    service.node.settle(channels, start, lambda found: connection.proceed(request, partial(settled, found)))
+    service.node.resolve_start(channels, start, lambda found: connection.proceed(request, partial(resolved, found)))
     late = True
     connection.wait(request)
 
@@ -168,8 +168,8 @@ def _upgrade(
         return
     # No frame of a raw socket says where it begins. So the answer does: what is published after it comes.
     agreement = Agreement(upgrade, None, headers, deflate)
-    settled = partial(_open_raw, service, connection, agreement, channels, query)
-    service.node.settle(channels, query.start or LATEST, settled)
+    resolved = partial(_open_raw, service, connection, agreement, channels, query)
+    service.node.resolve_start(channels, query.start or LATEST, resolved)
     connection.wait(request)
 
 

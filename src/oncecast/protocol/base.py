@@ -12,7 +12,7 @@ The whole order of calls. The carrier
 2. calls `received` for each message of the peer, and `flush` after the last one of a read (`Duplex` only);
 3. calls `blocked` when the peer takes no more bytes, then `drained` when it does again; each only after the other;
 4. calls `woken` once, at or after the time that the session last gave to `wake_at`, and `expiring` before the peer's
-   token ends, each time anew after the session has replaced the identity;
+   token ends, again after the session has replaced the identity;
 5. calls `ended` once, when the peer has said its last message; no `received` follows. The session sends the answers
    that it still owes, then calls `close`;
 6. calls `drain` when the server stops, or `refuse` when it can't serve the session any longer, as the hub may too, or

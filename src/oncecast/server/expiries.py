@@ -19,7 +19,7 @@ __all__ = ["AT_ONCE", "DISCONNECTED", "ENDED", "WARNING_SECONDS", "Expiries", "w
 
 WARNING_SECONDS = 30.0  # before the end: time to get another token from a slow service
 PER_SECOND = 4  # how exact an end is
-FEW_SLOTS = 64  # that may be left over before the heap is made anew
+FEW_SLOTS = 64  # that may be left over before the heap is rebuilt
 AT_ONCE = 500  # connections that are ended in one tick: a few milliseconds of the loop
 
 ENDED = Refusal("unauthorized", "The token has ended: get a fresh one, connect again, and resume from your cursor.")
@@ -82,5 +82,5 @@ class Expiries(Generic[Connected]):
                 connection = next(iter(connections))
                 self.forget(connection)
                 yield connection
-            if self._slots and self._slots[0] == slot:  # `forget` may have made the heap anew
+            if self._slots and self._slots[0] == slot:  # `forget` may have rebuilt the heap
                 heapq.heappop(self._slots)

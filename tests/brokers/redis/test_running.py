@@ -213,7 +213,7 @@ def test_an_old_version(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_connection_that_is_killed(sites: Sites) -> None:
-    """Whichever of the three: the session is opened anew, and nothing is missing."""
+    """A new session is opened in each of the three cases, and no message is missing."""
     server = sites.server()
     node, other = sites.started(url_of(server), "a"), sites.started(url_of(server), "a")
     at = client(server.port)

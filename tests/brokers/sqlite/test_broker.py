@@ -571,7 +571,7 @@ def test_what_is_committed_to_a_removed_file_is_not_acknowledged(rig: Rig, monke
 
 
 def test_a_file_put_back_under_open_brokers_is_a_new_life(rig: Rig, tmp_path: Path) -> None:
-    """One that comes anew begins it, although another still has the old file open."""
+    """A new node begins it, although another node still has the old file open."""
     bench, other = rig.open(), rig.open()
     bench.receipts(Draft("a", b"kept"))
     copy_of(rig.path, tmp_path / "copy")

@@ -1,16 +1,16 @@
-"""What is asked of the stream, and how an answer that lacks the newest records is told from the log's.
+"""The requests to the stream, and how an answer that lacks the newest records is recognized.
 
-A member of a NATS 2.9 cluster that has been restarted answers `STREAM.INFO` until it knows the stream's leader, with
-what its disk had when it was killed. The leader answers too, and the first answer counts. It looks like any other, but
-names no leader. Three things keep what lacks records from being taken:
+After a restart, a member of a NATS 2.9 cluster answers `STREAM.INFO` with the state of its own disk, until it knows the
+stream's leader. The leader answers too, and the client takes the first answer. The member's answer has the same form,
+but names no leader. Three rules reject answers that lack records:
 
-* An answer that names no leader is asked for again.
-* `known` is an offset that the log has for certain, as the log acknowledged or republished it. A leader whose stream
-  ends below it is asked again.
-* `settled` reads between two answers of one leader, both of which reach `known`. A leader does not lose what it has
-  while it is the leader, so what was read between has all that the first answer had.
+* `info_or_error` repeats a request whose answer names no leader.
+* `known` is the highest offset that the log has acknowledged or republished. `info_or_error` repeats a request whose
+  answer ends below it.
+* `by_one_leader` reads between two answers of one leader, both of which reach `known`. A leader does not lose records
+  while it is the leader, so the reading has all records that the first answer had.
 
-One server alone has no such moment: it is asked once.
+A single server has no such state, so it is asked once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ..session import Lost
 from .client import NatsHeaders, OrderedClient
 
 NO_RECORD = 10037  # JetStream's error code
-BEHIND_TRIES = 60  # until a server has what the log has
+BEHIND_TRIES = 60  # requests, until the answer has what the log has
 BEHIND_SECONDS = 0.05
-LEADERS = 5  # readings that another leader may interrupt
+LEADERS = 5  # attempts to read; a change of the leader interrupts one
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Asking:
         self.known = 0
 
     def knows(self, offset: int) -> None:
-        """Take note of an offset that was acknowledged or republished: the log has all up to it."""
+        """Raise `known` to an offset that was acknowledged or republished: the log has all records up to it."""
         self.known = max(self.known, offset)
 
     async def info(self, question: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Asking:
         return info
 
     async def info_or_error(self, question: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what the stream's leader says of its state: it reaches `known`, or is an error. Raises `Lost`."""
+        """Return the leader's answer: the stream's state, which reaches `known`, or an error. Raises `Lost`."""
         known, lacking = self.known, ""
         for _ in range(BEHIND_TRIES):
             info = await self.client.ask_json(f"$JS.API.STREAM.INFO.{self.name}", question)
@@ -82,8 +82,8 @@ class Asking:
         """Return the offset of the newest record."""
         return int((await self.info())["state"]["last_seq"])
 
-    async def settled(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Return what `read` does, from one leader that has everything up to `known`. It may be called again."""
+    async def by_one_leader(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Return what `read` finds at one leader that has all records up to `known`. May call it again."""
         if not self.clustered:
             return await read()
         leader = _leader_of(await self.info())
@@ -95,11 +95,11 @@ class Asking:
         raise Lost(f"the stream {self.name} has another leader all the time")
 
     async def record(self, offset: int) -> Record | None:
-        """Return the record at an offset, None where there is none any more."""
+        """Return the record at an offset, None if it was removed."""
         return await self._ask_leader({"seq": offset})
 
     async def get(self, question: dict[str, Any]) -> Record | None:
-        """Return a record by its place or subject, None without one.
+        """Return a record by its place or subject, None if there is none.
 
         In a cluster the leader is asked, as a replica that answers directly may not have the newest records yet.
         """
@@ -127,19 +127,19 @@ class Asking:
 
 
 def time_of(headers: NatsHeaders) -> float | None:
-    """Return a record's time in Unix seconds, in whole milliseconds; None where the server does not say it."""
+    """Return a record's time in Unix seconds, in whole milliseconds; None if the server does not send it."""
     text = headers.get(b"Nats-Time-Stamp")
     return None if text is None else moment_of(text.decode())
 
 
 def moment_of(text: str) -> float:
-    """Return a time as the server writes it in Unix seconds, in whole milliseconds."""
+    """Return a time in the server's format as Unix seconds, in whole milliseconds."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
     return round(moment + float(f"0.{fraction or 0}"), 3)
 
 
 def _leader_of(info: dict[str, Any]) -> tuple[str, str]:
-    """Return which leader has answered, "" without one; later servers say since when it is the leader."""
+    """Return the leader's name, "" without one, and since when it leads, "" with a server of 2.9."""
     cluster = info.get("cluster") or {}
     return str(cluster.get("leader") or ""), str(cluster.get("leader_since") or "")

@@ -1,10 +1,10 @@
-"""What a node has missed, read record by record by its offset.
+"""Reads the records that a node has missed, one by one, by their offsets.
 
-A consumer would be cheaper, but one of a 2.9 server jumps ahead, in silence, when records of another subject are rolled
-up while it reads, and each node's probe does that every second.
+A consumer would be cheaper. But a consumer of a 2.9 server skips records without notice if records of another subject
+are rolled up while it reads, and each node's probe does that every second.
 
-The stream's leader is asked, not any replica: one that is behind would not have the newest records. Where a leader has
-no record at an offset, that is the log's answer only if it has what is above: `Stream.settled` proves it.
+Only the stream's leader is asked, as a replica may lack the newest records. An offset without a record counts as empty
+only if the leader has the records above it: `Stream.by_one_leader` proves that.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ AT_ONCE = 32  # records asked for; each may have 1 MiB, or what the server's max
 async def read_missed(
     stream: Stream, lives: Lives, after: int, last: int, wanted: Collection[str], *, stamped: bool
 ) -> Missed:
-    """Return what has come to channels above an offset, up to another. It is too much also where some is trimmed.
+    """Return the messages of channels in a range of offsets. A trimmed message in the range makes it too many.
 
-    `stamped` says that times are the publishers'.
+    `stamped`: the times are those of the publishers' clocks.
     """
     missed = Missed()
     messages_of, marks_of, probe = f"{stream.name}.m.", f"{stream.name}.t.", stream.subject(PROBE)
@@ -58,14 +58,14 @@ async def read_missed(
 
 
 async def _read(stream: Stream, after: int, last: int) -> list[Record | None] | None:
-    """Return the record at each offset above one, up to another; None where they are too much."""
+    """Return the record at each offset above `after`, up to `last`. Returns None if they are too many."""
     if last - after > CAUGHT_UP:
         return None
     records: list[Record | None] = []
     size = 0
     for first in range(after + 1, last + 1, AT_ONCE):
         some = range(first, min(first + AT_ONCE, last + 1))
-        found = await stream.settled(partial(_at, stream, some))
+        found = await stream.by_one_leader(partial(_at, stream, some))
         size += sum(len(record.data) for record in found if record is not None)
         if size > CAUGHT_UP_BYTES:
             return None

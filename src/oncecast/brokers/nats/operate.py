@@ -20,7 +20,7 @@ async def state(stream: Stream, lives: Lives, version: str) -> LogState:
 
 async def channels(stream: Stream, lives: Lives) -> list[ChannelState]:
     """Return every channel that holds a message, by name."""
-    names = await stream.settled(partial(_names, stream))
+    names = await stream.by_one_leader(partial(_names, stream))
     states: list[ChannelState] = []
     for at in range(0, len(names), AT_ONCE):
         states += await asyncio.gather(*(channel(stream, lives, name) for name in names[at : at + AT_ONCE]))
@@ -44,7 +44,7 @@ async def _names(stream: Stream) -> list[str]:
 
 async def channel(stream: Stream, lives: Lives, name: str) -> ChannelState:
     """Return the state of one channel."""
-    return await stream.settled(partial(_channel, stream, lives, name))
+    return await stream.by_one_leader(partial(_channel, stream, lives, name))
 
 
 async def _channel(stream: Stream, lives: Lives, name: str) -> ChannelState:

@@ -44,7 +44,7 @@ class StreamPages:
 
     async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         """Read a page from a start."""
-        return await self._stream.settled(partial(self._page, channels, start, limit, max_bytes))
+        return await self._stream.by_one_leader(partial(self._page, channels, start, limit, max_bytes))
 
     async def _page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         lives, stream = self._lives, self._stream

@@ -128,7 +128,7 @@ class Stream(Asking):
         A log that ends before `seen`, which the node has had from it, has lost messages: this begins a life too.
         """
         for _ in range(10):
-            lives, head = await self.settled(self._lives_and_head)
+            lives, head = await self.by_one_leader(self._lives_and_head)
             above = seen.seq if seen is not None and lives and lives[0].epoch == seen.epoch else 0
             if lives and lives[-1].server == server and Lives(lives).seq_of(head) >= above:
                 return Lives(lives)

@@ -76,7 +76,7 @@ class Trimmer:
         A mark is refused where another was written since this one was read, and never goes back.
         """
         stream = self._stream
-        found = await stream.settled(partial(self._to_trim, channel, cut, seconds, last))
+        found = await stream.by_one_leader(partial(self._to_trim, channel, cut, seconds, last))
         if found is None:
             return
         offset, time, written = found

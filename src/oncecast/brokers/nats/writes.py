@@ -57,7 +57,7 @@ class NatsWrites:
         left = len(drafts)
         all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def settle(at: int, outcome: Outcome) -> None:
+        def set_outcome(at: int, outcome: Outcome) -> None:
             nonlocal left
             if outcomes[at] is None:
                 outcomes[at] = outcome
@@ -66,7 +66,7 @@ class NatsWrites:
                     all_in.set_result(None)
 
         def expect(at: int) -> Callable[[Answer], None]:
-            return lambda answer: settle(at, self._outcome(answer))
+            return lambda answer: set_outcome(at, self._outcome(answer))
 
         replies: list[str] = []
         stamp = int(self._wall() * 1000)
@@ -75,7 +75,7 @@ class NatsWrites:
                 data = encode_draft(draft, stamp)
                 if len(data) + HEADERS > self._max_payload:
                     text = f"The broker takes at most {self._max_payload} bytes: raise its max_payload or max_msg_size."
-                    settle(at, Refusal("body_too_large", text))
+                    set_outcome(at, Refusal("body_too_large", text))
                     continue
                 headers = None if draft.key is None else {"Nats-Msg-Id": key_of(draft)}
                 subject = self._stream.subject(draft.channel)

@@ -36,7 +36,7 @@ class LineWriter:
         self._report = report
         self._refused = 0  # lines that had no room
         self._failed = 0  # lines whose write has failed; the thread counts them
-        self._told = 0  # of both, those that a line has told of
+        self._reported = 0  # of both, those that a line has reported
         self._lines: list[bytes] = []  # not handed over yet
         self._size = 0  # of `_lines`
         self._handed: deque[list[bytes] | None] = deque()  # None ends the thread
@@ -111,8 +111,8 @@ class LineWriter:
 
     def _write_all(self, lines: list[bytes]) -> None:
         dropped = self.dropped
-        if dropped > self._told and self._write(self._report(dropped - self._told), 1, counted=False):
-            self._told = dropped
+        if dropped > self._reported and self._write(self._report(dropped - self._reported), 1, counted=False):
+            self._reported = dropped
         begin, size = 0, 0
         for place, line in enumerate(lines):
             if size + len(line) > WRITE_BYTES and size:

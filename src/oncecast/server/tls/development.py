@@ -1,9 +1,11 @@
 """A certificate for localhost that the server makes itself, for development.
 
-It is of no CA, so a client has to be told to trust it, once: it is kept in the user's state directory, used again, and
-made anew when its end is near. Its key never leaves that directory and is the user's alone (mode 0600).
+No CA has signed it, so a client has to be configured to trust it, once. It is kept in the user's state directory and
+used again; a new one is made before it expires. Only the user can read its key (mode 0600), which is stored
+nowhere else.
 
-Invariant: the two files there are of one pair, whatever process is killed and however many make one at a time.
+Invariant: the two files there are of one pair, whichever process is killed and however many processes write them at
+once.
 """
 
 from __future__ import annotations

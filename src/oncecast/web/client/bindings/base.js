@@ -92,7 +92,7 @@ function createStore(cast, channel, start, limit, changed) {
   /** @type {Error | null} */
   let error = null;
   let gapsRead = false;
-  let told = true; // whether the listeners know, or will within this turn
+  let notified = true; // whether the listeners know, or will within this turn
   /** @type {Subscription | null} */
   let subscription = null;
   /** @type {string | null} */
@@ -165,12 +165,12 @@ function createStore(cast, channel, start, limit, changed) {
     messages = messages.slice(-limit);
   }
 
-  /** Tell the listeners once of all that happens in this turn. */
+  /** Call the listeners once for all that happens in this turn. */
   function tell() {
-    if (!told) return;
-    told = false;
+    if (!notified) return;
+    notified = false;
     queueMicrotask(() => {
-      told = true;
+      notified = true;
       snapshot = take();
       for (const listener of [...listeners]) listener();
     });

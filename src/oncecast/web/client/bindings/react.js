@@ -18,7 +18,7 @@ export const useClient = () => useContext(Context) ?? defaultClient();
 /** @type {typeof import("./react.js").useChannel} */
 export const useChannel = (channel, options) => {
   const provided = useContext(Context);
-  // The values and not the object, which each render may make anew. The component keeps its store, and so its place,
+  // The values and not the object, which each render may replace. The component keeps its store, and so its place,
   // while React hides it.
   const { after, last, since, limit, client } = options ?? {};
   const store = useMemo(
