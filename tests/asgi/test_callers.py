@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -196,3 +198,73 @@ async def test_tokens_of_the_settings_are_verified_first() -> None:
     assert "ann" == seen[0].identity.subject
     assert 401 == (await ask(cast, Authorization="Bearer nonsense")).status_code
     assert 401 == (await ask(cast)).status_code
+
+
+SECRET = "s" * 32
+
+
+def token_of(subject: str) -> str:
+    """Return a token that may listen and publish everywhere."""
+    now = int(time.time())
+    return jwt.encode({"sub": subject, "iat": now, "exp": now + 600}, SECRET, "HS256")
+
+
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("GET", CHANNEL + "?xticket=1"),
+        ("POST", CHANNEL + "?ticket=1"),
+        ("POST", "/v1/publish?ticket=1"),
+        ("POST", "/v1/ticket?ticket=1"),
+        ("GET", "/v1/channels/a?ticket="),
+    ],
+)
+async def test_a_ticket_that_nobody_redeems_hides_no_request(method: str, path: str) -> None:
+    """Only a request whose ticket says who asks is not shown to the function: it was shown when that was issued."""
+
+    def refuse(caller: Caller) -> None:
+        raise Refused("You are banned.")
+
+    cast = casting(refuse, settings=Settings(auth=AuthSettings(secret=SECRET)), subscribe="token", publish="token")
+    headers = {"authorization": f"Bearer {token_of('ann')}"}
+    async with cast, httpx.AsyncClient(transport=httpx.ASGITransport(cast), base_url="http://app.example") as client:
+        answer = await client.request(method, path, headers=headers, content=b'{"channel":"orders","data":1}')
+    assert (403, True) == (answer.status_code, "banned" in answer.text)
+
+
+@pytest.mark.parametrize("by_ticket", [False, True])
+async def test_a_token_takes_no_grant_further(by_ticket: bool) -> None:
+    """A socket of whom the function has granted little gets no more by a token that may do all."""
+    cast = casting(lambda caller: Grant("ann", ["news"]), settings=Settings(auth=AuthSettings(secret=SECRET)))
+    async with cast, httpx.AsyncClient(transport=httpx.ASGITransport(cast), base_url="http://app.example") as client:
+        query = f"ticket={(await client.post('/v1/ticket')).json()['ticket']}" if by_ticket else ""
+        scope = socket_scope("/v1/connect", protocols=("oncecast.v1",), query_string=query.encode())
+        async with HandPeer(cast, scope) as peer:
+            assert "websocket.accept" == (await peer.next())["type"]
+            peer.text(json.dumps({"type": "auth", "token": token_of("ann")}))
+            peer.text('{"type":"subscribe","channel":"secret"}')
+            peer.text('{"type":"subscribe","channel":"news"}')
+            answers = [json.loads((await peer.next())["text"]) for _ in range(3)]
+    assert [("error", "forbidden")] * 2 + [("subscribed", None)] == [(a["type"], a.get("code")) for a in answers]
+
+
+async def test_what_middleware_made_of_a_cookie_is_not_seen() -> None:
+    """Whatever its name: `request.state` of Starlette is the commonest place."""
+    seen: list[Caller] = []
+    cast = casting(lambda caller: seen.append(caller), origins=["*"])
+    scope = socket_scope(CHANNEL, ("origin", "https://evil.example"), state={"user": "zoe"}, our_user="zoe", app="app")
+    async with cast, HandPeer(cast, scope) as peer:
+        await peer.next()
+    assert "zoe" not in repr(seen[0].scope)
+    assert ("app", CHANNEL) == (seen[0].scope["app"], seen[0].scope["path"])
+
+
+async def test_a_timeout_of_the_function_itself_is_an_error_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    """A database that does not answer it is in the log with its cause, not as a function that was late."""
+
+    async def times_out(caller: Caller) -> None:
+        raise TimeoutError("the database")
+
+    with caplog.at_level(logging.ERROR, "oncecast.asgi"):
+        assert 500 == (await ask(casting(times_out))).status_code
+    assert "the database" in caplog.text

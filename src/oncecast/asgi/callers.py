@@ -28,7 +28,13 @@ __all__ = ["Caller", "Grant", "WhoAsks", "ask", "call_in_time"]
 logger = logging.getLogger("oncecast.asgi")
 
 T = TypeVar("T")
-_SECRET_OF_SCOPE = ("session", "user", "auth", "cookies")  # what middleware makes of a cookie
+# What a server says of a request (ASGI 3.0), and the application. All else is of middleware, and maybe of a cookie.
+_OF_THE_SERVER = frozenset(
+    {
+        *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path"),
+        *("headers", "client", "server", "subprotocols", "extensions", "app"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,8 @@ class Caller:
     """One that asks: an HTTP request, or the handshake of a WebSocket.
 
     `address` is the client's, behind trusted proxies too. `scope` is that of ASGI. Where the page that asks is not one
-    of your own origins, neither cookies nor what middleware made of them are here: a browser sends cookies for any
-    page.
+    of your own origins, the scope has only what the server put there, without cookies, and `app`: a browser sends
+    cookies for any page, and middleware may have made anything of them.
     """
 
     def __init__(self, request: http1.Request, scope: Scope, identity: Identity, *, cookies: bool) -> None:
@@ -86,7 +92,7 @@ class Caller:
         if not cookies:
             self.headers = {name: value for name, value in request.headers.items() if name != "cookie"}
             raw = [field for field in scope["headers"] if field[0].lower() != b"cookie"]
-            kept = {name: value for name, value in scope.items() if name not in _SECRET_OF_SCOPE}
+            kept = {name: value for name, value in scope.items() if name in _OF_THE_SERVER}
             self.scope = kept | {"headers": raw}
 
     @property
@@ -151,7 +157,7 @@ async def ask(authorize: WhoAsks, caller: Caller, now: float, seconds: float) ->
 async def call_in_time(function: Callable[[T], Any], argument: T, seconds: float, name: str) -> Any:
     """Call a function of the application: a coroutine's on the loop, any other in a thread. Raises `Refusal`."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as limit:
             if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
                 return await function(argument)
             found = await asyncio.to_thread(function, argument)
@@ -161,9 +167,9 @@ async def call_in_time(function: Callable[[T], Any], argument: T, seconds: float
     except Refused as refused:
         code = refused.code if refused.code in ERRORS else "forbidden"
         raise Refusal(code, refused.message, retry_after=refused.retry_after) from None
-    except TimeoutError:
+    except Exception as error:
+        if not (isinstance(error, TimeoutError) and limit.expired()):
+            logger.exception("%s: %r failed: the request is refused", name, function)
+            raise Refusal("internal", "The application failed at this: its log has the cause.") from None
         logger.error("%s: %r did not answer within %g s: the request is refused", name, function, seconds)
         raise Refusal("unavailable", "The application did not decide in time: try again.", retry_after=1) from None
-    except Exception:
-        logger.exception("%s: %r failed: the request is refused", name, function)
-        raise Refusal("internal", "The application failed at this: its log has the cause.") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..errors import Refusal
 from ..http.credentials import trusts_cookies
 from ..http.pages import PROBES
+from ..http.routes import redeems
 from ..policy.access import ALLOW_ALL, Access
 from ..policy.identity import Identity
 from ..policy.rules import AccessRules, Allowed
@@ -76,8 +77,13 @@ async def find_out(
     if request.method == "OPTIONS":  # a preflight has no credentials
         return
     app.identify(connection, request)
-    if authorize is None or (app.authenticator is not None and "ticket=" in request.query):
+    if authorize is None:
+        return
+    if redeems(app, request):  # the function was asked when the ticket was issued
+        connection.granted = True
         return
     caller = Caller(request, scope, connection.identity, cookies=trusts_cookies(request, cors))
-    connection.identity = await ask(authorize, caller, app.wall(), seconds)
+    found = await ask(authorize, caller, app.wall(), seconds)
+    connection.granted = found is not caller.identity
+    connection.identity = found
     app.check_counts(connection.identity)

@@ -39,6 +39,7 @@ class AsgiPeer(ABC):
         self.app = app
         self.request = request
         self.identity = Identity(address)
+        self.granted = False  # whether a function of the application has said who this is
         self.deadline = 0.0
         self.tick = 0
         self._pending: Pending[Any] = Pending()
@@ -59,6 +60,8 @@ class AsgiPeer(ABC):
 
     def verify(self, token: str, /) -> Identity:
         """Return whom a token stands for. Raises `Refusal`."""
+        if self.granted:  # a token could say more than the function of the application does
+            raise Refusal("forbidden", "The application has said who this is: connect again with the token.")
         return self.app.verify(token, self.identity.address)
 
     def identify(self, identity: Identity, /) -> None:
@@ -167,7 +170,7 @@ class AsgiPeer(ABC):
     def _next_look(self) -> float:
         """Return when to look at the end of the identity: at a warning, which only a token's holder can answer."""
         assert self.identity.expires is not None
-        return self.identity.expires if self.app.authenticator is None else warn_at(self.identity)
+        return self.identity.expires if self.granted or self.app.authenticator is None else warn_at(self.identity)
 
     def _refuse(self, refusal: Refusal) -> None:
         """End what listens. A publish that waits for the broker gets its receipt: the message is on its way."""

@@ -73,6 +73,16 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
     connection.reply(Reply(204, (("Allow", ", ".join(allow)), *headers), b""))
 
 
+def redeems(service: Service, request: http1.Request) -> bool:
+    """Return whether a ticket says who makes this request, and not its other credentials. Raises `Refusal`."""
+    return (
+        service.authenticator is not None
+        and request.method in ("GET", "HEAD")
+        and (request.path.startswith(CHANNELS) or request.path == CONNECT)
+        and users.has_ticket(request)
+    )
+
+
 @lru_cache(maxsize=1024)  # publishers repeat themselves
 def _channel_of(path: str) -> str:
     return check_channel(path[len(CHANNELS) :])

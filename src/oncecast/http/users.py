@@ -21,7 +21,7 @@ from .bulletin import TICKET_SECONDS, Bulletin
 from .exchange import Exchange
 from .service import Service
 
-__all__ = ["DISCONNECT", "TICKET", "disconnect", "issue_ticket", "with_ticket"]
+__all__ = ["DISCONNECT", "TICKET", "disconnect", "has_ticket", "issue_ticket", "with_ticket"]
 
 T = TypeVar("T")
 
@@ -82,6 +82,11 @@ def disconnect(service: Service, connection: Exchange, request: http1.Request) -
 
     bulletin.end(_subject(asked.sub), published, revoke=asked.revoke)
     connection.wait(request)
+
+
+def has_ticket(request: http1.Request) -> bool:
+    """Return whether a request has a ticket where `with_ticket` looks for one. Raises `Refusal`."""
+    return "ticket=" in request.query and _ticket_of(request.query) is not None
 
 
 def with_ticket(service: Service, connection: Exchange, request: http1.Request, answer: Callable[[], None]) -> None:
