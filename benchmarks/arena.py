@@ -12,7 +12,7 @@ from oncecast.wire.ws_frames import Opcode, encode_frame
 from .base import number, numbers
 from .processes import Bench, Program, ServerProcess
 
-__all__ = ["Arena", "Rounds", "fill", "payload", "publisher_request", "subscriber_request"]
+__all__ = ["Arena", "Rounds", "fill", "payload", "publisher_request", "request", "subscriber_request"]
 
 BATCH = 50  # messages in one write, to fill a log
 CHANNEL = "bench@@@@@"  # `sink` writes a number over the marks
@@ -138,12 +138,12 @@ def fill(bench: Bench, server: ServerProcess, channel: str, count: int) -> str:
 
 def subscriber_request(mode: str, channel: str = CHANNEL, *, query: str = "", headers: str = "") -> bytes:
     """Return the request of a subscriber."""
-    return _request(f"/v1/channels/{channel}{query}", mode, headers)
+    return request(f"/v1/channels/{channel}{query}", mode, headers)
 
 
 def publisher_request() -> bytes:
     """Return the request of the publisher: a connection without a channel."""
-    return _request("/v1/connect", "websocket", "")
+    return request("/v1/connect", "websocket")
 
 
 def payload(data_bytes: int, channel: str = CHANNEL) -> bytes:
@@ -164,7 +164,8 @@ def floor_block(mode: str, size: int) -> bytes:
     return encode_frame(Opcode.TEXT, (b'{"type":"message",' + body).ljust(size - head, b"x")[: size - head])
 
 
-def _request(target: str, mode: str, headers: str) -> bytes:
+def request(target: str, mode: str, headers: str = "") -> bytes:
+    """Return the request of a path."""
     lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1"]
     if mode == "sse":
         lines.append("Accept: text/event-stream")

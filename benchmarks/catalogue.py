@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 
-from . import broker, burst, deflate, durable, fanout, idle, latency, poll, publish, scale, stalled, storm
+from . import asgi, broker, burst, deflate, durable, fanout, idle, latency, poll, publish, scale, stalled, storm
 from .base import BenchError, Plan, Row
 from .processes import Bench
 from .tools import compiled
@@ -24,6 +24,7 @@ BENCHMARKS: Mapping[str, Callable[[Bench, Plan], Iterator[Row]]] = {
     "scale": scale.run,
     "storm": storm.run,
     "durable": durable.run,
+    "asgi": asgi.run,
     "broker": broker.run,
 }
 

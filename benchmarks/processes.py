@@ -252,10 +252,11 @@ class Bench:
             )
         )
 
-    def other_server(self, argv: Sequence[str], port: int) -> ServerProcess:
+    def other_server(self, argv: Sequence[str], port: int, environ: Mapping[str, str] | None = None) -> ServerProcess:
         """Start another program's server, on the core of the server under test."""
         core, directory = self.cores[0], self.directory
-        return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=environment()))
+        env = {**environment(), **(environ or {})}
+        return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=env))
 
     def sink(self, port: int, mode: str, *, tls: bool = False) -> Program:
         """Start `sink`: subscribers and a publisher."""

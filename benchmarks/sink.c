@@ -8,6 +8,7 @@
  *   subscribe N FILE CHANNELS BUFFER STALLED  connect N more. FILE is the request; @@@@@ in it is replaced by the number
  *                                      of the channel, which goes round; a second @@@@@ by that number plus CHANNELS.
  *                                      BUFFER is SO_RCVBUF (0: the kernel's). STALLED 1: read nothing until `resume`
+ *   say FILE                           send the bytes of FILE on every subscriber
  *   publisher FILE PAYLOAD             connect the publisher. PAYLOAD is the text frame of a message; @@@@@ and ########
  *                                      in it are the numbers of the channel and the message. `-`: one byte per round
  *   rounds R BATCH CHANNELS MICROS     R times: publish BATCH messages in one write, and wait for all deliveries.
@@ -94,9 +95,9 @@ static void frame_ended(struct peer *p) {
         message(p);
         return; /* the payload may be compressed */
     }
-    if (p->kind == 'p') acknowledged++;
+    if (p->kind == 'p' && p == &publisher) acknowledged++;
     if (p->kind == 'g') p->gaps++, p->excused = 1;
-    if (p->kind == 'e') fail("the server answered a publish with an error");
+    if (p->kind == 'e' && p == &publisher) fail("the server answered a publish with an error");
 }
 
 /* RFC 6455 §5.2: a server's frames, unmasked and unfragmented. */
@@ -386,6 +387,11 @@ int main(int argc, char **argv) {
         } else if (sscanf(line, "storm %ld %4095s %ld", &n, file, &number) == 3) {
             requests = load(file, &request_length), next_number = number;
             subscribe(n, 1, 0, 0, 1, number);
+        } else if (sscanf(line, "say %4095s", file) == 1) {
+            size_t length;
+            char *said = load(file, &length);
+            for (int i = 0; i < count; i++) put(peers[i].fd, said, length);
+            say("{\"said\": true}");
         } else if (sscanf(line, "publisher %4095s %4095s", file, other) == 2) {
             requests = load(file, &request_length), publisher_plain = !strcmp(other, "-");
             if (!publisher_plain) payload = load(other, &payload_length);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks import catalogue, report, requests, rival
+from benchmarks import asgi, catalogue, report, requests, rival
 from benchmarks.arena import Arena, floor_block, payload, subscriber_request
 from benchmarks.base import BenchError, Measured, Plan, Row, alternate, percentile
 from benchmarks.processes import Bench, Program
@@ -37,6 +38,11 @@ ROWS = {
     "scale": ["scale, subscribers", "scale, channels", "scale, channels of one", "scale, channels of ten"],
     "storm": [f"{row}, {transport}" for transport in ("websocket", "sse") for row in ("storm", "storm latency p99")],
     "durable": ["publish, process", "publish, fsync", "two workers", "replay", "replay, latency p99"],
+    "asgi": [
+        f"asgi, {transport}, {row}"
+        for transport, libraries in asgi.LIBRARIES.items()
+        for row in (asgi.OURS, *(library.name for library in libraries), "cheapest")
+    ],
     "broker": [],  # tests/benchmarks/test_broker.py
 }
 
@@ -317,6 +323,23 @@ def test_without_nginx_there_is_a_figure_and_no_ratio(programs: Path, monkeypatc
     assert (None, None) == (found.ratio, found.met)
     assert found.figure > 0
     assert rival.MISSING in found.note
+
+
+def test_a_library_that_is_missing_is_named(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says how to get it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with Bench(programs) as bench, pytest.raises(BenchError, match=r"sse-starlette is not installed: run `make .make/"):
+        list(asgi.run(bench, Plan(quick=True, subscribers=3, transport="sse")))
+
+
+def test_a_library_whose_listeners_do_not_come_is_no_figure(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener of Socket.IO that says nothing after the handshake is not one yet: nothing is measured without it."""
+    monkeypatch.setattr(asgi, "READY_SECONDS", 0.3)
+    found = next(library for library in asgi.LIBRARIES["websocket"] if library.greeting)
+    silent = dataclasses.replace(found, greeting=b"")
+    monkeypatch.setattr(asgi, "LIBRARIES", {"websocket": (silent,)})
+    with Bench(programs) as bench, pytest.raises(BenchError, match="python-socketio has 0 of 3 listeners"):
+        list(asgi.run(bench, Plan(quick=True, subscribers=3, transport="websocket")))
 
 
 def test_nginx_is_looked_for(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

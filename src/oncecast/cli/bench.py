@@ -26,6 +26,7 @@ NAMES = (
     "scale",
     "storm",
     "durable",
+    "asgi",
     "broker",
 )
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
@@ -56,7 +57,7 @@ def bench(
     as_markdown: bool,
 ) -> None:
     """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm,
-    durable, broker.
+    durable, asgi, broker.
 
     The server and its floor (a loop in C over send(), or nginx) are measured alternately on one core; the load has
     another. Quote the ratio: it depends little on the machine. Needs Linux and a C compiler. A full run takes about
@@ -69,6 +70,7 @@ def bench(
     Examples:
       oncecast bench fanout
       oncecast bench fanout --tls
+      oncecast bench asgi --subscribers 500
       oncecast bench all --quick
       oncecast bench idle --transport sse --json
       oncecast bench broker redis://127.0.0.1:6379/0
