@@ -104,6 +104,11 @@ class HandPeer:
         self.task.result()
 
     @property
+    def unheard(self) -> int:
+        """How many events the application has not received."""
+        return self._to_app.qsize()
+
+    @property
     def waiting(self) -> int:
         """How many events were sent and not taken out."""
         return self._sent.qsize()

@@ -381,3 +381,23 @@ async def test_a_plain_request_for_a_socket_is_told_so() -> None:
         event = await peer.next()
         assert 426 == event["status"]
         assert {(b"upgrade", b"websocket"), (b"connection", b"Upgrade")} <= set(event["headers"])
+
+
+async def test_of_a_socket_that_does_not_read_nothing_is_read() -> None:
+    """Its questions wait in the server, whose buffer is bounded; the answers come once it reads, all of them."""
+    ref, count = "r" * 100, 1000
+    scope = socket_scope("/v1/connect", protocols=("oncecast.v1",))
+    async with open_to_all(limits=Limits(publishes_per_second=100_000)) as cast, HandPeer(cast, scope) as peer:
+        assert "websocket.accept" == (await peer.next())["type"]
+        peer.let.clear()
+        for _ in range(count):
+            peer.text(json.dumps({"type": "publish", "channel": "a", "data": 1, "ref": ref}))
+        (connection,) = connections(cast)
+        async with asyncio.timeout(SECONDS):
+            while not connection.full:  # noqa: ASYNC110 - the server has no event for a test
+                await asyncio.sleep(0.01)
+        assert connection._pending._size <= ROOM + 2 * PAGE_BYTES
+        assert peer.unheard > 0
+        peer.let.set()
+        answers = [json.loads((await peer.next())["text"]) for _ in range(count)]
+        assert {"published"} == {answer["type"] for answer in answers}

@@ -222,6 +222,9 @@ async def test_a_subscription_ends() -> None:
         with pytest.raises(Refused) as refused:
             await anext(cast.subscribe("a", after="e-99999999999999999999"))
         assert "cursor_invalid" == refused.value.code
+        for buffer in (0, -1, 1.5, True, 10**9):
+            with pytest.raises(UsageError, match="buffer"):
+                cast.subscribe("a", buffer=buffer)  # type: ignore[arg-type]
         messages = cast.subscribe("a")
         await messages.__aenter__()
     with pytest.raises(Unavailable):
@@ -343,3 +346,17 @@ async def test_a_body_is_bounded() -> None:
         async with HandPeer(cast, http_scope(CHANNEL, method="POST")) as peer:
             peer.say({"type": "http.request", "body": b"1", "more_body": True})
         assert 0 == peer.waiting  # it has gone before its body was whole
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    """The broker is closed again, and the next use starts it."""
+    cast = Oncecast(f"sqlite:///{tmp_path}/app.db")
+    for _ in range(3):
+        starting = asyncio.create_task(cast.start())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait({starting})
+    assert [asyncio.current_task()] == [*asyncio.all_tasks()]
+    async with cast:
+        await cast.publish("a", 1)

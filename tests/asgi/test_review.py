@@ -167,3 +167,13 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (503, "1") == (busy.status_code, busy.headers["retry-after"])
         await cast.stop()
         assert 503 == (await first).status_code
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"1" * 5000])
+async def test_a_number_that_python_can_not_hold_is_refused(number: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the client's mistake, so nothing is logged."""
+    cast = casting(lambda publication: publication.data and None)
+    async with cast, http(cast) as client:
+        answer = await client.post(CHANNEL, content=number, headers={"content-type": "application/json"})
+    assert (400, "data_invalid") == (answer.status_code, answer.json()["error"]["code"])
+    assert "" == caplog.text

@@ -242,3 +242,41 @@ async def test_blocks_resume_and_end() -> None:
         await anext(rest)
         cast.drain()
         assert b"retry: 1000" in b"".join([piece async for piece in rest])
+
+
+async def test_head_of_a_stream_ends() -> None:
+    """Frameworks ask a route for GET when HEAD is meant: its answer has the stream's headers and no body."""
+    async with Oncecast("memory://") as cast:
+        scope = http_scope("/", method="HEAD")
+        async with HandPeer(cast.stream("a", scope), scope) as peer:
+            assert 200 == (await peer.next())["status"]
+            assert (b"", False) == ((last := await peer.next())["body"], last["more_body"])
+            await peer.ended()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_several_any_may_stop_first(order: tuple[int, ...]) -> None:
+    """The server's handler is called whichever of two has ended, and when both have."""
+    called: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append("server"))
+    try:
+        both = [StopSignals(lambda: None), StopSignals(lambda: None)]
+        for each in both:
+            each.listen()
+        for count, each in enumerate(order, 1):
+            both[each].ignore()
+            signal.raise_signal(signal.SIGTERM)
+            assert count == len(called)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_start_that_fails_beside_an_application_is_said() -> None:
+    """The server is told, and does not wait for an application that has not heard of its start."""
+    life = HandPeer(Oncecast("sqlite:////nowhere/at/all.db").beside(lives), LIFESPAN)
+    await life.__aenter__()
+    life.say({"type": "lifespan.startup"})
+    failed = await life.next()
+    assert ("lifespan.startup.failed", True) == (failed["type"], "nowhere" in failed["message"])
+    await life.ended()
+    assert 0 == life.waiting

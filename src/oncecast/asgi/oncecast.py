@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..client.async_client import BUFFER_MOST
 from ..client.encoding import check_names
 from ..client.feed import Feed
 from ..client.gaps import GapWatch, OnGap
@@ -164,6 +165,8 @@ class Oncecast(Embedding):
         buffer: int = BUFFER,
     ) -> Messages:
         """Listen to channels in the application itself: see `AsyncClient.subscribe`, whose arguments these are."""
+        if not isinstance(buffer, int) or isinstance(buffer, bool) or not 1 <= buffer <= BUFFER_MOST:
+            raise UsageError(f"buffer: give a number of messages from 1 to {BUFFER_MOST}, not {buffer!r}")
         feed = Feed(channels_of(channels), start_of(after, last, since), limit=buffer)
         messages = Messages(feed, GapWatch(_tell_nobody, _is_unheard, on_gap))
         task = asyncio.get_running_loop().create_task(self._attach(feed), name="oncecast: subscribe")

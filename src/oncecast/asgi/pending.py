@@ -17,15 +17,16 @@ Put = TypeVar("Put")
 
 
 class Pending(Generic[Put]):
-    """A queue with one reader. `ended`: nothing is put any more."""
+    """A queue with one reader, and one that waits for room. `ended`: nothing is put any more."""
 
-    __slots__ = ("_items", "_size", "_taken", "_waiter", "ended", "full")
+    __slots__ = ("_items", "_room", "_size", "_taken", "_waiter", "ended", "full")
 
     def __init__(self) -> None:
         self._items: list[Put] = []
         self._size = 0
         self._taken = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
         self.ended = False
         self.full = False
 
@@ -45,6 +46,7 @@ class Pending(Generic[Put]):
         """Put nothing any more; what was put is still taken."""
         self.ended = True
         self._wake()
+        self._make_room()
 
     def clear(self) -> None:
         """Forget what was not taken."""
@@ -74,7 +76,21 @@ class Pending(Generic[Put]):
         if not self.full or self._items:
             return False
         self.full = False
+        self._make_room()
         return True
+
+    async def room(self) -> None:
+        """Wait until this is not full, or has ended."""
+        while self.full and not self.ended:
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -98,8 +98,7 @@ class EventsConnection(AsgiConnection):
         settings = self.app.settings
         if int(self.request.headers.get("content-length", "0")) > settings.body_bytes:
             raise _too_large(settings.body_bytes)
-        pieces: list[bytes] = []
-        size = 0
+        body = bytearray()  # a list of the pieces would be many times the size of small ones
         try:
             async with asyncio.timeout(settings.body_seconds):
                 while not self._pending.ended:
@@ -107,18 +106,17 @@ class EventsConnection(AsgiConnection):
                     if event["type"] == "http.disconnect":
                         self._pending.drop()
                         return
-                    pieces.append(event.get("body", b""))
-                    size += len(pieces[-1])
-                    if size > settings.body_bytes:
+                    body += event.get("body", b"")
+                    if len(body) > settings.body_bytes:
                         raise _too_large(settings.body_bytes)
                     if not event.get("more_body", False):
                         break
-                    self.app.unfinished.set(self, size)
+                    self.app.unfinished.set(self, len(body))
         except TimeoutError:
             raise Refusal("timeout", "The request's body did not come in time: send it faster.") from None
         finally:
             self.app.unfinished.set(self, 0)
-        self.request = structs.replace(self.request, body=b"".join(pieces))
+        self.request = structs.replace(self.request, body=bytes(body))
 
     async def _listen(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

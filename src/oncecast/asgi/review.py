@@ -82,7 +82,7 @@ class Publication:
             if draft.kind is BINARY:
                 self._data = draft.data
             else:
-                self._data = draft.data.decode() if draft.kind is TEXT else msgspec.json.decode(draft.data)
+                self._data = draft.data.decode() if draft.kind is TEXT else _decoded(draft.data)
         return self._data
 
     @data.setter
@@ -200,6 +200,14 @@ class PublishReview:
         if len(publication.draft.data) > self._message_bytes():
             return Refusal("body_too_large", f"A message is at most {self._message_bytes()} bytes.")
         return publication.draft
+
+
+def _decoded(data: bytes) -> Any:
+    """Return the value of JSON that the wire has taken. Raises `Refusal` for a number that Python's does not hold."""
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.MsgspecError as error:
+        raise Refusal("data_invalid", f"The application can't read this JSON: {error}.") from None
 
 
 def _publish(batch: _Batch, found: list[Draft | Refusal]) -> None:

@@ -110,7 +110,12 @@ class Running:
         """Start the node. Raises `ConfigurationError` where it can't be; then nothing is left open."""
         started: asyncio.Future[None] = self.loop.create_future()
         self._owner = self.loop.create_task(self._own(started), name="oncecast")
-        await started
+        try:
+            await started
+        except asyncio.CancelledError:  # nobody would stop it
+            self._owner.cancel()
+            await asyncio.wait({self._owner})
+            raise
 
     async def stop(self) -> None:
         """End the streams, then the node."""

@@ -90,6 +90,7 @@ class SocketConnection(AsgiConnection):
                 # No server hands over a half of a surrogate pair, which RFC 6455 §8.1 does not allow.
                 payload = event.get("bytes") or b"" if text is None else text.encode("utf-8", "replace")
                 self._take(self._duplex, payload, is_text=text is not None)
+                await self._pending.room()  # of a peer that does not read, no more questions are read
 
     def _take(self, session: Duplex, payload: bytes, *, is_text: bool) -> None:
         limit = self.app.settings.message_bytes

@@ -56,13 +56,12 @@ class StopSignals:
                 signal.signal(number, self._handler)
 
     def ignore(self) -> None:
-        """End. A handler that has been set since stays."""
+        """End. A handler that has been set since stays; it may call this one's, which calls the one before as ever."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number, before in self._before.items():
             if signal.getsignal(number) is self._handler:
                 signal.signal(number, before)
-        self._before.clear()
 
     @property
     def asked(self) -> bool:

@@ -91,6 +91,10 @@ class EventAnswer:
         start = parse_stream(settings, self._channels, self._query, self._last_event_id)
         found = await life.resolve_start(self._channels, start)
 
+        if connection.request.method == "HEAD":  # a framework asks a route for GET (RFC 9110 §9.3.2)
+            connection.answer_events(self._sent_headers(), b"")
+            return
+
         def make(carrier: Carrier) -> EventStream:
             query: Query = replace(self._query, start=found)
             return EventStream(life.node, settings, carrier, self._channels, query, None)

@@ -68,16 +68,25 @@ class Beside:
 
     async def _live(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         spoken = False
+        failed = False
 
         async def watch() -> Event:
+            nonlocal spoken, failed
             event = await receive()
-            if event["type"] == "lifespan.startup":
-                await self._start()
-            nonlocal spoken
             spoken = True
+            if event["type"] == "lifespan.startup":
+                try:
+                    await self._start()
+                except Exception as error:
+                    failed = True
+                    logger.exception("the startup failed")
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    raise
             return event
 
         async def answer(event: Event) -> None:
+            if failed:  # it was answered
+                return
             if event["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 await self._stop()
             await send(event)
@@ -85,6 +94,8 @@ class Beside:
         try:
             await self._app(scope, watch, answer)
         except Exception:
+            if failed:
+                return
             if spoken:
                 await self._stop()
                 raise
