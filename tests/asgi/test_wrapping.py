@@ -261,10 +261,10 @@ def test_of_several_any_may_stop_first(order: tuple[int, ...]) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: called.append("server"))
     try:
         both = [StopSignals(lambda: None), StopSignals(lambda: None)]
-        for each in both:
-            each.listen()
-        for count, each in enumerate(order, 1):
-            both[each].ignore()
+        for signals in both:
+            signals.listen()
+        for count, number in enumerate(order, 1):
+            both[number].ignore()
             signal.raise_signal(signal.SIGTERM)
             assert count == len(called)
     finally:
