@@ -114,6 +114,7 @@ class Connection(Responder):
         self._full = True
         self.read_if(False)
         if self._listener is not None:
+            self._untaken = self._stuck = 0  # the first heartbeat counts what is untaken, the others compare
             self._call(self._listener.blocked)
         elif self.phase is READING:
             self._await_taking()
@@ -150,7 +151,10 @@ class Connection(Responder):
     def expired(self, now: float) -> None:
         """The deadline has come."""
         if self._listener is not None:
-            self._listener.woken(now)
+            if self.phase is STREAMING and self._full and self.is_stuck():
+                self.abort()
+            else:
+                self._listener.woken(now)
         elif self.phase is READING and not self._full:
             if self._held is not None:  # the server is late, not the client
                 self.wake_at(now + self.app.settings.head_seconds)

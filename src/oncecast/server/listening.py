@@ -57,9 +57,9 @@ def bind_slots(host: str, port: int, slots: int) -> list[list[socket.socket]]:
 def set_send_timeout(sockets: Iterable[socket.socket], heartbeat_seconds: float) -> None:
     """Let the kernel end a connection whose peer acknowledges nothing for two heartbeats (`TCP_USER_TIMEOUT`, tcp(7)).
 
-    Each connection inherits it. A stream of events has no other way to find that its peer is dead, nor has a WebSocket
-    whose socket is full. Where heartbeats are rarer than `LONG_HEARTBEAT` seconds, the system's own timeout holds,
-    about 15 minutes.
+    Each connection inherits it. A stream of events whose socket is not full has no other way to find that its peer is
+    dead; `Outlet.is_stuck` looks at a full one. Where heartbeats are rarer than `LONG_HEARTBEAT` seconds, the system's
+    own timeout holds, about 15 minutes.
     """
     seconds = 0.0 if heartbeat_seconds > LONG_HEARTBEAT else 2 * heartbeat_seconds
     for sock in sockets:

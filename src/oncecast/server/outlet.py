@@ -24,13 +24,14 @@ from .tls.channel import TlsChannel
 
 __all__ = ["Outlet"]
 
+STUCK_HEARTBEATS = 2  # whole ones in which a full socket has taken nothing, until its peer is given up
 SHARED_BYTES = 64 << 10  # unsent bytes that are not copied, unless they are the smaller part of what holds them
 
 
 class Outlet(asyncio.BufferedProtocol):
     """`descriptor` is the socket's, where it is written to without TLS."""
 
-    __slots__ = ("_descriptor", "_full", "_paused", "_released", "_transport", "_untaken")
+    __slots__ = ("_descriptor", "_full", "_paused", "_released", "_stuck", "_transport", "_untaken")
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -39,6 +40,7 @@ class Outlet(asyncio.BufferedProtocol):
         self._paused = False
         self._released = False
         self._untaken = 0
+        self._stuck = 0  # looks of `is_stuck` with the same result: nothing has been taken between them
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Begin to write to a transport."""
@@ -101,6 +103,17 @@ class Outlet(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):  # not every system counts them
                 untaken += int.from_bytes(fcntl.ioctl(shared.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
         return untaken
+
+    def is_stuck(self) -> bool:
+        """Look whether the peer has taken bytes since the last look; return whether it has not for too long.
+
+        Call it at each heartbeat while the socket is full. The kernel's timeout (`set_send_timeout`) is not enough:
+        what a peer sends puts Linux's timer off, so one that sends without a pause and never reads would stay.
+        """
+        untaken = self.count_untaken()
+        self._stuck = self._stuck + 1 if untaken >= self._untaken else 1
+        self._untaken = untaken
+        return self._stuck > STUCK_HEARTBEATS
 
     def read_if(self, wanted: bool) -> None:
         """Let the transport read, or let it stop."""
