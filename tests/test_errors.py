@@ -51,7 +51,7 @@ def test_a_close_code_may_be_sent(row: ErrorCode) -> None:
 
 @every_row
 def test_one_of_our_close_codes_follows_its_status(row: ErrorCode) -> None:
-    """Whoever knows the HTTP status can guess the close code, so that few need looking up."""
+    """The close code can be derived from the HTTP status."""
     follows = row.close == 4000 + row.status
     # A slow reader's place is still good and a late request's is not: one status, but two things to do about it.
     assert follows or row.close in STANDARD_CLOSE_CODES or ("slow", 4409) == (row.code, row.close)
@@ -107,7 +107,7 @@ def test_a_refusal_needs_a_row() -> None:
         Refusal("no_such_code", "It cannot be answered.")
 
 
-def test_a_peers_fault_and_our_own_are_told_apart() -> None:
+def test_a_peers_fault_and_our_own_are_different_errors() -> None:
     """Everything can be caught as one, but answering a peer never catches our own misuse."""
     assert all(issubclass(kind, OncecastError) for kind in (Refusal, UsageError, ConfigurationError))
     assert not any(issubclass(kind, Refusal) for kind in (UsageError, ConfigurationError))

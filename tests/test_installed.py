@@ -171,7 +171,7 @@ def passes_a_message_on(installed: Installed) -> None:
 
 
 def names_a_missing_extra(installed: Installed) -> None:
-    """Who asks for a broker without its client library is told in one line what to install."""
+    """A broker whose client library is missing is an error of one line that says what to install."""
     for extra, url in EXTRAS.items():
         ended = installed.command("serve", "--dev", "--port", "0", "--broker", url)
         assert (2, "") == (ended.returncode, ended.stdout)

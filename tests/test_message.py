@@ -1,4 +1,4 @@
-"""The grammar of channels, events, keys and cursors, at its edges, and what a value promises to those who share it."""
+"""The grammar of channels, events, keys and cursors, at its edges, and that shared values do not change."""
 
 from __future__ import annotations
 

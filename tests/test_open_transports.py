@@ -37,7 +37,7 @@ def test_four():
 
 
 def test_a_transport_that_is_left_open(tmp_path: Path) -> None:
-    """The test that has closed the loop fails, also if another thread ran it, and is told what was opened where."""
+    """The test that closed the loop fails with the place where it was opened, also from another thread."""
     (tmp_path / "test_them.py").write_text(TESTS)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "tests.open_transports", "-p", "no:cacheprovider", "test_them.py"],

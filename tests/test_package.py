@@ -91,7 +91,7 @@ def test_an_sdist_holds_what_a_wheel_needs(tmp_path: Path) -> None:
 
 
 def test_the_sdist_holds_the_whole_tree(tmp_path: Path) -> None:
-    """What is tracked is in the sdist: who packages the project elsewhere can run its tests, and has its licence."""
+    """All tracked files are in the sdist, so a packager can run the tests, and has the licence."""
     with tarfile.open(built("sdist", ROOT, tmp_path)) as archive:
         held = {PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix() for name in archive.getnames()}
     expected = {path.relative_to(ROOT).as_posix() for path in tree()} - NOT_IN_AN_SDIST

@@ -80,7 +80,7 @@ async def limits(caller: Caller) -> Grant:
     ],
 )
 async def test_what_is_said_is_obeyed(function: Callable[[Caller], Any], status: int, part: str) -> None:
-    """A grant allows what it names; a reason is passed on; every failure refuses."""
+    """A grant allows what it names, a refusal passes its reason on, and every failure refuses."""
     answer = await ask(casting(function, handler_seconds=0.2))
     assert status == answer.status_code
     assert part in answer.text
@@ -90,7 +90,7 @@ async def test_what_is_said_is_obeyed(function: Callable[[Caller], Any], status:
     "wrong", [{"subscribe": ["no pattern!"]}, {"subscribe": ["user.{sub}"]}, {"subject": ""}, {"expires": "soon"}]
 )
 def test_a_grant_of_nonsense_is_an_error(wrong: dict[str, Any]) -> None:
-    """What could not hold is said where it is written."""
+    """The constructor of `Grant` raises for a pattern or a time that can't hold."""
     with pytest.raises(UsageError):
         Grant(**wrong)
 
@@ -112,7 +112,7 @@ async def test_what_the_function_sees() -> None:
 
 
 async def test_a_function_without_async_runs_in_a_thread() -> None:
-    """So it may block; one that returns a coroutine is awaited."""
+    """The function may block there. If it returns a coroutine, that is awaited."""
     threads: list[threading.Thread] = []
 
     def who(caller: Caller) -> Grant:
@@ -129,7 +129,7 @@ async def test_a_function_without_async_runs_in_a_thread() -> None:
 
 
 async def test_cookies_count_for_own_pages_only() -> None:
-    """Where any page may connect, a browser's cookies prove nothing: neither they nor the session are seen."""
+    """With `origins=["*"]` the function sees neither cookies nor the session of a foreign page."""
     seen: list[Caller] = []
     cast = casting(lambda caller: seen.append(caller), origins=["*"])
     for origin in ("https://evil.example", "http://app.example"):
@@ -144,7 +144,7 @@ async def test_cookies_count_for_own_pages_only() -> None:
 
 
 async def test_pages_that_may_not_connect_are_not_asked_about() -> None:
-    """The function is called for no foreign page, no preflight and no page of ours."""
+    """The function is not called for a foreign page or a preflight."""
     seen: list[Caller] = []
     cast = casting(lambda caller: seen.append(caller))
     assert 403 == (await ask(cast, Origin="https://evil.example")).status_code
@@ -158,7 +158,7 @@ async def test_pages_that_may_not_connect_are_not_asked_about() -> None:
 
 
 async def test_a_grant_ends_its_streams() -> None:
-    """At its end a stream is refused, so that the client asks again."""
+    """A stream is refused when its grant expires, so that the client asks again."""
     cast = casting(lambda caller: Grant("ann", ["*"], expires=time.time() + 0.3))
     stream = http_scope(CHANNEL, ("accept", "text/event-stream"))
     async with cast, HandPeer(cast, stream) as peer:
@@ -187,7 +187,7 @@ async def test_a_user_is_disconnected() -> None:
 
 
 async def test_tokens_of_the_settings_are_verified_first() -> None:
-    """With keys in the settings their tokens stand for users, and the function sees whom; it may leave it at that."""
+    """The function gets the identity of a verified token, and may return None to keep it."""
     secret = "s" * 32
     settings = Settings(auth=AuthSettings(secret=secret), channels={"orders": ChannelRule(subscribe="token")})
     seen: list[Caller] = []

@@ -49,7 +49,7 @@ async def empty(cast: Oncecast) -> None:
 
 @pytest.mark.parametrize("kind", ["events", "socket"])
 async def test_a_peer_that_does_not_read_costs_a_page(kind: str) -> None:
-    """Past what a kernel's buffer would take it is behind in the log; once it reads, it gets the rest, each once."""
+    """At most `ROOM` bytes and a page wait for the peer. Once it reads, it gets each message once."""
     count = 200
     scope = http_scope(CHANNEL, EVENTS) if kind == "events" else socket_scope(CHANNEL)
     async with open_to_all() as cast, HandPeer(cast, scope) as peer:
@@ -71,7 +71,7 @@ async def test_a_peer_that_does_not_read_costs_a_page(kind: str) -> None:
 
 
 async def test_a_lag_policy_holds() -> None:
-    """A channel that disconnects the slow ones ends the stream of a peer that does not read."""
+    """The stream of a peer that does not read ends if the channel's `lag` is `disconnect`."""
     cast = open_to_all(channels={"a": ChannelRule(lag="disconnect")})
     async with cast, HandPeer(cast, socket_scope(CHANNEL)) as peer:
         await peer.next()
@@ -120,7 +120,7 @@ async def test_a_task_that_is_cancelled_leaves_nothing() -> None:
 
 
 async def test_a_send_that_fails_ends_the_stream() -> None:
-    """Some servers raise where a peer is gone; that is no error of ours. Any other error is the server's to see."""
+    """An OSError of `send` means that the peer is gone. The server gets any other error."""
     for error in (OSError("gone"), ValueError("a defect")):
 
         async def send(event: Any, error: Exception = error) -> None:
@@ -139,7 +139,7 @@ async def test_a_send_that_fails_ends_the_stream() -> None:
 
 
 async def test_streams_end_when_the_process_stops() -> None:
-    """Each says when to come back, at once, and what comes meanwhile is answered and sent away."""
+    """Each stream ends at once with a `retry`. Later requests are answered, and their streams end too."""
     async with (
         open_to_all() as cast,
         HandPeer(cast, http_scope(CHANNEL, EVENTS)) as events,
@@ -164,7 +164,7 @@ async def test_streams_end_when_the_process_stops() -> None:
 
 @pytest.mark.parametrize("stopped", [True, False])
 async def test_a_peer_that_does_not_read_holds_up_no_stop(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is cut after a while, by the deadline of its goodbye or at the end of the node."""
+    """The connection is cut at the deadline of its goodbye, or when the node stops."""
     monkeypatch.setattr(peers, "GOODBYE_SECONDS", 0.1 if stopped else 3600)
     monkeypatch.setattr(running, "LEAVE_SECONDS", 3600 if stopped else 0.1)
     cast = open_to_all()
@@ -181,7 +181,7 @@ async def test_a_peer_that_does_not_read_holds_up_no_stop(stopped: bool, monkeyp
 
 
 async def test_an_answer_that_does_not_come_has_a_deadline() -> None:
-    """Where the broker does not answer, the client is told so."""
+    """The client gets `unavailable` if the broker does not answer in time."""
     cast = open_to_all(limits=Limits(answer_seconds=1))
     async with cast:
         assert cast._life is not None
@@ -193,7 +193,7 @@ async def test_an_answer_that_does_not_come_has_a_deadline() -> None:
 
 
 async def test_a_handshake_is_refused_as_the_server_can_say_it() -> None:
-    """With the extension the client gets the error; without it the server answers 403."""
+    """With the extension the client gets the error, and without it 403."""
     async with open_to_all() as cast:
         cases: tuple[tuple[dict[str, Any], str], ...] = (
             ({}, "websocket.close"),
@@ -266,7 +266,7 @@ async def test_another_scope_is_an_error() -> None:
 
 
 async def test_a_token_is_taken_on_an_open_socket() -> None:
-    """An `auth` frame makes a user of anybody, who is counted and may do more; a warning comes before its end."""
+    """After an `auth` frame the socket counts for its user, who is warned before the token ends."""
     secret = "s" * 32
     tables = {"a": ChannelRule(subscribe="token"), "open": ChannelRule(subscribe="public")}
     settings = Settings(auth=AuthSettings(secret=secret), channels=tables, limits=Limits(connections_per_user=1))
@@ -293,7 +293,7 @@ async def test_a_token_is_taken_on_an_open_socket() -> None:
 
 
 async def test_the_pages_of_one_connection_are_counted(tmp_path: Path) -> None:
-    """Who reads the history again and again on one socket is refused for a while."""
+    """A socket that reads the history too often is refused for a while."""
     limits = Limits(history_pages_per_second=1)
     broker = f"sqlite:///{tmp_path}/app.db"
     async with Oncecast(broker) as first:
@@ -314,7 +314,7 @@ async def test_the_pages_of_one_connection_are_counted(tmp_path: Path) -> None:
 
 
 async def test_other_rules_end_what_they_refuse() -> None:
-    """New keys of an issuer come with the rules; a stream that these refuse ends, and the others go on."""
+    """A stream that new keys or rules refuse ends. The other streams go on."""
     async with open_to_all() as cast, HandPeer(cast, http_scope(CHANNEL, EVENTS)) as peer:
         await peer.until(b"id:")
         (connection,) = connections(cast)
@@ -331,7 +331,7 @@ async def test_other_rules_end_what_they_refuse() -> None:
 async def test_a_defect_is_an_error_of_the_server(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What fails in our own code is logged, and answered with 500; a stream on which it happens is cut."""
+    """An exception in our code is logged and answered with 500. A stream on which it happens is cut."""
 
     def fail(*_: Any) -> None:
         raise KeyError("a defect")
@@ -366,7 +366,7 @@ async def test_a_request_that_can_not_be_read_is_refused() -> None:
 
 
 async def test_a_socket_that_never_opens_is_left() -> None:
-    """A server that says something else than a handshake gets no answer."""
+    """A scope whose first event is not `websocket.connect` gets no answer."""
     async with open_to_all() as cast:
         peer = HandPeer(cast, socket_scope(CHANNEL))
         peer.leave()
@@ -375,8 +375,8 @@ async def test_a_socket_that_never_opens_is_left() -> None:
         assert 0 == peer.waiting
 
 
-async def test_a_plain_request_for_a_socket_is_told_so() -> None:
-    """426 names what to upgrade to."""
+async def test_a_plain_request_for_a_socket_is_refused() -> None:
+    """The answer to a plain request for `/v1/connect` is 426, and names WebSocket."""
     async with open_to_all() as cast, HandPeer(cast, http_scope("/v1/connect")) as peer:
         event = await peer.next()
         assert 426 == event["status"]

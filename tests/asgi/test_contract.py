@@ -20,15 +20,15 @@ from oncecast.testing.transport import CHECKS, check_transport
 
 
 class QuickServer(uvicorn.Server):
-    """uvicorn, which stops when it is told to, and not at its next look at that, ten times a second."""
+    """uvicorn that stops at once. Its own loop checks for a stop ten times a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.told = asyncio.Event()
+        self.stopping = asyncio.Event()
 
     async def main_loop(self) -> None:
         """Wait for the end."""
-        await self.told.wait()
+        await self.stopping.wait()
 
 
 class ServedByUvicorn:
@@ -67,7 +67,7 @@ class ServedByUvicorn:
         assert self._task is not None
         self.cast.drain()
         self._server.should_exit = True
-        self._server.told.set()
+        self._server.stopping.set()
         await asyncio.wait({self._task}, timeout=30)
         assert self._task.done()
 

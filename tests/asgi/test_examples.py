@@ -26,7 +26,7 @@ def program() -> str:
 
 
 def test_the_examples_pass_the_type_checker(tmp_path: Path) -> None:
-    """They are typed as a strict application would have it."""
+    """The examples of the how-to pass mypy in strict mode."""
     (tmp_path / "app.py").write_text(program())
     command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "app.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)

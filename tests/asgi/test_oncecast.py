@@ -38,7 +38,7 @@ async def collect(messages: Any, count: int) -> list[Any]:
 
 
 async def test_where_nothing_was_said_only_the_application_may() -> None:
-    """The refusal says what to write; the application publishes and listens all the same."""
+    """A client is refused with what to write. The application publishes and listens."""
     async with Oncecast("memory://") as cast, http(cast) as client:
         for answer in (await client.get(CHANNEL), await client.post(CHANNEL, json=1)):
             assert 403 == answer.status_code
@@ -49,7 +49,7 @@ async def test_where_nothing_was_said_only_the_application_may() -> None:
 
 
 async def test_what_was_said_holds() -> None:
-    """`subscribe` and `publish` are for every channel, but for those of a table; `dev` opens all."""
+    """`subscribe` and `publish` apply to every channel without a table; `dev` allows everything."""
     tables = {"secret": ChannelRule(subscribe="server"), "kept": ChannelRule(messages=5)}
     async with Oncecast(settings=Settings(channels=tables), subscribe="public") as cast, http(cast) as client:
         found = [(await client.get(f"/v1/channels/{name}")).status_code for name in ("orders", "kept", "secret")]
@@ -62,7 +62,7 @@ async def test_what_was_said_holds() -> None:
 
 
 def test_wrong_arguments_are_errors() -> None:
-    """A word that is none, and a broker that is none, are said at once."""
+    """The constructor raises for an unknown word and for an unknown broker."""
     with pytest.raises(UsageError, match="subscribe: give public"):
         Oncecast(subscribe="everybody")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="broker"):
@@ -74,7 +74,7 @@ def test_wrong_arguments_are_errors() -> None:
 
 
 def test_the_broker_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a URL it is that of the variable or the file, else in memory; what is given in the code wins."""
+    """Without a URL the broker is that of the variable or the file, else in memory. An argument wins."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ONCECAST_BROKER", raising=False)
     assert "memory://" == Oncecast().settings.broker
@@ -172,7 +172,7 @@ async def test_what_can_not_be_published_is_refused() -> None:
 
 
 async def test_a_slow_listener_gets_everything() -> None:
-    """What does not fit its buffer is read again from the log, in order and once."""
+    """Messages that do not fit its buffer are read again from the log, in order and once."""
     async with Oncecast("memory://") as cast, cast.subscribe("a", "b", buffer=2) as messages:
         for number in range(20):
             await cast.publish("ab"[number % 2], number)
@@ -197,7 +197,7 @@ async def test_where_a_subscription_begins(start: dict[str, Any], expected: list
 
 
 async def test_gaps_are_not_missed() -> None:
-    """What retention has taken is a gap: among the events, raised where that is asked for, and logged else."""
+    """A gap is an item of `events()`, an exception with `on_gap="raise"`, or else a warning in the log."""
     settings = Settings(retention=RetentionSettings(messages=1))
     async with Oncecast(settings=settings) as cast:
         first, *_ = [await cast.publish("a", number) for number in range(4)]
@@ -211,7 +211,7 @@ async def test_gaps_are_not_missed() -> None:
 
 
 async def test_a_subscription_ends() -> None:
-    """Closed, it leaves the hub; when the node stops, the application is told; what can't be read is refused."""
+    """A closed subscription leaves the hub. When the node stops, or can't read, the iteration raises."""
     cast = Oncecast("memory://")
     async with cast:
         assert cast._life is not None
@@ -232,7 +232,7 @@ async def test_a_subscription_ends() -> None:
 
 
 async def test_a_subscription_comes_back_after_a_refusal_that_passes() -> None:
-    """A listener that the hub refuses for a while attaches again where it was."""
+    """A listener that the hub refuses for a while attaches again at its place."""
     from oncecast.errors import Refusal
 
     async with Oncecast("memory://") as cast, cast.subscribe("a") as messages:
@@ -263,7 +263,7 @@ async def test_it_starts_at_the_first_use_and_can_start_again() -> None:
 
 
 def test_each_event_loop_has_a_life_of_its_own() -> None:
-    """A loop that has ended takes its life with it, in order: a test client makes a loop for each request."""
+    """When a loop ends, its life ends in order. A test client makes a loop for each request."""
     cast = Oncecast("memory://", dev=True)
 
     async def once() -> str:
@@ -293,7 +293,7 @@ async def test_a_broker_that_can_not_be_opened(tmp_path: Path) -> None:
 
 
 async def test_what_is_registered_late_is_an_error() -> None:
-    """Functions that would not be asked are not taken."""
+    """`authorize` and `on_publish` raise after the start, as the function would not be called."""
     async with Oncecast("memory://") as cast:
         with pytest.raises(UsageError, match="before the application starts"):
             cast.authorize(lambda caller: None)
@@ -305,7 +305,7 @@ async def test_what_is_registered_late_is_an_error() -> None:
 
 
 async def test_a_failed_broker_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """The log names it, requests are refused, and the probe is not ready."""
+    """The log names the broker, requests are refused, and `/readyz` is 503."""
     async with Oncecast("memory://", dev=True) as cast, http(cast) as client:
         assert cast._life is not None
         with caplog.at_level(logging.CRITICAL, "oncecast.asgi"):
@@ -322,7 +322,7 @@ async def test_metrics_are_not_served() -> None:
 
 
 async def test_a_body_is_bounded() -> None:
-    """A body above the limit is refused, by its length or as it comes; one that does not come is, too."""
+    """A body over the limit is refused by its length or as it arrives. One that does not arrive is refused too."""
     from oncecast.policy.limits import Limits
 
     limits = Limits(body_bytes=1024, message_bytes=1024, body_seconds=1)

@@ -71,7 +71,7 @@ async def grows(publication: Publication) -> None:
     ],
 )
 async def test_what_is_said_is_done(check: Any, status: int, part: str) -> None:
-    """A message is published where the function has returned, and only there."""
+    """A message is published only after its function has returned."""
     cast = casting(check, handler_seconds=0.2)
     async with cast, http(cast) as client:
         answer = await client.post(CHANNEL, json=1)
@@ -100,7 +100,7 @@ async def test_what_is_accepted_is_unchanged() -> None:
 
 
 async def test_only_what_fits_is_asked_about() -> None:
-    """Other channels are not, and neither is what may not be published or what the application publishes."""
+    """The function is called for its channels only, and only for publishes of clients that may publish."""
     seen: list[str] = []
     cast = Oncecast("memory://", publish="public")
     cast.on_publish("chat.*")(lambda publication: seen.append(publication.channel))
@@ -130,7 +130,7 @@ async def test_a_batch_is_answered_line_by_line() -> None:
 
 
 async def test_messages_of_a_socket_stay_in_order() -> None:
-    """A message that nobody checks does not overtake one that is being checked."""
+    """A message without a function does not overtake one whose function still runs."""
     go = asyncio.Event()
 
     async def check(publication: Publication) -> None:
@@ -151,7 +151,7 @@ async def test_messages_of_a_socket_stay_in_order() -> None:
 
 
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the bound a message is refused for now; what waits at the end is refused, too."""
+    """Past the bound a message is refused with `unavailable`. So are the messages that wait at the end."""
     monkeypatch.setattr(review, "WAITING", 1)
     started = asyncio.Event()
 

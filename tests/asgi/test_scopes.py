@@ -47,7 +47,7 @@ def test_paths_count_from_the_mount(path: str, root: str, expected: str) -> None
     ],
 )
 def test_the_path_is_that_which_was_decoded(path: str, raw: bytes | None, expected: str) -> None:
-    """A raw path that says another one is not used."""
+    """`path` counts, even if `raw_path` differs from it."""
     request = read_request(http_scope(path, root_path="/rt", raw_path=raw, query="q=1"), LIMITS)
     assert (expected, "q=1") == (request.path, request.query)
 
@@ -76,7 +76,7 @@ def test_heads_are_read_as_by_the_server(headers: Any, code: str) -> None:
 
 
 def test_what_is_of_the_connection_is_left_out() -> None:
-    """A body is read by now, however it was framed; HTTP/2 has cookies in pieces, and HTTP/1.0 no host."""
+    """Framing headers are dropped, the cookies of HTTP/2 are joined, and HTTP/1.0 may have no host."""
     headers = (("transfer-encoding", "chunked"), ("connection", "close"), ("cookie", "a=1"), ("cookie", "b=2"))
     request = read_request(http_scope("/v1/x", *headers), LIMITS)
     assert {"host": "app.example", "cookie": "a=1; b=2"} == dict(request.headers)
@@ -85,7 +85,7 @@ def test_what_is_of_the_connection_is_left_out() -> None:
 
 
 def test_a_handshake_of_any_server_is_one() -> None:
-    """A server of HTTP/2 has no key and no upgrade, and some name the subprotocols apart."""
+    """A scope of HTTP/2 has no key and no upgrade, and some servers list the subprotocols apart."""
     request = read_request(socket_scope("/v1/connect", protocols=("oncecast.v1",)), LIMITS)
     assert ("GET", "websocket", "oncecast.v1") == (
         request.method,

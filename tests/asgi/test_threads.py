@@ -21,7 +21,7 @@ from tests.asgi.conftest import SECONDS
 
 
 async def test_a_thread_publishes_on_the_loop_of_the_application() -> None:
-    """Where the application runs, a thread of it uses its log; its own loop would wait for itself."""
+    """A thread uses the application's log. On the loop itself the call raises."""
     async with Oncecast("memory://") as cast, cast.subscribe("a") as messages:
         ack = await asyncio.to_thread(cast.publish_sync, "a", {"n": 1}, event="e", key="k")
         message = await anext(messages)
@@ -93,7 +93,7 @@ def test_a_broker_that_can_not_be_opened(tmp_path: Path) -> None:
 
 
 def test_memory_without_an_application_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody can hear it; the log says so, once."""
+    """The log warns once, as no other process can hear messages of `memory://`."""
     cast = Oncecast("memory://")
     with caplog.at_level(logging.WARNING, "oncecast.asgi"):
         assert cast.publish_sync("a", 1).id.endswith("-1")
@@ -120,7 +120,7 @@ cast.publish_sync("a", 3)
 
 
 def test_children_of_a_fork_publish_by_themselves(tmp_path: Path) -> None:
-    """Parent and children publish to one file, after the parent has, and the parent goes on."""
+    """Parent and children publish to one file, after the parent has published, and the parent goes on."""
     broker = f"sqlite:///{tmp_path}/app.db"
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, broker],  # Python 3.12 warns of forks

@@ -89,7 +89,7 @@ async def test_an_application_beside_it(app: Any) -> None:
 
 
 async def test_an_application_that_fails_in_its_lifespan_stops_both() -> None:
-    """The error is the server's to see."""
+    """The server gets the application's error."""
 
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -108,7 +108,7 @@ async def test_an_application_that_fails_in_its_lifespan_stops_both() -> None:
 
 
 def test_a_handler_that_was_there_is_called_as_before() -> None:
-    """Ours is called first, and is gone afterwards; a signal without a handler, and one set since, are left alone."""
+    """Ours calls `stop`, then the handler. `ignore` restores it, and leaves a newer handler."""
     called: list[str] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: called.append("server"))
     try:
@@ -179,7 +179,7 @@ async def test_the_signal_ends_streams() -> None:
 
 
 async def test_hypercorn_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of the task in which it waits is the beginning of its shutdown."""
+    """`stop` is called when the task that waits for hypercorn's shutdown ends."""
     stopped = asyncio.Event()
     go = asyncio.Event()
 
@@ -216,7 +216,7 @@ async def test_a_stream_without_starlette(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_a_stream_refuses_what_can_not_be() -> None:
-    """A cursor that is none is answered with the error, or said on the stream; nothing is left in the hub."""
+    """An invalid cursor is answered with an error or an `error` event, and nothing is left in the hub."""
     async with Oncecast("memory://") as cast:
         request = http_scope("/", ("last-event-id", "nonsense"))
         async with HandPeer(cast.stream("a", request), request) as peer:

@@ -36,7 +36,7 @@ def test_a_url_is_taken_apart() -> None:
 
 
 def test_no_text_of_it_has_a_secret() -> None:
-    """Neither `str` nor `repr`."""
+    """Neither `str` nor `repr` shows the password."""
     address = parse("x://user:secret@one,[::1]/path?prefix=hidden")
     assert "x://one:1234,[::1]:1234/path" == str(address)
     assert "Address(x://one:1234,[::1]:1234/path)" == repr(address)
@@ -44,7 +44,7 @@ def test_no_text_of_it_has_a_secret() -> None:
 
 
 def test_a_password_comes_from_one_place(tmp_path: Path) -> None:
-    """A file without its line end, or a variable."""
+    """It comes from a file, without its line end, or from a variable."""
     file = tmp_path / "password"
     file.write_text("from file\r\n")
     assert "from file" == parse(f"x://user@one?password_file={file}").password
@@ -84,19 +84,19 @@ def test_a_mistake_is_one_line(url: str, said: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "9", "٣", "1" * 30])
 def test_a_whole_number_has_bounds(text: str) -> None:
-    """And the error names them."""
+    """A number outside of its bounds is an error that names them."""
     address = parse(f"x://one?prefix={text}")
     with pytest.raises(ConfigurationError, match="prefix is a whole number from 1 to 8"):
         whole(address, "prefix", 3, 1, 8)
 
 
 def test_a_whole_number_has_a_default() -> None:
-    """Where the URL does not give it."""
+    """The default counts if the URL has no such option."""
     assert [3, 8] == [whole(parse(url), "prefix", 3, 1, 8) for url in ("x://one", "x://one?prefix=8")]
 
 
 def test_tls_has_a_context() -> None:
-    """That verifies, unless it is told not to."""
+    """The context verifies certificates, unless an option turns that off."""
     assert parse("x://one").context() is None
     context = parse("xs://one").context()
     assert context is not None
@@ -108,7 +108,7 @@ def test_tls_has_a_context() -> None:
 
 @pytest.mark.parametrize("option", ["tls_ca=/nowhere", "tls_cert=/nowhere", "tls_cert=/nowhere&tls_key=/nowhere"])
 def test_a_tls_file_that_is_missing_is_one_line(option: str) -> None:
-    """It names the broker."""
+    """The error names the broker."""
     with pytest.raises(ConfigurationError, match="broker: a TLS file of xs://one:1234 can't be used"):
         parse(f"xs://one?{option}").context()
 

@@ -61,7 +61,7 @@ def test_a_ring_in_the_middle_of_a_clear_does_not_silence_the_next(bell: Bell) -
 
 
 def test_a_full_bell_is_no_fault(bell: Bell) -> None:
-    """There is something to hear then."""
+    """The reader is woken by the bytes that are there."""
     while True:
         bell._rung = False
         bell.ring()

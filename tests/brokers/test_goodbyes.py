@@ -139,7 +139,7 @@ def silent(kind: Kind, authority: Authority) -> Iterator[int]:
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("password", ["right", "wrong"])
 async def test_no_goodbye(name: str, password: str, authority: Authority) -> None:
-    """The socket is closed; also where the login is refused, as then the library closes."""
+    """The socket is closed, also if the library closes after a refused login."""
     kind = KINDS[name]
     with silent(kind, authority) as port:
         url = f"{kind.scheme}://ann:{password}@{HOST}:{port}?tls_ca={authority.ca}"

@@ -1,4 +1,4 @@
-"""What a node is handed after a pause, in which order, and what it is told where something is missing."""
+"""What a node is handed after a pause, in which order, and which holes it gets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oncecast.brokers.session import GuardedSink, Lost
 from oncecast.message import Kind, Mark, Message
 
 
-class Told:
+class HandedOver:
     """A sink that notes the calls."""
 
     def __init__(self) -> None:
@@ -42,60 +42,62 @@ def missed(*numbers: int) -> Missed:
 
 
 @pytest.fixture
-def told() -> Told:
+def handed() -> HandedOver:
     """A sink."""
-    return Told()
+    return HandedOver()
 
 
 @pytest.fixture
-def place(told: Told) -> Handover:
+def place(handed: HandedOver) -> Handover:
     """A node that has got everything up to 10, of one channel."""
     place = Handover()
-    place.begin(GuardedSink(told), "e", 10, [(2, 5)], ["a"])  # type: ignore[arg-type]
+    place.begin(GuardedSink(handed), "e", 10, [(2, 5)], ["a"])  # type: ignore[arg-type]
     opening = Opening("e", 10, Mark(10, float("inf")), holes=((2, 5),))
-    assert told.calls == [("begin", opening), ("wanted", ["a"], 10)]
-    told.calls.clear()
+    assert handed.calls == [("begin", opening), ("wanted", ["a"], 10)]
+    handed.calls.clear()
     return place
 
 
-def catch_up(place: Handover, told: Told, found: Missed, head: int, holes: list[tuple[int, int]], *more: str) -> None:
+def catch_up(
+    place: Handover, handed: HandedOver, found: Missed, head: int, holes: list[tuple[int, int]], *more: str
+) -> None:
     """Hand over what came, to a node that wants `a` and more."""
-    place.catch_up(GuardedSink(told), found, head, holes, ["a", *more])  # type: ignore[arg-type]
+    place.catch_up(GuardedSink(handed), found, head, holes, ["a", *more])  # type: ignore[arg-type]
 
 
-def test_what_came_meanwhile_is_handed_over_in_order(place: Handover, told: Told) -> None:
-    """Then the head moves, and what is newly wanted is confirmed there."""
-    catch_up(place, told, missed(13, 11), 15, [(2, 5)], "b")
-    assert told.calls == [("receive", 11, 13), ("advance", 15), ("wanted", ["b"], 15)]
+def test_what_came_meanwhile_is_handed_over_in_order(place: Handover, handed: HandedOver) -> None:
+    """The head moves after it, and newly wanted channels are confirmed there."""
+    catch_up(place, handed, missed(13, 11), 15, [(2, 5)], "b")
+    assert handed.calls == [("receive", 11, 13), ("advance", 15), ("wanted", ["b"], 15)]
     assert (place.seen, place.last) == (15, {"a": 15, "b": 15})
 
 
-def test_holes_stand_between_the_messages_that_they_separate(place: Handover, told: Told) -> None:
-    """A hole that the node knew, or has passed, is not told again; what stands in one is not handed over."""
+def test_holes_stand_between_the_messages_that_they_separate(place: Handover, handed: HandedOver) -> None:
+    """A hole that the node knows is not reported again. A message inside a hole is dropped."""
     holes = [(30, 40), (2, 5), (12, 20), (7, 9)]
-    catch_up(place, told, missed(11, 15, 21, 41), 41, holes)
+    catch_up(place, handed, missed(11, 15, 21, 41), 41, holes)
     expected = [("receive", 11), ("hole", 12, 20), ("receive", 21), ("hole", 30, 40), ("receive", 41), ("advance", 41)]
-    assert told.calls == expected
+    assert handed.calls == expected
     assert place.holes == set(holes)
-    told.calls.clear()
-    catch_up(place, told, missed(), 41, holes)
-    assert told.calls == [("advance", 41)]
+    handed.calls.clear()
+    catch_up(place, handed, missed(), 41, holes)
+    assert handed.calls == [("advance", 41)]
 
 
-def test_too_much_is_skipped(place: Handover, told: Told) -> None:
-    """Holes are told all the same, as each is a loss; nothing is skipped below the last of them."""
+def test_too_much_is_skipped(place: Handover, handed: HandedOver) -> None:
+    """Each hole is reported, as each is a loss. Nothing is skipped below the last of them."""
     found = Missed()
     found.give_up()
     assert not found.add([message(11)])
-    catch_up(place, told, found, 30, [(2, 5), (12, 20)])
-    assert told.calls == [("hole", 12, 20), ("skip", 30), ("advance", 30)]
-    told.calls.clear()
-    catch_up(place, told, found, 50, [(40, 50)])
-    assert told.calls == [("hole", 40, 50), ("advance", 50)]
+    catch_up(place, handed, found, 30, [(2, 5), (12, 20)])
+    assert handed.calls == [("hole", 12, 20), ("skip", 30), ("advance", 30)]
+    handed.calls.clear()
+    catch_up(place, handed, found, 50, [(40, 50)])
+    assert handed.calls == [("hole", 40, 50), ("advance", 50)]
 
 
 def test_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many messages, or too many bytes; and it stays too much."""
+    """`Missed` is too much past its messages or bytes, and stays so."""
     monkeypatch.setattr(handover, "CAUGHT_UP", 2)
     monkeypatch.setattr(handover, "CAUGHT_UP_BYTES", 10)
     found = missed(1, 2)
@@ -106,32 +108,32 @@ def test_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Missed().add([message(1, b"1234567890")])
 
 
-def test_a_pushed_message_names_the_one_before_it(place: Handover, told: Told) -> None:
-    """One whose channel is not confirmed is passed over; one that came behind a missing one is a loss."""
-    sink = GuardedSink(told)  # type: ignore[arg-type]
+def test_a_pushed_message_names_the_one_before_it(place: Handover, handed: HandedOver) -> None:
+    """One of an unconfirmed channel is dropped. One whose predecessor is missing is a loss."""
+    sink = GuardedSink(handed)  # type: ignore[arg-type]
     assert not place.follows(sink, "b", 0, 11)
     assert place.follows(sink, "a", 10, 11)
     assert place.last == {"a": 11}
     place.seen = 11
     with pytest.raises(Lost, match="a message of a before 14 did not arrive"):
         place.follows(sink, "a", 12, 14)
-    assert told.calls == []  # nothing came after 11, so what is missing can still be read
+    assert handed.calls == []  # nothing came after 11, so what is missing can still be read
     place.seen = 13
     with pytest.raises(Lost):
         place.follows(sink, "a", 12, 14)
-    assert told.calls == [("hole", 11, 13)]
+    assert handed.calls == [("hole", 11, 13)]
 
 
-def test_the_head_never_goes_back(place: Handover, told: Told) -> None:
-    """A probe that is older than a message says nothing."""
-    sink = GuardedSink(told)  # type: ignore[arg-type]
+def test_the_head_never_goes_back(place: Handover, handed: HandedOver) -> None:
+    """A probe from before a message moves nothing."""
+    sink = GuardedSink(handed)  # type: ignore[arg-type]
     place.advance(sink, 9)
     place.advance(sink, 12)
-    assert (told.calls, place.seen) == ([("advance", 12)], 12)
+    assert (handed.calls, place.seen) == ([("advance", 12)], 12)
 
 
-def test_what_is_forgotten_is_confirmed_again(place: Handover, told: Told) -> None:
+def test_what_is_forgotten_is_confirmed_again(place: Handover, handed: HandedOver) -> None:
     """A channel that was unwanted while there was no session can be wanted again."""
     place.forget(["a", "never"])
-    catch_up(place, told, missed(), 10, [(2, 5)])
-    assert told.calls == [("advance", 10), ("wanted", ["a"], 10)]
+    catch_up(place, handed, missed(), 10, [(2, 5)])
+    assert handed.calls == [("advance", 10), ("wanted", ["a"], 10)]

@@ -104,7 +104,7 @@ def test_it_serves_one_node() -> None:
 
 
 def test_a_delivery_that_fails_is_not_acknowledged() -> None:
-    """The publisher is refused and the node told; nothing is taken after that, as it would leave a hole."""
+    """The publish is refused, the node fails, and later publishes are refused."""
 
     class Deaf(BrokerBench):
         def receive(self, messages: object, /) -> None:

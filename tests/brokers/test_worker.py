@@ -45,7 +45,7 @@ async def test_a_thread_that_hangs_is_waited_for_in_vain() -> None:
 
 
 def test_a_thread_that_outlives_its_loop_is_no_fault() -> None:
-    """There is nobody to call."""
+    """The closed loop is not called."""
     over = threading.Event()
 
     async def begin() -> Worker:

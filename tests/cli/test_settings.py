@@ -82,7 +82,7 @@ subscribe = "token"
 
 
 def test_config_explain() -> None:
-    """It names the table, the verdict for who asks, and what the table says."""
+    """It prints the table, the verdict for the caller, and what the table says."""
     Path("oncecast.toml").write_text(RULES)
     assert (
         """channel    user.ann

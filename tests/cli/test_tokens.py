@@ -100,7 +100,7 @@ def test_mistakes() -> None:
 
 
 def test_explain_for_a_token() -> None:
-    """It says what the rules decide for whoever the token stands for."""
+    """It prints what the rules decide for the identity of the token."""
     made = call("token", "create", "--sub", "ann", ONCECAST_AUTH__SECRET=SECRET).stdout
     Path("oncecast.toml").write_text('[channels."user.{sub}"]\nsubscribe = "token"\n')
     arguments = ("config", "explain", "user.ann", "--token", "-")

@@ -108,7 +108,7 @@ async def test_a_subscription_ends(real: Server, items: Items) -> None:
 
 
 @each_transport
-async def test_a_gap_is_told(real: Server, transport: str) -> None:
+async def test_a_gap_is_sent(real: Server, transport: str) -> None:
     """A gap is called back, passed to the client's listeners, and stands among the events; messages go on after it."""
     listened: list[Gap] = []
     heard: list[Gap] = []

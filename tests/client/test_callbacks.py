@@ -41,7 +41,7 @@ async def test_what_would_have_to_be_awaited_is_an_error(caplog: pytest.LogCaptu
 
 
 def test_what_can_not_be_called() -> None:
-    """Neither what is no function, nor a coroutine function."""
+    """`on` raises for a value that is no function, and for a coroutine function."""
 
     async def coroutine(value: object) -> None: ...
 

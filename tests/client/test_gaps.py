@@ -18,7 +18,7 @@ def watch(passed: list[Gap], *, heard: bool = False) -> GapWatch:
     return GapWatch(passed.append, lambda: heard)
 
 
-def test_each_gap_is_counted_and_told() -> None:
+def test_each_gap_is_counted_and_sent() -> None:
     """The number, the last one, and a notice for each."""
     passed: list[Gap] = []
     called: list[Gap] = []

@@ -49,7 +49,7 @@ def test_a_wait_goes_on_when_the_log_has_come_to_its_number() -> None:
 
 
 def test_a_wait_that_is_removed_ends() -> None:
-    """Neither the log nor the clock reaches it."""
+    """A removed wait is called neither by `reach` nor by `expire`."""
     waits = Waits()
     waits.add("a", 3)
     waits.ahead.remove("a")

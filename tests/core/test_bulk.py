@@ -55,7 +55,7 @@ def test_work_may_add_work(rig: Rig) -> None:
 
 
 def test_a_failure_is_logged_and_the_others_go_on(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Who waits for what has failed has a deadline of its own."""
+    """The exception of one piece of work is logged, and the next piece runs."""
     rig.bulk.add(lambda: [].pop())
     rig.add(1, 0.0)
     with caplog.at_level(logging.ERROR):

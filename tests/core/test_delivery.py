@@ -349,7 +349,7 @@ def test_a_sink_that_fails_keeps_nothing_from_the_others() -> None:
 
 
 def test_a_sink_that_fails_at_a_gap_or_a_refusal_is_reported() -> None:
-    """Neither stops the turn: those that are behind it still catch up."""
+    """The turn goes on, and those that are behind the sink still catch up."""
     bench = Bench(messages=1)
     broken, slow = bench.attach(start=after(0))[0], bench.live(lag=Lag.DISCONNECT)
     gap_first, _ = bench.attach(start=after(0))

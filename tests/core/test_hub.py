@@ -56,7 +56,7 @@ def test_what_a_sink_publishes_from_its_write_comes_once() -> None:
     assert ([1, 2], [1, 2]) == (first.seqs, second.seqs)
 
 
-def test_who_attaches_from_a_write_after_a_publish_gets_nothing_twice() -> None:
+def test_a_subscription_attached_from_a_write_after_a_publish_gets_nothing_twice() -> None:
     """`latest` begins after a message that is still to be delivered, so it must not come."""
     bench = Bench()
     first, _ = bench.live()

@@ -135,7 +135,7 @@ def test_what_is_published_can_be_polled_at_once() -> None:
 
 
 def test_what_is_published_reaches_subscribers_at_the_end_of_the_turn() -> None:
-    """Nobody is written to inside a publish; then all of the turn comes at once."""
+    """A publish writes to no sink. The end of the turn writes all of it."""
     bench = Bench()
     sink = FakeSink()
     subscription, place = bench.subscribe("a", LATEST, sink)
@@ -387,7 +387,7 @@ class LateSink:
         (after(Cursor("old", 9)), [1, 2, 3, 4, 5, 6]),
     ],
 )
-def test_who_is_behind_the_window_reads_the_history(start: Start, found: list[int]) -> None:
+def test_a_subscription_behind_the_window_reads_the_history(start: Start, found: list[int]) -> None:
     """A stream from any start has all of it, pages of the history and then the window, and goes live."""
     late = Late("aaaaaa")
     answers = late.poll("a", start)
@@ -402,7 +402,7 @@ def test_who_is_behind_the_window_reads_the_history(start: Start, found: list[in
 
 
 @pytest.mark.parametrize("start", [LATEST, after(Cursor("e", 5)), Start(StartKind.LAST, number=1)])
-def test_who_is_in_the_window_asks_no_history(start: Start) -> None:
+def test_a_subscription_in_the_window_asks_no_history(start: Start) -> None:
     """What memory knows is answered at once."""
     late = Late()
     late.publish("aaaaaa")
@@ -426,7 +426,7 @@ def test_a_place_that_comes_late_loses_nothing_of_what_came_meanwhile() -> None:
 
 
 def test_a_subscription_that_ends_before_its_place_is_left_in_peace() -> None:
-    """Neither a place nor a refusal comes to it."""
+    """It gets neither a place nor a refusal."""
     late = Late("aa")
     for refusal in (None, Refusal("unavailable", "no")):
         sink, subscription = late.subscribe("a", EARLIEST)
@@ -507,7 +507,7 @@ def test_a_gap_is_what_the_history_has_trimmed() -> None:
     assert [4, 5, 6, 7, 8, 11, 12] == sink.seqs
 
 
-def test_what_is_told_as_missing_does_not_come_from_the_window() -> None:
+def test_what_a_gap_names_does_not_come_from_the_window() -> None:
     """The window may hold what retention has trimmed on the disk: after a gap it lets go of that."""
     late = Late(window=2)
     late.publish("aaaab")
@@ -607,7 +607,7 @@ def test_a_poll_that_waits_for_its_node_is_refused_in_time() -> None:
     assert 1 == len(answers)
 
 
-def test_who_is_ahead_may_leave() -> None:
+def test_a_subscription_that_is_ahead_may_leave() -> None:
     """It is forgotten, and so is one that waits to ask."""
     late = Late()
     late.append("aaaa")
@@ -619,7 +619,7 @@ def test_who_is_ahead_may_leave() -> None:
 
 
 def test_a_skip_sends_everybody_to_the_history() -> None:
-    """The live get what they have not got, in order, without a gap; those who come know nothing of it."""
+    """Live subscriptions read what they lack, in order and without a gap."""
     late = Late()
     live, one = late.subscribe("a", LATEST)
     both, two = late.subscribe("ab", LATEST)
@@ -713,7 +713,7 @@ def test_what_the_history_is_encoded_to_is_not_counted() -> None:
         ("aaabbbb", "ab", [], [2, 3, 4, 5, 6, 7, 8]),  # past the newest of `a` some of `b` is in the history alone
     ],
 )
-def test_who_lagged_skips_to_the_newest_where_the_window_knows_it(
+def test_a_slow_subscription_skips_to_the_newest_where_the_window_knows_it(
     between: str, channels: str, gaps: list[tuple[str, int, int]], found: list[int]
 ) -> None:
     """A gap says exactly what is skipped; where that is not known here, nothing is."""
@@ -730,8 +730,8 @@ def test_who_lagged_skips_to_the_newest_where_the_window_knows_it(
     assert (gaps, [1, *found]) == (named, sink.seqs)
 
 
-def test_a_broker_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever runs the node hears why, once set to; the operator in any case."""
+def test_a_broker_that_fails_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """`on_failure` is called with the reason, also if it is set later, and the log has it."""
     late = Late()
     other = Late()
     other.node.fail("without anybody to tell")

@@ -272,7 +272,7 @@ def test_what_waits_for_the_broker_is_bounded(monkeypatch: pytest.MonkeyPatch, b
 
 
 def test_what_waits_is_refused_when_the_broker_fails() -> None:
-    """Nobody waits for what will not come back."""
+    """Each waiting publish and read is refused."""
     bench = Bench(wait=5.0)
     bench.node.away("gone")
     held = bench.publish("a")
@@ -284,7 +284,7 @@ def test_what_waits_is_refused_when_the_broker_fails() -> None:
 
 
 def test_a_read_that_is_not_answered_is_refused_after_its_time() -> None:
-    """Whoever waits is answered; the broker's late answer is dropped, and so is its stop's."""
+    """The read is refused at its deadline. A late answer is dropped."""
     bench = Bench(at_once=False)
     bench.broker.append(*(Draft("a", b"1") for _ in range(9)))
     bench.broker.skip()
@@ -345,7 +345,7 @@ def test_a_reader_that_is_ahead_goes_on_when_the_head_moves() -> None:
 
 
 def test_the_head_may_move_in_the_turn_of_a_message() -> None:
-    """Whoever is live has been written all of it, so its cursor is the head."""
+    """A live subscription has been written all of it, so its cursor is the head."""
     bench = Bench()
     listener, subscription = bench.subscribe("a")
     bench.node.receive([Message(1, "a", b"1", Draft("a", b"").kind, None, 0.0)])
@@ -595,7 +595,7 @@ def test_what_was_held_while_unwanted_is_not_believed() -> None:
 
 
 def test_a_confirmation_that_comes_too_late_is_dropped() -> None:
-    """Nobody wants the channel any more."""
+    """The channel is not wanted any more."""
     bench = Bench(at_once=False, only_wanted=True)
     _, subscription = bench.subscribe("a")
     bench.node.hub.detach(subscription)

@@ -75,7 +75,7 @@ def test_no_client_can_name_the_channel() -> None:
 
 
 def test_a_ticket_is_used_once_and_within_its_time(desk: Desk) -> None:
-    """It grants what the identity may, at the address of whoever uses it."""
+    """It grants what its identity may do, at the address of the request that uses it."""
     first, late = desk.ticket(), desk.ticket()
     assert [ANN, "unauthorized"] == desk.redeem(first) + desk.redeem(first)[1:]
     desk.after(bulletin.TICKET_SECONDS)
@@ -125,7 +125,7 @@ def test_another_node_was_first(desk: Desk) -> None:
     "data", [b"", b"5", b"{", b'{"redeem":5}', b"[" * 5000, b'{"ticket":"x"}', b"\xff", b'{"disconnect":null}', b"{}"]
 )
 def test_records_of_others_are_skipped(desk: Desk, data: bytes) -> None:
-    """Whoever can write to the log can harm no node by it."""
+    """A foreign record on the internal channel is skipped."""
     desk.node.publish((Draft(BULLETIN, data),), lambda outcomes: None)
     desk.after(0)
     assert [ANN] == desk.redeem(desk.ticket())
@@ -201,7 +201,7 @@ def test_too_many_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_used_ticket_causes_no_record(desk: Desk) -> None:
-    """Nobody can fill the log with one ticket, used or past its time: it needs no credentials."""
+    """A ticket that was used, or has expired, writes nothing to the log."""
     used, late = desk.ticket(), desk.ticket()
     desk.redeem(used)
     head = desk.node.log.head

@@ -105,7 +105,7 @@ def test_paths(ask: Ask, method: str, path: str, status: int) -> None:
         ("/v1/connect", "GET, HEAD, OPTIONS"),
     ],
 )
-def test_another_method_is_told_which_are_allowed(ask: Ask, path: str, allow: str) -> None:
+def test_another_method_is_refused_with_those_allowed(ask: Ask, path: str, allow: str) -> None:
     """405 and OPTIONS both name the methods (RFC 9110 §10.2.1)."""
     for method in ("PUT", "DELETE", "PATCH", "BREW"):
         answer = ask(method, path)
@@ -413,7 +413,7 @@ def test_a_batch_that_the_broker_refuses(ask: Ask, bench: Bench) -> None:
     ],
 )
 def test_accept(bench: Bench, accept: str, streams: bool) -> None:
-    """A stream is for whoever names it in Accept, and not with a weight of nothing (RFC 9110 §12.5.1)."""
+    """A stream is the answer if `Accept` names its type with a weight above 0 (RFC 9110 §12.5.1)."""
     head = bench.ask(request("GET", A, Accept=accept)).partition(b"\r\n\r\n")[0]
     assert (b"text/event-stream" if streams else b"application/json") in head
 
@@ -773,7 +773,7 @@ def test_a_page_that_one_has(ask: Ask, tags: str, status: int) -> None:
     [("gzip, br", True), ("br;q=1, GZIP;q=0.5", True), ("gzip;q=0", False), ("identity", False), ("", False)],
 )
 def test_a_compressed_page(ask: Ask, bench: Bench, accepted: str, is_gzipped: bool) -> None:
-    """Who takes gzip gets it, with a tag of its own (RFC 9110 §8.8.1), and `Vary` says what it depends on."""
+    """A client that accepts gzip gets it with an ETag of its own and `Vary` (RFC 9110 §8.8.1)."""
     bench.app.pages = {"/": Asset("text/css; charset=utf-8", b"plain", '"tag"', b"packed")}
     answer = ask("GET", "/", Accept_Encoding=accepted)
     expected = (b"packed", '"tag-gzip"', "gzip") if is_gzipped else (b"plain", '"tag"', None)

@@ -107,7 +107,7 @@ for (const transport of TRANSPORTS) {
       assert.ok(news.cursor);
     });
 
-    test("who reads slowly misses nothing, and no more than the buffer waits", async (t) => {
+    test("a slow reader misses nothing, and at most the buffer waits", async (t) => {
       const name = channel();
       const news = open(t, URL, { ...options, buffer: 8 }).subscribe(name, { after: "earliest" });
       await publish(name, ...numbers(0, 100));

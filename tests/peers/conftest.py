@@ -1,7 +1,8 @@
 """What the tests with other people's clients share: a server in this process, a pipe that cuts, and Node.
 
 Invariant of `Story`: it publishes `MESSAGES` numbered messages while somebody listens through a pipe that cuts the
-first connections, each after a number of bytes that the seed determines; who keeps a cursor hears all, once, in order.
+first connections, each after a number of bytes that the seed determines. A client that keeps its cursor gets all
+messages, once, in order.
 """
 
 from __future__ import annotations

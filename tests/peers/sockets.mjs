@@ -1,7 +1,7 @@
 /**
  * What a raw socket makes of `ws`: node sockets.mjs URL
  *
- * Prints what came of each attempt. Data comes back to who published it, so each socket hears itself.
+ * Prints what came of each attempt. Data comes back to its publisher, so each socket hears itself.
  */
 
 import { once } from "node:events";

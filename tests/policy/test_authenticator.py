@@ -77,7 +77,7 @@ def test_no_token_is_kept() -> None:
 
 
 def test_a_key_is_of_a_server() -> None:
-    """It has no end, and is told from a token by how it begins."""
+    """A key has no end. Its prefix distinguishes it from a token."""
     assert Identity("192.0.2.1", "shop", "server") == authenticator().identify(KEY, "192.0.2.1", NOW)
     with pytest.raises(Refusal, match="does not know that key"):
         authenticator().identify("ock_x", "", NOW)

@@ -39,7 +39,7 @@ def test_a_batch_larger_than_the_burst_is_a_debt() -> None:
 
 
 def test_a_refusal_costs_nothing() -> None:
-    """Whoever asks while refused does not put off its own turn."""
+    """A refused `take` does not delay the next one that is allowed."""
     bucket = Bucket(1.0, 1.0, now=0.0)
     bucket.take(0.0)
     assert [pytest.approx(1.0)] * 50 == [bucket.take(0.0) for _ in range(50)]

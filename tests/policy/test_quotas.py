@@ -90,7 +90,7 @@ def test_streams_of_a_user_and_of_a_client_behind_a_proxy() -> None:
     assert (1, 1) == (one.refused["connections_per_user"], one.refused["connections_per_address"])
 
 
-def test_who_has_no_address_that_is_counted() -> None:
+def test_connections_without_a_counted_address() -> None:
     """Loopback, where load tests and proxies are, and trusted proxies."""
     one = quotas(Limits(user_publishes_per_second=1))
     assert ["", "", "", "192.0.2.1", "2001:db8::/64"] == [

@@ -33,7 +33,7 @@ def test_a_place_is_of_one_key_and_of_one_secret() -> None:
 
 
 def test_places_are_remembered_up_to_a_bound() -> None:
-    """Whoever brings new keys does not fill the memory."""
+    """New keys do not grow the memory past the bound."""
     hasher = Hasher(SECRET)
     for number in range(PLACES + 10):
         hasher.place(str(number))
@@ -68,7 +68,7 @@ def test_the_wait_that_is_named_is_enough() -> None:
 
 
 def test_a_refusal_costs_nothing() -> None:
-    """Whoever asks while refused does not put off its own turn."""
+    """A refused `spend` does not delay the next one that is allowed."""
     shared, place = rates(), Hasher(SECRET).place("a")
     shared.spend(place, 5.0, 2.0, 0.0)
     assert {4.0} == {shared.spend(place, 1.0, 2.0, 0.0) for _ in range(100)}

@@ -66,7 +66,7 @@ def test_what_a_token_grants() -> None:
 
 
 def test_an_issue_that_is_not_named_is_the_earliest_one() -> None:
-    """So a revocation holds for such a token."""
+    """A token without `iat` is as old as it can be, so a revocation holds for it."""
     assert NOW + 60 - 1000 - 30 == verify(token(claims(iat=None)), max_seconds=1000.0).issued
 
 
@@ -96,7 +96,7 @@ HEADS: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_that_are_refused(name: str) -> None:
-    """RFC 8725 §3.1: the head chooses neither the algorithm nor the key."""
+    """A head chooses neither the algorithm nor the key (RFC 8725 §3.1)."""
     head, message = HEADS[name]
     assert message in refusal(token(head=head))
 
@@ -111,7 +111,7 @@ def test_an_rsa_public_key_is_no_secret() -> None:
     assert "'HS256' are not taken here" in refusal(forged, keys=KEYS, algorithms=frozenset({"RS256"}))
 
 
-def test_an_unknown_kid_is_told_apart() -> None:
+def test_an_unknown_kid_has_an_error_of_its_own() -> None:
     """Where every key has a name, another one is a key that is not known: the caller may look for newer keys."""
     keys = KeySet([dataclasses.replace(PUBLIC[0], kid="1")])
     text = token(key=private_key("RS256"), algorithm="RS256", head={"kid": "2"})

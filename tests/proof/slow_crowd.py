@@ -19,7 +19,7 @@ DEADLINE_SECONDS = 60.0
 DRIBBLE_SECONDS = 2.0  # between two bytes of one peer
 REST_SECONDS = 0.5  # before a peer that was cut comes back
 AT_ONCE = 50  # peers that connect at the same time
-NICENESS = 10  # the server and those who measure come first
+NICENESS = 10  # the server and the measuring process have priority
 HOST = b"Host: 127.0.0.1\r\n"
 GET_LARGE = b"GET /v1/channels/large?last=40 HTTP/1.1\r\n" + HOST + b"\r\n"
 

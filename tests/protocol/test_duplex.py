@@ -51,7 +51,7 @@ class Batches(MemoryBroker):
 
 
 class Rules(Access):
-    """Allows what is not named `secret`, and keeps who has asked for what."""
+    """Allows what is not named `secret`, and keeps the identity and the question of each call."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Identity, str, object]] = []

@@ -279,7 +279,7 @@ def shown(answers: list[Reply | Refusal]) -> tuple[list[object], str]:
 
 
 def test_a_short_poll_is_answered_when_it_has_been_read(late: Any) -> None:
-    """With what there was when it was read, with 304 to who has it, or with the refusal."""
+    """The answer is what the read found, 304 for a matching ETag, or the refusal."""
     answers, known = short(late, "after=earliest"), short(late, "after=earliest", '"e-4"')
     assert [] == answers + known
     run_turns(late)

@@ -85,7 +85,7 @@ def test_several_channels_have_all_their_gaps(rig: Any) -> None:
     ],
 )
 def test_if_none_match(rig: Any, known: str | None, status: int) -> None:
-    """RFC 9110 §13.1.2: 304 to whoever has the newest of the answer, by any of its tags."""
+    """The answer is 304 if one of the request's tags is the newest (RFC 9110 §13.1.2)."""
     rig.publish("1", "2")
     reply = poll(rig, "after=e-0", known)
     assert status == reply.status
@@ -95,12 +95,12 @@ def test_if_none_match(rig: Any, known: str | None, status: int) -> None:
 
 
 def test_a_gap_is_never_answered_with_304(rig: Any) -> None:
-    """Whoever has missed something hears of it, whatever it says to have."""
+    """A poll with a gap is answered with 200, whatever `If-None-Match` says."""
     rig.publish("1")
     assert 200 == poll(rig, "after=earlier-1", '"e-1"').status
 
 
-def test_nothing_new_is_304_only_to_who_asks_with_a_tag(rig: Any) -> None:
+def test_nothing_new_is_304_only_for_a_request_with_a_tag(rig: Any) -> None:
     """An empty answer is 200 with the cursor, or 304 where the client said what it has."""
     rig.publish("1")
     assert ([], "e-1") == (body(poll(rig, "after=e-1"))["messages"], body(poll(rig, "after=e-1"))["cursor"])
@@ -126,7 +126,7 @@ def test_it_answers_at_once_also_with_nothing(rig: Any) -> None:
     assert 0 == rig.node.hub.subscriptions
 
 
-def test_it_answers_304_to_who_has_it(rig: Any) -> None:
+def test_it_answers_304_to_a_matching_tag(rig: Any) -> None:
     """The condition goes through to the poll."""
     rig.publish("1")
     assert 304 == answered(rig, "", '"e-1"').status
@@ -222,7 +222,7 @@ def test_after_the_wait_the_answer_is_empty_with_the_cursor(rig: Any) -> None:
     assert {"messages": [], "cursor": "e-1", "gap": None} == json.loads(poll.answer.body)
 
 
-def test_after_the_wait_who_has_it_gets_304(rig: Any) -> None:
+def test_after_the_wait_a_matching_tag_gets_304(rig: Any) -> None:
     """With If-None-Match it waits although there are messages, as the client has them, and ends with 304."""
     rig.publish("1")
     poll = Poll(rig, "after=earliest&wait=2", '"e-1"')

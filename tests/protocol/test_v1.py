@@ -71,7 +71,7 @@ def test_a_subscription_can_be_ended_and_begun_again(rig: Any) -> None:
     assert 1 == peer.frame()["data"]
 
 
-def test_a_gap_of_one_channel_is_told_with_its_subscription(rig: Any) -> None:
+def test_a_gap_of_one_channel_is_sent_with_its_subscription(rig: Any) -> None:
     """`subscribed` has the client's own cursor, the gap the one that the channel goes on from."""
     rig.retention = Retention(messages=1)
     rig.publish("1", "2")

@@ -1,4 +1,4 @@
-"""What all connections share: who is counted in and out, and the clock."""
+"""What all connections share: the count of connections, and the clock."""
 
 from __future__ import annotations
 

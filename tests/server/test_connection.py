@@ -335,7 +335,7 @@ def test_what_the_socket_does_not_take_goes_to_the_transport(
 
 
 def test_a_kept_write_of_a_stream_that_has_ended(bench: Bench, pair: tuple[socket.socket, socket.socket]) -> None:
-    """Whoever kept the stream's `write` writes to nowhere after its end."""
+    """A `write` that was kept does nothing after the stream's end."""
     connection, transport = bench.connect(sock=pair[0])
     connection.data_received(SSE)
     kept = connection.write
@@ -613,7 +613,7 @@ def test_a_peer_that_has_reset_unnoticed(bench: Bench) -> None:
 
 
 def test_a_write_after_the_end_is_dropped(bench: Bench) -> None:
-    """Whoever kept the stream's `write` writes to nowhere after the end."""
+    """A `write` that was kept does nothing after the stream's end."""
     connection, transport = bench.connect()
     connection.data_received(SSE)
     connection.drain()
@@ -773,7 +773,7 @@ def test_what_begins_after_its_moment_to_go_ends_at_once(bench: Bench, request_:
 
 
 def test_goodbyes_are_said_at_the_pace_that_is_set(bench: Bench) -> None:
-    """Each stream ends at its own moment; who comes in late waits for its own too, and who has gone takes none."""
+    """Each stream ends at a slot of its own. A late one gets one too; one that has left takes none."""
     streams = [bench.connect() for _ in range(4)]
     for connection, _ in streams:
         connection.data_received(SSE)
@@ -1077,7 +1077,7 @@ def test_a_defect_after_an_answer_cuts_the_connection(bench: Bench, monkeypatch:
 def test_a_fault_at_one_deadline_does_not_cost_the_others_theirs(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever raises at its deadline is cut off and logged; the rest are woken."""
+    """A connection that raises at its deadline is cut and logged. The rest are woken."""
 
     class Broken(Connection):
         def expired(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Deadlines over real sockets: who is too slow is cut at its time, and nobody else notices.
+"""Deadlines over real sockets: a slow connection is cut at its deadline, and the others go on.
 
 The times are short, not waited for by the clock: each test waits for the server to act.
 """

@@ -82,7 +82,7 @@ async def test_a_restart_keeps_messages_cursors_and_keys(server: Deployment) -> 
 
 
 @pytest.mark.parametrize("left", [False, True])
-async def test_an_older_copy_put_back_is_told_as_a_gap(server: Deployment, tmp_path: Path, left: bool) -> None:
+async def test_an_older_copy_put_back_is_a_gap(server: Deployment, tmp_path: Path, left: bool) -> None:
     """Every cursor beyond the copy gets a gap and then what is new, never a message that took its number.
 
     Also if what belongs to the newer file is left beside it.
@@ -113,7 +113,7 @@ async def test_an_older_copy_put_back_is_told_as_a_gap(server: Deployment, tmp_p
 
 
 async def test_a_full_disk_heals(server: Deployment) -> None:
-    """Publishes are answered with 503 and when to try again; who listens stays; with room again all goes on."""
+    """Publishes get 503 with `Retry-After`, listeners stay connected, and with room again publishes are taken."""
     async with (
         AsyncClient(server.url, transports=["sse"]) as client,
         client.subscribe("a") as messages,

@@ -66,7 +66,7 @@ def test_a_large_answer_is_whole(bench: Bench, query: str, many: bool) -> None:
     assert rest[size:].startswith(b"HTTP/1.1 200 ")  # the next request's answer comes behind
 
 
-def test_who_has_gone_meanwhile_gets_no_answer(bench: Bench) -> None:
+def test_a_client_that_has_left_meanwhile_gets_no_answer(bench: Bench) -> None:
     """A connection that closes while its answer waits is forgotten, and the next one has its turn."""
     bench.publish("large", b'"%b"' % (b"x" * LARGE_BYTES))
     (gone, dead), (left, alive) = bench.connect(), bench.connect()

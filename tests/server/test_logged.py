@@ -110,7 +110,7 @@ async def test_the_metrics_count_what_has_no_line(begin: Begin) -> None:
 
 
 async def test_a_request_has_one_line(begin: Begin) -> None:
-    """With who, what, and the answer; also where it is the answer of a moment ago, or none could be read."""
+    """It has the identity, the request and the answer, also for a remembered answer and an unreadable request."""
     logged = await begin()
     await logged.ask(get("/v1/channels/a?last=1&token=x", close=False) * 3 + get("/healthz"))
     await logged.ask(b"GET / HTTP/1.1\r\nbad\r\n\r\n")

@@ -132,7 +132,7 @@ def test_a_signal_ends_the_process_and_every_subscriber_hears_of_it(
 
 
 @pytest.mark.parametrize("program", [PROGRAM, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
-def test_a_second_signal_cuts_off_who_does_not_leave(start: Start, program: str) -> None:
+def test_a_second_signal_cuts_open_connections(start: Start, program: str) -> None:
     """Subscribers have their time to leave; an impatient second signal takes it from them, and the end is clean."""
     process, port = start(program)
     healthy = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -366,7 +366,7 @@ def test_a_terminal_that_was_closed_ends_it(start: Start) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_bad_certificate_is_told_once(tmp_path: Path, workers: int) -> None:
+def test_a_bad_certificate_is_reported_once(tmp_path: Path, workers: int) -> None:
     """With workers it is found before any of them is started."""
     missing = str(tmp_path / "none.pem")
     with pytest.raises(ConfigurationError, match=r"tls_cert: .*none\.pem: No such file"):

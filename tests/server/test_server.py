@@ -206,8 +206,8 @@ async def test_ipv6(open_site: Open) -> None:
     await writer.wait_closed()
 
 
-async def test_stopping_cuts_off_who_does_not_go(open_site: Open) -> None:
-    """Whoever has not gone when the time is over is cut off, whatever it was doing."""
+async def test_stopping_cuts_connections_that_stay(open_site: Open) -> None:
+    """A connection that is open at the deadline is cut, whatever it does."""
     site = await open_site()
     peer = await site.connect(b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
     await site.until(lambda: bool(site.server.app.connections))
@@ -216,8 +216,8 @@ async def test_stopping_cuts_off_who_does_not_go(open_site: Open) -> None:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_who_has_only_just_been_accepted_is_let_go_too(run: Callable[..., Any]) -> None:
-    """However far the accepting of a connection had come when the stop began, nobody is left behind or held up for."""
+def test_a_connection_that_was_just_accepted_ends_too(run: Callable[..., Any]) -> None:
+    """A connection that is being accepted when the stop begins ends with the others."""
 
     async def scenario(turns: int) -> None:
         server = Server(Settings(port=0))

@@ -1,4 +1,4 @@
-"""The wheel: who is woken, when, and that nothing stays behind."""
+"""The wheel: which deadlines it wakes, when, and that it keeps nothing."""
 
 from __future__ import annotations
 

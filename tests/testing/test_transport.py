@@ -89,7 +89,7 @@ async def test_a_lost_message_is_found(kind: type[Subscriber], hurry: None) -> N
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
-async def test_a_gap_that_is_not_told_is_found(kind: type[Subscriber], hurry: None) -> None:
+async def test_a_gap_that_is_not_sent_is_found(kind: type[Subscriber], hurry: None) -> None:
     """Silence about what expired breaks the promise."""
     with pytest.raises(TransportFailed, match="one gap, of exactly the missed messages"):
         await check_transport(kind, "gap_of_what_expired", start=hides_gaps)

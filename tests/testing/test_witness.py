@@ -74,7 +74,7 @@ def test_a_gap_that_covers_nothing_missed_is_caught(named: tuple[str, int, int])
         witness.gap(gap(*named))
 
 
-def test_a_gap_is_not_told_twice() -> None:
+def test_a_gap_is_not_sent_twice() -> None:
     """A gap over what was delivered, or named already, is one too many."""
     witness = Witness(ledger(), {"a": 0})
     witness.gap(gap("a", 1, 4))

@@ -22,7 +22,7 @@ LIVE = """(kinds) => kinds.every((kind) => {
 async def test_the_start_page_over_tls(
     serving: Serving, visit: Visiting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the certificate that `--dev --tls` makes, all four transports are live; the browser was told to go on."""
+    """All four transports are live with the certificate of `--dev --tls`. The browser ignores the unknown CA."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     server = await serving("--dev", "--tls")
     page = await visit(f"https://localhost:{server.port}/", ignore_https_errors=True)

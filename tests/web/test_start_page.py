@@ -239,7 +239,7 @@ async def test_a_refused_publish_is_explained(server: ServerProcess, visit: Visi
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_cut_listener_catches_up(server: ServerProcess, visit: Visiting, kind: str) -> None:
-    """Who was cut while the others went on gets each message that it lacked, once, and says how many."""
+    """A transport that was cut gets each message that it lacked, once, and shows their number."""
     page = await visit(server.url)
     others = [other for other in KINDS if other != kind]
     await moved(page, *KINDS)

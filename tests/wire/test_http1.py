@@ -327,7 +327,7 @@ REFUSED = {
 }
 
 
-def test_a_body_too_large_is_told_the_limit() -> None:
+def test_a_body_too_large_is_refused_with_the_limit() -> None:
     """Both framings name the same limit in the same words."""
     for body in (b"Content-Length: 21\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n9\r\n123456789\r\nc\r\n"):
         parser = RequestParser(Limits(body_bytes=20))

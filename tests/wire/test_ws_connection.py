@@ -811,7 +811,7 @@ def test_we_send_to_them(role: Role) -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_closing_with_them(role: Role) -> None:
-    """Whoever closes first, both ends know the code in the end."""
+    """Whichever side closes first, both sides know the code in the end."""
     conn, theirs = shake_hands(role)
     theirs.send_close(4000, "né")
     assert [CloseReceived(4000, "né")] == conn.receive(sent_by(theirs))

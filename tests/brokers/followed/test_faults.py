@@ -1,7 +1,7 @@
-"""Faults of real servers under Kafka and RabbitMQ: what the nodes are told is what has happened to their messages.
+"""Faults of real servers under Kafka and RabbitMQ: what the nodes report is what has happened to their messages.
 
 Two nodes listen while one publishes with a key each, and publishes again what was not taken. Then each acknowledged
-message was delivered to both, or is in a hole that both were told of, or in the history after a skip, or of an epoch
+message was delivered to both, or is in a hole that both reported, or in the history after a skip, or of an epoch
 that has ended; and nothing else was delivered, nothing twice.
 """
 
@@ -32,7 +32,7 @@ _numbers = itertools.count()
 
 
 class Node:
-    """A node: a broker and its sink, which keeps what it was told."""
+    """A node: a broker and its sink, which keeps what the broker reports."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -168,7 +168,7 @@ class Trial:
             await asyncio.sleep(PACE)
 
     async def judge(self) -> None:
-        """Hold what the nodes were told against what was acknowledged."""
+        """Compare what the sinks got with what was acknowledged."""
         last = max(self.receipts.values(), key=lambda receipt: (receipt.epoch == self.nodes[0].epochs[-1], receipt.seq))
         for node in self.nodes:
             await until(partial(node.has, last))

@@ -158,7 +158,7 @@ def test_a_password_from_a_file(site: Site, monkeypatch: pytest.MonkeyPatch, cap
     assert "wrong-one" not in line + caplog.text
 
 
-def test_a_server_with_tls_is_told_from_one_without(site: Site) -> None:
+def test_a_server_with_tls_is_distinguished_from_one_without(site: Site) -> None:
     """A URL without TLS at its port ends in a line, within the deadline of a connection."""
     begun = time.monotonic()
     refusal_at(site.url.replace("amqps:", "amqp:").replace("kafka+ssl:", "kafka:"))

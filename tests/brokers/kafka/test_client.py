@@ -129,7 +129,7 @@ def answering(kind: type[Any], answer: Any, *, made: bool = False) -> Change:
     ],
 )
 async def test_what_ends_the_start(connection: Connection, change: Change, error: type[Exception], said: str) -> None:
-    """What only an operator mends is told from what may pass, each in one line."""
+    """A fault that only an operator mends and one that may pass are different errors of one line."""
     change(connection)
     with pytest.raises(error, match=said) as raised:
         await leader(connection)
@@ -151,7 +151,7 @@ async def test_an_answer_that_does_not_come() -> None:
 
 
 def test_codes_of_errors() -> None:
-    """An offset that is gone is told from other errors."""
+    """An offset that is gone has an error of its own."""
     client.check_code(0)
     with pytest.raises(Removed):
         client.check_code(client.OUT_OF_RANGE)

@@ -49,7 +49,7 @@ def test_a_user_and_a_password(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """From the URL, a file or a variable; a wrong one is a line, and none is in any text."""
+    """They come from the URL, a file or a variable. A wrong one is an error of one line without the password."""
     caplog.set_level(logging.DEBUG)
     server = configured(servers, stack, f'authorization {{ user: ann, password: "{SECRET}" }}\n', kind=kind)
     (tmp_path / "password").write_text(f"{SECRET}\n")
@@ -71,7 +71,7 @@ def test_a_user_and_a_password(
 
 @pytest.mark.parametrize("url", ["nats://{token}@{place}", "nats://:{token}@{place}", "nats://{place}?password_env=T"])
 def test_a_token(servers: Servers, stack: ExitStack, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without a password is a token, and a password without a user too."""
+    """A user without a password is a token, and so is a password without a user."""
     server = configured(servers, stack, 'authorization { token: "t0ken" }\n')
     monkeypatch.setenv("T", "t0ken")
     place = f"127.0.0.1:{server.port}"
@@ -91,7 +91,7 @@ def test_an_nkey(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """From a file or a variable; another one is a line that shows nothing of it."""
+    """The nkey comes from a file or a variable. A wrong one is an error of one line that does not show it."""
     caplog.set_level(logging.DEBUG)
     seed, public = seed_of_a_user()
     other, _ = seed_of_a_user()
@@ -148,7 +148,7 @@ def test_credentials(
     ],
 )
 def test_what_can_not_be_a_login_is_one_line(url: str, said: str) -> None:
-    """Before anything is opened, and without what was given."""
+    """The error is raised before a connection is opened, and does not repeat the value."""
     environ = {
         "BAD": "secret",
         "OTHER_ROLE": "SU" + "7" * 56,
@@ -181,7 +181,7 @@ def test_a_user_that_may_not(servers: Servers, stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tls(servers: Servers, stack: ExitStack, tmp_path: Path, kind: str) -> None:
-    """An own authority works where it is named; another one, another host and no TLS are a line each."""
+    """A named authority is trusted. Another authority or host, and a server without TLS, are errors of one line."""
     authority, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
     pair = authority.issue("server", "127.0.0.1")
     server = configured(servers, stack, tls_block(pair.cert, pair.key), kind=kind)
@@ -199,7 +199,7 @@ def test_tls(servers: Servers, stack: ExitStack, tmp_path: Path, kind: str) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_certificate_of_the_client(servers: Servers, stack: ExitStack, tmp_path: Path, kind: str) -> None:
-    """A server that verifies its clients takes one with a certificate; the line of another names the options."""
+    """A server accepts a node with a certificate. Without one, the error names the options."""
     authority = Authority(tmp_path, "ours")
     pair, ours = authority.issue("server", "127.0.0.1"), authority.issue("client")
     server = configured(servers, stack, tls_block(pair.cert, pair.key, authority.ca), kind=kind)

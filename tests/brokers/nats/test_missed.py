@@ -55,7 +55,7 @@ async def missed_after(stream: Stream, after: int) -> list[tuple[int, bytes]] | 
 
 
 async def test_nothing_is_left_out_while_other_nodes_probe(stream: Stream) -> None:
-    """A probe that is rolled up during the reading moves nothing; a consumer of NATS 2.9 would jump past all of it."""
+    """A probe that is rolled up during the reading does not move it, as it would a consumer."""
     for number in range(10):
         await publish(stream, "ab"[number % 2], b"%d" % number)
         await probe(stream)
@@ -75,7 +75,7 @@ async def test_nothing_is_left_out_while_other_nodes_probe(stream: Stream) -> No
 
 
 async def test_what_is_not_wanted_is_left_out(stream: Stream) -> None:
-    """Another channel's messages, and records that are none of ours, with a line in the log for those."""
+    """Messages of unwanted channels are left out, and foreign records too, with a line in the log."""
     await publish(stream, "other", b"1")
     await stream.client.ask(stream.subject("a"), b"none of ours")
     await publish(stream, "a", b"3")
@@ -83,7 +83,7 @@ async def test_what_is_not_wanted_is_left_out(stream: Stream) -> None:
 
 
 async def test_what_is_trimmed_meanwhile_is_left_to_the_history(stream: Stream) -> None:
-    """A mark that is written after the head was asked for still counts, so that subscribers get their gap."""
+    """A mark that is written during the reading counts, so that subscribers get their gap."""
     for number in range(3):
         await publish(stream, "a", b"%d" % number)
     head = await stream.last()
@@ -96,7 +96,7 @@ async def test_what_is_trimmed_meanwhile_is_left_to_the_history(stream: Stream) 
 
 
 async def test_too_much_is_left_to_the_history(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many records, of which none is asked for, and too many bytes."""
+    """Past `CAUGHT_UP` records nothing is read, and past `CAUGHT_UP_BYTES` the reading stops."""
     found = await read_missed(stream, LIVES, 0, CAUGHT_UP + 1, {"a"}, stamped=False)
     assert found.too_much
     monkeypatch.setattr(module, "CAUGHT_UP_BYTES", 20)

@@ -59,20 +59,20 @@ def message(seq: int) -> Message:
 
 
 async def test_a_range_that_lacks_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read again until it has what the leader had."""
+    """The range is read again until it has the leader's newest message."""
     whole = [message(11), message(12)]
     made = reader(monkeypatch, "_read_range", [([], False, 0), ([message(11)], False, 11), (whole, False, 12)])
     assert (whole, False) == await made._range("a", 10, 12, 100, 1000)
 
 
 async def test_a_range_with_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is cut by its limit needs no more: a replica has a beginning of the log."""
+    """A range that its limit cuts is not read again, as a replica has the beginning of the log."""
     made = reader(monkeypatch, "_read_range", [([message(11)], True, 11)])
     assert ([message(11)], True) == await made._range("a", 10, 12, 1, 1000)
 
 
 async def test_a_replica_that_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends the session, which is opened again, perhaps on another server."""
+    """The session is lost, and the next one may be on another server."""
     made = reader(monkeypatch, "_read_range", [([message(11)], False, 11)])
     with pytest.raises(Lost, match="a replica of the stream s is behind its leader"):
         await made._range("a", 10, 12, 100, 1000)
@@ -82,7 +82,7 @@ async def test_a_replica_that_stays_behind(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_since_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replica that has nothing yet is asked again, unless the leader's newest is older than the time."""
+    """An empty answer of a replica is asked for again, unless the leader's newest message is older than the time."""
     made = reader(monkeypatch, "_read_since", [None, None, 12])
     assert 12 == await made._since("a", 99.0)
     made = reader(monkeypatch, "_read_since", [None])

@@ -100,7 +100,7 @@ def test_a_stream_with_other_settings(servers: Servers, kind: str, name: str) ->
     ids=["same", "full", "window"],
 )
 def test_a_stream_that_fits(servers: Servers, stack: ExitStack, changes: dict[str, Any]) -> None:
-    """Limits that refuse, and do not remove, are no fault; nor is a longer window, which the log profits from."""
+    """A limit that refuses messages, and does not remove any, is accepted, and so is a longer window."""
     server = servers.own("nats", stack)
     asyncio.run(ask(server.port, "STREAM.CREATE.fits", stream_of("fits", **changes)))
     assert publish_once(f"{server.url}?stream=fits") == b"1"
@@ -125,7 +125,7 @@ def test_jetstream_is_off(servers: Servers, stack: ExitStack, kind: str) -> None
 
 
 def test_no_nats_at_all(servers: Servers) -> None:
-    """A port where nothing listens, a host that is not there, and another server are a line each, at once."""
+    """A closed port, an unknown host and a server of another kind are an error of one line each, at once."""
     begun = time.monotonic()
     assert "127.0.0.1:9: " in refusal_at("nats://127.0.0.1:9")
     assert "Connect call failed" in refusal_at("nats://127.0.0.1:9")
@@ -146,7 +146,7 @@ def test_several_servers_of_which_one_lives(servers: Servers) -> None:
 
 
 def test_a_small_max_payload(servers: Servers, stack: ExitStack) -> None:
-    """What is too large for the server, or for the stream, is refused with what to raise; the rest is taken."""
+    """A message that is too large is refused with what to raise. The others of its batch are published."""
     server = configured(servers, stack, "max_payload: 20000\n")
     asyncio.run(ask(server.port, "STREAM.CREATE.small", stream_of("small", max_msg_size=5_000)))
     for stream, most in (("large", 20_000), ("small", 5_000)):
@@ -164,7 +164,7 @@ def test_a_small_max_payload(servers: Servers, stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_account_without_a_stream_left(servers: Servers, stack: ExitStack, kind: str) -> None:
-    """The line has the limit that is reached."""
+    """The error names the limit that the account has reached."""
     limits = LIMITED.format(bytes="10M", streams=1)
     server = configured(servers, stack, ACCOUNT.format(limits=limits), kind=kind)
     assert publish_once(f"{server.url}?stream=first") == b"1"

@@ -18,7 +18,7 @@ from oncecast.brokers.nats.stream import encode_draft
 from oncecast.brokers.session import GuardedSink, Lost
 from oncecast.message import Cursor, Draft, Receipt, Retention, Start, StartKind
 from tests.brokers.nats.stale import SECONDS, TIME, StaleCluster
-from tests.brokers.test_handover import Told
+from tests.brokers.test_handover import HandedOver
 
 SEEN, LAST = 5, 15  # the node has had the messages 2 to 5, and missed the others
 QUESTIONS = range(32)  # more than an opening or a page asks
@@ -44,18 +44,18 @@ def windows() -> Iterator[tuple[int, int]]:
 
 
 class Bench:
-    """A node that comes back to a cluster. `told` is what it is handed."""
+    """A node that comes back to a cluster. `handed` is what it is handed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, client: StaleCluster, base: int = 0) -> None:
         self.client = client
         client.store("s.life", Life(1, "e", 0.0, f"cluster {TIME}", 0).record())
         for number in range(SEEN - 1):
             self.message(number)
-        self.told = Told()
-        sink = GuardedSink(self.told)  # type: ignore[arg-type]
+        self.handed = HandedOver()
+        sink = GuardedSink(self.handed)  # type: ignore[arg-type]
         self.place = Handover()
         self.place.begin(sink, "e", SEEN, [], ["a"])
-        self.told.calls.clear()
+        self.handed.calls.clear()
         if base:
             client.store("s.life", Life(SEEN + 1, "e", 0.0, f"cluster {TIME}", base).record())
         for number in range(LAST - SEEN):
@@ -94,23 +94,23 @@ async def test_what_was_missed_is_handed_over(monkeypatch: pytest.MonkeyPatch, b
         bench = Bench(monkeypatch, client := StaleCluster(beside=beside, lag=SEEN))
         client.stale_from(begin, length)
         await bench.session.open(["a"])
-        received = [call[1:] for call in bench.told.calls if call[0] == "receive"]
+        received = [call[1:] for call in bench.handed.calls if call[0] == "receive"]
         assert [tuple(range(SEEN + 1, LAST + 1))] == received, (begin, length)
 
 
 async def test_the_numbers_are_those_of_the_newest_life(monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
-    """Lives that lack the newest would give its messages other numbers."""
+    """The newest life counts, as an older one would give its messages other numbers."""
     for begin, length in windows():
         bench = Bench(monkeypatch, client := StaleCluster(beside=beside, lag=SEEN), base=1_000)
         client.stale_from(begin, length)
         await bench.session.open(["a"])
         assert [("receive", *range(1_000 + SEEN + 2, 1_000 + LAST + 2))] == [
-            call for call in bench.told.calls if call[0] == "receive"
+            call for call in bench.handed.calls if call[0] == "receive"
         ], (begin, length)
 
 
 async def test_a_probe_says_which_life_its_node_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others that know an earlier one come back by it."""
+    """A node that knows an earlier life ends its session at such a probe."""
     bench = Bench(monkeypatch, client := StaleCluster(), base=1_000)
     await bench.session.open(["a"])
     (probe,) = (record.data for record in client.log if record.subject == "s.m.%probe")
@@ -131,7 +131,7 @@ async def test_a_page_is_whole(monkeypatch: pytest.MonkeyPatch, beside: bool, ki
 
 
 async def test_an_acknowledged_message_is_in_the_next_page(monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
-    """Also of a channel that the node does not follow."""
+    """This holds for a channel that the node does not follow, too."""
     for begin, length in windows():
         bench = Bench(monkeypatch, client := StaleCluster(beside=beside))
         await bench.session.open([])
@@ -144,7 +144,7 @@ async def test_an_acknowledged_message_is_in_the_next_page(monkeypatch: pytest.M
 
 
 async def test_nothing_is_trimmed_too_early(monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
-    """Nor is a mark set back, which would hide what was trimmed."""
+    """No message and no mark is trimmed by a stale answer, and no mark is set back."""
     for begin, length in windows():
         bench = Bench(monkeypatch, client := StaleCluster(beside=beside, lag=SEEN))
         await bench.session.open(["a"])
@@ -156,7 +156,7 @@ async def test_nothing_is_trimmed_too_early(monkeypatch: pytest.MonkeyPatch, bes
 
 
 async def test_what_is_to_be_kept_is_not_trimmed(monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
-    """A channel that seems to have no message of late has one."""
+    """A channel whose newest message a stale answer lacks keeps it."""
     for begin in QUESTIONS:
         bench = Bench(monkeypatch, client := StaleCluster(beside=beside, lag=1))
         await bench.session.open(["a"])
@@ -166,7 +166,7 @@ async def test_what_is_to_be_kept_is_not_trimmed(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_nothing_is_purged_without_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mark that the stream refuses is no mark."""
+    """Nothing is purged if the stream refuses the mark."""
     bench = Bench(monkeypatch, client := StaleCluster())
     await bench.session.open(["a"])
     client.refuses["s.t.a"] = {"code": 503, "err_code": 10023, "description": "insufficient resources"}
@@ -178,7 +178,7 @@ async def test_nothing_is_purged_without_a_mark(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_the_channels_are_all_named(monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
-    """An export would leave out a channel that is not named."""
+    """Every channel is listed, as an export would leave out one that is not."""
     for begin, length in windows():
         bench = Bench(monkeypatch, client := StaleCluster(beside=beside, lag=1))
         await bench.session.open([])
@@ -189,10 +189,10 @@ async def test_the_channels_are_all_named(monkeypatch: pytest.MonkeyPatch, besid
 
 @pytest.mark.parametrize(("beside", "said"), [(True, "has no leader"), (False, "lacks the record 16")])
 async def test_a_cluster_that_stays_so(monkeypatch: pytest.MonkeyPatch, beside: bool, said: str) -> None:
-    """The session is lost with the reason, and the place in the log is what it was."""
+    """The session is lost with the reason, and the place in the log does not move."""
     bench = Bench(monkeypatch, client := StaleCluster(beside=beside, lag=SEEN))
     client.applies = False
     client.stale_from(1, 10**6)
     with pytest.raises(Lost, match=said):
         await bench.session.open(["a"])
-    assert (SEEN, []) == (bench.place.seen, bench.told.calls)
+    assert (SEEN, []) == (bench.place.seen, bench.handed.calls)

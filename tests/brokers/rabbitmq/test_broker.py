@@ -94,7 +94,7 @@ def test_a_server_without_the_plugin_says_what_to_run() -> None:
         ("guest:guest", "/elsewhere", "virtual host elsewhere"),
     ],
 )
-def test_who_may_not_is_told_what_to_check(servers: Servers, user: str, place: str, said: str) -> None:
+def test_a_refusal_says_what_to_check(servers: Servers, user: str, place: str, said: str) -> None:
     """A wrong password and a wrong virtual host are a line each, without the password."""
     line = refusal_at(f"amqp://{user}@127.0.0.1:{servers('rabbitmq').port}{place}")
     assert said in line
@@ -102,7 +102,7 @@ def test_who_may_not_is_told_what_to_check(servers: Servers, user: str, place: s
 
 
 def test_the_port_of_amqp_is_named(servers: Servers) -> None:
-    """Who names the port of the other protocol is told which one is needed."""
+    """The error for AMQP's port names the port of the stream protocol."""
     assert "5552" in refusal_at(f"amqp://guest:guest@127.0.0.1:{servers('rabbitmq').ports[1]}")
 
 

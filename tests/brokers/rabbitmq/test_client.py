@@ -126,7 +126,7 @@ async def test_a_login_names_the_version_and_has_limits(server: Server) -> None:
     ],
 )
 async def test_what_ends_a_connection_is_said(server: Server, sent: Any, said: str) -> None:
-    """Each end has its reason, which whoever waits then, and whoever asks later, is told."""
+    """Each waiting call and each later call raises the reason of the end."""
     connection = await connect(server)
 
     def end(frame: schema.Frame) -> Sequence[Any]:
@@ -189,7 +189,7 @@ async def test_a_stream_without_a_leader_is_a_loss(server: Server, code: int, le
 async def test_a_stream_that_cannot_be_made_says_why(
     server: Server, refusal: type[exceptions.ServerError], kind: type[Exception], said: str
 ) -> None:
-    """What another setting mends is told from what heals by itself."""
+    """A fault that a setting mends and one that may pass are different errors."""
     server.answers[schema.Metadata] = lambda frame: [metadata(frame.corr_id or 0, 2, NOBODY, server.port)]
     server.answers[schema.Create] = lambda frame: [response(schema.CreateResponse(frame.corr_id or 0, refusal.code))]
     log = make_log(server)
@@ -199,6 +199,6 @@ async def test_a_stream_that_cannot_be_made_says_why(
 
 
 def test_the_kinds_of_frames_are_those_of_the_protocol() -> None:
-    """The confirmations that are let pass are told by their key."""
+    """Publish confirmations are recognized by their key."""
     assert Key.PublishConfirm.value == 3
     assert encode_frame(schema.PublishConfirm(1, []))[4:6] == client.CONFIRM

@@ -89,7 +89,7 @@ def test_what_is_no_message_is_passed_over(apart: Apart, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize(("bound", "size"), [("CAUGHT_UP", 1), ("CAUGHT_UP_BYTES", 10_000)])
 def test_too_much_is_left_to_the_history(apart: Apart, monkeypatch: pytest.MonkeyPatch, bound: str, size: int) -> None:
-    """Too many messages, or bytes: the node is told to read, and has all of it there."""
+    """Past a number of messages or bytes the node skips, and reads them from the history."""
     monkeypatch.setattr(handover, bound, 10 * size)
     apart.part()
     missed = publish(apart.other, 60, size)

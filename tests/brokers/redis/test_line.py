@@ -48,7 +48,7 @@ class Wire:
 
 
 async def test_answers_come_in_the_order_of_the_commands() -> None:
-    """A refused command fails alone; one that nobody waits for any more is passed over."""
+    """A refused command fails alone. An answer whose waiter was cancelled is dropped."""
     wire: Any = Wire()
     line = RedisLine(wire, "p")
     running = asyncio.create_task(line.run())
@@ -68,7 +68,7 @@ async def test_answers_come_in_the_order_of_the_commands() -> None:
 
 @pytest.mark.parametrize("how", ["writing", "reading", "late"])
 async def test_a_connection_that_breaks(how: str) -> None:
-    """Whoever waits is told; so is whoever asks later."""
+    """Each waiting call and each later call raises the reason."""
     wire: Any = Wire()
     line = RedisLine(wire, "p")
     wire.breaks = how == "writing"

@@ -99,7 +99,7 @@ def test_replicas_that_are_needed_and_missing(sites: Sites) -> None:
 
 
 def test_what_only_an_operator_mends_is_refused(sites: Sites) -> None:
-    """A channel whose key holds something else, and a user who may no longer write: the session goes on."""
+    """A key of another type and a missing permission are refused, and the session goes on."""
     server = sites.server()
     at = client(server.port)
     node = sites.started(url_of(server), "a", "b")

@@ -46,7 +46,7 @@ class SecureSentinel(SecureRedis, Sentinel):
 
 @dataclasses.dataclass
 class Secure:
-    """A server that anyone may use who trusts `authority`, and one that asks for certificates."""
+    """A server for any client that trusts `authority`, and one that requires certificates."""
 
     sites: Sites
     authority: Authority

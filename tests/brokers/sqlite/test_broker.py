@@ -149,7 +149,7 @@ def test_it_keeps_the_contract(rig: Rig, name: str, durability: str) -> None:
 
 
 def test_what_is_already_there_is_opened(rig: Rig) -> None:
-    """The last clause again, for a log that has begun."""
+    """The contract's last clause holds for a log that has begun, too."""
     rig.open().receipts(*(Draft(c, b"1") for c in "abac"))
     rig.stop()
     check_broker(rig.lab, "opens_where_it_stands")
@@ -168,7 +168,7 @@ def test_it_serves_one_node(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("place", ["nowhere/log.db", "folder"])
-def test_what_can_not_be_opened_is_told(rig: Rig, tmp_path: Path, place: str) -> None:
+def test_what_can_not_be_opened_is_reported(rig: Rig, tmp_path: Path, place: str) -> None:
     """The error names the file, and nothing is left open."""
     (tmp_path / "folder").mkdir()
     rig.path = tmp_path / place
@@ -249,7 +249,7 @@ def test_what_waits_for_the_disk_is_bounded(rig: Rig, monkeypatch: pytest.Monkey
 
 
 def test_a_defect_in_one_answer_is_not_the_others(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Who is answered in the same commit gets its answer; the defect is logged."""
+    """The other publishes of the same commit get their answers. The defect is logged."""
     bench = rig.open()
     broker = sqlite(bench)
     answers: list[Outcome] = []
@@ -266,7 +266,7 @@ def test_a_defect_in_one_answer_is_not_the_others(rig: Rig, caplog: pytest.LogCa
 
 
 def test_a_publish_rings_though_another_has_just_been_heard(rig: Rig) -> None:
-    """No publish waits for the next look: each is committed when it comes, whatever the thread is at."""
+    """Each publish is committed when it comes, and not at the thread's next look."""
     bench = rig.open()
     began = time.monotonic()
     for n in range(400):
@@ -341,7 +341,7 @@ asyncio.run(main())
 
 
 def test_a_message_of_a_killed_process_is_there(rig: Rig) -> None:
-    """What was acknowledged survives a SIGKILL, and nobody waits for the dead."""
+    """An acknowledged message survives a SIGKILL, and no process waits for the one that was killed."""
     code = """
 import asyncio, os, signal, sys
 from pathlib import Path
@@ -366,8 +366,8 @@ loop.run_forever()
     assert bench.receipts(Draft("a", b"2"))[0].seq > 1
 
 
-def test_who_lags_behind_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that has not heard what is trimmed already goes on after it, and reads the history."""
+def test_a_node_behind_the_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has not heard trimmed messages goes on after them, and reads the history."""
     one, two = rig.open(), rig.open()
     slow = sqlite(two)
     real = slow._writer._store.follow
@@ -456,8 +456,8 @@ def test_what_is_old_is_trimmed_by_age(rig: Rig, monkeypatch: pytest.MonkeyPatch
     assert {2} == {mark.seq for mark in page.marks.values()}
 
 
-def test_many_channels_are_counted_anew(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counts of what was appended are bounded: past the bound each channel is looked at."""
+def test_many_channels_are_counted_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts of appended messages are bounded. Past the bound each channel is looked at."""
     monkeypatch.setattr(surplus_module, "COUNTED_CHANNELS", 2)
     bench = rig.open()
     bench.receipts(*(Draft(c, b"1") for c in "abc"))
@@ -503,7 +503,7 @@ def reasons(rig: Rig, bench: BrokerBench, cursor: int) -> list[Reason]:
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_an_older_copy_is_noticed(rig: Rig, tmp_path: Path, clean: bool) -> None:
-    """Every cursor beyond the copy is told of a gap, none before it is, and no number is given twice."""
+    """Each cursor beyond the copy gets a gap, no cursor before it does, and no number is given twice."""
     bench = rig.open()
     kept = [r.seq for n in range(5) for r in bench.receipts(Draft("a", b"kept"))]
     if clean:
@@ -528,7 +528,7 @@ def test_an_older_copy_is_noticed(rig: Rig, tmp_path: Path, clean: bool) -> None
 
 
 def test_a_lost_end_is_noticed(rig: Rig) -> None:
-    """Where a power cut takes the end of the write-ahead log, cursors from there are told of a gap."""
+    """If a power cut takes the end of the write-ahead log, cursors from there get a gap."""
     bench = rig.open()
     kept = bench.receipts(Draft("a", b"1"))[0].seq
     wal = rig.path.with_name("log.db-wal")
@@ -547,7 +547,7 @@ def test_a_lost_end_is_noticed(rig: Rig) -> None:
 
 
 def test_a_file_that_is_removed_is_the_end(rig: Rig) -> None:
-    """The node is told once, publishes and reads are refused, and what was put in its place is a life of its own."""
+    """The node fails once, publishes and reads are refused, and the new file begins another life."""
     bench, other = rig.open(), rig.open()
     bench.receipts(Draft("a", b"1"))
     rig.path.unlink()
@@ -560,7 +560,7 @@ def test_a_file_that_is_removed_is_the_end(rig: Rig) -> None:
 
 
 def test_what_is_committed_to_a_removed_file_is_not_acknowledged(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is looked at after each commit: whoever is told that it is taken can find it."""
+    """The file is checked after each commit, before it is acknowledged."""
     monkeypatch.setattr(writer_module, "LOOK_SECONDS", 1e6)
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
@@ -587,7 +587,7 @@ def test_a_file_put_back_under_open_brokers_is_a_new_life(rig: Rig, tmp_path: Pa
 
 
 def test_an_end_that_is_gone_is_the_end(rig: Rig) -> None:
-    """A log that has less than this process has seen is not the one that it opened."""
+    """The broker fails if the log has less than this process has seen."""
     bench = rig.open()
     bench.receipts(Draft("a", b"1"), Draft("a", b"2"))
     broker = sqlite(bench)
@@ -623,7 +623,7 @@ def test_a_full_disk_refuses_and_heals(rig: Rig, caplog: pytest.LogCaptureFixtur
 
 
 def test_trimming_waits_for_a_disk_that_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What can wait does, and nobody is kept from publishing."""
+    """Trimming is put off, and publishes are still taken."""
     monkeypatch.setattr(writer_module, "SWEEP_SECONDS", 0.001)
     monkeypatch.setattr(writer_module, "LOOK_SECONDS", 0.001)
     rig.keep = Retention(messages=10, seconds=60)
@@ -646,7 +646,7 @@ def test_trimming_waits_for_a_disk_that_fails(rig: Rig, monkeypatch: pytest.Monk
 
 
 def test_a_read_that_fails_is_refused(rig: Rig) -> None:
-    """The reader hears `unavailable`, and the next may be answered; what others append is looked for again."""
+    """The read is refused with `unavailable`, the next may be answered, and messages of others are read again."""
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
     broker = sqlite(bench)
@@ -664,7 +664,7 @@ def test_a_read_that_fails_is_refused(rig: Rig) -> None:
 
 
 def test_a_defect_in_the_thread_is_the_end(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever waits is answered, and the node is told: nothing hangs."""
+    """Each waiting publish and read is refused, and the node fails."""
     bench = rig.open()
     broker = sqlite(bench)
 
@@ -681,7 +681,7 @@ def test_a_defect_in_the_thread_is_the_end(rig: Rig, caplog: pytest.LogCaptureFi
 
 
 def test_a_close_commits_what_waits(rig: Rig) -> None:
-    """Each that was published before is answered before `close` returns, and is in the log."""
+    """Each publish before `close` is answered before `close` returns, and is in the log."""
     bench = rig.open()
     answers: list[Outcome] = []
     for n in range(100):
@@ -693,7 +693,7 @@ def test_a_close_commits_what_waits(rig: Rig) -> None:
 
 
 def test_a_close_answers_each_read(rig: Rig) -> None:
-    """With a page or with `unavailable`, before it returns."""
+    """Each open read gets a page or `unavailable` before `close` returns."""
     bench = rig.open()
     answers: list[Page | Refusal] = []
     for _ in range(50):
@@ -711,7 +711,7 @@ def test_reads_that_wait_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_close_does_not_wait_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where another holds the lock and does not let go, what waits is refused, and the process can end."""
+    """If another process keeps the lock, waiting publishes are refused, and the process can end."""
     monkeypatch.setattr(sqlite_module, "STOP_SECONDS", 0.05)
     bench = rig.open()
     broker = sqlite(bench)
@@ -732,7 +732,7 @@ def test_a_close_does_not_wait_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_it_runs_on_a_loop(rig: Rig) -> None:
-    """As the server has it: called from the loop, it calls back there."""
+    """The broker calls back on the loop that called it."""
     loop = asyncio.get_running_loop()
     here = threading.get_ident()
     seen: list[tuple[int, list[Message]]] = []
@@ -761,7 +761,7 @@ async def test_it_runs_on_a_loop(rig: Rig) -> None:
 
 @pytest.mark.parametrize("number", [2**63 - 1, 2**63, 10**26, 1e300])
 def test_a_number_that_sqlite_does_not_have_is_a_page(rig: Rig, number: float) -> None:
-    """The last of all that there is; the thread of the history goes on, also where the log was trimmed or restarted."""
+    """`last` beyond 64 bits reads everything, and the history thread goes on."""
     rig.keep = Retention(messages=5, seconds=1e12)
     bench = rig.open()
     bench.receipts(*(Draft("a", b"%d" % n) for n in range(9)))
@@ -779,7 +779,7 @@ def test_a_number_that_sqlite_does_not_have_is_a_page(rig: Rig, number: float) -
 
 
 def test_a_defect_in_a_read_is_one_answer(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """The others are read, and the log of the operator has the cause."""
+    """The other reads are answered, and the log has the cause."""
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
     pages = sqlite(bench)._reader._store.pages
@@ -799,7 +799,7 @@ def test_a_defect_in_a_read_is_one_answer(rig: Rig, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("thread", ["log", "history"])
 def test_a_thread_that_ends_is_noticed(rig: Rig, thread: str) -> None:
-    """Whatever ended it: what it held is refused, the node is told, and nothing that comes later waits."""
+    """What the thread held is refused, the node fails, and later calls are refused at once."""
     bench = rig.open()
     broker = sqlite(bench)
 
@@ -824,7 +824,7 @@ def test_a_thread_that_ends_is_noticed(rig: Rig, thread: str) -> None:
 
 
 def test_a_delivery_that_raises_is_not_acknowledged(rig: Rig) -> None:
-    """It is in the log, but this node has not got it: the publisher is refused, the node is told, nothing follows."""
+    """The message is in the log, but the publish is refused, the node fails, and nothing follows."""
 
     class Deaf(BrokerBench):
         def receive(self, messages: object, /) -> None:
@@ -881,7 +881,7 @@ def test_a_read_that_takes_too_long_is_ended(rig: Rig, monkeypatch: pytest.Monke
 
 
 def test_a_lock_that_is_not_let_go_makes_it_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The node says so, what waits is refused, and is not committed later; then all is as before."""
+    """The node says so. Waiting publishes are refused and not committed later. Then it is back."""
     monkeypatch.setattr(sqlite_module, "WATCH_SECONDS", 0.001)
     monkeypatch.setattr(sqlite_module, "STUCK_SECONDS", 0.01)
     bench = rig.open()
@@ -903,7 +903,7 @@ def test_a_lock_that_is_not_let_go_makes_it_away(rig: Rig, monkeypatch: pytest.M
 
 
 def test_a_start_that_has_to_wait_for_the_lock_has_a_deadline(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what is the matter; what it opens later is closed again, and the next start is fine."""
+    """The error names the lock, what opens later is closed, and a second start works."""
     rig.open().receipts(Draft("a", b"1"))
     rig.stop()
     monkeypatch.setattr(sqlite_module, "OPEN_SECONDS", 0.05)
@@ -1014,8 +1014,8 @@ def test_what_another_file_has_left_is_set_aside(rig: Rig, caplog: pytest.LogCap
     assert [True] == ["set aside" in text for text in caplog.messages]
 
 
-def test_a_broken_file_is_told(rig: Rig) -> None:
-    """What SQLite finds wrong after the tables were looked at is one line, and nothing is left open."""
+def test_a_broken_file_is_reported(rig: Rig) -> None:
+    """An error that SQLite finds after the check of the tables is one line, and nothing is left open."""
     rig.open().receipts(Draft("a", b"1"))
     rig.stop()
     with contextlib.closing(sqlite3.connect(rig.path)) as db:

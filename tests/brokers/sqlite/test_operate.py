@@ -14,7 +14,7 @@ from oncecast.errors import Refusal
 
 
 async def test_a_file_that_fails(tmp_path: Path) -> None:
-    """The cause is in the refusal."""
+    """The refusal names the cause."""
 
     def fail(file: File) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -24,7 +24,7 @@ async def test_a_file_that_fails(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait has an end, whatever the thread does."""
+    """The wait ends at its deadline, whatever the thread does."""
     monkeypatch.setattr(operate, "SECONDS", 0.01)
     over = threading.Event()
     with pytest.raises(Refusal, match=r"did not answer within 0\.01 s"):

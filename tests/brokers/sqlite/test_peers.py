@@ -43,7 +43,7 @@ for line in sys.stdin:
 
 
 class Child:
-    """Another process with the file open, which does as it is told."""
+    """Another process with the file open, which runs the given commands."""
 
     def __init__(self, path: Path) -> None:
         self.process = subprocess.Popen(
@@ -104,13 +104,13 @@ def sockets(path: Path) -> list[str]:
 
 
 def test_the_first_is_alone_and_the_next_is_not(peers: Peers, child: Child) -> None:
-    """Whoever joins learns whether others are there, in other processes too."""
+    """`join` says whether other members are there, in other processes too."""
     assert join(peers)
     assert "False" == child.ask("join 1")
 
 
-def test_who_dies_lets_go_of_everything(peers: Peers, child: Child) -> None:
-    """A process that is killed inside the lock, having joined, holds up nobody and is not counted."""
+def test_a_killed_member_frees_everything(peers: Peers, child: Child) -> None:
+    """A process that is killed while it holds the lock frees it, and is no longer a member."""
     assert "True" == child.ask("join 1")
     assert "locked" == child.ask("lock")
     child.end()
@@ -134,7 +134,7 @@ def test_one_holds_the_lock_at_a_time(peers: Peers, child: Child) -> None:
 
 
 def test_a_file_that_was_replaced_is_joined_alone(tmp_path: Path, peers: Peers, child: Child) -> None:
-    """Who still has the old file open does not count: the new one begins a life, and the next joins that."""
+    """Members that have the old file open do not count. The next one joins the new life."""
     assert join(peers, "old")
     assert "True" == child.ask("join new")
     third = Peers(tmp_path / "log.db")
@@ -143,7 +143,7 @@ def test_a_file_that_was_replaced_is_joined_alone(tmp_path: Path, peers: Peers, 
 
 
 def test_a_datagram_wakes_the_others_and_not_oneself(tmp_path: Path, peers: Peers, child: Child) -> None:
-    """Each that has joined hears it; several are heard as one."""
+    """Each other member is woken, and several datagrams are heard as one."""
     child.ask("join 1")
     join(peers)
     child.say("hear")
@@ -156,8 +156,8 @@ def test_a_datagram_wakes_the_others_and_not_oneself(tmp_path: Path, peers: Peer
     assert [True, False] == [peers.hear(), peers.hear()]
 
 
-def test_who_has_enough_datagrams_holds_up_nobody(tmp_path: Path, peers: Peers) -> None:
-    """A peer that does not read is told no more, and one that does is told still, whatever the system's bounds are."""
+def test_a_member_with_a_full_socket_holds_up_nobody(tmp_path: Path, peers: Peers) -> None:
+    """A member whose socket is full is skipped, and the others are still woken."""
     join(peers)
     deaf, other = Peers(tmp_path / "log.db"), Peers(tmp_path / "log.db")
     join(deaf)
@@ -176,7 +176,7 @@ def test_who_has_enough_datagrams_holds_up_nobody(tmp_path: Path, peers: Peers) 
 
 
 def test_the_sockets_of_the_dead_go(tmp_path: Path, peers: Peers, child: Child) -> None:
-    """Whoever wakes the others removes what nobody listens to, and whoever comes alone removes all."""
+    """Waking removes sockets without a listener, and joining alone removes all of them."""
     path = tmp_path / "log.db"
     join(peers)
     child.ask("join 1")
@@ -195,7 +195,7 @@ def test_the_sockets_of_the_dead_go(tmp_path: Path, peers: Peers, child: Child) 
 
 
 def test_a_socket_that_has_gone_is_passed_over(tmp_path: Path, peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the listing and the datagram a peer may have left; the others are told."""
+    """A member may leave between the listing and the datagram. The others are woken."""
     join(peers)
     leaves, stays = Peers(tmp_path / "log.db"), Peers(tmp_path / "log.db")
     join(leaves)
@@ -210,7 +210,7 @@ def test_a_socket_that_has_gone_is_passed_over(tmp_path: Path, peers: Peers, mon
 
 
 def test_the_folder_is_listed_again(tmp_path: Path, peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it has changed, and after a time in any case; where no descriptor is left, those that are known are told."""
+    """It is listed after a change and after a time. Without a free descriptor the known members are woken."""
     join(peers)
     peers.wake(0.0)
     other = Peers(tmp_path / "log.db")
@@ -243,7 +243,7 @@ def test_a_path_may_be_longer_than_a_sockets_name(tmp_path: Path) -> None:
 
 
 def test_without_proc_it_does_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the socket has the folder's name, and where that is too long it is not woken, and looks by itself."""
+    """The socket has the folder's name. If that is too long, there is no socket, and it polls."""
     monkeypatch.setattr(os.path, "isdir", lambda path: False)
     one, two = Peers(tmp_path / "l.db"), Peers(tmp_path / "l.db")
     join(one)
@@ -261,7 +261,7 @@ def test_without_proc_it_does_what_it_can(tmp_path: Path, monkeypatch: pytest.Mo
     far.close()
 
 
-def test_a_folder_that_can_not_be_written_to_is_told(tmp_path: Path) -> None:
-    """The broker makes an error of it that names the file."""
+def test_a_folder_that_can_not_be_written_to_is_reported(tmp_path: Path) -> None:
+    """The broker raises an error that names the file."""
     with pytest.raises(OSError, match="No such file"):
         Peers(tmp_path / "nowhere" / "log.db")

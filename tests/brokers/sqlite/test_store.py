@@ -34,7 +34,7 @@ class Bench:
         self.stores: list[Store] = []
 
     def open(self, *, alone: bool = True) -> tuple[Store, Opening]:
-        """Open the file, as its only process unless told otherwise."""
+        """Open the file, as its only process unless `alone` is False."""
         store = Store(self.path, durability="process")
         self.stores.append(store)
         opening = store.begin("life", self.now, alone=alone)
@@ -115,8 +115,8 @@ def test_a_file_keeps_its_epoch_and_its_messages(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("durability, synchronous", [("process", 1), ("fsync", 2)])
-def test_durability_is_what_sqlite_is_told(bench: Bench, durability: str, synchronous: int) -> None:
-    """A write-ahead log, and an fsync at each commit only where that was asked for."""
+def test_durability_sets_how_sqlite_syncs(bench: Bench, durability: str, synchronous: int) -> None:
+    """SQLite has a write-ahead log, and syncs each commit only with `fsync`."""
     store = Store(bench.path, durability=durability)
     bench.stores.append(store)
     assert synchronous == store._db.execute("PRAGMA synchronous").fetchone()[0]
@@ -153,7 +153,7 @@ def test_what_is_no_database_is_refused(bench: Bench) -> None:
     assert bench.path.read_text().startswith("dear diary")
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """The error names the path and asks for the folder."""
     with pytest.raises(ConfigurationError, match=r"nowhere/log.db: can't be opened: .* is the folder there"):
         Store(tmp_path / "nowhere" / "log.db", durability="process")
@@ -181,7 +181,7 @@ def test_numbers_go_up_by_one_and_times_never_back(bench: Bench) -> None:
 
 
 def test_an_append_tells_what_others_have_appended(bench: Bench) -> None:
-    """Whoever has seen less than there is gets the rest with its own, and whoever follows gets all."""
+    """A node gets the messages of others that it has not seen along with its own."""
     store, _ = bench.open()
     other, _ = bench.open(alone=False)
     bench.append(other, "abc")
@@ -194,8 +194,8 @@ def test_an_append_tells_what_others_have_appended(bench: Bench) -> None:
     assert (4, []) == other.follow(4)
 
 
-def test_what_is_too_much_or_gone_is_not_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past a number of messages or of bytes, and where one has been trimmed, the answer is to read the history."""
+def test_what_is_too_much_or_gone_is_left_to_the_history(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past a bound, and after trimming, the answer refers to the history."""
     store, _ = bench.open()
     bench.append(store, "aab")
     monkeypatch.setattr(sqlite_store, "RECENT", 2)
@@ -346,7 +346,7 @@ def test_the_head_does_not_go_back_where_the_newest_is_trimmed(bench: Bench) -> 
 
 
 def test_a_channel_with_nothing_left_is_forgotten_and_its_mark_stays(bench: Bench) -> None:
-    """After a week; who was behind its mark is told of a gap still, also once the channel is there again."""
+    """After a week. A reader from before its mark still gets a gap."""
     store = fill(bench, "aab")
     store.trims.trim("a", 9)
     bench.now += 7 * DAY - 10
@@ -401,7 +401,7 @@ def test_an_opening_has_the_end_of_the_log(bench: Bench, monkeypatch: pytest.Mon
 
 
 def test_an_opening_with_too_many_marks_has_nothing_recent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then all is in the history alone."""
+    """Then every message is read from the history."""
     store = fill(bench, "zabcd")
     for name in "abc":
         store.trims.trim(name, 9)
@@ -411,7 +411,7 @@ def test_an_opening_with_too_many_marks_has_nothing_recent(bench: Bench, monkeyp
 
 
 def test_a_life_begins_above_all_that_could_have_been_given(bench: Bench) -> None:
-    """Who opens the file alone goes on after a hole; who joins others, without one."""
+    """A node that opens the file alone begins after a hole. One that joins does not."""
     store = fill(bench, "ab")
     bench.close()
     bench.now = NOW + 100

@@ -82,7 +82,7 @@ def test_formats_are_shared() -> None:
 
 @pytest.mark.parametrize("kind", [V1Session, RawSession])
 def test_a_message_is_compressed_once(rig: Any, kind: type[V1Session | RawSession]) -> None:
-    """All who negotiated the same are written the very same bytes, smaller ones; who did not gets them as they are."""
+    """All sockets with the extension get the same compressed bytes. The others get it uncompressed."""
     offers = [OFFER, Parameters(), Parameters(server_max_window_bits=15), Parameters(True, True)]
     peers = [Compressing(rig, kind, agreed(offer)) for offer in offers]
     small, plain = Compressing(rig, kind, agreed(Parameters(server_max_window_bits=10))), Compressing(rig, kind, None)
@@ -113,7 +113,7 @@ def test_a_small_message_is_sent_as_it_is(rig: Any, length: int) -> None:
 
 
 def test_the_backlog_is_compressed_too(rig: Any) -> None:
-    """Who catches up reads the same compressed bytes, many messages in one write."""
+    """A socket that catches up reads the same compressed bytes, many messages in one write."""
     rig.publish(*[LONG.decode()] * 20)
     rig.run_turns()
     first, second = Compressing(rig, RawSession, agreed(OFFER)), Compressing(rig, RawSession, agreed(Parameters()))

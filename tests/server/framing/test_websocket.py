@@ -73,7 +73,7 @@ def test_a_peer_that_does_not_answer_our_close_is_cut_off(rig: Any, peer: Peer) 
 
 
 def test_a_dead_peer_is_found_within_two_heartbeats(rig: Any, peer: Peer) -> None:
-    """Whoever has not answered one heartbeat by the next is gone; any byte is an answer."""
+    """A peer that sends no byte between two heartbeats is disconnected."""
     rig.pass_time(peer.link, peer.socket, BEAT)
     peer.socket.received(peer.codec.ping())
     rig.pass_time(peer.link, peer.socket, BEAT)

@@ -32,7 +32,7 @@ def test_which_errors(code: str) -> None:
 
 
 def test_fields() -> None:
-    """The code, the way, the status or the code of the close, who and where."""
+    """A line has the code, the transport, the status or close code, the identity and the address."""
     rig = Rig()
     rig.audit.refuse(ERRORS["forbidden"], ANN, "a")
     rig.audit.refuse(ERRORS["forbidden"], ANN, how="close")

@@ -79,7 +79,7 @@ async def test_a_write_has_whole_lines(pipe: tuple[int, int], monkeypatch: pytes
 
 
 async def test_nobody_reads(pipe: tuple[int, int]) -> None:
-    """The caller is never held up: the lines are held up to a bound, and those past it counted, and told of later."""
+    """The caller never waits. Lines are held up to a bound; those past it are counted, and reported later."""
     writer = LineWriter(pipe[1], report)
     for _ in range(HELD_BYTES // len(LINE) + 1000):
         writer.put(LINE)
@@ -98,7 +98,7 @@ async def test_nobody_reads(pipe: tuple[int, int]) -> None:
     writer.put(b"last\n")
     await writer.close(SECONDS)
     reader.join(SECONDS)
-    assert 1 == got.count(b"dropped"), "it is told once"
+    assert 1 == got.count(b"dropped"), "it is reported once"
     assert b"\ndropped %d\n" % dropped in got
 
 
@@ -135,7 +135,7 @@ async def test_nowhere_to_write(pipe: tuple[int, int], gone: str) -> None:
 
 
 async def test_a_full_disk_gets_free(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part that was written is completed; what failed is told of once writes succeed again."""
+    """A line that was written in part is completed. Failed lines are reported once writes succeed again."""
     real, full = os.write, [False]
 
     def write(descriptor: int, data: bytes) -> int:

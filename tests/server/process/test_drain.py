@@ -11,7 +11,7 @@ from oncecast.server.wheel import RESOLUTION
 
 
 def test_few_leave_at_once() -> None:
-    """Whoever fits into one step of the wheel is sent away at the beginning, first come first served."""
+    """As many as fit into one step of the wheel leave at the beginning, first come first served."""
     drain = Drain(range(50), 1000, 7.0)
     assert list(range(50)) == drain.due(7.0)
     assert (0, []) == (len(drain), drain.due(8.0))
@@ -69,8 +69,8 @@ def test_many_are_spread_evenly(per_second: int) -> None:
     assert 3.9 <= expected <= 5.5
 
 
-def test_who_goes_or_comes_meanwhile() -> None:
-    """One that has gone costs nobody a moment; one that has just come waits at the end."""
+def test_connections_that_end_or_begin_meanwhile() -> None:
+    """A connection that has ended takes no slot. A new one gets the last slot."""
     drain = Drain("abcd", 1, 0.0)
     assert ["a"] == drain.due(0.0)
     drain.discard("b")

@@ -49,7 +49,7 @@ run_loop(main())
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_without_a_free_descriptor_those_who_are_there_are_served(loop: str) -> None:
+def test_without_a_free_descriptor_open_connections_are_served(loop: str) -> None:
     """No connection more can be accepted: that is one line with its cure, and neither a busy loop nor anybody's end."""
     source = os.path.dirname(os.path.dirname(oncecast.__file__))
     process = subprocess.Popen(

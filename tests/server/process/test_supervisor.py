@@ -263,7 +263,7 @@ async def _ends(peer: Any) -> bool:
         return True
 
 
-async def test_who_waited_for_the_dead_is_served_by_its_successor(start: Start) -> None:
+async def test_a_client_of_a_killed_worker_is_served_by_its_successor(start: Start) -> None:
     """A connection that a worker had not accepted when it died is not reset: its slot's socket outlives it."""
     running = await start()
     epochs = await running.epochs(2)
@@ -281,7 +281,7 @@ async def test_who_waited_for_the_dead_is_served_by_its_successor(start: Start) 
     assert (2, 1) == (len(served), len(served & epochs))
 
 
-async def test_one_that_is_told_to_go_by_somebody_else_drains_and_is_replaced(start: Start) -> None:
+async def test_a_worker_that_another_process_signals_drains_and_is_replaced(start: Start) -> None:
     """SIGTERM of one worker is a goodbye to its subscribers, and its successor does not wait for that to end."""
     running = await start()
     streams = await running.streams()
@@ -373,7 +373,7 @@ async def test_a_signal_ends_all_of_them(start: Start, number: signal.Signals) -
 
 
 async def test_ctrl_c_reaches_all_processes_of_a_terminal_and_is_heard_once(start: Start) -> None:
-    """A worker leaves it to its supervisor: two signals would be one too many for who is to have time to leave."""
+    """A worker leaves SIGINT to its supervisor, as a second signal would cut its connections off."""
     running = await start()
     streams = await running.streams()
     for pid in (running.process.pid, *running.workers):
@@ -431,7 +431,7 @@ async def test_workers_do_not_outlive_their_supervisor(start: Start) -> None:
 
 
 async def test_sighup_hands_new_settings_to_every_worker(start: Start) -> None:
-    """Whoever is connected stays; what can't change while serving is named, and a mistake changes nothing."""
+    """Connections stay. A setting that can't change is named, and a mistake changes nothing."""
     running = await start()
     streams = await running.streams()
     running.config.write_text(f"{BASE}port = 1\n[limits]\nmessage_bytes = 3\n")

@@ -51,7 +51,7 @@ async def rig(open_site: Open) -> AsyncIterator[Rig]:
     await ours.close()
 
 
-async def test_who_asks_meanwhile_gets_the_same_answer(rig: Rig) -> None:
+async def test_a_request_meanwhile_gets_the_same_answer(rig: Rig) -> None:
     """The supervisor is asked once at a time, however many scrape."""
     answers: list[bytes] = []
     second: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -143,7 +143,7 @@ async def test_the_server_ends_with_close_notify(open_site: Open, certificate: t
     await gone(site)
 
 
-async def test_a_client_that_says_goodbye_is_told_the_same(
+async def test_a_close_frame_is_answered_with_the_same_code(
     open_site: Open, certificate: tuple[str, str], dial: Dial
 ) -> None:
     """An idle connection ends by a close_notify from either side."""

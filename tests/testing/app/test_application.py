@@ -175,7 +175,7 @@ def test_a_grant_ends(oncecast: OncecastFixture) -> None:
 
 
 def test_the_retention_is_that_of_the_application() -> None:
-    """Of its settings: who comes later gets what they keep, and a gap before."""
+    """A later listener gets a gap, and the messages that the application's settings keep."""
     fixture = OncecastFixture()
     fixture.use(Oncecast(settings=Settings(retention=RetentionSettings(messages=2))))
     listener = fixture.subscribe("orders")

@@ -67,7 +67,7 @@ def test_the_network_fails_and_returns(oncecast: OncecastFixture) -> None:
 
 
 def test_what_grew_old_is_a_gap(oncecast: OncecastFixture) -> None:
-    """Past the retention of an hour a message is trimmed, and who comes later is told so."""
+    """After the retention of an hour a message is trimmed, and a later listener gets a gap."""
     listener = oncecast.subscribe("orders")
     listener.drop()
     first = oncecast.publish("orders", 1)
