@@ -74,7 +74,11 @@ class AsgiConnection(AsgiPeer):
                 await self._prepare(prepare)
                 if not self._pending.ended:
                     listening = asyncio.create_task(self._listen_whole(receive))
-                await self._pump(send)
+                if self._streaming:
+                    # In a task of its own: else each turn would step through the coroutines of all the middleware.
+                    await asyncio.create_task(self._pump(send))
+                else:
+                    await self._pump(send)
         except TimeoutError:
             if self._life is None or not self._life.expired():
                 raise
