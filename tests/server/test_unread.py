@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from oncecast.server import server as server_module
+from oncecast.server.connection import Connection
 from oncecast.server.settings import Limits, Settings
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
@@ -115,6 +117,7 @@ async def watch(site: Site, kind: Kind) -> tuple[int, bool]:
             if kind.told:
                 site.publish("a", b"z" * 20_000)
             for each in app.connections:
+                assert isinstance(each, Connection)
                 if each._transport is not None:
                     held = max(held, each._transport.get_write_buffer_size())
                 read |= each._full and not each._paused
@@ -132,8 +135,10 @@ async def test_a_peer_that_reads_nothing(
     The kernel's own timeout is off: a peer that sends can put it off.
     """
     monkeypatch.setattr(server_module, "set_send_timeout", lambda *_: None)
-    files = {"tls_cert": (certificate[0],), "tls_key": (certificate[1],)} if encrypted else {}
-    site = await open_site(Settings(port=0, limits=LIMITS, **files))
+    settings = Settings(port=0, limits=LIMITS)
+    if encrypted:
+        settings = replace(settings, tls_cert=(certificate[0],), tls_key=(certificate[1],))
+    site = await open_site(settings)
     for _ in range(5):
         site.publish("a", b"y" * 20_000)
     tls = ssl.create_default_context(cafile=certificate[0]) if encrypted else None
