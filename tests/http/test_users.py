@@ -110,6 +110,25 @@ async def test_a_ticket_is_used_once() -> None:
         assert 405 == (await ask(server, "ticket", credential))[0]
 
 
+async def test_a_poll_by_a_ticket_is_not_answered_from_memory(tmp_path: Path) -> None:
+    """The same request on the same connection is told that its ticket was used, also while nothing has changed."""
+    async with nodes(f"sqlite:///{tmp_path / 'log.db'}", 1) as (server,):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for _ in range(8):  # an answer is kept until the second ends, and this may be its end
+            request = (
+                f"GET /v1/channels/c?ticket={await ticket_of(server, of_ann())} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
+            answers = []
+            async with asyncio.timeout(SECONDS):
+                for _ in range(2):
+                    writer.write(request.encode())
+                    answers.append(await reader.readuntil(b"}\n"))
+            assert b" 200 " in answers[0]
+            assert b" 401 " in answers[1]
+            assert b"was used" in answers[1]
+        writer.close()
+
+
 async def test_a_ticket_opens_a_socket_and_a_stream() -> None:
     """The transport begins once it is redeemed, and is the user's."""
     async with nodes("memory://", 1) as (server,):

@@ -63,13 +63,12 @@ def _short_polled(
     if late or isinstance(reply, Refusal) or len(reply.body) > ANSWER_BYTES or not service.ready:
         _answer_poll(service, connection, reply)
         return
-    if reply.status != 200 or not request.keep_alive:  # no request comes again that this could answer
+    if reply.status != 200 or not request.keep_alive or "ticket=" in request.query:  # none comes again, or may not
         connection.reply(reply)
         return
     answer = encode(service, request, reply)
     public = service.access.is_public(channels)
-    once = service.authenticator is None or "ticket=" in request.query
-    identity = None if once else connection.identity
+    identity = None if service.authenticator is None else connection.identity
     service.memo.put(KnownPoll(request, channels, answer, version, public=public, identity=identity), second)
     connection.send(answer)
 

@@ -22,7 +22,8 @@ ANSWER_BYTES = 4096  # an answer with nothing new has about 250; a long one cost
 class KnownPoll:
     """A poll that the rules allow, and its answer: `channels` are what it reads.
 
-    `identity` is whom its credentials have proved; None where they prove it only once, as a ticket does.
+    `identity` is whom its credentials have proved; None where the server takes none. A poll by a ticket is not kept, as
+    it counts once.
     """
 
     __slots__ = ("answer", "channels", "identity", "public", "request", "version")

@@ -48,6 +48,13 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
         (
             "",
             {},
+            {"broker": "sqlite://app.db"},
+            "--broker: the path of a file begins after three slashes, as in sqlite:///app.db, or four for"
+            " /var/lib/app.db",
+        ),
+        (
+            "",
+            {},
             {"host": "0.0.0.0"},
             "--host: binding to all interfaces lets anyone publish who can reach it, as there are no access rules: "
             + OPEN_CURE,
@@ -187,3 +194,13 @@ def test_access_rules_open_an_address_to_other_machines() -> None:
     rules = """[channels."chat.*"]\nsubscribe = "public"\n"""
     assert "public" == load(rules, flags={"host": "0.0.0.0"}).settings.channels["chat.*"].subscribe
     assert OPEN_CURE in mistake("""[channels."chat.*"]\nmessages = 3\n""", {}, {"host": "0.0.0.0"})
+
+
+def test_a_client_certificate_that_nobody_asks_for_is_a_warning() -> None:
+    """Who writes `required` thinks that the port is closed to others, and without a CA it is open."""
+    tls = "tls_cert = 'c'\ntls_key = 'k'\n"
+    text = "has no effect, as no client is asked for a certificate: name the CAs in tls_client_ca"
+    assert (f"oncecast.toml: tls_client: {text}",) == load(tls + "tls_client = 'required'").warnings
+    assert (f"ONCECAST_TLS_CLIENT: {text}",) == load(tls, {"ONCECAST_TLS_CLIENT": "optional"}).warnings
+    assert () == load(tls).warnings
+    assert () == load(tls + "tls_client = 'required'\ntls_client_ca = 'ca'").warnings

@@ -53,6 +53,11 @@ from tests.server.config.conftest import load, mistake
             "[channels.x]\nmesages = 1",
             "oncecast.toml: [channels.x] mesages is not a setting; did you mean messages?",
         ),
+        (
+            "[channels.chat.lobby]\nsubscribe = 'public'",
+            "oncecast.toml: [channels.chat] lobby is not a setting: write quotes around a name with dots, as in"
+            ' [channels."chat.lobby"]',
+        ),
         ("[channels]\nx = 1", 'oncecast.toml: [channels.x] is a table: write [channels."name"] above its settings'),
         (
             '[channels."*x"]',

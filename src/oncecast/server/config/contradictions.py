@@ -19,7 +19,7 @@ from ..cores import worker_count
 from ..jwks import check_url
 from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings, has_keys, may_be_reached
 
-__all__ = ["OPEN_CURE", "check_together"]
+__all__ = ["OPEN_CURE", "check_together", "find_unused"]
 
 _COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 6265 §4.1.1
 
@@ -36,6 +36,15 @@ def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     _check_sizes(settings, sources)
     _check_body(settings, sources)
     _check_url(settings, sources)
+
+
+def find_unused(settings: Settings, sources: Mapping[str, str]) -> list[str]:
+    """Return a line for each setting that was given, and has no effect without another one."""
+    source = sources["tls_client"]
+    if settings.tls_client_ca is None and (settings.tls or settings.tls_cert) and source != "default":
+        text = "has no effect, as no client is asked for a certificate: name the CAs in tls_client_ca"
+        return [f"{_named(source, 'tls_client')}: {text}"]
+    return []
 
 
 def _check_tls(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -93,6 +102,9 @@ def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:
             whole = MEMORY if f"{scheme}://" == MEMORY else f"{scheme}://…"
             _fail(sources, "broker", f"not a broker's URL: {scheme} is one with its slashes, {whole}")
         _fail(sources, "broker", f"not a broker's URL: use one of {known}, as in {DEFAULT_BROKER}")
+    if scheme == "sqlite" and not settings.broker.startswith(SQLITE):
+        text = "the path of a file begins after three slashes, as in sqlite:///app.db, or four for /var/lib/app.db"
+        _fail(sources, "broker", text)
     if settings.durability == "fsync" and not settings.broker.startswith(SQLITE):
         cure = f'use broker = {DEFAULT_BROKER}, or durability = "process"'
         _fail(sources, "durability", f"fsync is for a broker's file, and the broker is {scheme}://; {cure}")
@@ -144,10 +156,12 @@ def _check_url(settings: Settings, sources: Mapping[str, str]) -> None:
 
 
 def _fail(sources: Mapping[str, str], key: str, text: str) -> NoReturn:
-    source = sources[key]
+    raise ConfigurationError(f"{_named(sources[key], key)}: {text}")
+
+
+def _named(source: str, key: str) -> str:
     # A variable or a flag is named after its key; a file is not.
-    named = source if source.startswith(("--", "ONCECAST_")) else f"{source}: {key}"
-    raise ConfigurationError(f"{named}: {text}")
+    return source if source.startswith(("--", "ONCECAST_")) else f"{source}: {key}"
 
 
 def _is_loopback(host: str) -> bool:

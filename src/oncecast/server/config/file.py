@@ -60,6 +60,8 @@ def _from_table(file: pathlib.Path, table: Path, values: Mapping[str, object]) -
         if key not in keys:
             homes = [dotted(other) for other, settings in TABLES.items() if other and key in settings]
             near = f"; did you mean the one in [{homes[0]}]?" if homes else hint(key, keys)
+            if keys is RULE and isinstance(value, dict):  # TOML takes [channels.chat.lobby] for a table in a table
+                near = ': write quotes around a name with dots, as in [channels."chat.lobby"]'
             raise ConfigurationError(f"{label} {dotted([key])} is not a setting{near}")
         if (*table, key) in SECRETS:
             raise ConfigurationError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ..settings import DEFAULT_BROKER, MEMORY, AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
-from .contradictions import check_together
+from .contradictions import check_together, find_unused
 from .environment import read_environment
 from .file import read_file
 from .setting import TABLES, Given, Path, dotted
@@ -71,7 +71,7 @@ def load(*, file: pathlib.Path | None, environ: Mapping[str, str], flags: Mappin
         channels=rules,
     )
     check_together(settings, sources)
-    return Loaded(settings, sources, file, tuple(warnings))
+    return Loaded(settings, sources, file, (*warnings, *find_unused(settings, sources)))
 
 
 class Sources:
