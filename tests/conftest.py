@@ -45,6 +45,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "web/test_modules.py",
     ),
     "servers": (
+        "asgi/test_move_in.py",
         "asgi/test_servers.py",
         "brokers/followed/test_faults.py",
         "brokers/followed/test_secure.py",
@@ -59,6 +60,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     ),
     "slow": (
         "asgi/test_contract.py",
+        "asgi/test_move_in.py",
         "asgi/test_servers.py",
         "benchmarks",
         "client/test_obstacles.py",
