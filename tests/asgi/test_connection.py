@@ -293,7 +293,7 @@ async def test_a_token_is_taken_on_an_open_socket() -> None:
 
 
 async def test_the_pages_of_one_connection_are_counted(tmp_path: Path) -> None:
-    """A socket that reads the history too often is refused for a while."""
+    """A socket that reads the history too often is refused for a while, and each refusal is counted."""
     limits = Limits(history_pages_per_second=1)
     broker = f"sqlite:///{tmp_path}/app.db"
     async with Oncecast(broker) as first:
@@ -311,6 +311,9 @@ async def test_the_pages_of_one_connection_are_counted(tmp_path: Path) -> None:
             frame = json.loads((await peer.next())["text"])
             kinds.append(frame["code"] if frame["type"] == "error" else frame["type"])
         assert "too_many_requests" in kinds
+        (connection,) = connections(cast)
+        refused = connection.app.settings.quotas.refused["history_pages_per_second"]
+        assert kinds.count("too_many_requests") == refused
 
 
 async def test_other_rules_end_what_they_refuse() -> None:

@@ -16,10 +16,10 @@ from typing import Any
 from ..errors import Refusal
 from ..http import routes
 from ..http.exchange import Agreement
+from ..http.flood import spend_publishes
 from ..http.replies import error_reply, headers_of
 from ..policy.bucket import PublishBuckets
 from ..policy.origin import Headers
-from ..policy.quotas import too_many
 from ..protocol.base import Carrier, Duplex, Reply, Session
 from ..server.presence import Presence
 from ..wire import http1
@@ -193,9 +193,7 @@ class AsgiConnection(AsgiPeer):
         now, settings = self.now(), self.app.settings
         if self._publishes is None:
             self._publishes = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
-        over, seconds = self._publishes.take(now, count, size)
-        if over:
-            raise too_many(over, getattr(settings, over), seconds)
+        spend_publishes(self._publishes, settings, now, count, size)
 
     def _stream(self, make: Callable[[], Session]) -> None:
         """Become a stream. Raises what `make` raises; then nothing is sent."""

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import Refusal
+from ..http.flood import read_page
 from ..policy.access import Access
 from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import Identity
-from ..policy.quotas import too_many
 from ..protocol.base import Reply, Session
 from ..server.app import App
 from ..server.expiries import DISCONNECTED, ENDED, warn_at
@@ -191,11 +191,4 @@ class AsgiPeer(ABC):
         now, settings = self.now(), self.app.settings
         if self._pages is None:
             self._pages = Bucket.steady(settings.history_pages_per_second, now)
-        if seconds := self._pages.take(now):
-            return too_many("history_pages_per_second", self._pages.rate, seconds)
-        try:
-            if settings.quotas is not None:
-                settings.quotas.read_page(self.identity, now)
-        except Refusal as refusal:
-            return refusal
-        return None
+        return read_page(self._pages, settings, self.identity, now)

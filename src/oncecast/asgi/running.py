@@ -7,7 +7,6 @@ tasks at its end, as `asyncio.run` does, stops the node in order.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -123,7 +122,7 @@ class Running:
         if owner is None or owner.done():
             return
         self.leave()
-        await self._wait_until_empty(LEAVE_SECONDS)
+        await self.app.wait_until_empty(LEAVE_SECONDS)
         owner.cancel()
         await asyncio.wait({owner})
 
@@ -260,13 +259,6 @@ class Running:
 
     names_users = False  # whether the application says who asks
 
-    async def _wait_until_empty(self, seconds: float) -> None:
-        if self.app.connections:
-            empty = asyncio.Event()
-            self.app.when_empty = empty.set
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(empty.wait(), seconds)
-
     async def _end(self) -> None:
         if self._signals is not None:
             self._signals.ignore()
@@ -277,7 +269,7 @@ class Running:
             listener.end(as_failure(STOPPING))
         if self._review is not None:
             await self._review.stop()
-        await self._wait_until_empty(CUT_SECONDS)
+        await self.app.wait_until_empty(CUT_SECONDS)
         for connection in list(self.app.connections):
             connection.abort()
         await self._tasks.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -119,6 +121,14 @@ class App(Service):
             self.leaving = Drain(self.connections, per_second, now)
             self._drain_due(self.leaving, now)
         return self.leaving
+
+    async def wait_until_empty(self, seconds: float) -> None:
+        """Wait until no connection is open, for `seconds` at most."""
+        if self.connections:
+            empty = asyncio.Event()
+            self.when_empty = empty.set
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(empty.wait(), seconds)
 
     def must_leave(self, connection: Peer) -> bool:
         """Return whether a connection has been asked to leave, as the server stops."""

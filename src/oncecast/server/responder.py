@@ -15,12 +15,13 @@ from collections.abc import Callable
 from ..errors import Refusal
 from ..http import routes
 from ..http.exchange import Agreement
+from ..http.flood import read_page, spend_publishes
 from ..http.replies import encode, encode_fault, error_reply, events_head
 from ..policy.access import Access
 from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import ANYBODY, Identity
 from ..policy.origin import Headers
-from ..policy.quotas import Quotas, too_many
+from ..policy.quotas import Quotas
 from ..protocol.base import Carrier, Duplex, Reply, Session
 from ..wire import http1
 from .admission import FULL, may_use_reserve
@@ -200,27 +201,14 @@ class Responder(Inlet):
         now, settings = self.now(), self.app.settings
         if self._bucket is None:
             self._bucket = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
-        over, seconds = self._bucket.take(now, count, size)
-        if over:
-            if settings.quotas is not None:
-                settings.quotas.refused[over] += 1
-            raise too_many(over, getattr(settings, over), seconds)
+        spend_publishes(self._bucket, settings, now, count, size)
 
     def may_read(self) -> Refusal | None:
         """Count a page of the broker's history. Return why it may read none now, or None."""
         now, settings = self.now(), self.app.settings
         if self._pages is None:
             self._pages = Bucket.steady(settings.history_pages_per_second, now)
-        if seconds := self._pages.take(now):
-            if settings.quotas is not None:
-                settings.quotas.refused["history_pages_per_second"] += 1
-            return too_many("history_pages_per_second", self._pages.rate, seconds)
-        if settings.quotas is not None:
-            try:
-                settings.quotas.read_page(self.identity, now)
-            except Refusal as refusal:
-                return refusal
-        return None
+        return read_page(self._pages, settings, self.identity, now)
 
     # -- time and the end
 

@@ -11,7 +11,6 @@ then: without the task that drives the deadlines it cuts all connections at once
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -226,13 +225,13 @@ class Server:
             )
         goodbye = min(seconds, GOODBYE_SECONDS)
         if self._is_ticking():
-            await self._wait_until_empty(max(seconds, leaving.seconds + goodbye))
+            await self.app.wait_until_empty(max(seconds, leaving.seconds + goodbye))
         while leaving and self._is_ticking():  # the rate was lowered meanwhile
-            await self._wait_until_empty(leaving.seconds + goodbye)
+            await self.app.wait_until_empty(leaving.seconds + goodbye)
         self.cut_off()
         if self._acceptor is not None:
             await self._acceptor.cancel()
-        await self._wait_until_empty(CUT_SECONDS)
+        await self.app.wait_until_empty(CUT_SECONDS)
         await self._tasks.stop()
         await self.node.stop()
         if self.app.logs is not None:
@@ -246,13 +245,6 @@ class Server:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
-
-    async def _wait_until_empty(self, seconds: float) -> None:
-        if self.app.connections:
-            empty = asyncio.Event()
-            self.app.when_empty = empty.set
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(empty.wait(), seconds)
 
     def cut_off(self) -> None:
         """Close every connection at once."""
