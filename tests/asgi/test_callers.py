@@ -268,3 +268,17 @@ async def test_a_timeout_of_the_function_itself_is_an_error_of_it(caplog: pytest
     with caplog.at_level(logging.ERROR, "oncecast.asgi"):
         assert 500 == (await ask(casting(times_out))).status_code
     assert "the database" in caplog.text
+
+
+@pytest.mark.parametrize("found", [False, True, {"subscribe": ["*"]}, "ann", Refused("no")])
+async def test_what_is_no_grant_is_named_in_the_log(found: object, caplog: pytest.LogCaptureFixture) -> None:
+    """The line has the function's name, what it returned, and what to return instead."""
+
+    def who(caller: Caller) -> object:
+        return found
+
+    with caplog.at_level(logging.ERROR, "oncecast.asgi"):
+        assert 500 == (await ask(casting(who))).status_code
+    (line,) = caplog.messages
+    assert f".who returned {type(found).__name__}: the request is refused; return a Grant, or None" in line
+    assert " at 0x" not in line

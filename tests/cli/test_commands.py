@@ -30,6 +30,13 @@ def test_version() -> None:
     assert f"oncecast {__version__}\n" == call("--version").stdout
 
 
+@pytest.mark.parametrize("group", [[], ["config"], ["token"], ["key"], ["broker"]], ids=" ".join)
+def test_a_list_of_commands_cuts_no_sentence(group: list[str]) -> None:
+    """Click shortens a long first sentence, so each of those has a short one."""
+    _usage, *lines = call(*group, "--help", COLUMNS="80").stdout.splitlines()
+    assert [] == [line for line in lines if line.endswith("...")]
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_teaches(command: list[str]) -> None:
     """Each help fits a terminal, shows examples, and every example is a call that parses."""

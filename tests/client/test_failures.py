@@ -10,6 +10,7 @@ from oncecast import Broken, Refused, Unavailable
 from oncecast.client.failures import Unsuited, failure_of_answer, retry_after
 
 NOT_OURS = ", but not as Oncecast: it is a proxy or another server"
+SPEAKS_TLS = "this port speaks HTTPS, so the URL begins with https://"
 
 
 def error(code: str) -> bytes:
@@ -25,6 +26,15 @@ def error(code: str) -> bytes:
         (403, b"<html>", False, Refused, "the server answers 403" + NOT_OURS),
         (403, b"<html>", True, Unsuited, "the server answers 403" + NOT_OURS),
         (301, b"", True, Unsuited, "the server answers 301" + NOT_OURS),
+        (
+            404,
+            b"",
+            False,
+            Refused,
+            f"the server answers 404{NOT_OURS}, or Oncecast is below a path of it, which the URL lacks",
+        ),
+        (400, b"Sent to HTTPS port", False, Refused, "the server answers 400, but not as Oncecast: " + SPEAKS_TLS),
+        (400, b"<html>", False, Refused, "the server answers 400" + NOT_OURS),
         (408, error("timeout"), True, Unavailable, "no"),
         (429, error("too_many_requests"), False, Unavailable, "no"),
         (503, b"", True, Unavailable, "the server answers 503" + NOT_OURS),

@@ -140,7 +140,7 @@ async def test_unreachable(sleep: Sleep, reached: bool) -> None:
     "status, body, expected",
     [
         (403, {"error": {"code": "forbidden", "message": "not you"}}, "not you"),
-        (404, b"<html>", "the server answers 404, but not as Oncecast: it is a proxy or another server"),
+        (405, b"<html>", "the server answers 405, but not as Oncecast: it is a proxy or another server"),
         (200, b"<html>", "the answer is not an acknowledgement: is this an Oncecast server?"),
     ],
 )

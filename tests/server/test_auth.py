@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.auth import build_authenticator
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, Settings
+from oncecast.server.tls import pair
 from tests.token_rig import NOW, SECRET, claims, private_key, private_pem, public_pem, token
 
 KEY = make_key(bytes(32))
@@ -131,3 +133,19 @@ async def test_keys_are_read_again_at_a_reload() -> None:
             server.app.verify(text, "")
     finally:
         await server.stop(0)
+
+
+def test_a_file_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the right file, so the line says to let the server read it. Tests that root runs can't take that away."""
+
+    def read_whole(path: Path, most: int) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("oncecast.server.auth.read_whole", read_whole)
+    monkeypatch.setattr(pair, "read_whole", read_whole)
+    with pytest.raises(
+        ConfigurationError, match=r"^auth.secret_file: a.secret: Permission denied; let this user read it$"
+    ):
+        build_authenticator(AuthSettings(secret_file="a.secret"))
+    with pytest.raises(ConfigurationError, match=r"^tls_key: a.key: Permission denied; let this user read it$"):
+        pair.read_file("tls_key", "a.key", "the key")

@@ -150,8 +150,14 @@ async def ask(authorize: WhoAsks, caller: Caller, now: float, seconds: float) ->
         if not identity.lasts(now):
             raise Refusal("unauthorized", "The grant has ended: get a fresh one.")
         return identity
-    logger.error("authorize: %r returned %s, not a Grant: the request is refused", authorize, type(found).__name__)
+    text = "authorize: %s returned %s: the request is refused; return a Grant, or None, or raise Refused"
+    logger.error(text, name_of(authorize), type(found).__name__)
     raise Refusal("internal", "The application failed to say who this is: its log has the cause.")
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """Return how the source calls a function, without the address that `repr` has."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 async def call_in_time(function: Callable[[T], Any], argument: T, seconds: float, name: str) -> Any:
@@ -169,7 +175,7 @@ async def call_in_time(function: Callable[[T], Any], argument: T, seconds: float
         raise Refusal(code, refused.message, retry_after=refused.retry_after) from None
     except Exception as error:
         if not (isinstance(error, TimeoutError) and limit.expired()):
-            logger.exception("%s: %r failed: the request is refused", name, function)
+            logger.exception("%s: %s failed: the request is refused", name, name_of(function))
             raise Refusal("internal", "The application failed at this: its log has the cause.") from None
-        logger.error("%s: %r did not answer within %g s: the request is refused", name, function, seconds)
+        logger.error("%s: %s did not answer within %g s: the request is refused", name, name_of(function), seconds)
         raise Refusal("unavailable", "The application did not decide in time: try again.", retry_after=1) from None

@@ -23,7 +23,7 @@ from ..errors import Refusal, UsageError
 from ..message import BINARY, TEXT, Draft, Kind, check_event
 from ..policy.channels import matches
 from ..policy.identity import Identity
-from .callers import call_in_time
+from .callers import call_in_time, name_of
 
 __all__ = ["Check", "Publication", "PublishReview"]
 
@@ -195,7 +195,8 @@ class PublishReview:
             if said is False:
                 return Refusal("forbidden", f"The application does not take this message to {draft.channel}.")
             if said is not None and said is not True:
-                logger.error("on_publish: %r returned %s: set publication.data to change a message", check, type(said))
+                text = "on_publish: %s returned %s: set publication.data to change a message"
+                logger.error(text, name_of(check), type(said).__name__)
                 return Refusal("internal", "The application failed at this message: its log has the cause.")
         if len(publication.draft.data) > self._message_bytes():
             return Refusal("body_too_large", f"A message is at most {self._message_bytes()} bytes.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..client.credentials import GetToken
+from ..client.credentials import GetToken, check_token
 from ..client.failures import Broken, NotSent, Refused
 from ..client.url import ServerUrl
 from ..errors import ConfigurationError, Refusal, UsageError
@@ -182,9 +182,18 @@ def warn(lines: Iterable[str]) -> None:
 
 
 def token_of() -> GetToken | None:
-    """Return what gives the token or key of `ONCECAST_TOKEN`, or None. No flag has it: other users can see flags."""
+    """Return what gives the token or key of `ONCECAST_TOKEN`, or None. Raises `Failure` for what can be neither.
+
+    No flag has it: other users can see flags.
+    """
     token = os.environ.get("ONCECAST_TOKEN", "").strip()
-    return (lambda: token) if token else None
+    if not token:
+        return None
+    try:
+        check_token(token)
+    except ValueError as error:
+        raise Failure(f"ONCECAST_TOKEN is no token and no key: {error}", MISUSED) from None
+    return lambda: token
 
 
 def _parse_server(_context: click.Context, _parameter: click.Parameter, value: str) -> ServerUrl:

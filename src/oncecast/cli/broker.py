@@ -67,7 +67,7 @@ def status(url: str, as_json: bool) -> None:
     asyncio.run(run())
 
 
-@broker.command()
+@broker.command(short_help="List the channels that hold messages.")
 @click.argument("url", metavar="URL")
 @as_json_option
 def channels(url: str, as_json: bool) -> None:
@@ -117,7 +117,7 @@ def trim(url: str, channel: str, messages: int | None, seconds: float | None) ->
     asyncio.run(run())
 
 
-@broker.command()
+@broker.command(short_help="Print the log as JSON lines.")
 @click.argument("url", metavar="URL")
 def export(url: str) -> None:
     """Print the log as JSON lines: a head with the epoch, each message in order, and an end.

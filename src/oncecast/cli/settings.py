@@ -74,7 +74,7 @@ def _check_certificates(settings: Settings) -> None:
     warn(complaints)
 
 
-@config.command()
+@config.command(short_help="Print every setting and its source.")
 @config_option
 def show(file: Path | None) -> None:
     """Print every setting that holds, as TOML, and where each comes from.
@@ -89,7 +89,7 @@ def show(file: Path | None) -> None:
     put(to_toml(loaded.settings, loaded.sources), nl=False)
 
 
-@config.command()
+@config.command(short_help="Print which rule decides about a channel.")
 @click.argument("channel")
 @click.option(
     "--token", "--key", "text", metavar="T|-", help="A token, or the key of a server; - reads it from standard input."
@@ -117,7 +117,7 @@ def explain(channel: str, text: str | None, file: Path | None) -> None:
     put(explained(loaded, channel, identity, asked_by))
 
 
-@config.command()
+@config.command(short_help="Write a settings file that explains them all.")
 @click.argument("path", default=DEFAULT_FILE, type=click.Path(path_type=Path, allow_dash=True), metavar="[FILE|-]")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def init(path: Path, force: bool) -> None:

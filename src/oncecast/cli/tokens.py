@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..client.dialing import reason_of
 from ..errors import ConfigurationError, Refusal
 from ..policy.authenticator import Authenticator
 from ..policy.identity import Identity, Patterns
@@ -77,7 +79,7 @@ def create(
     warn(loaded.warnings)
     auth = loaded.settings.auth
     now = int(time.time())
-    claims: dict[str, Any] = {"iat": now, "exp": now + ttl}
+    claims: dict[str, Any] = {"iat": now, "exp": now + math.ceil(ttl)}
     if subject is not None:
         claims["sub"] = subject
     if auth.issuer is not None:
@@ -87,7 +89,17 @@ def create(
     if subscribe or publish:
         claims["oncecast"] = {"subscribe": list(subscribe), "publish": list(publish)}
     with in_one_line():
-        put(_sign(claims, auth, key_file, {} if kid is None else {"kid": kid}))
+        made = _sign(claims, auth, key_file, {} if kid is None else {"kid": kid})
+        warn(_refusals(auth, made) if key_file is None else ())
+    put(made)
+
+
+def _refusals(auth: AuthSettings, made: str) -> Iterator[str]:
+    """Yield why a server with these settings does not take what their own secret has signed."""
+    try:
+        identify(auth, made)
+    except (ConfigurationError, Refusal) as error:
+        yield f"a server with these settings does not take it: {error}"
 
 
 def _sign(claims: Mapping[str, Any], auth: AuthSettings, key_file: Path | None, head: Mapping[str, str]) -> str:
@@ -114,7 +126,8 @@ def _read_private(path: Path) -> tuple[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}; give a private key in PEM") from None
     except Exception:  # noqa: BLE001 - cryptography raises several kinds
-        raise ConfigurationError(f"{path} is no private key in PEM without a passphrase") from None
+        cure = "give one, as `openssl genpkey` writes it"
+        raise ConfigurationError(f"{path} is no private key in PEM without a passphrase: {cure}") from None
     if isinstance(private, RSAPrivateKey):
         return "RS256", private
     if isinstance(private, EllipticCurvePrivateKey) and isinstance(private.curve, SECP256R1):
@@ -124,7 +137,7 @@ def _read_private(path: Path) -> tuple[str, Any]:
     raise ConfigurationError(f"{path} is a key of another kind: give one of RSA, EC on P-256, or Ed25519")
 
 
-@token.command()
+@token.command(short_help="Print what a token says, and whether it is taken.")
 @click.argument("text", metavar="TOKEN|-")
 @click.option("--fetch", is_flag=True, help="Fetch the keys of auth.jwks_url; without it, the network is not asked.")
 @config_option
@@ -162,7 +175,9 @@ def _fetch(url: str) -> list[VerifyingKey]:
     try:
         return parse_jwk_set(asyncio.run(get_whole(url)))
     except (OSError, ValueError, HTTPException) as error:
-        raise Failure(f"the keys of auth.jwks_url can't be fetched: {error}", FAILED) from None
+        inner = getattr(error, "reason", None)  # a URLError wraps what has happened
+        cause = reason_of(inner) if isinstance(inner, OSError) else str(error)
+        raise Failure(f"the keys of auth.jwks_url can't be fetched: {cause}; check the URL", FAILED) from None
 
 
 def read_token(text: str) -> str:

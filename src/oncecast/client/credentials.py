@@ -15,13 +15,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from .callbacks import check_callback
 from .failures import Broken
 
-__all__ = ["Credentials", "GetToken"]
+__all__ = ["Credentials", "GetToken", "check_token"]
 
 logger = logging.getLogger("oncecast.client")
 
 GetToken = Callable[[], str | Awaitable[str]]
 
 TOKEN_CHARS = 8192  # a longer one fits no header that a server takes
+
+
+def check_token(token: str) -> None:
+    """Raise `ValueError` for what no header can carry as a token."""
+    if not token.isascii() or not token.isprintable() or not token or " " in token or len(token) > TOKEN_CHARS:
+        raise ValueError(f"1 to {TOKEN_CHARS} visible ASCII characters")
 
 
 class Credentials:
@@ -84,8 +90,10 @@ class Credentials:
             raise Broken(f"get_token failed: {error!r}") from error
         if not isinstance(token, str):
             raise Broken(f"get_token returned {type(token).__name__}: it has to return a str")
-        if not token.isascii() or not token.isprintable() or not token or " " in token or len(token) > TOKEN_CHARS:
-            raise Broken("get_token returned a str that is no token: 1 to 8192 visible ASCII characters")
+        try:
+            check_token(token)
+        except ValueError as error:
+            raise Broken(f"get_token returned a str that is no token: {error}") from None
         return token
 
     async def _on_thread(self, get_token: Callable[[], object]) -> object:

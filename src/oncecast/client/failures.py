@@ -33,6 +33,7 @@ __all__ = [
 # What reading a server's JSON may raise: msgspec's errors are ValueErrors; JSON that is nested too deeply overflows.
 MALFORMED = (ValueError, RecursionError)
 CLOSED = "the client was closed"
+NOTE_BYTES = 1024  # of an answer that is not ours, in which its cause is looked for
 
 
 class Broken(OncecastError):
@@ -110,16 +111,23 @@ def failure_of_answer(status: int, body: bytes, seconds: float | None, *, openin
 
     `opening` is for transports that others can stand in for: what did not come from our server is then `Unsuited`.
     """
-    code, message = "", f"the server answers {status}, but not as Oncecast: it is a proxy or another server"
     try:
         error = msgspec.json.decode(body, type=_Answer).error
         code, message = error.code, error.message
     except MALFORMED:
-        pass  # a proxy's answer, or another server's
+        code, message = "", f"the server answers {status}, but not as Oncecast: {_who_answers(status, body)}"
     if status in (408, 425, 429) or status >= 500:
         return Unavailable(message, status=status, retry_after=seconds)
     kind = Unsuited if opening and code not in ERRORS else Refused
     return kind(message, code=code, status=status, retry_after=seconds)
+
+
+def _who_answers(status: int, body: bytes) -> str:
+    if status == 400 and b"HTTPS" in body[:NOTE_BYTES]:  # ours says so at a port of TLS; nginx and Go do too
+        return "this port speaks HTTPS, so the URL begins with https://"
+    if status == 404:
+        return "it is a proxy or another server, or Oncecast is below a path of it, which the URL lacks"
+    return "it is a proxy or another server"
 
 
 def failure_of_event(body: bytes) -> Broken | Refused:

@@ -95,4 +95,5 @@ def _read(where: str, path: str) -> bytes:
     try:
         return read_whole(Path(path), FILE_BYTES)
     except OSError as error:
-        raise ConfigurationError(f"{where}: {error.strerror}; give a file that the server may read") from None
+        cure = "let this user read it" if isinstance(error, PermissionError) else "give a file that the server may read"
+        raise ConfigurationError(f"{where}: {error.strerror}; {cure}") from None

@@ -112,7 +112,8 @@ def read_file(setting: str, path: str, wanted: str) -> bytes:
     try:
         return read_whole(Path(path), PEM_BYTES)
     except OSError as error:
-        raise ConfigurationError(f"{setting}: {path}: {error.strerror}; give {wanted}") from None
+        cure = "let this user read it" if isinstance(error, PermissionError) else f"give {wanted}"
+        raise ConfigurationError(f"{setting}: {path}: {error.strerror}; {cure}") from None
 
 
 def _load(context: ssl.SSLContext, cert: str, key: str, password: bytes | None) -> None:
