@@ -61,6 +61,41 @@ async def test_what_was_said_holds() -> None:
         assert 403 == (await client.get("/v1/channels/orders")).status_code  # no table names it
 
 
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (
+            {"broker": "memory"},
+            r"^Oncecast\(broker=…\): not a broker's URL: memory is one with its slashes, memory://$",
+        ),
+        ({"broker": ""}, r"^Oncecast\(broker=…\) must be a string that is not empty"),
+        ({"broker": Path("app.db")}, r"^Oncecast\(broker=…\) must be a string"),
+        ({"origins": ["a.example/"]}, r'^Oncecast\(origins=…\): "a.example/" is not an origin'),
+    ],
+)
+def test_a_wrong_argument_is_named_as_it_was_written(arguments: dict[str, Any], expected: str) -> None:
+    """The settings behind are those of the command, whose flags nobody has typed here."""
+    with pytest.raises(ConfigurationError, match=expected):
+        Oncecast(**arguments)
+
+
+def test_a_text_is_no_list() -> None:
+    """Its letters would be origins and hosts."""
+    with pytest.raises(UsageError, match=r"^origins: give a list, \['https://a.example'\]$"):
+        Oncecast("memory://", origins="https://a.example")
+    with pytest.raises(UsageError, match=r"^hosts: give a list, \['a.example'\]$"):
+        Oncecast("memory://", hosts="a.example")
+
+
+@pytest.mark.parametrize("given", [None, 3, "who"])
+def test_what_is_no_function_is_refused_at_once(given: Any) -> None:
+    """And not with the first request."""
+    with pytest.raises(UsageError, match=f"^authorize: give a function, not {given!r}$"):
+        Oncecast("memory://").authorize(given)
+    with pytest.raises(UsageError, match=f"^on_publish: give a function, not {given!r}$"):
+        Oncecast("memory://").on_publish("chat.*")(given)
+
+
 def test_wrong_arguments_are_errors() -> None:
     """The constructor raises for an unknown word and for an unknown broker."""
     with pytest.raises(UsageError, match="subscribe: give public"):

@@ -175,7 +175,7 @@ def settings_of(given: Settings | str | Path | None, flags: dict[str, Any]) -> S
     """Return the settings of a file, the environment and these flags. Raises `ConfigurationError`."""
     if isinstance(given, Settings):
         return structs.replace(given, **{name: value for name, value in flags.items() if value})
-    loaded = load(file=None if given is None else Path(given), environ=os.environ, flags=flags)
+    loaded = load(file=None if given is None else Path(given), environ=os.environ, flags=flags, call="Oncecast")
     for warning in loaded.warnings:
         logger.warning("%s", warning)
     if loaded.sources["broker"] == "default":

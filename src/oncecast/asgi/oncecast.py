@@ -71,6 +71,9 @@ class Oncecast(Embedding):
         for name, given in (("subscribe", subscribe), ("publish", publish)):
             if given not in (None, "public", "token", "server"):
                 raise UsageError(f"{name}: give public, token or server, not {given!r}")
+        for name, list_of in (("origins", origins), ("hosts", hosts)):
+            if isinstance(list_of, str):  # its letters would be taken
+                raise UsageError(f"{name}: give a list, [{list_of!r}]")
         flags = {"broker": broker, "dev": dev or None, "origins": tuple(origins), "hosts": tuple(hosts)}
         super().__init__(settings_of(settings, flags), subscribe, publish, handler_seconds)
         self._attaching: set[asyncio.Task[None]] = set()
@@ -85,6 +88,7 @@ class Oncecast(Embedding):
         """
         if self._authorize is not None:
             raise UsageError("authorize: there is a function already")
+        _check_function("authorize", function)
         self._may_change("authorize")
         self._authorize = function
         return function
@@ -98,6 +102,7 @@ class Oncecast(Embedding):
         self._may_change("on_publish")
 
         def register(function: A) -> A:
+            _check_function("on_publish", function)
             self._checks.append((checked, function))
             return function
 
@@ -251,3 +256,8 @@ def _tell_nobody(gap: Gap) -> None:
 
 def _is_unheard() -> bool:
     return False
+
+
+def _check_function(name: str, function: object) -> None:
+    if not callable(function):
+        raise UsageError(f"{name}: give a function, not {function!r}")

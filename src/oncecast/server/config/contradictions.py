@@ -160,8 +160,8 @@ def _fail(sources: Mapping[str, str], key: str, text: str) -> NoReturn:
 
 
 def _named(source: str, key: str) -> str:
-    # A variable or a flag is named after its key; a file is not.
-    return source if source.startswith(("--", "ONCECAST_")) else f"{source}: {key}"
+    # A variable, a flag or an argument is named after its key; a file is not.
+    return source if source.startswith(("--", "ONCECAST_")) or source.endswith("=…)") else f"{source}: {key}"
 
 
 def _is_loopback(host: str) -> bool:

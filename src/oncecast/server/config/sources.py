@@ -38,18 +38,20 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
-def load(*, file: pathlib.Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
+def load(
+    *, file: pathlib.Path | None, environ: Mapping[str, str], flags: Mapping[str, object], call: str = ""
+) -> Loaded:
     """Read, check and merge every source.
 
     `file` must exist if it is given; without one, `oncecast.toml` in the working directory is read if it is there.
-    `flags` has top-level keys as in `Settings`; `None` and `()` mean that the flag was not given. Raises
-    `ConfigurationError`.
+    `flags` has top-level keys as in `Settings`; `None` and `()` mean that the flag was not given. Where they are
+    arguments in Python, `call` is what was called. Raises `ConfigurationError`.
     """
     if file is None and pathlib.Path(DEFAULT_FILE).exists():  # a directory of that name is reported as a mistake
         file = pathlib.Path(DEFAULT_FILE)
     warnings: list[str] = []
     found: dict[Path, tuple[object, str]] = {}
-    _take(_from_flags(flags), found, warnings)
+    _take(_from_call(call, flags) if call else _from_flags(flags), found, warnings)
     _take(read_environment(environ, warnings), found, warnings)
     if file is not None:
         _take(read_file(file), found, warnings)
@@ -114,3 +116,11 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[Given]:
         if isinstance(value, str) and setting.base is not str:
             value = setting.from_text(value)
         yield Given((key,), value, name, f"command line: {name}")
+
+
+def _from_call(call: str, arguments: Mapping[str, object]) -> Iterator[Given]:
+    """Yield what a call in Python sets."""
+    for key, value in arguments.items():
+        if value is not None and value != ():
+            name = f"{call}({key}=…)"
+            yield Given((key,), value, name, name)
