@@ -121,6 +121,21 @@ async def test_after(peer: Peer, tmp_path: Path) -> None:
                 assert ["missed", "last"] == [await ear.get(), await ear.get()]
 
 
+@pytest.mark.parametrize("peer", PEERS[:2], ids=lambda peer: peer.name)
+async def test_both_in_one_application(peer: Peer, redis: str, tmp_path: Path) -> None:
+    """While one moves, the clients of either side are served by one process."""
+    write_apps(peer, tmp_path)
+    async with (
+        asyncio.timeout(SECONDS),
+        serving(UVICORN, "both", tmp_path, free_port(), REDIS_URL=redis) as url,
+        peer.listen_before(url) as old,
+        peer.listen_after(url) as new,
+    ):
+        await peer.say_before[0](url, "old")
+        await peer.say_after[0](url, "new")
+        assert ("old", "new") == (await old.get(), await new.get())
+
+
 @pytest.mark.parametrize("name", SESSIONS)
 async def test_sessions_say_who_it_is(name: str, tmp_path: Path) -> None:
     """The page's function knows the user of the framework's session, and nobody by a forged one or none."""
