@@ -362,13 +362,20 @@ async def test_a_body_is_bounded() -> None:
 
     limits = Limits(body_bytes=1024, message_bytes=1024, body_seconds=1)
     async with Oncecast(settings=Settings(limits=limits), dev=True) as cast:
-        scope = http_scope(CHANNEL, ("content-length", "2000"), method="POST")
+        scope = http_scope(CHANNEL, ("content-length", "5000"), method="POST")
         async with HandPeer(cast, scope) as peer:
             assert 413 == (await peer.next())["status"]
         async with HandPeer(cast, http_scope(CHANNEL, method="POST")) as peer:
-            for _ in range(3):
+            for _ in range(9):
                 peer.say({"type": "http.request", "body": b"x" * 500, "more_body": True})
             assert 413 == (await peer.next())["status"]
+        scope = http_scope(CHANNEL, ("content-length", "2000"), method="POST")
+        for whole in (True, False):
+            async with HandPeer(cast, scope) as peer:
+                for more in (True, not whole):
+                    peer.say({"type": "http.request", "body": b"x" * 1000, "more_body": more})
+                assert 413 == (await peer.next())["status"]
+                assert 0 == peer.unheard  # else some servers reset the connection, and its answer with it
         async with HandPeer(cast, http_scope(CHANNEL, method="POST")) as peer:
             peer.say({"type": "http.request", "body": b"1", "more_body": True})
             assert 408 == (await peer.next())["status"]

@@ -18,6 +18,8 @@ from .scopes import Event, Receive
 
 __all__ = ["EventsConnection", "encoded"]
 
+READ_ON = 4  # times the limit: hypercorn and granian reset a connection whose body is not read, and the answer is lost
+
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Return headers as ASGI has them."""
@@ -95,9 +97,10 @@ class EventsConnection(AsgiConnection):
         """Read the body, if the request has one. Raises `Refusal` for one that is too large or too slow."""
         if self.request.method in ("GET", "HEAD", "OPTIONS"):
             return
-        settings = self.app.settings
-        if int(self.request.headers.get("content-length", "0")) > settings.body_bytes:
-            raise _too_large(settings.body_bytes)
+        settings, limit = self.app.settings, self.app.settings.body_bytes
+        if int(self.request.headers.get("content-length", "0")) > READ_ON * limit:
+            raise _too_large(limit)
+        size = 0
         body = bytearray()  # a list of the pieces would be many times the size of small ones
         try:
             async with asyncio.timeout(settings.body_seconds):
@@ -106,16 +109,21 @@ class EventsConnection(AsgiConnection):
                     if event["type"] == "http.disconnect":
                         self._pending.drop()
                         return
-                    body += event.get("body", b"")
-                    if len(body) > settings.body_bytes:
-                        raise _too_large(settings.body_bytes)
-                    if not event.get("more_body", False):
+                    piece = event.get("body", b"")
+                    size += len(piece)
+                    if size <= limit:
+                        body += piece
+                        self.app.unfinished.set(self, size)
+                    if not event.get("more_body", False) or size > READ_ON * limit:
                         break
-                    self.app.unfinished.set(self, len(body))
         except TimeoutError:
+            if size > limit:
+                raise _too_large(limit) from None
             raise Refusal("timeout", "The request's body did not come in time: send it faster.") from None
         finally:
             self.app.unfinished.set(self, 0)
+        if size > limit:
+            raise _too_large(limit)
         self.request = structs.replace(self.request, body=bytes(body))
 
     async def _listen(self, receive: Receive) -> None:
