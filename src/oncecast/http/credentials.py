@@ -8,6 +8,7 @@ to `read_credentials`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,7 @@ __all__ = ["TOKEN_PROTOCOL", "identify", "of_a_user", "privacy_headers", "public
 TOKEN_PROTOCOL = "oncecast.token."  # noqa: S105 - what a subprotocol with a token begins with
 SECRET_FIELDS = ("token", "ticket")  # of a query
 QUERY_FIELDS = 32  # as `protocol.query` has it
+_NAKED = re.compile(rf"{KEY_PREFIX}|eyJ[^.]*\.[^.]*\.[^.]*$")  # a key or a JSON Web Token where a scheme should be
 _PRIVACY: Headers = (("Referrer-Policy", "no-referrer"),)
 
 
@@ -64,6 +66,8 @@ def _read(request: http1.Request, cookie: str | None) -> Iterator[str]:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":  # RFC 6750 §2.1; another scheme is of a proxy
         yield _present(given.strip(" "), "Authorization: Bearer has no token behind it: send one, or no header.")
+    elif not given and _NAKED.match(scheme):
+        raise Refusal("unauthorized", "The token has no scheme before it: write Authorization: Bearer and the token.")
     if cookie is not None and "cookie" in headers:
         yield from map(of_a_user, _cookies(headers["cookie"], cookie))
     for name in headers.get("sec-websocket-protocol", "").split(","):
