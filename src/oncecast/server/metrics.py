@@ -139,7 +139,7 @@ METRICS = (
     _counter("issuer_fetches", "Fetches of the issuer's keys that brought them.", lambda app: _fetches(app, "fetched")),
     _counter("issuer_failures", "Fetches of the issuer's keys that failed.", lambda app: _fetches(app, "failed")),
     _counter("audited", "Refusals that the audit log has had, those past 20 lines a second included.", _audited),
-    _counter("log_lines_dropped", "Lines of the access log and the audit log that nobody took in time.", _dropped),
+    _counter("log_lines_dropped", "Lines of a process's three logs that nobody took in time.", _dropped),
     _Metric("tls_handshakes", "TLS handshakes under way.", lambda app: app.tls.handshakes),
     _counter(
         "tls_handshakes_failed", "TLS handshakes that were refused, broken off or late.", lambda app: app.tls.failed

@@ -21,7 +21,7 @@ from .announcement import first_steps, started
 from .config.contradictions import OPEN_CURE
 from .cores import worker_count
 from .listening import bind, bind_slots
-from .process.log import begin_log, open_logs
+from .process.log import begin_log, open_logs, say
 from .process.runtime import drain, keep_alive, run_loop, tune_interpreter
 from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
@@ -190,7 +190,7 @@ async def _signals(
 
     logger.info("%s", started(settings, sockets, worker_count(settings.workers)))
     if settings.dev:
-        print(first_steps(settings, port), file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
+        say(first_steps(settings, port))
     notifier.ready(status)
     early.hand_over(signal.SIGHUP, hang_up)
     early.hand_over(signal.SIGUSR2, roll)

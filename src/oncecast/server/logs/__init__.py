@@ -1,4 +1,4 @@
-"""The access log and the audit log of one process: which are on, and in which form.
+"""The access log and the audit log of one process: which are on, and in which form. `handler.py` is the server's own.
 
 `line.py` renders a line, `writer.py` writes it, `requests.py` says what of a request may stand in it, `audit.py` bounds
 the refusals. To add a field, add it where the line is made: `server/logged.py` or `audit.py`.
@@ -24,7 +24,8 @@ __all__ = ["Logs"]
 class Logs:
     """Writes to `descriptor`; `worker` is the number of this process's slot, None where it is not a worker.
 
-    Both logs are off until `adopt` is called. `wall` returns Unix seconds.
+    Both logs are off until `adopt` is called. `wall` returns Unix seconds. `besides` returns how many lines the
+    server's own log has lost.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Logs:
         worker: int | None,
         monotonic: Callable[[], float],
         wall: Callable[[], float] = time.time,
+        besides: Callable[[], int] = int,
     ) -> None:
         self._access: LogForm = "off"
         self._audit: LogForm = "off"
         self._worker = worker
         self._wall = wall
+        self._besides = besides
         self._writer = LineWriter(descriptor, self._dropped)
         self._refusals = Audit(self._write_audit, monotonic)
 
@@ -52,8 +55,8 @@ class Logs:
 
     @property
     def dropped(self) -> int:
-        """How many lines could not be written."""
-        return self._writer.dropped
+        """How many lines could not be written, those of the server's own log included."""
+        return self._writer.dropped + self._besides()
 
     @property
     def refused(self) -> int:

@@ -5,8 +5,8 @@ a disk is slow, are held up to `HELD_BYTES`; past that, and where a write fails,
 next line that is written says how many.
 
 Invariants: a write has whole lines, and at most `WRITE_BYTES`, so lines of several processes are never mixed. No method
-raises, and none waits but `close`, which has a deadline. The thread is a daemon: one that hangs in a write to a pipe
-that nobody reads is left behind.
+raises, and none waits but `close` and `end`, which have a deadline. The thread is a daemon: one that hangs in a write
+to a pipe that nobody reads is left behind.
 """
 
 from __future__ import annotations
@@ -84,6 +84,16 @@ class LineWriter:
             self._changed.notify()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), seconds)
+
+    def end(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Do as `close`, where no loop runs: it waits itself."""
+        self.flush()
+        self._closed = True
+        if self._thread is not None and self._thread.is_alive():
+            with self._changed:
+                self._handed.append(None)
+                self._changed.notify()
+            self._thread.join(seconds)
 
     # -- the thread
 

@@ -12,27 +12,59 @@ import time
 from datetime import UTC, datetime
 
 from ..logs import Logs
+from ..logs.handler import LineHandler
 
-__all__ = ["begin_log", "open_logs"]
+__all__ = ["begin_log", "open_logs", "say"]
 
 NOWHERE = -1  # a descriptor that nothing can be written to
 
 
 def begin_log(worker: int | None = None) -> None:
-    """Log on standard error; `worker` is the number of this process's slot, None where it is not a worker."""
+    """Log on standard error; `worker` is the number of this process's slot, None where it is not a worker.
+
+    A thread writes the lines. Only a stream that has no descriptor, such as one that a program has put there, is
+    written to at once.
+    """
     whose = "" if worker is None else f"[{worker}] "
-    handler = logging.StreamHandler(sys.stderr)
+    descriptor = _descriptor()
+    handler: logging.Handler = LineHandler(NOWHERE if descriptor is None else descriptor)
+    if descriptor is None and sys.stderr is not None:
+        handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(f"%(asctime)s {whose}%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def open_logs(worker: int | None = None) -> Logs:
     """Return the access log and the audit log, on standard error too; `worker` as for `begin_log`."""
-    descriptor = NOWHERE  # where the process began without one: 2 may be the number of another file by now
+    descriptor = _descriptor()
+    return Logs(NOWHERE if descriptor is None else descriptor, worker, time.monotonic, besides=_dropped)
+
+
+def say(text: str) -> None:
+    """Write a text for the person at the terminal, behind the lines that were logged before it."""
+    for handler in _handlers():
+        handler.say(text)
+        return
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - for the person at the terminal
+
+
+# Helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _descriptor() -> int | None:
+    """Return standard error's; None where the process began without one: 2 may be the number of another file by now."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            descriptor = sys.stderr.fileno()
-    return Logs(descriptor, worker, time.monotonic)
+            return sys.stderr.fileno()
+    return None
+
+
+def _handlers() -> list[LineHandler]:
+    return [each for each in logging.getLogger().handlers if isinstance(each, LineHandler)]
+
+
+def _dropped() -> int:
+    return sum(each.dropped for each in _handlers())
 
 
 class _Formatter(logging.Formatter):
