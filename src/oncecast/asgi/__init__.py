@@ -1,4 +1,4 @@
-"""The realtime routes inside an application of one's own: the same sessions and routes, carried by ASGI.
+"""The realtime routes inside an ASGI application: the sessions and routes of the server, carried by ASGI.
 
 The public face is `oncecast.Oncecast`.
 """

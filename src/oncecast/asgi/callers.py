@@ -1,4 +1,4 @@
-"""Who asks, as the function of an application sees it that authorizes, and what that function grants."""
+"""The caller that an application's `authorize` function gets, and the grant that it returns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _OF_THE_SERVER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the application grants to one that asks: `subject` is the user, if it is one.
+    """What the application grants to a caller: `subject` is the user, if it is one.
 
     `subscribe` and `publish` are channels, or patterns as in the settings (`chat.*`); None leaves it to the rules of
     the settings. With `expires`, in Unix seconds, streams and sockets end then. Raises `UsageError` for what is no
@@ -77,7 +77,7 @@ def _patterns(name: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 class Caller:
-    """One that asks: an HTTP request, or the handshake of a WebSocket.
+    """A caller: an HTTP request, or the handshake of a WebSocket.
 
     `address` is the client's, behind trusted proxies too. `scope` is that of ASGI. Where the page that asks is not one
     of your own origins, the scope has only what the server put there, without cookies, and `app`: a browser sends

@@ -52,7 +52,7 @@ class CarriedBy(Protocol):
         ...
 
     def stop_reading(self) -> None:
-        """Hand over no more of what the peer sends."""
+        """Drop what the peer sends from now on."""
         ...
 
     def now(self) -> float:
@@ -161,7 +161,7 @@ class SocketOverAsgi(_OverAsgi):
         self._connection.put(payload.decode(), len(payload))
 
     def close(self, code: int, reason: str) -> None:
-        """Close after what was sent. Of a long reason the beginning is said (RFC 6455 §5.5)."""
+        """Close after what was sent. A long reason is cut (RFC 6455 §5.5)."""
         said = reason.encode()[:REASON_BYTES].decode(errors="ignore")
         self._connection.finish({"type": "websocket.close", "code": code, "reason": said}, code)
 

@@ -32,7 +32,7 @@ logger = logging.getLogger("oncecast.asgi")
 
 
 class AsgiConnection(AsgiPeer):
-    """A connection of which `request` is the request. `identity` is who asks."""
+    """A connection of which `request` is the request. `identity` is that of its caller."""
 
     # -- for the kinds
 
@@ -103,7 +103,7 @@ class AsgiConnection(AsgiPeer):
             session.closed()
 
     def handle(self) -> None:
-        """Let the routes answer, unless that is done already."""
+        """Call the routes, unless the request is answered already."""
         self.proceed(self.request, partial(routes.handle, self.app, self, self.request))
 
     async def _prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
@@ -121,7 +121,7 @@ class AsgiConnection(AsgiPeer):
             self._take_on()
 
     def _take_on(self) -> None:
-        """Say that what was taken is sent."""
+        """Note that the items that were taken are sent."""
         if self._pending.sent() and self._session is not None:
             self._call(self._session.drained)
 
@@ -133,7 +133,7 @@ class AsgiConnection(AsgiPeer):
         self._pending.drop()
 
     def attempt(self, call: Callable[[], None]) -> None:
-        """Do something about the request, and answer with its refusal, or report a defect of ours."""
+        """Run a call about the request. Answer with the `Refusal` that it raises; report any other exception."""
         try:
             call()
         except Refusal as refusal:
@@ -142,7 +142,7 @@ class AsgiConnection(AsgiPeer):
             self._defect()
 
     def _defect(self) -> None:
-        """Report a defect of ours: the log gets all of it, the client little."""
+        """Log an exception of our own code, and answer with `internal`, without details."""
         logger.exception("a request could not be handled: %s %s", self.request.method, self.request.path)
         if self._streaming:
             self.abort()
@@ -204,7 +204,7 @@ class AsgiConnection(AsgiPeer):
             self._presence = presence
         session = make()
         self._streaming = True
-        if self._pending.ended:  # it has said all already, or the peer is gone
+        if self._pending.ended:  # the session has ended, or the peer is gone
             session.closed()
             return
         self._session = session

@@ -40,7 +40,7 @@ _inherited: list[object] = []  # of the parent of a fork: see `threads.py`
 
 
 class Embedding:
-    """What runs, by these settings; `subscribe` and `publish` are for channels without a table of their own."""
+    """The lives of one `Oncecast`. `subscribe` and `publish` are for channels without a table of their own."""
 
     def __init__(
         self, settings: Settings, subscribe: Allowed | None, publish: Allowed | None, handler_seconds: float
@@ -51,7 +51,7 @@ class Embedding:
         self._seconds = handler_seconds
         self._authorize: WhoAsks | None = None
         self._checks: list[tuple[str, Check]] = []
-        self.surroundings: Surroundings | None = None  # in the place of the broker and the clocks, in a test
+        self.surroundings: Surroundings | None = None  # a test's broker and clocks
         self._life: Running | None = None
         self._starting: asyncio.Future[Running] | None = None
         self._thread: LoopThread | None = None
@@ -85,12 +85,12 @@ class Embedding:
             await asyncio.to_thread(thread.stop)
 
     def lives(self) -> list[Running]:
-        """Return what runs: on the application's loop, in a thread, or on both."""
+        """Return the running lives: of the application's loop, of a thread, or of both."""
         thread = None if self._thread is None else self._thread.running
         return [life for life in (self._life, thread) if life is not None and life.usable]
 
     def abandon(self) -> None:
-        """Forget what runs, which is on loops that go on without it; end the thread. From any thread."""
+        """Forget the lives, whose loops go on without them, and end the thread. From any thread."""
         self._life = self._starting = None
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -117,7 +117,7 @@ class Embedding:
     # -- helpers
 
     async def _living(self) -> Running:
-        """Return the life of the running loop; begin it where there is none."""
+        """Return the life of the running loop, and begin it if there is none."""
         loop = asyncio.get_running_loop()
         life = self._life
         if life is not None and life.usable:

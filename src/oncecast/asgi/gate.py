@@ -1,7 +1,7 @@
-"""Who asks: what is found out about a request before the routes are asked.
+"""Finds the identity of a request before the routes answer it.
 
 Hosts and origins are checked first, as for the native server, so that no function of the application is called for a
-page that may not connect, and no cookie counts for one that is not ours. Then come the credentials of the settings, and
+page that may not connect, and no cookie counts for a foreign page. Then come the credentials of the settings, and
 last the application's own function.
 """
 
@@ -24,7 +24,7 @@ __all__ = ["Unruled", "access_of", "find_out"]
 
 
 class Unruled(Access):
-    """What holds where nothing was said about access: only the application publishes, and nobody listens."""
+    """The access without rules, words and a function: only the application may publish and listen."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ def _unruled(doing: str, cure: str) -> Refusal:
 
 
 def access_of(settings: Settings, subscribe: Allowed | None, publish: Allowed | None, *, authorizes: bool) -> Access:
-    """Return who may do what. `subscribe` and `publish` hold for every channel without a table of its own."""
+    """Return the access rules. `subscribe` and `publish` hold for every channel without a table of its own."""
     if subscribe is not None or publish is not None:
         rules: dict[str, tuple[Allowed, Allowed]] = {"*": (subscribe or "server", publish or "server")}
         for pattern, rule in settings.channels.items():

@@ -1,4 +1,4 @@
-"""A subscription of the application itself: a sink of the hub that fills a `Feed`, as a client's connection does.
+"""A subscription of the application itself: a sink of the hub that fills a `Feed`, as the connection of a client does.
 
 Invariant: the feed has every message after its place once and in order, or a gap. Where the application is slow and the
 feed is full, the sink leaves the hub; it comes back at the feed's place once the feed has drained. Each item of the
@@ -27,7 +27,7 @@ from ..wire import envelope
 
 __all__ = ["OwnListener"]
 
-RETRY_SECONDS = 0.5  # to attach again after a refusal that passes, such as that of a node that is starting again
+RETRY_SECONDS = 0.5  # until it attaches again after a temporary refusal, such as that of a node that restarts
 
 
 class _Envelopes:
@@ -95,12 +95,12 @@ class OwnListener:
             self._feed.take(Received(parse_message(line)))
 
     def gap(self, gap: LogGap, /) -> None:
-        """Buffer a gap. It is taken even where the feed is full, as there is no place before it to come back to."""
+        """Buffer a gap. A full feed takes it too, as no place before the gap could be resumed at."""
         if self._feed.state is FeedState.ACTIVE:
             self._feed.take(msgspec.json.decode(envelope.gap_json(gap), type=Gap))
 
     def refuse(self, refusal: Refusal, /) -> None:
-        """Attach again soon, or end where that would be refused too."""
+        """Attach again after a temporary refusal, and end after another."""
         self._detach()
         if refusal.error.retry and self._node.failed is None:
             self._loop.call_later(RETRY_SECONDS, self.start)
@@ -123,7 +123,7 @@ class OwnListener:
 
 
 def _start_of(start: StartQuery) -> Start:
-    """Return where the log is to be read from. Raises `Refusal` for a cursor that can't be one."""
+    """Return the start for a feed's places. Raises `Refusal` for an invalid cursor."""
     if start.name == "last":
         return parse_start(None, int(start.value), None) or LATEST
     if start.name == "since":
@@ -132,7 +132,7 @@ def _start_of(start: StartQuery) -> Start:
 
 
 def as_failure(refusal: Refusal) -> Refused | Unavailable:
-    """Return a refusal as applications see those of a server: `Unavailable` where the same can succeed later."""
+    """Return the exception for a refusal: `Unavailable` if a retry can succeed, else `Refused`."""
     status = refusal.error.status
     if refusal.error.retry:
         return Unavailable(refusal.message, status=status, retry_after=refusal.retry_after)

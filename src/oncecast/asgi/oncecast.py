@@ -1,4 +1,4 @@
-"""`Oncecast`: publish and listen inside an application of one's own, and its ASGI application.
+"""`Oncecast`: publish and listen inside an ASGI application, and its ASGI application.
 
 It owns at most two lives: that of the event loop of the application, and that of a thread, for a program without a
 loop. Nothing is opened before the first of them begins: by the lifespan, or by the first use.
@@ -81,7 +81,7 @@ class Oncecast(Embedding):
     # -- what clients may do
 
     def authorize(self, function: A) -> A:
-        """Ask a function who a client is: it is given a `Caller`, and returns a `Grant`, or None for anybody.
+        """Register the function that identifies clients: it takes a `Caller`, and returns a `Grant`, or None.
 
         It is asked for each request and each handshake. To refuse one, it raises `Refused` with a reason, and
         `code="unauthorized"` where another token would help.
@@ -94,7 +94,7 @@ class Oncecast(Embedding):
         return function
 
     def on_publish(self, pattern: str) -> Callable[[A], A]:
-        """Ask a function about each message that clients publish to the channels of a pattern, such as `chat.*`.
+        """Register a function for each message that clients publish to the channels of a pattern, such as `chat.*`.
 
         It is given a `Publication`. It may set its `data` or `event`. It refuses a message by raising `Refused`.
         """
@@ -194,7 +194,7 @@ class Oncecast(Embedding):
         The route has decided who may read. `request` is the framework's. See `EventAnswer` for what to return where.
         """
         names = channels_of((channel,))
-        start_of(after, last, since)  # says what is wrong in the words of Python
+        start_of(after, last, since)  # raises Python's own TypeError
         query = Query(parse_start(after, last, since), None, None, envelope)
         return answer_of(self._living, request, names, query, self.settings.limits.heartbeat_seconds)
 

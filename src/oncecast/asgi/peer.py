@@ -1,7 +1,7 @@
-"""One connection over ASGI as the app sees it, a `Peer`, and as the carrier of a session does.
+"""One connection over ASGI as the `Peer` of an `App`, and as the connection behind a carrier.
 
-It knows what there is to send, and not how that is sent: `connection.py` does that. Invariant: after `_pending` has
-ended nothing is put, and the deadline is that of taking what was put last.
+It queues what is to be sent; `connection.py` sends it. Invariant: after `_pending` has
+ended nothing is put, and the deadline is for the server to take what was put last.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OVERFLOW = Refusal("unavailable", "The server holds too many unfinished requests
 
 
 class AsgiPeer(ABC):
-    """The peer of one request, `request`. `identity` is who asks."""
+    """The peer of one request, `request`. `identity` is that of its caller."""
 
     def __init__(self, app: App, request: http1.Request, address: str) -> None:
         self.app = app
@@ -43,7 +43,7 @@ class AsgiPeer(ABC):
         self.deadline = 0.0
         self.tick = 0
         self._pending: Pending[Any] = Pending()
-        self._session: Session | None = None  # who hears of the connection
+        self._session: Session | None = None  # gets the events of the connection
         self._answered = False
         self._streaming = False
         self._reads = True
@@ -88,7 +88,7 @@ class AsgiPeer(ABC):
         self._say_goodbye()
 
     def stop_reading(self) -> None:
-        """Hand over no more of what the peer sends."""
+        """Drop what the peer sends from now on."""
         self._reads = False
 
     def now(self) -> float:
@@ -109,7 +109,7 @@ class AsgiPeer(ABC):
 
     def expired(self, now: float) -> None:
         """The deadline has come."""
-        if self._pending.ended:  # what was said last has not been taken
+        if self._pending.ended:  # the server has not taken what was put last
             self.abort()
         elif self._session is not None:
             self._session.woken(now)

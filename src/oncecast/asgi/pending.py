@@ -1,6 +1,6 @@
-"""What one connection has to send and its server has not taken yet.
+"""The items of one connection that its server has not sent yet.
 
-ASGI says by a `send` that does not return that the peer takes no more. Invariant: past `ROOM` bytes that wait, those
+In ASGI a slow peer shows by a `send` that does not return. Invariant: past `ROOM` bytes that wait, those
 that are being sent included, this is `full`; it stays so until all of them are sent.
 """
 
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 __all__ = ["ROOM", "Pending"]
 
-ROOM = 64 << 10  # as a kernel's buffer has it: a send that waits for a moment makes nobody slow
+ROOM = 64 << 10  # the size of a kernel's buffer: a `send` that waits briefly does not make the peer slow
 
 Put = TypeVar("Put")
 
@@ -43,7 +43,7 @@ class Pending(Generic[Put]):
         return True
 
     def end(self) -> None:
-        """Put nothing any more; what was put is still taken."""
+        """Take no more items; those that were put can still be taken."""
         self.ended = True
         self._wake()
         self._make_room()
@@ -70,7 +70,7 @@ class Pending(Generic[Put]):
         return items
 
     def sent(self) -> bool:
-        """Say that what was taken is sent. Return whether there is room again that there was not."""
+        """Note that the taken items are sent. Return whether it is no longer full by that."""
         self._size -= self._taken
         self._taken = 0
         if not self.full or self._items:

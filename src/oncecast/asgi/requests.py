@@ -128,7 +128,7 @@ class EventsConnection(AsgiConnection):
 
     async def _listen(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
-            pass  # the rest of a body that nobody asked for
+            pass  # the rest of a body that the routes did not read
 
 
 def _too_large(limit: int) -> Refusal:

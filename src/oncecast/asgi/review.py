@@ -1,8 +1,8 @@
-"""What the application says to the messages that clients publish: `on_publish`.
+"""The functions that check what clients publish: `on_publish`.
 
-Invariants: each draft has one outcome; what one owner gives is published in the order in which it was given, whatever
-the functions take; a function that fails or is late refuses its message. What waits has a bound, and past it is
-refused.
+Invariants: each draft has one outcome; what one owner gives is published in the order in which it was given, however
+long the functions take; a function that fails or is late refuses its message. The number of waiting messages has a
+bound; past it a message is refused.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Publication:
 
 @dataclass(slots=True)
 class _Batch:
-    """Drafts that wait, and where they go."""
+    """Drafts that wait, and the callback for their outcomes."""
 
     identity: Identity
     drafts: Sequence[Draft]

@@ -40,8 +40,8 @@ __all__ = ["Running"]
 logger = logging.getLogger("oncecast.asgi")
 
 SECOND = 1.0
-LEAVE_SECONDS = 3.0  # for streams to end before the node stops
-CUT_SECONDS = 0.5  # for their tasks to send what was said last
+LEAVE_SECONDS = 3.0  # in which streams end, before the node stops
+CUT_SECONDS = 0.5  # for their tasks to send the last event
 
 
 class Running:
@@ -78,7 +78,7 @@ class Running:
         self.app: App = build_app(settings, self.node, monotonic=self.monotonic, schedule=self.loop.call_soon)
         if surroundings is not None:
             self.app.wall = surroundings.wall
-        self.app.collect = None  # /metrics of an app are the app's to show
+        self.app.collect = None  # an application serves its own /metrics
         self.app.bulletin = Bulletin(
             self.node,
             self.app.wall,
@@ -149,7 +149,7 @@ class Running:
         listener.start()
 
     async def resolve_start(self, channels: tuple[str, ...], start: Start) -> Start:
-        """Return a start that means the same later: see `Node.resolve_start`. Raises `Refusal`."""
+        """Return a start that means the same later, see `Node.resolve_start`. Raises `Refusal`."""
         found: asyncio.Future[Start | Refusal] = self.loop.create_future()
 
         def done(resolved: Start | Refusal) -> None:
@@ -163,7 +163,7 @@ class Running:
         return resolved
 
     def meet(self) -> None:
-        """Look once, in the first request, at what serves."""
+        """Find out once, at the first request, which server runs this."""
         if not self._met:
             self._met = True
             watch_hypercorn(self.leave)
@@ -173,7 +173,7 @@ class Running:
         return self._quotas.client(peer, headers) if peer and self._quotas.is_proxy(peer) else peer
 
     def check_host(self, host: str | None, server: str) -> None:
-        """Raise `Refusal` for a host that can't be meant: see `policy/hosts.py`. `server` is the address of the socket.
+        """Raise `Refusal` for a host that is not allowed: see `policy/hosts.py`. `server` is the address of the socket.
 
         A socket at loopback serves loopback names only, unless `hosts` names others.
         """
@@ -193,7 +193,7 @@ class Running:
             cookie=limits_and_more.cookie,
         )
         self.app.adopt(rules)
-        self.app.identifies = False  # who asks is known before the routes are asked: see `gate.py`
+        self.app.identifies = False  # `gate.py` finds the identity before the routes answer
         if self.app.authenticator is not None:
             self.app.authenticator.on_unknown_key = self._issuer.hurry
 
@@ -241,7 +241,7 @@ class Running:
             self.look()
 
     def look(self) -> None:
-        """Do what is due by the clocks: wake who has a deadline; about once a second, trim what is too old."""
+        """Do what is due: wake connections at their deadlines, and trim the log about once a second."""
         self.app.tick()
         now = self.monotonic()
         if now - self._trimmed >= SECOND:
@@ -257,7 +257,7 @@ class Running:
         """Whether anybody can be a user of this app, and so be disconnected."""
         return self.app.authenticator is not None or self.names_users
 
-    names_users = False  # whether the application says who asks
+    names_users = False  # whether the application identifies callers
 
     async def _end(self) -> None:
         if self._signals is not None:

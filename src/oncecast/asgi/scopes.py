@@ -1,7 +1,7 @@
 """From the scope of ASGI to the request that the routes answer.
 
 ASGI 3.0, HTTP & WebSocket 2.3 and later. The head is put together as HTTP/1.1 has it, and read by the one reader of
-heads: what two readers could understand differently is refused here too. Invariant: `path` is below where the app is
+heads: a head that two parsers could read differently is refused here too. Invariant: `path` is below where the app is
 mounted.
 """
 
@@ -57,7 +57,7 @@ def split_path(path: str, root: str) -> tuple[str, str]:
 
 
 def read_request(scope: Scope, limits: Limits) -> http1.Request:
-    """Return the request of a scope, without its body. Raises `Refusal` at what the native server would refuse too."""
+    """Return the request of a scope, without its body. Raises `Refusal` where the native server would."""
     is_socket = scope["type"] == "websocket"
     prefix, path = split_path(scope["path"], scope.get("root_path", ""))
     raw = (scope.get("raw_path") or b"").partition(b"?")[0]  # some servers have the query in it

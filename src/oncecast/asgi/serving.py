@@ -1,4 +1,4 @@
-"""From a scope of ASGI to its answer: the connection is made, who asks is found out, and the routes answer."""
+"""From a scope of ASGI to its answer: makes the connection, finds its identity, and calls the routes."""
 
 from __future__ import annotations
 

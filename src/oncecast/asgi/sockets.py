@@ -19,7 +19,7 @@ from .scopes import Event, Receive, Scope
 
 __all__ = ["SocketConnection"]
 
-REFUSED = "websocket.http.response"  # the extension of servers that can answer a handshake with more than 403
+REFUSED = "websocket.http.response"  # with this extension a server can refuse a handshake with other answers than 403
 
 
 class SocketConnection(AsgiConnection):
@@ -40,7 +40,7 @@ class SocketConnection(AsgiConnection):
                 yield item
 
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Refuse the handshake, with the error where the server can say it."""
+        """Refuse the handshake, with the error if the server has the extension."""
         if not self._speaks:
             self._pending.put({"type": "websocket.close", "code": 1008, "reason": ""}, 0)
             return
@@ -79,7 +79,7 @@ class SocketConnection(AsgiConnection):
         super().identify(identity)
 
     async def connected(self, receive: Receive) -> None:
-        """Wait for the handshake, which ASGI says as an event."""
+        """Wait for the event of the handshake."""
         if (await receive())["type"] != "websocket.connect":
             self._pending.drop()
 

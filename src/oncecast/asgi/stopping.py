@@ -1,4 +1,4 @@
-"""Notices that the server around the app is to stop, at the signal.
+"""Notices at the signal that the server around the application is to stop.
 
 Servers end the app's lifespan last, and wait for open connections before that: uvicorn for ever, if it has no
 `timeout_graceful_shutdown`. A stream that nobody ends would hold it up. ASGI does not say that a server stops, so its

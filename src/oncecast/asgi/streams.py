@@ -1,4 +1,4 @@
-"""`Oncecast.stream`: an event stream as the answer of a route of the application's own.
+"""`Oncecast.stream`: an event stream as the answer of an application's own route.
 
 The answer is an ASGI application, as Starlette and Litestar take one from a route. FastAPI takes instances of
 Starlette's `Response` only; where that is loaded, the answer is one as well. For frameworks that send what they iterate
@@ -119,7 +119,7 @@ def _of_starlette(response: type) -> type[EventAnswer]:
 
 
 def answer_of(*arguments: Any) -> EventAnswer:
-    """Return an answer, of the kind that the framework at hand takes."""
+    """Return the answer, a Starlette `Response` if Starlette is loaded."""
     responses = sys.modules.get("starlette.responses")
     kind = EventAnswer if responses is None else _of_starlette(responses.Response)
     return kind(*arguments)

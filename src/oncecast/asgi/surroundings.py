@@ -1,4 +1,4 @@
-"""What a test puts in the place of the broker and the clocks of an `Oncecast`."""
+"""The broker and the clocks that a test gives to an `Oncecast`."""
 
 from __future__ import annotations
 

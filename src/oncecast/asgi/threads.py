@@ -1,7 +1,7 @@
 """An event loop in a thread, for programs that have none: WSGI applications, workers of a queue, scripts.
 
-Invariant: it is of one process. After a fork the child has neither the thread nor the loop, and makes its own; what it
-has inherited is kept as it is, as to close a parent's file or connection would disturb the parent.
+Invariant: it is of one process. After a fork the child has neither the thread nor the loop, and makes its own; it
+does not close what it has inherited, as closing a parent's file or connection would disturb the parent.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class LoopThread:
 
 
 def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """Run a coroutine on the loop of another thread, and return its result. Raises `Unavailable` when it is late."""
+    """Run a coroutine on the loop of another thread, and return its result. Raises `Unavailable` past the deadline."""
     found = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return found.result(seconds)

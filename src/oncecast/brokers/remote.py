@@ -139,7 +139,7 @@ class Remote:
             self._published.set()
 
     def read(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int, done: Read) -> None:
-        """Read a page; who asks for the same channels waits in one line, and the lines take turns."""
+        """Read a page. Reads of the same channels wait in one queue, and the queues take turns."""
         if self._refusal is not None:
             done(self._refusal)
         elif self._read_count >= PENDING_READS:

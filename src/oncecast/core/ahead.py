@@ -1,6 +1,6 @@
-"""What is ahead of this node's log: it waits for a number that another node has already handed out.
+"""The waits for a number that another node has delivered, and this node's log has not reached.
 
-Invariant: each wait ends: the log comes to its number, its owner removes it, or it is refused after `WAIT_SECONDS`.
+Invariant: each wait ends: the log reaches its number, its owner removes it, or it is refused after `WAIT_SECONDS`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..errors import Refusal
 
 WAIT_SECONDS = 10.0  # a node is behind the others for milliseconds; one that is for longer has lost its broker
-WAITS = 10_000  # at most, so that polls whose clients are gone stay bounded
+WAITS = 10_000  # a bound, as polls whose clients are gone wait too
 
 LATE = Refusal("unavailable", "This server has not read up to your cursor in time: connect again.", retry_after=1)
 

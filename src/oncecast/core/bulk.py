@@ -1,8 +1,8 @@
 """Work that takes long for one peer, such as an answer of 1 MiB: a little of it in each turn of the loop.
 
-Who asks for little is answered at once, and messages are delivered, however many have asked for much before. What is
-large waits here in a queue, and each turn takes from its front for `TURN_SECONDS`. Most of those that ask for much at
-the same time ask for the same, as after a restart: what is built for one is given to all (`share`).
+Large work waits here in a queue, and each turn works on its front for `TURN_SECONDS`. So small requests are answered at
+once and messages are delivered, however much large work waits. Requests for much at the same moment are mostly equal,
+as after a restart: a result that is built for one is shared by all (`share`).
 
 Invariant: each piece of work is done once, in the order of `add`, and never in the turn that added it. The queue has at
 most one piece for each connection, as a connection's next request is read after the answer. What is shared is kept only
@@ -38,7 +38,7 @@ class Bulk:
         return len(self._queue)
 
     def add(self, work: Callable[[], None]) -> None:
-        """Do this in one of the next turns. An exception is logged; who waits for the work has a deadline."""
+        """Do this in one of the next turns. An exception is logged; the waiting request has a deadline."""
         self._queue.append(work)
         if len(self._queue) == 1:
             self._schedule(self._turn)

@@ -1,7 +1,7 @@
 """Blocks of bytes, and the calls of sinks.
 
 Invariants
-* An exception that a sink or a format raises is reported, and keeps nothing from the other subscribers.
+* An exception that a sink or a format raises is reported, and the other subscribers get their messages.
 * While a delivery runs, a subscription that has ended is not written to, and one whose sink is full gets its block by
   way of the sink: its socket may hold unsent bytes, and its descriptor may be another connection's by now.
 """

@@ -76,7 +76,7 @@ class Node:
         self._policy = policy
         self._monotonic = monotonic
         self._schedule_raw = schedule
-        self._refusal: Refusal | None = STARTING  # what everything is refused with, unless the node runs
+        self._refusal: Refusal | None = STARTING  # the refusal of every call, unless the node runs
         self._wants: Wants | None = None
         if broker.capabilities.only_wanted:
             self._wants = Wants(broker.want, broker.unwant, monotonic, self._schedule)
@@ -204,7 +204,7 @@ class Node:
         return subscription
 
     def resolve_start(self, channels: tuple[str, ...], start: Start, done: Callable[[Start | Refusal], None]) -> None:
-        """Call `done` with a start that means the same, whenever a subscription begins at it later.
+        """Call `done` with a start that means the same place, even if a subscription begins at it later.
 
         `latest` moves on with the log: where this node does not know the newest number, it is looked up. `done` is
         called at once in every other case.

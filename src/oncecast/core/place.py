@@ -1,4 +1,4 @@
-"""A place in the log: how a start becomes one, and the gaps between a place and what is still held.
+"""A place in the log: how a start becomes a place, and the gaps between a place and the messages that are held.
 
 Invariant: from a place a reader gets each message of its channels above it, except those at or below the channel's
 floor, or a gap that names what is trimmed.

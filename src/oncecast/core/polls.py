@@ -21,7 +21,7 @@ from .hub import Hub
 from .log import Log
 from .place import Place, above_floors, cut_page, hole_gaps, locate, pass_gaps, place_of
 
-MayRead = Callable[[], Refusal | None]  # counts a page of history for who asks; what it returns is the answer
+MayRead = Callable[[], Refusal | None]  # counts a page of history; a returned refusal is the answer
 
 POLL_BYTES = 1 << 20  # the data in one poll's answer; a client that is behind by more asks again
 

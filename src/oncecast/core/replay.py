@@ -25,7 +25,7 @@ from .pages import PAGE_BYTES, PAGE_MESSAGES, FoundPage, HistoryPages, ReadHisto
 from .place import Place, chain_gaps, cut_page, hole_gaps, pass_gaps
 from .subscription import Format, Subscription
 
-PAGES_PER_TURN = 64  # a backlog that many read at once holds up the live ones for no longer than this takes
+PAGES_PER_TURN = 64  # bounds how long the backlogs of many subscribers delay the live ones
 
 _WindowKey = tuple[tuple[str, ...], Format, int, tuple[int, ...]]
 _WindowPage = tuple[bytes, int, int, bool]  # the block, its last number, its messages, and whether more is held

@@ -1,7 +1,7 @@
-"""What waits for the broker, each with a deadline: publishes while it is away, and reads of its history.
+"""Calls that wait for the broker, each with a deadline: publishes while it is away, and reads of its history.
 
 Invariants
-* What is put in is answered once: by the broker, or with `unavailable` when its deadline has passed.
+* Each call is answered once: by the broker, or with `unavailable` after its deadline.
 * At most `HELD_DRAFTS` drafts and `HELD_BYTES` of their data wait; past either a publish is refused.
 
 Time is passed in: `expire` is called about once a second.

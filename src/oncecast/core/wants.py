@@ -1,4 +1,4 @@
-"""Which channels a node's broker is asked to deliver: those that have a listener, and those that had one until lately.
+"""The channels that a node asks its broker to deliver: those that have a listener, or had one lately.
 
 Invariant: a channel is wanted from its first listener until `UNWANT_SECONDS` after its last. The broker is asked once
 for all that become wanted in one turn of the loop.

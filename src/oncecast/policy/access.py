@@ -1,7 +1,7 @@
-"""Who may listen to and publish to which channels: the one place where that is asked.
+"""The access check: whether an identity may subscribe or publish to a channel. All code asks it here.
 
 `Access` allows everything. To add rules, derive from it and raise a `Refusal` (`unauthorized` or `forbidden`). The
-routes ask it before anything of a request is answered, from memory too, and the sessions of `protocol` before they act
+routes ask it before they answer a request, from memory too, and the sessions of `protocol` before they act
 on a frame. Both methods are called on the event loop for each request: they must not block.
 """
 
@@ -16,13 +16,13 @@ class Access:
     __slots__ = ()
 
     fixed = False
-    """Whether what these rules allow an identity never changes: who was allowed a poll is not asked about it again."""
+    """Whether the verdict for an identity never changes, so that a repeated poll is not checked again."""
 
     def subscribe(self, identity: Identity, channels: tuple[str, ...], /) -> None:
         """Raise `Refusal` unless this identity may read all of these channels, their history too."""
 
     def is_public(self, channels: tuple[str, ...], /) -> bool:
-        """Return whether everybody may read all of these channels, so that nobody needs to be asked about."""
+        """Return whether everybody may read all of these channels, so that `subscribe` need not be called."""
         return type(self) is Access
 
     def publish(self, identity: Identity, channel: str, /) -> None:

@@ -1,6 +1,6 @@
-"""From credentials to an identity: a token of a user, or a key of a server. The one place where they are verified.
+"""From credentials to an identity: a token of a user, or a key of a server. They are verified nowhere else.
 
-Invariant: credentials that are refused once are not an anybody: each call returns an identity or raises `Refusal`
+Invariant: refused credentials never give the identity of anybody: each call returns an identity or raises `Refusal`
 (`unauthorized`). A token is verified once; after that its digest is found in a bounded memory until it ends.
 """
 
@@ -18,12 +18,12 @@ from .tokens import TokenVerifier, UnknownKey, looks_like_token
 
 __all__ = ["AuthCounters", "Authenticator"]
 
-KNOWN = 4096  # tokens that are remembered: 2 MiB; past it the one that was used longest ago is forgotten
+KNOWN = 4096  # tokens that are remembered: 2 MiB; past it the least recently used is forgotten
 
 
 @dataclass(slots=True)
 class AuthCounters:
-    """What was asked since the server began."""
+    """The number of verifications since the start."""
 
     verified: int = 0
     remembered: int = 0
@@ -44,7 +44,7 @@ class Authenticator:
         self.server_keys = server_keys
         self.counters = AuthCounters()
         self.on_unknown_key: Callable[[], None] = _do_nothing
-        self._known: dict[bytes, Identity] = {}  # by the digest of the token, the one used last at the end
+        self._known: dict[bytes, Identity] = {}  # by the digest of the token, the most recently used at the end
 
     def identify(self, credential: str, address: str, now: float) -> Identity:
         """Return whose credential this is, at this address. `now` is in Unix seconds. Raises `Refusal`."""

@@ -1,7 +1,7 @@
 """A host and a port as URLs, `Host` and `Origin` write them: RFC 3986 §3.2, RFC 9110 §7.2, RFC 6454 §6.2.
 
 Two spellings of one host compare equal: letters are lower case, one trailing dot is gone, an IPv6 address has its
-shortest form in brackets. What the grammar does not have is None, never a guess.
+shortest form in brackets. A text that does not match the grammar gives None, never a guess.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How often and how much: the token buckets of a connection.
+"""Rates: the token buckets of a connection.
 
 A bucket may go into debt: while any credit is left a whole batch may be spent at once, and then nothing until the debt
 is paid off. So a batch larger than the burst is slow, but never impossible.

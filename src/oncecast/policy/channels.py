@@ -1,4 +1,4 @@
-"""Which rule holds for a channel: rules by pattern, compiled once and looked up for each channel.
+"""Rules by pattern, compiled once, and the look-up of the rule for a channel.
 
 A pattern is a channel's name, in which one part between dots may be `{sub}`, and which may end in `*`. Exactly one of
 the patterns that fit a channel holds for it, whatever the order in which they stand. Compared in this order, the first
@@ -57,7 +57,7 @@ class ChannelPattern:
 
 
 class ChannelRules(Generic[Rule]):
-    """Rules by pattern, and `default` where none fits. Rules are not merged. What is no pattern fits nothing."""
+    """Rules by pattern, and `default` where none fits. Rules are not merged. An invalid pattern fits no channel."""
 
     __slots__ = ("_default", "_exact", "_found", "_lengths", "_patterns")
 

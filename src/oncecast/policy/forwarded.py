@@ -1,11 +1,11 @@
-"""Whose address a request comes from, where proxies stand in front: `Forwarded` (RFC 7239) and `X-Forwarded-For`.
+"""The client's address of a request behind proxies: `Forwarded` (RFC 7239) and `X-Forwarded-For`.
 
-Each proxy adds the address that it was asked from at the end of the header. So the header is read from its end: as long
-as the address found is a trusted proxy's, the entry before is what that proxy says. The first that is no proxy's is the
-client's; what stands before it was written by the client itself, and is not read.
+Each proxy appends the address of its peer to the header. So the header is read from its end: while the address is a
+trusted proxy's, the entry before it was written by that proxy. The first address that is no proxy's is the client's.
+The client itself has written what stands before that, so it is not read.
 
-Invariants: a header from a peer that is not trusted is not looked at. Only one of the two headers is read, which the
-settings name: a proxy that adds to the one passes the other on as the client sent it. An entry that names no address
+Invariants: a header from an untrusted peer is ignored. Only the header that the settings name is read, as a proxy that
+appends to one of the two passes the other on as the client sent it. An entry that names no address
 (`unknown`, an obfuscated name, anything malformed) ends the search, at the last address that is known.
 """
 
@@ -25,11 +25,11 @@ __all__ = ["MOST_HOPS", "ForwardedHeader", "TrustedProxies", "network_of", "pars
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MOST_HOPS = 32  # proxies that stand behind each other
-CLIENTS = 1024  # headers whose client is remembered: to read one takes as long as to answer a short poll
+MOST_HOPS = 32  # proxies in a row
+CLIENTS = 1024  # headers whose client is remembered: parsing one takes as long as answering a short poll
 KEPT_CHARS = 256  # of a header that is remembered
 READ_CHARS = 4096  # of a header, from its end: what a client has put in front of that is not read
-IPV6_PREFIX = 64  # what one customer has at least (RFC 6177), so what one attacker can vary at no cost
+IPV6_PREFIX = 64  # a customer has at least this (RFC 6177), so an attacker can vary the rest at no cost
 
 # RFC 7239 §4: a list of elements, each of pairs of a token and a token or quoted string (RFC 9110 §5.6.2, §5.6.4).
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105

@@ -1,8 +1,8 @@
-"""Which hosts a request may be for: the `Host` of a request (RFC 9110 §7.2) against the setting `hosts`.
+"""The hosts that a request may be for: its `Host` (RFC 9110 §7.2) against the setting `hosts`.
 
 This is the guard against DNS rebinding. A page of `evil.example` may let that name resolve to 127.0.0.1; the browser
-then takes our server for the page's own, and the `Origin` agrees with the `Host`. Only the name itself gives it away.
-So a server that listens on loopback alone answers to loopback names, unless `hosts` names others.
+then takes our server for the page's own, and the `Origin` agrees with the `Host`. Only the name itself differs.
+So a server that listens only on loopback answers to loopback names only, unless `hosts` names others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who asks, from where, and what their credentials grant.
+"""The identity of a client: its address, its user or server, and what its credentials grant.
 
 Each request has an identity of its own: a connection that a proxy keeps open carries the requests of several users. A
 stream or a socket keeps the identity of its handshake; an `auth` frame of `oncecast.v1` may replace it.
@@ -21,7 +21,7 @@ IdentityKind = Literal["anybody", "token", "server"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One that asks. The defaults are those of a client without credentials.
+    """The identity of a client. The defaults are those of a client without credentials.
 
     `address` is the client's IP address as text, "" where the socket has none. `kind` says what was proved: nothing
     (`anybody`), by a `token` that it is a user, or by a key that it is a `server` of the operator, which may do

@@ -1,9 +1,9 @@
 """Which pages may connect: the `Origin` of a request (RFC 6454 §7) is compared with the settings.
 
 A browser sends a WebSocket handshake, a plain POST and an EventSource's GET to any host without asking first; only the
-Origin tells our own pages from others. So a request with a foreign Origin is refused unless that origin is allowed.
+Origin distinguishes our own pages from others. So a request with a foreign Origin is refused unless it is allowed.
 Origins are compared as scheme, host and port, not as texts; a text outside of the grammar of origins is refused. A
-request without one comes from no page and passes.
+request without one comes from no page, and is allowed.
 """
 
 from __future__ import annotations

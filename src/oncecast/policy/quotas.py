@@ -1,14 +1,14 @@
-"""How much an address, a user and a channel may do, in all processes of this machine together.
+"""The limits of an address, a user and a channel, for all processes of this machine together.
 
-What one connection may do is in its own buckets (`bucket.py`). Here is what would be had anew by another connection, or
-on another worker: rates and counts by key, in memory that the processes share (`sketch.py`).
+A connection has buckets of its own (`bucket.py`), and a second connection has others. So these limits count by key, in
+memory that the processes share (`sketch.py`): rates, and numbers of connections.
 
 Keys: an address is an IPv4 address or the /64 of an IPv6 one. Loopback has none, and neither have trusted proxies, as
 any number of clients stand behind them. A user is the subject of a token; a client without one counts as its address. A
 server's key is held to what its channels may take, and to nothing else.
 
 Invariant: what is counted in is counted out with the same key (`connect` and `disconnect`, `join` and `leave`),
-whatever the settings are meanwhile. Who is refused is not counted in, and each refusal is counted by the limit's name.
+whatever the settings are meanwhile. A refused connection is not counted in. Refusals are counted by their limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["LIMITED", "NO_CHANNEL_QUOTA", "ChannelQuota", "Quotas", "channel_quo
 
 BURST_SECONDS = 2.0  # what these allow may come at once, as with `Bucket.steady`
 NO_PROXIES = TrustedProxies()
-CROWD_SECONDS = 5.0  # for who is refused because of others that are connected: when to come back
+CROWD_SECONDS = 5.0  # the Retry-After of a refusal for too many connections
 
 # The limits that are counted where they refuse, by the names of their settings, and what there may be no more of.
 LIMITED: Mapping[str, str] = {
@@ -210,7 +210,7 @@ class Quotas:
         return f"user {identity.subject}" if identity.kind == "token" and identity.subject else ""
 
     def _user(self, identity: Identity) -> str:
-        """Return the key of a user: a token's subject, else the address; "" for who has no limit of this kind."""
+        """Return the key of a user: a token's subject, else the address; "" without a limit of this kind."""
         if identity.kind == "server":
             return ""
         if user := self.user(identity):

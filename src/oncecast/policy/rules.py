@@ -1,11 +1,11 @@
-"""The access rules of the settings: who may subscribe and publish to which channels.
+"""The access rules of the settings: which identities may subscribe and publish to which channels.
 
 One table of rules by pattern (`channels.py` says which of them holds for a channel), compiled once. `judge` is the only
 place that decides: the server raises what it says, and `oncecast config explain` prints it.
 
-A rule names who may do each of the two: `public`, everybody; `token`, who has a verified token; `server`, only those
-with a server's key. A server may do everything. Where a token names channels itself, it allows no others. In a channel
-whose pattern has `{sub}`, `token` means the token of the user who stands there.
+A rule has a word for each of the two: `public`, everybody; `token`, users with a verified token; `server`, only a
+server's key. A server may do everything. Where a token names channels itself, it allows no others. In a channel
+whose pattern has `{sub}`, `token` means the token of the user that the name has there.
 
 Invariant: what no rule allows is refused: a channel that no rule is for, an action that a rule does not name, and a
 name that the grammar of channels does not have, so that names of the server itself are out of everybody's reach.
@@ -43,13 +43,13 @@ class AccessRule:
     publish: Allowed = "server"
 
     def allowed(self, action: Action) -> Allowed:
-        """Return who may do it."""
+        """Return the word for an action."""
         return self.subscribe if action == "subscribe" else self.publish
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What is decided: by `rule`, None where there is none; with `refusal`, None where it is allowed."""
+    """A decision: by `rule`, None where there is none; with `refusal`, None where it is allowed."""
 
     rule: AccessRule | None
     refusal: Refusal | None = None

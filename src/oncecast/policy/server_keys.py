@@ -1,7 +1,7 @@
 """The keys of the operator's own servers: random texts, of which the settings hold the hashes.
 
-A key is `ock_` and 256 random bits. The hash is SHA-256: what is as long and as random as this can't be found by
-trying, so it needs no slow hash. A line of the settings is `NAME:sha256:HEX`; with several of them a key is replaced
+A key is `ock_` and 256 random bits. The hash is SHA-256: a text as long and as random as this can't be
+guessed, so it needs no slow hash. A line of the settings is `NAME:sha256:HEX`; with several of them a key is replaced
 without a moment in which none holds. To take another hash, read its name in `parse_line`.
 """
 

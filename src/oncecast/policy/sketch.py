@@ -1,11 +1,11 @@
 """Rates and counts of any number of keys, in fixed memory that several processes may share.
 
 A key, such as an address or a user, has a place: `ROWS` slots, found by a keyed hash. Other keys may have some of these
-slots too. What holds for a key is its slot with the least in it, so other keys are felt only where they have all of its
-slots. Nothing is ever evicted, so who brings ever new keys gets no fresh bucket by it, and memory does not grow. Where
-more keys are active at once than there are slots, keys share what they may do: limits become stricter, never looser.
+slots too. The slot with the lowest value counts for a key, so other keys affect it only if they have all of its slots.
+Nothing is evicted: a client with ever new keys gets no fresh bucket, and memory does not grow. If more keys are active
+than there are slots, keys share their limits: these become stricter, never looser.
 
-The hash has a secret, so nobody can find keys that share slots with somebody else's.
+The hash has a secret, so a client can't find keys that share slots with those of others.
 
 Invariant: each slot is one aligned word that is written whole. `Rates` is written by all processes: where two write a
 slot at the same moment one of both is lost, which is an error of one event. `Counts` has a region for each process,

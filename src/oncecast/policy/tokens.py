@@ -62,7 +62,7 @@ class UnknownKey(Refusal):
 
 
 def looks_like_token(text: str) -> bool:
-    """Say whether a text has the form of a token, whatever is in it."""
+    """Return whether a text has the form of a token, whatever it contains."""
     return len(text) <= TOKEN_CHARS and _COMPACT.fullmatch(text) is not None
 
 

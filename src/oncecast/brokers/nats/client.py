@@ -37,7 +37,7 @@ Handler = Callable[[str, bytes, NatsHeaders], None]  # subject, data, headers
 
 
 class Answer:
-    """What came to the inbox: data, headers, the status of an answer without data, its subject and reply subject."""
+    """A message to the inbox: data, headers, the status of an answer without data, its subject and reply subject."""
 
     __slots__ = ("data", "headers", "reply", "status", "subject")
 

@@ -1,4 +1,4 @@
-"""The configuration of a new stream, and whether one that is there can be the log."""
+"""The configuration of a new stream, and whether an existing stream can be the log."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A message names the one before it in its subject (`Nats-Last-Sequence`); if that is not the one seen last, something is
 missing, and the session is lost.
 
-NATS 2.9 stores in one order and may republish in another, if several clients publish at the same moment: what comes
-early there is held for a moment (`HOLD_SECONDS`).
+NATS 2.9 stores in one order and may republish in another, if several clients publish at the same moment: a message
+that comes early is held for `HOLD_SECONDS`.
 
 Invariants
 * `offset` is the stream's offset up to which everything that is wanted has come; it never goes back.

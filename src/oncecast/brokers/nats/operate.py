@@ -1,4 +1,4 @@
-"""What `oncecast broker` asks of NATS: the state of the stream and its channels."""
+"""The state of the stream and its channels, for `oncecast broker`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Reading the stream in pages, by pull consumers that live for one page.
 
 A consumer is made for a channel and a place; the answer says how many messages are ahead of it, so exactly those are
-asked for. This is the same on every server from 2.9 on. In a cluster the consumer may be on any replica, and the rest
-is asked of the leader: a page is taken only where both had what the log has.
+asked for. This works on every server from 2.9 on. In a cluster the consumer may be on any replica, and the other
+questions go to the leader: a page counts only if both have the records of the log.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger("oncecast.brokers.nats")
 IDLE_NANOSECONDS = 5_000_000_000  # a consumer that is forgotten is removed by the server after this
 FETCH_SECONDS = 5.0
 FORWARD = 1_000  # the longest page
-EMPTY = 20  # fetches that bring nothing, though messages are ahead: a consumer may not be ready at once
+EMPTY = 20  # empty fetches while messages are ahead: a consumer may not be ready at once
 SKEW_SECONDS = 5.0  # between the clocks of publishers and the server's, for `since`
 
 

@@ -1,9 +1,9 @@
-"""One session with NATS: one connection, on which everything comes in order.
+"""One session with NATS: one connection, on which all messages come in order.
 
 The node follows the republished messages of the wanted channels and the probes (`follower.py`). Opening subscribes
-first and reads what has changed after that, so nothing falls between.
+first, and then reads what has changed, so no message is missed between the two.
 
-What is shared with other brokers: `Handover`, what the node was handed, and `Wanting`, the channels that it follows.
+`Handover`, what the node was handed, and `Wanting`, the channels that it follows, are shared with other brokers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stream on the server: its names, its configuration, its lives, and what is asked of it.
+"""The stream on the server: its names, its configuration, its lives, and requests to it.
 
 Of a stream called `oncecast`:
 
@@ -201,7 +201,7 @@ def decode_message(channel: str, data: bytes, seq: int, time: float | None) -> M
 
 
 def decode_record(channel: str, record: Record, seq: int, *, stamped: bool) -> Message | None:
-    """Return the message of a record; None, with a line in the log, where it is none of ours."""
+    """Return the message of a record; None, with a line in the log, for a foreign record."""
     try:
         return decode_message(channel, record.data, seq, None if stamped else record.time)
     except ValueError as error:

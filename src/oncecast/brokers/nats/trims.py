@@ -1,4 +1,4 @@
-"""Trimming: one node at a time looks at the channels, writes a mark, then purges what it covers.
+"""Trimming: one node at a time looks at the channels, writes a mark, then purges the messages that it covers.
 
 The mark is written first. A node that dies between leaves messages below a mark, which no page serves.
 """
@@ -84,7 +84,7 @@ class Trimmer:
         mark = f"{offset} {time}".encode()
         answer = await stream.client.ask(f"{stream.name}.t.{token_of(channel)}", mark, headers)
         refused = refusal_of(answer)
-        if refused is not None:  # what is purged without a mark is missing in silence
+        if refused is not None:  # messages that are purged without a mark are missing without a gap
             logger.warning("the channel %s is not trimmed now: %s", channel, refused)
             return
         question = {"filter": stream.subject(channel), "seq": offset + 1}

@@ -1,4 +1,4 @@
-"""Publishing: message by message, with the acknowledgements gathered; a batch is answered behind its messages."""
+"""Publishing: one message at a time, acknowledgements gathered. A batch is answered after the sink has its messages."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class NatsWrites:
         self._wall = wall
         self._max_payload = max_payload
         self._offset = 0
-        self._behind: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: who waits until an offset was followed
+        self._behind: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: the batches that wait for an offset
 
     def append(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Outcome]]:
         """Publish a batch. It is answered once the sink has the messages of the channels that it follows."""
         return asyncio.ensure_future(self._append(drafts))
 
     def reached(self, offset: int) -> None:
-        """Take note that the sink has everything up to an offset."""
+        """Note that the sink has all records up to an offset."""
         self._offset = offset
         self._stream.knows(offset)
         while self._behind and self._behind[0][0] <= offset:

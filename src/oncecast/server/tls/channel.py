@@ -41,14 +41,14 @@ EOF, CLOSE = ChannelEnd
 
 
 class TlsReader(Protocol):
-    """What a channel serves; all but `take` are as in `asyncio.Protocol`."""
+    """The protocol that a channel serves; all but `take` are as in `asyncio.Protocol`."""
 
     def connection_made(self, transport: asyncio.BaseTransport, /) -> None:
         """Begin."""
         ...
 
     def take(self, data: bytes, /) -> None:
-        """Handle what has come."""
+        """Handle decrypted bytes."""
         ...
 
     def eof_received(self) -> bool | None:

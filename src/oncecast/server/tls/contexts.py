@@ -32,7 +32,7 @@ Signature = tuple[tuple[int, ...] | None, ...]
 
 
 class Tls:
-    """What connections are accepted with. `context` is the newest. `wall` returns Unix seconds.
+    """The TLS of accepted connections. `context` is the newest. `wall` returns Unix seconds.
 
     A context keeps one certificate for each kind of key, and an old one of another kind would be served for ever. So
     renewed chains have contexts of their own. Raises `ConfigurationError`.
@@ -65,7 +65,7 @@ class Tls:
         return [line for pair in self.pairs for line in pair.complaints(self._wall())]
 
     def renew(self, settings: Settings) -> None:
-        """Serve what is in the files now, to new connections. Raises `ConfigurationError`."""
+        """Serve the certificates that the files have now, to new connections. Raises `ConfigurationError`."""
         self._seen = _signature(settings)
         served = _Served(settings)
         now = self._wall()
@@ -76,7 +76,7 @@ class Tls:
         self._adopt(served)
 
     def look(self) -> None:
-        """Renew if a file has changed since the last look. What can't serve is logged and counted, and not served."""
+        """Renew if a file has changed since the last look. An unusable one is logged and counted."""
         now = self._wall()
         if _signature(self._settings) != self._seen:
             try:
@@ -86,7 +86,7 @@ class Tls:
                 logger.error(
                     "the renewed certificate is not served, and the old one is until %s: %s", self.until, error
                 )
-            except Exception:  # a defect of ours or of a library: the old one can still be served
+            except Exception:  # a defect of our code or of a library: the old certificate can still be served
                 self.meters.renewals_refused += 1
                 logger.exception("the renewed certificate is not served, and the old one is until %s", self.until)
             else:

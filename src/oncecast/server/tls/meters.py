@@ -1,4 +1,4 @@
-"""What the TLS of one process counts, for `/metrics`."""
+"""The counters of TLS in one process, for `/metrics`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an accepted socket to a TLS channel: the handshake, and what a client gets that speaks plain HTTP here.
+"""From an accepted socket to a TLS channel: the handshake, and the answer to a client that speaks plain HTTP.
 
 Invariant: a step of a handshake takes the time for reads (`read_budget.py`), as it is a millisecond of arithmetic or
 more: a flood of handshakes holds up the loop no longer than a flood of requests. The caller has the deadline.

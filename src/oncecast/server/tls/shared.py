@@ -1,6 +1,6 @@
-"""What the TLS connections of one server share: the loop, the time for reads, and the buffers that bytes pass through.
+"""Shared by the TLS connections of one server: the loop, the time for reads, and the buffers that bytes pass through.
 
-Invariant: what stands in a buffer is taken out of it before the function that has filled it returns. So one of each is
+Invariant: the function that fills a buffer empties it before it returns. So one of each is
 enough for any number of connections.
 """
 

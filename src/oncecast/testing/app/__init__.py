@@ -1,4 +1,4 @@
-"""For tests of applications: the fixture `oncecast` of the pytest plugin, and what it gives.
+"""For tests of applications: the fixture `oncecast` of the pytest plugin, and its parts.
 
 The plugin itself is `testing/plugin.py`. It imports this only once a test asks for the fixture.
 """

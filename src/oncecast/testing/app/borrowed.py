@@ -1,4 +1,4 @@
-"""An application's `Oncecast` in a test: on the log of the test and its clock, until the test is over.
+"""Gives an application's `Oncecast` the log and the clock of a test, until the test is over.
 
 Invariant: what the `Oncecast` had before it has again after `end`.
 """
@@ -20,7 +20,7 @@ from .shared_log import Attachment, SharedLog
 
 __all__ = ["AppInTest"]
 
-LOOP_SECONDS = 30.0  # for the application's loop to take a call
+LOOP_SECONDS = 30.0  # for the application's loop to run a call
 
 
 class AppInTest:
@@ -56,7 +56,7 @@ class AppInTest:
         return self._log.clock.wall()
 
     def look(self) -> None:
-        """Let the application do what is due by the clock."""
+        """Let the application do what is due at the clock's time."""
         for life in self.cast.lives():
             _on_loop(life, life.look)
 

@@ -2,7 +2,7 @@
 
 Other transports for tests run the application to its end before they return the answer. An event stream has no end, so
 they hang. Here the application runs in a task of its own, and `close` tells it that the peer has gone, as a server does
-(`http.disconnect`). Invariant: after `close` the task has ended. What it has sent and nobody has read has a bound.
+(`http.disconnect`). Invariant: after `close` the task has ended. The unread part of its answer has a bound.
 
 ASGI 3.0, HTTP 2.3: as uvicorn has it, `send` does nothing once the peer has gone.
 """
@@ -82,7 +82,7 @@ class AsgiConversation:
         self._events: deque[SseEvent] = deque()
 
     async def open(self, seconds: float | None = ANSWER_SECONDS) -> None:
-        """Send the request, and return once the answer has begun. Raises what the application raises before."""
+        """Send the request, and return once the answer has begun. Raises what the application raises until then."""
         if self._task is not None:
             raise UsageError("A conversation is opened once: make one for each request.")
         task = asyncio.get_running_loop().create_task(self._run(), name="oncecast.testing: an ASGI application")
@@ -129,7 +129,7 @@ class AsgiConversation:
         return self._events.popleft()
 
     async def close(self) -> None:
-        """Go away, and wait until the application has ended. Raises what it raises at that."""
+        """Disconnect, and wait until the application has ended. Raises what it raises meanwhile."""
         self._gone.set()
         self._room.set()
         self._unread.clear()

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OncecastFixture"]
 
-STEP_SECONDS = 1.0  # of time that passes: as often as a server looks at its log
-MAX_STEPS = 600  # past ten minutes the steps are longer: a heartbeat more or less is no matter then
+STEP_SECONDS = 1.0  # of passing time: a server looks at its log as often
+MAX_STEPS = 600  # past ten minutes the steps are longer, as single heartbeats do not matter then
 
 
 class OncecastFixture:
@@ -72,7 +72,7 @@ class OncecastFixture:
     # -- the world around the application
 
     def drop(self) -> None:
-        """Let the network fail: every listener loses its connection, until `resume`.
+        """Break the network: every listener loses its connection, until `resume`.
 
         The streams and sockets of the application are cut, without a goodbye. Their clients may connect again at once.
         """
@@ -82,7 +82,7 @@ class OncecastFixture:
             app.cut()
 
     def resume(self) -> None:
-        """Let the network be there again: every listener that was dropped goes on at its cursor."""
+        """Repair the network: every listener that was dropped resumes at its cursor."""
         for listener in self.listeners:
             listener.resume()
 
@@ -93,7 +93,7 @@ class OncecastFixture:
         """
         if not 0 <= seconds < float("inf"):
             raise ValueError("Time goes on only: give seconds, 0 or more.")
-        self._look()  # what was published before is old by all of this time
+        self._look()  # what was published before ages by all of this time
         steps = max(1, min(MAX_STEPS, int(seconds / STEP_SECONDS)))
         for _ in range(steps):
             self.clock.advance(seconds / steps)

@@ -1,6 +1,6 @@
-"""A transport for the `AsyncClient` of httpx that reads an ASGI application's answer while it is being made.
+"""A transport for the `AsyncClient` of httpx that reads an ASGI application's answer while the application sends it.
 
-It is for httpx2, the successor, too. Which of the two asks is known by its request, so neither is imported here.
+It is for httpx2, the successor, too. The type of the request shows which of the two it is, so neither is imported here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A listener of a test: what it has received, and a connection that the test drops and resumes.
+"""A listener of a test: the messages that it has received, and a connection that the test drops and resumes.
 
 It reads the log of the test directly, in the thread that publishes. Invariant: `items` has each message after its start
 once and in order, or a gap; while it is dropped it gets nothing.
@@ -25,7 +25,7 @@ from .shared_log import SharedLog
 
 __all__ = ["WAIT_SECONDS", "FixtureListener", "shown"]
 
-WAIT_SECONDS = 10.0  # for what another thread or task is about to publish
+WAIT_SECONDS = 10.0  # for a message of another thread or task
 
 
 class _MessageLines:
@@ -49,7 +49,7 @@ class FixtureListener:
     def __init__(self, log: SharedLog, channels: tuple[str, ...], start: Start) -> None:
         self.channels = channels
         self.items: list[ClientMessage | Gap] = []
-        self.received: Counter[str] = Counter()  # how often each message has come, by its id; `clear` forgets none
+        self.received: Counter[str] = Counter()  # how often each message has come, by its id; `clear` keeps it
         self.cursor = ""
         self.began = 0  # the number of the log after which it began
         self._log = log

@@ -1,4 +1,4 @@
-"""An event stream of an application that a Starlette or FastAPI `TestClient` runs, read event by event by a plain test.
+"""An event stream of an application that a `TestClient` of Starlette or FastAPI runs, read by a test without a loop.
 
 The application runs on the loop of the client's portal, in a thread. Each call here runs there and has a deadline.
 """

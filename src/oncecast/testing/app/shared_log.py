@@ -2,7 +2,8 @@
 
 `SharedLog` has the broker, and a node of its own for the listeners of the test. `Attachment` is the broker of an
 application. Invariants: a message is with the test's own listeners before its publish is answered; each attached
-application gets every message once and in order, on its own loop. All is under one lock, and nobody who holds it waits.
+application gets every message once and in order, on its own loop. One lock guards everything, and code that holds it
+does not wait.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..driver import run_now
 
 __all__ = ["MAX_MESSAGES", "Attachment", "MovedClock", "SharedLog"]
 
-MAX_MESSAGES = 100_000  # of a test that are remembered; past it the oldest is forgotten
+MAX_MESSAGES = 100_000  # of a test that are kept; past it the oldest is dropped
 MAX_BYTES = 256 << 20  # as a server's window has it by default
 
 
@@ -48,7 +49,7 @@ class MovedClock:
 
 
 class _Broker(MemoryBroker):
-    """Tells `heard` of each message, after the test's own node."""
+    """Calls `heard` with each message, after the test's own node."""
 
     heard: Callable[[Sequence[Message]], None]
 
@@ -94,7 +95,7 @@ class SharedLog:
         return outcomes
 
     def deliver(self) -> None:
-        """Let the test's own listeners have all that is there for them."""
+        """Deliver all messages to the test's own listeners."""
         with self.lock:
             self._turns.run_all()
 
@@ -166,7 +167,7 @@ class Attachment:
         """Deliver messages: now, if this is the application's thread, else in the next turn of its loop."""
         self._inbox.extend(messages)
         assert self._loop is not None
-        if self._loop.is_closed():  # its application has gone without a word, as a test's may
+        if self._loop.is_closed():  # its application's loop has ended without a stop, as in a test
             self._inbox.clear()
         elif threading.get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self._take)
