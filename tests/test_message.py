@@ -144,6 +144,12 @@ def test_what_is_no_channel_name_is_refused(name: str) -> None:
     assert re.fullmatch(r"[ -~]+", caught.value.message)
 
 
+def test_a_pattern_is_told_that_there_are_none() -> None:
+    """Those who come from other brokers subscribe to `chat.*` first."""
+    with pytest.raises(Refusal, match=r"letter or digit\. Name each channel: there are no patterns\.$"):
+        check_channel("chat.*")
+
+
 @given(st.text(max_size=140))
 def test_a_channel_name_is_checked_as_the_pattern_says(name: str) -> None:
     """The check and the pattern that others build on never disagree."""

@@ -20,6 +20,7 @@ import msgspec
 from .errors import Refusal
 
 CHANNEL_CHARS = 128
+NO_PATTERNS = " Name each channel: there are no patterns."
 CHANNEL_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{CHANNEL_CHARS - 1}}}", re.ASCII)
 BULLETIN = "_oncecast"  # the channel by which nodes tell each other something; no client can name it
 EVENT_CHARS = 128  # an event name is a label, not a payload
@@ -215,7 +216,7 @@ def check_channel(name: str) -> str:
         raise Refusal(
             "channel_invalid",
             f"{shown!r} is not a channel name: use 1 to {CHANNEL_CHARS} of A-Z a-z 0-9 . _ : @ - and start with a "
-            "letter or digit.",
+            f"letter or digit.{NO_PATTERNS if '*' in name else ''}",
         )
     return name
 

@@ -110,7 +110,9 @@ def test_a_stream_that_fits(servers: Servers, stack: ExitStack, changes: dict[st
 def test_replicas_without_a_cluster(servers: Servers, kind: str) -> None:
     """More replicas than the server can have are its own error, in one line; and fewer than asked for are named."""
     url = servers(kind).url
-    assert "the stream r1 can't be made: replicas > 1 not supported" in refusal_at(f"{url}?stream=r1&replicas=3")
+    said = refusal_at(f"{url}?stream=r1&replicas=3")
+    assert "the stream r1 can't be made: replicas > 1 not supported" in said
+    assert said.endswith("leave ?replicas= out, or let the server be one of a cluster")
     assert publish_once(f"{url}?stream=r2") == b"1"
     assert "has num_replicas=1: set it to 3" in refusal_at(f"{url}?stream=r2&replicas=3")
 
@@ -131,7 +133,9 @@ def test_no_nats_at_all(servers: Servers) -> None:
     assert "Connect call failed" in refusal_at("nats://127.0.0.1:9")
     assert "nowhere.invalid:4222" in refusal_at("nats://nowhere.invalid")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "it did not answer within 3 s" in refusal_at(f"nats://127.0.0.1:{silent.getsockname()[1]}")
+        assert "it did not answer within 3 s: check that NATS listens at this port" in refusal_at(
+            f"nats://127.0.0.1:{silent.getsockname()[1]}"
+        )
     assert time.monotonic() - begun < 30
 
 

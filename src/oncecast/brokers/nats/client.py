@@ -29,6 +29,7 @@ CONNECT_SECONDS = 3
 ALL_SECONDS = 4.5  # for all servers of a URL
 ASK_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
+CHECK_PORT = "check that NATS listens at this port"
 CHECK_LOGIN = "check the user and password, the token or the key"
 TURN = 200  # subscriptions made in one turn of the loop
 
@@ -115,7 +116,7 @@ class OrderedClient(Client):
                 )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             cause = self._refused or error
-            text = one_line(cause) if str(cause) else f"it did not answer within {seconds:g} s"
+            text = one_line(cause) if str(cause) else f"it did not answer within {seconds:g} s: {CHECK_PORT}"
             if "authorization" in text.lower():
                 raise ConfigurationError(f"broker: {address}: {text}: {CHECK_LOGIN}") from None
             raise Lost(tls_advice(cause, text, address)) from None

@@ -37,6 +37,7 @@ KINDS = {b"%d" % kind: kind for kind in Kind}
 NOT_FOUND = 10059  # JetStream's error codes
 IN_USE = 10058
 NOT_ENABLED = 10039  # for the account
+NO_CLUSTER = 10074  # has the replicas that a stream asks for
 PASSING = (408, 503)  # codes of what another attempt may mend
 FULL = (10002, 10023, 10028, 10047)  # limits of the account or the server
 WRONG_LAST = {10071, 10164}
@@ -107,6 +108,8 @@ class Stream(Asking):
         text = f"{what}: {error.get('description', 'no reason')}"
         if error.get("err_code") == NOT_ENABLED:
             text = f"{text}: set jetstream: enabled in the account of this user"
+        elif error.get("err_code") == NO_CLUSTER:
+            text = f"{text}: leave ?replicas= out, or let the server be one of a cluster"
         elif error.get("code") in PASSING:
             return Lost(text)
         return ConfigurationError(f"broker: {self._address}: {text}")
