@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import logging
 from pathlib import Path
@@ -402,3 +403,22 @@ async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     assert [asyncio.current_task()] == [*asyncio.all_tasks()]
     async with cast:
         await cast.publish("a", 1)
+
+
+async def test_a_subscription_that_is_left_open_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """Once nobody can iterate over it, it leaves the hub, and the log says what to do."""
+    async with Oncecast("memory://") as cast:
+        assert cast._life is not None
+        await cast.publish("a", 1)
+        async for message in cast.subscribe("a", after="earliest"):
+            assert 1 == message.data
+            break
+        gc.collect()
+        await asyncio.sleep(0)
+        assert (0, set()) == (cast._life.node.hub.subscriptions, cast._life.listeners)
+        assert "left open" in caplog.text
+        caplog.clear()
+        async with cast.subscribe("a"):
+            pass
+        gc.collect()
+        assert "" == caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -46,6 +47,11 @@ async def is_slow(publication: Publication) -> None:
     await asyncio.sleep(3600)
 
 
+async def is_cancelled(publication: Publication) -> None:
+    """Await something that was cancelled."""
+    raise asyncio.CancelledError
+
+
 async def refuses(publication: Publication) -> None:
     """Refuse."""
     raise Refused("Not here.", code="forbidden")
@@ -66,6 +72,7 @@ async def grows(publication: Publication) -> None:
         (lambda publication: "changed?", 500, "its log"),
         (fails, 500, "its log"),
         (is_slow, 503, "in time"),
+        (is_cancelled, 500, "its log"),
         (refuses, 403, "Not here."),
         (grows, 413, "at most"),
     ],
@@ -177,3 +184,24 @@ async def test_a_number_that_python_can_not_hold_is_refused(number: bytes, caplo
         answer = await client.post(CHANNEL, content=number, headers={"content-type": "application/json"})
     assert (400, "data_invalid") == (answer.status_code, answer.json()["error"]["code"])
     assert "" == caplog.text
+
+
+async def test_a_function_that_does_not_end_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is cancelled and goes on is left behind, which the log says."""
+    monkeypatch.setattr(review, "STOP_SECONDS", 0.1)
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def goes_on(publication: Publication) -> None:
+        started.set()
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+
+    cast = casting(goes_on)
+    async with cast, http(cast) as client:
+        publishing = asyncio.create_task(client.post(CHANNEL, json=1))
+        async with asyncio.timeout(SECONDS):
+            await started.wait()
+            await cast.stop()
+        go.set()
+        await asyncio.wait({publishing})

@@ -173,7 +173,10 @@ async def call_in_time(function: Callable[[T], Any], argument: T, seconds: float
     except Refused as refused:
         code = refused.code if refused.code in ERRORS else "forbidden"
         raise Refusal(code, refused.message, retry_after=refused.retry_after) from None
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise  # not what the function has awaited was cancelled, but this task
         if not (isinstance(error, TimeoutError) and limit.expired()):
             logger.exception("%s: %s failed: the request is refused", name, name_of(function))
             raise Refusal("internal", "The application failed at this: its log has the cause.") from None

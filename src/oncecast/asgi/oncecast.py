@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -177,6 +178,7 @@ class Oncecast(Embedding):
         task = asyncio.get_running_loop().create_task(self._attach(feed), name="oncecast: subscribe")
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
+        weakref.finalize(messages, _forsaken, asyncio.get_running_loop(), feed).atexit = False
         return messages
 
     def stream(
@@ -248,6 +250,13 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _forsaken(loop: asyncio.AbstractEventLoop, feed: Feed) -> None:
+    """End a subscription that nobody can iterate over any more; it would be filled for as long as the process lives."""
+    if not feed.ended and not loop.is_closed():
+        logger.warning("a subscription to %s was left open: close it, or use async with", ", ".join(feed.channels))
+        loop.call_soon_threadsafe(feed.end)
 
 
 def _tell_nobody(gap: Gap) -> None:

@@ -31,6 +31,7 @@ logger = logging.getLogger("oncecast.asgi")
 
 WAITING = 10_000  # messages that wait for a function, all clients together
 WAITING_BYTES = 64 << 20
+STOP_SECONDS = 2.0  # for functions that are cancelled to end
 
 BUSY = Refusal("unavailable", "Too many messages wait for the application: publish again in a moment.", retry_after=1)
 
@@ -160,7 +161,9 @@ class PublishReview:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            if late:
+                logger.error("on_publish: %d functions go on although they were cancelled: they are left", len(late))
 
     def _wants(self, channel: str) -> bool:
         return any(matches(pattern, channel) for pattern, _ in self._checks)
