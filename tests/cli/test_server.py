@@ -14,6 +14,7 @@ import pytest
 
 from oncecast.errors import ConfigurationError
 from oncecast.server.brokers import BUILDERS
+from oncecast.server.config.file import NEW_FILE
 from oncecast.server.settings import DEFAULT_BROKER, Settings
 from tests.cli.conftest import (
     call,
@@ -121,7 +122,7 @@ def test_serve_that_can_not_start(run: list[Any], error: Exception, expected: st
             + ", ".join(f"{name}://" for name in BUILDERS)
             + ", as in sqlite:///oncecast.db",
         ),
-        (["--config", "absent"], "", "absent: cannot be read: No such file or directory"),
+        (["--config", "absent"], "", f"absent: cannot be read: No such file or directory; {NEW_FILE}"),
     ],
 )
 def test_serve_with_wrong_settings(run: list[Any], flags: list[str], toml: str, expected: str) -> None:

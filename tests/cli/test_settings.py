@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from oncecast.server.config import example_file
+from oncecast.server.config.file import NEW_FILE
 from oncecast.server.settings import Settings
 from oncecast.server.tls.development import with_certificate
 from tests.cli.conftest import (
@@ -45,7 +46,9 @@ def test_config_check_of_a_file() -> None:
         assert expected == call("config", "check", *arguments).stdout
     expected = "FILE is a.toml and --config is b.toml: give one of them"
     assert expected == complaint(call("config", "check", "a.toml", "--config", "b.toml"), 2)
-    assert "b.toml: cannot be read: No such file or directory" == complaint(call("config", "check", "b.toml"), 2)
+    assert f"b.toml: cannot be read: No such file or directory; {NEW_FILE}" == complaint(
+        call("config", "check", "b.toml"), 2
+    )
 
 
 def test_config_check_of_certificates(tmp_path: Path) -> None:

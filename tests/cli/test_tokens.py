@@ -97,6 +97,9 @@ def test_mistakes() -> None:
     Path("public.pem").write_bytes(public_pem(private_key("RS256")))
     assert "public.pem is no private key in PEM" in complaint(call("token", "create", "--key", "public.pem"), 2)
     assert complaint(call("token", "inspect", "-", stdin=b" \n"), 2).startswith("there is no token")
+    expected = "public.pem is a file, and not a token: give - and the file on standard input"
+    assert expected == complaint(call("token", "inspect", "public.pem"), 2)
+    assert "the signature was not checked" in shown("x" * 5000, code=1)["verdict"]
 
 
 def test_a_token_that_would_be_refused() -> None:

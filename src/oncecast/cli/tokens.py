@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -184,6 +185,8 @@ def read_token(text: str) -> str:
     """Return a token that was given as an argument, or on standard input. Raises `Failure`."""
     if text == "-":
         text = sys.stdin.read(2 * TOKEN_CHARS)
+    elif os.path.isfile(text):  # a Path raises for a token, which is too long a name
+        raise Failure(f"{text} is a file, and not a token: give - and the file on standard input", MISUSED)
     text = text.strip()
     if not text:
         raise Failure("there is no token: give one, or - and the token on standard input", MISUSED)

@@ -8,7 +8,7 @@ import pytest
 
 from oncecast.errors import ConfigurationError
 from oncecast.server import config
-from oncecast.server.config.file import PATTERN_HELP
+from oncecast.server.config.file import NEW_FILE, PATTERN_HELP
 from oncecast.server.settings import ChannelRule
 from tests.server.config.conftest import load, mistake
 
@@ -79,7 +79,7 @@ def test_file_that_is_not_there() -> None:
     """A file that was asked for must be there."""
     with pytest.raises(ConfigurationError) as caught:
         config.load(file=Path("absent.toml"), environ={}, flags={})
-    assert "absent.toml: cannot be read: No such file or directory" == str(caught.value)
+    assert f"absent.toml: cannot be read: No such file or directory; {NEW_FILE}" == str(caught.value)
 
 
 def test_file_that_is_not_text() -> None:

@@ -20,6 +20,7 @@ __all__ = ["read_file"]
 PATTERN_HELP = (
     'write a name, a prefix that ends in *, or either with {sub} for a part between dots, as in "user.{sub}.*"'
 )
+NEW_FILE = "name one that is there, or write one with `oncecast config init`"
 FILE_BYTES = 1024 * 1024  # several thousand rules; also where a device is named in error
 
 
@@ -45,7 +46,8 @@ def _parse(file: pathlib.Path) -> dict[str, object]:
             raise ConfigurationError(f"{file}: is larger than {FILE_BYTES} bytes: is it a settings file?")
         return tomllib.loads(content.decode())
     except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from None
+        cure = f"; {NEW_FILE}" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}{cure}") from None
     except RecursionError:
         raise ConfigurationError(f"{file}: is not TOML: its arrays or tables are nested too deep") from None
     except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError, and an integer of over 4,300 digits
