@@ -177,7 +177,7 @@ class Model(pydantic.BaseModel):
     ],
 )
 async def test_what_is_published_is_heard(data: object, expected: object) -> None:
-    """Data of every kind comes back as JSON has it, with its event, and its receipt names it."""
+    """Data of every type arrives as its JSON value, with its event, and its receipt has its id."""
     async with Oncecast("memory://") as cast, cast.subscribe("orders") as messages:
         ack = await cast.publish("orders", data, event="new", key="k")
         assert ack == await cast.publish("orders", data, event="new", key="k")
@@ -222,7 +222,7 @@ async def test_a_slow_listener_gets_everything() -> None:
     "start, expected", [({"after": "earliest"}, [0, 1, 2]), ({"last": 1}, [2]), ({"since": 0}, [0, 1, 2])]
 )
 async def test_where_a_subscription_begins(start: dict[str, Any], expected: list[int]) -> None:
-    """The starts are those of the client; a cursor goes on behind its message."""
+    """The starts are those of the client; after a cursor comes the next message."""
     async with Oncecast("memory://") as cast:
         acks = [await cast.publish("a", number) for number in range(3)]
         messages = cast.subscribe("a", **start)

@@ -49,12 +49,12 @@ async def events(lines: AsyncIterator[str], count: int) -> list[str]:
     "server, app, options", PAIRS, ids=["-".join((server, app[:-4], *options)) for server, app, options in PAIRS]
 )
 async def test_everybody_hears_everything(server: str, app: str, options: tuple[str, ...], tmp_path: Path) -> None:
-    """Each transport and a stream of a route hear what a route and a client publish; the server ends at the signal."""
+    """Each transport and a route's stream get what a route and a client publish; the server ends at SIGTERM."""
     await hear_everything(server, app, f"sqlite:///{tmp_path}/app.db", *options)
 
 
 async def test_workers_share_a_redis(tmp_path: Path) -> None:
-    """Several workers on one Redis hear each other as those on one file do."""
+    """Several workers on one Redis get each other's messages."""
     with contextlib.contextmanager(run_servers)(tmp_path) as servers:
         await hear_everything("uvicorn", "starlette_app", servers("redis").url, "--workers", "2")
 
@@ -87,7 +87,7 @@ async def hear_everything(server: str, app: str, broker: str, *options: str) -> 
 
 
 async def test_clients_resume_at_the_next_process(tmp_path: Path) -> None:
-    """A client that is sent away by a stopping process misses nothing of what the next one publishes."""
+    """A client that a stopping process sends away misses no message of the next process."""
     broker, port = f"sqlite:///{tmp_path}/app.db", free_port()
     async with oncecast.AsyncClient(f"http://127.0.0.1:{port}/rt") as client:
         async with serving("uvicorn", "starlette_app", broker, port=port) as served:

@@ -24,7 +24,7 @@ def running(cast: Oncecast) -> bool:
 
 
 async def test_the_lifespan_of_a_server() -> None:
-    """Served by itself, it starts and stops with the server; a start that fails is said."""
+    """Alone under a server it starts and stops with it, and reports a start that fails."""
     cast = Oncecast("memory://")
     peer = HandPeer(cast, LIFESPAN)
     await peer.__aenter__()
@@ -64,7 +64,7 @@ async def lifeless(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("app", [lives, lifeless])
 async def test_an_application_beside_it(app: Any) -> None:
-    """Each has its paths, and both the lifespan, whether the application knows one or not."""
+    """Each application has its paths, and both run in the lifespan, even if one ignores it."""
     cast = Oncecast("memory://")
     both = cast.beside(app, "/rt")
     life = HandPeer(both, LIFESPAN)

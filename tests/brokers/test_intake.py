@@ -34,7 +34,7 @@ def test_publishes_are_taken_in_order_up_to_the_bounds(monkeypatch: pytest.Monke
 
 
 def test_an_empty_publish_waits_for_nothing() -> None:
-    """It is answered at once."""
+    """An empty publish is answered at once."""
     answers: list[Sequence[Outcome]] = []
     assert not Intake().put([], answers.append)
     assert [[]] == answers
@@ -42,7 +42,7 @@ def test_an_empty_publish_waits_for_nothing() -> None:
 
 @pytest.mark.parametrize("bound", ["PENDING_DRAFTS", "PENDING_BYTES"])
 def test_past_a_bound_a_publish_is_refused(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    """What is taken, or refused, gives its room back."""
+    """A publish that was taken or refused gives its room back."""
     monkeypatch.setattr(intake_module, bound, 2)
     intake = Intake()
     answers: list[Outcome] = []
@@ -57,7 +57,7 @@ def test_past_a_bound_a_publish_is_refused(monkeypatch: pytest.MonkeyPatch, boun
 
 
 def test_a_batch_is_answered_once() -> None:
-    """What a thread says later about one that was refused is dropped."""
+    """A late answer of the thread to a refused batch is dropped."""
     answers: list[Sequence[Outcome]] = []
     batch = Batch(drafts(2), answers.append, 2)
     batch.refuse(REFUSAL)
@@ -67,7 +67,7 @@ def test_a_batch_is_answered_once() -> None:
 
 
 def test_a_callback_that_raises_keeps_no_other_from_its_answer(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the next is refused."""
+    """The exception is logged, and the next publish is refused."""
     answers: list[Outcome] = []
 
     def fail(outcomes: Sequence[Outcome]) -> None:
@@ -90,7 +90,7 @@ class Emptied(list[Batch]):
 
 
 def test_the_other_thread_may_be_faster() -> None:
-    """Whichever takes a publish first answers it."""
+    """The thread that takes a publish first answers it."""
     intake = Intake()
     intake._pending = Emptied()  # type: ignore[assignment]
     intake.refuse(REFUSAL)

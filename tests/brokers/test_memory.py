@@ -58,7 +58,7 @@ def test_a_time_is_in_whole_milliseconds() -> None:
 
 
 def test_a_key_is_forgotten_after_its_time() -> None:
-    """Up to a day a repeat is known; after it, it is a new message."""
+    """A key is known for up to a day. After that its message is a new one."""
     clock = FakeClock()
     broker = bench(clock.wall)
     first = broker.publish(Draft("a", b"1", key="k"))
@@ -80,7 +80,7 @@ def test_the_oldest_key_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_key_may_have_expired_at_once() -> None:
-    """When no key is young enough all go, and publishing goes on."""
+    """All expired keys are dropped, and publishing goes on."""
     clock = FakeClock()
     broker = bench(clock.wall)
     broker.publish(Draft("a", b"1", key="k"), Draft("a", b"2", key="l"))
@@ -90,7 +90,7 @@ def test_every_key_may_have_expired_at_once() -> None:
 
 
 def test_it_serves_one_node() -> None:
-    """A second start is our own mistake, and so is a read; what is published before the first is refused."""
+    """A second start and a read raise. A publish before the start is refused."""
     lab = Lab(lambda: MemoryBroker("e", FakeClock().wall))
     made = BrokerBench(lab.make(), lab)
     assert ["unavailable"] == [
@@ -120,13 +120,13 @@ def test_a_delivery_that_fails_is_not_acknowledged() -> None:
 
 @given(st.binary(min_size=8, max_size=16))
 def test_an_epoch_is_short_and_makes_cursors(random: bytes) -> None:
-    """Whatever the random bytes, the name is ten characters that a cursor can hold."""
+    """An epoch has ten characters that a cursor can hold, whatever its random bytes."""
     epoch = new_epoch(random)
     assert re.fullmatch("[0-9a-z]{10}", epoch)
     assert Cursor(epoch, 1) == Cursor.parse(f"{epoch}-1")
 
 
 def test_an_epoch_follows_its_random_bytes() -> None:
-    """Other bytes are another life, and the same bytes are the same name."""
+    """Equal bytes give equal epochs, and other bytes another epoch."""
     assert new_epoch(b"12345678") == new_epoch(b"12345678")
     assert 3 == len({new_epoch(bytes([n]) * 8) for n in (0, 1, 255)})

@@ -103,7 +103,7 @@ async def test_the_state_and_the_channels(url: str) -> None:
 
 
 async def test_more_channels_than_are_asked_for_at_once(url: str) -> None:
-    """All are listed."""
+    """All of them are listed."""
     broker = make(url)
     assert isinstance(broker, Operable)
     await broker.start(cast(Sink, QuietSink()))
@@ -136,7 +136,7 @@ async def test_trimming_by_count(url: str) -> None:
 
 
 async def test_trimming_by_age(url: str) -> None:
-    """What is younger stays."""
+    """Younger messages stay."""
     broker = make(url)
     assert isinstance(broker, Operable)
     await broker.start(cast(Sink, QuietSink()))
@@ -151,7 +151,7 @@ async def test_trimming_by_age(url: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_log_begins_where_none_may(kind: str, servers: Servers) -> None:
-    """With an `epoch` that raises, a wrong name leaves the server as it was."""
+    """If `epoch` raises, the server is not changed."""
     url = url_of(servers, kind)
 
     def none() -> str:
@@ -180,7 +180,7 @@ async def test_a_log_in_memory_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["redis", "nats"])
 async def test_before_the_start_it_is_away(kind: str, servers: Servers) -> None:
-    """It says so instead of waiting."""
+    """The refusal is `unavailable`, at once."""
     broker = make(servers(kind).url)
     assert isinstance(broker, Operable)
     with pytest.raises(Refusal) as caught:

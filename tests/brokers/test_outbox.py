@@ -44,7 +44,7 @@ def test_steps_run_in_order_on_the_loop() -> None:
 
 
 def test_nothing_is_acknowledged_that_was_not_delivered(caplog: pytest.LogCaptureFixture) -> None:
-    """After a delivery that raises, nothing more is delivered, and each answer is a refusal: now and later."""
+    """After a delivery that raises, nothing more is delivered, and every publish is refused."""
     bench = Bench()
     bench.say("a", "a?", "fail", "b?", "c", "c?")
     bench.outbox.run()
@@ -56,7 +56,7 @@ def test_nothing_is_acknowledged_that_was_not_delivered(caplog: pytest.LogCaptur
 
 
 def test_an_answer_that_fails_is_not_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged; what is behind it runs."""
+    """The exception is logged, and the steps behind it run."""
     bench = Bench()
     bench.say("fail?", "a", "b?")
     bench.outbox.run()

@@ -58,7 +58,7 @@ def test_a_read_that_asks_for_much_waits_from_the_start() -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The costly ones count too."""
+    """The bound counts costly reads too."""
     monkeypatch.setattr(reads_module, "PENDING_READS", 2)
     queue = ReadQueue()
     answers: list[Page | Refusal] = []
@@ -84,7 +84,7 @@ def test_a_queue_that_is_closed_ends_its_thread() -> None:
 
 
 def test_each_read_is_refused_once(caplog: pytest.LogCaptureFixture) -> None:
-    """New and costly ones; a callback that raises keeps no other from its answer."""
+    """New and costly reads are refused once each, also behind a callback that raises."""
     queue = ReadQueue()
     answers: list[Page | Refusal] = []
 
@@ -103,7 +103,7 @@ def test_each_read_is_refused_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_costly_read_may_be_refused_while_it_is_taken() -> None:
-    """The thread that takes waits for the next one then."""
+    """The thread then waits for the next read."""
     queue = ReadQueue()
     queue.put_back(request("A"))
 
@@ -123,6 +123,6 @@ def test_a_costly_read_may_be_refused_while_it_is_taken() -> None:
 
 
 def test_a_read_has_a_deadline() -> None:
-    """Nobody waits for its page after that."""
+    """It expires `ANSWER_SECONDS` after it was asked for."""
     read = request("a")
     assert [False, True] == [read.expired(100.0 + ANSWER_SECONDS + seconds) for seconds in (-0.1, 0)]

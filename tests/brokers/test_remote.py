@@ -68,7 +68,7 @@ def make(sessions: list[StandIn], opening: Callable[[], None] = lambda: None) ->
 
 
 async def test_a_batch_that_is_never_acknowledged_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At its deadline; and the session, which is of no use, is opened again."""
+    """It is refused at its deadline, and the session is replaced."""
     monkeypatch.setattr(remote, "APPEND_SECONDS", 0.01)
     sessions: list[StandIn] = []
     broker = make(sessions)
@@ -81,7 +81,7 @@ async def test_a_batch_that_is_never_acknowledged_is_answered(monkeypatch: pytes
 
 
 async def test_what_is_wanted_while_a_session_is_opened_is_asked_of_it() -> None:
-    """And what is unwanted meanwhile, also where it is wanted again."""
+    """So are channels that are unwanted meanwhile, also if they are wanted again."""
     sessions: list[StandIn] = []
 
     def change() -> None:

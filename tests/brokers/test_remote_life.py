@@ -188,7 +188,7 @@ async def life(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Life]:
     ],
 )
 async def test_a_start_that_fails(life: Life, fault: Exception | None, kind: type[Exception], words: str) -> None:
-    """It says why in one line, and its session is closed."""
+    """The error is one line, and the session is closed."""
     life.script.opening = [fault or asyncio.Event()]
     with pytest.raises(kind) as raised:
         await life.broker.start(life.sink)
@@ -197,7 +197,7 @@ async def test_a_start_that_fails(life: Life, fault: Exception | None, kind: typ
 
 
 async def test_it_is_started_once(life: Life) -> None:
-    """A second start is a mistake of the caller."""
+    """A second start raises."""
     await life.broker.start(life.sink)
     with pytest.raises(UsageError):
         await life.broker.start(life.sink)
@@ -219,7 +219,7 @@ async def test_it_is_stopped_while_it_is_started(life: Life) -> None:
 async def test_it_is_stopped_while_a_lost_session_closes(
     life: Life, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
-    """The session is closed to the end all the same."""
+    """The session is closed completely."""
     monkeypatch.setattr(remote, "CLOSE_SECONDS", 30.0)
     go = asyncio.Event()
     setattr(life.script, slow, go)
@@ -238,7 +238,7 @@ async def test_it_is_stopped_while_a_lost_session_closes(
 
 
 async def test_it_is_stopped_while_a_session_that_failed_closes(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for one that could not be opened."""
+    """A session that could not be opened is closed completely."""
     monkeypatch.setattr(remote, "CLOSE_SECONDS", 30.0)
     await life.broker.start(life.sink)
     life.script.opening = [asyncio.Event()]  # it takes too long
@@ -254,7 +254,7 @@ async def test_it_is_stopped_while_a_session_that_failed_closes(life: Life, monk
 
 
 async def test_each_reason_is_said_once(life: Life, caplog: pytest.LogCaptureFixture) -> None:
-    """While it can't be opened: each new reason on `/readyz`, a defect in the log with its traceback."""
+    """Each new reason is on `/readyz`, and an exception is in the log with its traceback."""
     await life.broker.start(life.sink)
     wrong = ConfigurationError("broker: stand-in: it evicts")
     life.script.opening = [Lost("gone"), Lost("gone"), wrong, wrong, KeyError("defect"), KeyError("defect")]
@@ -280,7 +280,7 @@ async def test_a_task_that_fails_is_a_lost_session(life: Life, caplog: pytest.Lo
 
 
 async def test_a_session_that_just_ends(life: Life) -> None:
-    """Its end is a loss too."""
+    """A session that ends without an error counts as lost."""
     await life.broker.start(life.sink)
     life.script.opening = [asyncio.Event()]
     life.script.sessions[-1].lost.set_result(None)
@@ -303,7 +303,7 @@ async def test_a_sink_that_fails_ends_the_broker(life: Life, when: str) -> None:
 async def test_how_reads_are_answered(
     life: Life, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each once: with a refusal, late, as a defect, when the connection is lost; and the next ones are answered."""
+    """A read is answered once: with a page, a refusal, at its deadline, or when the session is lost."""
     monkeypatch.setattr(remote, "READ_SECONDS", 0.02)
     await life.broker.start(life.sink)
     refusal = Refusal("unavailable", "not now")
@@ -342,7 +342,7 @@ async def test_reads_wait_for_a_bounded_time_and_number(life: Life, monkeypatch:
 
 
 async def test_a_read_that_is_late_when_its_turn_comes(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused without asking the server."""
+    """It is refused, and the server is not asked."""
     await life.broker.start(life.sink)
     life.script.paging = RuntimeError("it is asked")
     times = iter([0.0, 1_000.0])
@@ -351,7 +351,7 @@ async def test_a_read_that_is_late_when_its_turn_comes(life: Life, monkeypatch: 
 
 
 async def test_a_batch_that_can_not_be_sent(life: Life) -> None:
-    """A session that raises at once: the publishes are answered, and the session is opened again."""
+    """If the session raises, the publishes are answered, and the session is replaced."""
     await life.broker.start(life.sink)
     life.script.appending = RuntimeError("defect")
     outcome = await life.publish()

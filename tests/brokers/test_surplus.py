@@ -15,7 +15,7 @@ def messages(channels: str) -> list[Message]:
 
 
 def test_a_channel_is_named_once_it_may_hold_well_over() -> None:
-    """Each time as many again have come."""
+    """It is named again each time as many messages have come again."""
     surplus = Surplus(lambda channel: Retention(messages=80))
     most = 80 // 8 + COUNT_MESSAGES
     assert [[], [("a", 80)], [], [("a", 80)]] == [surplus.count(messages("a" * count)) for count in (most, 1, most, 1)]

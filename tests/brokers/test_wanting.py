@@ -152,7 +152,7 @@ async def test_a_probe_that_does_not_come_back_ends_the_session(monkeypatch: pyt
 
 
 async def test_probes_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has a token of its own."""
+    """Each probe has a token of its own."""
     monkeypatch.setattr(wanting, "PROBE_SECONDS", 0.0)
     room = Room()
     task = asyncio.create_task(room.wanting.probe_on())
@@ -202,7 +202,7 @@ async def test_a_part_that_ends_ends_the_session() -> None:
 
 
 def test_a_sink_that_raises(caplog: pytest.LogCaptureFixture) -> None:
-    """The node has not got it: that is said, and ends the broker."""
+    """`SinkFailed` is raised, and the log says that the node lacks what was handed over."""
 
     class Full:
         def skip(self, seq: int) -> None:

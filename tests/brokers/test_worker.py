@@ -23,7 +23,7 @@ async def ended(run: object) -> list[BaseException | None]:
 
 
 async def test_the_end_of_a_thread_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
-    """Whether it returns or raises, an exit of the interpreter included."""
+    """It may return, raise, or raise SystemExit."""
     assert [None] == await ended(lambda: None)
 
     def fail() -> None:
@@ -35,7 +35,7 @@ async def test_the_end_of_a_thread_is_noticed(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_a_thread_that_hangs_is_waited_for_in_vain() -> None:
-    """The loop goes on meanwhile."""
+    """The loop goes on while it waits."""
     over = threading.Event()
     worker = Worker("test", over.wait, lambda error: None)  # type: ignore[arg-type]
     worker.start()
@@ -60,7 +60,7 @@ def test_a_thread_that_outlives_its_loop_is_no_fault() -> None:
 
 
 async def test_what_a_function_returns_or_raises_is_given() -> None:
-    """As if it had been called here, but on another thread."""
+    """The caller gets the function's result or exception."""
     found = await run_in_thread("test", threading.get_ident, SECONDS, lambda result: None)
     assert threading.get_ident() != found
 
@@ -72,7 +72,7 @@ async def test_what_a_function_returns_or_raises_is_given() -> None:
 
 
 async def test_what_comes_too_late_is_undone() -> None:
-    """What it opened does not stay open; what it raises is dropped."""
+    """A late result is closed, and a late exception is dropped."""
     go, undone = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     given: list[str] = []
@@ -98,7 +98,7 @@ async def test_what_comes_too_late_is_undone() -> None:
 
 
 async def test_what_comes_as_its_waiter_gives_up_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result is there, and nobody takes it."""
+    """A result that arrives as its waiter is cancelled is closed."""
 
     async def give_up(given: Awaitable[object], seconds: float) -> None:
         await given
@@ -117,7 +117,7 @@ async def test_what_comes_as_its_waiter_gives_up_is_undone(monkeypatch: pytest.M
 
 
 def test_what_a_loop_that_is_closed_does_not_take_is_undone() -> None:
-    """The thread undoes it itself."""
+    """The thread closes the result itself."""
     go, undone = threading.Event(), threading.Event()
 
     async def begin() -> None:

@@ -30,7 +30,7 @@ class Waits:
 
 
 def test_a_wait_goes_on_when_the_log_has_come_to_its_number() -> None:
-    """Not before, once, and the others wait on."""
+    """It is called once at that number, and the other waits stay."""
     waits = Waits()
     for name, seq in (("c", 5), ("a", 3), ("b", 4)):
         waits.add(name, seq)
@@ -61,7 +61,7 @@ def test_a_wait_that_is_removed_ends() -> None:
 
 
 def test_a_wait_is_refused_in_time() -> None:
-    """From the first tick that sees it, whatever the clock stands at."""
+    """The time counts from the first `expire` that sees the wait."""
     waits = Waits()
     waits.add("a", 3)
     waits.ahead.expire(1e6)
@@ -75,7 +75,7 @@ def test_a_wait_is_refused_in_time() -> None:
 
 
 def test_waits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is refused at once."""
+    """A wait past the bound is refused at once."""
     monkeypatch.setattr(ahead_module, "WAITS", 2)
     waits = Waits()
     for name in "abc":
@@ -84,7 +84,7 @@ def test_waits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_subscriber_ahead_of_the_log_is_refused_in_time() -> None:
-    """Its cursor is of another node, and this one does not come to it."""
+    """Its cursor is another node's, and this node does not reach it."""
     bench = HistoryBench("aa")
     sink, subscription = bench.behind("a", 5)
     bench.turns.run_all()
@@ -113,7 +113,7 @@ def test_a_subscriber_ahead_of_the_log_costs_no_turn() -> None:
 
 
 def test_a_full_or_ended_subscriber_waits_for_nothing() -> None:
-    """After it has drained it waits again."""
+    """A full subscription waits again after it has drained."""
     bench = HistoryBench()
     _, full = bench.behind("a", 3)
     _, ended = bench.behind("a", 3)
@@ -134,7 +134,7 @@ def test_nothing_waits_without_a_history() -> None:
 
 
 def test_a_skip_reaches_those_ahead_of_the_log() -> None:
-    """No message need come after it."""
+    """A skip ends the wait, without a further message."""
     bench = HistoryBench("aa")
     _, subscription = bench.behind("a", 5)
     bench.turns.run_all()

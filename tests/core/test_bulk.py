@@ -48,7 +48,7 @@ def test_a_turn_does_as_much_as_its_time_allows_in_order(rig: Rig) -> None:
 
 
 def test_work_may_add_work(rig: Rig) -> None:
-    """A pipelined request is read as soon as the answer before it is given."""
+    """The next pipelined request is parsed as soon as the answer before it is sent."""
     rig.bulk.add(lambda: rig.add(1, 0.0))
     rig.turns.run_all()
     assert [1] == rig.done

@@ -25,7 +25,7 @@ def test_a_turn_is_one_block_that_all_share() -> None:
 
 
 def test_each_format_has_a_block_of_its_own() -> None:
-    """Two formats are encoded once each."""
+    """Each of two formats is encoded once."""
     bench = Bench()
     first, _ = bench.live()
     words, bench.format = bench.format, Words()
@@ -57,7 +57,7 @@ def test_several_channels_come_in_the_logs_order() -> None:
 
 
 def test_a_turn_with_nothing_in_it_delivers_nothing() -> None:
-    """Attaching wakes the hub too, and the others get no empty block."""
+    """Attaching wakes the hub, and no subscription gets an empty block."""
     bench = Bench()
     sink, _ = bench.live()
     bench.attach()

@@ -46,7 +46,7 @@ def test_a_channel_may_keep_nothing() -> None:
 
 
 def test_each_channel_has_its_own_retention() -> None:
-    """The name decides."""
+    """The channel's name selects its retention."""
     log = Log("e", lambda channel: Retention(messages=1 if channel == "a" else 9))
     assert [2, 3, 4] == seqs(fill(log, "abba").read_after(BOTH, 0, 9))
 
@@ -348,7 +348,7 @@ def test_a_channel_is_held_from_where_the_broker_delivers_it() -> None:
 
 
 def test_a_broker_that_delivers_everything_is_asked_for_nothing() -> None:
-    """To want a channel or not changes nothing."""
+    """`want` and `unwant` change nothing."""
     log = fill(make(), "aa")
     version = log.version
     log.want("a", 1)
@@ -366,5 +366,5 @@ def test_holes_that_overlap_are_one() -> None:
 
 
 def test_a_hole_that_lost_nothing_is_passed_without_a_word() -> None:
-    """Where a broker knows that what was acknowledged is kept."""
+    """There is no gap if the broker knows that no acknowledged message is lost."""
     assert Log("e", lambda channel: Retention(), history=True, holes=((5, 90),)).next_hole(0) is None

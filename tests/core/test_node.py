@@ -191,7 +191,7 @@ def test_a_poll_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_poll_of_an_empty_log_has_a_cursor() -> None:
-    """From it nothing is lost."""
+    """A poll after this cursor misses nothing."""
     bench = Bench()
     poll = bench.poll("a", LATEST)
     assert Poll([], Cursor("e", 0), []) == poll
@@ -403,7 +403,7 @@ def test_a_subscription_behind_the_window_reads_the_history(start: Start, found:
 
 @pytest.mark.parametrize("start", [LATEST, after(Cursor("e", 5)), Start(StartKind.LAST, number=1)])
 def test_a_subscription_in_the_window_asks_no_history(start: Start) -> None:
-    """What memory knows is answered at once."""
+    """A start that the window covers is answered at once."""
     late = Late()
     late.publish("aaaaaa")
     sink, _ = late.subscribe("a", start)
@@ -450,7 +450,7 @@ def test_a_subscription_may_be_blocked_before_it_has_a_place() -> None:
 
 
 def test_a_history_that_fails_is_a_refusal() -> None:
-    """For a start, for a page, and for a poll."""
+    """This holds for a start, a page and a poll."""
     late = Late("aaaa")
     refusal = Refusal("unavailable", "no")
     sink, _ = late.subscribe("a", EARLIEST)
@@ -486,7 +486,7 @@ def test_a_history_that_answers_at_once_is_fine() -> None:
 
 
 def test_a_gap_is_what_the_history_has_trimmed() -> None:
-    """Not what only the window has let go of."""
+    """Messages that only the window has dropped are no gap."""
     late = Late("aaaaaaaa")
     late.broker.trim("a", 3)
     sink, subscription = late.subscribe("a", after(Cursor("e", 1)))
@@ -608,7 +608,7 @@ def test_a_poll_that_waits_for_its_node_is_refused_in_time() -> None:
 
 
 def test_a_subscription_that_is_ahead_may_leave() -> None:
-    """It is forgotten, and so is one that waits to ask."""
+    """It is removed, and so is one that waits for its page."""
     late = Late()
     late.append("aaaa")
     _, subscription = late.subscribe("a", after(Cursor("e", 3)))

@@ -173,7 +173,7 @@ def test_nothing_is_served_before_the_start_and_after_the_stop() -> None:
 
 
 def test_a_broker_that_does_not_begin_is_a_defect() -> None:
-    """Without an opening there is no log to serve."""
+    """The node's start raises if the broker's start has not called `begin`."""
 
     class Mute(HistoryBroker):
         async def start(self, sink: Sink) -> None:
@@ -186,7 +186,7 @@ def test_a_broker_that_does_not_begin_is_a_defect() -> None:
 
 
 def test_the_same_log_does_not_begin_twice() -> None:
-    """A broker that is back at the same log says what was lost, or nothing."""
+    """A second `begin` for the same log raises, and names `hole` and `skip`."""
     bench = Bench()
     with pytest.raises(UsageError, match="call `hole` or `skip`"):
         bench.node.begin(bench.broker.opening())
@@ -566,7 +566,7 @@ def test_a_channel_is_unwanted_some_time_after_its_last_listener() -> None:
 
 
 def test_what_nobody_wants_is_read_from_the_history() -> None:
-    """A poll does not believe a window that is not filled."""
+    """A poll of an unwanted channel does not use the window."""
     bench = Bench(only_wanted=True)
     bench.publish("aab")
     for start in (EARLIEST, after(0), Start(StartKind.SINCE, number=0), Start(StartKind.LAST, number=9)):
@@ -625,7 +625,7 @@ def test_what_was_wanted_is_confirmed_again_in_another_log() -> None:
 
 
 def test_other_brokers_confirm_nothing() -> None:
-    """Where all is delivered, a confirmation changes nothing."""
+    """If the broker delivers every channel, a confirmation changes nothing."""
     bench = Bench()
     bench.publish("a")
     bench.node.wanted(["a"], 9)
@@ -653,7 +653,7 @@ def test_a_publish_in_the_order_of_its_calls() -> None:
 
 
 def test_a_subscriber_does_not_wait_for_a_confirmation_for_ever() -> None:
-    """It is refused in time, and holds nothing then."""
+    """It is refused at its deadline, and holds nothing then."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a", after(0))
     bench.turns.run_all()
@@ -669,7 +669,7 @@ def test_a_subscriber_does_not_wait_for_a_confirmation_for_ever() -> None:
 
 
 def test_a_subscriber_whose_channel_is_confirmed_waits_no_more() -> None:
-    """No deadline reaches it once it is live."""
+    """No deadline applies to it once it is live."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a")
     bench.answer()

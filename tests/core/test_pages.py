@@ -41,7 +41,7 @@ def test_a_page_is_asked_for_once_and_shared() -> None:
 
 
 def test_each_page_is_given_back_when_it_has_been_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the same subscriptions wait for the next one already."""
+    """This holds even if its subscriptions already wait for the next page."""
     monkeypatch.setattr(pages_module, "PAGE_MESSAGES", 1)
     bench = HistoryBench("aaaa")
     sinks = [bench.behind("a", 0)[0] for _ in range(2)]

@@ -63,7 +63,7 @@ def _explained(loaded: Loaded, channel: str, identity: Identity, action: Action,
 
 
 def _meaning(rule: AccessRule, action: Action, channel: str) -> str:
-    """Say who may do it."""
+    """Return the words for an access rule."""
     allowed = rule.allowed(action)
     if allowed == "public":
         return "everybody"

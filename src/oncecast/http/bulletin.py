@@ -1,4 +1,4 @@
-"""What the nodes of one log tell each other by an internal channel: tickets, their use, and who is disconnected.
+"""What the nodes of one log tell each other by an internal channel: tickets, their use, and disconnected users.
 
 A broker orders its log, and every node reads the same order. So the first record that redeems a ticket decides, on
 every node alike, and a ticket is used once, whichever nodes are asked at the same moment. A ticket is a random text.
@@ -36,7 +36,7 @@ ANSWER_SECONDS = 5.0  # for one's own record to come back
 NOBODY = "-"  # has redeemed a ticket that was revoked; a nonce is hexadecimal
 LATE_SECONDS = 60.0  # a record that is older disconnects nobody: this node has just begun to read
 REVOKED = 100_000  # users whose older tokens are refused; past it no more can be revoked, as one would be forgotten
-REVOKED_SECONDS = 60.0  # for who may revoke no more: when to try again
+REVOKED_SECONDS = 60.0  # the Retry-After when no more users can be revoked
 
 _UNKNOWN = Refusal("unauthorized", "This ticket is not known, or was used, or has ended: get another one.")
 _FULL = Refusal(
@@ -149,7 +149,7 @@ class Bulletin:
         if len(self._unheard) + len(self._redeeming) >= WAITING:
             done(Refusal("unavailable", "Too many tickets are being looked up: try again.", retry_after=1))
         elif (known := self._tickets.get(digest)) is not None and (known.winner or self.wall() >= known.until):
-            done(_UNKNOWN)  # without a record: who asks has proved nothing
+            done(_UNKNOWN)  # without a record, as the request has proved nothing
         elif known is not None:
             self._begin(_Redeeming(digest, done, now + ANSWER_SECONDS))
         else:

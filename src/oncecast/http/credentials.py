@@ -31,7 +31,7 @@ _PRIVACY: Headers = (("Referrer-Policy", "no-referrer"),)
 def identify(
     authenticator: Authenticator, request: http1.Request, address: str, now: float, *, cookie: str | None
 ) -> Identity:
-    """Return who makes a request: an anybody where it has no credentials. Raises `Refusal`.
+    """Return the identity of a request: anybody's if it has no credentials. Raises `Refusal`.
 
     `cookie` names the one that may hold a token, None where none may: see `trusts_cookies`.
     """

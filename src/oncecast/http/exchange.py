@@ -29,7 +29,7 @@ class Agreement:
 
 
 class Exchange(Clock, Protocol):
-    """One request and the connection it came on. `identity` is who asks: the routes set it for each request."""
+    """One request and the connection it came on. The routes set `identity` for each request."""
 
     identity: Identity
 

@@ -143,7 +143,7 @@ def _open_events(
 
 
 def _check_again(service: Service, identity: Identity, channels: tuple[str, ...]) -> None:
-    """Ask once more who may read: rules and keys may have changed, and a token been revoked, while it waited."""
+    """Check access once more: while the request waited, rules and keys may have changed, or a token been revoked."""
     service.check_counts(identity)
     service.access.subscribe(identity, channels)
 

@@ -44,7 +44,7 @@ class _DisconnectBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def issue_ticket(service: Service, connection: Exchange, request: http1.Request) -> None:
-    """Answer 201 with a ticket for the user who asks, or whom a server names. Raises `Refusal`."""
+    """Answer 201 with a ticket for the user of the request, or for the user that a server names. Raises `Refusal`."""
     bulletin = _bulletin(service)
     identity = connection.identity
     if identity.kind == "anybody":

@@ -117,7 +117,7 @@ class AccessRules(Access):
 
 
 def _refusal(identity: Identity, action: Action, channel: str, rule: AccessRule | None) -> Refusal | None:
-    """Return why somebody who is no server may not do this, or None where it is allowed."""
+    """Return why an identity that is no server may not do this, or None if it may."""
     doing = "subscribe" if action == "subscribe" else "publish"
     if rule is None:
         return Refusal("forbidden", f"No rule of this server is for the channel {channel}: add one to the settings.")

@@ -35,7 +35,7 @@ class Presence:
         self._joined: tuple[str, str] | None = None
 
     def begin(self, identity: Identity, headers: Mapping[str, str]) -> Identity:
-        """A request has come: return who makes it, as far as its address says."""
+        """A request has come: return the identity of its address."""
         if not self._begun:
             self._begun = True
             self._quotas.begin(self._network)
@@ -53,7 +53,7 @@ class Presence:
         return self._client
 
     def unread(self, identity: Identity) -> Identity:
-        """Return who has sent what is no request: of a proxy's connection only the proxy is known."""
+        """Return the identity for bytes that are no request. On a proxy's connection that is the proxy's."""
         return Identity(self._proxy or identity.address)
 
     def join(self, identity: Identity, now: float) -> None:
@@ -120,5 +120,5 @@ def _anybody(address: str) -> Identity:
 
 
 def unread(presence: Presence | None, identity: Identity) -> Identity:
-    """Return who has sent what is no request, on a connection with this presence."""
+    """Return the identity for bytes that are no request, on a connection with this presence."""
     return Identity(identity.address) if presence is None else presence.unread(identity)

@@ -43,7 +43,7 @@ IDLE, HEAD, BODY = http1.Stage  # names of their own, for the same reason as tho
 
 
 class Responder(Inlet):
-    """An `Inlet` that answers requests: the `Exchange` of the routes. `identity` says who is at the other end,
+    """An `Inlet` that answers requests: the `Exchange` of the routes. `identity` is that of the peer,
     `presence` what of it is counted.
     """
 

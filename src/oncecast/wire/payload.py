@@ -35,7 +35,7 @@ MAX_DEPTH = 512  # arrays and objects inside each other; with an envelope around
 TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} deep: send it flatter, or as text/plain."
 HALF_PAIR = "The JSON has a surrogate (\\ud800 to \\udfff) without its other half, which no UTF-8 can hold: send both."
 CUT_BYTES = 256  # of data: to read more of it, only to find the fields around it, costs more than to cut it out
-NAMES = 8192  # of fields, as far as can be told without a closer look: a long token may have a third of that
+NAMES = 8192  # of fields, by a rough count: a long token may have a third of that
 _NAME = re.compile(rb'"[ \t\r\n]*:')
 FIND_BYTES = 16  # of it, to find where it stands: to search for more takes longer
 

@@ -22,7 +22,7 @@ LINES_PER_SECOND = (
     20.0  # a flood writes some 4 KiB a second to the disk, and a client's single mistake still has its line
 )
 STATUSES = frozenset({401, 403, 421, 429})
-BEFORE_IDENTITY = frozenset({"unauthorized", "origin_refused", "host_refused"})  # refused before it is known who asks
+BEFORE_IDENTITY = frozenset({"unauthorized", "origin_refused", "host_refused"})  # refused before the identity is known
 NAMES = {"anybody": "", "token": "subject", "server": "key"}  # of what names an identity of each kind
 
 WriteFields = Callable[[dict[str, Value]], None]

@@ -48,7 +48,7 @@ export function createNet(base, options) {
   if (!/^https?:$/.test(root.protocol)) throw new TypeError(`the server's URL must begin with http: or https:, not ${root}`);
   root.pathname = root.pathname.replace(/(\/v1)?\/*$/, "/v1/");
   root.search = root.hash = "";
-  /** The token, or who is asked for it. @type {Promise<string> | null} */
+  /** The token as a promise, null without one. @type {Promise<string> | null} */
   let token = null;
   let renewedAt = -RENEW_MS;
 
