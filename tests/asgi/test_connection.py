@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from oncecast import Oncecast
 from oncecast.asgi import peer as peers
-from oncecast.asgi import running
+from oncecast.asgi import running, sockets
 from oncecast.asgi.gate import Unruled
 from oncecast.asgi.pending import ROOM
 from oncecast.core.pages import PAGE_BYTES
@@ -404,3 +404,24 @@ async def test_of_a_socket_that_does_not_read_nothing_is_read() -> None:
         peer.let.set()
         answers = [json.loads((await peer.next())["text"]) for _ in range(count)]
         assert {"published"} == {answer["type"] for answer in answers}
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_socket_that_never_reads_ends(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is received on slowly, so that its end is heard behind what it has sent; and ended if it goes on and on."""
+    monkeypatch.setattr(sockets, "ROOM_SECONDS", 0.01)
+    monkeypatch.setattr(sockets, "UNREAD", 10**6 if leaves else 10)
+    async with open_to_all() as cast, HandPeer(cast, socket_scope("/v1/connect", protocols=("oncecast.v1",))) as peer:
+        assert "websocket.accept" == (await peer.next())["type"]
+        peer.let.clear()
+        (connection,) = connections(cast)
+        connection.put("x" * (ROOM + 1), ROOM + 1)
+        for _ in range(20):
+            peer.text('{"type":"unsubscribe","channel":"a"}')
+        if leaves:
+            peer.leave()
+        async with asyncio.timeout(SECONDS):
+            while not connection._pending.ended:  # noqa: ASYNC110 - the server has no event for a test
+                await asyncio.sleep(0.01)
+        peer.let.set()
+        await peer.ended()

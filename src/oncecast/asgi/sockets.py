@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,6 +21,8 @@ from .scopes import Event, Receive, Scope
 
 __all__ = ["SocketConnection"]
 
+ROOM_SECONDS = 1.0  # between two messages of a peer that does not read
+UNREAD = 256  # such messages, before its connection is ended
 REFUSED = "websocket.http.response"  # with this extension a server can refuse a handshake with other answers than 403
 
 
@@ -29,6 +33,7 @@ class SocketConnection(AsgiConnection):
         super().__init__(app, request, address)
         self._speaks = REFUSED in (scope.get("extensions") or {})
         self._duplex: Duplex | None = None
+        self._unread = 0  # messages that were received one after the other while the peer did not read
 
     def _events(self, items: Iterable[Any]) -> Iterator[Event]:
         for item in items:
@@ -90,7 +95,23 @@ class SocketConnection(AsgiConnection):
                 # No server hands over a half of a surrogate pair, which RFC 6455 §8.1 does not allow.
                 payload = event.get("bytes") or b"" if text is None else text.encode("utf-8", "replace")
                 self._take(self._duplex, payload, is_text=text is not None)
-                await self._pending.room()  # of a peer that does not read, no more questions are read
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Wait while the peer does not read, as its next question has an answer too.
+
+        Not for ever: hypercorn puts the end of the connection behind what was not received, and waits with it.
+        """
+        if not self._pending.full:
+            self._unread = 0
+            return
+        self._unread += 1
+        if self._unread > UNREAD:
+            self.abort()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_SECONDS):
+                await self._pending.room()
 
     def _take(self, session: Duplex, payload: bytes, *, is_text: bool) -> None:
         limit = self.app.settings.message_bytes
