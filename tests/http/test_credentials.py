@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from oncecast.errors import Refusal
+from oncecast.http import routes
 from oncecast.http.bulletin import Bulletin
 from oncecast.http.credentials import public_query
 from oncecast.http.service import Rules
@@ -195,6 +196,26 @@ def test_a_remembered_poll_verifies_no_token_twice_and_still_obeys_a_revocation(
     assert 401 == parse(transport.take()).status
 
 
+def test_a_remembered_poll_with_a_ticket_is_not_given_again(guarded: Bench, parse: Parse) -> None:
+    """The same head comes in the same second and at the same version of the log; the ticket in it was used."""
+    app = guarded.app
+    app.wall = lambda: NOW
+    app.read_clock()
+    app.bulletin = Bulletin(app.node, app.wall, lambda: 0.0, bytes, lambda subject: None, lambda text: None)
+    app.bulletin.tick()
+    tickets: list[object] = []
+    app.bulletin.issue(Identity("", "ann", "token", issued=NOW, expires=NOW + 60), tickets.append)
+    guarded.turn()
+    connection, transport = guarded.connect()
+    answers = []
+    for _ in range(2):
+        connection.data_received(get(query=f"?ticket={tickets[0]}"))
+        guarded.turn()
+        answers.append(parse(transport.take()))
+    assert [200, 401] == [answer.status for answer in answers]
+    assert {} == app.memo._polls  # which is the cause: nothing has changed, and no second has passed
+
+
 class Moody(Access):
     """Rules of an application, which may change at any moment."""
 
@@ -217,7 +238,9 @@ def test_rules_that_may_change_are_asked_about_a_remembered_poll(guarded: Bench,
         assert status == parse(transport.take()).status
 
 
-def test_no_credentials_are_logged(guarded: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_credentials_are_logged(
+    guarded: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that fails in our code, too, is logged without its query and headers."""
 
     def fail(*given: object) -> None:
@@ -226,7 +249,11 @@ def test_no_credentials_are_logged(guarded: Bench, caplog: pytest.LogCaptureFixt
     guarded.app.node.poll = fail  # type: ignore[method-assign, assignment]
     with caplog.at_level(logging.DEBUG):
         answer = guarded.ask(get(bearer(ANN), f"?token={ANN}"))
+        monkeypatch.setattr(routes, "parse_channels", fail)
+        wrong = guarded.ask(get(bearer(ANN), f"%3Ftoken={ANN}"))
     assert b"500" in answer[:20]
+    assert b"500" in wrong[:20]
+    assert 'GET "/v1/channels/user.ann..."' in caplog.text
     assert "a request could not be handled" in caplog.text
     assert ANN not in caplog.text
     assert ANN.encode() not in answer

@@ -21,6 +21,7 @@ from ..http.replies import error_reply, headers_of
 from ..policy.bucket import PublishBuckets
 from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Reply, Session
+from ..server.logs.requests import shown_briefly
 from ..server.presence import Presence
 from ..wire import http1
 from .peer import AsgiPeer
@@ -143,7 +144,8 @@ class AsgiConnection(AsgiPeer):
 
     def _defect(self) -> None:
         """Log an exception of our own code, and answer with `internal`, without details."""
-        logger.exception("a request could not be handled: %s %s", self.request.method, self.request.path)
+        asked = shown_briefly(self.request.method, self.request.path)
+        logger.exception("a request could not be handled: %s", asked)
         if self._streaming:
             self.abort()
         else:

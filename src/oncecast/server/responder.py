@@ -27,7 +27,7 @@ from ..wire import http1
 from .admission import FULL, may_use_reserve
 from .app import App
 from .inlet import Inlet
-from .logs.requests import channels_of
+from .logs.requests import channels_of, shown_briefly
 from .phases import CLOSED, LINGERING, READING, WAITING, ConnectionEvent, after
 from .presence import Presence, become
 
@@ -312,7 +312,7 @@ class Responder(Inlet):
 
     def _defect(self, request: http1.Request) -> None:
         """Report a defect of ours: the log gets all of it, the client little."""
-        logger.exception("a request could not be handled: %s %s", request.method, request.path)
+        logger.exception("a request could not be handled: %s", shown_briefly(request.method, request.path))
         self._fail_internally(request)
 
     def _check_reserved(self, request: http1.Request) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.server.logs.requests import channels_of, shown_method, shown_target
+from oncecast.server.logs.requests import PATH_CHARS, channels_of, shown_briefly, shown_method, shown_target
 from oncecast.wire import http1
 from oncecast.wire.http1_head import read_head
 
@@ -36,6 +36,28 @@ def request(target: str, method: str = "GET") -> http1.Request:
 def test_target(target: str, shown: str) -> None:
     """A field is shown if its name is known and its value is no secret by its grammar; `...` stands for the rest."""
     assert shown == shown_target(request(target))
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/v1/channels/a", '"/v1/channels/a"'),
+        ("/v1/channels/a?token=secret", '"/v1/channels/a"'),
+        ("/v1/channels/a%3Ftoken=secret", '"/v1/channels/a..."'),
+        ("/v1/channels/a%3ftoken%3dsecret", '"/v1/channels/a..."'),
+        ("/v1/channels/a;token=secret", '"/v1/channels/a..."'),
+        ("/v1/channels/a&token=secret", '"/v1/channels/a..."'),
+        ("/token=secret", '"/token..."'),
+        ("/a%0Ab%22%7F%C3%BC", r'"/a\nb\"\u007f\u00fc"'),
+        ("/" + "x" * (PATH_CHARS - 1), '"/' + "x" * (PATH_CHARS - 1) + '"'),
+        ("/" + "x" * 9999, '"/' + "x" * (PATH_CHARS - 1) + '..."'),
+    ],
+)
+def test_briefly(target: str, shown: str) -> None:
+    """A line about a defect has no field of a query, however its mark was sent, no line end, and a bounded path."""
+    asked = request(target)
+    assert f"GET {shown}" == shown_briefly(asked.method, asked.path)
+    assert f"other {shown}" == shown_briefly("SECRET", asked.path)
 
 
 def test_method() -> None:

@@ -6,6 +6,7 @@ grammar, which no token has. Everything else is left out, and `...` says so: a s
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 
@@ -13,7 +14,7 @@ from ...http.routes import CHANNELS
 from ...message import CURSOR_PATTERN
 from ...wire import http1
 
-__all__ = ["FIELDS", "channels_of", "shown_method", "shown_target"]
+__all__ = ["FIELDS", "PATH_CHARS", "channels_of", "shown_briefly", "shown_method", "shown_target"]
 
 _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?", re.ASCII)
 _START = re.compile(rf"latest|earliest|{CURSOR_PATTERN.pattern}", re.ASCII)
@@ -29,6 +30,8 @@ FIELDS: Mapping[str, re.Pattern[str]] = {
 }
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+PATH_CHARS = 200  # of the line about a defect: a path may have as many bytes as `url_bytes` allows
+_FIELD_MARK = re.compile(r"[?&;=]")  # what a query has; in a decoded path one may have been sent as %3F
 SHOWN_FIELDS = 8  # a query may have thousands
 
 
@@ -47,6 +50,16 @@ def shown_target(request: http1.Request) -> str:
         else:
             left_out = True
     return f"{path}?{'&'.join([*shown, '...'] if left_out else shown)}"
+
+
+def shown_briefly(method: str, path: str) -> str:
+    """Return a method and a decoded path for a line of text: escaped, and cut before what may be a field of a query.
+
+    A client that encodes `?token=` wrongly has sent it as a part of the path.
+    """
+    shown = _FIELD_MARK.split(path, maxsplit=1)[0][:PATH_CHARS]
+    quoted = json.dumps(shown + ("" if len(shown) == len(path) else "...")).replace("\x7f", "\\u007f")
+    return f"{shown_method(method)} {quoted}"
 
 
 def shown_method(method: str) -> str:
