@@ -50,13 +50,13 @@ def test_where_it_begins(fake: Fake, arguments: list[str], expected: str) -> Non
 
 
 def test_it_stops_after_a_count(fake: Fake) -> None:
-    """With --count no more is printed."""
+    """It ends after `--count` messages."""
     fake.polls = [page(cursor="e-3"), page(1, 2, 3, cursor="e-3")]
     assert ("1\n2\n", 0) == backlog(fake, "--count", "2")
 
 
 def test_a_gap_is_reported(fake: Fake) -> None:
-    """What is missing is a line on standard error."""
+    """A gap is a line on standard error."""
     gap = {"channel": "c", "reason": "expired", "missed_from": "e-1", "missed_to": "e-2", "cursor": "e-2"}
     fake.polls = [page(cursor="e-3"), page(3, cursor="e-3", gap=gap)]
     result = call("sub", "c", "--no-follow", ONCECAST_URL=fake.url)

@@ -32,6 +32,6 @@ def test_without_a_package_that_the_benchmarks_need(monkeypatch: pytest.MonkeyPa
 
 
 def test_elsewhere_than_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reads /proc."""
+    """The command refuses to run, as it reads /proc."""
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "oncecast bench reads CPU time from Linux's /proc: run it there" == complaint(call("bench"), 1)

@@ -147,7 +147,7 @@ def test_trimming(url: str) -> None:
 
 
 def test_a_log_that_is_not_empty(url: str) -> None:
-    """It is refused, unless it is to be added to."""
+    """An import into it is refused without the option to add."""
     put_in(url, some(2))
     assert "the log has messages" in complaint(call("broker", "import", url, stdin=made(*some(1))), 2)
     assert 2 == len(exported(url)[1])
@@ -220,6 +220,6 @@ def test_a_wrong_call(arguments: tuple[str, ...], code: int, text: str) -> None:
 
 
 def test_a_file_that_is_no_log(tmp_path: Path) -> None:
-    """It is named."""
+    """The error names the file."""
     (tmp_path / "text.db").write_text("no database" * 100)
     assert "text.db" in complaint(call("broker", "status", "sqlite:///text.db"), 2)

@@ -36,13 +36,13 @@ def test_text_is_kept(text: str) -> None:
 
 @pytest.mark.parametrize("data", [b"1.0", b"12345678901234567890123", b'{"a": 1,  "a": 2}', b'"\\u00e9"'])
 def test_json_is_kept_digit_for_digit(data: bytes) -> None:
-    """It is not parsed and written again."""
+    """The value is not parsed and written again."""
     line = message_line(Message(7, "a", data, Kind.JSON, None, 1.5))
     assert Draft("a", data, Kind.JSON) == read_message(line)
 
 
 def test_text_that_is_not_utf8() -> None:
-    """It is exported as bytes, so that none is altered."""
+    """It is exported as bytes, and so not altered."""
     line = message_line(Message(7, "a", b"\xff", Kind.TEXT, None, 1.5))
     assert Draft("a", b"\xff", Kind.BINARY) == read_message(line)
 
@@ -64,7 +64,7 @@ def test_another_head_is_refused(line: bytes) -> None:
 
 
 def test_a_later_version_is_refused() -> None:
-    """It may mean something else."""
+    """A file of a later version is refused, as its fields may mean something else."""
     with pytest.raises(LineError, match="version 2, and this release reads 1"):
         read_head(head_line("e", 1).replace(b'"version":1', b'"version":2'))
 

@@ -74,7 +74,7 @@ async def test_trimmed_while_it_is_read(capsys: pytest.CaptureFixture[str]) -> N
 
 
 async def test_a_page_that_leads_nowhere() -> None:
-    """It ends the command, which would read it for ever."""
+    """The command ends at such a page, as it would read it for ever."""
     with pytest.raises(Failure, match="can't be read on after 4"):
         await numbers(log_of(page(0, 4, 1), page(4, 4)))
 

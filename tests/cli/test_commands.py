@@ -89,7 +89,7 @@ def test_a_wrong_call_is_one_line(command: str, expected: str) -> None:
 
 
 def test_a_group_without_a_command_shows_its_help() -> None:
-    """That is no error line."""
+    """It is not an error."""
     assert "Commands:" in call("config").output
 
 

@@ -18,5 +18,5 @@ def test_a_key_and_its_line() -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    """It is one line."""
+    """An invalid name is an error of one line."""
     assert complaint(call("key", "create", "--name", "a:b"), 2).startswith("'a:b' can't name a key")

@@ -24,7 +24,7 @@ from oncecast.cli.settings import config
     ],
 )
 def test_masked(url: str, shown: str) -> None:
-    """What is no secret stays."""
+    """Text that is no secret stays."""
     assert shown == masked(url)
 
 

@@ -123,7 +123,7 @@ def test_pub_explains_itself_at_a_terminal(fake: Fake, monkeypatch: pytest.Monke
 
 
 def test_pub_without_a_server() -> None:
-    """Where no server is, it says how to start one."""
+    """The error says how to start a server."""
     url = f"http://127.0.0.1:{free_port()}"
     cure = "start one with `make serve` or `oncecast serve --dev`, or give --server"
     expected = f"no server answers at {url}: connection refused: {cure}"

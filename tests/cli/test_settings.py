@@ -107,7 +107,7 @@ publish    refused with 403 forbidden: Only a server's key may publish to user.a
 
 
 def test_config_explain_without_rules() -> None:
-    """It says that none are on."""
+    """It says that no access rules are set."""
     lines = call("config", "explain", "x").stdout.splitlines()
     assert "rule       none is needed: no table of a channel names subscribe or publish" == lines[1]
     assert ["allowed: without access rules everybody may"] * 2 == [line[11:] for line in lines[2:]]

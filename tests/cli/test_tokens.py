@@ -60,7 +60,7 @@ def test_a_token_is_made_and_inspected() -> None:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_a_private_key_signs(algorithm: str) -> None:
-    """Its kind says the algorithm."""
+    """The type of the key selects the algorithm."""
     Path("private.pem").write_bytes(private_pem(private_key(algorithm)))
     Path("public.pem").write_bytes(public_pem(private_key(algorithm)))
     made = call("token", "create", "--key", "private.pem").stdout.strip()
@@ -91,7 +91,7 @@ def test_what_is_wrong_with_a_token() -> None:
 
 
 def test_mistakes() -> None:
-    """Each is one line that says what to do."""
+    """Each mistake is an error of one line that says what to do."""
     assert complaint(call("token", "create"), 2).startswith("there is no secret to sign with")
     assert complaint(call("token", "create", "--key", "none.pem"), 2).startswith("none.pem: No such file or directory")
     Path("public.pem").write_bytes(public_pem(private_key("RS256")))

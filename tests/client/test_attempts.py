@@ -61,7 +61,7 @@ async def test_what_passes_is_tried_again() -> None:
 
 
 async def test_a_refusal_is_final() -> None:
-    """It is raised at once."""
+    """`Refused` is raised at once, without another attempt."""
     rig = Rig()
     with pytest.raises(Refused, match="no"):
         await rig.run(Refused("no", code="forbidden", status=403))

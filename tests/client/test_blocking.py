@@ -151,7 +151,7 @@ def test_mistakes_are_raised_where_they_are_made() -> None:
 
 
 def test_a_callback_can_not_call_the_client(url: str) -> None:
-    """It would wait for itself."""
+    """The call raises, as it would wait for itself."""
     errors: list[Exception] = []
     with Client(url) as client:
 
@@ -477,7 +477,7 @@ def test_a_thread_that_has_failed_is_replaced(url: str) -> None:
 
 
 def test_nothing_is_left_after_the_close(url: str) -> None:
-    """Neither a thread of the client nor one of its token function."""
+    """No thread of the client or of its token function is left."""
     before = set(threading.enumerate())
     with Client(url, get_token=lambda: "t") as client, client.subscribe("a"):
         client.publish("a", 1)

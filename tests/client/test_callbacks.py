@@ -12,14 +12,14 @@ from oncecast.client.callbacks import call_back, check_callback
 
 
 def test_a_callback_is_called() -> None:
-    """With the value."""
+    """It gets the value."""
     seen: list[object] = []
     call_back("f", seen.append, 1)
     assert [1] == seen
 
 
 def test_an_exception_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged with its traceback."""
+    """An exception of a callback is logged with its traceback."""
     call_back("f", lambda value: 1 / 0, 1)
     (record,) = caplog.records
     assert (logging.ERROR, "the callback f has raised") == (record.levelno, record.getMessage())

@@ -92,7 +92,7 @@ async def test_no_token(bad: Callable[[], Any], words: str, caplog: pytest.LogCa
 
 
 async def test_a_coroutine_that_hangs() -> None:
-    """It is cancelled at its deadline."""
+    """The coroutine is cancelled at its deadline."""
     cancelled = asyncio.Event()
 
     async def hang() -> str:
@@ -152,7 +152,7 @@ def test_a_thread_that_outlives_its_loop() -> None:
 
 
 def test_what_is_no_function() -> None:
-    """It is refused when the client is made."""
+    """The client's constructor raises."""
     with pytest.raises(UsageError, match="get_token: give a function"):
         Credentials("t")  # type: ignore[arg-type]
 

@@ -137,7 +137,7 @@ async def test_tls_with_a_context(peer: Peer, proxy: Proxy, certificate: Certifi
     ],
 )
 async def test_a_proxy_that_opens_no_tunnel(peer: Peer, answer: bytes, expected: type[Exception], words: str) -> None:
-    """Its answer says whether another attempt can help."""
+    """The status of its answer decides whether another attempt can help."""
 
     async def script(talk: Talk) -> None:
         await talk.request()
@@ -150,7 +150,7 @@ async def test_a_proxy_that_opens_no_tunnel(peer: Peer, answer: bytes, expected:
 
 
 async def test_a_proxy_that_never_answers(peer: Peer) -> None:
-    """It has the time of a connection, and no more."""
+    """The attempt ends at the deadline of a connection."""
 
     async def script(talk: Talk) -> None:
         await talk.hold()

@@ -158,7 +158,7 @@ def test_a_line_carries_any_key(key: str) -> None:
 
 
 def test_lines() -> None:
-    """Each kind of data, with an event."""
+    """Data of each kind, with an event, makes the line that the server reads."""
     assert {"channel": "c", "data": {"n": 1.10}, "event": "é", "key": "k"} == json.loads(
         batch_line("c", Content(Kind.JSON, b'{"n":1.10}'), "é", "k")
     )

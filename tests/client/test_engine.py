@@ -83,7 +83,7 @@ def test_a_loop_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch, caplog: py
 
 
 def test_a_thread_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system allows no more threads, that is said."""
+    """The error says that the system allows no more threads."""
 
     def fail(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -148,7 +148,7 @@ def test_a_thread_that_is_held(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 
 
 def test_a_callback_can_not_call() -> None:
-    """It would wait for itself."""
+    """The call raises, as it would wait for itself."""
     engine = Engine(AsyncClient(URL))
 
     async def call() -> str:

@@ -65,7 +65,7 @@ def test_a_gap_can_be_raised() -> None:
 
 
 def test_a_callback_that_fails_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged; what came with the gap is still handed out."""
+    """The exception is logged, and the item after the gap is yielded."""
 
     def fail(gap: Gap) -> None:
         raise ZeroDivisionError
@@ -78,13 +78,13 @@ def test_a_callback_that_fails_harms_nothing(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("on_gap", [1, "warn", []])
 def test_what_is_no_callback(on_gap: object) -> None:
-    """It is refused where it is set."""
+    """`on_gap` raises for a value that is no function."""
     with pytest.raises(UsageError, match="on_gap"):
         watch([]).on_gap = on_gap  # type: ignore[assignment]
 
 
 def test_a_coroutine_function_is_no_callback() -> None:
-    """It would never be awaited."""
+    """`on_gap` raises for it, as it would never be awaited."""
 
     async def on_gap(gap: Gap) -> None:
         pass

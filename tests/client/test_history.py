@@ -98,7 +98,7 @@ async def test_it_is_retried(peer: Peer) -> None:
 
 
 async def test_no_server() -> None:
-    """Where nothing ever answered, it says so at once."""
+    """The call raises at once if no server has answered yet."""
     async with AsyncClient("http://127.0.0.1:1") as client:
         with pytest.raises(Unreachable):
             await client.history("c")

@@ -69,7 +69,7 @@ def test_what_is_no_place(event: Gap | Received | CursorMoved) -> None:
 
 
 def test_repeats() -> None:
-    """What came once does not come again."""
+    """A message that was yielded is not yielded again."""
     here = places("e-5")
     for event in (gap("e-6", "e-7", "e-7"), got("e-8"), gap("e-9", None, "f-0", "epoch"), got("f-1")):
         assert here.take(event) is not None

@@ -137,7 +137,7 @@ async def test_a_server_that_stops_says_how_long_to_stay_away(
     way: type[ShortPollTransport | LongPollTransport],
     expected: list[float],
 ) -> None:
-    """Its answer counts, and the next request comes when it says."""
+    """The next request is made after the answer's `Retry-After`."""
 
     async def script(talk: Talk) -> None:
         for after in ({}, {"Retry_After": "30"}, {"Retry_After": "-1"}):

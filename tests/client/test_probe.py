@@ -50,7 +50,7 @@ async def test_proves(steps: tuple[TransportEvent | Exception | None, ...], expe
 
 @pytest.mark.parametrize("works, expected", [(("a", "b"), "a"), (("b",), "b"), ((), None)])
 async def test_the_best_is_taken(works: tuple[str, ...], expected: str | None) -> None:
-    """Of several that work, the best; of none, none."""
+    """The best transport that works is chosen, and none if none works."""
 
     def make(name: str) -> Transport:
         return Scripted(MOVED, HOLD) if name in works else Scripted(Broken("no"))

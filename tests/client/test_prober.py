@@ -60,7 +60,7 @@ async def test_it_leads_up(probes: list[str | Exception | None]) -> None:
 async def test_a_probe_that_fails_ends_nothing(
     probes: list[str | Exception | None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged, and the next one comes."""
+    """The failure is logged, and the next probe runs."""
     moves: list[Moved] = []
     ladder, prober = make(moves)
     probes += [ZeroDivisionError("oh"), "a"]

@@ -91,7 +91,7 @@ async def test_repeats_with_the_same_key(peer: Peer, publisher: Publisher, delay
 
 
 async def test_patience_ends(peer: Peer, publisher: Publisher) -> None:
-    """Past its patience the failure is raised."""
+    """After ten attempts the failure is raised."""
 
     async def lost(talk: Talk) -> None:
         await talk.request()

@@ -299,7 +299,7 @@ async def test_a_page_may_read_that_the_server_is_full(open_site: Open, parse: P
 
 
 def test_a_star_lets_any_page_read_the_fault(bench: Bench, parse: Parse) -> None:
-    """Without credentials."""
+    """The answer has `Access-Control-Allow-Origin: *`, and no credentials."""
     bench.app.origins = Origins(frozenset({"*"}))
     answer = parse(bench.ask(FAULTS["body"][0]))
     assert (413, "*") == (answer.status, answer.headers["access-control-allow-origin"])

@@ -84,7 +84,7 @@ def test_a_key_is_of_a_server() -> None:
 
 
 def test_a_server_without_keys_for_tokens() -> None:
-    """It says that it takes none."""
+    """The refusal says that the server takes no tokens."""
     only = Authenticator(None, ServerKeys([hash_line("shop", KEY)]))
     for text, kind in ((token(), "no tokens"), ("Bearer", "no credentials of this kind")):
         with pytest.raises(Refusal, match=kind):

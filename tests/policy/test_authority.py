@@ -33,7 +33,7 @@ def test_authorities(text: str, authority: Authority) -> None:
     ],
 )  # fmt: skip
 def test_no_authorities(text: str) -> None:
-    """What the grammar does not have is none."""
+    """A text that does not match the grammar gives None."""
     assert parse_authority(text) is None
 
 

@@ -12,7 +12,7 @@ from oncecast.policy.channels import FOUND, ChannelRules, fill, is_pattern, matc
 
 
 def test_the_exact_name_wins_then_the_longest_prefix() -> None:
-    """In whatever order the rules stand."""
+    """The order of the rules does not matter."""
     rules = ChannelRules({"a*": 1, "a.b": 2, "*": 3, "a.*": 4}, 0)
     assert [2, 4, 1, 3, 3] == [rules.find(name) for name in ("a.b", "a.c", "ab", "b", "b")]
     assert [5, 0] == [ChannelRules({"a": 5}, 0).find(name) for name in ("a", "ab")]

@@ -69,7 +69,7 @@ BAD_PEM: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", BAD_PEM)
 def test_files_that_can_not_serve(name: str) -> None:
-    """Each is one line that names the file."""
+    """Each such file is an error of one line that names it."""
     given, message = BAD_PEM[name]
     if not isinstance(given, bytes):
         given = given.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -135,6 +135,6 @@ def test_keys_of_a_set_that_are_skipped(key: object) -> None:
     "text", [b"", b"[]", b"5", b"\xff", b'{"keys": 5}', b'{"keys": {}}', b"[" * 100_000, jwk_set(*[jwk("ES256")] * 65)]
 )
 def test_what_is_no_set(text: bytes) -> None:
-    """It is one error, however deep it nests."""
+    """It raises one error, however deep the JSON nests."""
     with pytest.raises(ValueError, match=r"^(This is not a set of JSON Web Keys|The set has over 64 keys)$"):
         parse_jwk_set(text)

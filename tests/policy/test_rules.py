@@ -70,7 +70,7 @@ def test_verdicts(channel: str, action: Action, anybody: str, ann: str, reader: 
 
 
 def test_a_token_without_a_subject_has_no_channel_of_its_own() -> None:
-    """But may do what any token may."""
+    """It may do what every token may."""
     assert ["yes", "forbidden"] == [verdict(NAMELESS, "subscribe", name) for name in ("team.a", "user.ann")]
 
 
@@ -90,7 +90,7 @@ def test_a_subject_fits_its_own_channel_only(subject: str) -> None:
 
 
 def test_what_everybody_may_read_is_known_once_it_was_asked_for() -> None:
-    """So that a remembered poll of it needs no question."""
+    """So a remembered poll of it needs no further check."""
     access = AccessRules(RULES)
     assert not access.is_public(("news",))
     access.subscribe(ANYBODY, ("news", "chat.1"))

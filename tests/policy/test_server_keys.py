@@ -25,7 +25,7 @@ def test_keys_are_known_by_their_hashes() -> None:
 
 @pytest.mark.parametrize("key", ["", "ock_", OLD[:-1], OLD + "A", "ock_" + "é" * 43, make_key(b"x" * 32), "ock_\ud800"])
 def test_other_keys_are_refused(key: str) -> None:
-    """Whatever they look like."""
+    """Any other text is refused, whatever its form."""
     with pytest.raises(Refusal, match="This server does not know that key") as caught:
         ServerKeys([hash_line("a", OLD)]).find(key)
     assert "unauthorized" == caught.value.code

@@ -58,7 +58,7 @@ def test_alone_a_key_has_a_bucket_of_its_own(rate: float, asked: list[tuple[floa
 
 
 def test_the_wait_that_is_named_is_enough() -> None:
-    """And half of it is not."""
+    """After the returned seconds the next `spend` is allowed, and after half of them it is not."""
     shared, place = rates(), Hasher(SECRET).place("a")
     assert [0.0, 0.0] == [shared.spend(place, 1.0, 2.0, 50.0) for _ in range(2)]
     wait = shared.spend(place, 1.0, 2.0, 50.0)
@@ -121,5 +121,5 @@ def test_counts_are_never_too_low_and_hardly_too_high() -> None:
 
 @pytest.mark.parametrize("slots", [COUNT_SLOTS, RATE_SLOTS])
 def test_slots_are_a_power_of_two(slots: int) -> None:
-    """As they are found by a mask."""
+    """A mask selects them."""
     assert 0 == slots & (slots - 1)

@@ -221,7 +221,7 @@ def test_the_audience(audience: tuple[str, ...], aud: object, taken: bool) -> No
 
 
 def test_the_issuer() -> None:
-    """It is compared as it stands."""
+    """`iss` is compared character by character."""
     verify(token(claims(iss="https://us")), issuer="https://us")
     for other in ("https://us/", None, 5, ["https://us"]):
         assert "another issuer" in refusal(token(claims(iss=other)), issuer="https://us")

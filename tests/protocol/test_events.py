@@ -122,7 +122,7 @@ def test_a_bad_last_event_id_is_refused_before_anything_is_sent(rig: Any) -> Non
 
 
 def test_too_many_channels_are_refused(rig: Any) -> None:
-    """Nothing is subscribed then."""
+    """No channel is subscribed to."""
     with pytest.raises(Refusal, match="at most"):
         Stream(rig, channels=tuple(f"c{n}" for n in range(65)))
     assert 0 == rig.node.hub.subscriptions

@@ -245,7 +245,7 @@ def test_a_wait_over_the_limit_is_refused(rig: Any) -> None:
 
 
 def test_too_many_channels_are_refused(rig: Any) -> None:
-    """Nothing is subscribed then."""
+    """No channel is subscribed to."""
     with pytest.raises(Refusal, match="at most"):
         Poll(rig, "wait=1", channels=tuple(f"c{n}" for n in range(65)))
     assert 0 == rig.node.hub.subscriptions
@@ -260,7 +260,7 @@ def test_a_drain_answers_now(rig: Any) -> None:
 
 
 def test_a_client_that_leaves_is_forgotten(rig: Any) -> None:
-    """Nothing is answered to a closed link."""
+    """Nothing is written to a closed link."""
     poll = Poll(rig, "after=latest&wait=25")
     rig.run_turns()
     poll.poll.closed()

@@ -93,7 +93,7 @@ def test_raw_has_a_ping_for_a_heartbeat(rig: Any) -> None:
 
 
 def test_raw_has_the_limit_on_channels(rig: Any) -> None:
-    """Nothing is subscribed then."""
+    """No channel is subscribed to."""
     with pytest.raises(Refusal, match="at most"):
         raw(rig, *(f"c{n}" for n in range(65)))
     assert 0 == rig.node.hub.subscriptions

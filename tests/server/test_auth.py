@@ -36,12 +36,12 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_set() -> None:
-    """Then no credentials are looked at."""
+    """Without keys credentials are ignored."""
     assert build_authenticator(AuthSettings()) is None
 
 
 def test_a_server_key_alone() -> None:
-    """It is taken, and tokens are not."""
+    """A server's key is accepted, and a token is refused."""
     authenticator = build_authenticator(AuthSettings(server_keys=(LINE,)))
     assert authenticator is not None
     assert "server" == authenticator.identify(KEY, "", NOW).kind

@@ -82,7 +82,7 @@ async def test_whose_connection_it_is(open_site: Open, header: bytes, address: s
 
 
 async def test_a_header_byte_by_byte(open_site: Open) -> None:
-    """Each byte in a packet of its own."""
+    """A header is read even if each byte comes in a packet of its own."""
     site = await open_site(proxied())
     peer = await site.connect()
     for byte in line("192.0.2.1") + GET:
@@ -103,7 +103,7 @@ async def test_what_is_no_header_is_closed_without_an_answer(open_site: Open, da
 
 
 async def test_a_header_that_never_comes_has_a_deadline(open_site: Open) -> None:
-    """And so does half of one, and one whose sender has closed."""
+    """So does a part of one, and one whose sender has closed."""
     site = await open_site(proxied(Limits(head_seconds=0.1)))
     for data in (b"", b"PROXY TCP4 192"):
         assert b"" == await ended(await site.connect(data))

@@ -70,7 +70,7 @@ def test_regions_run_out(memory: QuotaMemory) -> None:
 
 
 def test_a_secret_for_each_memory(memory: QuotaMemory) -> None:
-    """So that nobody can know which keys share slots."""
+    """Each memory has another secret, so a client can't know which keys share slots."""
     other = QuotaMemory.create(1)
     assert other.hasher().place("a") != memory.hasher().place("a")
     os.close(other.descriptor)

@@ -113,7 +113,7 @@ def test_what_is_malformed(data: bytes, shown: int | str | None) -> None:
 @given(st.binary(max_size=60), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\0"]))
 @example(b"", SIGNATURE + b"\x21\x11\x00\x0c")
 def test_whatever_comes_it_is_a_header_a_refusal_or_too_short(tail: bytes, begin: bytes) -> None:
-    """And a header stays what it is when more comes."""
+    """More bytes do not change a header that was read."""
     data = begin + tail
     try:
         found = parse_proxy_header(data)

@@ -96,9 +96,9 @@ def show(file: Path | None) -> None:
 )
 @config_option
 def explain(channel: str, text: str | None, file: Path | None) -> None:
-    """Print which rule decides about CHANNEL, and whether somebody may subscribe and publish.
+    """Print which rule decides about CHANNEL, and whether a client may subscribe and publish.
 
-    That is whoever the token stands for, or else anybody.
+    The client is the one that the token stands for, or else anybody.
 
     \b
     Examples:

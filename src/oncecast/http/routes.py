@@ -74,7 +74,7 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
 
 
 def redeems(service: Service, request: http1.Request) -> bool:
-    """Return whether a ticket says who makes this request, and not its other credentials. Raises `Refusal`."""
+    """Return whether a ticket, and not other credentials, identifies this request. Raises `Refusal`."""
     return (
         service.authenticator is not None
         and request.method in ("GET", "HEAD")

@@ -60,7 +60,7 @@ class RetentionSettings(Struct, frozen=True, kw_only=True):
 
 
 class AuthSettings(Struct, frozen=True, kw_only=True):
-    """Who is who: the keys that tokens of users are verified with, and the keys of your own servers.
+    """Identities: the keys that verify the tokens of users, and the keys of your own servers.
 
     No credentials are looked at while none of these is set: `secret`, `secret_file`, `public_key_file`, `jwks_url`,
     `server_keys`.

@@ -62,7 +62,7 @@ def test_a_line_is_bounded(fields: dict[str, Value]) -> None:
 
 
 def test_a_long_value_is_cut_and_a_long_line_loses_fields() -> None:
-    """Both say so."""
+    """The line shows both."""
     assert b"x=" + b"a" * 1024 + b"...\n" in render("text", "", {"x": "a" * 1025}).replace(b'"', b"")
     assert render("text", "", dict.fromkeys("abcde", "a" * 1024)).endswith(b" cut=true\n")
     assert json.loads(render("json", begin("json", "access", None, WALL), dict.fromkeys("abcde", "a" * 1024)))["cut"]

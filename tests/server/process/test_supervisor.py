@@ -658,7 +658,7 @@ async def test_more_that_drain_than_there_are_slots_share_the_pace(supervisor: S
 
 
 async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
-    """Then nothing has happened."""
+    """No worker is replaced."""
     supervisor.roll()
     await until(lambda: "rolling restart given up at worker 1: [Errno 11]" in caplog.text)
     assert [WorkerState.SERVING] == [child.state for child in FakeChild.started]

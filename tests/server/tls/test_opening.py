@@ -69,7 +69,7 @@ async def test_plain_http_with_a_large_body(open_site: Open, certificate: tuple[
 async def test_a_client_of_plain_http_that_stays(
     open_site: Open, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not waited for."""
+    """Its connection is closed at the deadline."""
     monkeypatch.setattr(opening, "DISCARD_SECONDS", 0.1)
     site = await open_site(settings(certificate))
     assert (await exchange(site.server.port, HEALTH, end=False)).startswith(b"HTTP/1.1 400 ")

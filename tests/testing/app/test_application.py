@@ -65,7 +65,7 @@ def test_what_the_application_publishes(oncecast: OncecastFixture, client: TestC
 
 
 def test_what_a_thread_publishes_later(oncecast: OncecastFixture, client: TestClient) -> None:
-    """It is waited for."""
+    """`wait` returns once the message has arrived."""
     listener = oncecast.subscribe("orders")
     client.post("/later", json={"id": 1})
     assert [{"id": 1}] == [message.data for message in listener.wait(seconds=60)]

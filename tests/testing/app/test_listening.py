@@ -157,7 +157,7 @@ def test_an_event_counts_where_it_is_named(oncecast: OncecastFixture) -> None:
 
 
 def test_a_key_is_published_once(oncecast: OncecastFixture) -> None:
-    """As with a server."""
+    """A repeated key gives one message, as with a server."""
     assert oncecast.publish("orders", 1, key="k") == oncecast.publish("orders", 1, key="k")
     oncecast.assert_delivered("orders", 1)
 

@@ -275,7 +275,7 @@ class OrderedClient(Client):
         """Take no more messages. `lost` raises the error."""
         if not self.lost.done():
             self.lost.set_exception(error)
-            self.lost.exception()  # whoever follows raises it
+            self.lost.exception()  # the follower raises it
 
 
 def read_headers(raw: bytes) -> tuple[NatsHeaders, str]:

@@ -170,7 +170,7 @@ class StreamConnection:
                     await self._take(decode_frame(data))
         except (OSError, asyncio.IncompleteReadError) as error:
             self._end(tls_advice(error, "its connection was closed", self._address))
-        except Exception as error:  # noqa: BLE001 - a frame that can't be read, or a handler's: whoever waits raises it
+        except Exception as error:  # noqa: BLE001 - a frame that can't be read, or a handler's: the waiting call raises it
             self._end(error)
 
     async def _take(self, frame: schema.Frame) -> None:
@@ -192,7 +192,7 @@ class StreamConnection:
     def _end(self, error: str | Exception) -> None:
         if not self.lost.done():
             self.lost.set_exception(Lost(error) if isinstance(error, str) else error)
-            self.lost.exception()  # whoever waits raises it
+            self.lost.exception()  # the waiting call raises it
 
 
 def why(error: object) -> str:
