@@ -272,7 +272,7 @@ def test_of_several_any_may_stop_first(order: tuple[int, ...]) -> None:
 
 
 async def test_a_start_that_fails_beside_an_application_is_said() -> None:
-    """The server is told, and does not wait for an application that has not heard of its start."""
+    """The start fails, and does not wait for an application that has not got its event."""
     life = HandPeer(Oncecast("sqlite:////nowhere/at/all.db").beside(lives), LIFESPAN)
     await life.__aenter__()
     life.say({"type": "lifespan.startup"})

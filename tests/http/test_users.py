@@ -111,7 +111,7 @@ async def test_a_ticket_is_used_once() -> None:
 
 
 async def test_a_poll_by_a_ticket_is_not_answered_from_memory(tmp_path: Path) -> None:
-    """The same request on the same connection is told that its ticket was used, also while nothing has changed."""
+    """A repeated request on the same connection is refused, as its ticket was used, even if nothing has changed."""
     async with nodes(f"sqlite:///{tmp_path / 'log.db'}", 1) as (server,):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         for _ in range(8):  # an answer is kept until the second ends, and this may be its end

@@ -56,12 +56,12 @@ def text(data: bytes) -> bytes:
 class Kind:
     """What the peer opens with, and what it sends from then on, for as long as the server takes it.
 
-    `told`: messages are published that it listens for.
+    `published_to`: messages are published to its channel.
     """
 
     opening: bytes
     flood: bytes = b""
-    told: bool = False
+    published_to: bool = False
 
 
 KINDS = {
@@ -69,12 +69,12 @@ KINDS = {
     "errors": Kind(V1, text(b'{"type":"publish","channel":"","data":1}') * 100),
     "pongs": Kind(V1, encode_frame(Opcode.PING, b"x" * 125, mask=b"mask") * 100),
     "its own messages": Kind(RAW, text(b"x" * 100) * 100),
-    "messages on a raw socket": Kind(RAW, told=True),
-    "messages while it sends pongs": Kind(RAW, encode_frame(Opcode.PONG, b"", mask=b"mask"), told=True),
-    "events": Kind(EVENTS, told=True),
-    "events while it sends": Kind(EVENTS, b"x", told=True),
+    "messages on a raw socket": Kind(RAW, published_to=True),
+    "messages while it sends pongs": Kind(RAW, encode_frame(Opcode.PONG, b"", mask=b"mask"), published_to=True),
+    "events": Kind(EVENTS, published_to=True),
+    "events while it sends": Kind(EVENTS, b"x", published_to=True),
     "short polls": Kind(b"", POLL * 50),
-    "long polls": Kind(b"", LONG_POLL * 50, told=True),
+    "long polls": Kind(b"", LONG_POLL * 50, published_to=True),
     "receipts": Kind(b"", POST * 50),
 }
 
@@ -114,7 +114,7 @@ async def watch(site: Site, kind: Kind) -> tuple[int, bool]:
     await site.until(lambda: bool(app.connections))
     async with asyncio.timeout(SECONDS):
         while app.connections:
-            if kind.told:
+            if kind.published_to:
                 site.publish("a", b"z" * 20_000)
             for each in app.connections:
                 assert isinstance(each, Connection)
