@@ -422,3 +422,14 @@ async def test_a_subscription_that_is_left_open_ends(caplog: pytest.LogCaptureFi
             pass
         gc.collect()
         assert "" == caplog.text
+
+
+async def test_one_that_is_entered_twice_goes_on_until_both_have_left() -> None:
+    """An `async with` inside of the lifespan, or a second lifespan, does not end the streams of the first."""
+    cast = Oncecast("memory://")
+    async with cast, cast.subscribe("a") as messages:
+        async with cast.lifespan(), cast:
+            await cast.publish("a", 1)
+        await cast.publish("a", 2)
+        assert [1, 2] == [(await anext(messages)).data for _ in range(2)]
+    assert [] == cast.lives()

@@ -53,6 +53,7 @@ class Embedding:
         self._checks: list[tuple[str, Check]] = []
         self.surroundings: Surroundings | None = None  # a test's broker and clocks
         self._life: Running | None = None
+        self._entered: list[Running] = []
         self._starting: asyncio.Future[Running] | None = None
         self._thread: LoopThread | None = None
         self._lock = threading.Lock()
@@ -62,11 +63,8 @@ class Embedding:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """Run for as long as an application does: `FastAPI(lifespan=cast.lifespan)`, or `async with` in one's own."""
-        await self.start()
-        try:
+        async with self:
             yield
-        finally:
-            await self.stop()
 
     async def start(self) -> None:
         """Start now, and not at the first use. Raises `ConfigurationError` where the broker can't be opened."""
@@ -106,13 +104,18 @@ class Embedding:
             life.loop.call_soon_threadsafe(life.leave)
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        life = await self._living()
+        life.entered += 1
+        self._entered.append(life)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        life = self._entered.pop()
+        life.entered -= 1
+        if not life.entered:  # else it goes on for who has entered before, such as the lifespan around
+            await self.stop()
 
     # -- helpers
 

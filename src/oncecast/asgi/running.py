@@ -58,6 +58,7 @@ class Running:
         surroundings: Surroundings | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.entered = 0  # how often `async with` has entered it and not left
         self.pid = os.getpid()
         self._settings = settings
         self._access = access
