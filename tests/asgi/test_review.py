@@ -52,6 +52,16 @@ async def is_cancelled(publication: Publication) -> None:
     raise asyncio.CancelledError
 
 
+async def sets_no_data(publication: Publication) -> None:
+    """Change it to what JSON has not."""
+    publication.data = {1}
+
+
+async def sets_no_event(publication: Publication) -> None:
+    """Change it to what no event can be."""
+    publication.event = "two\nlines"
+
+
 async def refuses(publication: Publication) -> None:
     """Refuse."""
     raise Refused("Not here.", code="forbidden")
@@ -73,6 +83,8 @@ async def grows(publication: Publication) -> None:
         (fails, 500, "its log"),
         (is_slow, 503, "in time"),
         (is_cancelled, 500, "its log"),
+        (sets_no_data, 500, "its log"),
+        (sets_no_event, 500, "its log"),
         (refuses, 403, "Not here."),
         (grows, 413, "at most"),
     ],

@@ -88,7 +88,10 @@ class Publication:
 
     @data.setter
     def data(self, data: Any) -> None:
-        content = content_of(data)
+        try:
+            content = content_of(data)
+        except Refused as refused:  # the mistake is the application's: the log gets it, and not the client
+            raise ValueError(refused.message) from None
         self._draft = msgspec.structs.replace(self._draft, data=content.data, kind=content.kind)
         self._data = msgspec.UNSET
 
@@ -99,7 +102,10 @@ class Publication:
 
     @event.setter
     def event(self, event: str | None) -> None:
-        checked = None if event is None else check_event(event)
+        try:
+            checked = None if event is None else check_event(event)
+        except Refusal as refusal:
+            raise ValueError(refusal.message) from None
         self._draft = msgspec.structs.replace(self._draft, event=checked)
 
     @property
