@@ -215,6 +215,9 @@ class Running:
     async def _own(self, started: asyncio.Future[None]) -> None:
         try:
             await self.node.start()
+            owner = asyncio.current_task()
+            if owner is not None and owner.cancelling():  # a wait that ended in the same turn has lost that
+                raise asyncio.CancelledError
             if self._signals is not None:
                 self._signals.listen()
         except BaseException as error:
