@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncecast.brokers.base import Opening
+from oncecast.brokers.sqlite import file as file_module
 from oncecast.brokers.sqlite import store as sqlite_store
 from oncecast.brokers.sqlite import trims as sqlite_trims
+from oncecast.brokers.sqlite.file import File, check_file
 from oncecast.brokers.sqlite.store import NUMBERS_A_SECOND, Appended, Store
 from oncecast.errors import ConfigurationError
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Kind, Mark, Page, Retention, Start, StartKind
@@ -476,3 +478,32 @@ def test_a_number_is_bounded_where_sqlite_is_given_it(bench: Bench, number: floa
     start = Start(StartKind.LAST, number=1)
     object.__setattr__(start, "number", number)
     assert [1, 2] == seqs(read(store, "abx", start))
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_file_that_is_just_written_to_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A look without a lock may find the file half old and half new: it is not taken for damaged or foreign."""
+    path = tmp_path / "a.db"
+    File(path, durability="process").close()
+    looks = iter([sqlite3.DatabaseError("database disk image is malformed")] * times)
+    check = file_module._check
+
+    def torn(db: sqlite3.Connection, path: Path) -> bool:
+        for error in looks:
+            raise error
+        return check(db, path)
+
+    monkeypatch.setattr(file_module, "_check", torn)
+    check_file(path)
+    assert next(looks, None) is None
+
+
+def test_a_damaged_file_is_refused_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks damaged at each look is damaged."""
+    monkeypatch.setattr(file_module, "LOOK_AGAIN", (0.0, 0.0))
+    path = tmp_path / "a.db"
+    path.write_bytes(b"SQLite format 3\0" + b"x" * 4096)
+    with pytest.raises(ConfigurationError, match="give the log a file of its own"):
+        check_file(path)

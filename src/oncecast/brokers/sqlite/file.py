@@ -9,8 +9,10 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import ConfigurationError
 from ...message import Kind, Message
@@ -20,6 +22,7 @@ logger = logging.getLogger("oncecast.brokers.sqlite.file")
 VERSION = 1  # of the tables, in the file's user_version
 APPLICATION = 0x4F636173  # "Ocas", in the file's application_id
 BUSY_SECONDS = 5.0  # for what other programs do to the file: a backup, a look inside
+LOOK_AGAIN = (0.02, 0.05, 0.1, 0.2, 0.4)  # seconds: to move a write-ahead log into the file takes less
 PAGES_KEPT = 4000  # 4 KiB each: the cache of a connection
 REPORTED = 100  # damaged messages that are logged by each connection
 CHECKPOINT_PAGES = 2000  # of the write-ahead log, before they are moved into the file
@@ -49,6 +52,8 @@ _LAST = "SELECT seq, time FROM messages ORDER BY seq DESC LIMIT 1"
 _NEXT = "SELECT seq, time FROM messages WHERE seq >= ? ORDER BY seq LIMIT 1"
 
 _KINDS = {int(kind): kind for kind in Kind}
+
+T = TypeVar("T")
 
 Row = tuple[int, str, bytes, int, str | None, float]
 
@@ -130,12 +135,15 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def life_of(path: Path) -> str | None:
     """Return what names the life that the file itself is of, whatever stands in the write-ahead log beside it."""
+
+    def look(db: sqlite3.Connection) -> str:
+        epoch, life = db.execute("SELECT epoch, life FROM log").fetchone()
+        return f"{epoch}-{life}"
+
     try:
-        with contextlib.closing(_connect_aside(path)) as db:
-            epoch, life = db.execute("SELECT epoch, life FROM log").fetchone()
+        return _look_aside(path, look)
     except (sqlite3.Error, TypeError):  # there is none, or nothing in it yet
         return None
-    return f"{epoch}-{life}"
 
 
 def check_file(path: Path) -> None:
@@ -146,8 +154,7 @@ def check_file(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return
     try:
-        with contextlib.closing(_connect_aside(path)) as db:
-            _check(db, path)
+        _look_aside(path, lambda db: _check(db, path))
     except sqlite3.DatabaseError as error:
         text = f"broker: {path}: {error}: give the log a file of its own"
         raise ConfigurationError(text) from None
@@ -186,9 +193,23 @@ def open_file(path: Path, durability: str, *, write: bool) -> sqlite3.Connection
     return db
 
 
-def _connect_aside(path: Path) -> sqlite3.Connection:
-    """Connect to the file alone: nothing is locked, written or made, and the write-ahead log is not read."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+def _look_aside(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:
+    """Look at the file alone: nothing is locked, written or made, and the write-ahead log is not read.
+
+    Without a lock, a file into which another connection just moves its write-ahead log is seen half old and half new,
+    and looks damaged or foreign. What looks so is looked at again, after each of `LOOK_AGAIN`.
+    """
+    for pause in (*LOOK_AGAIN, None):
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            return look(db)
+        except (sqlite3.DatabaseError, ConfigurationError) as error:
+            if pause is None or "no such table" in str(error):  # a new file has its tables in the write-ahead log
+                raise
+        finally:
+            db.close()
+        time.sleep(pause)
+    raise AssertionError("unreachable")
 
 
 def _check(db: sqlite3.Connection, path: Path) -> bool:
