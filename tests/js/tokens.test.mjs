@@ -27,53 +27,56 @@ async function publish(name, data) {
   assert.equal(answer.status, 201);
 }
 
-for (const transport of TRANSPORTS) {
-  describe(transport, { timeout: 60_000 }, () => {
-    test("a wrong token is replaced, once", async (t) => {
-      const asked = [];
-      const getToken = (renew) => (asked.push(renew), renew ? lasting(60) : ended());
-      const name = channel();
-      const news = open(t, GUARDED, { transports: [transport], getToken }).subscribe(name, { after: "earliest" });
-      await publish(name, 1);
-      assert.deepEqual([1], (await take(news, 1)).map(({ data }) => data));
-      assert.deepEqual(asked, [false, true]);
-    });
+// They wait for tokens to end, and so run side by side.
+describe("tokens", { concurrency: true, timeout: 90_000 }, () => {
+  for (const transport of TRANSPORTS) {
+    describe(transport, { timeout: 60_000 }, () => {
+      test("a wrong token is replaced, once", async (t) => {
+        const asked = [];
+        const getToken = (renew) => (asked.push(renew), renew ? lasting(60) : ended());
+        const name = channel();
+        const news = open(t, GUARDED, { transports: [transport], getToken }).subscribe(name, { after: "earliest" });
+        await publish(name, 1);
+        assert.deepEqual([1], (await take(news, 1)).map(({ data }) => data));
+        assert.deepEqual(asked, [false, true]);
+      });
 
-    test("a token that stays wrong is reported", async (t) => {
-      const asked = [];
-      const getToken = (renew) => (asked.push(renew), ended());
-      const news = open(t, GUARDED, { transports: [transport], getToken }).subscribe(channel());
-      await assert.rejects(take(news, 1), { status: 401 });
-      assert.ok(asked.length <= 3, `${asked}`);
-    });
+      test("a token that stays wrong is reported", async (t) => {
+        const asked = [];
+        const getToken = (renew) => (asked.push(renew), ended());
+        const news = open(t, GUARDED, { transports: [transport], getToken }).subscribe(channel());
+        await assert.rejects(take(news, 1), { status: 401 });
+        assert.ok(asked.length <= 3, `${asked}`);
+      });
 
-    test("nothing is lost or repeated while tokens end", async (t) => {
-      let given = 0;
-      const getToken = () => (given++, lasting(LIFE));
-      const name = channel();
-      const news = open(t, GUARDED, { transports: [transport], getToken }).subscribe(name, { after: "earliest" });
-      const messages = news[Symbol.asyncIterator]();
-      let sent = 0;
-      while (given < 4) {
-        await publish(name, sent);
-        assert.equal((await messages.next()).value.data, sent++);
-        await new Promise((done) => setTimeout(done, 50)); // spread over the tokens' lives
-      }
+      test("nothing is lost or repeated while tokens end", async (t) => {
+        let given = 0;
+        const getToken = () => (given++, lasting(LIFE));
+        const name = channel();
+        const news = open(t, GUARDED, { transports: [transport], getToken }).subscribe(name, { after: "earliest" });
+        const messages = news[Symbol.asyncIterator]();
+        let sent = 0;
+        while (given < 4) {
+          await publish(name, sent);
+          assert.equal((await messages.next()).value.data, sent++);
+          await new Promise((done) => setTimeout(done, 50)); // spread over the tokens' lives
+        }
+      });
     });
+  }
+
+  test("an idle socket goes on with its next token", { timeout: 60_000 }, async (t) => {
+    let given = 0;
+    const getToken = () => (given++, lasting(LIFE));
+    const name = channel();
+    const cast = open(t, GUARDED, { transports: ["websocket"], getToken });
+    const news = cast.subscribe(name);
+    await next(news, "subscribed");
+    let states = 0;
+    cast.on("state", () => states++);
+    while (given < 3) await new Promise((done) => setTimeout(done, 50)); // their lives pass
+    await publish(name, 1);
+    assert.deepEqual([1], (await take(news, 1)).map(({ data }) => data));
+    assert.equal(states, 0);
   });
-}
-
-test("an idle socket goes on with its next token", { timeout: 60_000 }, async (t) => {
-  let given = 0;
-  const getToken = () => (given++, lasting(LIFE));
-  const name = channel();
-  const cast = open(t, GUARDED, { transports: ["websocket"], getToken });
-  const news = cast.subscribe(name);
-  await next(news, "subscribed");
-  let states = 0;
-  cast.on("state", () => states++);
-  while (given < 3) await new Promise((done) => setTimeout(done, 50)); // their lives pass
-  await publish(name, 1);
-  assert.deepEqual([1], (await take(news, 1)).map(({ data }) => data));
-  assert.equal(states, 0);
 });

@@ -99,15 +99,17 @@ def test_the_end_does_not_wait_for_ever(full_pipe: tuple[int, int], monkeypatch:
 
 
 def test_a_crash_is_printed(pipe: tuple[int, int]) -> None:
-    """What ends a process is on standard error with what was logged before."""
+    """What ends a process is on standard error, behind what was logged before and not mixed with it."""
     program = (
         "import logging; from oncecast.server.process.log import begin_log; begin_log();"
         "logging.getLogger('n').warning('logged'); raise OSError('it has crashed')"
     )
     done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=SECONDS)
     assert 1 == done.returncode
-    assert b"WARNING n: logged\n" in done.stderr
-    assert b"OSError: it has crashed\n" in done.stderr
+    logged, _, crash = done.stderr.partition(b"WARNING n: logged\n")
+    assert b"\n" not in logged
+    assert crash.startswith(b"Traceback")
+    assert crash.endswith(b"\nOSError: it has crashed\n")
 
 
 def ask(port: int, data: bytes) -> bytes:

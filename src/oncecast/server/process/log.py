@@ -9,7 +9,9 @@ import contextlib
 import logging
 import sys
 import time
+import traceback
 from datetime import UTC, datetime
+from types import TracebackType
 
 from ..logs import Logs
 from ..logs.handler import LineHandler
@@ -32,6 +34,7 @@ def begin_log(worker: int | None = None) -> None:
         handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(f"%(asctime)s {whose}%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    sys.excepthook = _say_crash
 
 
 def open_logs(worker: int | None = None) -> Logs:
@@ -57,6 +60,11 @@ def _descriptor() -> int | None:
         with contextlib.suppress(OSError, ValueError):
             return sys.stderr.fileno()
     return None
+
+
+def _say_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write the traceback that ends a process behind the log's lines: Python's own would be mixed with them."""
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
 
 
 def _handlers() -> list[LineHandler]:
