@@ -7,15 +7,12 @@ the loop takes is measured in CPU time, so that a busy machine makes no differen
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import socket
-import sys
-import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -26,12 +23,12 @@ from oncecast.server.connection import Connection
 from oncecast.server.settings import Limits, RetentionSettings, Settings
 from oncecast.wire.ws_connection import CloseReceived
 from oncecast.wire.ws_frames import Opcode, encode_frame
+from tests.server.cost import STALL_SECONDS, timing
 
 if TYPE_CHECKING:
     from tests.server.conftest import Answer, Open, Peer, Site
 
 SECONDS = 60.0
-STALL_SECONDS = 0.05 * (6 if sys.gettrace() else 1)  # under coverage each line costs several times as much
 MEMORY_BYTES = int(2.25 * (1 << 20))  # 2 MiB, and what the test's own end of the socket takes
 
 A = b"/v1/channels/a"
@@ -65,27 +62,13 @@ class Scene:
 @pytest_asyncio.fixture
 async def scene(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     """Start a server with small limits, and watch it."""
-    me = asyncio.current_task()
-    times = [0.0]
-    run = asyncio.Handle._run
-
-    def timed(handle: asyncio.Handle) -> None:
-        began = time.thread_time()
-        run(handle)
-        callback: Any = getattr(handle, "_callback", None)
-        if getattr(callback, "__self__", None) is not me:
-            times.append(time.thread_time() - began)
-
     limits = Limits(body_bytes=1 << 20, frames_per_second=200.0)
     site = await open_site(Settings(port=0, limits=limits, retention=RetentionSettings(messages=50)))
     events = await site.sse("w")
     frames = await site.websocket("/v1/channels/w")
     await frames.frame()
-    # A full collection visits what all tests of the process have left, and would count as a callback's own time.
-    gc.freeze()
-    monkeypatch.setattr(asyncio.Handle, "_run", timed)
-    yield Scene(site, events, frames, lambda: max(times))
-    gc.unfreeze()
+    with timing(monkeypatch) as times:
+        yield Scene(site, events, frames, lambda: max(times))
 
 
 # -- HTTP

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
-import time
-import tracemalloc
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +12,7 @@ from oncecast.server.settings import Settings
 from oncecast.wire.ws_connection import CloseReceived
 from oncecast.wire.ws_deflate import compress_message
 from oncecast.wire.ws_frames import Opcode, encode_frame
+from tests.server.cost import STALL_SECONDS, measuring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from tests.server.conftest import Open
 
 SECONDS = 60.0
-STALL_SECONDS = 0.05 * (6 if sys.gettrace() else 1)  # under coverage each line costs several times as much
 COST_BYTES = int(2.25 * (1 << 20))  # 2 MiB, and what the test's own end of the socket takes
 
 
@@ -52,29 +48,11 @@ async def test_a_bomb(
     assert b"permessage-deflate" in await peer.until(b"\r\n\r\n")
     wire = bytearray(encode_frame(Opcode.TEXT, BOMBS[name], mask=b"mask"))
     wire[0] |= 0x40  # RSV1
-    me, times, run = asyncio.current_task(), [0.0], asyncio.Handle._run
-
-    def timed(handle: asyncio.Handle) -> None:
-        began = time.thread_time()
-        run(handle)
-        callback: Any = getattr(handle, "_callback", None)
-        if getattr(callback, "__self__", None) is not me:
-            times.append(time.thread_time() - began)
-
-    if measured == "memory":
-        tracemalloc.start()
-    else:
-        gc.freeze()  # a full collection of what other tests left would count as a callback's time
-        monkeypatch.setattr(asyncio.Handle, "_run", timed)
-    try:
+    with measuring(measured, monkeypatch) as cost:
         peer.writer.write(bytes(wire))
         event = await asyncio.wait_for(peer.event(), SECONDS)
-        peak = tracemalloc.get_traced_memory()[1] if measured == "memory" else 0
-    finally:
-        tracemalloc.stop()
-        gc.unfreeze()
     assert isinstance(event, CloseReceived)
     assert event.code == 1009
-    assert max(times) < STALL_SECONDS
-    assert peak < COST_BYTES
+    assert cost.seconds < STALL_SECONDS
+    assert cost.peak < COST_BYTES
     await site.websocket("/v1/connect")

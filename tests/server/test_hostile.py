@@ -13,12 +13,10 @@ import itertools
 import json
 import select
 import socket
-import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,13 +24,13 @@ from oncecast.server.settings import AuthSettings, ChannelRule, Limits, Settings
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Role, WebSocketConnection
 from oncecast.wire.ws_deflate import compress_message
 from oncecast.wire.ws_frames import Opcode, encode_frame
+from tests.server.cost import STALL_SECONDS, measuring
 from tests.token_rig import SECRET
 
 if TYPE_CHECKING:
     from tests.server.conftest import Open
 
 SECONDS = 60.0
-STALL_SECONDS = 0.05 * (6 if sys.gettrace() else 1)  # under coverage each line costs several times as much
 KEPT_BYTES = 128 << 10  # of what the peer has read: the end of it
 MIB = 1 << 20
 
@@ -449,29 +447,11 @@ async def test_a_hostile_connection(open_site: Open, monkeypatch: pytest.MonkeyP
     for number in range(40):
         site.publish("a", b"%06d" % number * 1000)
     listener = await site.sse("w")
-    me, times, run = asyncio.current_task(), [0.0], asyncio.Handle._run
-
-    def timed(handle: asyncio.Handle) -> None:
-        began = time.thread_time()
-        run(handle)
-        callback: Any = getattr(handle, "_callback", None)
-        if getattr(callback, "__self__", None) is not me:
-            times.append(time.thread_time() - began)
-
     assault = Assault(site.server.port, row)
     gc.collect()
-    if measured == "memory":
-        tracemalloc.start()
-    else:
-        gc.freeze()  # a full collection of what other tests left would count as a callback's time
-        monkeypatch.setattr(asyncio.Handle, "_run", timed)
-    try:
+    with measuring(measured, monkeypatch) as cost:
         row.check(await asyncio.to_thread(assault.run))
-        peak = tracemalloc.get_traced_memory()[1] if measured == "memory" else 0
         site.publish("w", b"still here")
         await asyncio.wait_for(listener.until(b"data: still here\n\n"), SECONDS)
-    finally:
-        tracemalloc.stop()
-        gc.unfreeze()
-    assert max(times) < STALL_SECONDS
-    assert peak < row.most_bytes
+    assert cost.seconds < STALL_SECONDS
+    assert cost.peak < row.most_bytes
