@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,6 @@ from oncecast.server.logs.handler import LineHandler
 SECONDS = 60
 SERVE = [sys.executable, "-m", "oncecast", "serve", "--broker", "sqlite:///log.db", "--port"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(oncecast.__file__))}
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe, as standard error often is."""
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,15 +14,6 @@ from oncecast.server.logs.writer import HELD_BYTES, WRITE_BYTES, LineWriter
 
 SECONDS = 60
 LINE = b"x" * 99 + b"\n"
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe, as standard error often is."""
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def report(count: int) -> bytes:
