@@ -185,6 +185,24 @@ async def test_unknown_keys_cause_few_requests() -> None:
     await asyncio.wait({task})
 
 
+async def test_keys_that_are_not_taken_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Settings that can no longer be read with the new keys do not end the fetching."""
+
+    async def get(url: str) -> bytes:
+        return jwk_set(a="RS256")
+
+    def changed() -> None:
+        raise ConfigurationError("auth.keys_file is gone")
+
+    remote = RemoteKeys(changed, get=get)
+    remote.use(AuthSettings(jwks_url="https://issuer.example/jwks"))
+    task = asyncio.create_task(remote.run())
+    await until(lambda: "the issuer's keys are not taken: auth.keys_file is gone" in caplog.text)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait({task})
+
+
 REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"
 ANSWERS: dict[str, bytes] = {
     "a redirect": REDIRECT,

@@ -16,7 +16,7 @@ from msgspec import structs
 from ..brokers.base import STOPPING, Outcome
 from ..client.feed import Feed
 from ..core.node import Node
-from ..errors import ConfigurationError, Refusal
+from ..errors import Refusal
 from ..http.bulletin import Bulletin
 from ..http.service import Rules
 from ..message import Draft, Receipt, Start
@@ -89,7 +89,7 @@ class Running:
             logger.warning,
             settings.auth.max_token_seconds,
         )
-        self._issuer = RemoteKeys(self._take_keys)
+        self._issuer = RemoteKeys(self._adopt)
         self._issuer.use(settings.auth)
         self._tasks = Tasks(self.node.fail)
         self._signals = StopSignals(self._signalled) if signals else None
@@ -197,12 +197,6 @@ class Running:
         self.app.identifies = False  # `gate.py` finds the identity before the routes answer
         if self.app.authenticator is not None:
             self.app.authenticator.on_unknown_key = self._issuer.hurry
-
-    def _take_keys(self) -> None:
-        try:
-            self._adopt()
-        except ConfigurationError as error:  # a file has changed since it was read
-            logger.error("the issuer's keys are not taken: %s", error)
 
     def _signalled(self) -> None:
         if self.usable:  # a child of a fork has inherited the handler, and a loop may have been left without an end

@@ -54,7 +54,8 @@ def check_url(url: str) -> str:
 class RemoteKeys:
     """The keys of the issuer: `keys`, none until the first fetch. `changed` is called when they are others.
 
-    `get` returns what a URL holds, or raises `OSError`.
+    `changed` may raise `ConfigurationError`: the log then says that the new keys are not taken. `get` returns what a
+    URL holds, or raises `OSError`.
     """
 
     def __init__(self, changed: Callable[[], None], *, get: Get | None = None) -> None:
@@ -117,7 +118,10 @@ class RemoteKeys:
         if content != self._content:
             self._content, self.keys = content, keys
             logger.info("the issuer has %d keys", len(keys))
-            self._changed()
+            try:
+                self._changed()
+            except ConfigurationError as error:  # a file of the settings has changed since it was read
+                logger.error("the issuer's keys are not taken: %s", error)
 
 
 async def get_whole(url: str) -> bytes:

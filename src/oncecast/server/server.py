@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import msgspec
 
 from ..brokers.base import Broker
-from ..errors import ConfigurationError
 from ..http.bulletin import Bulletin
 from ..http.service import Rules
 from ..message import Draft, Kind
@@ -96,7 +95,7 @@ class Server:
             logger.warning,
             settings.auth.max_token_seconds,
         )
-        self._issuer = self.app.issuer = RemoteKeys(self._take_keys)
+        self._issuer = self.app.issuer = RemoteKeys(self._adopt)
         self._issuer.use(settings.auth)
         self.app.logs = logs
         if logs is not None:
@@ -190,13 +189,6 @@ class Server:
         self.app.adopt(self._rules())
         if self.app.authenticator is not None:
             self.app.authenticator.on_unknown_key = self._issuer.hurry
-
-    def _take_keys(self) -> None:
-        """Verify by the keys that the issuer has now."""
-        try:
-            self._adopt()
-        except ConfigurationError as error:  # a file has changed since it was read
-            logger.error("the issuer's keys are not taken: %s", error)
 
     def pace(self, share: float) -> None:
         """Drain at another part of `limits.drain_per_second`."""
