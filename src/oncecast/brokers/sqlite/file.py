@@ -199,17 +199,19 @@ def _look_aside(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:
     Without a lock, a file into which another connection just moves its write-ahead log is seen half old and half new,
     and looks damaged or foreign. What looks so is looked at again, after each of `LOOK_AGAIN`.
     """
-    for pause in (*LOOK_AGAIN, None):
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    for pause in LOOK_AGAIN:
         try:
-            return look(db)
+            return _look_once(path, look)
         except (sqlite3.DatabaseError, ConfigurationError) as error:
-            if pause is None or "no such table" in str(error):  # a new file has its tables in the write-ahead log
+            if "no such table" in str(error):  # a new file has its tables in the write-ahead log
                 raise
-        finally:
-            db.close()
         time.sleep(pause)
-    raise AssertionError("unreachable")
+    return _look_once(path, look)
+
+
+def _look_once(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        return look(db)
 
 
 def _check(db: sqlite3.Connection, path: Path) -> bool:
