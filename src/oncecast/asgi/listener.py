@@ -8,7 +8,7 @@ log's backlog that does not fit is read again from there, so nothing waits anywh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -16,7 +16,7 @@ from ..client.base import CursorMoved, Received, StartQuery, common_start
 from ..client.failures import Refused, Unavailable
 from ..client.feed import Feed, FeedState
 from ..client.reading import parse_message
-from ..client.values import Gap
+from ..client.values import ClientMessage, Gap
 from ..core.node import Node
 from ..core.place import Place, chain_gaps
 from ..core.subscription import Subscription
@@ -25,13 +25,13 @@ from ..message import LATEST, LogGap, Message, Start
 from ..protocol.query import parse_start
 from ..wire import envelope
 
-__all__ = ["OwnListener"]
+__all__ = ["LINES", "MessageLines", "OwnListener"]
 
 RETRY_SECONDS = 0.5  # until it attaches again after a temporary refusal, such as that of a node that restarts
 
 
-class _Envelopes:
-    """The format: the JSON of each message, a line each."""
+class MessageLines:
+    """The format of a listener in the process: the JSON of each message, a line each."""
 
     def message(self, message: Message, epoch: str) -> bytes:
         """Return a message; its JSON has no line feed."""
@@ -41,8 +41,15 @@ class _Envelopes:
         """Join messages."""
         return b"".join(parts)
 
+    @staticmethod
+    def parse(block: bytes) -> Iterator[ClientMessage]:
+        """Yield the messages of a block, each parsed as it is asked for."""
+        for line in block.split(b"\n"):
+            if line:
+                yield parse_message(line)
 
-_ENVELOPES = _Envelopes()
+
+LINES = MessageLines()
 
 
 class OwnListener:
@@ -62,7 +69,7 @@ class OwnListener:
             return
         try:
             start = _start_of(common_start(self._feed.places.starts))
-            self._subscription = self._node.subscribe(self._feed.channels, start, self, _ENVELOPES, self._attached)
+            self._subscription = self._node.subscribe(self._feed.channels, start, self, LINES, self._attached)
         except Refusal as refusal:
             self.refuse(refusal)
 
@@ -83,16 +90,14 @@ class OwnListener:
 
     def write(self, block: bytes, /) -> None:
         """Buffer the messages that fit; leave with the first that does not."""
-        for line in block.split(b"\n"):
-            if not line:
-                continue
+        for message in MessageLines.parse(block):
             if self._feed.state is not FeedState.ACTIVE:
                 return
             if self._feed.full:
                 self._detach()
                 self._feed.park()
                 return
-            self._feed.take(Received(parse_message(line)))
+            self._feed.take(Received(message))
 
     def gap(self, gap: LogGap, /) -> None:
         """Buffer a gap. A full feed takes it too, as no place before the gap could be resumed at."""

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from ...client.reading import parse_message
+from ...asgi.listener import LINES, MessageLines
 from ...client.values import ClientMessage, Gap
 from ...core.place import Place, chain_gaps
 from ...core.subscription import Subscription
 from ...errors import Refusal, UsageError
-from ...message import Cursor, LogGap, Message, Start
+from ...message import Cursor, LogGap, Start
 from ...protocol.query import after_cursor
 from ...wire import envelope
 from .shared_log import SharedLog
@@ -26,21 +26,6 @@ from .shared_log import SharedLog
 __all__ = ["WAIT_SECONDS", "FixtureListener", "shown"]
 
 WAIT_SECONDS = 10.0  # for a message of another thread or task
-
-
-class _MessageLines:
-    """The format: the JSON of each message, a line each."""
-
-    def message(self, message: Message, epoch: str) -> bytes:
-        """Return a message; its JSON has no line feed."""
-        return envelope.message_json(message, epoch) + b"\n"
-
-    def block(self, parts: list[bytes]) -> bytes:
-        """Join messages."""
-        return b"".join(parts)
-
-
-_LINES = _MessageLines()
 
 
 class FixtureListener:
@@ -130,15 +115,14 @@ class FixtureListener:
 
     def _connect(self, start: Start) -> None:
         with self._log.lock:
-            self._subscription = self._log.node.subscribe(self.channels, start, self, _LINES, self._attached)
+            self._subscription = self._log.node.subscribe(self.channels, start, self, LINES, self._attached)
             self._log.deliver()
 
     # -- what the hub calls, with the log's lock held
 
     def write(self, block: bytes, /) -> None:
         """Take messages."""
-        for line in block.splitlines():
-            message = parse_message(line)
+        for message in MessageLines.parse(block):
             self.cursor = message.id
             self.received[message.id] += 1
             self._take(message)
