@@ -113,6 +113,7 @@ async def test_it_says_so_when_it_leaves_by_itself(rig: Rig) -> None:
     os.kill(child.pid, signal.SIGTERM)
     await asyncio.wait_for(rig.owner.news.wait(), SECONDS)
     assert ["left"] == rig.owner.calls
+    assert child.left.is_set()
     assert 0 == await asyncio.wait_for(task, SECONDS)
 
 

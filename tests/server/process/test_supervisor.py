@@ -536,10 +536,13 @@ async def test_workers_that_cant_begin_end_the_start(tmp_path: Path, start: Star
 
 
 class FakeChild:
-    """A child that does what the test says: `room` processes can be started, and if `slow` they serve later."""
+    """A child that does what the test says: `room` processes can be started, and if `slow` they serve later.
+
+    If `busy` it does not say that it accepts no more.
+    """
 
     room = 0
-    slow = False
+    slow = busy = False
     started: list[FakeChild]
 
     def __init__(self) -> None:
@@ -553,6 +556,7 @@ class FakeChild:
         self.failure = None
         self.measures = Measures()
         self.ended = asyncio.Event()
+        self.left = asyncio.Event()
         self.sent: list[object] = []
         self.stuck = self.killed = False
 
@@ -578,6 +582,8 @@ class FakeChild:
     def stop(self) -> None:
         """End."""
         self.state = WorkerState.LEAVING
+        if not self.busy:
+            self.left.set()
         self.ended.set()
 
     async def measure(self) -> Measures | None:
@@ -662,6 +668,34 @@ async def test_no_room_for_a_rolling_restart(supervisor: Supervisor, caplog: pyt
     supervisor.roll()
     await until(lambda: "rolling restart given up at worker 1: [Errno 11]" in caplog.text)
     assert [WorkerState.SERVING] == [child.state for child in FakeChild.started]
+
+
+async def test_a_rolling_restart_ends_once_the_last_old_worker_accepts_no_more(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line that every worker is a new one comes after the old one has said so."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(FakeChild, "busy", True)
+    FakeChild.room = 1
+    supervisor.roll()
+    await until(lambda: FakeChild.started[0].state is WorkerState.ENDED)
+    assert "every worker is a new one" not in caplog.text
+    FakeChild.started[0].left.set()
+    await until(lambda: "every worker is a new one" in caplog.text)
+    assert "may still accept" not in caplog.text
+
+
+async def test_a_rolling_restart_does_not_wait_for_ever_for_a_worker_that_is_stuck(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the process that may still accept connections, and the restart ends."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(FakeChild, "busy", True)
+    monkeypatch.setattr(module, "LEAVE_SECONDS", 0.01)
+    FakeChild.room = 1
+    supervisor.roll()
+    await until(lambda: "every worker is a new one" in caplog.text)
+    assert "process 1 was told to stop 0.01 seconds ago, does not answer, and may still accept" in caplog.text
 
 
 @pytest.mark.parametrize("begins", ["start", "refill", "roll"])

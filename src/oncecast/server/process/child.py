@@ -1,7 +1,7 @@
 """A worker as its supervisor sees it: a process, the pipe to it, and its state.
 
-Invariant: whatever a worker does, `run` returns once its process is gone, and `decided` is set at the latest then. A
-worker that does not serve within `READY_SECONDS` is killed. What it has measured last is kept beyond its end.
+Invariant: whatever a worker does, `run` returns once its process is gone, and `decided` and `left` are set at the
+latest then. A worker that does not serve within `READY_SECONDS` is killed. What it has measured last is kept beyond its end.
 """
 
 from __future__ import annotations
@@ -87,12 +87,16 @@ class ChildOwner(Protocol):
 
 
 class Child:
-    """One worker. `decided` is set once it serves, or never will; `failure` says why it can't, if it said so."""
+    """One worker. `decided` is set once it serves, or never will; `failure` says why it can't, if it said so.
+
+    `left` is set once it accepts no connections any more.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe[FromWorker], owner: ChildOwner) -> None:
         self.pid = process.pid
         self.state = WorkerState.STARTING
         self.decided = asyncio.Event()
+        self.left = asyncio.Event()
         self.ended = asyncio.Event()
         self.began = asyncio.get_running_loop().time()
         self.served = False
@@ -153,6 +157,7 @@ class Child:
         self._deadline.cancel()
         self._move("exited")
         self.decided.set()
+        self.left.set()
         self.ended.set()
         return status
 
@@ -166,6 +171,7 @@ class Child:
             case Failed(reason=reason):
                 self.failure = reason
             case Leaving():
+                self.left.set()
                 if self.state is WorkerState.SERVING:
                     self._move("left")
                     self._owner.on_leaving(self)

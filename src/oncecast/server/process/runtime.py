@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..server import Server
@@ -41,9 +41,14 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-async def drain(server: Server, cut_off: asyncio.Event) -> int:
-    """Stop a server within its time for draining; the event cuts that short. Returns the process's exit status."""
+async def drain(server: Server, cut_off: asyncio.Event, on_left: Callable[[], None] = lambda: None) -> int:
+    """Stop a server within its time for draining; the event cuts that short. Returns the process's exit status.
+
+    `on_left` is called once the server accepts no connections any more.
+    """
     drained = asyncio.create_task(server.stop(server.settings.limits.drain_seconds))
+    await asyncio.sleep(0)  # the server closes its listening sockets before it waits for anything
+    on_left()
     again = asyncio.create_task(cut_off.wait())
     await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()

@@ -39,6 +39,7 @@ PAUSE_SECONDS, LONGEST_PAUSE = 0.1, 5.0
 LONGEST_PAUSE_SERVED = 0.5  # after a worker that served: connections to its slot wait for the successor
 KILL_SECONDS = 5.0  # for a worker to end after the order to cut its connections
 CHECK_SECONDS = 10.0  # between two checks whether a worker answers
+LEAVE_SECONDS = 5.0  # for a worker that was replaced to say that it accepts no more connections
 REGIONS_PER_SLOT = 4  # for the counts of a worker, its successor, and older ones that drain
 MISSED = 9  # checks in a row without an answer, after which a worker counts as stuck
 
@@ -242,6 +243,7 @@ class Supervisor:
             if old is not None:  # else it had ended or drained, and its successor was on its way
                 old.stop()
                 self._share_rate()
+                await _until_left(old)
         logger.info("rolling restart: every worker is a new one")
 
     async def _cut_off(self) -> None:
@@ -294,6 +296,18 @@ def pause_after(lived: float, pause: float, *, served: bool) -> float:
     if lived >= YOUNG_SECONDS:
         return 0.0
     return min(LONGEST_PAUSE_SERVED if served else LONGEST_PAUSE, max(PAUSE_SECONDS, 2 * pause))
+
+
+async def _until_left(child: Child) -> None:
+    """Wait until a worker accepts no connections any more. One that does not read its pipe is not waited for longer."""
+    try:
+        await asyncio.wait_for(child.left.wait(), LEAVE_SECONDS)
+    except TimeoutError:
+        logger.warning(
+            "process %d was told to stop %g seconds ago, does not answer, and may still accept connections",
+            child.pid,
+            LEAVE_SECONDS,
+        )
 
 
 def _ended(status: int) -> str:

@@ -96,8 +96,7 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
     tasks = Tasks(server.node.fail)  # a worker that can't be reached is replaced
     tasks.start("the pipe to the supervisor", worker.listen(), may_end=True)
     await stopping.wait()
-    pipe.send(Leaving())
-    status = await drain(server, worker.cut_off)
+    status = await drain(server, worker.cut_off, lambda: pipe.send(Leaving()))
     pipe.send(Measured(measure(server.app)))
     await tasks.stop()
     await pipe.close()
