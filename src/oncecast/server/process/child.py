@@ -1,7 +1,8 @@
 """A worker as its supervisor sees it: a process, the pipe to it, and its state.
 
 Invariant: whatever a worker does, `run` returns once its process is gone, and `decided` and `left` are set at the
-latest then. A worker that does not serve within `READY_SECONDS` is killed. What it has measured last is kept beyond its end.
+latest then. A worker that does not serve within `READY_SECONDS` is killed. What it has measured last is kept beyond its
+end.
 """
 
 from __future__ import annotations
