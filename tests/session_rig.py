@@ -13,7 +13,7 @@ from oncecast.core.subscription import Lag
 from oncecast.errors import Refusal
 from oncecast.message import Draft, Kind, Receipt, Retention
 from oncecast.policy.identity import Identity
-from oncecast.protocol.base import Session, TransportSettings
+from oncecast.protocol.base import Session, TransportSettings, Verified
 from oncecast.protocol.query import parse_query
 from oncecast.protocol.raw import RawSession
 from oncecast.protocol.v1 import V1Session
@@ -64,8 +64,8 @@ class FakeLink:
         assert self.listener is not None
         self.listener.drained()
 
-    def verify(self, token: str) -> Identity:
-        raise Refusal("request_invalid", "This link knows no keys.")
+    def verify(self, token: str, done: Verified) -> None:
+        done(Refusal("request_invalid", "This link knows no keys."))
 
     def identify(self, identity: Identity) -> None:
         self.identity = identity

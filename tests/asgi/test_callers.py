@@ -232,20 +232,112 @@ async def test_a_ticket_that_nobody_redeems_hides_no_request(method: str, path: 
     assert (403, True) == (answer.status_code, "banned" in answer.text)
 
 
+async def said(peer: HandPeer, *frames: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """Send frames at once, and return the types and codes of as many answers."""
+    for frame in frames:
+        peer.text(json.dumps(frame))
+    answers = [json.loads((await peer.next())["text"]) for _ in frames]
+    return [(answer["type"], answer.get("code")) for answer in answers]
+
+
+def auth(token: str) -> dict[str, str]:
+    """Return an `auth` frame."""
+    return {"type": "auth", "token": token}
+
+
+def joining(channel: str) -> dict[str, str]:
+    """Return a `subscribe` frame."""
+    return {"type": "subscribe", "channel": channel}
+
+
 @pytest.mark.parametrize("by_ticket", [False, True])
 async def test_a_token_takes_no_grant_further(by_ticket: bool) -> None:
-    """A socket of whom the function has granted little gets no more by a token that may do all."""
-    cast = casting(lambda caller: Grant("ann", ["news"]), settings=Settings(auth=AuthSettings(secret=SECRET)))
+    """A token that may do all gives a socket no more than the function grants, whatever the settings' keys say."""
+    seen: list[Caller] = []
+
+    def authorize(caller: Caller) -> Grant:
+        seen.append(caller)
+        return Grant("ann", ["news"])
+
+    cast = casting(authorize, settings=Settings(auth=AuthSettings(secret=SECRET)))
     async with cast, httpx.AsyncClient(transport=httpx.ASGITransport(cast), base_url="http://app.example") as client:
         query = f"ticket={(await client.post('/v1/ticket')).json()['ticket']}" if by_ticket else ""
         scope = socket_scope("/v1/connect", protocols=("oncecast.v1",), query_string=query.encode())
         async with HandPeer(cast, scope) as peer:
             assert "websocket.accept" == (await peer.next())["type"]
-            peer.text(json.dumps({"type": "auth", "token": token_of("ann")}))
-            peer.text('{"type":"subscribe","channel":"secret"}')
-            peer.text('{"type":"subscribe","channel":"news"}')
-            answers = [json.loads((await peer.next())["text"]) for _ in range(3)]
-    assert [("error", "forbidden")] * 2 + [("subscribed", None)] == [(a["type"], a.get("code")) for a in answers]
+            answers = await said(peer, auth(token_of("ann")), joining("secret"), joining("news"), auth(token_of("zoe")))
+    assert [("authenticated", None), ("error", "forbidden"), ("subscribed", None), ("authenticated", None)] == answers
+    assert "zoe" == seen[-1].identity.subject  # the settings' keys come first, as in a handshake
+
+
+async def test_the_function_is_asked_about_a_token_on_an_open_socket() -> None:
+    """It sees the handshake as if it had come with that token, and frames behind the token count with its grant."""
+    grants = {
+        "t1": Grant("ann", ["news"], expires=time.time() + 600),
+        "t2": Grant("ann", ["secret"], ["secret"]),
+        "z": Grant("zoe", ["*"]),
+    }
+    seen: list[Caller] = []
+
+    async def authorize(caller: Caller) -> Grant | None:
+        seen.append(caller)
+        await asyncio.sleep(0)
+        if caller.token == "stale":
+            raise Refused("That token has ended.", code="unauthorized")
+        return grants.get(caller.token or "")
+
+    cast = casting(authorize)
+    protocols = ("oncecast.v1", "oncecast.token.nobody")
+    scope = socket_scope("/v1/connect", ("cookie", "a=1"), protocols=protocols, query_string=b"x=1&token=nobody")
+    async with cast, HandPeer(cast, scope) as peer:
+        assert "websocket.accept" == (await peer.next())["type"]
+        assert [("error", "unauthorized")] == await said(peer, joining("news"))
+        assert [("error", "request_invalid")] == await said(peer, auth("of another application"))
+        assert [("authenticated", None), ("subscribed", None)] == await said(peer, auth("t1"), joining("news"))
+        assert [("error", "unauthorized"), ("error", "forbidden")] == await said(peer, auth("stale"), auth("z"))
+        assert [("error", "unauthorized")] * 3 == await said(peer, auth(""), auth("a\r\nb"), auth("t" * 8193))
+        peer.text(json.dumps(auth("t2")))  # grants what is subscribed no more
+        assert "authenticated" == json.loads((await peer.next())["text"])["type"]
+        assert 4403 == (await peer.next())["code"]
+    assert ["nobody", "of another application", "t1", "stale", "z", "t2"] == [caller.token for caller in seen]
+    last = seen[-1]
+    assert ({"a": "1"}, {"x": "1"}, "/v1/connect") == (last.cookies, last.query, last.path)
+    assert ("Bearer t2", "oncecast.v1") == (last.headers["authorization"], last.headers["sec-websocket-protocol"])
+    assert "nobody" not in repr(last.scope)
+
+
+async def test_a_socket_that_ends_while_the_function_is_asked_gets_nothing() -> None:
+    """The grant of a socket that was disconnected meanwhile opens nothing, and no error is logged."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def authorize(caller: Caller) -> Grant:
+        if caller.token == "t2":
+            asked.set()
+            await answer.wait()
+        return Grant("ann", ["news"])
+
+    cast = casting(authorize)
+    async with cast, HandPeer(cast, socket_scope("/v1/connect", protocols=("oncecast.v1",))) as peer:
+        await peer.next()
+        assert [("subscribed", None)] == await said(peer, joining("news"))
+        peer.text(json.dumps(auth("t2")))
+        async with asyncio.timeout(30):
+            await asked.wait()
+            await cast.disconnect("ann")
+            assert 4401 == (await peer.next())["code"]
+        answer.set()
+
+
+async def test_a_grant_that_ends_is_announced_and_renewed() -> None:
+    """A socket is warned before its grant ends, and goes on with the grant of a fresh token."""
+    now = time.time()
+    grants = {None: Grant("ann", ["news"], expires=now + 2), "fresh": Grant("ann", ["news"], expires=now + 600)}
+    cast = casting(lambda caller: grants[caller.token])
+    async with cast, HandPeer(cast, socket_scope("/v1/connect", protocols=("oncecast.v1",))) as peer:
+        await peer.next()
+        assert "expiring" == json.loads((await peer.next())["text"])["type"]
+        peer.text(json.dumps(auth("fresh")))
+        assert now + 600 == json.loads((await peer.next())["text"])["expires"]
 
 
 async def test_what_middleware_made_of_a_cookie_is_not_seen() -> None:

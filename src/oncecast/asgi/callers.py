@@ -13,9 +13,11 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+from msgspec import structs
+
 from ..client.failures import Refused
 from ..errors import ERRORS, Refusal, UsageError
-from ..http.credentials import read_credentials
+from ..http.credentials import TOKEN_PROTOCOL, public_query, read_credentials
 from ..policy.channels import is_pattern
 from ..policy.identity import Identity
 from ..policy.tokens import SUBJECT_CHARS, is_subject
@@ -84,7 +86,11 @@ class Caller:
     cookies for any page, and middleware may have made anything of them.
     """
 
-    def __init__(self, request: http1.Request, scope: Scope, identity: Identity, *, cookies: bool) -> None:
+    def __init__(
+        self, request: http1.Request, scope: Scope, identity: Identity, *, cookies: bool, token: str | None = None
+    ) -> None:
+        if token is not None:  # it replaces what the handshake came with
+            request, scope = _with_token(request, scope, token)
         self._request = request
         self.identity = identity
         self.headers: Mapping[str, str] = request.headers
@@ -131,6 +137,24 @@ class Caller:
         """The token that a client sends, in `Authorization: Bearer`, a subprotocol, or the query. Raises `Refusal`."""
         found = read_credentials(self._request, None)
         return found[0] if found else None
+
+
+def _with_token(request: http1.Request, scope: Scope, token: str) -> tuple[http1.Request, Scope]:
+    """Return a handshake as if it had come with a token in `Authorization`, and with no other."""
+    given = f"Bearer {token}"
+    offered = request.headers.get("sec-websocket-protocol", "").split(",")
+    protocols = ", ".join(name for each in offered if not (name := each.strip(" \t")).startswith(TOKEN_PROTOCOL))
+    query = public_query(request.query)
+    headers = {**request.headers, "authorization": given, "sec-websocket-protocol": protocols}
+    changed = {"authorization": given, "sec-websocket-protocol": protocols}
+    fields = [field for field in scope["headers"] if field[0].lower().decode("latin-1") not in changed]
+    fields += [(name.encode(), value.encode("utf-8", "replace")) for name, value in changed.items()]
+    return structs.replace(request, headers=headers, query=query), {
+        **scope,
+        "headers": fields,
+        "query_string": query.encode("latin-1"),
+        "subprotocols": [name for name in protocols.split(", ") if name],
+    }
 
 
 WhoAsks = Callable[[Caller], Grant | Awaitable[Grant | None] | None]

@@ -14,7 +14,7 @@ from ..core.subscription import Descriptor, Format
 from ..errors import Refusal
 from ..message import Message
 from ..policy.identity import Identity
-from ..protocol.base import Encoder
+from ..protocol.base import Encoder, Verified
 from ..server.framing.event_stream import event_blocks
 from ..wire.ws_frames import REASON_BYTES
 
@@ -30,12 +30,12 @@ class CarriedBy(Protocol):
 
     identity: Identity
 
-    def verify(self, token: str, /) -> Identity:
-        """Return whom a token stands for. Raises `Refusal`."""
+    def verify(self, token: str, done: Verified, /) -> None:
+        """Call `done` with the identity that a token stands for."""
         ...
 
     def identify(self, identity: Identity, /) -> None:
-        """Replace the identity."""
+        """Replace the identity. Raises `Refusal` where that user has too many connections."""
         ...
 
     @property
@@ -81,9 +81,9 @@ class _OverAsgi:
         """The peer."""
         return self._connection.identity
 
-    def verify(self, token: str, /) -> Identity:
-        """Return whom a token stands for. Raises `Refusal`."""
-        return self._connection.verify(token)
+    def verify(self, token: str, done: Verified, /) -> None:
+        """Call `done` with the identity that a token stands for."""
+        self._connection.verify(token, done)
 
     def identify(self, identity: Identity, /) -> None:
         """Replace the identity."""

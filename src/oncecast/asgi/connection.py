@@ -21,6 +21,7 @@ from ..http.replies import error_reply, headers_of
 from ..policy.bucket import PublishBuckets
 from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Reply, Session
+from ..server.expiries import warn_at
 from ..server.logs.requests import shown_briefly
 from ..server.presence import Presence
 from ..wire import http1
@@ -213,6 +214,6 @@ class AsgiConnection(AsgiPeer):
         if self._pending.full:
             session.blocked()
         if self.identity.expires is not None:
-            self.app.expiries.watch(self, self._next_look())
+            self.app.expiries.watch(self, warn_at(self.identity))
         if self.app.must_leave(self):
             self.drain()

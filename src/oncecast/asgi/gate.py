@@ -7,6 +7,8 @@ last the application's own function.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..errors import Refusal
 from ..http.credentials import trusts_cookies
 from ..http.pages import PROBES
@@ -14,6 +16,8 @@ from ..http.routes import redeems
 from ..policy.access import ALLOW_ALL, Access
 from ..policy.identity import Identity
 from ..policy.rules import AccessRules, Allowed
+from ..policy.tokens import TOKEN_CHARS
+from ..server.app import App
 from ..server.settings import Settings, access_rules
 from .callers import Caller, WhoAsks, ask
 from .connection import AsgiConnection
@@ -79,11 +83,26 @@ async def find_out(
     app.identify(connection, request)
     if authorize is None:
         return
+    cookies = trusts_cookies(request, cors)
+    connection.renew = partial(_renew, app, connection, scope, authorize, seconds, cookies)
     if redeems(app, request):  # the function was asked when the ticket was issued
-        connection.granted = True
         return
-    caller = Caller(request, scope, connection.identity, cookies=trusts_cookies(request, cors))
-    found = await ask(authorize, caller, app.wall(), seconds)
-    connection.granted = found is not caller.identity
-    connection.identity = found
+    caller = Caller(request, scope, connection.identity, cookies=cookies)
+    connection.identity = await ask(authorize, caller, app.wall(), seconds)
     app.check_counts(connection.identity)
+
+
+async def _renew(
+    app: App, connection: AsgiConnection, scope: Scope, authorize: WhoAsks, seconds: float, cookies: bool, token: str
+) -> Identity:
+    """Return whom a token of an open socket stands for, as if its handshake had come with it. Raises `Refusal`."""
+    if not (0 < len(token) <= TOKEN_CHARS and token.isascii() and token.isprintable() and token == token.strip()):
+        raise Refusal("unauthorized", f"A token has 1 to {TOKEN_CHARS} characters of ASCII, without spaces around it.")
+    address = connection.identity.address
+    verified = Identity(address) if app.authenticator is None else app.verify(token, address)
+    caller = Caller(connection.request, scope, verified, cookies=cookies, token=token)
+    found = await ask(authorize, caller, app.wall(), seconds)
+    if found.kind == "anybody":
+        raise Refusal("request_invalid", "The application takes no token here: leave it out.")
+    app.check_counts(found)
+    return found

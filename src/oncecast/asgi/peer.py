@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ..errors import Refusal
@@ -17,7 +18,7 @@ from ..http.flood import read_page
 from ..policy.access import Access
 from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import Identity
-from ..protocol.base import Reply, Session
+from ..protocol.base import Reply, Session, Verified
 from ..server.app import App
 from ..server.expiries import DISCONNECTED, ENDED, warn_at
 from ..server.presence import Presence
@@ -31,6 +32,8 @@ logger = logging.getLogger("oncecast.asgi")
 GOODBYE_SECONDS = 3.0  # for the server to take the end of a stream; a peer that does not read would hold it up
 OVERFLOW = Refusal("unavailable", "The server holds too many unfinished requests: send it again.", retry_after=2)
 
+Renew = Callable[[str], Awaitable[Identity]]  # from a token to its holder. Raises `Refusal`
+
 
 class AsgiPeer(ABC):
     """The peer of one request, `request`. `identity` is that of its caller."""
@@ -39,11 +42,12 @@ class AsgiPeer(ABC):
         self.app = app
         self.request = request
         self.identity = Identity(address)
-        self.granted = False  # whether a function of the application has said who this is
+        self.renew: Renew | None = None  # asks the function of the application, if there is one
         self.deadline = 0.0
         self.tick = 0
         self._pending: Pending[Any] = Pending()
         self._session: Session | None = None  # gets the events of the connection
+        self._asked: tuple[str, Verified] | None = None  # a token that the function has still to judge
         self._answered = False
         self._streaming = False
         self._reads = True
@@ -58,18 +62,32 @@ class AsgiPeer(ABC):
 
     # -- what carries a session
 
-    def verify(self, token: str, /) -> Identity:
-        """Return whom a token stands for. Raises `Refusal`."""
-        if self.granted:  # a token could say more than the function of the application does
-            raise Refusal("forbidden", "The application has said who this is: connect again with the token.")
-        return self.app.verify(token, self.identity.address)
+    def verify(self, token: str, done: Verified, /) -> None:
+        """Have `answer_token` call `done`, as the application may be asked."""
+        self._asked = token, done
+
+    async def answer_token(self) -> None:
+        """Find out whom a token stands for that has come on the open connection, if one has."""
+        if self._asked is None:
+            return
+        (token, done), self._asked = self._asked, None
+        found: Identity | Refusal
+        try:
+            if self.renew is None:
+                found = self.app.verify(token, self.identity.address)
+            else:
+                found = await self.renew(token)
+        except Refusal as refusal:
+            found = refusal
+        if not self._pending.ended:
+            self._call(partial(done, found))
 
     def identify(self, identity: Identity, /) -> None:
         """Replace the identity."""
         self.identity = identity
         self.app.expiries.forget(self)
         if identity.expires is not None:
-            self.app.expiries.watch(self, self._next_look())
+            self.app.expiries.watch(self, warn_at(identity))
 
     @property
     def full(self) -> bool:
@@ -155,22 +173,17 @@ class AsgiPeer(ABC):
         if now >= expires:
             self._refuse(ENDED)
             return
-        if now >= self._next_look():
+        if now >= warn_at(self.identity):
             self._session.expiring(expires - now)
             self.app.expiries.watch(self, expires)
         else:
-            self.app.expiries.watch(self, self._next_look())
+            self.app.expiries.watch(self, warn_at(self.identity))
 
     def overflow(self) -> None:
         """Refuse what is unfinished."""
         self.reply(OVERFLOW)
 
     # -- helpers
-
-    def _next_look(self) -> float:
-        """Return when to look at the end of the identity: at a warning, which only a token's holder can answer."""
-        assert self.identity.expires is not None
-        return self.identity.expires if self.granted or self.app.authenticator is None else warn_at(self.identity)
 
     def _refuse(self, refusal: Refusal) -> None:
         """End what listens. A publish that waits for the broker gets its receipt: the message is on its way."""

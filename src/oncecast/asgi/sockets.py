@@ -78,7 +78,7 @@ class SocketConnection(AsgiConnection):
         return self._duplex
 
     def identify(self, identity: Identity, /) -> None:
-        """Replace the identity, and count the user of a socket that was nobody's."""
+        """Replace the identity, and count the user of a socket that was nobody's. Raises `Refusal`."""
         if self._presence is not None and self.identity.kind == "anybody":
             self._presence.become(identity, self.now())
         super().identify(identity)
@@ -95,6 +95,7 @@ class SocketConnection(AsgiConnection):
                 # No server hands over a half of a surrogate pair, which RFC 6455 §8.1 does not allow.
                 payload = event.get("bytes") or b"" if text is None else text.encode("utf-8", "replace")
                 self._take(self._duplex, payload, is_text=text is not None)
+                await self.answer_token()
                 await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:

@@ -100,20 +100,26 @@ class Encoder(Protocol):
     def __hash__(self) -> int: ...  # carriers keep a format for each encoder
 
 
+Verified = Callable[[Identity | Refusal], None]
+
+
 class Carrier(Clock, Protocol):
-    """What carries one session's messages. No method but `verify` raises."""
+    """What carries one session's messages. No method but `identify` raises."""
 
     @property
     def identity(self) -> Identity:
         """The peer of the connection; the access rules are asked with it."""
         ...
 
-    def verify(self, token: str, /) -> Identity:
-        """Return whom a token stands for, at the peer's address. Raises `Refusal`."""
+    def verify(self, token: str, done: Verified, /) -> None:
+        """Find out whom a token stands for at the peer's address, and call `done` once: at once, or later.
+
+        While it is not called, no `received` follows: what the peer says behind its token counts with the new identity.
+        """
         ...
 
     def identify(self, identity: Identity, /) -> None:
-        """Replace the identity."""
+        """Replace the identity. Raises `Refusal` where that user has too many connections."""
         ...
 
     @property

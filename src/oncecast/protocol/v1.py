@@ -7,6 +7,7 @@ Each channel has a subscription of its own, so that it can start and resume at i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import assert_never
 
 from ..brokers.base import Outcome
@@ -15,6 +16,7 @@ from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import LATEST, LogGap, Message, Start, check_channel
+from ..policy.identity import Identity
 from ..wire import envelope
 from ..wire.envelope import Ref
 from .base import DRAIN_MS, Carrier, TransportSettings
@@ -104,12 +106,15 @@ class V1Session(DuplexSession):
             frame = envelope.parse_frame(payload)
             self._act(frame)
         except Refusal as refusal:
-            if self._spend():
-                if self._settings.refused is not None:
-                    channel = getattr(frame, "channel", None)
-                    self._settings.refused(refusal.error, self._carrier.identity, channel, how="frame")
-                self.flush()  # the answers come in the order of the frames
-                self._carrier.send(envelope.error_frame(refusal, envelope.ref_of(payload)))
+            self._decline(refusal, envelope.ref_of(payload), getattr(frame, "channel", None))
+
+    def _decline(self, refusal: Refusal, ref: Ref, channel: str | None = None) -> None:
+        """Answer a frame with an error."""
+        if self._spend():
+            if self._settings.refused is not None:
+                self._settings.refused(refusal.error, self._carrier.identity, channel, how="frame")
+            self.flush()  # the answers come in the order of the frames
+            self._carrier.send(envelope.error_frame(refusal, ref))
 
     def _act(self, frame: envelope.ClientFrame) -> None:
         if isinstance(frame, envelope.Publish):
@@ -130,18 +135,27 @@ class V1Session(DuplexSession):
                     self._node.hub.detach(subscription)
                 self._say("unsubscribed", channel=frame.channel, ref=frame.ref)
             case envelope.Auth():
-                self._authenticate(frame)
+                self._carrier.verify(frame.token, partial(self._verified, frame.ref))
             case other:
                 assert_never(other)
 
-    def _authenticate(self, frame: envelope.Auth) -> None:
+    def _verified(self, ref: Ref, found: Identity | Refusal) -> None:
         """Replace the identity: of anybody by a user, or of a user by the same one."""
-        carrier = self._carrier
-        before, after = carrier.identity, carrier.verify(frame.token)
+        if self.state is not SessionState.OPEN:  # it has ended while the carrier asked
+            return
+        try:
+            if isinstance(found, Refusal):
+                raise found
+            self._become(found, ref)
+        except Refusal as refusal:
+            self._decline(refusal, ref)
+
+    def _become(self, after: Identity, ref: Ref) -> None:
+        before = self._carrier.identity
         if before.kind != "anybody" and (before.kind, before.subject) != (after.kind, after.subject):
             raise Refusal("forbidden", "This connection is another user's: open one of your own with this token.")
-        carrier.identify(after)
-        self._say("authenticated", sub=after.subject, expires=after.expires, ref=frame.ref)
+        self._carrier.identify(after)
+        self._say("authenticated", sub=after.subject, expires=after.expires, ref=ref)
         try:
             for joined in self._joined:
                 self._settings.access.subscribe(after, joined.channels)

@@ -26,7 +26,7 @@ from ..http.replies import encode_fault, events_head, socket_head
 from ..policy.access import Access
 from ..policy.identity import Identity
 from ..policy.origin import Headers
-from ..protocol.base import Carrier, Duplex, Session
+from ..protocol.base import Carrier, Duplex, Session, Verified
 from ..wire import http1
 from .admission import FULL
 from .expiries import DISCONNECTED, ENDED, warn_at
@@ -228,16 +228,19 @@ class Connection(Responder):
         if self._listener is not None:
             self._listener.recheck(access, self.identity)
 
-    def verify(self, token: str) -> Identity:
-        """Return whom a token stands for; a user that nobody was before is counted. Raises `Refusal`."""
-        identity = self.app.verify(token, self.identity.address)
+    def verify(self, token: str, done: Verified) -> None:
+        """Call `done` with the identity that a token stands for."""
+        try:
+            found: Identity | Refusal = self.app.verify(token, self.identity.address)
+        except Refusal as refusal:
+            found = refusal
+        done(found)
+
+    def identify(self, identity: Identity) -> None:
+        """Replace the identity, and count the user of a socket that was nobody's. Raises `Refusal`."""
         quotas = self.app.settings.quotas
         if quotas is not None and self.identity.kind == "anybody":
             self.presence = become(self.presence, quotas, identity, self.now())
-        return identity
-
-    def identify(self, identity: Identity) -> None:
-        """Replace the identity."""
         self.identity = identity
         self.app.expiries.forget(self)
         if identity.expires is not None:

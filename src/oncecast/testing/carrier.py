@@ -12,7 +12,7 @@ from ..core.subscription import Format
 from ..errors import Refusal
 from ..message import Message
 from ..policy.identity import Identity
-from ..protocol.base import Encoder
+from ..protocol.base import Encoder, Verified
 from .clock import FakeClock, Turns
 from .driver import run_now
 
@@ -47,11 +47,12 @@ class ListCarrier:
         self._sent: list[bytes] = []
         self._formats: dict[Encoder, Format] = {}
 
-    def verify(self, token: str, /) -> Identity:
-        """Return a user of that name, whose token ends never. Raises `Refusal` for an empty one."""
-        if not token:
-            raise Refusal("unauthorized", "There is no token.")
-        return Identity(self.identity.address, token, "token")
+    def verify(self, token: str, done: Verified, /) -> None:
+        """Call `done` with a user of that name, whose token ends never, or with a refusal of an empty one."""
+        if token:
+            done(Identity(self.identity.address, token, "token"))
+        else:
+            done(Refusal("unauthorized", "There is no token."))
 
     def identify(self, identity: Identity, /) -> None:
         """Replace the identity."""

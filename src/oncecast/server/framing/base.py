@@ -15,7 +15,7 @@ from ...core.subscription import Descriptor, Format
 from ...errors import Refusal
 from ...policy.access import Access
 from ...policy.identity import Identity
-from ...protocol.base import Carrier, Encoder, Session
+from ...protocol.base import Carrier, Encoder, Session, Verified
 
 __all__ = ["Link", "Listener", "NativeCarrier"]
 
@@ -28,12 +28,12 @@ class Link(Protocol):
         """The subject and the address of the peer."""
         ...
 
-    def verify(self, token: str, /) -> Identity:
-        """Return whom a token stands for. Raises `Refusal`."""
+    def verify(self, token: str, done: Verified, /) -> None:
+        """Call `done` with the identity that a token stands for."""
         ...
 
     def identify(self, identity: Identity, /) -> None:
-        """Replace the identity."""
+        """Replace the identity. Raises `Refusal` where that user has too many connections."""
         ...
 
     @property
@@ -147,9 +147,9 @@ class NativeCarrier(ABC, Generic[S]):
         """The subject and the address of the peer."""
         return self._link.identity
 
-    def verify(self, token: str, /) -> Identity:
-        """Return whom a token stands for. Raises `Refusal`."""
-        return self._link.verify(token)
+    def verify(self, token: str, done: Verified, /) -> None:
+        """Call `done` with the identity that a token stands for."""
+        self._link.verify(token, done)
 
     def identify(self, identity: Identity, /) -> None:
         """Replace the identity."""
