@@ -32,7 +32,10 @@ class RemoteSession(Protocol):
     """One connection to a server, of any number of sockets. Its methods raise `Lost`."""
 
     async def open(self, wanted: Sequence[str]) -> None:
-        """Connect; hand the sink what it has missed, or `begin`. Raises `ConfigurationError` for what won't heal."""
+        """Connect; hand the sink what it has missed, or `begin`. Raises `ConfigurationError` for what won't heal.
+
+        The sink is called last, without a wait after it: who reads on when a log begins is answered by this session.
+        """
         ...
 
     async def follow(self) -> None:

@@ -6,12 +6,14 @@ text is the clause.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..brokers.base import Broker, Opening, Outcome
 from ..errors import OncecastError, Refusal
-from ..message import Cursor, Draft, Message, Page, Receipt, Start, StartKind
+from ..message import EARLIEST, Cursor, Draft, Message, Page, Receipt, Start, StartKind
 from .driver import AtOnce, Driver
 
 ENOUGH = 1 << 30
@@ -43,7 +45,10 @@ class Lab:
 
 @dataclass(slots=True)
 class BrokerBench:
-    """A broker and its sink. `events` has the calls of the sink, in order, each with its number."""
+    """A broker and its sink. `events` has the calls of the sink, in order, each with its number.
+
+    With `reads_on`, a page is read as soon as a log begins, as a subscription does: `read_on` has the answers.
+    """
 
     broker: Broker
     lab: Lab
@@ -57,6 +62,8 @@ class BrokerBench:
     unready: str | None = None
     failures: list[str] = field(default_factory=list)
     head: int = 0
+    reads_on: bool = False
+    read_on: list[Page | Refusal] = field(default_factory=list)
     others: list[BrokerBench] = field(default_factory=list)  # on the same log; stopped with this one
 
     # -- the sink
@@ -67,6 +74,9 @@ class BrokerBench:
         self.confirmed.clear()
         self.head = opening.head
         self.events.append(("begin", opening.head))
+        if self.reads_on:
+            read = partial(self.broker.read, ("a",), EARLIEST, ENOUGH, ENOUGH, self.read_on.append)
+            asyncio.get_running_loop().call_soon(read)  # at the end of the turn, as the core does
 
     def receive(self, messages: Sequence[Message], /) -> None:
         """Record the messages."""

@@ -89,14 +89,21 @@ def advances_without_a_message(bench: BrokerBench) -> None:
 
 
 def tells_of_another_log(bench: BrokerBench) -> None:
-    """An emptied log begins again with another epoch; the wanted channels are confirmed and delivered in it."""
+    """An emptied log begins again with another epoch; the wanted channels are confirmed and delivered in it.
+
+    Who reads on as soon as it begins is answered with a page.
+    """
     if bench.lab.renew is None:
         return
     bench.receipts(*(Draft("a", b"old") for _ in range(5)))
     before = bench.opening.epoch
+    bench.reads_on = bench.broker.capabilities.history
     bench.lab.renew()
     bench.wait(lambda: bench.opening.epoch != before and bench.unready is None)
     expect(bench.opening.epoch != before, "another log has another epoch", bench.openings)
+    bench.wait(lambda: bool(bench.read_on) or not bench.reads_on)
+    answered = all(isinstance(answer, Page) for answer in bench.read_on)
+    expect(answered, "a page that is asked for when a log begins is read", bench.read_on)
     bench.want(*(("a",) if not bench.broker.capabilities.only_wanted else ()))
     bench.wait(lambda: not bench.broker.capabilities.only_wanted or "a" in bench.confirmed)
     bench.messages.clear()

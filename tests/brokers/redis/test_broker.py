@@ -25,12 +25,13 @@ def make_lab(servers: Servers, kind: str) -> Lab:
     client: Any = redis.Redis(port=server.port)
     key = prefix + "{oncecast}:"
     driver = LoopDriver()
+    kept: dict[str, int] = {}
 
     def make() -> Broker:
         return redis_broker(
             f"{server.url}?prefix={prefix}",
             new_epoch=lambda: f"e{next(_numbers)}",
-            policy=lambda channel: Retention(),
+            policy=lambda channel: Retention(kept.get(channel, 10_000)),
         )
 
     def renew() -> None:
@@ -56,7 +57,10 @@ def make_lab(servers: Servers, kind: str) -> Lab:
         client.close()
         driver.close()
 
-    return Lab(make, driver, renew=renew, lose=lose, damage=damage, close=close)
+    def trim(channel: str, count: int) -> None:
+        kept[channel] = count
+
+    return Lab(make, driver, renew=renew, lose=lose, damage=damage, trim=trim, close=close)
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -28,6 +28,7 @@ from .stream import Stream, decode_message
 logger = logging.getLogger("oncecast.brokers.nats")
 
 IDLE_NANOSECONDS = 5_000_000_000  # a consumer that is forgotten is removed by the server after this
+EXPIRY_NANOSECONDS = 10**9  # a 2.9 server that counts messages which were just trimmed answers nothing before that
 FETCH_SECONDS = 5.0
 FORWARD = 1_000  # the longest page
 EMPTY = 20  # empty fetches while messages are ahead: a consumer may not be ready at once
@@ -148,7 +149,7 @@ class StreamPages:
                 if len(answers) >= count:
                     done.set()
 
-        question: dict[str, Any] = {"batch": count, "no_wait": True}
+        question: dict[str, Any] = {"batch": count, "no_wait": True, "expires": EXPIRY_NANOSECONDS}
         if max_bytes is not None:
             question["max_bytes"] = max_bytes
         number, reply = await client.receiver(answered)

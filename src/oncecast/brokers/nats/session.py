@@ -87,11 +87,11 @@ class NatsSession:
         self._trimmer = Trimmer(stream, reader, lives, self._node, self._policy, self._wall)
         most = stream.most_bytes(state, int(info["max_payload"]))
         self._writes = NatsWrites(client, stream, lives, self._wanting.channels, wall=self._wall, max_payload=most)
+        # A stream that takes nothing is away, with the reason, and not back in between.
+        self._check_taken(await client.ask(*self._probe(self._wanting.new_token())))
         last = await stream.last()
         await self._catch_up(wanted, last)
         follower.begin(lives, last, stamped=stamped, reached=self._writes.reached)
-        # A stream that takes nothing is away, with the reason, and not back in between.
-        await run_together(self._wanting.probe(), watched=(client.lost,))
 
     def _check_server(self, info: dict[str, Any]) -> bool:
         """Return whether the server republishes no times: 2.9. Raises `ConfigurationError` for one of no use."""
@@ -154,12 +154,21 @@ class NatsSession:
 
         def answered(answer: Answer) -> None:
             client.forget(answer.subject)
-            refused = refusal_of(answer)
-            if refused is not None:
-                client.end(Lost(f"the stream {self._stream.name} takes nothing: {refused}"))
+            try:
+                self._check_taken(answer)
+            except Lost as lost:
+                client.end(lost)
 
-        life = b" %d" % self._lives.newest.base
-        await client.send(self._stream.subject(PROBE), token + life, {"Nats-Rollup": "sub"}, answered)
+        await client.send(*self._probe(token), answered)
+
+    def _probe(self, token: bytes) -> tuple[str, bytes, dict[str, str]]:
+        """Return the subject, the data and the headers of a probe."""
+        return self._stream.subject(PROBE), b"%s %d" % (token, self._lives.newest.base), {"Nats-Rollup": "sub"}
+
+    def _check_taken(self, answer: Answer) -> None:
+        refused = refusal_of(answer)
+        if refused is not None:
+            raise Lost(f"the stream {self._stream.name} takes nothing: {refused}")
 
     # -- publishing and reading
 
