@@ -1,9 +1,16 @@
 """Seeded schedules of faults of a real broker server, under load, judged by what applications saw.
 
 A schedule has one server (`broker_cluster`), two or three nodes, each on a connection of its own, publishers and
-listeners (`broker_load`). One fault after another is made and mended (`broker_mischief`). `broker_oracle` judges what
-was seen; the run itself holds the times: a node that can't reach its broker says so on `/readyz` within
-`READY_SECONDS`, and is ready within `READY_SECONDS` of its return.
+listeners (`broker_load`). At some nodes a publish waits for the broker's return. One fault after another is made and
+mended (`broker_mischief`). `broker_oracle` judges what was seen and what is in the log; the run itself holds the times:
+a node that can't reach its broker says so on `/readyz` within `READY_SECONDS`, and is ready and delivers within
+`READY_SECONDS` of its return.
+
+Where this is milder than it might be:
+* A stream is held to stay connected, if it had all that was acknowledged 0.2 s before. One that is behind needs the
+  history, and is sent to another node.
+* A second during which the machine did not let this process run is no second of a node (`Cluster.seconds`).
+* A log of RabbitMQ is not killed within 3 s after it was made: `LEADER_SECONDS` of `broker_mischief` says why.
 
 `python -m tests.proof.broker_faults --help` says how to run many. A schedule ends within `SCHEDULE_SECONDS`. Its
 servers end with it, also when the program is interrupted.
@@ -40,6 +47,9 @@ __all__ = ["BrokerRun", "Report", "main", "run"]
 
 FAULTS = 3  # of a schedule
 SCHEDULE_SECONDS = 300.0
+WAITS = (0.0, 2.0)  # seconds that a publish waits at a node
+TICK_SECONDS = 0.02
+BUSY_SECONDS = 0.3  # of the processor in one turn of the loop, which has all nodes and clients of three schedules
 LAG_SECONDS = 2.0  # for which nothing may hold the loop, on a machine that is busy
 AT_ONCE = 3  # schedules: most of their time is waiting
 LOG_LINES = 100  # shown of a schedule that is wrong, and the end of its server's logs
@@ -56,8 +66,10 @@ _log: ContextVar[deque[str]] = ContextVar("log")  # of the schedule that logs
 class Report:
     """What schedules met.
 
-    `stood` counts the streams that were live when the broker went away, and stayed connected. A stream is counted at
-    each fault. `ready` are the seconds from a server's return until each node was ready.
+    `stood` counts the streams that were live before a fault, and stayed connected, at each fault. `served` are the
+    messages that were polled while the broker was away. `ready` are the seconds from a server's return until each node
+    was ready and what was then published had come to each of those streams. `busy` are seconds of the processor in one
+    turn of the loop, `lag` the seconds on the clock.
     """
 
     schedules: int = 0
@@ -65,9 +77,11 @@ class Report:
     delivered: int = 0
     gaps: int = 0
     stood: int = 0
+    served: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     noticed: float = 0.0
     ready: float = 0.0
+    busy: float = 0.0
     lag: float = 0.0
 
     def add(self, other: Report) -> None:
@@ -77,18 +91,21 @@ class Report:
         self.delivered += other.delivered
         self.gaps += other.gaps
         self.stood += other.stood
+        self.served += other.served
         self.faults += other.faults
         self.noticed = max(self.noticed, other.noticed)
         self.ready = max(self.ready, other.ready)
+        self.busy = max(self.busy, other.busy)
         self.lag = max(self.lag, other.lag)
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items()))
         return (
             f"{faults}; {self.published} messages acknowledged, {self.delivered} delivered once and in order, "
-            f"{self.gaps} gaps where they belong; {self.stood} streams stayed connected while the broker was away; "
-            f"not ready after at most {self.noticed:.1f} s, ready again after at most {self.ready:.1f} s; the loop was "
-            f"held for at most {self.lag:.2f} s"
+            f"{self.gaps} gaps where they belong; {self.stood} streams stayed connected, {self.served} messages were "
+            f"polled while the broker was away; not ready after at most {self.noticed:.1f} s, ready again and "
+            f"delivering after at most {self.ready:.1f} s; the loop was busy for at most {self.busy:.2f} s, and held "
+            f"for at most {self.lag:.2f} s"
         )
 
 
@@ -106,7 +123,7 @@ class BrokerRun:
         """Start everything, make these faults in order, or some that are drawn, and judge. Raises `Wrong`."""
         rng, cluster, report = self._rng, self._cluster, self.report
         async with contextlib.AsyncExitStack() as stack:
-            await cluster.start(rng.choice([2, 3]), stack)
+            await cluster.start([rng.choice(WAITS) for _ in range(rng.choice([2, 3]))], stack)
             start = Cursor(cluster.nodes[0].server.node.log.epoch, 0)
             load = Load(cluster.nodes, start, rng)
             mischief = Mischief(cluster, load, rng, long=self._long)
@@ -122,8 +139,11 @@ class BrokerRun:
                     task.cancel()
                 await asyncio.gather(watched, *load.tasks, return_exceptions=True)
                 report.published, report.delivered, report.gaps = load.counts()
-                report.noticed, report.ready, report.stood = cluster.noticed, cluster.ready, mischief.stood
-        load.judge(lossy=mischief.lossy)
+                report.noticed, report.ready = cluster.noticed, cluster.ready
+                report.stood, report.served = mischief.stood, mischief.served
+        load.judge(gaps=mischief.gaps, loss=mischief.loss)
+        if report.busy > BUSY_SECONDS:
+            raise Wrong(f"something computed in the loop for {report.busy:.2f} s")
         if report.lag > LAG_SECONDS:
             raise Wrong(f"something held the loop for {report.lag:.1f} s")
         return report
@@ -143,9 +163,13 @@ class BrokerRun:
 
     async def _watch(self) -> None:
         while True:
-            began = time.monotonic()
-            await asyncio.sleep(0.02)
-            self.report.lag = max(self.report.lag, time.monotonic() - began - 0.02)
+            began, busy = time.monotonic(), time.thread_time()
+            await asyncio.sleep(TICK_SECONDS)
+            lag, busy = time.monotonic() - began - TICK_SECONDS, time.thread_time() - busy
+            self.report.busy = max(self.report.busy, busy)
+            self.report.lag = max(self.report.lag, lag)
+            if lag - busy > TICK_SECONDS:  # this process did not run
+                self._cluster.starved += lag - busy
 
 
 async def _drive(tasks: Sequence[asyncio.Task[None]], doing: Coroutine[Any, Any, None]) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import math
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
+from operator import attrgetter
 
 from oncecast import AsyncClient, ClientMessage, Gap, LinkState, StateChanged
 from oncecast.client.transports import TRANSPORTS
@@ -21,8 +24,9 @@ from oncecast.testing.pipe import NO_PLAN, FaultyPipe, Plan
 from scripts.broker_servers.system import HOST
 
 from .broker_cluster import BrokerNode
-from .broker_oracle import Acknowledged, judge
+from .broker_oracle import Acknowledged, judge, judge_log
 from .client_oracle import Wrong
+from .http_ask import ask_http
 
 __all__ = ["Listener", "Load"]
 
@@ -32,6 +36,7 @@ PUBLISHERS = 2
 PUBLISH_SECONDS = 0.03
 AFTER_SECONDS = 30.0  # until everything has arrived
 STREAMS = ("sse", "websocket")
+WINDOW_SECONDS = 0.5  # after which what a listener's channel gets is in its node's memory
 BEHIND_SECONDS = 0.2  # a listener that lacks what was acknowledged so long ago may have to read the history
 LAST = "the last"
 
@@ -47,6 +52,7 @@ class Listener:
         self.fresh = 0  # messages since the last connection, and since the last fault
         self.seen: list[ClientMessage | Gap] = []
         self.ids: set[str] = set()
+        self.since = math.inf  # when it began to listen on this connection, or the last fault was over
         self._client = AsyncClient(f"http://{HOST}:{pipe.port}", transports=[transport])
         self._client.on("state", self._changed)
         self._changes: deque[str] = deque(maxlen=4)  # the last, with the time of each
@@ -74,6 +80,7 @@ class Listener:
     def _changed(self, change: StateChanged) -> None:
         self.lost += change.before is LinkState.LISTENING
         self.fresh = 0
+        self.since = time.monotonic() if change.after is LinkState.LISTENING else math.inf
         self._changes.append(f"{time.monotonic():.3f} {change.after.value} {change.reason}")
 
     def __repr__(self) -> str:
@@ -91,6 +98,8 @@ class Load:
         self._nodes = nodes
         self._start = start
         self._rng = rng
+        self._logs: dict[str, list[tuple[Cursor, str]]] = {}  # of each channel, what is in the log in the end
+        self._news = 0
         self._publishing: list[asyncio.Task[None]] = []
         self._times: list[float] = []  # of the acknowledgements
         self._tried: dict[str, str] = {}  # by data, its channel
@@ -115,6 +124,7 @@ class Load:
         """Cut some listeners, which then come back to other nodes."""
         for listener in self.listeners:
             listener.fresh = 0
+            listener.since = max(listener.since, time.monotonic())
             if self._rng.random() < 0.5:
                 listener.pipe.cut(reset=self._rng.random() < 0.5)
 
@@ -136,8 +146,48 @@ class Load:
             and each.ids.issuperset(newest.get(name, "none") for name in each.channels)
         }
 
+    async def reach(self, listeners: Iterable[Listener]) -> None:
+        """Publish to each channel, and wait until these listeners have it."""
+        self._news += 1
+        data = f"news {self._news}"
+        node = self._rng.choice(self._nodes)
+        async with AsyncClient(f"http://{HOST}:{node.server.port}", patience=None, sleep=_sleep_less) as client:
+            for channel in CHANNELS:
+                await self._acknowledge(client, channel, data)
+        await asyncio.gather(*(listener.until(data) for listener in listeners))
+
+    async def check_memory(self, listeners: Iterable[Listener], nodes: Sequence[BrokerNode]) -> int:
+        """Poll these nodes for what their live listeners have had, and return how much that was. Raises `Wrong`.
+
+        Asked for is what was acknowledged while the listener was connected, and after the last hole in the log, so its
+        node has it in memory.
+        """
+        served = 0
+        ports = [node.server.port for node in nodes]
+        for listener in listeners:
+            port = listener.pipe.target[1]
+            for channel in listener.channels if port in ports else ():
+                had = [
+                    each.cursor
+                    for each, at in zip(self.acknowledged, self._times, strict=True)
+                    if each.channel == channel
+                    and at > listener.since + WINDOW_SECONDS
+                    and str(each.cursor) in listener.ids
+                ]
+                if had:
+                    had.sort(key=attrgetter("seq"))
+                    answer = await ask_http(port, "GET", f"/v1/channels/{channel}?after={had[0]}")
+                    found = [each["id"] for each in json.loads(answer.body).get("messages", [])]
+                    if answer.status != 200 or not set(found).issuperset(map(str, had[1:])):
+                        raise Wrong(f"{channel} after {had[0]}, up to {had[-1]}, is not served from memory: {answer}")
+                    served += len(had) - 1
+        return served
+
     async def finish(self) -> None:
-        """Publish the last message of each channel, after all others, and wait until it was seen. Raises `Wrong`."""
+        """Publish the last message of each channel, after all others, and wait until it was seen. Raises `Wrong`.
+
+        Then the log is read.
+        """
         self._stopping.set()
         await asyncio.wait_for(asyncio.gather(*self._publishing), AFTER_SECONDS)
         async with AsyncClient(f"http://{HOST}:{self._nodes[0].server.port}") as client:
@@ -148,14 +198,26 @@ class Load:
                 await asyncio.wait_for(listener.until(LAST), AFTER_SECONDS)
             except TimeoutError:
                 raise Wrong(f"the last never came: {listener}") from None
+        async with AsyncClient(f"http://{HOST}:{self._nodes[-1].server.port}") as client:
+            for channel in CHANNELS:
+                log, after = self._logs.setdefault(channel, []), None
+                while (page := await client.history(channel, after=after)).messages:
+                    log += ((Cursor.parse(each.id), str(each.data)) for each in page.messages)
+                    after = page.cursor
 
-    def judge(self, *, lossy: bool) -> None:
-        """Hold what each listener saw against what was acknowledged. Raises `Wrong`."""
+    def judge(self, *, gaps: bool, loss: bool) -> None:
+        """Hold the log and what each listener saw against what was acknowledged. Raises `Wrong`.
+
+        `gaps` says whether there may be any, and `loss` whether what was acknowledged may be lost.
+        """
+        for channel, log in self._logs.items():
+            judge_log(channel, log, self.acknowledged, self._tried, loss=loss)
         for listener in self.listeners:
             for channel in listener.channels:
                 seen = [item for item in listener.seen if item.channel == channel]
                 try:
-                    judge(channel, self._start, seen, self.acknowledged, self._tried, lossy=lossy)
+                    kept = [cursor for cursor, _ in self._logs[channel]]
+                    judge(channel, self._start, seen, self.acknowledged, self._tried, kept, gaps=gaps, loss=loss)
                 except Wrong as error:
                     raise Wrong(f"{listener.transport}: {error}") from None
 

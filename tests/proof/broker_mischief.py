@@ -1,7 +1,8 @@
 """The faults that a broker's server or the way to it can suffer, made on real processes and connections.
 
-A fault is a coroutine that makes it, mends it, and returns once each node is ready again. To add one, write it here and
-name it in `faults`.
+A fault is a coroutine that makes it, mends it, and returns once each node is ready again and delivers. It holds the
+nodes to what they promise meanwhile: streams stay connected, what is in memory is served, and a publish is refused with
+503 and `Retry-After`, or waits. To add a fault, write it here and name it in `faults`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from scripts.broker_servers.kinds import Kafka, Redis
 from scripts.broker_servers.system import asks
 
-from .broker_cluster import READY_SECONDS, Cluster, in_thread
+from .broker_cluster import READY_SECONDS, BrokerNode, Cluster, in_thread
 from .broker_load import Listener, Load
 from .client_oracle import Wrong
 
@@ -25,17 +27,24 @@ LEADER_SECONDS = {"rabbitmq": 3.0}  # a stream of RabbitMQ 3.10 that was made a 
 SHORT_PAUSES = (0.5, 6.0)
 LONG_PAUSES = (0.5, 2.0, 6.0, 20.0)
 
+Live: TypeAlias = Mapping[
+    Listener, int
+]  # streams that were live before a fault, and how often each was lost until then
+
 
 class Mischief:
     """See the module.
 
-    `lossy` says whether a fault has been made that may lose what was acknowledged; `stood` counts the streams that
-    stayed connected while the broker was away.
+    `gaps` says whether a fault has been made after which another life of the log begins, and `loss` whether one may
+    have lost what was acknowledged. `stood` counts the streams that stayed connected at each fault, and `served` the
+    messages that were read while the broker was away.
     """
 
     def __init__(self, cluster: Cluster, load: Load, rng: random.Random, *, long: bool) -> None:
-        self.lossy = False
+        self.gaps = False
+        self.loss = False
         self.stood = 0
+        self.served = 0
         self._cluster = cluster
         self._load = load
         self._rng = rng
@@ -62,12 +71,13 @@ class Mischief:
     # -- of the server
 
     async def restarted(self) -> None:
-        """Kill the server, and start it on its data."""
+        """Kill the server, and start it on its data. That ends a life of the log, and loses nothing."""
         async with self._down():
             pass
 
     async def emptied(self) -> None:
         """Kill the server, and start it on an empty disk."""
+        self.loss = True
         async with self._down():
             await in_thread(self._cluster.primary.wipe)
         self._made = asyncio.get_running_loop().time()
@@ -77,7 +87,8 @@ class Mischief:
         server = self._cluster.primary
         await self._until_killable()
         await in_thread(lambda: server.copy("older"))
-        await self._cluster.until_ready()
+        await self._cluster.until_ready(self._cluster.seconds())
+        self.loss = True
         await asyncio.sleep(self._rng.uniform(0.3, 1.0))
         async with self._down():
             await in_thread(lambda: server.restore("older"))
@@ -86,20 +97,19 @@ class Mischief:
         """Stop the server's process for a while, and let it go on. Nothing is lost; only Kafka makes a gap of it."""
         seconds = self._rng.choice(LONG_PAUSES if self._long else SHORT_PAUSES)
         if isinstance(self._cluster.primary, Kafka):
-            self.lossy = True  # its controller makes it the leader again, which is another life of the log
+            self.gaps = True  # its controller makes it the leader again, which is another life of the log
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         live = self._load.live()
         await in_thread(self._cluster.primary.pause)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._cluster.primary.resume)
+            held = []
             if seconds > READY_SECONDS:
-                async with self._held_together(live):
-                    await asyncio.sleep(max(0.0, end - loop.time()))
-            else:
-                await asyncio.sleep(seconds)
-        finally:
+                held = await self._check_away(live, self._cluster.nodes, stack)
+            await asyncio.sleep(max(0.0, end - loop.time()))
             self._cluster.primary.resume()
-        await self._cluster.until_ready()
+            await self._recover(live, held)
 
     async def promoted(self) -> None:
         """Promote a replica that lacks what was acknowledged, in the place of the server."""
@@ -115,6 +125,7 @@ class Mischief:
         await asyncio.sleep(0.2)
         await asyncio.to_thread(asks, replica.port, b"REPLICAOF NO ONE\r\n")
         replica.replica_of = None
+        self.loss = True
         await asyncio.sleep(self._rng.uniform(0.1, 0.5))  # what comes now, it lacks
         async with self._down():
             self._cluster.replace(replica)
@@ -122,35 +133,42 @@ class Mischief:
     # -- of the way to it
 
     async def partitioned(self) -> None:
-        """Pass nothing on between one node and the server; the others go on."""
+        """Pass nothing on between one node and the server; the others go on, and do not notice."""
         node = self._rng.choice(self._cluster.nodes)
         up, down = self._rng.choice([(True, True), (True, False), (False, True)])
-        node.pipe.hold(up=up, down=down)
-        await self._cluster.until_away([node])
-        for other in self._cluster.nodes:
-            if other is not node and other.server.node.unready is not None:
-                raise Wrong(f"another node is not ready: {other.server.node.unready}")
-        node.pipe.release()
-        await self._cluster.until_ready()
+        live = self._load.live()
+        async with contextlib.AsyncExitStack() as stack:
+            with self._undisturbed(node):
+                node.pipe.hold(up=up, down=down)
+                held = await self._check_away(live, [node], stack)
+                node.pipe.release()
+                await self._recover(live, held)
 
     async def cut(self) -> None:
-        """Cut the connections of one node."""
-        self._rng.choice(self._cluster.nodes).pipe.cut(reset=self._rng.random() < 0.5)
-        await self._cluster.until_ready()
+        """Cut the connections of one node; the others do not notice."""
+        node = self._rng.choice(self._cluster.nodes)
+        live, returns = self._load.live(), {node: node.server.node.returns}
+        with self._undisturbed(node):
+            node.pipe.cut(reset=self._rng.random() < 0.5)
+            await self._recover(live, returns=returns)
 
     async def unacknowledged(self) -> None:
         """Swallow what the server answers one node for a moment, and cut it: publishes are repeated with their keys."""
         node = self._rng.choice(self._cluster.nodes)
-        node.pipe.hold(up=False)
-        await asyncio.sleep(self._rng.uniform(0.1, 0.5))
-        node.pipe.cut(reset=True)
-        node.pipe.release()
-        await self._cluster.until_ready()
+        live, returns = self._load.live(), {node: node.server.node.returns}
+        with self._undisturbed(node):
+            node.pipe.hold(up=False)
+            await asyncio.sleep(self._rng.uniform(0.1, 0.5))
+            node.pipe.cut(reset=True)
+            node.pipe.release()
+            await self._recover(live, returns=returns)
 
     async def unsubscribed(self) -> None:
         """Kill the connections that have subscriptions."""
+        live = self._load.live()
+        returns = {node: node.server.node.returns for node in self._cluster.nodes}
         await asyncio.to_thread(asks, self._cluster.primary.port, b"CLIENT KILL TYPE pubsub\r\n")
-        await self._cluster.until_ready()
+        await self._recover(live, returns=returns)
 
     # -- helpers
 
@@ -158,30 +176,69 @@ class Mischief:
     async def _down(self) -> AsyncIterator[None]:
         """Kill the server, hold the nodes to what they do without it, and start it again."""
         await self._until_killable()
-        self.lossy = True
+        self.gaps = True
         live = self._load.live()
-        await in_thread(self._cluster.primary.kill)
-        async with self._held_together(live):
+        async with contextlib.AsyncExitStack() as stack:
+            await in_thread(self._cluster.primary.kill)
+            held = await self._check_away(live, self._cluster.nodes, stack)
             await asyncio.sleep(self._rng.choice([0.0, 0.3, 1.5]))
-        yield
-        await in_thread(self._cluster.primary.start)
-        await self._cluster.until_ready()
+            yield
+            await in_thread(self._cluster.primary.start)
+            await self._recover(live, held)
 
     async def _until_killable(self) -> None:
         """Wait until the log can be killed."""
         await asyncio.sleep(self._made + self._leader_seconds - asyncio.get_running_loop().time())
 
-    @contextlib.asynccontextmanager
-    async def _held_together(self, live: Mapping[Listener, int]) -> AsyncIterator[None]:
-        """Hold all nodes to what they promise while the broker is away: they say so, and listeners stay connected.
+    async def _check_away(
+        self, live: Live, nodes: Sequence[BrokerNode], stack: contextlib.AsyncExitStack
+    ) -> list[asyncio.Task[None]]:
+        """Hold nodes to what they promise without the broker: they say so, serve what they have, and refuse publishes.
 
-        `live` has those that were live before, and how often each was lost until then.
+        Returns publishes that may still wait; the stack ends them.
         """
-        began = asyncio.get_running_loop().time()
-        await self._cluster.until_away(self._cluster.nodes)
-        await self._cluster.check_away()
-        yield
+        cluster = self._cluster
+        await cluster.until_away(nodes)
+        self._check_connected(live)
+        held = [asyncio.create_task(cluster.publish_away(node)) for node in nodes]
+        stack.push_async_callback(_end, held)
+        self.served += await self._load.check_memory(live, nodes)
+        await asyncio.gather(*(task for task, node in zip(held, nodes, strict=True) if not node.wait_seconds))
+        return held
+
+    async def _recover(
+        self, live: Live, held: Sequence[asyncio.Task[None]] = (), *, returns: Mapping[BrokerNode, int] | None = None
+    ) -> None:
+        """Hold the nodes to their return, which was this moment: each is ready, no stream was lost, and news arrive.
+
+        `returns` has those that must have noticed something, and how often the broker had returned to them before.
+        """
+        cluster, began = self._cluster, self._cluster.seconds()
+        await cluster.until_returned(returns or {}, began)
+        await cluster.until_ready(began)
+        await cluster.until_delivered(self._load.reach(live), began)
+        self._check_connected(live)
+        self.stood += len(live)
+        await asyncio.gather(*held)
+
+    def _check_connected(self, live: Live) -> None:
         if left := [listener for listener, lost in live.items() if listener.lost > lost]:
             now = asyncio.get_running_loop().time()
-            raise Wrong(f"listeners were disconnected while the broker was away, {began:.3f} to {now:.3f}: {left}")
-        self.stood += len(live)
+            raise Wrong(f"listeners were disconnected by a fault of the broker, at {now:.3f}: {left}")
+
+    @contextlib.contextmanager
+    def _undisturbed(self, node: BrokerNode) -> Iterator[None]:
+        """Hold the nodes other than this one to notice nothing."""
+        others = [each.server.node for each in self._cluster.nodes if each is not node]
+        before = [each.returns for each in others]
+        yield
+        if unready := [each.unready for each in others if each.unready is not None]:
+            raise Wrong(f"another node is not ready: {unready[0]}")
+        if before != [each.returns for each in others]:
+            raise Wrong("another node has lost the broker meanwhile")
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -39,6 +39,7 @@ async def test_each_fault_is_survived(kind: str, tmp_path: Path) -> None:
     assert dict.fromkeys(names, 1) == dict(report.faults)
     assert report.gaps > 0
     assert report.stood > 0
+    assert report.served > 0
     assert report.delivered > report.published > 20
 
 

@@ -7,7 +7,7 @@ import pytest
 from oncecast import ClientMessage, Gap
 from oncecast.message import Cursor
 
-from .broker_oracle import Acknowledged, judge
+from .broker_oracle import Acknowledged, judge, judge_log
 from .client_oracle import Wrong
 
 START = Cursor("e", 0)
@@ -42,7 +42,7 @@ TRIED = dict.fromkeys(("1", "2", "3", "100", "f1", "never acknowledged"), "a")
 )
 def test_what_was_acknowledged_or_a_gap(seen: list[ClientMessage | Gap]) -> None:
     """Contiguous, with a gap where it is not, and with what may be there."""
-    judge("a", START, seen, ACKNOWLEDGED, TRIED, lossy=True)
+    judge("a", START, seen, ACKNOWLEDGED, TRIED, [], gaps=True, loss=True)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,63 @@ def test_what_was_acknowledged_or_a_gap(seen: list[ClientMessage | Gap]) -> None
 def test_each_fault_is_seen(seen: list[ClientMessage | Gap], said: str) -> None:
     """Lost, twice, out of order, another message, another log in silence, an end that never came."""
     with pytest.raises(Wrong, match=said):
-        judge("a", START, seen, ACKNOWLEDGED, TRIED, lossy=True)
+        judge("a", START, seen, ACKNOWLEDGED, TRIED, [], gaps=True, loss=True)
 
 
 def test_a_gap_where_nothing_can_be_lost_is_wrong() -> None:
     """A pause or a partition loses nothing."""
     with pytest.raises(Wrong, match="where nothing can be lost"):
-        judge("a", START, [gap("e-1", "e-3", "e-3")], ACKNOWLEDGED, TRIED, lossy=False)
+        judge("a", START, [gap("e-1", "e-3", "e-3")], ACKNOWLEDGED, TRIED, [], gaps=False, loss=False)
+
+
+def test_a_gap_names_nothing_that_is_in_the_log() -> None:
+    """What a gap names can't be had any more."""
+    seen: list[ClientMessage | Gap] = [message(1, "1"), gap("e-2", "e-99", "e-99"), message(100, "100")]
+    with pytest.raises(Wrong, match="the log has e-3 to e-3 of it"):
+        judge("a", START, seen, ACKNOWLEDGED, TRIED, [Cursor("e", 3)], gaps=True, loss=True)
+
+
+def test_a_gap_excuses_no_loss_where_nothing_can_be_lost() -> None:
+    """A server that is killed and starts on its data has what was acknowledged."""
+    seen: list[ClientMessage | Gap] = [message(1, "1"), gap("e-2", "e-99", "e-99"), message(100, "100")]
+    with pytest.raises(Wrong, match="e-2 was acknowledged, and never came"):
+        judge("a", START, seen, ACKNOWLEDGED, TRIED, [], gaps=True, loss=False)
+    complete: list[ClientMessage | Gap] = [
+        *(message(seq, str(seq)) for seq in (1, 2, 3)),
+        gap("e-4", "e-99", "e-99"),
+        message(100, "100"),
+    ]
+    judge(
+        "a",
+        START,
+        complete,
+        [each for each in ACKNOWLEDGED if each.cursor.epoch == "e"],
+        TRIED,
+        [],
+        gaps=True,
+        loss=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "log, said",
+    [
+        ([(1, "1"), (2, "2"), (3, "3")], "e-100 was acknowledged, and is not in the log"),
+        ([(1, "1"), (2, "2"), (3, "3"), (50, "3"), (100, "100")], "'3' twice, at e-3 and e-50"),
+        ([(1, "1"), (2, "3"), (3, "3"), (100, "100")], "the log has '3' at e-2, not '2'"),
+        ([(1, "1"), (2, "2"), (4, "nobody's"), (100, "100")], 'the log has "nobody\'s" at e-4'),
+        ([(2, "2"), (1, "1"), (3, "3"), (100, "100")], "the log has e-1 after 2"),
+    ],
+)
+def test_each_fault_of_the_log_is_seen(log: list[tuple[int, str]], said: str) -> None:
+    """Lost, twice, another message, out of order."""
+    acknowledged = [each for each in ACKNOWLEDGED if each.cursor.epoch == "e"]
+    with pytest.raises(Wrong, match=said):
+        judge_log("a", [(Cursor("e", seq), data) for seq, data in log], acknowledged, TRIED, loss=False)
+
+
+def test_a_log_that_has_what_was_acknowledged_is_right() -> None:
+    """Also with what was tried and never acknowledged, and where something may be lost with less."""
+    log = [(Cursor("e", seq), str(seq)) for seq in (1, 2, 3)]
+    judge_log("a", log, ACKNOWLEDGED, TRIED, loss=True)
+    judge_log("a", [*log, (Cursor("e", 4), "never acknowledged")], ACKNOWLEDGED[:3], TRIED, loss=False)
