@@ -22,7 +22,7 @@ __all__ = ["handshake", "requests", "responses"]
 
 LIMITS = (Limits(), Limits(header_bytes=300, header_count=5, url_bytes=40, body_bytes=20))
 LINE_BYTES = max(TRAILER_BYTES, EXTENSION_BYTES + 16)  # of a chunk's size or a trailer, at most
-HEAD_BYTES = 2000  # of a response
+HEAD_BYTES = 300  # of a response
 
 
 def requests(data: bytes) -> None:

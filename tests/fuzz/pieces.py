@@ -11,6 +11,7 @@ from collections.abc import Iterator
 __all__ = ["opened", "pieces"]
 
 HEAD_BYTES = 2
+PIECES = 8  # each is a call of the parser, and so costs a fuzzer as much as a small input
 
 
 def opened(data: bytes) -> tuple[int, int, bytes]:
@@ -20,7 +21,7 @@ def opened(data: bytes) -> tuple[int, int, bytes]:
 
 
 def pieces(content: bytes, way: int) -> Iterator[bytes]:
-    """Cut bytes: one by one for 0, in two for the next, else in pieces of random sizes that `way` seeds."""
+    """Cut bytes: one by one for 0, in two for the next, else in at most `PIECES` of random sizes that `way` seeds."""
     if way == 0:
         for at in range(len(content)):
             yield content[at : at + 1]
@@ -31,8 +32,12 @@ def pieces(content: bytes, way: int) -> Iterator[bytes]:
         return
     # Not `random.Random`: to seed one takes longer than many of the inputs.
     state, at, longest = way, 0, 1 << (way & 7)
-    while at < len(content):
+    for _ in range(PIECES - 1):
         state = (state * 1103515245 + 12345) & 0x7FFFFFFF
         size = 1 + (state >> 16) % longest
+        if at + size >= len(content):
+            break
         yield content[at : at + size]
         at += size
+    if at < len(content):
+        yield content[at:]

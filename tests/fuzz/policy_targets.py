@@ -28,7 +28,7 @@ from oncecast.policy.tokens import (
 )
 from oncecast.wire.proxy_protocol import MOST_BYTES, parse_proxy_header
 
-from .pieces import opened
+from .pieces import opened, pieces
 
 __all__ = ["NOW", "SECRET", "forwarded", "jwk_sets", "patterns", "proxy_protocol", "tokens"]
 
@@ -134,11 +134,16 @@ def patterns(data: bytes) -> None:
 PROXY, CLIENT = "10.0.0.1", "192.0.2.7"
 
 
+@cache
+def _proxies(header: ForwardedHeader) -> TrustedProxies:
+    return TrustedProxies(["10.0.0.0/8", "2001:db8::/32"], header)
+
+
 def forwarded(data: bytes) -> None:
     """Whatever a client writes into a proxy's header, the address that the proxy adds is the client's."""
     variant, _, content = opened(data)
     header: ForwardedHeader = "forwarded" if variant & 1 else "x-forwarded-for"
-    proxies = TrustedProxies(["10.0.0.0/8", "2001:db8::/32"], header)
+    proxies = _proxies(header)
     value = content.decode("latin-1")
     found = proxies.client(PROXY, {header: value})
     assert str(ipaddress.ip_address(found)) == found
@@ -152,12 +157,12 @@ def forwarded(data: bytes) -> None:
 
 def proxy_protocol(data: bytes) -> None:
     """Read a header from each beginning of the content: the first answer stays, whatever follows."""
-    _, _, content = opened(data)
+    _, way, content = opened(data)
     content = content[: MOST_BYTES + 50]
     whole = _header(content)
-    step = max(1, len(content) // 200)
-    answered = False
-    for end in range(0, len(content), step):
+    end, answered = 0, False
+    for piece in pieces(content, way):
+        end += len(piece)
         found = _header(content[:end])
         if found is None:
             assert not answered

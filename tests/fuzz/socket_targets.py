@@ -28,7 +28,7 @@ from .pieces import opened, pieces
 
 __all__ = ["deflate", "frames"]
 
-MOST_BYTES = 1000  # of a message, so that its limit is near
+MOST_BYTES = 200  # of a message, so that its limit is near
 MASK = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
 AGREED = (
     None,
@@ -50,7 +50,8 @@ def frames(data: bytes) -> None:
     if _looks_back(agreed) and ProtocolFailed(1002, "") in cut:
         return
     assert whole == cut
-    _send_back(whole, role, agreed)
+    if way % 4 == 0:  # it takes as long as the rest
+        _send_back(whole, role, agreed)
     shortcut = whole_message(content, MOST_BYTES)
     if shortcut is not None and role is Role.SERVER:
         assert [DataReceived(*shortcut)] == whole

@@ -56,7 +56,8 @@ def event_streams(data: bytes) -> None:
         (again,) = parser.receive(text)
         assert (event.data, event.event if kept else "message") == (again.data, again.event)
         assert 7 == parser.retry_ms
-    _read_as_client(pieces(content, way))
+    if way % 2 == 0:
+        _read_as_client(pieces(content, way))
 
 
 def _events(parts: Iterable[bytes]) -> tuple[list[sse.SseEvent], str, int | None, bool]:

@@ -95,8 +95,10 @@ def _near(name: str) -> str:
     for short, full in known.items():
         if short.endswith(f"__{key}"):
             return f"; did you mean {full}?"
-    distance, nearest = min((_distance(key, short), short) for short in known)
-    if distance <= (2 if len(key) > 6 else 1):
+    most = 2 if len(key) > 6 else 1
+    close = [short for short in known if abs(len(short) - len(key)) <= most]  # the others are further away
+    distance, nearest = min(((_distance(key, short, most), short) for short in close), default=(most + 1, ""))
+    if distance <= most:
         return f"; did you mean {known[nearest]}?"
     if key.partition("__")[0] in {table[0].upper() for table in TABLES if table} and "__" in key:
         return hint(key, known, PREFIX + "{}") or f": see `oncecast config init -` for the keys of {key.split('__')[0]}"
@@ -108,8 +110,11 @@ def _hint_of(name: str) -> str:
     return f" ({near.removeprefix('; ')})" if near else ""
 
 
-def _distance(left: str, right: str) -> int:
-    """Return how many characters to change, insert, remove or swap with the next: optimal string alignment."""
+def _distance(left: str, right: str, most: int) -> int:
+    """Return how many characters to change, insert, remove or swap with the next: optimal string alignment.
+
+    Past `most` it is not reckoned further.
+    """
     rows = [list(range(len(right) + 1))]
     for i, a in enumerate(left, 1):
         row = [i]
@@ -118,6 +123,8 @@ def _distance(left: str, right: str) -> int:
             if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
                 cost = min(cost, rows[-2][j - 2] + 1)
             row.append(cost)
+        if min(row) > most:
+            return most + 1
         rows.append(row)
     return rows[-1][-1]
 
