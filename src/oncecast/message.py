@@ -22,7 +22,11 @@ from .errors import Refusal
 CHANNEL_CHARS = 128
 NO_PATTERNS = " Name each channel: there are no patterns."
 CHANNEL_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{CHANNEL_CHARS - 1}}}", re.ASCII)
-BULLETIN = "_oncecast"  # the channel by which nodes tell each other something; no client can name it
+# The channels by which nodes tell each other something; no client can name them. What has to be there for days has one
+# of its own, so that what counts for seconds can't push it out.
+REVOCATIONS = "_oncecast"
+TICKETS = "_oncecast.tickets"  # and disconnections
+INTERNAL = (REVOCATIONS, TICKETS)
 EVENT_CHARS = 128  # an event name is a label, not a payload
 GAP_EVENT = "gap"  # how an SSE stream says that messages were missed
 EXPIRING_EVENT = "expiring"  # that the token ends soon; a message of this name has an id, and this event has none

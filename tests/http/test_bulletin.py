@@ -11,7 +11,7 @@ from oncecast.core.node import Node
 from oncecast.errors import Refusal
 from oncecast.http import bulletin
 from oncecast.http.bulletin import Bulletin
-from oncecast.message import BULLETIN, Draft, LogGap, Reason, Receipt, check_channel
+from oncecast.message import INTERNAL, REVOCATIONS, TICKETS, Draft, LogGap, Reason, Receipt, check_channel
 from oncecast.message import Cursor as Place
 from oncecast.policy.identity import Identity
 from oncecast.testing.carrier import memory_node
@@ -68,10 +68,11 @@ def desk() -> Desk:
     return Desk(clock, *memory_node("e", clock))
 
 
-def test_no_client_can_name_the_channel() -> None:
-    """It is outside of the grammar, in which every name of a client is checked."""
-    with pytest.raises(Refusal):
-        check_channel(BULLETIN)
+def test_no_client_can_name_the_channels() -> None:
+    """They are outside of the grammar, in which every name of a client is checked."""
+    for channel in INTERNAL:
+        with pytest.raises(Refusal):
+            check_channel(channel)
 
 
 def test_a_ticket_is_used_once_and_within_its_time(desk: Desk) -> None:
@@ -92,7 +93,7 @@ def _entries(node: Node) -> list[Any]:
     found: list[Any] = []
     from oncecast.message import EARLIEST
 
-    node.poll((BULLETIN,), EARLIEST, 100, lambda poll: found.extend(poll.entries))  # type: ignore[union-attr]
+    node.poll(INTERNAL, EARLIEST, 100, lambda poll: found.extend(poll.entries))  # type: ignore[union-attr]
     assert found
     return found
 
@@ -117,7 +118,7 @@ def test_another_node_was_first(desk: Desk) -> None:
     """The order of the log decides."""
     ticket = desk.ticket()
     digest = bulletin._digest(ticket)
-    desk.node.publish((Draft(BULLETIN, b'{"redeem":"%s","nonce":"theirs"}' % digest.encode()),), lambda outcomes: None)
+    desk.node.publish((Draft(TICKETS, b'{"redeem":"%s","nonce":"theirs"}' % digest.encode()),), lambda outcomes: None)
     assert ["unauthorized"] == desk.redeem(ticket)
 
 
@@ -126,7 +127,7 @@ def test_another_node_was_first(desk: Desk) -> None:
 )
 def test_records_of_others_are_skipped(desk: Desk, data: bytes) -> None:
     """A foreign record on the internal channel is skipped."""
-    desk.node.publish((Draft(BULLETIN, data),), lambda outcomes: None)
+    desk.node.publish((Draft(TICKETS, data),), lambda outcomes: None)
     desk.after(0)
     assert [ANN] == desk.redeem(desk.ticket())
 
@@ -169,11 +170,25 @@ def test_more_are_revoked_than_can_be_kept(desk: Desk, monkeypatch: pytest.Monke
     assert "eve" == desk.ended[-1]
     assert ([], 0) == (desk.warned, desk.bulletin.forgotten)
     theirs = b'{"at":%f,"disconnect":"eve","not_before":%f}' % (desk.clock.wall(), desk.clock.wall())
-    desk.node.publish((Draft(BULLETIN, theirs),), lambda outcomes: None)
+    desk.node.publish((Draft(REVOCATIONS, theirs),), lambda outcomes: None)
     desk.after(0)
     assert {"ann", "eve"} == set(desk.bulletin.revoked)  # bob was revoked first
     assert 1 == desk.bulletin.forgotten
     assert ["a revocation was forgotten for a newer one, as more than 2 users are revoked"] == desk.warned
+
+
+def test_the_revocations_of_one_user_push_out_no_other(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many are taken as the log keeps, and more once the first of them count no more."""
+    monkeypatch.setattr(bulletin, "REVOCATION_RECORDS", 2)
+    receipts: list[Receipt | Refusal] = []
+    for subject in ("bob", "ann", "ann"):
+        desk.bulletin.end(subject, receipts.append, revoke=True)
+        desk.after(0)
+    assert [False, False, True] == [isinstance(receipt, Refusal) for receipt in receipts]
+    desk.after(1001)
+    desk.bulletin.end("ann", receipts.append, revoke=True)
+    desk.after(0)
+    assert isinstance(receipts[-1], Receipt)
 
 
 def test_a_revocation_takes_the_tickets_that_stand_before_it(desk: Desk) -> None:
@@ -187,7 +202,7 @@ def test_a_revocation_takes_the_tickets_that_stand_before_it(desk: Desk) -> None
 
 def test_a_subscription_that_ends_begins_again(desk: Desk) -> None:
     """As one does whose node was slow, or whose log is another one now."""
-    desk.bulletin.gap(LogGap(BULLETIN, Reason.EPOCH, Place("e", 1), None, Place("f", 0)))
+    desk.bulletin.gap(LogGap(TICKETS, Reason.EPOCH, Place("e", 1), None, Place("f", 0)))
     desk.bulletin.refuse(Refusal("slow", "It was slow."))
     desk.after(1)
     assert [ANN] == desk.redeem(desk.ticket())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +17,13 @@ from oncecast.brokers.memory import MemoryBroker
 from oncecast.brokers.sqlite.broker import SqliteBroker
 from oncecast.core.node import Node
 from oncecast.core.subscription import Lag
-from oncecast.errors import ConfigurationError
+from oncecast.errors import ConfigurationError, Refusal
+from oncecast.http.bulletin import Bulletin
 from oncecast.message import LATEST, Draft
 from oncecast.policy.access import ALLOW_ALL
+from oncecast.policy.identity import Identity
 from oncecast.protocol.events import BARE
+from oncecast.server import build
 from oncecast.server.brokers import build_broker
 from oncecast.server.build import build_app, build_node, build_policy, build_rules
 from oncecast.server.framing.event_stream import event_blocks
@@ -125,3 +130,43 @@ def test_a_message_that_a_websocket_takes_can_be_posted() -> None:
     rules = build_rules(Settings(limits=Limits(message_bytes=4 << 20)))
     assert (4 << 20, 4 << 20) == (rules.settings.body_bytes, rules.settings.message_bytes)
     assert 9 << 20 == build_rules(Settings(limits=Limits(body_bytes=9 << 20))).settings.body_bytes
+
+
+def bulletin_of(node: Node) -> Bulletin:
+    """Return the end of a node that runs on this loop."""
+    monotonic = asyncio.get_running_loop().time
+    return Bulletin(node, time.time, monotonic, os.urandom, lambda subject: None, lambda line: None)
+
+
+async def heard(desk: Bulletin, answers: asyncio.Queue[object]) -> bool:
+    """Return whether a ticket that is issued now has come back, so that all before it was read."""
+    known = len(desk._tickets)
+    desk.tick()
+    desk.issue(Identity("", "last", "token"), answers.put_nowait)
+    await answers.get()
+    return len(desk._tickets) > known
+
+
+async def test_a_revocation_outlasts_any_number_of_tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that starts after more tickets and disconnections than the log keeps knows who was revoked before them."""
+    monkeypatch.setattr(build, "TICKET_RETENTION", message.Retention(100, 60.0))
+    settings = Settings(broker=f"sqlite:///{tmp_path}/log.db")
+    call_soon = asyncio.get_running_loop().call_soon
+    first = node_of(settings, call_soon)
+    await first.start()
+    desk = bulletin_of(first)
+    answers: asyncio.Queue[object] = asyncio.Queue()
+    desk.end("bob", answers.put_nowait, revoke=True)
+    for number in range(300):
+        desk.issue(Identity("", f"u{number}", "token"), answers.put_nowait)
+        desk.end(f"u{number}", answers.put_nowait, revoke=False)
+    async with asyncio.timeout(60):
+        assert not any([isinstance(await answers.get(), Refusal) for _ in range(601)])
+        second = node_of(settings, call_soon)
+        await second.start()
+        desk = bulletin_of(second)
+        while not await heard(desk, answers):
+            pass
+        assert {"bob"} == {*desk.revoked}
+    for node in (first, second):
+        await node.stop()

@@ -9,7 +9,7 @@ import msgspec
 
 from ..brokers.operable import ChannelState
 from ..errors import Refusal
-from ..message import BULLETIN, Draft, Retention, check_channel
+from ..message import INTERNAL, Draft, Retention, check_channel
 from .base import FAILED, MISUSED, Failure, in_one_line, put
 from .broker_lines import LineError, end_line, head_line, message_line, read_end, read_head, read_message
 from .broker_log import KEPT, OpenLog, open_log
@@ -134,7 +134,7 @@ def export(url: str) -> None:
             put(head_line(log.epoch, log.head))
             count = 0
             async for message in log.messages():
-                if message.channel == BULLETIN:  # of no use in another log
+                if message.channel in INTERNAL:  # of no use in another log
                     continue
                 put(message_line(message))
                 count += 1

@@ -1,8 +1,9 @@
-"""What the nodes of one log tell each other by an internal channel: tickets, their use, and disconnected users.
+"""What the nodes of one log tell each other by two internal channels: tickets, their use, and disconnected users.
 
 A broker orders its log, and every node reads the same order. So the first record that redeems a ticket decides, on
 every node alike, and a ticket is used once, whichever nodes are asked at the same moment. A ticket is a random text.
-The log has its hash and what it grants. No client can name the channel, as its name begins with `_`.
+The log has its hash and what it grants. No client can name the channels, as their names begin with `_`. Revocations
+have one of their own, as a node that starts days later has to find them.
 
 Invariants: every callback is called once, within `ANSWER_SECONDS`; all that is kept has a bound. Records that were not
 written here are skipped. Time is passed in: Unix seconds in records, and monotonic ones for what waits here.
@@ -11,6 +12,7 @@ written here are skipped. Time is passed in: Unix seconds in records, and monoto
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,25 +25,26 @@ from ..core.node import Node
 from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
-from ..message import BULLETIN, EARLIEST, JSON, Draft, LogGap, Message, Receipt
+from ..message import EARLIEST, INTERNAL, JSON, REVOCATIONS, TICKETS, Draft, LogGap, Message, Receipt
 from ..policy.identity import Identity
 
-__all__ = ["TICKET_SECONDS", "Bulletin"]
+__all__ = ["LATE_SECONDS", "REVOCATION_RECORDS", "TICKET_SECONDS", "Bulletin"]
 
 TICKET_SECONDS = 30.0
-TICKETS = 100_000  # known at a time, about 50 MiB; past it the oldest are forgotten
+KNOWN = 100_000  # tickets at a time, about 50 MiB; past it the oldest are forgotten
 WAITING = 10_000  # requests that wait for a ticket
 NEWS_SECONDS = 2.0  # for a ticket that another node has just issued to be heard of here
 ANSWER_SECONDS = 5.0  # for one's own record to come back
 NOBODY = "-"  # has redeemed a ticket that was revoked; a nonce is hexadecimal
 LATE_SECONDS = 60.0  # a record that is older disconnects nobody: this node has just begun to read
 REVOKED = 100_000  # users whose older tokens are refused; past it no more can be revoked, as one would be forgotten
+REVOCATION_RECORDS = 2 * REVOKED  # kept in the log, as a user may be revoked again; past it no more can be either
 REVOKED_SECONDS = 60.0  # the Retry-After when no more users can be revoked
 
 _UNKNOWN = Refusal("unauthorized", "This ticket is not known, or was used, or has ended: get another one.")
 _FULL = Refusal(
     "unavailable",
-    "As many users are revoked as can be kept: let tokens end sooner (auth.max_token_seconds), or change the keys.",
+    "As many revocations stand as can be kept: let tokens end sooner (auth.max_token_seconds), or change the keys.",
     retry_after=REVOKED_SECONDS,
 )
 _LATE = Refusal("unavailable", "The ticket could not be looked up in time: try again.", retry_after=1)
@@ -92,7 +95,7 @@ class _Redeeming:
     nonce: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bulletin:
     """One node's end. `random` returns as many random bytes as it is asked for.
 
@@ -110,6 +113,7 @@ class Bulletin:
     revoked: dict[str, float] = field(default_factory=dict)
     forgotten: int = 0  # revocations that have been given up for newer ones
     _subscription: Subscription | None = None
+    _standing: deque[float] = field(default_factory=deque)  # the times of the revocations that the log still has
     _tickets: dict[str, _Ticket] = field(default_factory=dict)
     _unheard: dict[int, _Redeeming] = field(default_factory=dict)
     _redeeming: dict[str, _Redeeming] = field(default_factory=dict)
@@ -118,7 +122,7 @@ class Bulletin:
         """Begin to read, or go on; give up what has waited too long, and forget what has ended. Call it each second."""
         if self._subscription is None:
             try:
-                self._subscription = self.node.subscribe((BULLETIN,), EARLIEST, self, _LINES, _ignore)
+                self._subscription = self.node.subscribe(INTERNAL, EARLIEST, self, _LINES, _ignore)
             except Refusal:
                 return  # the node is not ready yet
         now, wall = self.monotonic(), self.wall()
@@ -132,6 +136,8 @@ class Bulletin:
             del self._tickets[first[0]]
         for subject in [each for each, since in self.revoked.items() if since + self.remember_seconds < wall]:
             del self.revoked[subject]
+        while self._standing and self._standing[0] + self.remember_seconds < wall:
+            self._standing.popleft()
 
     # -- what the routes call
 
@@ -140,7 +146,7 @@ class Bulletin:
         ticket = self.random(24).hex()
         granted = _Granted(identity.subject, identity.subscribe, identity.publish, identity.issued, identity.expires)
         record = _Notice(self.wall(), ticket=_digest(ticket), granted=granted)
-        self._publish(record, lambda outcome: done(outcome if isinstance(outcome, Refusal) else ticket))
+        self._publish(TICKETS, record, lambda outcome: done(outcome if isinstance(outcome, Refusal) else ticket))
 
     def redeem(self, ticket: str, done: Redeemed) -> None:
         """Use a ticket, and call `done` with what it grants, or with why it does not."""
@@ -159,14 +165,16 @@ class Bulletin:
     def end(self, subject: str, done: Published, *, revoke: bool) -> None:
         """Disconnect a user from every node; with `revoke` tokens that were issued before this second count no more.
 
-        `done` gets a refusal where as many users are revoked as can be kept.
+        `done` gets a refusal where as many are revoked as can be kept.
         """
-        if revoke and len(self.revoked) >= REVOKED and subject not in self.revoked:
+        if revoke and (
+            len(self._standing) >= REVOCATION_RECORDS or (len(self.revoked) >= REVOKED and subject not in self.revoked)
+        ):
             done(_FULL)
             return
         now = self.wall()
         record = _Notice(now, disconnect=subject, not_before=float(floor(now)) if revoke else None)
-        self._publish(record, done)
+        self._publish(REVOCATIONS if revoke else TICKETS, record, done)
 
     # -- what the hub calls
 
@@ -188,14 +196,15 @@ class Bulletin:
     def refuse(self, refusal: Refusal, /) -> None:
         """Begin again at the next tick."""
         self._subscription = None
+        self._standing.clear()
 
     # -- helpers
 
-    def _publish(self, record: _Notice, done: Published) -> None:
+    def _publish(self, channel: str, record: _Notice, done: Published) -> None:
         def answered(outcomes: Sequence[Outcome]) -> None:
             done(outcomes[0])
 
-        self.node.publish((Draft(BULLETIN, msgspec.json.encode(record), JSON),), answered)
+        self.node.publish((Draft(channel, msgspec.json.encode(record), JSON),), answered)
 
     def _begin(self, request: _Redeeming) -> None:
         """Say that this node redeems; the first that says so wins."""
@@ -203,7 +212,7 @@ class Bulletin:
         request.until = self.monotonic() + ANSWER_SECONDS
         self._redeeming[request.nonce] = request
         record = _Notice(self.wall(), redeem=request.digest, nonce=request.nonce)
-        self._publish(record, partial(self._announced, request))
+        self._publish(TICKETS, record, partial(self._announced, request))
 
     def _announced(self, request: _Redeeming, outcome: Receipt | Refusal) -> None:
         if isinstance(outcome, Refusal) and self._redeeming.pop(request.nonce, None) is not None:
@@ -216,6 +225,7 @@ class Bulletin:
             self._redeemed(record.redeem, record.nonce)
         elif record.disconnect is not None:
             if record.not_before is not None:
+                self._standing.append(record.at)
                 self._revoke(record.disconnect, record.not_before)
             if record.at > self.wall() - LATE_SECONDS:
                 self.disconnect(record.disconnect)
@@ -234,7 +244,7 @@ class Bulletin:
     def _hear(self, digest: str, ticket: _Ticket) -> None:
         if ticket.until < self.wall() - LATE_SECONDS:
             return
-        if len(self._tickets) >= TICKETS:
+        if len(self._tickets) >= KNOWN:
             del self._tickets[next(iter(self._tickets))]
         self._tickets.setdefault(digest, ticket)
         for request in [each for each in self._unheard.values() if each.digest == digest]:

@@ -11,8 +11,9 @@ from msgspec import structs
 from ..brokers.base import Broker
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
+from ..http.bulletin import LATE_SECONDS, REVOCATION_RECORDS, TICKET_SECONDS
 from ..http.service import Rules
-from ..message import BULLETIN, Retention
+from ..message import REVOCATIONS, TICKETS, Retention
 from ..policy.channels import ChannelRules
 from ..policy.forwarded import TrustedProxies
 from ..policy.hosts import Hosts
@@ -31,7 +32,8 @@ from .tls.channel import TlsChannel
 
 QUOTA_FIELDS = tuple(field.name for field in dataclasses.fields(ChannelQuota))
 
-BULLETIN_MESSAGES = 200_000  # tickets and revocations that are kept
+TICKET_RECORDS = 200_000  # kept: each ticket has two
+TICKET_RETENTION = Retention(TICKET_RECORDS, TICKET_SECONDS + LATE_SECONDS)  # past that a record changes nothing
 
 ChannelPolicies = Callable[[str], ChannelPolicy]
 
@@ -44,8 +46,10 @@ def build_policy(settings: Callable[[], Settings]) -> ChannelPolicies:
     def policy(channel: str) -> ChannelPolicy:
         nonlocal compiled
         now = settings()
-        if channel == BULLETIN:  # revocations have to be there for as long as a token may live
-            return ChannelPolicy(Retention(BULLETIN_MESSAGES, now.auth.max_token_seconds))
+        if channel == REVOCATIONS:  # they have to be there for as long as a token may live
+            return ChannelPolicy(Retention(REVOCATION_RECORDS, now.auth.max_token_seconds))
+        if channel == TICKETS:
+            return ChannelPolicy(TICKET_RETENTION)
         if compiled is None or compiled[0] is not now:
             compiled = now, channel_rules(now, _policy_of)
         return compiled[1].find(channel)

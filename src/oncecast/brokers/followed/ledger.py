@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...message import BULLETIN, CHANNEL_PATTERN, Mark, Message, Retention
+from ...message import CHANNEL_PATTERN, INTERNAL, Mark, Message, Retention
 from ..lives import Life, Lives, read_life
 from ..session import Lost
 from .channels import Channel, Channels
@@ -255,7 +255,7 @@ class Ledger:
             channel = channels.get(name)
             if channel is None:
                 text = name.decode("ascii", "replace")
-                if CHANNEL_PATTERN.fullmatch(text) is None and text != BULLETIN:
+                if CHANNEL_PATTERN.fullmatch(text) is None and text not in INTERNAL:
                     self._skip(offset)
                     continue
                 channel = self.channels.make(text)
