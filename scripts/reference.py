@@ -26,12 +26,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from oncecast.cli.base import EXIT_CODES
 from oncecast.cli.commands import commands
 from oncecast.core import subscription
-from oncecast.errors import ERRORS
+from oncecast.errors import ERRORS, Refusal
 from oncecast.protocol import duplex, polls
 from oncecast.server import phases
 from oncecast.server.config.setting import merged_meta
+from oncecast.server.exposition import render
 from oncecast.server.framing import websocket
-from oncecast.server.metrics import measure, render
+from oncecast.server.measures import measure
 from oncecast.server.process import child
 from oncecast.server.server import Server
 from oncecast.server.settings import (
@@ -233,7 +234,8 @@ def metrics_page() -> str:
         (
             f"`{family.name}_total`" if family.type == "counter" else f"`{family.name}`",
             family.type,
-            ", ".join(f"`{label}`" for label in sorted({name for s in family.samples for name in s.labels})) or "–",
+            ", ".join(f"`{label}`" for label in sorted({name for s in family.samples for name in s.labels} - {"le"}))
+            or "–",
             family.documentation,
         )
         for family in text_string_to_metric_families(text)
@@ -241,14 +243,16 @@ def metrics_page() -> str:
     return (
         "# Metrics\n\n"
         + NOTICE.format("src/oncecast/server/metrics.py")
-        + "`GET /metrics`, in Prometheus's text format. Counters begin at 0 when the process starts.\n\n"
+        + "`GET /metrics`, in Prometheus's text format, with the sums of all workers. Counters begin at 0 when the\n"
+        "process starts. What to watch: [monitor](../how-to/monitor.md).\n\n"
         + markdown(("name", "type", "labels", "meaning"), rows)
     )
 
 
 async def _exposition() -> str:
     app = Server(Settings(port=0)).app
-    app.counters.requests[200] = 1  # so that the family shows its labels
+    app.counters.requests[200] = 1  # so that these families show their labels
+    app.refusals.unread(Refusal("timeout", ""))
     return render(measure(app)).decode()
 
 

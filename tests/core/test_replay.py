@@ -220,7 +220,7 @@ def test_a_gap_is_slow_after_having_been_live_and_expired_before() -> None:
     assert [("a", Reason.SLOW, 1, 2)] == was_live.missed
     assert [("a", Reason.EXPIRED, 1, 2)] == fresh.missed == stalled.missed
     assert [[3]] * 3 == [was_live.seqs, fresh.seqs, stalled.seqs]
-    assert 3 == bench.hub.counters.gaps
+    assert 3 == bench.hub.counters.gaps.total()
 
 
 def test_a_live_subscriber_has_no_gap_where_retention_is_shorter_than_a_turn() -> None:

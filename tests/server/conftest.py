@@ -31,7 +31,8 @@ from oncecast.protocol.base import TransportSettings
 from oncecast.server.app import App
 from oncecast.server.capacity import Capacity
 from oncecast.server.connection import Connection
-from oncecast.server.metrics import measure, render
+from oncecast.server.exposition import render
+from oncecast.server.measures import measure
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.testing.driver import run_now

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest_asyncio
 
 from oncecast.server.connection import Connection
+from oncecast.server.exposition import render
 from oncecast.server.logs import Logs
-from oncecast.server.metrics import measure, render
+from oncecast.server.measures import measure
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
 from oncecast.wire.ws_connection import Role, WebSocketConnection

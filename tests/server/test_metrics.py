@@ -9,7 +9,9 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast.brokers.meters import Meters
-from oncecast.server.metrics import Crew, Measures, add, lasting, measure, render
+from oncecast.http.service import Rules
+from oncecast.server.exposition import render
+from oncecast.server.measures import Buckets, Crew, Measures, add, lasting, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,27 @@ if TYPE_CHECKING:
 
 SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42"
+
+
+OF_THE_PROCESS = ("workers", "ready", "info", "connections_limit", "memory_bytes", "cpu_seconds_total")
+SHORT_POLL = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LONG_POLL = b"GET /v1/channels/a?after=latest&wait=9 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SOCKET = (
+    b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: oncecast.v1\r\n\r\n"
+)
+
+
+def masked(payload: bytes) -> bytes:
+    """Return a client's text frame of fewer than 126 bytes."""
+    return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+def server_rules(bench: Bench) -> Rules:
+    """Return the rules of the bench, with the hook for refusals that a server gives them."""
+    settings = msgspec.structs.replace(bench.app.settings, refused=bench.app.refusals.note)
+    return Rules(settings=settings, hosts=bench.app.hosts, origins=bench.app.origins)
 
 
 def read(bench: Bench) -> dict[tuple[str, str], float]:
@@ -29,9 +52,11 @@ def read(bench: Bench) -> dict[tuple[str, str], float]:
 
 
 def test_a_server_that_has_done_nothing(bench: Bench) -> None:
-    """All metrics are there from the start, at zero; but the process that tells them serves."""
+    """All metrics are there from the start, at zero; but those of the process itself."""
     values = read(bench)
-    assert (1, 1) == (values.pop(("oncecast_workers", "")), values.pop(("oncecast_ready", "")))
+    own = {f"oncecast_{name}": values.pop((f"oncecast_{name}", "")) for name in OF_THE_PROCESS}
+    assert (1, 1, 1, 100) == tuple(own[f"oncecast_{name}"] for name in OF_THE_PROCESS[:4])
+    assert min(own.values()) > 0
     assert {0} == set(values.values())
     assert ("oncecast_connections", "") in values
     assert ("oncecast_deliveries_total", "") in values
@@ -51,6 +76,7 @@ def test_what_was_done_is_counted(bench: Bench) -> None:
         "connections_turned_away_total": 0,
         "subscriptions": 1,
         "publishes_total": 2,
+        "publishes_waiting": 0,
         "messages_total": 2,
         "deliveries_total": 2,
         "gaps_total": 0,
@@ -66,7 +92,7 @@ def test_what_was_done_is_counted(bench: Bench) -> None:
 def test_every_metric_says_what_it_is(bench: Bench) -> None:
     """Each family has a type and a help text that is a sentence."""
     for family in text_string_to_metric_families(render(measure(bench.app)).decode()):
-        assert family.type in ("counter", "gauge")
+        assert family.type in ("counter", "gauge", "histogram")
         assert family.documentation.endswith(".")
 
 
@@ -92,7 +118,7 @@ def test_what_lasts_beyond_a_workers_end(bench: Bench) -> None:
     """What it has counted stays in the sums; what it held is gone with it."""
     bench.ask(POST)
     total = add([lasting(measure(bench.app)), Measures()])
-    assert {201: 1} == total.requests
+    assert {"201": 1} == total.labelled["requests"]
     assert (1, 0, 0) == tuple(total.values.get(name, 0) for name in ("publishes", "log_head", "log_messages"))
     assert Measures() == add([])
 
@@ -100,10 +126,10 @@ def test_what_lasts_beyond_a_workers_end(bench: Bench) -> None:
 def test_why_a_process_is_not_ready(bench: Bench, parse: Callable[..., Answer]) -> None:
     """`/readyz` and the metric give the same reason, and a failure before the stop that it causes."""
     ready = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    assert {} == measure(bench.app).unready
+    assert {} == measure(bench.app).labelled["unready"]
     bench.app.ready = False
     reasons = ["the server is stopping"]
-    assert {reasons[0]: 1} == measure(bench.app).unready
+    assert {reasons[0]: 1} == measure(bench.app).labelled["unready"]
     assert reasons[0] in parse(bench.ask(ready)).json["error"]["message"]
     bench.app.node.fail('a task of the server has failed: "deadlines"')
     assert "deadlines" in parse(bench.ask(ready)).json["error"]["message"]
@@ -111,7 +137,7 @@ def test_why_a_process_is_not_ready(bench: Bench, parse: Callable[..., Answer]) 
     text = render(together).decode()
     assert 'oncecast_unready{reason="a task of the server has failed: \\"deadlines\\""} 2.0' in text
     assert "oncecast_ready 1.0" in text
-    assert {} == lasting(together).unready
+    assert "unready" not in lasting(together).labelled
 
 
 def test_unfinished_requests_are_measured(bench: Bench) -> None:
@@ -157,3 +183,111 @@ def test_workers_on_one_broker() -> None:
     ]
     values = add(both).values
     assert (5, 4, 4) == (values["broker_lag"], values["broker_silent_seconds"], values["broker_refused"])
+
+
+def labelled(bench: Bench, name: str) -> dict[tuple[str, ...], float]:
+    """Return the values above 0 of a metric by its labels, in the order of their names."""
+    samples = (
+        sample
+        for family in text_string_to_metric_families(render(measure(bench.app)).decode())
+        for sample in family.samples
+        if sample.name == f"oncecast_{name}" and sample.value
+    )
+    return {tuple(label for _, label in sorted(sample.labels.items())): sample.value for sample in samples}
+
+
+def test_listeners_by_transport(bench: Bench) -> None:
+    """Streams, sockets and long polls count while they are open, and each that has begun; short polls once each."""
+    opened = [bench.connect() for _ in range(4)]
+    for (connection, _), request in zip(opened, (SSE, SOCKET, LONG_POLL, SHORT_POLL + SHORT_POLL), strict=True):
+        connection.data_received(request)
+    bench.turn()
+    begun = {("sse",): 1, ("websocket",): 1, ("long-poll",): 1}
+    assert begun == labelled(bench, "listeners")
+    assert begun | {("short-poll",): 2} == labelled(bench, "listens_total")
+    assert {("200",): 3, ("101",): 1} == labelled(bench, "requests_total")  # the long poll has none yet
+    bench.ask(POST)
+    assert {("sse",): 1, ("websocket",): 1} == labelled(bench, "listeners")
+    for connection, _ in opened:
+        connection.connection_lost(None)
+    assert {} == labelled(bench, "listeners")
+
+
+def test_refusals_by_transport_and_code(bench: Bench) -> None:
+    """Each error that a client gets counts once, whichever way it gets it; what could not be read is `other`."""
+    bench.app.adopt(server_rules(bench))
+    wrong = b"GET /v1/channels/a?after=nonsense&wait=%d HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+    bench.ask(wrong % (0, b"Accept: text/event-stream\r\n"))
+    bench.ask(wrong % (9, b""))
+    bench.ask(wrong.replace(b"&wait=%d", b"") % b"")
+    bench.ask(POST.replace(b"/a ", b"/* "))
+    bench.ask(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    bench.ask(b"nonsense\r\n\r\n")
+    lines = b'{"channel":"*","data":1}\n{"channel":"a","data":1}\n'
+    bench.ask(b"POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(lines) + lines)
+    socket, _ = bench.connect()
+    socket.data_received(SOCKET)
+    socket.data_received(masked(b'{"type":"subscribe","channel":"*"}'))
+    stream, _ = bench.connect()
+    stream.data_received(SSE)
+    stream.disconnect()
+    expected = {
+        ("cursor_invalid", "sse"): 1,
+        ("cursor_invalid", "long-poll"): 1,
+        ("cursor_invalid", "short-poll"): 1,
+        ("channel_invalid", "publish"): 2,
+        ("not_found", "other"): 1,
+        ("request_invalid", "other"): 1,
+        ("channel_invalid", "websocket"): 1,
+        ("unauthorized", "sse"): 1,
+    }
+    assert expected == labelled(bench, "refusals_total")
+
+
+def test_labels_are_of_the_server(bench: Bench) -> None:
+    """No channel, address, path or other text of a client becomes a label: its series are bounded."""
+    bench.app.adopt(server_rules(bench))
+    for path in (b"/secret-path", b"/v1/channels/secret-channel?after=secret", b"/v1/channels/secret,secret*"):
+        bench.ask(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
+    bench.ask(b"SECRET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    text = render(measure(bench.app))
+    assert b"secret" not in text.lower()
+    assert 400 > text.count(b"\noncecast_")
+
+
+def test_gaps_by_reason(bench: Bench) -> None:
+    """A gap counts once in each place where a client reads it: the begin of a stream, and the answers to polls."""
+    foreign = b"GET /v1/channels/a?after=other-7%b HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+    connection, transport = bench.connect()
+    connection.data_received(foreign % (b"", b"Accept: text/event-stream\r\n"))
+    bench.ask(foreign % (b"", b""))
+    bench.ask(foreign % (b"&wait=5", b""))
+    assert b"event: gap" in transport.take()
+    assert {("epoch",): 3} == labelled(bench, "gaps_total")
+
+
+def test_who_is_behind(bench: Bench) -> None:
+    """A subscription whose socket is full is blocked, and lags by what has been published since."""
+    connection, _ = bench.connect()
+    connection.data_received(SSE)
+    bench.turn()
+    connection.pause_writing()
+    bench.ask(POST * 3)
+    values = read(bench)
+    names = ("subscriptions_blocked", "subscriptions_catching_up", "subscription_lag")
+    assert (1, 0, 3) == tuple(values[f"oncecast_{name}", ""] for name in names)
+    connection.resume_writing()
+    assert (0, 1, 3) == tuple(read(bench)[f"oncecast_{name}", ""] for name in names)
+    bench.turn()
+    assert (0, 0, 0) == tuple(read(bench)[f"oncecast_{name}", ""] for name in names)
+
+
+def test_histograms_of_several_workers_are_added() -> None:
+    """Buckets and sums add up, and those of a worker that has ended stay."""
+    one = Measures(delays={"loop_late_seconds": Buckets((1,) * 16, 2.0)})
+    other = Measures(delays={"loop_late_seconds": Buckets((0,) * 15 + (4,), 200.0)})
+    text = render(add([lasting(one), other])).decode()
+    assert 'oncecast_loop_late_seconds_bucket{le="0.0005"} 1.0' in text
+    assert 'oncecast_loop_late_seconds_bucket{le="30"} 15.0' in text
+    assert "oncecast_loop_late_seconds_count 20.0" in text
+    assert "oncecast_loop_late_seconds_sum 202.0" in text

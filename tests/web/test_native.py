@@ -247,7 +247,7 @@ async def test_a_page_of_another_origin_gets_nothing(serving: Serving, blank: Vi
     seen = await run(blank, INTRUDE, url=url(server))
     expected = {"stream": 2, "sockets": [1006, 1006], "read": "TypeError", "simple": "opaque", "asked": "TypeError"}
     assert expected == seen
-    assert 0 == server.app.counters.publishes
+    assert 0 == server.app.node.publishes
     assert {403: 6} == server.app.counters.requests
 
 

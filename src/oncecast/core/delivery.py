@@ -8,12 +8,13 @@ Invariants
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 
 from ..errors import Refusal
-from ..message import LogGap
+from ..message import LogGap, Reason
 from .audience import Audiences
 from .entry import Entry
 from .log import Log
@@ -32,7 +33,7 @@ class DeliveryCounters:
 
     messages: int = 0
     deliveries: int = 0
-    gaps: int = 0
+    gaps: Counter[Reason] = field(default_factory=Counter)
     blocked: int = 0
     pages: int = 0  # read from the history
 
@@ -123,7 +124,7 @@ class Delivery:
         """Tell a subscription what it has missed, unless it has ended."""
         if subscription.state is CLOSED:
             return
-        self.counters.gaps += 1
+        self.counters.gaps[gap.reason] += 1
         try:
             subscription.sink.gap(gap)
         except Exception as error:  # noqa: BLE001 - see the invariant

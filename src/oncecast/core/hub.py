@@ -24,12 +24,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 from ..brokers.base import Opening
 from ..errors import Refusal
 from ..message import Cursor, LogGap, Message, Page, Reason, Start, StartKind
 from .audience import Audiences
+from .delays import Delays
 from .delivery import Delivery, DeliveryCounters, Send
 from .entry import Entry
 from .log import Log
@@ -48,6 +50,20 @@ from .subscription import (
 SLOW = Refusal("slow", "You read too slowly for this channel: resume from your cursor.")
 
 
+LOOKED_AT = 2000  # subscriptions whose place is looked at for `Behind.lag`: a millisecond
+
+
+class Behind(NamedTuple):
+    """The subscriptions that are not live: how many catch up, how many are blocked, and the most that one lags by.
+
+    `lag` is in numbers of the log.
+    """
+
+    catching_up: int
+    blocked: int
+    lag: int
+
+
 class Listeners(Protocol):
     """Counts the listeners of each channel, so that the broker can be asked for the channels that have some."""
 
@@ -64,7 +80,7 @@ class Hub:
     """The subscriptions of one node. `read` reads a page of the broker's history, where it has one.
 
     `read` is given the channels, the place, the floors, the most messages and the most bytes, and calls back with a
-    page. `listeners` counts the subscriptions of each channel.
+    page. `listeners` counts the subscriptions of each channel, `delays` measures a turn now and then.
     """
 
     def __init__(
@@ -75,6 +91,7 @@ class Hub:
         send: Send = os.write,
         read: ReadHistory | None = None,
         listeners: Listeners | None = None,
+        delays: Delays | None = None,
     ) -> None:
         self.log = log
         self.flushed = log.head
@@ -83,6 +100,7 @@ class Hub:
         self._scheduled = False
         self._turn: list[Entry] = []
         self._listeners = listeners
+        self._delays = delays or Delays(float)
         self._audiences = Audiences()
         self._blocked: dict[Subscription, None] = {}
         self._delivery = Delivery(log, on_fault, send)
@@ -194,6 +212,14 @@ class Hub:
         """Refuse those that have waited for too long, by a monotonic clock. Call it about once a second."""
         self._replay.tick(now)
 
+    def behind(self) -> Behind:
+        """Return how many subscriptions are not live, and by how much."""
+        catching_up = self._replay.members()
+        # The first ones have been behind for longest. All of them, after a network has failed, would take too long.
+        places = [each.place for each in [*catching_up[:LOOKED_AT], *islice(self._blocked, LOOKED_AT)]]
+        lags = [self.log.head - place.seq for place in places if place is not None]
+        return Behind(len(catching_up), len(self._blocked), max(0, *lags, 0))
+
     # -- what the transports call
 
     def gather(self, subscriptions: Iterable[Subscription]) -> None:
@@ -261,6 +287,8 @@ class Hub:
             upto = self.log.head  # which may be past the last message of the turn
             full = self._delivery.deliver(turn, self._audiences)
             self.flushed = upto
+            if self._delays.look:
+                self._delays.delivered(turn[0].message.time)
             for subscription, slow in full.items():
                 self._block(subscription, slow)
         self._replay.reach()

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening
 from ..errors import Refusal, UsageError
-from ..message import LATEST, Draft, Message, Page, Retention, Start, StartKind
+from ..message import LATEST, Draft, LogGap, Message, Page, Retention, Start, StartKind
 from .bulk import Bulk
+from .delays import Delays
 from .delivery import Send
 from .entry import Encoding, Entry
 from .history import BrokerHistory
@@ -51,8 +52,8 @@ class Node:
 
     `policy` gives a channel's policy by its name, `max_bytes` bounds the log's memory, `monotonic` gives seconds,
     `schedule` runs a callable at the end of the loop's turn (`loop.call_soon`). While the broker is away a publish
-    waits for at most `publish_wait_seconds`. `send` sends a block to the descriptor of a subscription. Opens nothing:
-    `start` does.
+    waits for at most `publish_wait_seconds`. `send` sends a block to the descriptor of a subscription. `delays` are
+    measured once its `tick` is called. Opens nothing: `start` does.
     """
 
     def __init__(
@@ -65,8 +66,11 @@ class Node:
         schedule: Callable[[Callable[[], None]], object],
         publish_wait_seconds: float = 0.0,
         send: Send = os.write,
+        delays: Delays | None = None,
     ) -> None:
         self.broker = broker
+        self.delays = delays or Delays(monotonic)
+        self.publishes = 0  # messages that this node was asked to publish
         self.unready: str | None = "the server is starting"
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] = _ignore
@@ -90,7 +94,7 @@ class Node:
         )
         self._history = BrokerHistory(broker, self.log, monotonic) if broker.capabilities.history else None
         read = None if self._history is None else self._history.read_after
-        self.hub = Hub(self.log, self._schedule, _report, send, read=read, listeners=self._wants)
+        self.hub = Hub(self.log, self._schedule, _report, send, read=read, listeners=self._wants, delays=self.delays)
         self._polls = Polls(self.log, self.hub, self._history)
         self.bulk = Bulk(monotonic, schedule)
 
@@ -131,6 +135,9 @@ class Node:
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Publish the drafts, in order; `done` is called once with a receipt or a refusal for each."""
+        self.publishes += len(drafts)
+        if self.delays.due:
+            done = self.delays.begin(done, self._is_pending)
         if self.unready is None:
             self.broker.publish(drafts, done)
         elif self._refusal is not None:
@@ -217,10 +224,15 @@ class Node:
 
     def after_delivery(self, call: Callable[[], None]) -> None:
         """Call this once everything received so far has been delivered: at once, or at the end of this turn."""
-        if self.hub.flushed < self.log.head:
+        if self._is_pending():
             self._schedule_raw(call)  # after the hub's own call, which is scheduled already
         else:
             call()
+
+    def count_gaps(self, gaps: Iterable[LogGap]) -> None:
+        """Count gaps that a subscription begins with, or that the answer to a poll has."""
+        for gap in gaps:
+            self.hub.counters.gaps[gap.reason] += 1
 
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
         """Return an entry's bytes in an encoding, from the log's cache."""
@@ -297,6 +309,10 @@ class Node:
 
     def _schedule(self, call: Callable[[], None]) -> None:
         self._schedule_raw(partial(self._guard, call))
+
+    def _is_pending(self) -> bool:
+        """Whether something that was received has not been delivered yet."""
+        return self.hub.flushed < self.log.head
 
     def _guard(self, call: Callable[[], None]) -> None:
         try:

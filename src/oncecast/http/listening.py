@@ -29,6 +29,18 @@ from .service import Service
 DEFLATE = Deflate()  # no context is taken over: messages are shared, and an idle subscriber needs no inflater
 
 
+SHORT_POLL, LONG_POLL, SSE, WEBSOCKET = "short-poll", "long-poll", "sse", "websocket"  # as the clients name them
+
+
+def transport_of(request: http1.Request) -> str:
+    """Return the transport that a request for a channel asks for, whether or not it gets it: for the metrics."""
+    if "upgrade" in request.headers:
+        return WEBSOCKET
+    if _accepts_events(request.headers.get("accept", "")):
+        return SSE
+    return LONG_POLL if "wait=" in request.query else SHORT_POLL
+
+
 def listen(service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...]) -> None:
     """Answer GET or HEAD of channels by the transport that the headers and the query ask for. Raises `Refusal`."""
     headers = request.headers
@@ -46,6 +58,7 @@ def listen(service: Service, connection: Exchange, request: http1.Request, chann
             _short_polled, service, connection, request, channels, service.node.log.version, service.second
         )
         known = headers.get("if-none-match")
+        service.counters.listens[SHORT_POLL] += 1
         answer_poll(service.node, service.settings, channels, query, known, answered, connection.may_read)
         connection.wait(request)
 
@@ -76,6 +89,7 @@ def _short_polled(
 def _long_poll(
     service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query
 ) -> None:
+    service.counters.listens[LONG_POLL] += 1
     known = request.headers.get("if-none-match")
     done = partial(_answer_poll, service, connection)
     expires = connection.identity.expires
@@ -140,6 +154,7 @@ def _open_events(
 
     connection.open_events(headers, make)
     service.counters.requests[200] += 1
+    service.counters.listens[SSE] += 1
 
 
 def _check_again(service: Service, identity: Identity, channels: tuple[str, ...]) -> None:
@@ -196,6 +211,7 @@ def _open(connection: Exchange, agreement: Agreement, make: Callable[[Carrier], 
 def _v1(service: Service, channels: tuple[str, ...], query: Query, carrier: Carrier) -> V1Session:
     session = V1Session(service.node, service.settings, carrier, channels, query)
     service.counters.requests[101] += 1
+    service.counters.listens[WEBSOCKET] += 1
     return session
 
 
@@ -203,6 +219,7 @@ def _raw(service: Service, channels: tuple[str, ...], query: Query, carrier: Car
     _check_again(service, carrier.identity, channels)
     session = RawSession(service.node, service.settings, carrier, channels, query)
     service.counters.requests[101] += 1
+    service.counters.listens[WEBSOCKET] += 1
     return session
 
 

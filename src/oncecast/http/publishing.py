@@ -41,7 +41,6 @@ def publish(service: Service, connection: Exchange, request: http1.Request, chan
     connection.spend_publishes(1, len(data))
     if service.settings.quotas is not None:
         service.settings.quotas.publish(connection.identity, channel, len(data), connection.now())
-    service.counters.publishes += 1
     drafts = (Draft(channel, data, kind, event, key),)
     base.publish(
         service.node, service.settings, connection, connection.identity, drafts, partial(_published, connection)
@@ -102,11 +101,14 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
                 channel = None if draft is None else draft.channel
                 service.settings.refused(refusal.error, connection.identity, channel, how="line")
             results.append(refusal)
-    service.counters.publishes += len(drafts)
 
     def done(outcomes: Sequence[Outcome]) -> None:
         published = iter(outcomes)
         answers = [next(published) if result is None else result for result in results]
+        if service.settings.refused is not None:
+            for result, answer in zip(results, answers, strict=True):
+                if result is None and isinstance(answer, Refusal):
+                    service.settings.refused(answer.error, connection.identity, how="line")
         body = b"".join(
             (envelope.error_json(a) if isinstance(a, Refusal) else envelope.receipt_json(a)) + b"\n" for a in answers
         )

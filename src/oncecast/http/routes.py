@@ -25,7 +25,7 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         if poll is not None:  # so the rules allow this host and origin
             if not poll.public and not service.recognize(connection, poll):
                 service.access.subscribe(connection.identity, poll.channels)
-            service.counters.requests[200] += 1
+            service.counters.remembered += 1
             connection.send(poll.answer)
             return
     path = request.path

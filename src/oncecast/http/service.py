@@ -58,8 +58,9 @@ class Asset:
 class RequestCounters:
     """What the requests have done since the server began."""
 
-    requests: Counter[int] = field(default_factory=Counter)  # by status
-    publishes: int = 0
+    requests: Counter[int] = field(default_factory=Counter)  # by status, without those that are `remembered`
+    remembered: int = 0  # polls that were answered as a moment before, with 200
+    listens: Counter[str] = field(default_factory=Counter)  # by transport, without the `remembered`
 
 
 class Service:

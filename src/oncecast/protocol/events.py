@@ -125,6 +125,7 @@ class EventStream:
     def _attached(self, place: Place) -> None:
         """Send the place; it comes later than the response's head if it has to be looked up."""
         self._carrier.send(sse.encode(None, id=str(place.announced), retry_ms=RETRY_MS))
+        self._node.count_gaps(place.gaps)
         for gap in chain_gaps(place.gaps, place.announced):
             self._carrier.send(gap_event(gap))
 

@@ -99,6 +99,7 @@ class PollRequest:
         done(self._reply(poll, even_if_nothing, head))
 
     def _reply(self, poll: Poll, even_if_nothing: bool, head: Cursor) -> Reply | None:
+        self.node.count_gaps(poll.gaps)
         nothing = not (poll.entries or poll.gaps)
         known = not poll.gaps and self._has(poll.entries, poll.cursor.epoch)
         if (nothing or known) and not even_if_nothing:
@@ -277,7 +278,8 @@ class WaitingPoll:
         self._read_answer("write")
 
     def gap(self, gap: LogGap, /) -> None:
-        """There is a gap: the answer will have it."""
+        """There is a gap: the answer will have it, and count it."""
+        self._node.hub.counters.gaps[gap.reason] -= 1
         self._read_answer("gap")
 
     def refuse(self, refusal: Refusal, /) -> None:

@@ -94,6 +94,7 @@ class RawSession(DuplexSession):
 
     def _check(self, place: Place) -> None:
         if place.gaps:
+            self._node.count_gaps(place.gaps)
             self._close_at(place.gaps[0], place)
 
     def _close_at(self, gap: LogGap, place: Place) -> None:

@@ -175,6 +175,7 @@ class V1Session(DuplexSession):
     def _subscribe(self, channel: str, start: Start, ref: Ref) -> None:
         def attached(place: Place) -> None:
             self._say("subscribed", channel=channel, cursor=str(place.announced), ref=ref)
+            self._node.count_gaps(place.gaps)
             for gap in place.gaps:
                 self.gap(gap)
 
@@ -195,6 +196,8 @@ class V1Session(DuplexSession):
 
     def _answer(self, ref: Ref, outcome: Outcome) -> None:
         if isinstance(outcome, Refusal):
+            if self._settings.refused is not None:
+                self._settings.refused(outcome.error, self._carrier.identity, how="frame")
             self._carrier.send(envelope.error_frame(outcome, ref))
         else:
             self._carrier.send(envelope.published_frame(outcome, ref))

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from ..core.delays import Histogram
 from ..core.node import Node
 from ..http.service import Asset, CollectMetrics, Rules, Service
 from ..policy.access import Access
@@ -20,6 +22,7 @@ from .jwks import RemoteKeys
 from .logs import Logs
 from .process.drain import Drain
 from .read_budget import READ_BYTES, ReadBudget
+from .refusals import Refusals
 from .tls.meters import TlsMeters
 from .unfinished import Unfinished
 from .wheel import Item, Wheel
@@ -102,7 +105,10 @@ class App(Service):
         self.expiries: Expiries[Peer] = Expiries()
         self.issuer: RemoteKeys | None = None  # where the server fetches keys
         self.reading = ReadBudget(monotonic, schedule)
-        self.logs: Logs | None = None  # of its requests and refusals; a server that is a part of a program has none
+        self.broker = "memory"  # its kind, as the scheme of its URL says
+        self.refusals = Refusals()
+        self.listeners: Counter[str] = Counter()  # streams, sockets and polls that wait, by transport
+        self.stalls = Histogram()  # how late the loop has come to each tick
         self.when_empty: Callable[[], None] | None = None
 
     def adopt(self, rules: Rules) -> None:
@@ -112,6 +118,15 @@ class App(Service):
         most = limits.header_bytes + max(limits.body_bytes, limits.message_bytes)  # one alone may always be finished
         self.unfinished.limit = max(limits.unfinished_bytes, most + READ_BYTES)
         self._rechecked = list(self.connections)
+
+    @property
+    def logs(self) -> Logs | None:
+        """The logs of its requests and refusals; a server that is a part of a program has none."""
+        return self.refusals.logs
+
+    @logs.setter
+    def logs(self, logs: Logs | None) -> None:
+        self.refusals.logs = logs
 
     def leave(self, per_second: float) -> Drain[Peer]:
         """Begin to stop: tell `per_second` connections a second to leave, the first ones now."""
@@ -173,6 +188,7 @@ class App(Service):
     def tick(self) -> None:
         """Wake the connections whose deadline has come, and those that are to leave: every `RESOLUTION`."""
         self.read_clock()
+        self.node.delays.tick()
         if self.logs is not None:
             self.logs.tick()
         now = self.monotonic()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
 from ..brokers.base import Broker
+from ..core.delays import Delays
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
 from ..http.bulletin import LATE_SECONDS, REVOCATION_RECORDS, TICKET_SECONDS
@@ -24,7 +26,8 @@ from ..policy.sketch import SECRET_BYTES, Hasher
 from ..protocol.base import NoteRefusal, TransportSettings
 from .app import App
 from .auth import build_authenticator
-from .metrics import measure, render
+from .exposition import render
+from .measures import measure
 from .pages import load_pages
 from .quota_memory import QuotaMemory
 from .settings import Settings, access_rules, channel_rules
@@ -78,6 +81,7 @@ def build_node(
         schedule=schedule,
         publish_wait_seconds=settings.limits.publish_wait_seconds,
         send=TlsChannel.send if settings.tls_cert else os.write,
+        delays=Delays(monotonic, time.time),
     )
 
 
@@ -97,6 +101,7 @@ def build_app(
         schedule=schedule,
         scheme="https" if settings.tls_cert else "http",
     )
+    app.broker = settings.broker.partition(":")[0]
     app.collect = lambda done: done(render(measure(app)))  # a worker collects from all processes instead
     return app
 

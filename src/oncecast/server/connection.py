@@ -22,6 +22,7 @@ from typing import cast
 
 from ..errors import ERRORS, Refusal
 from ..http.exchange import Agreement
+from ..http.listening import SSE, WEBSOCKET
 from ..http.replies import encode_fault, events_head, socket_head
 from ..policy.access import Access
 from ..policy.identity import Identity
@@ -135,7 +136,8 @@ class Connection(Responder):
         self._move("lost")
         self.app.dismiss(self)
         self.forget()
-        self._listener = self._transport = self._parser = self._request = None
+        self._unlisten()
+        self._transport = self._parser = self._request = None
         self.release()
         if listener is not None:
             listener.closed()
@@ -253,6 +255,8 @@ class Connection(Responder):
 
     def closing(self, code: int, /, *, ours: bool = True) -> None:
         """The carrier closes with this code."""
+        if ours:
+            self.app.refusals.close(code, self._transport_name)
         if ours and self.app.logs is not None and code in REFUSED:
             self.app.logs.refuse(REFUSED[code], self.identity, how="close")
 
@@ -262,7 +266,7 @@ class Connection(Responder):
         """Give the connection to an event stream. `make` may raise `Refusal`: nothing is written then."""
         if self._request is not None:
             head = events_head(self.app, self._request, headers)
-            self._stream(lambda: EventStreamCarrier(self, head.data, make, chunked=head.chunked))
+            self._stream(lambda: EventStreamCarrier(self, head.data, make, chunked=head.chunked), SSE)
 
     def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
         """Give the connection to a WebSocket, also while it waits. Do nothing where the client is gone.
@@ -271,10 +275,11 @@ class Connection(Responder):
         """
         if self._request is not None:
             head, deflate, settings = socket_head(agreement), agreement.deflate, self.app.settings
-            self._stream(lambda: websocket_carrier(self, head, make, settings=settings, deflate=deflate))
+            self._stream(lambda: websocket_carrier(self, head, make, settings=settings, deflate=deflate), WEBSOCKET)
 
-    def _stream(self, make: Callable[[], Listener]) -> None:
+    def _stream(self, make: Callable[[], Listener], transport: str) -> None:
         assert self._parser is not None
+        self._transport_name = transport  # a session may close as it is made
         quotas = self.app.settings.quotas
         if quotas is not None:
             self.presence = join(self.presence, quotas, self.identity, self.now())
@@ -285,7 +290,7 @@ class Connection(Responder):
                 self.presence.leave()
             raise
         self._move("streamed")
-        self._listener = carrier
+        self._listen(carrier, transport)
         rest = self._parser.take_rest()
         self._parser = self._request = None
         self.hold(0)

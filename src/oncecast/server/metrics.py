@@ -1,52 +1,29 @@
-"""`/metrics`, in Prometheus's text format: counters that the node and the connections keep anyway, read at the scrape.
+"""The metrics: counters that the node and the connections keep anyway, and where they are read from at a scrape.
 
-Invariant: the measures of several workers are shown as one server's: as sums, or as the maximum where all measure the
-same thing. To add a metric, add a line to `METRICS`.
+Invariant: no label has what a peer has sent. To add a metric, add a line to `METRICS`, `LABELLED` or `DELAYS`.
+`measures.py` has what they have measured, and `exposition.py` writes it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
-
+from .. import __version__
 from ..brokers.meters import Metered
+from ..core.delays import Histogram
+from ..http.listening import LONG_POLL, SHORT_POLL, SSE, WEBSOCKET
+from ..message import Reason
 from ..policy.quotas import LIMITED
 from .app import App
 
-__all__ = ["ALONE", "CONTENT_TYPE", "Crew", "Measures", "add", "lasting", "measure", "render"]
+__all__ = ["DELAYS", "LABELLED", "METRICS"]
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-
-
-class Measures(msgspec.Struct, frozen=True):
-    """What one process has measured, or several together: values by their metric's name, and requests by status.
-
-    `unready` counts the processes that are not ready, by the reason. `limited` counts refusals, by the limit.
-    """
-
-    values: dict[str, float] = {}
-    requests: dict[int, int] = {}
-    unready: dict[str, int] = {}
-    limited: dict[str, int] = {}
-
-
-class Crew(msgspec.Struct, frozen=True):
-    """How many workers serve, how many were restarted, and how many did not answer in time."""
-
-    workers: int = 1
-    restarts: int = 0
-    silent: int = 0
-
-
-ALONE = Crew()
+_STATM = Path("/proc/self/statm")  # proc(5): the second number is the resident pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +33,25 @@ class _Metric:
     read: Callable[[App], float]
     counter: bool = False
     join: Callable[[Iterable[float]], float] = sum
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """A metric of a value for each label; those `known` are shown at 0 too. The values of workers are added."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    read: Callable[[App], Mapping[str, float]]
+    counter: bool = True
+    known: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Delay:
+    name: str
+    text: str
+    read: Callable[[App], Histogram]
 
 
 def _counter(name: str, text: str, read: Callable[[App], float]) -> _Metric:
@@ -101,13 +97,57 @@ def _fetches(app: App, name: str) -> float:
     return 0 if app.issuer is None else float(getattr(app.issuer, name))
 
 
+def _resident() -> float:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(_STATM.read_bytes().split()[1]) * float(resource.getpagesize())
+    return 0.0
+
+
+def _requests(app: App) -> Mapping[str, float]:
+    requests = {str(status): count for status, count in app.counters.requests.items()}
+    if app.counters.remembered:
+        requests["200"] = requests.get("200", 0) + app.counters.remembered
+    return requests
+
+
+def _listens(app: App) -> Mapping[str, float]:
+    listens = app.counters.listens
+    return {**listens, SHORT_POLL: listens[SHORT_POLL] + app.counters.remembered}
+
+
+def _limited(app: App) -> Mapping[str, float]:
+    return {} if app.settings.quotas is None else app.settings.quotas.refused
+
+
 METRICS = (
     _Metric("ready", "Processes that are ready, as /readyz says.", lambda app: app.unready is None),
     _Metric("connections", "Open connections.", lambda app: len(app.connections)),
     _Metric(
+        "connections_limit",
+        "Connections that may be open, by limits.connections and the limit of open files.",
+        lambda app: app.admission.capacity.ceiling,
+    ),
+    _Metric(
         "subscriptions",
         "Channel subscriptions, those that catch up or are blocked included.",
         lambda app: app.node.hub.subscriptions,
+    ),
+    _Metric(
+        "subscriptions_catching_up",
+        "Subscriptions that read what they have missed.",
+        lambda app: app.node.hub.behind().catching_up,
+    ),
+    _Metric(
+        "subscriptions_blocked",
+        "Subscriptions whose socket is full.",
+        lambda app: app.node.hub.behind().blocked,
+    ),
+    _Metric(
+        "subscription_lag",
+        "Numbers of the log from the place of the subscription that is furthest behind to the newest message. Of many "
+        "that are behind, the 2000 that have been for longest are looked at.",
+        lambda app: app.node.hub.behind().lag,
+        join=max,
     ),
     _Metric("log_messages", "Messages held in memory.", lambda app: app.node.log.count),
     _Metric("log_bytes", "Bytes that these messages take, their encodings included.", lambda app: app.node.log.bytes),
@@ -161,14 +201,16 @@ METRICS = (
         "Renewed certificates that can't serve, so that the old ones are served on.",
         lambda app: app.tls.renewals_refused,
     ),
-    _counter("publishes", "Messages published over HTTP.", lambda app: app.counters.publishes),
+    _counter("publishes", "Messages that this node was asked to publish.", lambda app: app.node.publishes),
+    _Metric(
+        "publishes_waiting",
+        "Messages that wait for the broker to come back: limits.publish_wait_seconds.",
+        lambda app: len(app.node.held),
+    ),
     _counter(
         "messages", "Messages that this node has received from its broker.", lambda app: app.node.hub.counters.messages
     ),
     _counter("deliveries", "Messages written to subscribers.", lambda app: app.node.hub.counters.deliveries),
-    _counter(
-        "gaps", "Gaps reported to streaming subscribers that had fallen behind.", lambda app: app.node.hub.counters.gaps
-    ),
     _counter("blocked", "Times that a subscriber's socket was full.", lambda app: app.node.hub.counters.blocked),
     _Metric(
         "broker_lag",
@@ -193,80 +235,83 @@ METRICS = (
         "Messages that a broker on another machine refused, or did not acknowledge before its connection was lost.",
         _refused,
     ),
+    _Metric("memory_bytes", "Resident memory of the processes.", lambda app: _resident()),
+    _counter("cpu_seconds", "CPU time of the processes.", lambda app: time.process_time()),
     _counter("broker_pages", "Pages of the broker's history that were asked for.", lambda app: app.node.pages),
 )
 
 
-def measure(app: App) -> Measures:
-    """Return what this process has measured up to now."""
-    values = {metric.name: float(metric.read(app)) for metric in METRICS}
-    reason = app.unready
-    quotas = app.settings.quotas
-    limited = {} if quotas is None else dict(quotas.refused)
-    return Measures(values, dict(app.counters.requests), {} if reason is None else {reason: 1}, limited)
+LABELLED = (
+    _Labelled(
+        "listeners",
+        "Streams, sockets and long polls that wait, by transport.",
+        ("transport",),
+        lambda app: app.listeners,
+        counter=False,
+        known=(LONG_POLL, SSE, WEBSOCKET),
+    ),
+    _Labelled(
+        "listens",
+        "Polls that were allowed, and streams and sockets that were opened, by transport.",
+        ("transport",),
+        _listens,
+        known=(SHORT_POLL, LONG_POLL, SSE, WEBSOCKET),
+    ),
+    _Labelled(
+        "gaps",
+        "Gaps reported to subscribers and in the answers to polls, by reason.",
+        ("reason",),
+        lambda app: {reason.value: count for reason, count in app.node.hub.counters.gaps.items()},
+        known=tuple(Reason),
+    ),
+    _Labelled("requests", "Requests answered, by status.", ("status",), _requests),
+    _Labelled(
+        "refusals",
+        "Requests, frames and lines of a batch answered with an error, and streams and sockets closed with one, by "
+        "transport and the error's code; a close by the first error that has its close code, or by the number.",
+        ("transport", "code"),
+        lambda app: {" ".join(labels): count for labels, count in app.refusals.counts.items()},
+    ),
+    _Labelled(
+        "limited",
+        "Connections, messages and reads refused by a limit, and connections closed by one, by the limit's name.",
+        ("limit",),
+        _limited,
+        known=tuple(LIMITED),
+    ),
+    _Labelled(
+        "unready",
+        "Processes that are not ready, by the reason that /readyz gives.",
+        ("reason",),
+        lambda app: {} if app.unready is None else {app.unready: 1},
+        counter=False,
+    ),
+    _Labelled(
+        "info",
+        "Processes by their version and their broker's kind.",
+        ("version", "broker"),
+        lambda app: {f"{__version__} {app.broker}": 1},
+        counter=False,
+    ),
+)
 
-
-def add(measured: Iterable[Measures]) -> Measures:
-    """Return what several processes have measured together."""
-    found = list(measured)
-    if not found:
-        return Measures()
-    requests: Counter[int] = Counter()
-    unready: Counter[str] = Counter()
-    limited: Counter[str] = Counter()
-    for each in found:
-        requests.update(each.requests)
-        unready.update(each.unready)
-        limited.update(each.limited)
-    values = {metric.name: metric.join([each.values.get(metric.name, 0) for each in found]) for metric in METRICS}
-    return Measures(values, dict(requests), dict(unready), dict(limited))
-
-
-def lasting(measures: Measures) -> Measures:
-    """Return the counters of a process that has ended, without which the sum would go backwards."""
-    values = {m.name: measures.values.get(m.name, 0) for m in METRICS if m.counter}
-    return Measures(values, measures.requests, limited=measures.limited)
-
-
-def render(measures: Measures, crew: Crew = ALONE) -> bytes:
-    """Return measures in Prometheus's text format."""
-    registry = CollectorRegistry()
-    registry.register(_Families(measures, crew))
-    return generate_latest(registry)
-
-
-class _Families(Collector):
-    def __init__(self, measures: Measures, crew: Crew) -> None:
-        self._measures = measures
-        self._crew = crew
-
-    def collect(self) -> Iterable[Metric]:
-        for metric in METRICS:
-            family = CounterMetricFamily if metric.counter else GaugeMetricFamily
-            yield family(f"oncecast_{metric.name}", metric.text, value=self._measures.values.get(metric.name, 0))
-        requests = CounterMetricFamily("oncecast_requests", "Requests answered, by status.", labels=["status"])
-        for status, count in sorted(self._measures.requests.items()):
-            requests.add_metric([str(status)], count)
-        yield requests
-        limited = CounterMetricFamily(
-            "oncecast_limited",
-            "Connections, messages and reads refused by a limit, and connections closed by one, by the limit's name.",
-            labels=["limit"],
-        )
-        for name in LIMITED:
-            limited.add_metric([name], self._measures.limited.get(name, 0))
-        yield limited
-        unready = GaugeMetricFamily(
-            "oncecast_unready", "Processes that are not ready, by the reason that /readyz gives.", labels=["reason"]
-        )
-        for reason, count in sorted(self._measures.unready.items()):
-            unready.add_metric([reason], count)
-        yield unready
-        crew = self._crew
-        yield GaugeMetricFamily("oncecast_workers", "Processes that serve.", value=crew.workers)
-        yield CounterMetricFamily(
-            "oncecast_worker_restarts", "Workers that ended unasked and were replaced.", value=crew.restarts
-        )
-        yield GaugeMetricFamily(
-            "oncecast_workers_silent", "Workers that did not answer and are missing here.", value=crew.silent
-        )
+# Of each at most 20 values a second are measured in each process, so `_count` is no number of messages.
+DELAYS = (
+    _Delay(
+        "publish_ack_seconds",
+        "From a publish on this node to the broker's acknowledgement: of one publish in 50 ms.",
+        lambda app: app.node.delays.acknowledged,
+    ),
+    _Delay(
+        "publish_write_seconds",
+        "From a publish on this node to its write to the live subscribers of this node: of one publish in 50 ms.",
+        lambda app: app.node.delays.written,
+    ),
+    _Delay(
+        "delivery_age_seconds",
+        "How old a message was, by the time that the broker gave it, when it was written to the live subscribers: of "
+        "the oldest of one turn in 50 ms. Clocks that differ make it differ.",
+        lambda app: app.node.delays.ages,
+    ),
+    _Delay("loop_late_seconds", "How late the event loop was, 20 times a second.", lambda app: app.stalls),
+)

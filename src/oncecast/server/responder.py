@@ -16,6 +16,7 @@ from ..errors import Refusal
 from ..http import routes
 from ..http.exchange import Agreement
 from ..http.flood import read_page, spend_publishes
+from ..http.listening import LONG_POLL
 from ..http.replies import encode, encode_fault, error_reply, events_head
 from ..policy.access import Access
 from ..policy.bucket import Bucket, PublishBuckets
@@ -27,7 +28,7 @@ from ..wire import http1
 from .admission import FULL, may_use_reserve
 from .app import App
 from .inlet import Inlet
-from .logs.requests import channels_of, shown_briefly
+from .logs.requests import shown_briefly
 from .phases import CLOSED, LINGERING, READING, WAITING, ConnectionEvent, after
 from .presence import Presence, become
 
@@ -57,6 +58,7 @@ class Responder(Inlet):
         "_request",
         "_reserved",
         "_stage",
+        "_transport_name",
         "deadline",
         "identity",
         "phase",
@@ -76,6 +78,7 @@ class Responder(Inlet):
         self._bucket: PublishBuckets | None = None
         self._pages: Bucket | None = None
         self._stage = IDLE
+        self._transport_name = ""  # of the listener's transport
         self._eof = False
         self._fresh = True  # no request has come yet
         self.presence: Presence | None = None
@@ -137,7 +140,7 @@ class Responder(Inlet):
         if request is None:  # the client is gone
             return
         if self._listener is not None:
-            self._listener = None
+            self._unlisten()
             if self.presence is not None:
                 self.presence.leave()
         self._request = None
@@ -175,6 +178,7 @@ class Responder(Inlet):
             self._note(refusal, self._request)
             self.write(encode(self.app, self._request, error_reply(refusal), close=True))
         elif self._parser is not None:
+            self.app.refusals.unread(refusal)
             self.write(encode_fault(self.app, self._parser.headers_read, refusal))
         self.end()
 
@@ -192,8 +196,9 @@ class Responder(Inlet):
             self._count_user(session, self.app.settings.quotas)
         if self.phase is not WAITING:  # it has waited for something else before
             self._move("postponed")
-        self._listener = session
-        if session is None:
+        if session is not None:
+            self._listen(session, LONG_POLL)
+        else:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
 
     def spend_publishes(self, count: int, size: int) -> None:
@@ -229,7 +234,8 @@ class Responder(Inlet):
             return
         assert self._transport is not None
         self._move("ended")
-        self._listener = self._parser = self._request = None
+        self._unlisten()
+        self._parser = self._request = None
         self.hold(0)
         self._full = False
         self._set_reading()
@@ -241,10 +247,19 @@ class Responder(Inlet):
 
     # -- helpers
 
+    def _listen(self, listener: Session, transport: str) -> None:
+        """Let a long poll or a carrier hear of the connection from now on, and count it."""
+        self._listener, self._transport_name = listener, transport
+        self.app.listeners[transport] += 1
+
+    def _unlisten(self) -> None:
+        if self._listener is not None:
+            self._listener = None
+            self.app.listeners[self._transport_name] -= 1
+
     def _note(self, refusal: Refusal, request: http1.Request) -> None:
-        """Let the audit log have a refusal of a request."""
-        if self.app.logs is not None:
-            self.app.logs.refuse(refusal.error, self.identity, channels_of(request))
+        """Count a refusal of a request, and let the audit log have it."""
+        self.app.refusals.request(refusal, self.identity, request)
 
     def _count_user(self, session: Session, quotas: Quotas) -> None:
         """Count a long poll that waits as one of its user's connections. Raises `Refusal`, and ends it."""

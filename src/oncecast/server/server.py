@@ -182,8 +182,7 @@ class Server:
     def _rules(self) -> Rules:
         """Return the rules of the settings and of the addresses that are bound."""
         bound = [str(sock.getsockname()[0]) for sock in self._sockets]
-        refused = None if self.app.logs is None else self.app.logs.refuse
-        return build_rules(self.settings, bound, self.quotas, self._issuer.keys, refused)
+        return build_rules(self.settings, bound, self.quotas, self._issuer.keys, self.app.refusals.note)
 
     def _adopt(self) -> None:
         self.app.adopt(self._rules())
@@ -245,7 +244,9 @@ class Server:
 
     async def _tick(self) -> None:
         while True:
+            due = self._loop.time() + RESOLUTION
             await asyncio.sleep(RESOLUTION)
+            self.app.stalls.observe(self._loop.time() - due)
             self.app.tick()
 
     async def _trim(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from oncecast.server.listening import bind_slots
-from oncecast.server.metrics import Crew, Measures
+from oncecast.server.measures import Crew, Measures
 from oncecast.server.process import child as module
 from oncecast.server.process.child import MOVES, Child, WorkerEvent, WorkerState, environment
 from oncecast.server.process.control import Change, Total

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from oncecast.server.metrics import Crew, Measures
+from oncecast.server.measures import Buckets, Crew, Measures
 from oncecast.server.process import control
 from oncecast.server.process.control import (
     Asked,
@@ -60,7 +60,7 @@ async def test_settings_arrive_whole(pair: Pair) -> None:
 async def test_messages_keep_their_order_both_ways(pair: Pair) -> None:
     """What one end sends, the other receives, in that order; after the last comes None."""
     worker, supervisor = pair
-    total = Total(Measures({"connections": 2.0}, {200: 3}), Crew(4, 1, 0))
+    total = Total(Measures({"connections": 2.0}, {"requests": {"200": 3.0}}, {"age": Buckets()}), Crew(4, 1, 0))
     supervisor.send(Collect())
     supervisor.send(total)
     for message in (Asked(), Measured(Measures({}, {})), Failed("no\nroom")):

@@ -21,7 +21,7 @@ import pytest
 import pytest_asyncio
 
 import oncecast
-from oncecast.server.metrics import Measures
+from oncecast.server.measures import Measures
 from oncecast.server.process import supervisor as module
 from oncecast.server.process.child import WorkerState
 from oncecast.server.process.control import Pace, Total

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from oncecast.errors import ConfigurationError
-from oncecast.server.metrics import Crew, Measures
+from oncecast.server.measures import Crew, Measures
 from oncecast.server.process import worker as module
 from oncecast.server.process.control import Asked, Begin, Change, FromWorker, Pipe, Total, ToWorker
 from oncecast.server.process.worker import _Worker

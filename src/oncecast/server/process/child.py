@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from ..metrics import Measures
+from ..measures import Measures
 from ..settings import Settings
 from .control import (
     Asked,

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from ..metrics import Crew, Measures
+from ..measures import Crew, Measures
 from ..settings import Settings
 
 __all__ = [

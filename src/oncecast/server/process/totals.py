@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from ..metrics import Crew, Measures, add, lasting
+from ..measures import Crew, Measures, add, lasting
 from ..tasks import Tasks
 from .child import Child, WorkerState
 from .control import Total

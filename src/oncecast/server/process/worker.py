@@ -20,7 +20,8 @@ from collections.abc import Callable
 from ...errors import ConfigurationError
 from ...policy.quotas import Quotas
 from ..build import build_quotas
-from ..metrics import Crew, measure, render
+from ..exposition import render
+from ..measures import Crew, measure
 from ..quota_memory import QuotaMemory
 from ..server import Server
 from ..tasks import Tasks
