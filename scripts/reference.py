@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 import msgspec
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from oncecast.cli.base import EXIT_CODES
@@ -45,6 +46,7 @@ from oncecast.server.settings import (
     Settings,
 )
 from oncecast.wire import ws_connection
+from scripts.dashboard import dashboard
 
 ROOT = Path(__file__).parent.parent
 NOTICE = "<!-- Made by scripts/reference.py from {}: edit that, and run the script. -->\n\n"
@@ -59,6 +61,7 @@ def pages() -> dict[str, str]:
         "docs/reference/errors.md": errors_page(),
         "docs/reference/metrics.md": metrics_page(),
         "docs/reference/commands.md": commands_page(),
+        "deploy/grafana/oncecast.json": dashboard(),
     }
 
 
@@ -66,6 +69,7 @@ def parts() -> dict[str, dict[str, str]]:
     """Return the generated parts of other pages, by path and name."""
     return {
         "spec/wire.md": {"errors": errors_table()},
+        "docs/how-to/monitor.md": {"alerts": alerts_table()},
         "ARCHITECTURE.md": {
             "subscription": moves(subscription.MOVES),
             "connection": moves(phases.MOVES),
@@ -254,6 +258,24 @@ async def _exposition() -> str:
     app.counters.requests[200] = 1  # so that these families show their labels
     app.refusals.unread(Refusal("timeout", ""))
     return render(measure(app)).decode()
+
+
+def alerts_table() -> str:
+    """Return the table of the alerts, from the rules for Prometheus."""
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/oncecast.rules.yml").read_text("utf-8"))
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    return markdown(
+        ("alert", "severity", "fires when", "what to do"),
+        [
+            (
+                f"`{rule['alert']}`",
+                rule["labels"]["severity"],
+                f"`{rule['expr']}`" + (f" for {rule['for']}" if "for" in rule else ""),
+                rule["annotations"]["description"],
+            )
+            for rule in alerts
+        ],
+    )
 
 
 # States ----------------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "brokers/test_starting.py",
         "cli/test_broker.py",
         "http/test_users.py",
+        "test_monitoring.py",
     ),
     "slow": (
         "asgi/test_contract.py",
