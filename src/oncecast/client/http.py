@@ -239,7 +239,10 @@ class HttpConnection:
 
 
 class OverHttp:
-    """What each transport is made with: where the server is, the identity, the time limits."""
+    """What each transport is made with: where the server is, the identity, the time limits.
+
+    `connection` makes its connections; what counts them gives a kind of `HttpConnection` of its own.
+    """
 
     def __init__(
         self,
@@ -248,11 +251,13 @@ class OverHttp:
         timing: Timing,
         sleep: Callable[[float], Awaitable[object]],
         authorize: Authorize = anonymous,
+        connection: Callable[..., HttpConnection] = HttpConnection,
     ) -> None:
         self._endpoint = endpoint
         self._timing = timing
         self._authorize = authorize
         self._sleep = sleep
+        self._kind = connection
 
     def _connection(self) -> HttpConnection:
-        return HttpConnection(self._endpoint, timing=self._timing, authorize=self._authorize)
+        return self._kind(self._endpoint, timing=self._timing, authorize=self._authorize)

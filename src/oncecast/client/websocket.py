@@ -57,8 +57,9 @@ class WebSocketTransport(OverHttp):
         timing: Timing,
         sleep: Callable[[float], Awaitable[object]],
         authorize: Authorize = anonymous,
+        connection: Callable[..., HttpConnection] = HttpConnection,
     ) -> None:
-        super().__init__(endpoint, timing=timing, sleep=sleep, authorize=authorize)
+        super().__init__(endpoint, timing=timing, sleep=sleep, authorize=authorize, connection=connection)
         self._starts: dict[str, StartQuery] = {}
         self._idle = timing.idle_for(None)
         self._live: tuple[HttpConnection, WebSocketConnection, V1Reader] | None = None

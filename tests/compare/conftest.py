@@ -1,0 +1,148 @@
+"""What the tests of the comparison share: a real server in this process, a recording pipe before it, and a report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from oncecast.client.url import ServerUrl
+from oncecast.compare.advice import verdict_of
+from oncecast.compare.plan import ComparePlan
+from oncecast.compare.report import ORDER, ComparedLane, ComparisonReport, DelayFigures
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
+
+SECONDS = 60.0  # for what happens anyway
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """A real server in this process."""
+    made = Server(Settings(port=0, broker="memory://"))
+    await made.start()
+    yield made
+    await made.stop(0.1)
+
+
+def url_of(server: Server | Recorder, scheme: str = "http") -> ServerUrl:
+    """Return where a server or a pipe is."""
+    return ServerUrl.parse(f"{scheme}://127.0.0.1:{server.port}")
+
+
+class Recorder:
+    """A pipe to a port that keeps every byte: `up` and `down`. `refuses` looks at a connection's first bytes."""
+
+    def __init__(self, target: int, refuses: Callable[[bytes], bool] = lambda _first: False) -> None:
+        self.up = bytearray()
+        self.down = bytearray()
+        self.port = 0
+        self._target = target
+        self._refuses = refuses
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Recorder:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other: asyncio.StreamWriter | None = None
+        try:
+            first = await reader.read(65536)
+            self.up += first
+            if self._refuses(first):
+                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+                return
+            far, other = await asyncio.open_connection("127.0.0.1", self._target)
+            other.write(first)
+            await asyncio.wait(
+                {
+                    asyncio.create_task(self._carry(reader, other, self.up)),
+                    asyncio.create_task(self._carry(far, writer, self.down)),
+                },
+            )
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+            if other is not None:
+                other.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
+        try:
+            while data := await reader.read(65536):
+                kept += data
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+        except OSError:
+            writer.transport.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+def lane_of(transport: str, p50: float, **fields: Any) -> ComparedLane:
+    """Return a lane that has brought its messages."""
+    given = {"listeners": 2, "expected": 20, "received": 20, "bytes_up": 1000, "bytes_down": 5000, "held": 2.0}
+    delay = DelayFigures(p50, 2 * p50, 3 * p50, p50)
+    return ComparedLane(transport=transport, state="measured", delay=delay, **{**given, **fields})
+
+
+LANES = {
+    "short-poll": lane_of(
+        "short-poll", 0.5, polls=40, requests=42, empty_answers=30, page_bytes=4000, bytes_down=12000
+    ),
+    "long-poll": lane_of("long-poll", 0.002, polls=20, requests=22),
+    "sse": lane_of("sse", 0.001, requests=2, bytes_up=0),
+    "websocket": lane_of("websocket", 0.001, requests=2, bytes_up=0),
+}
+
+
+def report_of(plan: ComparePlan | None = None, /, **changed: ComparedLane) -> ComparisonReport:
+    """Return a report; `changed` has lanes in place of those of `LANES`, with `_` for `-` in their names."""
+    plan = plan or ComparePlan(schedule="ticker", seconds=10)
+    given = {name.replace("_", "-"): lane for name, lane in changed.items()}
+    lanes = [given.get(name, LANES[name]) for name in ORDER]
+    return ComparisonReport(
+        schedule=plan.schedule,
+        describes=plan.describe(),
+        server="http://here",
+        seconds=10.0,
+        listeners=2,
+        size=60,
+        poll_interval=1.0,
+        rtt_ms=0,
+        published=10,
+        lanes=lanes,
+        verdict=verdict_of(lanes, plan),
+    )
+
+
+def blocked(transport: str, reason: str) -> ComparedLane:
+    """Return a lane that did not get through."""
+    return msgspec.structs.replace(LANES[transport], state="blocked", reason=reason, received=0, delay=None)
