@@ -35,7 +35,7 @@ test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under cove
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
-proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, twenty minutes of nonsense, 2,000 slow peers, 200 crashes, 50 schedules of faults of each broker (an hour)
+proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, twenty minutes of nonsense, 2,000 slow peers, 200 crashes, 50 schedules of faults of each broker, every clause through each proxy (an hour and a half)
 	$(BIN)/python -m tests.proof.client_runs --runs 500
 	$(BIN)/python -m tests.proof.client_matrix
 	$(BIN)/python -m tests.proof.wire_fuzz --minutes 10
@@ -46,6 +46,7 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.broker_faults --broker rabbitmq --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker kafka --schedules 50
 	$(BIN)/python -m tests.proof.slow_peers --peers 2000
+	$(BIN)/python -m tests.proof.proxies
 
 fuzz: .make/fuzz ## Fuzz each parser for a minute (RUNS=N for N inputs each)
 	$(BIN)/python -m tests.fuzz $(if $(RUNS),--runs $(RUNS))

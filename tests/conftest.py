@@ -26,6 +26,8 @@ hypothesis.settings.load_profile("shared")
 HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": (
+        "proxies/test_clients.py",
+        "proxies/test_http2.py",
         "web/test_client.py",
         "web/test_front_ends.py",
         "web/test_htmx.py",
@@ -57,6 +59,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "brokers/test_starting.py",
         "cli/test_broker.py",
         "http/test_users.py",
+        "proxies",
         "test_monitoring.py",
     ),
     "slow": (
@@ -69,6 +72,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "core/test_log_model.py",
         "core/test_node_model.py",
         "proof",
+        "proxies",
         "protocol/test_contract_on_brokers.py",
         "server/framing/test_strict.py",
         "server/process/test_supervisor.py",

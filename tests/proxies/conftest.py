@@ -1,0 +1,38 @@
+"""What the tests of proxies share: a certificate, and a Redis server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.certificates import Authority, Pair
+from tests.brokers.servers import Servers, run_servers
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who has signed the proxies' certificate."""
+    return Authority(tmp_path_factory.mktemp("certificates"), "authority")
+
+
+@pytest.fixture(scope="session")
+def pair(authority: Authority) -> Pair:
+    """The proxies' certificate."""
+    return authority.issue("localhost", "localhost", "127.0.0.1")
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis server."""
+    run: Iterator[Servers] = run_servers(tmp_path_factory.mktemp("redis"))
+    yield next(run)("redis").url
+    for _ in run:
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the proxies of a file of tests have their files."""
+    return tmp_path_factory.mktemp("proxies")

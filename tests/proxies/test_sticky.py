@@ -1,0 +1,106 @@
+"""The three kinds of stickiness that the files of `deploy/proxies` offer, over three servers that say their names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.certificates import Pair
+from tests.proxies.programs import PROGRAMS, Program, running, site_of
+
+ASKED = 12  # times: without stickiness each of three servers is met
+USERS = 30
+SECONDS = 60.0
+
+
+class Named(BaseHTTPRequestHandler):
+    """Answers everything with the port of its server."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer."""
+        name = str(self.connection.getsockname()[1]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(name)))
+        self.end_headers()
+        self.wfile.write(name)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name of the standard library
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def named() -> Iterator[list[int]]:
+    """The ports of three servers."""
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Named) for _ in range(3)]
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for thread in threads:
+        thread.start()
+    yield [server.server_address[1] for server in servers]
+    for server, thread in zip(servers, threads, strict=True):
+        server.shutdown()
+        server.server_close()
+        thread.join(SECONDS)
+
+
+@contextmanager
+def started(program: Program, sticky: str | None, named: list[int], pair: Pair, folder: Path) -> Iterator[int]:
+    """Run the proxy; yield its port."""
+    with ExitStack() as stack:
+        site = site_of(folder / f"{program.name}-{sticky}", named, pair)
+        stack.enter_context(running(program, program.fitted(site, sticky=sticky), site))
+        yield site.plain
+
+
+def ask(port: int, headers: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Ask on a new connection; return which server has answered, and the cookie that was set."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    try:
+        connection.request("GET", "/v1/channels/news", headers=dict(headers or {}))
+        answer = connection.getresponse()
+        return answer.read().decode(), (answer.getheader("Set-Cookie") or "").partition(";")[0]
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_connections_go_to_each_server_in_turn(name: str, named: list[int], pair: Pair, folder: Path) -> None:
+    """Without stickiness one client meets every server."""
+    with started(PROGRAMS[name], None, named, pair, folder) as port:
+        assert {str(each) for each in named} == {ask(port)[0] for _ in range(ASKED)}
+
+
+@pytest.mark.parametrize("name", [name for name, each in PROGRAMS.items() if "source" in each.sticky])
+def test_sticky_by_source(name: str, named: list[int], pair: Pair, folder: Path) -> None:
+    """Every connection from one address goes to one server."""
+    with started(PROGRAMS[name], "source", named, pair, folder) as port:
+        assert 1 == len({ask(port)[0] for _ in range(ASKED)})
+
+
+@pytest.mark.parametrize("name", [name for name, each in PROGRAMS.items() if "cookie" in each.sticky])
+def test_sticky_by_cookie(name: str, named: list[int], pair: Pair, folder: Path) -> None:
+    """A client that keeps the proxy's cookie stays at its server, and others are spread."""
+    with started(PROGRAMS[name], "cookie", named, pair, folder) as port:
+        answers = [ask(port) for _ in range(ASKED)]
+        assert 1 < len({server for server, _ in answers})
+        for server, cookie in answers[:3]:
+            assert cookie.startswith("oncecast_node=")
+            # nginx knows its cookie only from the second request on
+            first = ask(port, {"Cookie": cookie})[0]
+            assert {first} == {ask(port, {"Cookie": cookie})[0] for _ in range(4)}, server
+
+
+@pytest.mark.parametrize("name", [name for name, each in PROGRAMS.items() if "user" in each.sticky])
+def test_sticky_by_user(name: str, named: list[int], pair: Pair, folder: Path) -> None:
+    """Every connection with one session's cookie goes to one server, and the sessions are spread."""
+    with started(PROGRAMS[name], "user", named, pair, folder) as port:
+        met = [{ask(port, {"Cookie": f"session=user-{user}"})[0] for _ in range(3)} for user in range(USERS)]
+        assert {1} == {len(each) for each in met}
+        assert 1 < len(set.union(*met))
