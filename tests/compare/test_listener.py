@@ -16,7 +16,7 @@ from oncecast.client.url import ServerUrl
 from oncecast.compare.listener import ComparedListener
 from oncecast.compare.relay import Relay
 from oncecast.compare.tally import PublishTimes, Tally, text_of
-from oncecast.server.metrics import measure
+from oncecast.server.measures import measure
 from oncecast.server.server import Server
 from tests.compare.conftest import until, url_of
 
