@@ -46,6 +46,7 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.broker_faults --broker rabbitmq --schedules 50
 	$(BIN)/python -m tests.proof.broker_faults --broker kafka --schedules 50
 	$(BIN)/python -m tests.proof.slow_peers --peers 2000
+	$(BIN)/python -m tests.proof.tabs
 	$(BIN)/python -m tests.proof.proxies
 
 fuzz: .make/fuzz ## Fuzz each parser for a minute (RUNS=N for N inputs each)

@@ -26,6 +26,7 @@ hypothesis.settings.load_profile("shared")
 HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": (
+        "proof/test_tabs.py",
         "proxies/test_clients.py",
         "proxies/test_http2.py",
         "web/test_client.py",

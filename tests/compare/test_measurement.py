@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,15 +15,18 @@ from oncecast.compare import publishing
 from oncecast.compare.grounds import ForeignServer
 from oncecast.compare.measurement import Measurement
 from oncecast.compare.plan import ComparePlan
+from oncecast.compare.relay import Relay
 from oncecast.compare.report import ORDER, ComparisonReport
 from oncecast.server.server import Server
 from oncecast.server.settings import ChannelRule, Settings
-from tests.compare.conftest import Recorder, url_of
+from tests.compare.conftest import url_of
+from tests.compare.recorder import Recorder
+
+QUICK = ComparePlan(rate=10.0, listeners=2, seconds=1, poll_interval=0.1)
 
 
-def _measurement(server: Server | Recorder, **plan: float) -> Measurement:
-    given = ComparePlan(**{"rate": 10.0, "listeners": 2, "seconds": 1, "poll_interval": 0.1, **plan})  # type: ignore[arg-type]
-    return Measurement(given, ForeignServer(url_of(server), credentials=Credentials(None)))
+def _measurement(server: Server | Recorder, **plan: Any) -> Measurement:
+    return Measurement(dataclasses.replace(QUICK, **plan), ForeignServer(url_of(server), credentials=Credentials(None)))
 
 
 async def _run(made: Measurement) -> ComparisonReport:
@@ -91,6 +96,19 @@ async def test_a_proxy_that_blocks_a_transport(
         assert ("blocked" if lane.transport == transport else "measured") == lane.state
     assert "the server answers 403, but not as Oncecast" in report.lane(transport).reason
     assert transport != report.verdict.transport
+
+
+async def test_through_a_proxy_that_opens_tunnels(server: Server) -> None:
+    """All connections use it, the publisher's too, and its bytes are not the listeners'."""
+    proxy = Relay(url_of(server))  # a relay is such a proxy itself
+    await proxy.start()
+    ground = ForeignServer(url_of(server), credentials=Credentials(None), proxy=proxy.proxy)
+    report = await _run(Measurement(QUICK, ground, through=str(proxy.proxy)))
+    assert str(proxy.proxy) == report.through
+    await proxy.close()
+    assert [("measured", 20)] * 4 == [(lane.state, lane.received) for lane in report.lanes]
+    assert 8 < proxy.traffic.opened  # the publisher's, and one for each of the eight listeners
+    assert sum(lane.bytes_down for lane in report.lanes) < proxy.traffic.down
 
 
 async def test_a_server_that_refuses() -> None:

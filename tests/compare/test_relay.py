@@ -24,7 +24,8 @@ from oncecast.compare.tally import PublishTimes, Tally, text_of
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.server.tls.development import with_certificate
-from tests.compare.conftest import Recorder, until, url_of
+from tests.compare.conftest import until, url_of
+from tests.compare.recorder import Recorder
 
 MESSAGES = 5
 
