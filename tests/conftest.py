@@ -79,6 +79,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "server/process/test_supervisor.py",
         "server/test_dead_peers.py",
         "server/test_durable.py",
+        "server/test_machine_faults.py",
         "server/test_read_budget.py",
         "server/test_secrets.py",
         "server/tls/test_serving.py",

@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -39,15 +39,28 @@ class Stored:
 
 
 class Deployment:
-    """A server on `folder/log.db`. `settings` are variables without their prefix, as in `limits__drain_seconds`."""
+    """A server on `folder/log.db`. `settings` are variables without their prefix, as in `limits__drain_seconds`.
 
-    def __init__(self, folder: Path, *, workers: int, settings: Mapping[str, object] | None = None) -> None:
+    `under` is a command that runs it, as the same process, and `environ` has other variables.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int,
+        settings: Mapping[str, object] | None = None,
+        under: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.file = folder / "log.db"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._workers = workers
         self._settings = dict(settings or {})
+        self._under = under
+        self._environ = dict(environ or {})
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Deployment:
@@ -70,11 +83,13 @@ class Deployment:
         `/readyz` alone says that one of them does: another may not have opened the file yet.
         """
         environ = environment()
+        environ.update(self._environ)
         environ.update({f"ONCECAST_{name.upper()}": str(value) for name, value in self._settings.items()})
         arguments = ["-m", "oncecast", "serve", "--port", str(self.port), "--workers", str(self._workers)]
         with (self.folder / "server.log").open("ab") as log:
             said = log.tell()
             self._process = await asyncio.create_subprocess_exec(
+                *self._under,
                 sys.executable,
                 *arguments,
                 "--broker",

@@ -20,6 +20,7 @@ class LineHandler(logging.Handler):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._writer = LineWriter(descriptor, self._report)
+        self._writer.begin()
 
     @property
     def dropped(self) -> int:

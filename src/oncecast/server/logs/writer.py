@@ -29,7 +29,7 @@ Report = Callable[[int], bytes]  # the line that says how many were dropped
 
 
 class LineWriter:
-    """Writes to `descriptor`, which stays its owner's. The thread begins with the first line."""
+    """Writes to `descriptor`, which stays its owner's. The thread begins with the first line, or with `begin`."""
 
     def __init__(self, descriptor: int, report: Report) -> None:
         self._descriptor = descriptor
@@ -51,6 +51,11 @@ class LineWriter:
         """How many lines were never written."""
         return self._refused + self._failed
 
+    def begin(self) -> None:
+        """Start the thread now: once the process has no memory left there is none for a thread either."""
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+
     def put(self, line: bytes) -> None:
         """Take a line, with its line end."""
         if self._closed or self._size + self._held + len(line) > HELD_BYTES:
@@ -64,8 +69,7 @@ class LineWriter:
         if not self._lines:
             return
         lines, self._lines, size, self._size = self._lines, [], self._size, 0
-        if self._thread is None or not self._thread.is_alive():
-            self._start()
+        self.begin()
         with self._changed:
             self._held += size
             self._handed.append(lines)
