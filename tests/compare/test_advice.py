@@ -75,9 +75,11 @@ def test_what_interval_costs_as_much_as_a_socket() -> None:
     # (5,000 - 4,000) / 2 / 10 = 50 bytes a second. A poll costs 2 ms of CPU time, a listener's socket 1 ms a second.
     assert pytest.approx((3.0, 2.0)) == msgspec.structs.astuple(found)
     assert (
-        "Short polls would cost as many bytes as the WebSocket with an interval of 3.00 s, and as much of the server's "
-        "CPU time with 2.00 s; then a message is 1.50 s late on average." == equivalent_sentence(found, socket)
+        "Short polls would cost as many bytes as the WebSocket at an interval of 3.00 s, with messages 1.50 s late on "
+        "average, and as much of the server's CPU time at 2.00 s." == equivalent_sentence(found, socket)
     )
+    only_cpu = "Short polls would cost as much of the server's CPU time as the WebSocket at an interval of 2.00 s."
+    assert only_cpu == equivalent_sentence(Equivalent(cpu=2.0), socket)
 
 
 def test_no_interval_is_as_cheap_as_the_socket() -> None:

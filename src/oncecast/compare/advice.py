@@ -91,13 +91,17 @@ def equivalent_sentence(equivalent: Equivalent, socket: ComparedLane) -> str:
         return "What interval of polls would cost the same as a WebSocket is not known, as that did not work here."
     parts = []
     if equivalent.bytes is not None:
-        parts.append(f"as many bytes as the WebSocket with an interval of {figures.seconds(equivalent.bytes)}")
+        late = figures.seconds(equivalent.bytes / 2)
+        interval = figures.seconds(equivalent.bytes)
+        parts.append(
+            f"as many bytes as the WebSocket at an interval of {interval}, with messages {late} late on average"
+        )
     if equivalent.cpu is not None:
-        parts.append(f"as much of the server's CPU time with {figures.seconds(equivalent.cpu)}")
+        at = "at" if parts else "as the WebSocket at an interval of"
+        parts.append(f"as much of the server's CPU time {at} {figures.seconds(equivalent.cpu)}")
     if not parts:
         return "No interval of short polls costs as few bytes as the WebSocket did."
-    late = max(value for value in (equivalent.bytes, equivalent.cpu) if value is not None) / 2
-    return f"Short polls would cost {', and '.join(parts)}; then a message is {figures.seconds(late)} late on average."
+    return f"Short polls would cost {', and '.join(parts)}."
 
 
 def _works(lane: ComparedLane) -> bool:
