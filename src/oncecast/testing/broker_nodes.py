@@ -22,6 +22,11 @@ def shares_one_log(bench: BrokerBench) -> None:
     _wait_for(bench, other)
     expect(bench.messages == other.messages, "every node sees one order", (bench.seqs(), other.seqs()))
     expect(bench.opening.epoch == other.opening.epoch, "every node names the log alike", other.opening)
+    for _ in range(ROUNDS if bench.broker.capabilities.history else 0):
+        (receipt,) = bench.receipts(Draft("a", b"ahead"))
+        page = other.page("a", other.after(receipt.seq))
+        expect(page is not None and page.after == receipt.seq, "a node knows each cursor of another", (receipt, page))
+    _wait_for(bench, other)
     third = bench.more("a", "b")
     pages = [node.page("ab", node.after(0)) for node in (bench, other, third)]
     expect(

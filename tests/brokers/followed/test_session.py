@@ -19,7 +19,7 @@ from oncecast.brokers.operable import ChannelState, LogState, Operable
 from oncecast.brokers.remote import Remote
 from oncecast.brokers.session import GuardedSink
 from oncecast.errors import Refusal
-from oncecast.message import EARLIEST, Draft, Receipt, Retention
+from oncecast.message import EARLIEST, Draft, Page, Receipt, Retention
 from oncecast.testing.broker import CHECKS, Lab, check_broker
 from oncecast.testing.broker_bench import BrokerBench
 from oncecast.testing.driver import LoopDriver
@@ -146,6 +146,25 @@ def test_a_cut_connection_loses_nothing(nodes: Nodes) -> None:
     wait(two, lambda: len(two.messages) == 3 and two.unready is None)
     assert two.messages == one.messages
     assert (two.holes, two.skipped, two.openings[1:]) == ([], [], [])
+
+
+def test_a_cursor_of_a_node_that_is_ahead_is_read_up_to(nodes: Nodes) -> None:
+    """A node that is behind takes such a cursor for what it is once it has read on, and not for one that is lost."""
+    one, two = nodes("a"), nodes("a")
+    behind = nodes.lab.servers[1]
+    nodes.log.connections.remove(behind)
+    *_, receipt = taken(one, Draft("a", b"1"), Draft("a", b"2"))
+    answers: list[Page | Refusal] = []
+    two.broker.read(("a",), two.after(receipt.seq), 10, 1000, answers.append)
+    end = nodes.log.end
+    wait(two, lambda: nodes.log.end > end)  # it asks for the log's end
+    assert [] == answers
+    nodes.log.connections.append(behind)
+    behind.grown.set()
+    wait(two, lambda: bool(answers))
+    (page,) = answers
+    assert isinstance(page, Page)
+    assert (receipt.seq, []) == (page.after, page.messages)
 
 
 def test_what_becomes_wanted_while_a_session_is_opened_is_delivered(nodes: Nodes) -> None:

@@ -245,7 +245,9 @@ class FollowedSession:
     # -- reading
 
     async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
-        """Read a page."""
+        """Read a page. A cursor above what was read may be of a node that has read more, so the rest is read first."""
+        if start.cursor is not None and start.cursor.seq > self._ledger.head:
+            await self._probe()
         return await read_page(self._ledger, self._server, channels, start, limit, max_bytes, self._rules.wall())
 
     # -- tending
