@@ -13,12 +13,13 @@ import asyncio
 import sys
 from asyncio import selector_events
 from collections.abc import Generator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 
-FRAMES = 12  # of the stack, without those of the loop itself and of pytest
+FRAMES = 12  # of the stack that are shown, without those of the loop itself and of pytest
+KEPT_FRAMES = 40  # of all, for as long as the transport lives
 OTHERS = ("/asyncio/base_events", "/asyncio/events", "/asyncio/runners", "/_pytest/", "/pluggy/", "/pytest_asyncio/")
 
 _left: list[str] = []  # by the loops that were closed since the last look
@@ -28,17 +29,21 @@ _close = selector_events.BaseSelectorEventLoop.close
 
 def _made(transport: Any, *arguments: Any, **named: Any) -> None:
     _make(transport, *arguments, **named)
-    transport.made_at = _places(sys._getframe(1))
+    transport.made_at = _stack(sys._getframe(1))
 
 
-def _places(frame: FrameType | None) -> list[str]:
-    places: list[str] = []
-    while frame is not None and len(places) < FRAMES:
-        file = frame.f_code.co_filename
-        if not any(part in file for part in OTHERS):
-            places.append(f"{file}:{frame.f_lineno} {frame.f_code.co_name}")
+def _stack(frame: FrameType | None) -> list[tuple[CodeType, int]]:
+    """Return the code and the line of each frame; they become text only if the transport stays open."""
+    stack: list[tuple[CodeType, int]] = []
+    while frame is not None and len(stack) < KEPT_FRAMES:
+        stack.append((frame.f_code, frame.f_lineno))
         frame = frame.f_back
-    return places
+    return stack
+
+
+def _places(stack: list[tuple[CodeType, int]]) -> list[str]:
+    shown = [(code, line) for code, line in stack if not any(part in code.co_filename for part in OTHERS)]
+    return [f"{code.co_filename}:{line} {code.co_name}" for code, line in shown[:FRAMES]]
 
 
 def _closed(loop: Any) -> None:
@@ -65,7 +70,7 @@ def _described(transport: Any) -> str:
     asked = getattr(protocol, "_client_connected_cb", None)
     state = "closing" if transport.is_closing() else "open"
     near, far = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-    lines = "\n    ".join(transport.made_at)
+    lines = "\n    ".join(_places(transport.made_at))
     return f"{state}: {kind}, {near} to {far}, accepted for {asked}, made at\n    {lines}"
 
 

@@ -31,13 +31,9 @@ def timing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         if getattr(callback, "__self__", None) is not me:
             times.append(time.thread_time() - began)
 
-    # A full collection visits what all tests of the process have left, and would count as a callback's own time.
-    gc.freeze()
+    gc.collect()  # what earlier tests have left is no callback's own time; what they are made of is frozen
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
-    try:
-        yield times
-    finally:
-        gc.unfreeze()
+    yield times
 
 
 class Cost:
