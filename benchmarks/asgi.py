@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from . import beside
 from .arena import CHANNEL, payload, request
 from .base import BenchError, Measured, Plan, Row, number
 from .processes import Bench, Program, ServerProcess, free_port
@@ -76,10 +77,14 @@ class Side:
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:
-    """Yield rows for each transport and each number of listeners: each way beside the native one, and the cheapest."""
+    """Yield rows for each transport and each number of listeners: each way beside the native one, and the cheapest.
+
+    Then those of an application beside the native server.
+    """
     for transport in plan.transports():
         for count in (plan.subscribers,) if plan.subscribers else SUBSCRIBERS:
             yield from _measure(bench, plan, transport, count)
+    yield from beside.run(bench, plan)
 
 
 def _measure(bench: Bench, plan: Plan, transport: str, count: int) -> Iterator[Row]:

@@ -66,6 +66,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "test_monitoring.py",
     ),
     "slow": (
+        "asgi/hosting/test_processes.py",
         "asgi/test_contract.py",
         "asgi/test_move_in.py",
         "asgi/test_servers.py",

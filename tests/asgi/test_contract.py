@@ -9,8 +9,8 @@ import socket
 import pytest
 import uvicorn
 
+from oncecast.asgi.life import AppLife
 from oncecast.asgi.oncecast import Oncecast
-from oncecast.asgi.running import Running
 from oncecast.brokers.memory import MemoryBroker
 from oncecast.core.node import Node
 from oncecast.server.settings import Settings
@@ -52,7 +52,7 @@ class ServedByUvicorn:
                 await asyncio.sleep(0.01)
 
     @property
-    def life(self) -> Running:
+    def life(self) -> AppLife:
         """The running part."""
         assert self.cast._life is not None
         return self.cast._life

@@ -42,7 +42,8 @@ ROWS = {
         f"asgi, {transport}, {row}"
         for transport, libraries in asgi.LIBRARIES.items()
         for row in (asgi.OURS, *(library.name for library in libraries), "cheapest")
-    ],
+    ]
+    + ["asgi, beside, the application's route", "asgi, beside, a poll"],
     "broker": [],  # tests/benchmarks/test_broker.py
 }
 

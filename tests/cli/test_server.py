@@ -15,6 +15,7 @@ import pytest
 from oncecast.errors import ConfigurationError
 from oncecast.server.brokers import BUILDERS
 from oncecast.server.config.file import NEW_FILE
+from oncecast.server.guest import Hosting
 from oncecast.server.settings import DEFAULT_BROKER, Settings
 from tests.cli.conftest import (
     call,
@@ -27,7 +28,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Replace the server by one that notes its settings, and raises or returns the list's first item."""
     notes: list[Any] = []
 
-    def fake_run(settings: Settings, read: Callable[[], Settings]) -> int:
+    def fake_run(settings: Settings, read: Callable[[], Settings], hosting: Hosting | None) -> int:
+        assert (settings.app is None) == (hosting is None)
         assert settings == read()
         outcome = notes.pop(0) if notes else 0
         notes.append(settings)
@@ -63,7 +65,8 @@ def test_serve_reads_the_same_file_again(monkeypatch: pytest.MonkeyPatch) -> Non
     Path("oncecast.toml").write_text("port = 1")
     ports: list[int] = []
 
-    def fake_run(settings: Settings, read: Callable[[], Settings]) -> int:
+    def fake_run(settings: Settings, read: Callable[[], Settings], hosting: Hosting | None) -> int:
+        assert (settings.app is None) == (hosting is None)
         Path("oncecast.toml").write_text("port = 2")
         ports.extend((settings.port, read().port))
         Path("oncecast.toml").unlink()

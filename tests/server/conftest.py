@@ -32,6 +32,7 @@ from oncecast.server.app import App
 from oncecast.server.capacity import Capacity
 from oncecast.server.connection import Connection
 from oncecast.server.exposition import render
+from oncecast.server.guest import Guest
 from oncecast.server.measures import measure
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
@@ -449,8 +450,10 @@ async def open_site() -> AsyncIterator[Open]:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: faults.append(context))
 
-    async def start(settings: Settings | None = None, *, tls: ssl.SSLContext | None = None) -> Site:
-        server = Server(settings or Settings(port=0))
+    async def start(
+        settings: Settings | None = None, *, tls: ssl.SSLContext | None = None, guest: Guest | None = None
+    ) -> Site:
+        server = Server(settings or Settings(port=0), guest=guest)
         await server.start()
         sites.append(Site(server, tls))
         return sites[-1]

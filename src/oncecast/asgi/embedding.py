@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,17 +21,19 @@ from typing import Any, Self
 from msgspec import structs
 
 from ..errors import UsageError
+from ..policy.access import Access
 from ..policy.rules import Allowed
 from ..server.config.sources import load
 from ..server.settings import MEMORY, Settings
 from .callers import WhoAsks
 from .gate import access_of
+from .life import AppLife
 from .review import Check
 from .running import Running
 from .surroundings import Surroundings
 from .threads import LoopThread
 
-__all__ = ["Embedding", "settings_of"]
+__all__ = ["Embedding", "living_embeddings", "settings_of"]
 
 logger = logging.getLogger("oncecast.asgi")
 
@@ -48,13 +50,14 @@ class Embedding:
         self.settings = settings
         self._subscribe_rule = subscribe
         self._publish_rule = publish
-        self._seconds = handler_seconds
-        self._authorize: WhoAsks | None = None
-        self._checks: list[tuple[str, Check]] = []
+        self.handler_seconds = handler_seconds
+        self.authorizer: WhoAsks | None = None  # the function of the application
+        self.checks: list[tuple[str, Check]] = []
         self.surroundings: Surroundings | None = None  # a test's broker and clocks
-        self._life: Running | None = None
-        self._entered: list[Running] = []
-        self._starting: asyncio.Future[Running] | None = None
+        self._life: AppLife | None = None
+        self._entered: list[AppLife] = []
+        self._starting: asyncio.Future[AppLife] | None = None
+        self._host: Callable[[], AppLife | None] | None = None  # gives the life of the server around
         self._thread: LoopThread | None = None
         self._lock = threading.Lock()
         self._warned = False
@@ -82,7 +85,21 @@ class Embedding:
         if thread is not None:
             await asyncio.to_thread(thread.stop)
 
-    def lives(self) -> list[Running]:
+    def embed(self, settings: Settings, host: Callable[[], AppLife | None]) -> None:
+        """Take the node of a server around this application, whose settings these are, instead of making one."""
+        self.settings = settings
+        self._host = host
+
+    def around(self) -> AppLife | None:
+        """Return the life of the server around this application, if there is one."""
+        return None if self._host is None else self._host()
+
+    def rules_of(self, settings: Settings) -> Access:
+        """Return who may do what by these settings and by what this was given itself."""
+        authorizes = self.authorizer is not None
+        return access_of(settings, self._subscribe_rule, self._publish_rule, authorizes=authorizes)
+
+    def lives(self) -> list[AppLife]:
         """Return the running lives: of the application's loop, of a thread, or of both."""
         thread = None if self._thread is None else self._thread.running
         return [life for life in (self._life, thread) if life is not None and life.usable]
@@ -119,7 +136,7 @@ class Embedding:
 
     # -- helpers
 
-    async def _living(self) -> Running:
+    async def _living(self) -> AppLife:
         """Return the life of the running loop, and begin it if there is none."""
         loop = asyncio.get_running_loop()
         life = self._life
@@ -132,7 +149,7 @@ class Embedding:
             return await asyncio.shield(starting)
         starting = self._starting = loop.create_future()
         try:
-            made = await self._make(signals=True)
+            made = await self._begin()
         except BaseException as error:
             starting.set_exception(error if isinstance(error, Exception) else RuntimeError("the start was cancelled"))
             starting.exception()  # it is raised here
@@ -144,13 +161,16 @@ class Embedding:
         finally:
             self._starting = None
 
+    async def _begin(self) -> AppLife:
+        """Return the life of the server around, else a new one."""
+        return self.around() or await self._make(signals=True)
+
     async def _make(self, *, signals: bool) -> Running:
-        authorizes = self._authorize is not None
-        access = access_of(self.settings, self._subscribe_rule, self._publish_rule, authorizes=authorizes)
+        access = self.rules_of(self.settings)
         life = Running(
-            self.settings, access, self._checks, self._seconds, signals=signals, surroundings=self.surroundings
+            self.settings, access, self.checks, self.handler_seconds, signals=signals, surroundings=self.surroundings
         )
-        life.names_users = authorizes
+        life.names_users = self.authorizer is not None
         await life.start()
         return life
 
@@ -170,8 +190,13 @@ class Embedding:
     def forked(self) -> None:
         """Forget what belongs to the parent process, in the child."""
         _inherited.extend((self._life, self._thread, self._starting))
-        self._life = self._thread = self._starting = None
+        self._life = self._thread = self._starting = self._host = None
         self._lock = threading.Lock()
+
+
+def living_embeddings() -> list[Embedding]:
+    """Return all that there are in this process."""
+    return list(_all)
 
 
 def settings_of(given: Settings | str | Path | None, flags: dict[str, Any]) -> Settings:

@@ -13,18 +13,19 @@ from ..errors import Refusal
 from ..http.credentials import trusts_cookies
 from ..http.pages import PROBES
 from ..http.routes import redeems
+from ..http.service import Service
 from ..policy.access import ALLOW_ALL, Access
 from ..policy.identity import Identity
 from ..policy.rules import AccessRules, Allowed
 from ..policy.tokens import TOKEN_CHARS
-from ..server.app import App
 from ..server.settings import Settings, access_rules
+from ..wire import http1
 from .callers import Caller, WhoAsks, ask
 from .connection import AsgiConnection
-from .running import Running
+from .life import AppLife
 from .scopes import Scope, server_of
 
-__all__ = ["Unruled", "access_of", "find_out"]
+__all__ = ["Unruled", "access_of", "find_out", "renew"]
 
 
 class Unruled(Access):
@@ -68,7 +69,7 @@ def access_of(settings: Settings, subscribe: Allowed | None, publish: Allowed | 
 
 
 async def find_out(
-    life: Running, connection: AsgiConnection, scope: Scope, authorize: WhoAsks | None, seconds: float
+    life: AppLife, connection: AsgiConnection, scope: Scope, authorize: WhoAsks | None, seconds: float
 ) -> None:
     """Set the identity of a connection. Raises `Refusal`."""
     app, request = life.app, connection.request
@@ -84,7 +85,7 @@ async def find_out(
     if authorize is None:
         return
     cookies = trusts_cookies(request, cors)
-    connection.renew = partial(_renew, app, connection, scope, authorize, seconds, cookies)
+    connection.renew = partial(renew, app, connection.identity.address, request, scope, authorize, seconds, cookies)
     if redeems(app, request):  # the function was asked when the ticket was issued
         return
     caller = Caller(request, scope, connection.identity, cookies=cookies)
@@ -92,15 +93,21 @@ async def find_out(
     app.check_counts(connection.identity)
 
 
-async def _renew(
-    app: App, connection: AsgiConnection, scope: Scope, authorize: WhoAsks, seconds: float, cookies: bool, token: str
+async def renew(
+    app: Service,
+    address: str,
+    request: http1.Request,
+    scope: Scope,
+    authorize: WhoAsks,
+    seconds: float,
+    cookies: bool,
+    token: str,
 ) -> Identity:
     """Return whom a token of an open socket stands for, as if its handshake had come with it. Raises `Refusal`."""
     if not (0 < len(token) <= TOKEN_CHARS and token.isascii() and token.isprintable() and token == token.strip()):
         raise Refusal("unauthorized", f"A token has 1 to {TOKEN_CHARS} characters of ASCII, without spaces around it.")
-    address = connection.identity.address
     verified = Identity(address) if app.authenticator is None else app.verify(token, address)
-    caller = Caller(connection.request, scope, verified, cookies=cookies, token=token)
+    caller = Caller(request, scope, verified, cookies=cookies, token=token)
     found = await ask(authorize, caller, app.wall(), seconds)
     if found.kind == "anybody":
         raise Refusal("request_invalid", "The application takes no token here: leave it out.")

@@ -26,9 +26,9 @@ from ..policy.rules import Allowed
 from ..protocol.query import Query, parse_start
 from ..server.settings import Settings
 from .embedding import Embedding, settings_of
+from .life import AppLife
 from .listener import as_failure
 from .review import check_content, check_pattern_of
-from .running import Running
 from .scopes import AsgiSend, Receive, Scope
 from .serving import serve_scope
 from .streams import EventAnswer, answer_of
@@ -87,11 +87,11 @@ class Oncecast(Embedding):
         It is asked for each request and each handshake. To refuse one, it raises `Refused` with a reason, and
         `code="unauthorized"` where another token would help.
         """
-        if self._authorize is not None:
+        if self.authorizer is not None:
             raise UsageError("authorize: there is a function already")
         _check_function("authorize", function)
         self._may_change("authorize")
-        self._authorize = function
+        self.authorizer = function
         return function
 
     def on_publish(self, pattern: str) -> Callable[[A], A]:
@@ -104,7 +104,7 @@ class Oncecast(Embedding):
 
         def register(function: A) -> A:
             _check_function("on_publish", function)
-            self._checks.append((checked, function))
+            self.checks.append((checked, function))
             return function
 
         return register
@@ -154,7 +154,7 @@ class Oncecast(Embedding):
         draft = self._draft(channel, data, event, key)
         life = self._life
         if life is None or not life.usable:
-            life = self._threaded().life(timeout)
+            life = self.around() or self._threaded().life(timeout)
         elif _running_loop() is life.loop:
             raise UsageError("publish_sync would block the event loop that is to publish: use await cast.publish")
         return _ack(run_on(life.loop, _published(life, draft), timeout))
@@ -207,7 +207,7 @@ class Oncecast(Embedding):
         if scope["type"] == "lifespan":
             await live(receive, send, self.start, self.stop)
         else:
-            await serve_scope(await self._living(), scope, receive, send, self._authorize, self._seconds)
+            await serve_scope(await self._living(), scope, receive, send, self.authorizer, self.handler_seconds)
 
     def beside(self, app: AsgiApp, path: str = "/rt") -> AsgiApp:
         """Return an ASGI application that is this one below `path`, and `app` elsewhere: for Django and Quart."""
@@ -235,7 +235,7 @@ class Oncecast(Embedding):
             raise UsageError(f"{name}: register it before the application starts")
 
 
-async def _published(life: Running, draft: Draft) -> Receipt | Refusal:
+async def _published(life: AppLife, draft: Draft) -> Receipt | Refusal:
     return await life.publish(draft)
 
 

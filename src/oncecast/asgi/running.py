@@ -9,30 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import structs
 
-from ..brokers.base import STOPPING, Outcome
-from ..client.feed import Feed
-from ..core.node import Node
-from ..errors import Refusal
 from ..http.bulletin import Bulletin
 from ..http.service import Rules
-from ..message import Draft, Receipt, Start
 from ..policy.access import Access
-from ..policy.authority import is_loopback
-from ..policy.hosts import Hosts
-from ..server.app import App
 from ..server.brokers import build_broker
 from ..server.build import build_app, build_node, build_policy, build_quotas, build_rules
 from ..server.jwks import RemoteKeys
 from ..server.settings import Settings
 from ..server.tasks import Tasks
 from ..server.wheel import RESOLUTION
-from .listener import OwnListener, as_failure
+from .life import AppLife
 from .review import Check, PublishReview
-from .stopping import StopSignals, watch_hypercorn
+from .stopping import StopSignals
 from .surroundings import Surroundings
 
 __all__ = ["Running"]
@@ -44,7 +36,7 @@ LEAVE_SECONDS = 3.0  # in which streams end, before the node stops
 CUT_SECONDS = 0.5  # for their tasks to send the last event
 
 
-class Running:
+class Running(AppLife):
     """One life: `start` it once, on the loop that it is for. `app` is what the requests are answered from."""
 
     def __init__(
@@ -57,26 +49,19 @@ class Running:
         signals: bool,
         surroundings: Surroundings | None = None,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.entered = 0  # how often `async with` has entered it and not left
-        self.pid = os.getpid()
-        self._settings = settings
+        loop = asyncio.get_running_loop()
         self._access = access
         policy = build_policy(lambda: settings)
-        self.monotonic = self.loop.time if surroundings is None else surroundings.monotonic
+        monotonic = loop.time if surroundings is None else surroundings.monotonic
         build = build_broker if surroundings is None else surroundings.build_broker
         broker = build(settings, lambda channel: policy(channel).retention)
-        self.node: Node = build_node(
-            structs.replace(settings, tls_cert=()),
-            broker,
-            policy,
-            monotonic=self.monotonic,
-            schedule=self.loop.call_soon,
+        node = build_node(
+            structs.replace(settings, tls_cert=()), broker, policy, monotonic=monotonic, schedule=loop.call_soon
         )
+        app = build_app(settings, node, monotonic=monotonic, schedule=loop.call_soon)
+        super().__init__(settings, node, app, build_quotas(settings), monotonic)
         self.node.on_failure = self._failed
         self._review = PublishReview(checks, handler_seconds, lambda: settings.limits.message_bytes) if checks else None
-        self._quotas = build_quotas(settings)
-        self.app: App = build_app(settings, self.node, monotonic=self.monotonic, schedule=self.loop.call_soon)
         if surroundings is not None:
             self.app.wall = surroundings.wall
         self.app.collect = None  # an application serves its own /metrics
@@ -93,10 +78,8 @@ class Running:
         self._issuer.use(settings.auth)
         self._tasks = Tasks(self.node.fail)
         self._signals = StopSignals(self._signalled) if signals else None
-        self.listeners: set[OwnListener] = set()  # the application's own
         self._adopt()
         self._owner: asyncio.Task[None] | None = None
-        self._met = False
         self._trimmed = self.monotonic()
 
     @property
@@ -132,56 +115,6 @@ class Running:
         if self.app.leaving is None:
             self.app.leave(self._settings.limits.drain_per_second)
 
-    def publish(self, draft: Draft) -> asyncio.Future[Receipt | Refusal]:
-        """Publish one message, on the loop; the future has the outcome."""
-        found: asyncio.Future[Receipt | Refusal] = self.loop.create_future()
-
-        def done(outcomes: Sequence[Outcome]) -> None:
-            if not found.done():
-                found.set_result(outcomes[0])
-
-        self.node.publish((draft,), done)
-        return found
-
-    def listen(self, feed: Feed) -> None:
-        """Fill a feed of the application."""
-        listener = OwnListener(self.node, feed, self.listeners.discard)
-        self.listeners.add(listener)
-        listener.start()
-
-    async def resolve_start(self, channels: tuple[str, ...], start: Start) -> Start:
-        """Return a start that means the same later, see `Node.resolve_start`. Raises `Refusal`."""
-        found: asyncio.Future[Start | Refusal] = self.loop.create_future()
-
-        def done(resolved: Start | Refusal) -> None:
-            if not found.done():
-                found.set_result(resolved)
-
-        self.node.resolve_start(channels, start, done)
-        resolved = await found
-        if isinstance(resolved, Refusal):
-            raise resolved
-        return resolved
-
-    def meet(self) -> None:
-        """Find out once, at the first request, which server runs this."""
-        if not self._met:
-            self._met = True
-            watch_hypercorn(self.leave)
-
-    def address(self, peer: str, headers: Mapping[str, str]) -> str:
-        """Return the address of the client whose request came from this peer, which may be a trusted proxy."""
-        return self._quotas.client(peer, headers) if peer and self._quotas.is_proxy(peer) else peer
-
-    def check_host(self, host: str | None, server: str) -> None:
-        """Raise `Refusal` for a host that is not allowed: see `policy/hosts.py`. `server` is the address of the socket.
-
-        A socket at loopback serves loopback names only, unless `hosts` names others.
-        """
-        settings = self._settings
-        if not settings.hosts and not settings.dev and server and is_loopback(server):
-            _LOOPBACK.check(host)
-
     # -- helpers
 
     def _adopt(self) -> None:
@@ -192,9 +125,9 @@ class Running:
             origins=limits_and_more.origins,
             authenticator=limits_and_more.authenticator,
             cookie=limits_and_more.cookie,
+            asked=True,  # `gate.py` finds the identity before the routes answer
         )
         self.app.adopt(rules)
-        self.app.identifies = False  # `gate.py` finds the identity before the routes answer
         if self.app.authenticator is not None:
             self.app.authenticator.on_unknown_key = self._issuer.hurry
 
@@ -263,8 +196,7 @@ class Running:
         self.leave()
         for connection in list(self.app.connections):
             connection.drain()
-        for listener in list(self.listeners):
-            listener.end(as_failure(STOPPING))
+        self.end_listeners()
         if self._review is not None:
             await self._review.stop()
         await self.app.wait_until_empty(CUT_SECONDS)
@@ -272,6 +204,3 @@ class Running:
             connection.abort()
         await self._tasks.stop()
         await self.node.stop()
-
-
-_LOOPBACK = Hosts((), ("127.0.0.1",))

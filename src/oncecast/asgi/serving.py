@@ -9,8 +9,8 @@ from ..wire import http1
 from .callers import WhoAsks
 from .connection import AsgiConnection
 from .gate import find_out
+from .life import AppLife
 from .requests import EventsConnection
-from .running import Running
 from .scopes import AsgiSend, Receive, Scope, address_of, read_request
 from .sockets import SocketConnection
 
@@ -18,7 +18,7 @@ __all__ = ["serve_scope"]
 
 
 async def serve_scope(
-    life: Running, scope: Scope, receive: Receive, send: AsgiSend, authorize: WhoAsks | None, seconds: float
+    life: AppLife, scope: Scope, receive: Receive, send: AsgiSend, authorize: WhoAsks | None, seconds: float
 ) -> None:
     """Answer a request or a socket. Raises `UsageError` for a scope of another type."""
     if scope["type"] not in ("http", "websocket"):

@@ -19,8 +19,8 @@ from ..protocol.base import Carrier
 from ..protocol.events import EventStream, error_event, parse_stream, retry_event, stream_headers
 from ..protocol.query import Query
 from ..wire import http1
+from .life import AppLife
 from .requests import EventsConnection
-from .running import Running
 from .scopes import AsgiSend, Receive, Scope, headers_of_scope
 
 __all__ = ["EventAnswer", "answer_of", "scope_of"]
@@ -41,7 +41,7 @@ class EventAnswer:
 
     def __init__(
         self,
-        life: Callable[[], Awaitable[Running]],
+        life: Callable[[], Awaitable[AppLife]],
         request: Any,
         channels: tuple[str, ...],
         query: Query,
@@ -85,7 +85,7 @@ class EventAnswer:
         finally:
             connection.close()
 
-    async def _open(self, life: Running, connection: EventsConnection) -> None:
+    async def _open(self, life: AppLife, connection: EventsConnection) -> None:
         """Become a stream. Raises `Refusal`."""
         settings = life.app.settings
         start = parse_stream(settings, self._channels, self._query, self._last_event_id)

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from ..server import config
 from ..server.settings import DEFAULT_BROKER, MEMORY
 from .base import MISUSED, Failure, config_option, in_one_line, masked, warn
 from .interrupt import ending_at_once
+
+if TYPE_CHECKING:
+    from ..server.guest import Hosting
 
 __all__ = ["serve"]
 
@@ -27,6 +31,7 @@ __all__ = ["serve"]
     metavar="URL",
     help=f"Where messages are ordered and kept.  [default: {DEFAULT_BROKER}; with --dev, {MEMORY}]",
 )
+@click.option("--app", metavar="MODULE:NAME", help="An ASGI application to serve on the same port, by uvicorn.")
 @config_option
 @click.option("--tls-cert", metavar="FILE", multiple=True, help="A certificate chain, PEM; with --tls-key. Repeatable.")
 @click.option("--tls-key", metavar="FILE", multiple=True, help="The certificate's private key, PEM. Repeatable.")
@@ -52,6 +57,7 @@ def serve(context: click.Context, /, dev: bool, tls: bool, public: bool, file: P
       oncecast serve --dev
       oncecast serve --dev --tls
       oncecast serve --host 0.0.0.0 --public --tls-cert cert.pem --tls-key key.pem
+      oncecast serve --app shop.main:app
       oncecast serve --origin https://app.example --config /etc/oncecast.toml
     """
     given = {**flags, "dev": dev or None, "tls": tls or None, "public": public or None}
@@ -66,12 +72,20 @@ def serve(context: click.Context, /, dev: bool, tls: bool, public: bool, file: P
     with ending_at_once():
         from ..server.run import run  # here, as the other commands do not need a server's imports
 
+        hosting = _hosting() if settings.app is not None else None
+
     try:
         with in_one_line():
-            code = run(settings, lambda: sources.load().settings)
+            code = run(settings, lambda: sources.load().settings, hosting)
     except OSError as error:
         raise Failure(_advice(error, settings.host, settings.port), MISUSED) from None
     context.exit(code)
+
+
+def _hosting() -> Hosting:
+    from ..asgi.hosting import HOSTING
+
+    return HOSTING
 
 
 def _advice(error: OSError, host: str, port: int) -> str:

@@ -47,11 +47,12 @@ class KnownPoll:
 
 
 class Memo:
-    """Polls by their request. One `Memo` belongs to one set of rules."""
+    """Polls by their request. One `Memo` belongs to one set of rules, which may let it keep none (`keeps`)."""
 
-    __slots__ = ("_polls", "_second")
+    __slots__ = ("_keeps", "_polls", "_second")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool = True) -> None:
+        self._keeps = keeps
         self._polls: dict[int, KnownPoll] = {}
         self._second = -1
 
@@ -67,7 +68,7 @@ class Memo:
 
     def put(self, poll: KnownPoll, second: int) -> None:
         """Keep an answer that was made in this second."""
-        if second == self._second and len(poll.answer) <= ANSWER_BYTES:
+        if self._keeps and second == self._second and len(poll.answer) <= ANSWER_BYTES:
             if len(self._polls) >= ANSWERS:
                 self._polls.clear()
             self._polls[id(poll.request)] = poll

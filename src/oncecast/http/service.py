@@ -34,7 +34,8 @@ CollectMetrics = Callable[[Callable[[bytes], None]], None]
 class Rules:
     """What of the settings a connection is held to.
 
-    Without an `authenticator` no credentials are looked at. `cookie` names the one that may hold a token.
+    Without an `authenticator` no credentials are looked at. `cookie` names the one that may hold a token. With `asked`
+    an identity is found before the routes are called, for each request anew.
     """
 
     settings: TransportSettings
@@ -42,6 +43,7 @@ class Rules:
     origins: Origins
     authenticator: Authenticator | None = None
     cookie: str | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,13 @@ class Service:
         if self.authenticator is not None:
             self.authenticator.counters = self.authentications
             self.identifies = True  # for good: a connection has an identity of these keys after they are gone, too
+        self.asked = rules.asked
+        if rules.asked:
+            self.identifies = False
         self.cookie = rules.cookie
         self.hosts = rules.hosts
         self.origins = rules.origins
-        self.memo = Memo()  # an answer made under the old rules may not be given under the new ones
+        self.memo = Memo(keeps=not rules.asked)  # no answer that was made under the old rules is given under the new
 
     def check_origin(self, request: http1.Request) -> Headers:
         """Return the CORS headers of an answer to this request. Raises `Refusal` for the origin of a foreign page."""

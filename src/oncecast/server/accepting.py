@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 from ..errors import Refusal
@@ -28,7 +28,7 @@ from .tls import Tls
 from .tls.opening import PlainHttpError, open_channel
 from .tls.shared import Shared
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "Make", "make_connection"]
 
 logger = logging.getLogger("oncecast.server")
 
@@ -38,11 +38,20 @@ PAUSE_SECONDS = 0.2
 OPEN_SECONDS = 1.0  # for accepted connections to open when the server stops; a TLS handshake may take longer
 DISCARD_BYTES = 64 << 10
 
+Make = Callable[[App, int | None, Identity], Connection]
+
+
+def make_connection(app: App, descriptor: int | None, identity: Identity) -> Connection:
+    """Return what serves an accepted socket."""
+    kind = LoggedConnection if app.logs is not None and app.logs.accesses else Connection
+    return kind(app, descriptor, identity)
+
 
 class Acceptor:
     """Accepts on `sockets`, which listen already, from `start` to `stop`. With `tls`, after a handshake in time.
 
-    With `proxied`, a connection comes from a trusted proxy, and a header of the PROXY protocol says whose it is.
+    With `proxied`, a connection comes from a trusted proxy, and a header of the PROXY protocol says whose it is. `make`
+    makes the connections, where an application is served beside the server.
     """
 
     def __init__(
@@ -53,11 +62,13 @@ class Acceptor:
         tls: Tls | None,
         handshake_seconds: float,
         proxied: bool = False,
+        make: Make | None = None,
     ) -> None:
         self._app = app
         self._sockets = list(sockets)
         self._tls = tls
         self._proxied = proxied
+        self._make = make or make_connection
         self._at_once = tls is None and not proxied  # a connection is open in the turn after it was accepted
         self._handshake_seconds = handshake_seconds
         self._loop = asyncio.get_running_loop()
@@ -110,7 +121,7 @@ class Acceptor:
                 return
             accepted.setblocking(False)
             descriptor = None if self._tls is not None else accepted.fileno()
-            connection = self._connection(descriptor, _identify(address[0]))
+            connection = self._make(self._app, descriptor, _identify(address[0]))
             try:
                 self._admit(connection)
             except Refusal as refusal:
@@ -217,11 +228,6 @@ class Acceptor:
         task.cancel()
         self._meters.cut += 1
         return True
-
-    def _connection(self, descriptor: int | None, identity: Identity) -> Connection:
-        logs = self._app.logs
-        kind = LoggedConnection if logs is not None and logs.accesses else Connection
-        return kind(self._app, descriptor, identity)
 
     def _note(self, code: str, connection: Connection) -> None:
         """Let the audit log have a connection that has failed before its first request."""

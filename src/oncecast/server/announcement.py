@@ -38,7 +38,7 @@ def first_steps(settings: Settings, port: int) -> str:
     curl = "curl" if own is None else f"curl --cacert {shlex.quote(own)}"
     lines = [
         f"Oncecast is listening on {url}",
-        f"  start page   {url}/",
+        f"  start page   {url}/" if settings.app is None else f"  application  {url}/  ({settings.app})",
         f"  publish      {curl} -d '{{\"t\":1}}' {url}/v1/channels/news",
         f"  listen       {curl} -N -H 'Accept: text/event-stream' {url}/v1/channels/news",
     ]

@@ -12,9 +12,12 @@ from typing import Protocol
 
 from ..core.delays import Histogram
 from ..core.node import Node
+from ..http import routes
+from ..http.exchange import Exchange
 from ..http.service import Asset, CollectMetrics, Rules, Service
 from ..policy.access import Access
 from ..policy.identity import Identity
+from ..wire import http1
 from .admission import Admission
 from .capacity import Capacity
 from .expiries import Expiries
@@ -31,6 +34,7 @@ logger = logging.getLogger("oncecast.server")
 
 RECHECKS = 1000  # connections in a tick, after a reload: a few milliseconds
 DISCONNECTED = 5000  # connections that are looked at in one turn: a few milliseconds
+Handle = Callable[[Service, Exchange, http1.Request], None]  # answers a request, now or later; may raise `Refusal`
 UNLIMITED = Capacity(1 << 30, 0)  # until the server knows how many files it has open itself
 
 
@@ -109,6 +113,7 @@ class App(Service):
         self.refusals = Refusals()
         self.listeners: Counter[str] = Counter()  # streams, sockets and polls that wait, by transport
         self.stalls = Histogram()  # how late the loop has come to each tick
+        self.handle: Handle = routes.handle  # of an application beside, what asks it first who the client is
         self.when_empty: Callable[[], None] | None = None
 
     def adopt(self, rules: Rules) -> None:

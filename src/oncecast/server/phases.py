@@ -27,7 +27,7 @@ class Phase(enum.Enum):
 
     READING = "reading"  # answers requests, one by one and in order
     WAITING = "waiting"  # has a request whose answer comes later
-    STREAMING = "streaming"  # belongs to a transport; the parser is gone
+    STREAMING = "streaming"  # belongs to a transport or to the application beside; the parser is gone
     LINGERING = "lingering"  # has sent its last byte, and discards what comes until the peer closes
     CLOSED = "closed"
 
@@ -39,7 +39,8 @@ READING, WAITING, STREAMING, LINGERING, CLOSED = Phase
 ConnectionEvent: TypeAlias = Literal[
     "postponed",  # the answer comes later
     "answered",  # that answer was written
-    "streamed",  # a transport took the connection
+    "streamed",  # a transport took the connection, or the application beside did
+    "returned",  # the application has given it back
     "ended",  # the last byte was written
     "lost",  # the socket is closed
 ]
@@ -59,6 +60,7 @@ MOVES: Mapping[Phase, Mapping[ConnectionEvent, Phase]] = {
         "lost": CLOSED,
     },
     STREAMING: {
+        "returned": READING,
         "ended": LINGERING,
         "lost": CLOSED,
     },

@@ -13,7 +13,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 from ..errors import Refusal
-from ..http import routes
 from ..http.exchange import Agreement
 from ..http.flood import read_page, spend_publishes
 from ..http.listening import LONG_POLL
@@ -308,7 +307,7 @@ class Responder(Inlet):
         try:  # as in `proceed`: a call more would be a tenth of a remembered poll
             if self._reserved:
                 self._check_reserved(request)
-            routes.handle(self.app, self, request)
+            self.app.handle(self.app, self, request)
         except Refusal as refusal:
             self.reply(refusal)
         except Exception:  # noqa: BLE001 - it is logged there

@@ -20,8 +20,10 @@ from ..errors import ConfigurationError
 from .announcement import first_steps, started
 from .config.contradictions import OPEN_CURE
 from .cores import worker_count
+from .guest import Hosting
 from .listening import bind, bind_slots
-from .process.log import begin_log, open_logs, say
+from .process.child import WORKER
+from .process.log import begin_log, end_log, open_logs, say
 from .process.runtime import drain, keep_alive, run_loop, tune_interpreter
 from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
@@ -35,11 +37,12 @@ from .tls.development import with_certificate
 logger = logging.getLogger("oncecast.server")
 
 
-def run(settings: Settings, read: ReadSettings | None = None) -> int:
+def run(settings: Settings, read: ReadSettings | None = None, hosting: Hosting | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status: 0, or 1 where it has failed itself.
 
-    `read` returns the settings again at SIGHUP; without it they stay as they are. Raises `OSError` where the address
-    can't be bound, `ConfigurationError` where the settings can't be served.
+    `read` returns the settings again at SIGHUP; without it they stay as they are. With `hosting`, the application that
+    the settings name is served too. Raises `OSError` where the address can't be bound, `ConfigurationError` where the
+    settings can't be served.
     """
     early = _Early()
     begin_log()
@@ -50,9 +53,13 @@ def run(settings: Settings, read: ReadSettings | None = None) -> int:
 
     served = with_certificate(settings)
     workers = worker_count(served.workers)
-    if workers == 1:
-        return run_loop(_serve(served, whole, early))
-    return asyncio.run(_supervise(served, workers, whole, early))
+    try:
+        if workers == 1:
+            return run_loop(_serve(served, whole, early, hosting))
+        return asyncio.run(_supervise(served, workers, whole, early, hosting))
+    except (ConfigurationError, OSError):  # one line for whoever called, behind the log's
+        end_log()
+        raise
 
 
 class _Early:
@@ -99,11 +106,11 @@ class _Stopping:
         return self.requested
 
 
-async def _serve(settings: Settings, read: ReadSettings, early: _Early) -> int:
+async def _serve(settings: Settings, read: ReadSettings, early: _Early, hosting: Hosting | None) -> int:
     stopping, notifier = _Stopping(), Notifier()
     sockets = _from_systemd(settings) or bind(settings.host, settings.port)  # before the broker makes its files
     try:
-        return await _serve_on(sockets, settings, read, early, stopping, notifier)
+        return await _serve_on(sockets, settings, read, early, stopping, notifier, hosting)
     finally:
         for sock in sockets:  # those of a server that could not start
             sock.close()
@@ -116,11 +123,13 @@ async def _serve_on(
     early: _Early,
     stopping: _Stopping,
     notifier: Notifier,
+    hosting: Hosting | None,
 ) -> int:
-    server = Server(settings, sockets=sockets, logs=open_logs())
+    guest = None if hosting is None or settings.app is None else hosting.load(settings.app)
+    server = Server(settings, sockets=sockets, logs=open_logs(), guest=guest)
 
     def reload() -> None:
-        changed = read_again(server.settings, read)
+        changed = read_again(server.given, read)
         if changed is not None:
             try:
                 server.reload(changed)
@@ -141,14 +150,17 @@ async def _serve_on(
         return await drain(server, stopping.begun())
 
 
-async def _supervise(settings: Settings, workers: int, read: ReadSettings, early: _Early) -> int:
+async def _supervise(
+    settings: Settings, workers: int, read: ReadSettings, early: _Early, hosting: Hosting | None
+) -> int:
     stopping, notifier = _Stopping(), Notifier()
     if settings.tls_cert:
         check(settings)  # a bad certificate is one error, before anything is bound
     inherited = _from_systemd(settings)
     sockets = [inherited] * workers if inherited else bind_slots(settings.host, settings.port, workers)
     stopping.listen()
-    supervisor = Supervisor(settings, sockets, read)
+    program = WORKER if hosting is None or settings.app is None else hosting.worker
+    supervisor = Supervisor(settings, sockets, read, program)
     supervisor.on_failure = lambda reason: stopping.request(f"the supervisor has failed: {reason}")
     starting = asyncio.create_task(supervisor.start())
     stopped = asyncio.create_task(stopping.requested.wait())

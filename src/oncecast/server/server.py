@@ -29,6 +29,7 @@ from .app import App
 from .brokers import build_broker
 from .build import adopt_quotas, build_app, build_node, build_policy, build_quotas, build_rules
 from .capacity import Capacity, own_files, plan
+from .guest import Guest
 from .jwks import RemoteKeys
 from .listening import BACKLOG, bind, set_send_timeout
 from .logs import Logs
@@ -55,6 +56,7 @@ class Server:
     `limits.drain_per_second`, which holds for all processes together. One of the processes publishes the `demo`.
     `quotas` count what the clients of all processes do; without them this process counts for itself. `logs` are where
     `access_log` and `audit_log` are written; without them nowhere, as a program that holds a server has its own output.
+    A `guest` is served beside the server's own routes. `given` are the settings without what the guest has added.
     """
 
     def __init__(
@@ -67,9 +69,12 @@ class Server:
         demo: bool = True,
         quotas: Quotas | None = None,
         logs: Logs | None = None,
+        guest: Guest | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.settings = settings
+        self.given = settings
+        self._guest = guest
+        self.settings = settings = settings if guest is None else guest.adapt(settings)
         self._share = share
         self.quotas = quotas or build_quotas(settings)
         self._demonstrates = settings.dev and demo
@@ -100,7 +105,7 @@ class Server:
         self.app.logs = logs
         if logs is not None:
             logs.adopt(settings)
-        self._loop = loop
+        self.loop = loop
         self._acceptor: Acceptor | None = None
         self._own_files = 0
         self._ticking: asyncio.Task[None] | None = None
@@ -116,19 +121,24 @@ class Server:
         self._sockets = self._sockets or bind(self.settings.host, self.settings.port)
         try:
             self._adopt()
-            for sock in self._sockets:
-                sock.listen(BACKLOG)
-            set_send_timeout(self._sockets, self.settings.limits.heartbeat_seconds)
+            if self._guest is None:
+                self._listen()
             await self.node.start()
+            self._ticking = self._tasks.start("deadlines", self._tick())
+            self._tasks.start("trimming the log", self._trim())
+            self.port = self._sockets[0].getsockname()[1]
+            if self._guest is not None:
+                await self._guest.start(self)
+                self._listen()  # only now: nobody waits for an application that may not start
             self._own_files = own_files(len(self.app.connections))
             self.app.admission.capacity = self._planned(self.settings)
         except BaseException:
             self._close_sockets()
+            if self._guest is not None:
+                await self._guest.stop()
+            await self._tasks.stop()
             await self.node.stop()
             raise
-        self.port = self._sockets[0].getsockname()[1]
-        self._ticking = self._tasks.start("deadlines", self._tick())
-        self._tasks.start("trimming the log", self._trim())
         self._tasks.start("fetching the issuer's keys", self._issuer.run())
         if self._tls is not None:
             self._tasks.start("looking at the certificates", self._look_at(self._tls))
@@ -140,8 +150,19 @@ class Server:
             tls=self._tls,
             handshake_seconds=self.settings.limits.head_seconds,
             proxied=self.settings.proxy_protocol,
+            make=None if self._guest is None else self._guest.connection,
         )
         self._acceptor.start()
+
+    def _listen(self) -> None:
+        for sock in self._sockets:
+            sock.listen(BACKLOG)
+        set_send_timeout(self._sockets, self.settings.limits.heartbeat_seconds)
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that it listens on."""
+        return [str(sock.getsockname()[0]) for sock in self._sockets]
 
     def _planned(self, settings: Settings) -> Capacity:
         """Return how many connections may be open. Raises `ConfigurationError`: see `plan`."""
@@ -163,11 +184,14 @@ class Server:
         A connection keeps what it began with, such as a stream's heartbeats. Raises `ConfigurationError` for a
         certificate that can't serve or a limit of open files that is too low; then nothing has changed.
         """
+        given = settings
+        if self._guest is not None:
+            settings = self._guest.adapt(settings)
         capacity = self._planned(settings) if self.app.ready else self.app.admission.capacity
         if self._tls is not None:
             self._tls.renew(settings)
         self.app.admission.capacity = capacity
-        self.settings = settings
+        self.given, self.settings = given, settings
         if self.app.logs is not None:
             self.app.logs.adopt(settings)
         adopt_quotas(self.quotas, settings)
@@ -181,11 +205,14 @@ class Server:
 
     def _rules(self) -> Rules:
         """Return the rules of the settings and of the addresses that are bound."""
-        bound = [str(sock.getsockname()[0]) for sock in self._sockets]
-        return build_rules(self.settings, bound, self.quotas, self._issuer.keys, self.app.refusals.note)
+        rules = build_rules(self.settings, self.addresses, self.quotas, self._issuer.keys, self.app.refusals.note)
+        return rules if self._guest is None else self._guest.rules(rules, self.settings)
 
     def _adopt(self) -> None:
-        self.app.adopt(self._rules())
+        rules = self._rules()
+        self.app.adopt(rules)
+        if self._guest is not None:
+            self._guest.adopted(rules)
         if self.app.authenticator is not None:
             self.app.authenticator.on_unknown_key = self._issuer.hurry
 
@@ -193,7 +220,7 @@ class Server:
         """Drain at another part of `limits.drain_per_second`."""
         self._share = share
         if self.app.leaving is not None:
-            self.app.leaving.change(self._per_second(), self._loop.time())
+            self.app.leaving.change(self._per_second(), self.loop.time())
 
     def _per_second(self) -> float:
         return self.settings.limits.drain_per_second * self._share
@@ -201,6 +228,8 @@ class Server:
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Accept no more connections, let the transports end, cut the rest, end the tasks, and stop the broker."""
         leaving = self.app.leave(self._per_second())
+        if self._guest is not None:
+            self._guest.leave()
         if self._acceptor is None:
             self._close_sockets()
         else:
@@ -223,6 +252,8 @@ class Server:
         if self._acceptor is not None:
             await self._acceptor.cancel()
         await self.app.wait_until_empty(CUT_SECONDS)
+        if self._guest is not None:
+            await self._guest.stop()
         await self._tasks.stop()
         await self.node.stop()
         if self.app.logs is not None:
@@ -244,16 +275,16 @@ class Server:
 
     async def _tick(self) -> None:
         while True:
-            due = self._loop.time() + RESOLUTION
+            due = self.loop.time() + RESOLUTION
             await asyncio.sleep(RESOLUTION)
-            self.app.stalls.observe(self._loop.time() - due)
+            self.app.stalls.observe(self.loop.time() - due)
             self.app.tick()
 
     async def _trim(self) -> None:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             self.node.tick()
-            if self.app.authenticator is not None and self.app.bulletin is not None:
+            if (self.app.authenticator is not None or self.app.asked) and self.app.bulletin is not None:
                 self.app.bulletin.tick()
 
     async def _look_at(self, tls: Tls) -> None:
@@ -264,13 +295,13 @@ class Server:
     async def _demo(self) -> None:
         """Publish this machine's load for the start page."""
         machine = Machine()
-        at = self._loop.time()
+        at = self.loop.time()
         while self.app.ready:
             try:
-                sample = machine.sample(self._loop.time(), time.time())
+                sample = machine.sample(self.loop.time(), time.time())
             except OSError as error:
                 logger.warning("no machine load for the start page: %s", error)
                 return
             self.node.publish((Draft(CHANNEL, msgspec.json.encode(sample), Kind.JSON),), lambda outcomes: None)
             at += SECONDS
-            await asyncio.sleep(max(0.0, at - self._loop.time()))
+            await asyncio.sleep(max(0.0, at - self.loop.time()))

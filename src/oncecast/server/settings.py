@@ -185,6 +185,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
         Meta(description='Processes that serve together; "auto" is one for each usable core.'),
     ] = 1
+    app: Annotated[
+        str | None,
+        Meta(
+            description="An ASGI application to serve on the same port, MODULE:NAME; uvicorn runs it in each process.",
+            examples=["shop.main:app"],
+        ),
+    ] = None
     broker: Annotated[str, Meta(min_length=1, description="Where messages are ordered and kept.")] = MEMORY
     durability: Annotated[
         Durability,
@@ -294,5 +301,8 @@ def has_keys(auth: AuthSettings) -> bool:
 
 
 def may_be_reached(settings: Settings) -> bool:
-    """Return whether other machines may connect: there are access rules, or it was said that none are wanted."""
-    return settings.public or settings.dev or access_rules(settings) is not ALLOW_ALL
+    """Return whether other machines may connect: there are access rules, or it was said that none are wanted.
+
+    An application has rules of its own: once it is loaded, `asgi/hosting/guest.py` asks the same.
+    """
+    return settings.app is not None or settings.public or settings.dev or access_rules(settings) is not ALLOW_ALL

@@ -187,6 +187,11 @@ class RequestParser:
         """Whether no byte is held: the next request has not begun."""
         return not self._buffer and self._head is None
 
+    @property
+    def unread(self) -> bytes | bytearray:
+        """What has come of the next request; nothing while a body is awaited."""
+        return self._buffer if self._head is None else b""
+
     def take_rest(self) -> bytes:
         """Take the bytes that came after the last request: from there on the connection speaks another protocol."""
         rest = bytes(self._buffer)

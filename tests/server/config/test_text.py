@@ -44,6 +44,7 @@ def test_example_file_is_the_defaults() -> None:
         cookie="session",
     )
     expected = Settings(
+        app="shop.main:app",
         broker=DEFAULT_BROKER,
         tls_cert=("cert.pem",),
         tls_key=("key.pem",),

@@ -39,10 +39,11 @@ from .control import (
     Total,
 )
 
-__all__ = ["MOVES", "READY_SECONDS", "Child", "WorkerEvent", "WorkerState"]
+__all__ = ["MOVES", "READY_SECONDS", "WORKER", "Child", "WorkerEvent", "WorkerState"]
 
 logger = logging.getLogger("oncecast.server")
 
+WORKER = "oncecast.server.process.worker"  # the module that runs as one
 READY_SECONDS = 30.0  # in which a worker has to serve, imports and the opening of its broker included
 COLLECT_SECONDS = 1.0  # in which it has to answer `Collect`: a scrape does not wait for a worker that is stuck
 
@@ -118,6 +119,7 @@ class Child:
         sockets: Sequence[socket.socket],
         owner: ChildOwner,
         quotas: tuple[int, int] | None = None,
+        program: str = WORKER,
     ) -> Child:
         """Start the process that serves on these sockets. It is no fork: it runs the code as it is now.
 
@@ -134,7 +136,7 @@ class Child:
                 if min(descriptors) < 0:
                     raise OSError(errno.ENOTSOCK, "the listening sockets were closed")
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "oncecast.server.process.worker", *map(str, descriptors)),
+                    *(sys.executable, "-P", "-m", program, *map(str, descriptors)),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=descriptors if quotas is None else [*descriptors, quotas[0]],
                     env=environment(os.environ, sys.path),

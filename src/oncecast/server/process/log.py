@@ -16,7 +16,7 @@ from types import TracebackType
 from ..logs import Logs
 from ..logs.handler import LineHandler
 
-__all__ = ["begin_log", "open_logs", "say"]
+__all__ = ["begin_log", "end_log", "open_logs", "say"]
 
 NOWHERE = -1  # a descriptor that nothing can be written to
 
@@ -35,6 +35,13 @@ def begin_log(worker: int | None = None) -> None:
     handler.setFormatter(_Formatter(f"%(asctime)s {whose}%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     sys.excepthook = _say_crash
+
+
+def end_log() -> None:
+    """Write what was logged, so that what is written to standard error from here on stands behind it."""
+    for handler in _handlers():
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def open_logs(worker: int | None = None) -> Logs:

@@ -26,7 +26,7 @@ from ..quota_memory import QuotaMemory
 from ..reload import ReadSettings, read_again
 from ..settings import Settings
 from ..tasks import Tasks
-from .child import Child, WorkerState
+from .child import WORKER, Child, WorkerState
 from .control import Change, Pace
 from .totals import Totals
 
@@ -61,13 +61,20 @@ class _Slot:
 
 
 class Supervisor:
-    """Workers on `sockets`, a list of them for each. `read` returns the settings again.
+    """Workers on `sockets`, a list of them for each. `read` returns the settings again. `program` is the module of one.
 
     `failed` is the reason for which the supervisor can't go on, and `on_failure` is called with it.
     """
 
-    def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]], read: ReadSettings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: Sequence[Sequence[socket.socket]],
+        read: ReadSettings,
+        program: str = WORKER,
+    ) -> None:
         self.settings = settings
+        self._program = program
         self.phase = SupervisorPhase.STARTING
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] = _ignore
@@ -144,7 +151,9 @@ class Supervisor:
         region = self._quotas.take()
         quotas = None if region is None else (self._quotas.descriptor, region)
         try:
-            child = await Child.start(slot.number, len(self._slots), self.settings, slot.sockets, self, quotas)
+            child = await Child.start(
+                slot.number, len(self._slots), self.settings, slot.sockets, self, quotas, self._program
+            )
         except BaseException:
             self._quotas.free(region)
             raise

@@ -21,6 +21,7 @@ from ...errors import ConfigurationError
 from ...policy.quotas import Quotas
 from ..build import build_quotas
 from ..exposition import render
+from ..guest import Hosting
 from ..measures import Crew, measure
 from ..quota_memory import QuotaMemory
 from ..server import Server
@@ -52,12 +53,12 @@ TOTAL_SECONDS = 3.0  # for the supervisor to answer; it waits a second for the o
 SUPERVISORS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], hosting: Hosting | None = None) -> int:
     """Serve until the supervisor says otherwise; returns the exit status."""
     for number in SUPERVISORS:
         signal.signal(number, signal.SIG_IGN)
     control, *listening = (_adopt(int(argument)) for argument in arguments)
-    return run_loop(_work(control, listening))
+    return run_loop(_work(control, listening, hosting))
 
 
 def _adopt(descriptor: int) -> socket.socket:
@@ -66,7 +67,7 @@ def _adopt(descriptor: int) -> socket.socket:
     return sock
 
 
-async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
+async def _work(control: socket.socket, listening: list[socket.socket], hosting: Hosting | None) -> int:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     pipe: Pipe[ToWorker] = await Pipe.open(control, ToWorker)
@@ -76,6 +77,7 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
         return 0
     begin_log(begin.slot)
     try:
+        app = begin.settings.app
         server = Server(
             begin.settings,
             sockets=listening,
@@ -83,6 +85,7 @@ async def _work(control: socket.socket, listening: list[socket.socket]) -> int:
             demo=begin.slot == 1,
             quotas=_quotas(begin),
             logs=open_logs(begin.slot),
+            guest=None if hosting is None or app is None else hosting.load(app),
         )
         server.node.on_failure = lambda reason: stopping.set()
         await server.start()

@@ -132,8 +132,20 @@ class TlsChannel(asyncio.Transport):
     # -- what the reader calls
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        """Return the socket for `socket`; nothing else is known."""
-        return self._sock if name == "socket" else default
+        """Return the socket for `socket`, the TLS of it for `ssl_object` and `sslcontext`; nothing else is known."""
+        if name == "socket":
+            return self._sock
+        if name in ("ssl_object", "sslcontext"):
+            return self._tls if name == "ssl_object" else self._tls.context
+        return default
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the reader."""
+        return cast(asyncio.BaseProtocol, self._reader)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give the connection to another reader, which must be a `TlsReader`."""
+        self._reader = cast(TlsReader, protocol)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Do nothing: one unsent byte is always enough to be full."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ...asgi.embedding import Embedding
-from ...asgi.running import Running
+from ...asgi.life import AppLife
 from ...brokers.base import Broker
 from ...errors import UsageError
 from ...message import RetentionPolicy
@@ -73,12 +73,12 @@ class AppInTest:
         self.cast.surroundings = self._before
 
 
-def _abort_all(life: Running) -> None:
+def _abort_all(life: AppLife) -> None:
     for connection in list(life.app.connections):
         connection.abort()
 
 
-def _on_loop(life: Running, call: Callable[[], object]) -> None:
+def _on_loop(life: AppLife, call: Callable[[], object]) -> None:
     """Call on the loop of a life, and return when that is done."""
     try:
         here = asyncio.get_running_loop() is life.loop
