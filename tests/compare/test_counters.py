@@ -18,7 +18,7 @@ READINGS = (
 
 
 def _lane(tally: Tally, transport: str = "short-poll") -> ComparedLane:
-    return compared_lane(transport, tally, READINGS, range(1, 3), 2, 0.5)
+    return compared_lane(transport, tally, READINGS, range(1, 3), 2, ours=True, cpu_seconds=0.5)
 
 
 def test_only_what_lies_between_the_readings() -> None:

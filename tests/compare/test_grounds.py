@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,32 @@ async def test_own_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         os.kill(pids[0], signal.SIGKILL)
         assert "the server of sse has ended: signal 9" == await asyncio.wait_for(own.ended(), 60)
         assert {NOBODY} == (await own.cpu()).keys()
+    await until(lambda: not any(map(_alive, pids)))
+
+
+SLEEPER = """
+import asyncio
+from oncecast.compare.grounds import OwnServers
+
+async def main():
+    async with OwnServers(["sse"]) as own:
+        print(*(process._process.pid for process in own._processes.values()), flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_own_servers_end_with_a_comparison_that_is_killed() -> None:
+    """Servers whose comparison has no time to end them end by themselves."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SLEEPER, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in (await asyncio.wait_for(process.stdout.readline(), 60)).split()]
+        assert [True, True] == [_alive(pid) for pid in pids]
+    finally:
+        process.kill()
+        await process.communicate()
     await until(lambda: not any(map(_alive, pids)))
 
 

@@ -199,7 +199,7 @@ class _Run:
             raise
         except Refused as error:
             if error.code == "unauthorized" and self._get_token is None:
-                raise Failure(f"{error}: set ONCECAST_TOKEN to a token or key", FAILED) from None
+                raise Failure(f"{str(error).rstrip('.')}: set ONCECAST_TOKEN to a token or key", FAILED) from None
             raise
 
     async def _on(self, ground: CompareGround) -> ComparisonReport:

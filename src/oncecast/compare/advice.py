@@ -132,7 +132,7 @@ def _against(working: dict[str, ComparedLane], chosen: str, plan: ComparePlan) -
     polls = working.get("short-poll")
     if polls is None or chosen == "short-poll":
         lane = working[chosen]
-        return f"It cost {figures.size(_bytes(lane))} a message and {lane.polls} requests in this time."
+        return f"It cost {figures.size(_bytes(lane))} a message."
     empty = f"{polls.empty_answers / polls.polls:.0%}" if polls.empty_answers else "none"
     return (
         f"Short polling every {plan.poll_interval:g} s took {_p50(polls)} and {figures.size(_bytes(polls))} a message, "

@@ -33,6 +33,8 @@ def compared_lane(
     readings: tuple[LaneCounters, LaneCounters, LaneCounters],
     numbers: range,
     published: int,
+    *,
+    ours: bool,
     cpu_seconds: float | None,
 ) -> ComparedLane:
     """Return a lane. `readings` are those once all were attached, before the first and after the last message.
@@ -64,6 +66,7 @@ def compared_lane(
         bytes_down=after.traffic.down - before.traffic.down,
         connect_up=connected.traffic.up / people,
         connect_down=connected.traffic.down / people,
+        ours=ours,
         cpu_seconds=cpu_seconds,
         held=held / max(after.traffic.now - began, 1e-9),
         reconnects=after.traffic.opened - before.traffic.opened,

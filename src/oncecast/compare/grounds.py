@@ -48,9 +48,10 @@ _CPU = re.compile(rb"^process_cpu_seconds_total\s+([0-9.eE+-]+)\s*$", re.MULTILI
 
 
 class CompareGround(Protocol):
-    """Servers to publish to and to listen to."""
+    """Servers to publish to and to listen to. `ours` says whether they are processes of the comparison."""
 
     name: str
+    ours: bool
 
     def server_of(self, transport: str) -> str:
         """Return the name of the server that a transport's listeners use."""
@@ -75,6 +76,7 @@ class ForeignServer:
 
     def __init__(self, url: ServerUrl, *, credentials: Credentials, proxy: ProxyUrl | None = None) -> None:
         self.name = str(url)
+        self.ours = False
         self.servers: Mapping[str, ServerUrl] = {ALL: url}
         self._endpoint = Endpoint(url, proxy=proxy)
         self._credentials = credentials
@@ -106,9 +108,9 @@ class ForeignServer:
 class OwnServers:
     """A server process for each of `transports`, and one for nobody. A context manager: it starts and ends them."""
 
-    name = "servers of its own on this machine"
-
     def __init__(self, transports: Sequence[str]) -> None:
+        self.name = "servers of its own on this machine"
+        self.ours = True
         self._names = [*transports, NOBODY]
         self._processes: dict[str, _ServerProcess] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="oncecast-compare-")

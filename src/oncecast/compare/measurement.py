@@ -110,7 +110,8 @@ class Measurement:
                 (connected[name], before[name], after[name]),
                 self._numbers,
                 publisher.published,
-                beyond_nobody(cpu_before, cpu_after, name),
+                ours=self._ground.ours,
+                cpu_seconds=beyond_nobody(cpu_before, cpu_after, name),
             )
             for name in ORDER
         ]

@@ -33,7 +33,8 @@ class ComparedLane(msgspec.Struct, frozen=True, kw_only=True):
     `state` is `measured`; `blocked` where no listener was attached; `silent` where they were, and nothing arrived.
     `reason` says why. `requests` are all, those to connect too; `polls` are those in the time that is measured.
     `page_bytes` are what the messages themselves took in the answers to polls; `connect_up` and `connect_down` what one
-    listener needed to be attached, before that time. `cpu_seconds` is the server's CPU time beyond that of the server
+    listener needed to be attached, before that time. `ours` says whether the server
+    is a process of the comparison, `cpu_seconds` is the server's CPU time beyond that of the server
     without listeners, None where it is not known. `held` is the number of open connections on average.
     """
 
@@ -54,6 +55,7 @@ class ComparedLane(msgspec.Struct, frozen=True, kw_only=True):
     bytes_down: int = 0
     connect_up: float = 0.0
     connect_down: float = 0.0
+    ours: bool = False
     cpu_seconds: float | None = None
     held: float = 0.0
     reconnects: int = 0

@@ -48,8 +48,10 @@ def _empty(lane: ComparedLane) -> str:
 
 
 def _cpu(lane: ComparedLane) -> str:
+    if not lane.ours:
+        return "not ours"
     if lane.cpu_seconds is None or not lane.received:
-        return "not ours" if lane.cpu_seconds is None else figures.UNKNOWN
+        return figures.UNKNOWN
     if lane.cpu_seconds < NOISE_SECONDS:
         return f"< {figures.seconds(NOISE_SECONDS / lane.received)}"
     return figures.seconds(lane.cpu_seconds / lane.received)
