@@ -15,7 +15,7 @@ HEARTBEAT_SECONDS = 2.0
 TLS_HEARTBEAT_SECONDS = 10.0  # the handshakes of all take longer, and no subscriber may be silent meanwhile
 TARGET = 2500.0
 TLS_TARGET = 1.35  # times what OpenSSL and Python's `ssl` keep of a connection
-WARM = 50  # subscribers before the measurement, for what is loaded once
+WARM = 1000  # subscribers before the measurement: they fill the memory that the start has left free
 
 
 def run(bench: Bench, plan: Plan) -> Iterator[Row]:

@@ -76,7 +76,7 @@ def test_a_channel_of_one_user(ruled: Bench, parse: Parse, channel: str, status:
     """Its own token reads it, and no other."""
     connection, transport = ruled.connect()
     connection.identity = ANN
-    connection.data_received(GET.format(channel, "").encode())
+    connection.receive(GET.format(channel, "").encode())
     assert status == parse(transport.take()).status
 
 
@@ -87,13 +87,13 @@ def test_a_remembered_answer_is_not_given_to_another(ruled: Bench, parse: Parse)
     mine.identity = ANN
     ruled.turn()
     for _ in range(2):
-        mine.data_received(data)
+        mine.receive(data)
         assert 200 == parse(sent.take()).status
     assert ruled.app.memo._polls
     other, others = ruled.connect()
     for identity, status in ((Identity("192.0.2.2"), 401), (Identity("", "bob", kind="token"), 403), (ANN, 200)):
         other.identity = identity
-        other.data_received(data)
+        other.receive(data)
         assert status == parse(others.take()).status
 
 
@@ -109,7 +109,7 @@ def test_a_token_is_held_to_what_it_names(ruled: Bench, parse: Parse) -> None:
         (POST.format("news"), 403),
         (GET.format("news", ""), 200),
     ):
-        connection.data_received(data.encode())
+        connection.receive(data.encode())
         assert status == parse(transport.take()).status, data
 
 

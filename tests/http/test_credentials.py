@@ -148,7 +148,7 @@ def test_each_request_has_its_own(guarded: Bench, parse: Parse) -> None:
     connection, transport = guarded.connect()
     statuses = []
     for headers in (bearer(ANN), "", bearer(BOB), cookie(ANN), bearer(KEY), "", bearer(ANN), bearer(ANN), ""):
-        connection.data_received(get(headers))
+        connection.receive(get(headers))
         statuses.append(parse(transport.take()).status)
     assert [200, 401, 403, 200, 200, 401, 200, 200, 401] == statuses
 
@@ -160,7 +160,7 @@ def test_a_remembered_poll_is_held_to_the_end_of_its_token(guarded: Bench, parse
     for second in (NOW, NOW, NOW + 89, NOW + 90):
         guarded.app.wall = lambda second=second: second  # type: ignore[misc]
         guarded.app.read_clock()
-        connection.data_received(get(bearer(ANN)))
+        connection.receive(get(bearer(ANN)))
         statuses.append(parse(transport.take()).status)
     assert [200, 200, 200, 401] == statuses
 
@@ -186,13 +186,13 @@ def test_a_remembered_poll_verifies_no_token_twice_and_still_obeys_a_revocation(
     other, others = guarded.connect()
     other.identity = Identity("192.0.2.7")
     for asks, sent in ((connection, transport), (connection, transport), (connection, transport), (other, others)):
-        asks.data_received(get(bearer(ANN)))
+        asks.receive(get(bearer(ANN)))
         assert 200 == parse(sent.take()).status
     assert ["", "192.0.2.7"] == verified[-2:]
     assert len(verified) <= 3  # the first poll of a second is not kept
     assert ("ann", "192.0.2.7") == (other.identity.subject, other.identity.address)
     desk.revoked["ann"] = NOW + 60
-    connection.data_received(get(bearer(ANN)))
+    connection.receive(get(bearer(ANN)))
     assert 401 == parse(transport.take()).status
 
 
@@ -209,7 +209,7 @@ def test_a_remembered_poll_with_a_ticket_is_not_given_again(guarded: Bench, pars
     connection, transport = guarded.connect()
     answers = []
     for _ in range(2):
-        connection.data_received(get(query=f"?ticket={tickets[0]}"))
+        connection.receive(get(query=f"?ticket={tickets[0]}"))
         guarded.turn()
         answers.append(parse(transport.take()))
     assert [200, 401] == [answer.status for answer in answers]
@@ -234,7 +234,7 @@ def test_rules_that_may_change_are_asked_about_a_remembered_poll(guarded: Bench,
     connection, transport = guarded.connect()
     for allows, status in ((True, 200), (True, 200), (False, 403)):
         moody.allows = allows
-        connection.data_received(get(bearer(ANN)))
+        connection.receive(get(bearer(ANN)))
         assert status == parse(transport.take()).status
 
 
@@ -315,10 +315,10 @@ def test_keys_that_a_reload_has_removed_leave_nobody_behind(guarded: Bench, pars
     for known in (KEY, ANN):
         app.adopt(Rules(app.settings, app.hosts, app.origins, knowing()))
         connection, transport = guarded.connect()
-        connection.data_received(get(bearer(known)))
+        connection.receive(get(bearer(known)))
         assert 200 == parse(transport.take()).status
         app.adopt(Rules(app.settings, app.hosts, app.origins))
-        connection.data_received(get())
+        connection.receive(get())
         assert 401 == parse(transport.take()).status
 
 
@@ -329,14 +329,14 @@ def test_a_server_key_that_a_reload_has_removed_ends_what_it_opened(guarded: Ben
     for reloaded in (None, other):
         app.adopt(Rules(app.settings, app.hosts, app.origins, knowing()))
         stream, of_stream = guarded.connect()
-        stream.data_received(get(f"Accept: text/event-stream\r\n{bearer(KEY)}"))
+        stream.receive(get(f"Accept: text/event-stream\r\n{bearer(KEY)}"))
         socket, of_socket = guarded.connect()
-        socket.data_received(get(UPGRADE.format("oncecast.v1") + bearer(KEY)))
+        socket.receive(get(UPGRADE.format("oncecast.v1") + bearer(KEY)))
         poll, of_poll = guarded.connect()
-        poll.data_received(get(bearer(KEY), "?after=latest&wait=30"))
+        poll.receive(get(bearer(KEY), "?after=latest&wait=30"))
         guarded.turn()
         kept, of_kept = guarded.connect()
-        kept.data_received(get(UPGRADE.format("oncecast.v1") + bearer(ANN)))
+        kept.receive(get(UPGRADE.format("oncecast.v1") + bearer(ANN)))
         assert b" 101 " in of_socket.take() + of_kept.take()
         app.adopt(Rules(app.settings, app.hosts, app.origins, knowing()))
         app.tick()

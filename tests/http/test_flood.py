@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.http.flood import read_page, spend_publishes
-from oncecast.policy.bucket import Bucket, PublishBuckets
+from oncecast.http.flood import FloodGuard
 from oncecast.policy.identity import ANYBODY, Identity
 from oncecast.policy.limits import Limits
 from oncecast.policy.quotas import Quotas
@@ -24,10 +23,10 @@ def settings(*, quotas: bool) -> TransportSettings:
 def test_publishes_past_the_rate_are_refused(quotas: bool) -> None:
     """The error names the limit and when to come back, and the refusal is counted by the limit's name."""
     given = settings(quotas=quotas)
-    buckets = PublishBuckets(given.publishes_per_second, given.bytes_per_second, 0.0)
-    spend_publishes(buckets, given, 0.0, 3, 10)
+    guard = FloodGuard()
+    guard.spend_publishes(given, 0.0, 3, 10)
     with pytest.raises(Refusal, match="a second") as refused:
-        spend_publishes(buckets, given, 0.0, 1, 10)
+        guard.spend_publishes(given, 0.0, 1, 10)
     assert ("too_many_requests", True) == (refused.value.code, bool(refused.value.retry_after))
     if given.quotas is not None:
         assert 1 == given.quotas.refused["publishes_per_second"]
@@ -37,8 +36,8 @@ def test_publishes_past_the_rate_are_refused(quotas: bool) -> None:
 def test_pages_past_the_rate_are_refused(quotas: bool) -> None:
     """The refusal is returned, and counted by the limit's name."""
     given = settings(quotas=quotas)
-    bucket = Bucket.steady(given.history_pages_per_second, 0.0)
-    found = [read_page(bucket, given, ANYBODY, 0.0) for _ in range(3)]
+    guard = FloodGuard()
+    found = [guard.read_page(given, ANYBODY, 0.0) for _ in range(3)]
     assert [None, None, "too_many_requests"] == [each and each.code for each in found]
     if given.quotas is not None:
         assert 1 == given.quotas.refused["history_pages_per_second"]
@@ -48,7 +47,7 @@ def test_pages_past_the_rate_of_the_address_are_refused() -> None:
     """A connection with pages left is held to what its address may read, too."""
     held = Quotas(Limits(user_history_pages_per_second=1), hasher=Hasher(b"x" * 16))
     given = TransportSettings(quotas=held)
-    bucket = Bucket.steady(given.history_pages_per_second, 0.0)
+    guard = FloodGuard()
     asker = Identity("192.0.2.1")
-    found = [read_page(bucket, given, asker, 0.0) for _ in range(9)]
+    found = [guard.read_page(given, asker, 0.0) for _ in range(9)]
     assert (found[0], "too_many_requests") == (None, found[-1] and found[-1].code)

@@ -380,7 +380,7 @@ def test_a_batch_counts_against_the_flood_guard(bench: Bench, parse: Parse) -> N
     connection, transport = bench.connect()
     statuses = []
     for _ in range(4):
-        connection.data_received(batch)
+        connection.receive(batch)
         answer = parse(transport.take())
         statuses.append(answer.status)
     assert [200, 200, 200, 429] == statuses
@@ -463,7 +463,7 @@ def test_after_the_head_of_a_stream(bench: Bench, parse: Parse) -> None:
     assert b"ok\n" == parse(first.rest).body
     for closing in (request("HEAD", A, Accept="text/event-stream", Connection="close"), head.replace(b"/1.1", b"/1.0")):
         connection, transport = bench.connect()
-        connection.data_received(closing + request("GET", "/healthz"))
+        connection.receive(closing + request("GET", "/healthz"))
         answer = parse(transport.take(), head_only=True)
         assert (200, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
         assert (b"HTTP/1.1" in closing) == ("transfer-encoding" in answer.headers)
@@ -540,7 +540,7 @@ def test_queries_that_say_nothing(ask: Ask, query: str) -> None:
 def test_a_long_poll_comes_back(bench: Bench, parse: Parse) -> None:
     """A long poll waits for a message, and answers with it."""
     connection, transport = bench.connect()
-    connection.data_received(request("GET", A + "?after=latest&wait=20"))
+    connection.receive(request("GET", A + "?after=latest&wait=20"))
     bench.turn()
     assert b"" == transport.take()
     bench.publish("a", b"7")
@@ -560,12 +560,12 @@ def test_the_same_poll_again_is_remembered_until_something_is_new(bench: Bench, 
     poll = request("GET", A)
     answers = []
     for _ in range(3):
-        connection.data_received(poll)
+        connection.receive(poll)
         answers.append(transport.take())
     assert 1 == len(set(answers))
     assert (1, 2) == (bench.app.counters.requests[200], bench.app.counters.remembered)
     bench.publish("a", b"1")
-    connection.data_received(poll)
+    connection.receive(poll)
     assert 1 == len(parse(transport.take()).json["messages"])
 
 
@@ -573,10 +573,10 @@ def test_a_remembered_poll_of_a_server_that_stops(bench: Bench, parse: Parse) ->
     """While it stops, a server tells each client that this was the last answer, and when to ask another."""
     connection, transport = bench.connect()
     poll = request("GET", A)
-    connection.data_received(poll)
+    connection.receive(poll)
     transport.take()
     bench.app.ready = False
-    connection.data_received(poll)
+    connection.receive(poll)
     answer = parse(transport.take())
     assert (200, "close", "1") == (answer.status, answer.headers["connection"], answer.headers["retry-after"])
     assert transport.eof_written
@@ -622,7 +622,7 @@ def test_bad_handshakes(
     """A handshake that is none is answered, and closed: what follows it are no requests."""
     data = upgrade(A).decode().replace(old, new).encode()
     connection, transport = bench.connect()
-    connection.data_received(data + b"\x81\x80mask" + b"0\r\n\r\n")
+    connection.receive(data + b"\x81\x80mask" + b"0\r\n\r\n")
     answer = parse(transport.take(), head_only=new == "HEAD")
     assert status == answer.status
     if status == 426:
@@ -810,6 +810,6 @@ def test_every_transport_takes_as_many_channels_with_the_longest_names(ask: Ask,
     assert 304 == ask("GET", f"{path}?last=1", If_None_Match='"e0-0"').status
     assert bench.ask(request("GET", path + query, Accept="text/event-stream")).startswith(b"HTTP/1.1 200 ")
     connection, transport = bench.connect()
-    connection.data_received(request("GET", path + query))
+    connection.receive(request("GET", path + query))
     assert "waiting" in connection.phase.value or 200 == parse(transport.take()).status
     assert 400 == ask("GET", path + ",more").status

@@ -128,22 +128,22 @@ async def test_a_bound_address_counts_and_not_the_setting(open_site: Open) -> No
 def test_a_remembered_answer_is_given_after_the_rules(bench: Bench, parse: Parse) -> None:
     """What was answered under other rules is not given again, and access is asked each time."""
     connection, transport = bench.connect()
-    connection.data_received(POLL)
+    connection.receive(POLL)
     bench.turn()
     assert 200 == parse(transport.take()).status
     adopt(bench, hosts=Hosts(("other.example",)))
-    connection.data_received(POLL)
+    connection.receive(POLL)
     assert 421 == parse(transport.take()).status
     adopt(bench, hosts=Hosts(), access=Guarded())
-    connection.data_received(POLL)
+    connection.receive(POLL)
     assert 403 == parse(transport.take()).status
     connection.identity = Identity("192.0.2.1", "ann")
     for _ in range(2):
-        connection.data_received(POLL)
+        connection.receive(POLL)
         assert 200 == parse(transport.take()).status
     assert bench.app.memo._polls
     other, others = bench.connect()
-    other.data_received(POLL)
+    other.receive(POLL)
     assert 403 == parse(others.take()).status
 
 
@@ -180,7 +180,7 @@ def test_access_is_asked_before_anything_is_answered(bench: Bench, parse: Parse,
     assert (0, 0) == (bench.app.node.log.head, bench.app.node.hub.subscriptions)
     connection, transport = bench.connect()
     connection.identity = Identity("", "ann")
-    connection.data_received(request("POST", "/v1/publish", "localhost", body=lines))
+    connection.receive(request("POST", "/v1/publish", "localhost", body=lines))
     first, second = parse(transport.take()).body.splitlines()
     assert b"forbidden" in first
     assert b'"id":"e0-1"' in second
@@ -258,13 +258,13 @@ def test_a_page_may_read_every_answer(bench: Bench, parse: Parse, data: bytes, s
 def test_a_page_may_read_that_it_is_too_slow_or_too_fast(bench: Bench, parse: Parse) -> None:
     """408 comes from the clock, 429 from the flood guard, 421 from the hosts."""
     connection, transport = bench.connect()
-    connection.data_received(request("POST", "/v1/channels/a", "localhost", ORIGIN, "Content-Length: 9"))
+    connection.receive(request("POST", "/v1/channels/a", "localhost", ORIGIN, "Content-Length: 9"))
     bench.pass_time(31)
     answer = parse(transport.take())
     assert 408 == answer.status
     check_cors(answer)
     connection, transport = bench.connect()
-    connection.data_received(request("GET", "/v1/channels/a", "localhost", ORIGIN)[:-2])
+    connection.receive(request("GET", "/v1/channels/a", "localhost", ORIGIN)[:-2])
     bench.pass_time(11)
     answer = parse(transport.take())
     assert 408 == answer.status
@@ -273,7 +273,7 @@ def test_a_page_may_read_that_it_is_too_slow_or_too_fast(bench: Bench, parse: Pa
     connection, transport = bench.connect()
     statuses = []
     for _ in range(5):
-        connection.data_received(request("POST", "/v1/channels/a", "localhost", ORIGIN, body="1"))
+        connection.receive(request("POST", "/v1/channels/a", "localhost", ORIGIN, body="1"))
         answer = parse(transport.take())
         statuses.append(answer.status)
         check_cors(answer)

@@ -48,7 +48,7 @@ class Line:
         self.codec = WebSocketConnection(Role.CLIENT, mask_key=lambda: b"mask")
         bearer = "" if credential is None else f"Authorization: Bearer {credential}\r\n"
         head = f"GET /v1/{path} HTTP/1.1\r\nHost: localhost\r\n{bearer}{headers}\r\n"
-        self.connection.data_received(head.encode())
+        self.connection.receive(head.encode())
         self.answer, _, self.rest = self.transport.take().partition(b"\r\n\r\n")
 
     def after(self, seconds: float) -> bytes:
@@ -56,7 +56,7 @@ class Line:
         for second in range(int(seconds)):
             self.bench.seconds += 1
             if second % 10 == 0 and "websocket" in self.headers:
-                self.connection.data_received(self.codec.ping())  # a sign of life, as its pongs come late
+                self.connection.receive(self.codec.ping())  # a sign of life, as its pongs come late
             self.bench.app.tick()
         self.bench.turn()
         rest, self.rest = self.rest, b""
@@ -71,12 +71,12 @@ class Line:
             elif isinstance(event, CloseReceived):
                 found.append((event.code, event.reason))
         if pongs := self.codec.data_to_send():
-            self.connection.data_received(pongs)
+            self.connection.receive(pongs)
         return [frame for frame in found if not (isinstance(frame, dict) and frame["type"] == "cursor")]
 
     def ask(self, **frame: object) -> list[dict[str, Any] | tuple[int | None, str]]:
         """Send a frame, and return what comes back."""
-        self.connection.data_received(self.codec.text(json.dumps(frame).encode()))
+        self.connection.receive(self.codec.text(json.dumps(frame).encode()))
         return self.frames(self.after(0))
 
 
@@ -131,7 +131,7 @@ def test_a_long_poll_is_answered_at_the_end(guarded: Bench, parse: Callable[...,
     assert b"" == line.after(19)
     answer = parse(line.after(2))
     assert (200, []) == (answer.status, answer.json["messages"])
-    line.connection.data_received(
+    line.connection.receive(
         f"GET /v1/channels/c HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {lasting(20)}\r\n\r\n".encode()
     )
     assert 401 == parse(line.transport.take()).status
@@ -172,7 +172,7 @@ def test_frames_of_one_read_are_held_to_the_identity_of_their_moment(guarded: Be
         {"type": "auth", "token": lasting(100), "ref": 2},
         {"type": "publish", "channel": "c", "data": 2, "ref": 3},
     ]
-    line.connection.data_received(b"".join(line.codec.text(json.dumps(frame).encode()) for frame in frames))
+    line.connection.receive(b"".join(line.codec.text(json.dumps(frame).encode()) for frame in frames))
     answers = line.frames(line.after(0))
     assert [("error", 1), ("authenticated", 2), ("published", 3)] == [
         (answer["type"], answer["ref"]) for answer in answers if isinstance(answer, dict)

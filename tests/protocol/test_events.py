@@ -11,7 +11,7 @@ from oncecast.errors import Refusal
 from oncecast.message import Draft, Kind, Retention
 from oncecast.protocol.events import EventStream
 from oncecast.protocol.query import parse_query
-from oncecast.server.framing.event_stream import EventStreamCarrier
+from oncecast.server.framing.event_stream import event_stream_carrier
 
 
 class Stream:
@@ -27,7 +27,7 @@ class Stream:
         chunked: bool = False,
     ) -> None:
         self.link = rig.link()
-        self.stream = EventStreamCarrier(
+        self.stream = event_stream_carrier(
             self.link,
             b"HEAD\n",
             lambda carrier: EventStream(rig.node, rig.settings, carrier, channels, parse_query(query), last_event_id),

@@ -18,7 +18,7 @@ from oncecast.protocol.polls import MOVES, READ_SECONDS, PollState, WaitingPoll,
 from oncecast.protocol.query import parse_query
 from oncecast.protocol.raw import RawSession
 from oncecast.protocol.v1 import V1Session
-from oncecast.server.framing.event_stream import EventStreamCarrier
+from oncecast.server.framing.event_stream import EventStreamCarrier, event_stream_carrier
 from oncecast.server.framing.websocket import WebSocketCarrier
 from oncecast.testing.driver import run_now
 from oncecast.testing.history_broker import HistoryBroker
@@ -58,7 +58,7 @@ def stream(
 ) -> tuple[Any, EventStreamCarrier]:
     """A stream, chunked, and its link."""
     link = link or late.link()
-    made = EventStreamCarrier(
+    made = event_stream_carrier(
         link,
         b"HEAD\n",
         lambda carrier: EventStream(late.node, late.settings, carrier, channels, parse_query(query), None),

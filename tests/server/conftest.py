@@ -207,7 +207,7 @@ class Bench:
     def ask(self, data: bytes, *, tls: bool = False) -> bytes:
         """Send bytes on a new connection and return what comes back at once."""
         connection, transport = self.connect(tls=tls)
-        connection.data_received(data)
+        connection.receive(data)
         self.turn()
         return transport.take()
 

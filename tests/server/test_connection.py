@@ -64,7 +64,7 @@ def test_keep_alive_answers_one_after_another(bench: Bench, parse: Parse) -> Non
     """HTTP/1.1 keeps the connection, without saying so."""
     connection, transport = bench.connect()
     for _ in range(3):
-        connection.data_received(HEALTH)
+        connection.receive(HEALTH)
         answer = parse(transport.take())
         assert (200, b"ok\n", None) == (answer.status, answer.body, answer.headers.get("connection"))
     assert Phase.READING is phase_of(connection)
@@ -73,7 +73,7 @@ def test_keep_alive_answers_one_after_another(bench: Bench, parse: Parse) -> Non
 def test_connection_close_is_obeyed(bench: Bench, parse: Parse) -> None:
     """A client that says close gets its answer, and the end."""
     connection, transport = bench.connect()
-    connection.data_received(HEALTH[:-2] + b"Connection: close\r\n\r\n" + HEALTH)
+    connection.receive(HEALTH[:-2] + b"Connection: close\r\n\r\n" + HEALTH)
     answer = parse(transport.take())
     assert (200, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
     assert (True, Phase.LINGERING) == (transport.eof_written, connection.phase)
@@ -82,10 +82,10 @@ def test_connection_close_is_obeyed(bench: Bench, parse: Parse) -> None:
 def test_http_1_0(bench: Bench, parse: Parse) -> None:
     """HTTP/1.0 closes unless the client asks to keep the connection, and then the answer confirms it."""
     connection, transport = bench.connect()
-    connection.data_received(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    connection.receive(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     assert "keep-alive" == parse(transport.take()).headers["connection"]
     assert Phase.READING is phase_of(connection)
-    connection.data_received(b"GET /healthz HTTP/1.0\r\n\r\n")
+    connection.receive(b"GET /healthz HTTP/1.0\r\n\r\n")
     assert "close" == parse(transport.take()).headers["connection"]
     assert Phase.LINGERING is phase_of(connection)
 
@@ -109,20 +109,20 @@ def test_a_request_byte_by_byte(bench: Bench, parse_all: ParseAll) -> None:
     """However a request is cut, it is answered once, when its last byte is there."""
     connection, transport = bench.connect()
     for byte in POST + HEALTH:
-        connection.data_received(bytes([byte]))
+        connection.receive(bytes([byte]))
     assert [201, 200] == [answer.status for answer in parse_all(transport.take())]
 
 
 def test_expect_continue_is_answered_once_before_the_body(bench: Bench, parse: Parse) -> None:
     """A client that waits for 100 gets it, then its answer (RFC 9110 §10.1.1)."""
     connection, transport = bench.connect()
-    connection.data_received(
+    connection.receive(
         b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     )
     assert b"HTTP/1.1 100 Continue\r\n\r\n" == transport.take()
-    connection.data_received(b"4")
+    connection.receive(b"4")
     assert b"" == transport.take()
-    connection.data_received(b"2")
+    connection.receive(b"2")
     assert 201 == parse(transport.take()).status
 
 
@@ -139,10 +139,10 @@ def test_a_body_over_the_limit_is_refused_instead_of_continued(bench: Bench, par
 def test_after_a_malformed_request_nothing_is_read(bench: Bench, parse: Parse) -> None:
     """Where the next request would begin is unknown, so an error ends the connection."""
     connection, transport = bench.connect()
-    connection.data_received(b"GET / HTTP/1.1\r\nHost : t\r\n\r\n" + HEALTH)
+    connection.receive(b"GET / HTTP/1.1\r\nHost : t\r\n\r\n" + HEALTH)
     answer = parse(transport.take())
     assert (400, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     assert b"" == transport.take()
 
 
@@ -152,8 +152,8 @@ def test_after_a_malformed_request_nothing_is_read(bench: Bench, parse: Parse) -
 def test_a_request_behind_a_long_poll_waits_for_it(bench: Bench, parse_all: ParseAll) -> None:
     """The long poll's answer comes first, then the one that was pipelined behind it."""
     connection, transport = bench.connect()
-    connection.data_received(LONG + HEALTH)
-    connection.data_received(HEALTH)
+    connection.receive(LONG + HEALTH)
+    connection.receive(HEALTH)
     assert (Phase.WAITING, b"") == (connection.phase, transport.take())
     bench.turn()
     bench.publish("a", b"1")
@@ -166,11 +166,11 @@ def test_a_request_behind_a_long_poll_waits_for_it(bench: Bench, parse_all: Pars
 def test_a_client_that_sends_ahead_too_far_is_not_read(bench: Bench, parse_all: ParseAll) -> None:
     """While an answer is due, a bounded number of bytes is taken; the rest stays in the socket until then."""
     connection, transport = bench.connect()
-    connection.data_received(LONG)
-    connection.data_received(HEALTH * (PIPELINE_BYTES // len(HEALTH)))
+    connection.receive(LONG)
+    connection.receive(HEALTH * (PIPELINE_BYTES // len(HEALTH)))
     assert transport.is_reading()
-    connection.data_received(HEALTH)
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
+    connection.receive(HEALTH)
     assert not transport.is_reading()
     bench.pass_time(20)
     assert PIPELINE_BYTES // len(HEALTH) + 3 == len(parse_all(transport.take()))
@@ -181,7 +181,7 @@ def test_a_publish_that_takes_time(bench: Bench, parse_all: ParseAll) -> None:
     """An answer that the broker gives later comes before those of the requests behind it."""
     bench.broker.slow = True
     connection, transport = bench.connect()
-    connection.data_received(POST + HEALTH)
+    connection.receive(POST + HEALTH)
     assert b"" == transport.take()
     bench.broker.answer()
     assert [201, 200] == [answer.status for answer in parse_all(transport.take())]
@@ -191,7 +191,7 @@ def test_a_broker_that_never_answers(bench: Bench) -> None:
     """A publish without an answer holds its connection for a bounded time."""
     bench.broker.slow = True
     connection, transport = bench.connect()
-    connection.data_received(POST)
+    connection.receive(POST)
     bench.pass_time(29)
     assert not transport.is_closing()
     bench.pass_time(1)
@@ -205,7 +205,7 @@ def test_an_answer_after_the_request_failed_is_dropped(bench: Bench, parse: Pars
     """A late answer finds its request gone and writes nothing."""
     bench.broker.slow = True
     connection, transport = bench.connect()
-    connection.data_received(POST)
+    connection.receive(POST)
     connection.fail(Refusal("unavailable", "Gone."))
     assert 503 == parse(transport.take()).status
     bench.broker.answer()
@@ -218,10 +218,10 @@ def test_an_answer_after_the_request_failed_is_dropped(bench: Bench, parse: Pars
 def test_what_is_pipelined_behind_a_stream_is_not_answered(bench: Bench) -> None:
     """An event stream never ends, so a request behind it is read and dropped."""
     connection, transport = bench.connect()
-    connection.data_received(SSE + HEALTH)
+    connection.receive(SSE + HEALTH)
     assert Phase.STREAMING is phase_of(connection)
     assert b"ok\n" not in transport.take()
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     assert b"" == transport.take()
 
 
@@ -229,9 +229,9 @@ def test_frames_behind_a_handshake_are_read(bench: Bench, upgrade: Callable[...,
     """Frames that came in the handshake's packet are the WebSocket's first."""
     connection, transport = bench.connect()
     ping = encode_frame(Opcode.PING, b"hello", mask=b"mask")
-    connection.data_received(upgrade("/v1/channels/a") + ping)
+    connection.receive(upgrade("/v1/channels/a") + ping)
     assert transport.take().endswith(encode_frame(Opcode.PONG, b"hello"))
-    connection.data_received(ping)
+    connection.receive(ping)
     assert encode_frame(Opcode.PONG, b"hello") == transport.take()
 
 
@@ -239,7 +239,7 @@ def test_a_refused_stream_leaves_the_connection_as_it_was(bench: Bench, parse_al
     """A stream that can't begin is answered with its error, again and again, and requests go on."""
     bad = SSE.replace(b"Accept", b"Last-Event-ID: nonsense\r\nAccept")
     connection, transport = bench.connect()
-    connection.data_received(bad + bad + HEALTH)
+    connection.receive(bad + bad + HEALTH)
     assert [400, 400, 200] == [answer.status for answer in parse_all(transport.take())]
     assert Phase.READING is phase_of(connection)
 
@@ -247,7 +247,7 @@ def test_a_refused_stream_leaves_the_connection_as_it_was(bench: Bench, parse_al
 def test_a_full_stream_is_not_written_to_and_catches_up(bench: Bench) -> None:
     """While the socket is full messages stay in the log; when it drains they come, each once."""
     connection, transport = bench.connect()
-    connection.data_received(SSE)
+    connection.receive(SSE)
     bench.turn()
     transport.take()
     transport.room = 10
@@ -267,7 +267,7 @@ def test_a_full_stream_is_not_written_to_and_catches_up(bench: Bench) -> None:
 def test_a_stream_whose_beginning_does_not_fit(bench: Bench) -> None:
     """A stream that fills the socket with its head is blocked from the start."""
     connection, transport = bench.connect(room=5)
-    connection.data_received(SSE)
+    connection.receive(SSE)
     bench.publish("a", b"1")
     assert b"data: 1" not in bytes(transport.unsent)
     transport.drain()
@@ -279,7 +279,7 @@ def test_a_stream_whose_beginning_does_not_fit(bench: Bench) -> None:
 def test_a_stream_wakes_itself(bench: Bench) -> None:
     """A stream's deadline is its transport's: a heartbeat, and the next."""
     connection, transport = bench.connect()
-    connection.data_received(SSE)
+    connection.receive(SSE)
     bench.turn()
     transport.take()
     for _ in range(2):
@@ -302,9 +302,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_what_is_written_goes_straight_to_the_socket(bench: Bench, pair: tuple[socket.socket, socket.socket]) -> None:
     """Answers and streams pass the transport by, and the descriptor stays the transport's to close."""
     connection, transport = bench.connect(sock=pair[0])
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     assert pair[1].recv(10_000).endswith(b"ok\n")
-    connection.data_received(SSE)
+    connection.receive(SSE)
     assert pair[1].recv(10_000).startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream")
     bench.publish("a", b"1")
     assert b"data: 1\n" in pair[1].recv(10_000)
@@ -318,7 +318,7 @@ def test_what_the_socket_does_not_take_goes_to_the_transport(
 ) -> None:
     """What was taken is not sent again; the rest is the transport's, and nothing overtakes it."""
     connection, transport = bench.connect(sock=pair[0], room=0)
-    connection.data_received(SSE)
+    connection.receive(SSE)
     with contextlib.suppress(BlockingIOError):
         while True:
             pair[0].send(b"#" * 65536)
@@ -337,7 +337,7 @@ def test_what_the_socket_does_not_take_goes_to_the_transport(
 def test_a_kept_write_of_a_stream_that_has_ended(bench: Bench, pair: tuple[socket.socket, socket.socket]) -> None:
     """A `write` that was kept does nothing after the stream's end."""
     connection, transport = bench.connect(sock=pair[0])
-    connection.data_received(SSE)
+    connection.receive(SSE)
     kept = connection.write
     connection.drain()
     assert pair[1].recv(10_000).endswith(b"0\r\n\r\n")
@@ -356,7 +356,7 @@ def test_streams_that_could_not_begin_leave_the_descriptor_whole(
     """After each refusal the socket goes on to be used: a forgotten holder would close it under the transport."""
     bad = SSE.replace(b"Accept", b"Last-Event-ID: nonsense\r\nAccept")
     connection, _ = bench.connect(sock=pair[0])
-    connection.data_received(bad + bad + HEALTH)
+    connection.receive(bad + bad + HEALTH)
     gc.collect()
     assert [400, 400, 200] == [answer.status for answer in parse_all(pair[1].recv(10_000))]
     assert pair[0].send(b"still open")
@@ -370,10 +370,10 @@ def test_a_head_must_come_in_time(bench: Bench, parse: Parse) -> None:
     """A head that dribbles in is cut at its deadline, which no byte moves."""
     connection, transport = bench.connect()
     for byte in HEALTH[:9]:
-        connection.data_received(bytes([byte]))
+        connection.receive(bytes([byte]))
         bench.pass_time(0.8)
     assert b"" == transport.take()
-    connection.data_received(b"x")
+    connection.receive(b"x")
     bench.pass_time(1.2)
     answer = parse(transport.take())
     assert (408, "timeout", "close") == (answer.status, answer.code, answer.headers["connection"])
@@ -383,9 +383,9 @@ def test_a_head_must_come_in_time(bench: Bench, parse: Parse) -> None:
 def test_a_body_must_come_in_time(bench: Bench, parse: Parse) -> None:
     """A body has its own deadline, from the end of its head."""
     connection, transport = bench.connect()
-    connection.data_received(POST[:-2])
+    connection.receive(POST[:-2])
     bench.pass_time(29)
-    connection.data_received(b"4")
+    connection.receive(b"4")
     assert b"" == transport.take()
     bench.pass_time(1)
     answer = parse(transport.take())
@@ -406,7 +406,7 @@ def test_an_idle_connection_is_kept_for_its_time(bench: Bench) -> None:
     """Each answer begins the time that an idle connection is kept."""
     connection, transport = bench.connect()
     for _ in range(3):
-        connection.data_received(HEALTH)
+        connection.receive(HEALTH)
         bench.pass_time(60)
         assert not transport.eof_written
     bench.pass_time(15)
@@ -416,7 +416,7 @@ def test_an_idle_connection_is_kept_for_its_time(bench: Bench) -> None:
 def test_an_answer_that_is_not_read(bench: Bench) -> None:
     """A client that does not take its answer is cut off, and read no further meanwhile."""
     connection, transport = bench.connect(room=10)
-    connection.data_received(HEALTH + HEALTH)
+    connection.receive(HEALTH + HEALTH)
     assert not transport.is_reading()
     assert 10 == len(transport.take())
     bench.pass_time(29)
@@ -431,7 +431,7 @@ def test_an_answer_that_is_read_slowly(bench: Bench, closing: bool) -> None:
     bench.publish("a", b'"' + b"x" * 10 * LEAST_TAKEN_BYTES + b'"')
     connection, transport = bench.connect(room=10)
     ask = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n"
-    connection.data_received(ask + b"Connection: close\r\n" * closing + b"\r\n")
+    connection.receive(ask + b"Connection: close\r\n" * closing + b"\r\n")
     assert (Phase.LINGERING if closing else Phase.READING) is phase_of(connection)
     for _ in range(5):
         del transport.unsent[:LEAST_TAKEN_BYTES]
@@ -451,7 +451,7 @@ def test_what_the_kernel_holds_is_not_taken_yet(bench: Bench, pair: tuple[socket
         while True:
             ours.send(b"x" * 1000)
     connection, transport = bench.connect(room=10, sock=ours)
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     theirs.recv(1000)
     bench.pass_time(30)
     assert not transport.is_closing()
@@ -462,7 +462,7 @@ def test_what_the_kernel_holds_is_not_taken_yet(bench: Bench, pair: tuple[socket
 def test_an_answer_that_is_read_in_time(bench: Bench, parse_all: ParseAll) -> None:
     """When the answers have been taken, the requests behind them are handled, under deadlines of their own."""
     connection, transport = bench.connect(room=10)
-    connection.data_received(HEALTH + GET + POST[:-1])
+    connection.receive(HEALTH + GET + POST[:-1])
     transport.drain()
     assert [200, 200] == [answer.status for answer in parse_all(transport.take())]
     assert transport.is_reading()
@@ -473,8 +473,8 @@ def test_an_answer_that_is_read_in_time(bench: Bench, parse_all: ParseAll) -> No
 def test_a_late_answer_that_is_not_read(bench: Bench) -> None:
     """A long poll whose answer is not taken is cut off too, and read no further meanwhile."""
     connection, transport = bench.connect()
-    connection.data_received(LONG)
-    connection.data_received(HEALTH * (2 + PIPELINE_BYTES // len(HEALTH)))
+    connection.receive(LONG)
+    connection.receive(HEALTH * (2 + PIPELINE_BYTES // len(HEALTH)))
     transport.room = 10
     bench.pass_time(20)
     assert (Phase.READING, False) == (connection.phase, transport.is_reading())
@@ -485,7 +485,7 @@ def test_a_late_answer_that_is_not_read(bench: Bench) -> None:
 def test_lingering_ends(bench: Bench) -> None:
     """After the end is written, the peer has a moment to close; then it is cut off."""
     connection, transport = bench.connect()
-    connection.data_received(b"nonsense\r\n\r\n")
+    connection.receive(b"nonsense\r\n\r\n")
     assert Phase.LINGERING is phase_of(connection)
     bench.pass_time(LINGER_SECONDS - 0.5)
     assert not transport.is_closing()
@@ -496,7 +496,7 @@ def test_lingering_ends(bench: Bench) -> None:
 def test_a_last_answer_has_the_time_of_an_answer(bench: Bench) -> None:
     """An error that does not fit into the socket is not cut off with the linger."""
     connection, transport = bench.connect(room=10)
-    connection.data_received(b"nonsense\r\n\r\n")
+    connection.receive(b"nonsense\r\n\r\n")
     assert transport.is_reading()
     bench.pass_time(LINGER_SECONDS + 1)
     assert not transport.is_closing()
@@ -513,7 +513,7 @@ def test_eof_while_reading_closes(bench: Bench) -> None:
     """A client that half-closes between requests, or inside one, has nothing more to get."""
     for data in (b"", HEALTH, POST[:-1]):
         connection, _ = bench.connect()
-        connection.data_received(data)
+        connection.receive(data)
         assert not connection.eof_received()
 
 
@@ -521,7 +521,7 @@ def test_eof_while_a_publish_waits(bench: Bench, parse_all: ParseAll) -> None:
     """A half-closed client gets the answers that it waits for, and no keep-alive after them."""
     bench.broker.slow = True
     connection, transport = bench.connect()
-    connection.data_received(POST + HEALTH + POST[:-1])
+    connection.receive(POST + HEALTH + POST[:-1])
     assert connection.eof_received()
     bench.broker.answer()
     assert [201, 200] == [answer.status for answer in parse_all(transport.take())]
@@ -531,7 +531,7 @@ def test_eof_while_a_publish_waits(bench: Bench, parse_all: ParseAll) -> None:
 def test_eof_while_a_long_poll_waits(bench: Bench, parse_all: ParseAll) -> None:
     """A client that has gone looks the same as a half-closed one: both are answered at once, and forgotten."""
     connection, transport = bench.connect()
-    connection.data_received(LONG + LONG + HEALTH)
+    connection.receive(LONG + LONG + HEALTH)
     assert not connection.eof_received()
     answers = parse_all(transport.take())
     assert [[], []] == [answer.json["messages"] for answer in answers[:2]]
@@ -542,7 +542,7 @@ def test_eof_while_a_long_poll_waits(bench: Bench, parse_all: ParseAll) -> None:
 def test_eof_while_answers_do_not_fit(bench: Bench, parse_all: ParseAll) -> None:
     """Requests that came before the end are answered once the socket takes their answers."""
     connection, transport = bench.connect(room=10)
-    connection.data_received(HEALTH + HEALTH + LONG)
+    connection.receive(HEALTH + HEALTH + LONG)
     assert connection.eof_received()
     transport.drain()
     assert 3 == len(parse_all(transport.take()))
@@ -553,14 +553,14 @@ def test_eof_while_answers_do_not_fit(bench: Bench, parse_all: ParseAll) -> None
 def test_eof_on_a_stream_ends_it(bench: Bench) -> None:
     """A stream to a client that has closed its side ends."""
     connection, _ = bench.connect()
-    connection.data_received(SSE)
+    connection.receive(SSE)
     assert not connection.eof_received()
 
 
 def test_eof_while_lingering_closes(bench: Bench) -> None:
     """The peer has answered our end with its own."""
     connection, _ = bench.connect()
-    connection.data_received(b"nonsense\r\n\r\n")
+    connection.receive(b"nonsense\r\n\r\n")
     assert not connection.eof_received()
 
 
@@ -568,7 +568,7 @@ def test_tls_is_half_closed_as_tcp_is(bench: Bench) -> None:
     """A client that says goodbye still gets its answer, and the server's own goodbye follows."""
     bench.broker.slow = True
     connection, transport = bench.connect(tls=True)
-    connection.data_received(POST)
+    connection.receive(POST)
     assert connection.eof_received()
     bench.broker.answer()
     assert transport.take().startswith(b"HTTP/1.1 201 ")
@@ -587,7 +587,7 @@ def test_lost_in_each_phase(bench: Bench, data: bytes) -> None:
     """A lost connection leaves nothing: no subscription, no deadline, no place among the connections."""
     bench.broker.slow = data == POST
     connection, transport = bench.connect()
-    connection.data_received(data)
+    connection.receive(data)
     transport.take()
     connection.connection_lost(ConnectionResetError())
     bench.publish("a", b"1")
@@ -615,7 +615,7 @@ def test_a_peer_that_has_reset_unnoticed(bench: Bench) -> None:
 def test_a_write_after_the_end_is_dropped(bench: Bench) -> None:
     """A `write` that was kept does nothing after the stream's end."""
     connection, transport = bench.connect()
-    connection.data_received(SSE)
+    connection.receive(SSE)
     connection.drain()
     transport.take()
     connection.write(b"late")
@@ -629,7 +629,7 @@ def full(bench: Bench, reserve: int = 2) -> None:
     """Fill the server: one connection may do anything, and has a stream."""
     bench.app.admission.capacity = Capacity(1, reserve)
     listener, _ = bench.connect()
-    listener.data_received(SSE)
+    listener.receive(SSE)
 
 
 def test_a_full_server_takes_publishes_and_answers_probes(bench: Bench, parse: Parse) -> None:
@@ -637,7 +637,7 @@ def test_a_full_server_takes_publishes_and_answers_probes(bench: Bench, parse: P
     full(bench)
     for request, status in ((POST, 201), (HEALTH, 200), (HEALTH.replace(b"healthz", b"readyz"), 200)):
         connection, transport = bench.connect()
-        connection.data_received(request)
+        connection.receive(request)
         answer = parse(transport.take())
         assert (status, "close", True) == (answer.status, answer.headers["connection"], transport.eof_written)
         connection.connection_lost(None)
@@ -649,11 +649,11 @@ def test_a_full_server_answers_503_to_listeners(bench: Bench, parse: Parse, requ
     """A listener on a reserved connection is asked to come back later."""
     full(bench)
     connection, transport = bench.connect()
-    connection.data_received(request_)
+    connection.receive(request_)
     answer = parse(transport.take())
     assert (503, "5", "close") == (answer.status, answer.headers["retry-after"], answer.headers["connection"])
     assert transport.eof_written
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     assert b"" == transport.take()
     assert 1 == bench.app.admission.turned_away
 
@@ -664,7 +664,7 @@ def test_a_reserved_connection_may_do_anything_once_there_is_room(bench: Bench) 
     first, _ = bench.connect()
     connection, transport = bench.connect()
     first.connection_lost(None)
-    connection.data_received(SSE)
+    connection.receive(SSE)
     assert transport.take().startswith(b"HTTP/1.1 200 ")
     assert Phase.STREAMING is phase_of(connection)
 
@@ -674,12 +674,12 @@ def test_the_oldest_reserved_connection_gives_way(bench: Bench, parse: Parse) ->
     full(bench)
     bench.broker.slow = True
     busy, busy_transport = bench.connect()
-    busy.data_received(POST)
+    busy.receive(POST)
     _, idle = bench.connect()
     assert bench.app.admission.take()
     assert (503, True) == (parse(idle.take()).status, idle.aborted)
     newest, newest_transport = bench.connect()
-    newest.data_received(b"nonsense\r\n\r\n")
+    newest.receive(b"nonsense\r\n\r\n")
     newest_transport.take()
     assert bench.app.admission.take()
     assert (b"", True) == (newest_transport.take(), newest_transport.aborted)  # it has its answer
@@ -694,7 +694,7 @@ def test_the_oldest_reserved_connection_gives_way(bench: Bench, parse: Parse) ->
 def test_drain_ends_an_idle_connection(bench: Bench) -> None:
     """A connection between two requests is ended."""
     connection, transport = bench.connect()
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     bench.app.ready = False
     connection.drain()
     assert transport.eof_written
@@ -708,7 +708,7 @@ def test_drain_waits_for_the_first_request(bench: Bench, parse: Parse) -> None:
     for each in (connection, silent):
         each.drain()
     assert [False, False] == [transport.eof_written, other.eof_written]
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     assert "close" == parse(transport.take()).headers["connection"]
     bench.pass_time(FIRST_SECONDS)
     assert other.eof_written
@@ -717,11 +717,11 @@ def test_drain_waits_for_the_first_request(bench: Bench, parse: Parse) -> None:
 def test_drain_lets_a_request_come_and_closes_after_it(bench: Bench, parse: Parse) -> None:
     """A request that is on its way is answered, with `Connection: close`."""
     connection, transport = bench.connect()
-    connection.data_received(POST[:-1])
+    connection.receive(POST[:-1])
     bench.app.ready = False
     connection.drain()
     assert not transport.eof_written
-    connection.data_received(b"2" + HEALTH)
+    connection.receive(b"2" + HEALTH)
     answer = parse(transport.take())
     assert (201, "close", b"") == (answer.status, answer.headers["connection"], answer.rest)
     assert transport.eof_written
@@ -730,7 +730,7 @@ def test_drain_lets_a_request_come_and_closes_after_it(bench: Bench, parse: Pars
 def test_drain_answers_a_long_poll(bench: Bench, parse: Parse) -> None:
     """A long poll is answered at once, with a cursor to go on from elsewhere."""
     connection, transport = bench.connect()
-    connection.data_received(LONG)
+    connection.receive(LONG)
     bench.app.ready = False
     connection.drain()
     answer = parse(transport.take())
@@ -742,7 +742,7 @@ def test_drain_waits_for_a_publish(bench: Bench, parse: Parse) -> None:
     """A publish that the broker has is answered before the connection closes."""
     bench.broker.slow = True
     connection, transport = bench.connect()
-    connection.data_received(POST)
+    connection.receive(POST)
     bench.app.ready = False
     connection.drain()
     assert b"" == transport.take()
@@ -754,7 +754,7 @@ def test_drain_waits_for_a_publish(bench: Bench, parse: Parse) -> None:
 def test_drain_says_goodbye_on_a_stream(bench: Bench) -> None:
     """A stream ends as one that is whole: with the last chunk."""
     connection, transport = bench.connect()
-    connection.data_received(SSE)
+    connection.receive(SSE)
     connection.drain()
     assert transport.take().endswith(b"\r\n0\r\n\r\n")
     assert transport.eof_written
@@ -764,10 +764,10 @@ def test_drain_says_goodbye_on_a_stream(bench: Bench) -> None:
 def test_what_begins_after_its_moment_to_go_ends_at_once(bench: Bench, request_: bytes, end: bytes) -> None:
     """A request that was on its way when its connection was drained may yet be one that would never end."""
     connection, transport = bench.connect()
-    connection.data_received(request_[:-1])
+    connection.receive(request_[:-1])
     bench.app.leave(1000)
     assert b"" == transport.take()
-    connection.data_received(request_[-1:])
+    connection.receive(request_[-1:])
     assert transport.take().endswith(end)
     assert transport.eof_written
 
@@ -776,12 +776,12 @@ def test_goodbyes_are_said_at_the_pace_that_is_set(bench: Bench) -> None:
     """Each stream ends at a slot of its own. A late one gets one too; one that has left takes none."""
     streams = [bench.connect() for _ in range(4)]
     for connection, _ in streams:
-        connection.data_received(SSE)
+        connection.receive(SSE)
     leaving = bench.app.leave(1)
     gone = next(connection for connection, _ in streams if connection in leaving)
     gone.connection_lost(None)
     late, transport = bench.connect()
-    late.data_received(SSE)
+    late.receive(SSE)
     assert b"\r\n0\r\n\r\n" not in transport.sent
     ended = [sum(t.eof_written for _, t in streams)]
     for _ in range(2):
@@ -797,7 +797,7 @@ def test_a_goodbye_that_fails_holds_up_no_other(bench: Bench, monkeypatch: pytes
     transports = []
     for channel in (b"a", b"broken", b"a"):
         connection, transport = bench.connect()
-        connection.data_received(SSE.replace(b"/a ", b"/%b " % channel))
+        connection.receive(SSE.replace(b"/a ", b"/%b " % channel))
         transports.append(transport)
     drain = EventStream.drain
 
@@ -813,7 +813,7 @@ def test_a_goodbye_that_fails_holds_up_no_other(bench: Bench, monkeypatch: pytes
 def test_drain_of_a_connection_that_ends_anyway(bench: Bench) -> None:
     """Draining what lingers or is closed changes nothing."""
     connection, transport = bench.connect()
-    connection.data_received(b"nonsense\r\n\r\n")
+    connection.receive(b"nonsense\r\n\r\n")
     sent = transport.take()
     connection.drain()
     connection.connection_lost(None)
@@ -845,7 +845,7 @@ def test_a_pile_of_requests_is_answered_over_several_turns(bench: Bench, parse_a
     """Many requests at once are answered in order, but not all in one turn of the loop."""
     bench.step = TURN_SECONDS / 10
     connection, transport = bench.connect()
-    connection.data_received(HEALTH * 50)
+    connection.receive(HEALTH * 50)
     first = len(parse_all(bytes(transport.sent)))
     assert 0 < first < 50
     assert not transport.reading
@@ -858,11 +858,11 @@ def test_a_pile_of_requests_is_answered_over_several_turns(bench: Bench, parse_a
 def test_a_flood_on_a_stream_is_read_over_several_turns(bench: Bench, upgrade: Callable[..., bytes]) -> None:
     """What comes on a WebSocket is handed over slice by slice, in order, until the turn's time is over."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
+    connection.receive(upgrade("/v1/channels/a", protocol=None))
     bench.step = TURN_SECONDS
     frame = encode_frame(Opcode.TEXT, b"x" * 1000, mask=b"mask")
     for count in (0, 1):
-        connection.data_received(frame * (2 * SLICE_BYTES // len(frame)))
+        connection.receive(frame * (2 * SLICE_BYTES // len(frame)))
         head = bench.app.node.log.head
         assert (False, True) == (transport.reading, head > count)
         bench.turn()
@@ -940,8 +940,8 @@ def test_a_full_read_lets_the_others_have_a_turn(bench: Bench, parse: Parse) -> 
 def test_a_turn_does_not_read_on_past_what_may_be_sent_ahead(bench: Bench) -> None:
     """A full buffer behind a long poll waits for its answer, not for the next turn."""
     connection, transport = bench.connect()
-    connection.data_received(LONG)
-    connection.data_received(HEALTH * (PIPELINE_BYTES // len(HEALTH)))
+    connection.receive(LONG)
+    connection.receive(HEALTH * (PIPELINE_BYTES // len(HEALTH)))
     read(connection, HEALTH * 2000)
     turn(bench)
     assert not transport.is_reading()
@@ -951,7 +951,7 @@ def test_the_next_turn_of_a_connection_that_is_gone(bench: Bench) -> None:
     """A connection that is lost before its next turn is left alone."""
     bench.step = TURN_SECONDS / 10
     connection, transport = bench.connect()
-    connection.data_received(HEALTH * 50)
+    connection.receive(HEALTH * 50)
     transport.take()
     connection.connection_lost(None)
     turn(bench)
@@ -972,7 +972,7 @@ def test_a_defect_in_a_later_turn_harms_its_own_connection_alone(
     def fail(data: bytes) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(Connection, "data_received", lambda self, data: fail(data) if self is broken else None)
+    monkeypatch.setattr(Connection, "receive", lambda self, data: fail(data) if self is broken else None)
     turn(bench)
     assert (True, False, True) == (cut.aborted, transport.aborted, transport.reading)
     assert "a defect" in caplog.text
@@ -987,11 +987,11 @@ def test_unfinished_requests_are_bounded_all_together(bench: Bench, parse: Parse
     peers = [bench.connect() for _ in range(3)]
     body = post(b"x" * 1100)
     for connection, _ in peers:
-        connection.data_received(body[:-1])
+        connection.receive(body[:-1])
     answer = parse(peers[0][1].take())
     assert (503, "2", "close") == (answer.status, answer.headers["retry-after"], answer.headers["connection"])
     for connection, transport in peers[1:]:
-        connection.data_received(body[-1:])
+        connection.receive(body[-1:])
         assert 201 == parse(transport.take()).status
     assert (0, 0, 1) == (bench.app.unfinished.total, len(bench.app.unfinished), bench.app.unfinished.refused)
 
@@ -1000,8 +1000,8 @@ def test_what_is_sent_ahead_counts_as_unfinished(bench: Bench) -> None:
     """Bytes behind a long poll count too; a connection whose answer is due can only be cut."""
     bench.app.unfinished.limit = 1000
     connection, transport = bench.connect()
-    connection.data_received(LONG)
-    connection.data_received(HEALTH * 100)
+    connection.receive(LONG)
+    connection.receive(HEALTH * 100)
     assert transport.aborted
     connection.connection_lost(None)
     assert 0 == bench.app.unfinished.total
@@ -1011,7 +1011,7 @@ def test_a_lost_connection_holds_nothing(bench: Bench) -> None:
     """Half a body is given back when its connection is lost, and when it ends."""
     for lose in (True, False):
         connection, _ = bench.connect()
-        connection.data_received(POST[:-1])
+        connection.receive(POST[:-1])
         assert bench.app.unfinished.total > 0
         if lose:
             connection.connection_lost(None)
@@ -1029,7 +1029,7 @@ def test_a_defect_in_a_callback_of_the_loop_cuts_its_connection(
 ) -> None:
     """The loop would log it and leave the connection in no known state."""
     connection, transport = bench.connect()
-    connection.data_received(SSE)
+    connection.receive(SSE)
 
     def fail(self: EventStream) -> None:
         raise ZeroDivisionError("a defect")
@@ -1051,7 +1051,7 @@ def test_a_defect_is_answered_and_logged(
 
     monkeypatch.setattr(routes, "handle", fail)
     connection, transport = bench.connect()
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     answer = parse(transport.take())
     assert (500, "internal", "close") == (answer.status, answer.code, answer.headers["connection"])
     assert b"secret" not in answer.body
@@ -1068,7 +1068,7 @@ def test_a_defect_after_an_answer_cuts_the_connection(bench: Bench, monkeypatch:
 
     monkeypatch.setattr(routes, "handle", fail)
     connection, transport = bench.connect()
-    connection.data_received(HEALTH)
+    connection.receive(HEALTH)
     assert 1 == transport.take().count(b"HTTP/1.1")
     assert transport.aborted
     assert Phase.READING is phase_of(connection)
@@ -1099,19 +1099,19 @@ def test_publishes_are_counted_against_the_flood_guard(bench: Bench, parse_all: 
     """One connection may publish so much and no more; the refusal says when to go on, and then it may."""
     connection, transport = bench.connect()
     connection.spend_publishes(2 * 5000 - 1, 1)
-    connection.data_received(POST + POST + POST)
+    connection.receive(POST + POST + POST)
     answers = parse_all(transport.take())
     assert [201, 429, 429] == [answer.status for answer in answers]
     assert ("1", "too_many_requests") == (answers[1].headers["retry-after"], answers[1].code)
     bench.seconds += 1
-    connection.data_received(POST)
+    connection.receive(POST)
     assert [201] == [answer.status for answer in parse_all(transport.take())]
 
 
 def test_the_wait_for_an_answer_that_has_come_is_none(bench: Bench) -> None:
     """A broker that answers at once leaves the connection reading."""
     connection, _ = bench.connect()
-    connection.data_received(POST)
+    connection.receive(POST)
     assert Phase.READING is phase_of(connection)
 
 
@@ -1126,12 +1126,18 @@ def test_drafts_reach_the_log_once(bench: Bench) -> None:
 def test_too_many_unfinished_messages_close_a_websocket(bench: Bench, upgrade: Callable[..., bytes]) -> None:
     """The Close says why: 1013, as an overflowing request gets 503."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a"))
+    connection.receive(upgrade("/v1/channels/a"))
     bench.turn()
     transport.take()
-    connection.data_received(encode_frame(Opcode.TEXT, b"half", fin=False, mask=b"mask"))
+    connection.receive(encode_frame(Opcode.TEXT, b"half", fin=False, mask=b"mask"))
     assert 4 == bench.app.unfinished.total
     connection.overflow()
     sent = transport.take()
     assert (0x88, 1013) == (sent[0], int.from_bytes(sent[2:4], "big"))
     assert (True, 0) == (transport.eof_written, bench.app.unfinished.total)
+
+
+def test_the_loop_keeps_two_methods_of_a_connection() -> None:
+    """A connection has none of the methods that uvloop keeps bound, 64 bytes each, but the two that it calls."""
+    kept = [name for name in ("get_buffer", "buffer_updated", "data_received") if hasattr(Connection, name)]
+    assert ["get_buffer", "buffer_updated"] == kept

@@ -26,7 +26,7 @@ def ask(query: str = "", version: str = "1.1") -> bytes:
 def test_what_is_published_after_the_head_comes(bench: Bench, history_broker: HistoryBroker, query: str) -> None:
     """The head comes once the place is known, and what is published from then on is not missed."""
     connection, transport = bench.connect()
-    connection.data_received(ask(query))
+    connection.receive(ask(query))
     bench.turn()
     assert (b"", Phase.WAITING) == (transport.take(), connection.phase)
     history_broker.append(Draft("a", b"before", Kind.TEXT))
@@ -42,7 +42,7 @@ def test_what_is_published_after_the_head_comes(bench: Bench, history_broker: Hi
 def test_a_cursor_is_a_place_already(bench: Bench, history_broker: HistoryBroker) -> None:
     """The head comes at once."""
     connection, transport = bench.connect()
-    connection.data_received(ask("?after=e0-0"))
+    connection.receive(ask("?after=e0-0"))
     assert OPENED == transport.take()[: len(OPENED)]
     bench.answer_all(history_broker)
     assert b"data: old\n" in transport.take()
@@ -56,7 +56,7 @@ def test_a_place_that_is_not_found_lets_an_event_source_come_back(
 ) -> None:
     """It gives up for good after a 503; after a stream that ends it connects again."""
     connection, transport = bench.connect()
-    connection.data_received(ask(version=version))
+    connection.receive(ask(version=version))
     history_broker.answer(refusal=Refusal("unavailable", "The log can't be read now.", retry_after=5))
     answer = transport.take()
     assert (OPENED, end) == (answer[: len(OPENED)], answer[-len(end) :])
@@ -66,7 +66,7 @@ def test_a_place_that_is_not_found_lets_an_event_source_come_back(
 def test_a_client_that_leaves_meanwhile_gets_nothing(bench: Bench, history_broker: HistoryBroker) -> None:
     """No stream is made for it."""
     connection, transport = bench.connect()
-    connection.data_received(ask())
+    connection.receive(ask())
     connection.connection_lost(None)
     bench.answer_all(history_broker)
     assert (b"", 0, 0) == (transport.take(), bench.app.node.hub.subscriptions, bench.app.counters.requests[200])

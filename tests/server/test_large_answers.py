@@ -32,10 +32,10 @@ def test_short_requests_are_answered_before_the_large_pages_of_others(bench: Ben
     bench.step = TURN_SECONDS / 4  # a look at the clock, of which each answer has some
     slow = [bench.connect() for _ in range(PEERS)]
     for connection, transport in slow:
-        connection.data_received(PAGE)
+        connection.receive(PAGE)
         assert b"" == transport.take()
     connection, transport = bench.connect()
-    connection.data_received(POST)
+    connection.receive(POST)
     assert transport.take().startswith(b"HTTP/1.1 201 ")
     answered, turns = 0, 0
     while answered < PEERS:
@@ -56,7 +56,7 @@ def test_a_large_answer_is_whole(bench: Bench, query: str, many: bool) -> None:
     for data in sent:
         bench.publish("large", data.encode())
     connection, transport = bench.connect()
-    connection.data_received(PAGE.replace(b"/large", b"/large" + query.encode()) + HEALTH)
+    connection.receive(PAGE.replace(b"/large", b"/large" + query.encode()) + HEALTH)
     assert b"" == transport.take()
     bench.turn()
     head, _, rest = bytes(transport.take()).partition(b"\r\n\r\n")
@@ -70,8 +70,8 @@ def test_a_client_that_has_left_meanwhile_gets_no_answer(bench: Bench) -> None:
     """A connection that closes while its answer waits is forgotten, and the next one has its turn."""
     bench.publish("large", b'"%b"' % (b"x" * LARGE_BYTES))
     (gone, dead), (left, alive) = bench.connect(), bench.connect()
-    gone.data_received(PAGE)
-    left.data_received(PAGE)
+    gone.receive(PAGE)
+    left.receive(PAGE)
     gone.connection_lost(None)
     bench.turn()
     assert (b"", b"HTTP/1.1 200 ") == (dead.take(), alive.take()[:13])
@@ -89,7 +89,7 @@ def test_what_peers_do_not_take_is_one_object_for_all(bench: Bench) -> None:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             connection, transport = bench.connect(sock=ours)
             transport.write = given.append  # type: ignore[method-assign, assignment]
-            connection.data_received(PAGE)
+            connection.receive(PAGE)
         bench.turn()
     finally:
         for pair in pairs:

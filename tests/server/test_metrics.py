@@ -64,7 +64,7 @@ def test_a_server_that_has_done_nothing(bench: Bench) -> None:
 
 def test_what_was_done_is_counted(bench: Bench) -> None:
     """Connections, requests by status, publishes and deliveries are those that happened."""
-    bench.connect()[0].data_received(SSE)
+    bench.connect()[0].receive(SSE)
     bench.turn()
     bench.ask(POST + POST)
     bench.ask(b"GET /v1/nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -142,7 +142,7 @@ def test_why_a_process_is_not_ready(bench: Bench, parse: Callable[..., Answer]) 
 
 def test_unfinished_requests_are_measured(bench: Bench) -> None:
     """Their bytes now, and how many were refused."""
-    bench.connect()[0].data_received(POST[:-1])
+    bench.connect()[0].receive(POST[:-1])
     values = read(bench)
     assert (len(POST.partition(b"\r\n\r\n")[2]) - 1, 0) == (
         values["oncecast_unfinished_bytes", ""],
@@ -200,7 +200,7 @@ def test_listeners_by_transport(bench: Bench) -> None:
     """Streams, sockets and long polls count while they are open, and each that has begun; short polls once each."""
     opened = [bench.connect() for _ in range(4)]
     for (connection, _), request in zip(opened, (SSE, SOCKET, LONG_POLL, SHORT_POLL + SHORT_POLL), strict=True):
-        connection.data_received(request)
+        connection.receive(request)
     bench.turn()
     begun = {("sse",): 1, ("websocket",): 1, ("long-poll",): 1}
     assert begun == labelled(bench, "listeners")
@@ -226,10 +226,10 @@ def test_refusals_by_transport_and_code(bench: Bench) -> None:
     lines = b'{"channel":"*","data":1}\n{"channel":"a","data":1}\n'
     bench.ask(b"POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(lines) + lines)
     socket, _ = bench.connect()
-    socket.data_received(SOCKET)
-    socket.data_received(masked(b'{"type":"subscribe","channel":"*"}'))
+    socket.receive(SOCKET)
+    socket.receive(masked(b'{"type":"subscribe","channel":"*"}'))
     stream, _ = bench.connect()
-    stream.data_received(SSE)
+    stream.receive(SSE)
     stream.disconnect()
     expected = {
         ("cursor_invalid", "sse"): 1,
@@ -259,7 +259,7 @@ def test_gaps_by_reason(bench: Bench) -> None:
     """A gap counts once in each place where a client reads it: the begin of a stream, and the answers to polls."""
     foreign = b"GET /v1/channels/a?after=other-7%b HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
     connection, transport = bench.connect()
-    connection.data_received(foreign % (b"", b"Accept: text/event-stream\r\n"))
+    connection.receive(foreign % (b"", b"Accept: text/event-stream\r\n"))
     bench.ask(foreign % (b"", b""))
     bench.ask(foreign % (b"&wait=5", b""))
     assert b"event: gap" in transport.take()
@@ -269,7 +269,7 @@ def test_gaps_by_reason(bench: Bench) -> None:
 def test_who_is_behind(bench: Bench) -> None:
     """A subscription whose socket is full is blocked, and lags by what has been published since."""
     connection, _ = bench.connect()
-    connection.data_received(SSE)
+    connection.receive(SSE)
     bench.turn()
     connection.pause_writing()
     bench.ask(POST * 3)

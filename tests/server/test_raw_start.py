@@ -29,7 +29,7 @@ def test_what_is_published_after_the_answer_comes(
 ) -> None:
     """The socket opens once its place is known, and what is published from then on is not missed."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade(f"/v1/channels/a{query}", protocol=None))
+    connection.receive(upgrade(f"/v1/channels/a{query}", protocol=None))
     bench.turn()
     assert (b"", Phase.WAITING) == (transport.take(), connection.phase)
     history_broker.append(Draft("a", b"before", Kind.TEXT))
@@ -47,7 +47,7 @@ def test_a_start_that_does_not_move_opens_at_once(
 ) -> None:
     """What is published meanwhile is after it."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade(f"/v1/channels/a{query}", protocol=None))
+    connection.receive(upgrade(f"/v1/channels/a{query}", protocol=None))
     assert OPENED == transport.take()[: len(OPENED)]
     history_broker.append(Draft("a", b"new", Kind.TEXT))
     bench.answer_all(history_broker)
@@ -59,8 +59,8 @@ def test_frames_that_come_ahead_of_the_answer_are_kept(
 ) -> None:
     """They are published once the socket is open, and come back on it."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
-    connection.data_received(encode_frame(Opcode.TEXT, b"mine", mask=b"mask"))
+    connection.receive(upgrade("/v1/channels/a", protocol=None))
+    connection.receive(encode_frame(Opcode.TEXT, b"mine", mask=b"mask"))
     bench.answer_all(history_broker)
     assert encode_frame(Opcode.TEXT, b"mine") in transport.take()
 
@@ -70,8 +70,8 @@ def test_more_ahead_than_is_taken_is_read_after_the_answer(
 ) -> None:
     """The socket is not read meanwhile, and is read again then."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
-    connection.data_received(encode_frame(Opcode.BINARY, b"x" * 70_000, mask=b"mask"))
+    connection.receive(upgrade("/v1/channels/a", protocol=None))
+    connection.receive(encode_frame(Opcode.BINARY, b"x" * 70_000, mask=b"mask"))
     assert not transport.reading
     bench.answer_all(history_broker)
     assert (True, 2) == (transport.reading, history_broker.head)
@@ -82,7 +82,7 @@ def test_a_place_that_is_not_found_is_answered_with_the_error(
 ) -> None:
     """The client has an answer of HTTP, with when to try again, and no socket."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
+    connection.receive(upgrade("/v1/channels/a", protocol=None))
     history_broker.answer(refusal=Refusal("unavailable", "The log can't be read now.", retry_after=5))
     answer = transport.take()
     assert answer.startswith(b"HTTP/1.1 503")
@@ -96,7 +96,7 @@ def test_a_client_that_leaves_meanwhile_gets_nothing(
 ) -> None:
     """No session is made for it."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
+    connection.receive(upgrade("/v1/channels/a", protocol=None))
     connection.connection_lost(None)
     bench.answer_all(history_broker)
     assert (b"", 0, 0) == (transport.take(), bench.app.node.hub.subscriptions, bench.app.counters.requests[101])
@@ -107,7 +107,7 @@ def test_rules_that_change_meanwhile_hold(
 ) -> None:
     """A socket that may no longer read its channel is not opened."""
     connection, transport = bench.connect()
-    connection.data_received(upgrade("/v1/channels/a", protocol=None))
+    connection.receive(upgrade("/v1/channels/a", protocol=None))
     app = bench.app
     closed = replace(app.settings, access=AccessRules({"a": ("server", "server")}))
     app.adopt(Rules(closed, app.hosts, app.origins))
@@ -123,7 +123,7 @@ def test_a_user_who_is_disconnected_meanwhile(
     events = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
     for request in (upgrade("/v1/channels/a", protocol=None), events):
         connection, transport = bench.connect()
-        connection.data_received(request)
+        connection.receive(request)
         connection.identity = Identity("", "ann", "token")
         assert b"" == transport.take()
         bench.app.disconnect("bob")

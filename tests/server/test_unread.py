@@ -157,7 +157,7 @@ async def test_a_peer_that_reads_nothing(
 def test_a_peer_that_reads_a_little_stays(bench: Bench, kind: str) -> None:
     """A byte in each two heartbeats is enough; two whole ones without are not."""
     connection, transport = bench.connect(room=400)
-    connection.data_received(KINDS[kind].opening)
+    connection.receive(KINDS[kind].opening)
     bench.turn()
     bench.publish("a", b"1" * 1000)
     assert transport.paused

@@ -125,3 +125,12 @@ def test_a_clock_that_steps_by_years_is_followed_at_once() -> None:
     assert [soon] == wheel.expire(1e9)
     assert [far] == wheel.expire(4e9)
     assert time.thread_time() - began < 0.5
+
+
+def test_equal_deadlines_are_one_object() -> None:
+    """Connections that get their next heartbeat at one time share its number: each idle one is 32 bytes smaller."""
+    wheel: Wheel[Thing] = Wheel(10.0)
+    first, second = Thing(), Thing()
+    wheel.set(first, float("12.5"))
+    wheel.set(second, float("12.5"))
+    assert first.deadline is second.deadline

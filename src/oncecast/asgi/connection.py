@@ -16,9 +16,7 @@ from typing import Any
 from ..errors import Refusal
 from ..http import routes
 from ..http.exchange import Agreement
-from ..http.flood import spend_publishes
 from ..http.replies import error_reply, headers_of
-from ..policy.bucket import PublishBuckets
 from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Reply, Session
 from ..server.expiries import warn_at
@@ -193,10 +191,7 @@ class AsgiConnection(AsgiPeer):
 
     def spend_publishes(self, count: int, size: int, /) -> None:
         """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
-        now, settings = self.now(), self.app.settings
-        if self._publishes is None:
-            self._publishes = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
-        spend_publishes(self._publishes, settings, now, count, size)
+        self._flood.spend_publishes(self.app.settings, self.now(), count, size)
 
     def _stream(self, make: Callable[[], Session]) -> None:
         """Become a stream. Raises what `make` raises; then nothing is sent."""

@@ -14,9 +14,8 @@ from functools import partial
 from typing import Any
 
 from ..errors import Refusal
-from ..http.flood import read_page
+from ..http.flood import FloodGuard
 from ..policy.access import Access
-from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import Identity
 from ..protocol.base import Reply, Session, Verified
 from ..server.app import App
@@ -52,8 +51,7 @@ class AsgiPeer(ABC):
         self._streaming = False
         self._reads = True
         self._presence: Presence | None = None
-        self._pages: Bucket | None = None
-        self._publishes: PublishBuckets | None = None
+        self._flood = FloodGuard()
         self._life: asyncio.Timeout | None = None
 
     @abstractmethod
@@ -201,7 +199,4 @@ class AsgiPeer(ABC):
 
     def may_read(self) -> Refusal | None:
         """Count a page of the broker's history. Return why it may read none now, or None."""
-        now, settings = self.now(), self.app.settings
-        if self._pages is None:
-            self._pages = Bucket.steady(settings.history_pages_per_second, now)
-        return read_page(self._pages, settings, self.identity, now)
+        return self._flood.read_page(self.app.settings, self.identity, self.now())

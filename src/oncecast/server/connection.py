@@ -32,7 +32,7 @@ from ..wire import http1
 from .admission import FULL
 from .expiries import DISCONNECTED, ENDED, warn_at
 from .framing.base import Listener
-from .framing.event_stream import EventStreamCarrier
+from .framing.event_stream import event_stream_carrier
 from .framing.websocket import websocket_carrier
 from .phases import CLOSED, LINGERING, READING, STREAMING, WAITING
 from .presence import become, join
@@ -74,7 +74,7 @@ class Connection(Responder):
         self.wake_at(self.now() + self.app.settings.head_seconds)
         self._reserved = self.app.admit(self)
 
-    def data_received(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Read requests, or hand the bytes to the transport."""
         if self.phase is STREAMING:
             self._hand_over(data)
@@ -115,7 +115,7 @@ class Connection(Responder):
         self._full = True
         self.read_if(False)
         if self._listener is not None:
-            self._untaken = self._stuck = 0  # the first heartbeat counts what is untaken, the others compare
+            self._taking = None  # the first heartbeat counts what is untaken, the others compare
             self._call(self._listener.blocked)
         elif self.phase is READING:
             self._await_taking()
@@ -165,8 +165,7 @@ class Connection(Responder):
             else:
                 what = "head" if self._stage is HEAD else "body"
                 self.fail(Refusal("timeout", f"The request's {what} did not come in time: send it faster."))
-        elif 0 < (untaken := self.count_untaken()) <= self._untaken - LEAST_TAKEN_BYTES:
-            self._untaken = untaken  # slow, but it takes: a large answer on a thin line has its time
+        elif self.has_taken(LEAST_TAKEN_BYTES):  # slow, but it takes: a large answer on a thin line has its time
             self.wake_at(now + self.app.settings.answer_seconds)
         else:
             self.abort()
@@ -266,7 +265,7 @@ class Connection(Responder):
         """Give the connection to an event stream. `make` may raise `Refusal`: nothing is written then."""
         if self._request is not None:
             head = events_head(self.app, self._request, headers)
-            self._stream(lambda: EventStreamCarrier(self, head.data, make, chunked=head.chunked), SSE)
+            self._stream(lambda: event_stream_carrier(self, head.data, make, chunked=head.chunked), SSE)
 
     def open_websocket(self, agreement: Agreement, make: Callable[[Carrier], Duplex], /) -> None:
         """Give the connection to a WebSocket, also while it waits. Do nothing where the client is gone.

@@ -16,7 +16,10 @@ __all__ = ["Inlet"]
 
 
 class Inlet(Outlet, ABC):
-    """An `Outlet` that reads as well. `_held` is what waits for its turn; None where this connection waits for none."""
+    """An `Outlet` that reads as well. `_held` is what waits for its turn; None where this connection waits for none.
+
+    No method is called `data_received`: uvloop would keep a bound one for each connection, and never call it.
+    """
 
     __slots__ = ("_held", "app")
 
@@ -26,7 +29,7 @@ class Inlet(Outlet, ABC):
         self._held: bytes | None = None
 
     @abstractmethod
-    def data_received(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Handle bytes."""
 
     @abstractmethod
@@ -50,7 +53,7 @@ class Inlet(Outlet, ABC):
             self.take(data)
         else:  # as there: a call more would be a fiftieth of a remembered poll
             began = app.monotonic()
-            self.data_received(data)
+            self.receive(data)
             budget.seconds += app.monotonic() - began
             if budget.seconds >= TURN_SECONDS:
                 budget.exhaust()
@@ -67,7 +70,7 @@ class Inlet(Outlet, ABC):
             self._wait_for_turn(data)
         else:
             began = app.monotonic()
-            self.data_received(data)
+            self.receive(data)
             budget.seconds += app.monotonic() - began
             if budget.seconds >= TURN_SECONDS:
                 budget.exhaust()
@@ -76,7 +79,7 @@ class Inlet(Outlet, ABC):
         """Handle what an earlier turn left, and read on."""
         data, self._held = self._held, None
         if data:
-            self.data_received(data)
+            self.receive(data)
         else:
             self._read_on()
         if self._held is None:

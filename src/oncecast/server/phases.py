@@ -25,6 +25,8 @@ __all__ = [
 class Phase(enum.Enum):
     """What a connection is doing."""
 
+    __hash__ = object.__hash__  # as in `core.subscription.State`: a request makes up to two moves
+
     READING = "reading"  # answers requests, one by one and in order
     WAITING = "waiting"  # has a request whose answer comes later
     STREAMING = "streaming"  # belongs to a transport or to the application beside; the parser is gone

@@ -14,11 +14,10 @@ from collections.abc import Callable
 
 from ..errors import Refusal
 from ..http.exchange import Agreement
-from ..http.flood import read_page, spend_publishes
+from ..http.flood import FloodGuard
 from ..http.listening import LONG_POLL
 from ..http.replies import encode, encode_fault, error_reply, events_head
 from ..policy.access import Access
-from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import ANYBODY, Identity
 from ..policy.origin import Headers
 from ..policy.quotas import Quotas
@@ -48,11 +47,10 @@ class Responder(Inlet):
     """
 
     __slots__ = (
-        "_bucket",
         "_eof",
+        "_flood",
         "_fresh",
         "_listener",
-        "_pages",
         "_parser",
         "_request",
         "_reserved",
@@ -74,8 +72,7 @@ class Responder(Inlet):
         self._parser: http1.RequestParser | None = None
         self._request: http1.Request | None = None
         self._listener: Session | None = None  # a carrier, while STREAMING, or a long poll, while WAITING
-        self._bucket: PublishBuckets | None = None
-        self._pages: Bucket | None = None
+        self._flood: FloodGuard | None = None
         self._stage = IDLE
         self._transport_name = ""  # of the listener's transport
         self._eof = False
@@ -202,17 +199,15 @@ class Responder(Inlet):
 
     def spend_publishes(self, count: int, size: int) -> None:
         """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
-        now, settings = self.now(), self.app.settings
-        if self._bucket is None:
-            self._bucket = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
-        spend_publishes(self._bucket, settings, now, count, size)
+        if self._flood is None:
+            self._flood = FloodGuard()
+        self._flood.spend_publishes(self.app.settings, self.now(), count, size)
 
     def may_read(self) -> Refusal | None:
         """Count a page of the broker's history. Return why it may read none now, or None."""
-        now, settings = self.now(), self.app.settings
-        if self._pages is None:
-            self._pages = Bucket.steady(settings.history_pages_per_second, now)
-        return read_page(self._pages, settings, self.identity, now)
+        if self._flood is None:
+            self._flood = FloodGuard()
+        return self._flood.read_page(self.app.settings, self.identity, self.now())
 
     # -- time and the end
 
@@ -239,7 +234,7 @@ class Responder(Inlet):
         self._full = False
         self._set_reading()
         self.release()
-        self._untaken = self.count_untaken()
+        self.watch_taking()
         unsent = self._transport.get_write_buffer_size() > 0
         self.wake_at(self.now() + (self.app.settings.answer_seconds if unsent else LINGER_SECONDS))
         self.finish(at_once=self._eof)
@@ -372,7 +367,7 @@ class Responder(Inlet):
 
     def _await_taking(self) -> None:
         """Set the deadline for the client to take what is written; `expired` moves it as long as some is taken."""
-        self._untaken = self.count_untaken()
+        self.watch_taking()
         self.wake_at(self.now() + self.app.settings.answer_seconds)
 
     def _move(self, event: ConnectionEvent) -> None:

@@ -30,6 +30,7 @@ class Wheel(Generic[T]):
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, tuple[int, set[T]]] = {}  # each with its number, an object that its items share
         self._done = _tick(now)  # every bucket up to this one has been looked at
+        self._when = 0.0  # the last deadline: an object that those share who are woken together
 
     def set(self, item: T, when: float) -> None:
         """Let `item` be returned by the first `expire` at or after `when`; this replaces an earlier deadline.
@@ -37,7 +38,9 @@ class Wheel(Generic[T]):
         Raises `ValueError` for what is no number (NaN); the deadline stays as it was.
         """
         tick = max(_tick(when) + 1, self._done + 1)
-        item.deadline = when
+        if when != self._when:
+            self._when = when
+        item.deadline = self._when
         if item.tick == 0 or tick < item.tick:
             self._take_out(item)
             self._put(item, tick)

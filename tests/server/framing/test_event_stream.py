@@ -12,7 +12,7 @@ from oncecast.policy.access import Access
 from oncecast.policy.identity import Identity
 from oncecast.protocol.base import Carrier
 from oncecast.protocol.events import BARE, ENVELOPED
-from oncecast.server.framing.event_stream import EventStreamCarrier, event_blocks
+from oncecast.server.framing.event_stream import EventStreamCarrier, event_blocks, event_stream_carrier
 
 
 class Scripted:
@@ -53,7 +53,7 @@ class Scripted:
 def open_stream(rig: Any, *payloads: bytes, chunked: bool = True) -> tuple[Any, EventStreamCarrier]:
     """Return a link and the carrier on it."""
     link = rig.link()
-    return link, EventStreamCarrier(link, b"HEAD\n", lambda carrier: Scripted(carrier, *payloads), chunked=chunked)
+    return link, event_stream_carrier(link, b"HEAD\n", lambda carrier: Scripted(carrier, *payloads), chunked=chunked)
 
 
 def test_the_head_and_the_first_events_are_one_write(rig: Any) -> None:

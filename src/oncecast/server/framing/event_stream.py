@@ -16,7 +16,7 @@ from .base import Link, NativeCarrier
 
 SLICE_BYTES = 64 << 10
 
-__all__ = ["EventBlocks", "EventStreamCarrier", "event_blocks"]
+__all__ = ["EventBlocks", "EventStreamCarrier", "event_blocks", "event_stream_carrier"]
 
 
 class EventBlocks:
@@ -45,12 +45,13 @@ def event_blocks(encoder: Encoder, *, chunked: bool) -> EventBlocks:
 
 
 class EventStreamCarrier(NativeCarrier[Session]):
-    """One stream. `head` is the response's head; `chunked` says whether it announces chunks."""
+    """One stream in chunks. `head` is the response's head, which announces them."""
 
-    __slots__ = ("_chunked", "_closed")
+    __slots__ = ("_closed",)
 
-    def __init__(self, link: Link, head: bytes, make: Callable[[Carrier], Session], *, chunked: bool) -> None:
-        self._chunked = chunked
+    _chunked = True
+
+    def __init__(self, link: Link, head: bytes, make: Callable[[Carrier], Session]) -> None:
         self._closed = False
         super().__init__(link, head, make)
 
@@ -105,3 +106,18 @@ class EventStreamCarrier(NativeCarrier[Session]):
     def _end_if_closed(self) -> None:
         if self._closed:
             self._link.end()
+
+
+class UnchunkedCarrier(EventStreamCarrier):
+    """One stream up to the close. It is a class of its own as few are, and an idle stream is to be small."""
+
+    __slots__ = ()
+
+    _chunked = False
+
+
+def event_stream_carrier(
+    link: Link, head: bytes, make: Callable[[Carrier], Session], *, chunked: bool
+) -> EventStreamCarrier:
+    """Return the carrier of a stream. `chunked` says whether its head announces chunks. `make` may raise `Refusal`."""
+    return (EventStreamCarrier if chunked else UnchunkedCarrier)(link, head, make)
