@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
-from oncecast.brokers.address import Address, parse_address, secret, whole
+from oncecast.brokers.address import Address, connect_advice, parse_address, secret, whole
 from oncecast.errors import ConfigurationError
 
 SCHEMES = {"x": False, "xs": True}
@@ -126,3 +128,31 @@ def test_another_secret_than_the_password(tmp_path: Path) -> None:
     for query, said in (("word=a&word_env=WORD", "in several ways"), ("word_env=NONE", "named by word_env")):
         with pytest.raises(ConfigurationError, match=said):
             read(query)
+
+
+@pytest.mark.parametrize("option", ["tls_ca=/ca.pem", "tls_cert=/c&tls_key=/k", "tls_verify=no"])
+def test_an_option_of_tls_without_tls_is_refused(option: str) -> None:
+    """Who names a certificate means TLS, and would talk in the clear."""
+    said = f"broker: x://one: {option.partition('=')[0]} is for TLS: begin the URL with xs://, or leave it out"
+    with pytest.raises(ConfigurationError, match=said):
+        parse(f"x://user:secret@one?{option}")
+
+
+@pytest.mark.parametrize(
+    ("error", "url", "said"),
+    [
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "x://one",
+            r"its name .* resolved \(Name or .*the URL",
+        ),
+        (ConnectionRefusedError(111, "Connection refused"), "x://one", "nothing listens there: start the server"),
+        (ConnectionResetError(), "xs://one", "it closed the connection: check that it speaks TLS at this port; it may"),
+        (ConnectionResetError(), "x://one", "text"),
+        (ssl.SSLError(), "x://one", "TLS: text: it may be a port of TLS"),
+    ],
+)
+def test_why_no_connection_could_be_opened(error: OSError, url: str, said: str) -> None:
+    """The line says what to do, where that is known."""
+    text = "" if isinstance(error, ConnectionResetError) and url.startswith("xs") else "text"
+    assert re.match(said, connect_advice(error, text, parse(url)))

@@ -8,6 +8,7 @@ in a file (`password_file=/run/secrets/redis`) or in an environment variable (`p
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -81,6 +82,9 @@ def parse_address(
         if name in given:
             raise ConfigurationError(f"{where}: {name} stands twice: give it once")
         given[name] = value
+    if not schemes[scheme] and (unused := sorted(given.keys() & set(TLS))):
+        secure = " or ".join(f"{name}://" for name, tls in schemes.items() if tls)
+        raise ConfigurationError(f"{where}: {unused[0]} is for TLS: begin the URL with {secure}, or leave it out")
     if parts.fragment:
         raise ConfigurationError(f"{where}: a # in a password or an option is written %23")
     return Address(
@@ -94,8 +98,12 @@ def parse_address(
     )
 
 
-def tls_advice(error: BaseException, text: str, address: Address) -> str:
-    """Return the text of an error, and for one of TLS what to do about it."""
+def connect_advice(error: BaseException, text: str, address: Address) -> str:
+    """Return why no connection could be opened, and what to do about it; just the text where that is not known."""
+    if isinstance(error, socket.gaierror):
+        return f"its name can't be resolved ({error.strerror}): correct the URL"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there: start the server, or correct the URL"
     if isinstance(error, ssl.SSLCertVerificationError):
         said = " ".join(error.verify_message.split()).rstrip(".")
         if "mismatch" in said or "not valid for" in said:
@@ -105,7 +113,8 @@ def tls_advice(error: BaseException, text: str, address: Address) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS: {text}: {asked if address.tls else 'it may be a port of TLS'}"
     if isinstance(error, ConnectionResetError) and address.tls and "tls_cert" not in address.options:
-        return f"{text}: {asked}"  # TLS 1.3: the server ends a connection that is up already
+        # The port may not speak TLS. With TLS 1.3 a server may end a connection that is up already.
+        return f"{text or 'it closed the connection'}: check that it speaks TLS at this port; {asked}"
     return text
 
 

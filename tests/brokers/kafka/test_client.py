@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import aiokafka.errors as errors
 import pytest
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -157,3 +158,27 @@ def test_codes_of_errors() -> None:
         client.check_code(client.OUT_OF_RANGE)
     with pytest.raises(Lost):
         client.check_code(NO_LEADER)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "said"),
+    [
+        (ConnectionRefusedError(111, "refused"), Lost, "h:1: nothing listens there: start the server, or correct"),
+        (TimeoutError(), Lost, "h:1: no answer: check that Kafka listens at this port"),
+        (errors.KafkaConnectionError("closed"), Lost, "closed: check that Kafka listens at this port"),
+        (errors.IllegalSaslStateError(), ConfigurationError, "h:1 takes no login: leave the user out of the URL"),
+        (errors.SaslAuthenticationFailed("bad"), ConfigurationError, "bad: check its user, password and"),
+    ],
+)
+async def test_why_no_connection_could_be_opened(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, error: type[Exception], said: str
+) -> None:
+    """The line says what to do."""
+
+    async def connect(connection: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(client.KafkaConnection, "connect", connect)
+    cluster = Cluster(parse_address("kafka://h:1", SCHEMES, PORT, OPTIONS), TOPIC)
+    with pytest.raises(error, match=said):
+        await cluster.connect("h", 1)

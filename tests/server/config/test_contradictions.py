@@ -73,6 +73,7 @@ BROKERS = "use one of " + ", ".join(f"{name}://" for name in BUILDERS) + ", as i
             "--broker: not a broker's URL: " + BROKERS,
         ),
         ("", {}, {"broker": "memory"}, "--broker: not a broker's URL: memory is one with its slashes, memory://"),
+        ("", {}, {"broker": "nats://"}, "--broker: there is no host in nats://: name one, as in nats://127.0.0.1"),
         ("", {}, {"broker": "redis"}, "--broker: not a broker's URL: redis is one with its slashes, redis://…"),
         (
             "broker = 'mysql://:secret@h'",

@@ -19,7 +19,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from ...errors import ConfigurationError
-from ..address import Address, tls_advice
+from ..address import Address, connect_advice
 from ..followed.server import Removed
 from ..session import Lost
 
@@ -35,8 +35,9 @@ REFUSED = (
     errors.AuthenticationFailedError,
     errors.SaslAuthenticationFailed,
     errors.UnsupportedSaslMechanismError,
-    errors.IllegalSaslStateError,
 )
+NO_LOGIN = "takes no login: leave the user out of the URL, or name the port that Kafka has for SASL"
+CHECK_PORT = ": check that Kafka listens at this port"
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it logs, it raises too
 
@@ -132,12 +133,15 @@ class Cluster:
             await connection.connect()
         except (errors.KafkaError, OSError, TimeoutError) as error:
             await asyncio.sleep(0)  # for the transport to let go of its socket
+            if isinstance(error, errors.IllegalSaslStateError):
+                raise ConfigurationError(f"broker: {address}: {host}:{port} {NO_LOGIN}") from None
             if isinstance(error, REFUSED):
                 text = f"{one_line(error) or type(error).__name__}: check its user, password and ?sasl="
                 raise ConfigurationError(f"broker: {address}: {text}") from None
             cause = error.__cause__ or error.__context__ or error
             text = one_line(error) or one_line(cause) or "no answer"
-            raise Lost(f"{host}:{port}: {tls_advice(cause, text, address)}") from None
+            said = connect_advice(cause, text, address)
+            raise Lost(f"{host}:{port}: {said}{CHECK_PORT if said == text else ''}") from None
         self._connections.append(connection)
         return connection
 

@@ -21,7 +21,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from ...errors import ConfigurationError
-from ..address import Address, tls_advice
+from ..address import Address, connect_advice
 from ..session import Lost
 from .login import login
 
@@ -119,7 +119,7 @@ class OrderedClient(Client):
             text = one_line(cause) if str(cause) else f"it did not answer within {seconds:g} s: {CHECK_PORT}"
             if "authorization" in text.lower():
                 raise ConfigurationError(f"broker: {address}: {text}: {CHECK_LOGIN}") from None
-            raise Lost(tls_advice(cause, text, address)) from None
+            raise Lost(connect_advice(cause, text, address)) from None
         self._connected = True
         self._inbox_id = await self._listen_to(f"{self._inbox}.*")
 

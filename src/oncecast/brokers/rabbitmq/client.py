@@ -18,7 +18,7 @@ from rstream.constants import Key
 from rstream.encoding import decode_frame, encode_frame, encode_publish
 
 from ...errors import ConfigurationError
-from ..address import Address, tls_advice
+from ..address import Address, connect_advice
 from ..session import Lost
 
 ANSWER_SECONDS = 3.0
@@ -28,6 +28,7 @@ HEARTBEAT_SECONDS = 10
 AMQP = int.from_bytes(b"AMQP", "big")  # what the port of AMQP answers, in place of a length
 CONFIRM = Key.PublishConfirm.value.to_bytes(2, "big")
 PUBLISHER = 1
+CHECK_PORT = "check that RabbitMQ's stream plugin listens at this port"
 REFUSED = (
     exceptions.AuthenticationFailure,
     exceptions.SASLError,
@@ -61,15 +62,16 @@ class StreamConnection:
             async with asyncio.timeout(ANSWER_SECONDS):
                 self._reader, self._writer = await asyncio.open_connection(host, port, ssl=context)
         except TimeoutError:
-            raise Lost(f"{host}:{port}: no answer within {ANSWER_SECONDS:g} s") from None
+            raise Lost(f"{host}:{port}: no answer within {ANSWER_SECONDS:g} s: {CHECK_PORT}") from None
         except ConnectionRefusedError:
             text = "nothing listens there: start it, with rabbitmq-plugins enable rabbitmq_stream"
             raise Lost(f"{host}:{port}: {text}") from None
         except OSError as error:
-            raise Lost(f"{host}:{port}: {tls_advice(error, one_line(error), address)}") from None
+            raise Lost(f"{host}:{port}: {connect_advice(error, one_line(error), address)}") from None
         self._reading = asyncio.create_task(self._read(), name="oncecast-rabbitmq-read")
         properties = [schema.Property("product", "oncecast")]
-        found = await self.ask(schema.PeerProperties(self.number(), properties), schema.PeerPropertiesResponse)
+        hello = schema.PeerProperties(self.number(), properties)
+        found = await self.ask(hello, schema.PeerPropertiesResponse, CHECK_PORT)
         version = next((each.value for each in found.properties if each.key == "version"), "")
         self.name = f"RabbitMQ {version}".strip()
         await self.ask(schema.SaslHandshake(self.number()), schema.SaslHandshakeResponse)
@@ -93,11 +95,14 @@ class StreamConnection:
         self._number = (self._number + 1) % (1 << 31)
         return self._number
 
-    async def ask(self, frame: schema.Frame, kind: type[F]) -> F:
-        """Send a request, and return the answer. Raises `Lost` without one, and a `ServerError` that says no."""
+    async def ask(self, frame: schema.Frame, kind: type[F], advice: str = "") -> F:
+        """Send a request, and return the answer. Raises `Lost` without one, and a `ServerError` that says no.
+
+        `advice` is what to do where no answer comes.
+        """
         waiting = self._wait(kind.key, frame.corr_id)
         await self.send(frame)
-        answer: F = await self._answer(waiting, type(frame).__name__)
+        answer: F = await self._answer(waiting, type(frame).__name__, advice)
         code = getattr(answer, "response_code", 1)
         if code > 1:
             raise exceptions.ServerError.from_code(code)
@@ -133,12 +138,13 @@ class StreamConnection:
         waiting.add_done_callback(lambda _: self._waiting.pop((key, number), None))
         return waiting
 
-    async def _answer(self, waiting: asyncio.Future[Any], what: str) -> Any:
+    async def _answer(self, waiting: asyncio.Future[Any], what: str, advice: str = "") -> Any:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await asyncio.wait((waiting, self.lost), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
-            raise Lost(f"no answer to {what} within {ANSWER_SECONDS:g} s") from None
+            text = f"no answer to {what} within {ANSWER_SECONDS:g} s"
+            raise Lost(f"{text}: {advice}" if advice else text) from None
         finally:
             if not waiting.done():
                 waiting.cancel()
@@ -169,7 +175,7 @@ class StreamConnection:
                 if data[:2] != CONFIRM:  # what is written counts when it is read back
                     await self._take(decode_frame(data))
         except (OSError, asyncio.IncompleteReadError) as error:
-            self._end(tls_advice(error, "its connection was closed", self._address))
+            self._end(connect_advice(error, "its connection was closed", self._address))
         except Exception as error:  # noqa: BLE001 - a frame that can't be read, or a handler's: the waiting call raises it
             self._end(error)
 

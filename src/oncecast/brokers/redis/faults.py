@@ -12,7 +12,7 @@ import ssl
 import redis.exceptions
 
 from ...errors import ConfigurationError, Refusal
-from ..address import Address, tls_advice
+from ..address import Address, connect_advice
 from ..session import Lost
 
 CONNECT_SECONDS = 1.5  # to one host, so that a second one still has its turn
@@ -62,7 +62,7 @@ def of_connecting(error: BaseException, address: Address, host: str, port: int) 
 def _of_network(cause: OSError | None, address: Address, host: str, port: int) -> str | None:
     match cause:
         case ssl.SSLError():
-            return f"{host}:{port}: {tls_advice(cause, one_line(cause), address)}"
+            return f"{host}:{port}: {connect_advice(cause, one_line(cause), address)}"
         case socket.gaierror():
             return f"the host {host} can't be resolved ({cause.strerror}): correct the URL"
         case ConnectionRefusedError():

@@ -101,6 +101,8 @@ def _check_broker(settings: Settings, sources: Mapping[str, str]) -> None:
         if not colon and scheme in BUILDERS:
             whole = MEMORY if f"{scheme}://" == MEMORY else f"{scheme}://…"
             _fail(sources, "broker", f"not a broker's URL: {scheme} is one with its slashes, {whole}")
+        if scheme in BUILDERS and scheme != "sqlite":
+            _fail(sources, "broker", f"there is no host in {scheme}://: name one, as in {scheme}://127.0.0.1")
         _fail(sources, "broker", f"not a broker's URL: use one of {known}, as in {DEFAULT_BROKER}")
     if scheme == "sqlite" and not settings.broker.startswith(SQLITE):
         text = "the path of a file begins after three slashes, as in sqlite:///app.db, or four for /var/lib/app.db"
