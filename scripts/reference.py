@@ -27,6 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from oncecast.cli.base import EXIT_CODES
 from oncecast.cli.commands import commands
 from oncecast.core import subscription
+from oncecast.doctor.cures import CURES
+from oncecast.doctor.findings import CHECKS
 from oncecast.errors import ERRORS, Refusal
 from oncecast.protocol import duplex, polls
 from oncecast.server import phases
@@ -69,6 +71,7 @@ def parts() -> dict[str, dict[str, str]]:
     """Return the generated parts of other pages, by path and name."""
     return {
         "spec/wire.md": {"errors": errors_table()},
+        "docs/how-to/doctor.md": {"checks": checks_table(), "cures": cures_table()},
         "docs/how-to/monitor.md": {"alerts": alerts_table()},
         "ARCHITECTURE.md": {
             "subscription": moves(subscription.MOVES),
@@ -80,6 +83,22 @@ def parts() -> dict[str, dict[str, str]]:
             "poll": moves(polls.MOVES),
         },
     }
+
+
+def checks_table() -> str:
+    """Return what the doctor looks at, a row for each check."""
+    rows = "".join(f"| `{name}` | {text} |\n" for name, text in CHECKS.items())
+    return f"| check | what is well |\n| --- | --- |\n{rows}"
+
+
+def cures_table() -> str:
+    """Return the doctor's cures: by check, and by proxy."""
+    rows = (
+        f"| `{check}` | {proxy or 'any'} | {cure.replace('|', chr(92) + '|')} |\n"
+        for check, cures in CURES.items()
+        for proxy, cure in cures.items()
+    )
+    return f"| finding | proxy | cure |\n| --- | --- | --- |\n{''.join(rows)}"
 
 
 def rendered() -> dict[str, str]:

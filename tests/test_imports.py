@@ -44,7 +44,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "client": VALUES | {"wire"},
     "asgi": ASGI,
     "compare": VALUES | {"wire", "client"},
-    "cli": FACES | {"compare"},
+    "doctor": VALUES | {"wire", "client"},
+    "cli": FACES | {"compare", "doctor"},
     "__main__": frozenset({"cli"}),
     "": FACES,
     "testing": FACES | {""},
@@ -53,7 +54,7 @@ NOT_DRAWN = frozenset({"__main__", "", "testing"})
 
 # Inside these rooms modules build on each other, though never in a circle. In every other room a module imports only
 # its room's `base` and the pairs in SIBLINGS.
-OPEN_ROOMS = frozenset({"core", "http", "server", "client", "asgi", "compare", "cli", "testing"})
+OPEN_ROOMS = frozenset({"core", "http", "server", "client", "asgi", "compare", "doctor", "cli", "testing"})
 SIBLINGS: Mapping[tuple[str, str], str] = {
     ("wire.ws_connection", "wire.ws_frames"): "a connection is a sequence of frames",
     ("wire.ws_connection", "wire.ws_reader"): "its sending side and its reading side",

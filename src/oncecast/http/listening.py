@@ -226,7 +226,12 @@ def _raw(service: Service, channels: tuple[str, ...], query: Query, carrier: Car
 def connect(service: Service, connection: Exchange, request: http1.Request) -> None:
     """Open an `oncecast.v1` WebSocket that has no channel yet. Raises `Refusal`."""
     if not ws_handshake.wants_upgrade(request.headers):
-        raise Refusal("upgrade_required", f"Only a WebSocket connects here: open one with the subprotocol {PROTOCOL}.")
+        version = ".".join(map(str, request.version))  # what a proxy speaks, which only the server sees
+        raise Refusal(
+            "upgrade_required",
+            f"Only a WebSocket connects here: open one with the subprotocol {PROTOCOL}. This request came without "
+            f"Upgrade, by HTTP/{version}.",
+        )
     _upgrade(service, connection, request, (), parse_query(public_query(request.query)))
 
 
