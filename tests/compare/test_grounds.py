@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,16 +84,22 @@ async def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> 
         await OwnServers(["sse"]).__aenter__()
 
 
-async def test_a_foreign_server_without_its_cpu_time(server: Server) -> None:
-    """Our own metrics do not say it, and neither does a server that is away."""
-    for url in (url_of(server), ServerUrl("http", "127.0.0.1", 1, "")):
-        ground = ForeignServer(url, credentials=Credentials(None))
-        assert {} == await ground.cpu()
-        assert {ALL: url} == ground.servers
+async def test_a_foreign_server_of_ours(server: Server) -> None:
+    """Its metrics say its CPU time."""
+    ground = ForeignServer(url_of(server), credentials=Credentials(None))
+    before = time.process_time()
+    found = await ground.cpu()
+    assert [ALL] == list(found)
+    assert before <= found[ALL] <= time.process_time()
 
 
-async def test_a_foreign_server_that_says_its_cpu_time() -> None:
-    """It is taken from process_cpu_seconds_total of its metrics."""
+async def test_a_foreign_server_that_is_away() -> None:
+    """It has no CPU time."""
+    assert {} == await ForeignServer(ServerUrl("http", "127.0.0.1", 1, ""), credentials=Credentials(None)).cpu()
+
+
+async def test_a_foreign_server_behind_which_others_count() -> None:
+    """The name that Prometheus's client libraries give it is read too."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

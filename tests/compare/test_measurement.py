@@ -50,7 +50,7 @@ async def test_all_four_at_once(server: Server) -> None:
         )
         assert 0 == lane.reconnects
         assert 2.0 == pytest.approx(lane.held)
-        assert None is lane.cpu_seconds
+        assert (False, None) == (lane.ours, lane.cpu_seconds)
         assert lane.bytes_down > 20 * report.size
     streams = [report.lane(name) for name in ("sse", "websocket")]
     assert [(2, 0, 0, 0)] * 2 == [(lane.requests, lane.polls, lane.empty_answers, lane.bytes_up) for lane in streams]
@@ -58,6 +58,8 @@ async def test_all_four_at_once(server: Server) -> None:
     assert polls.polls > polls.empty_answers
     assert polls.bytes_up > 80 * polls.polls  # each poll sends its head
     assert report.verdict.transport in ORDER
+    assert report.cpu_of_all is not None
+    assert 0 < report.cpu_of_all
     marks = made.marks()
     assert [20] * 4 == [len(marks[name].arrivals) for name in ORDER]
     assert polls.empty_answers == len(marks["short-poll"].empty)

@@ -44,7 +44,7 @@ if os.getppid() == {parent}:
     runpy.run_module("oncecast", run_name="__main__", alter_sys=True)
 """
 _LISTENING = re.compile(rb"is listening on (http://\S+)")
-_CPU = re.compile(rb"^process_cpu_seconds_total\s+([0-9.eE+-]+)\s*$", re.MULTILINE)
+_CPU = re.compile(rb"^(?:oncecast|process)_cpu_seconds_total\s+([0-9.eE+-]+)\s*$", re.MULTILINE)
 
 
 class CompareGround(Protocol):
@@ -72,7 +72,7 @@ class CompareGround(Protocol):
 
 
 class ForeignServer:
-    """The server at a URL. Its CPU time is known only where its `/metrics` has `process_cpu_seconds_total`."""
+    """The server at a URL. Its CPU time is that of its `/metrics`, of all its workers, where they have it."""
 
     def __init__(self, url: ServerUrl, *, credentials: Credentials, proxy: ProxyUrl | None = None) -> None:
         self.name = str(url)
