@@ -30,7 +30,7 @@ class Waits:
 
 
 def test_a_wait_goes_on_when_the_log_has_come_to_its_number() -> None:
-    """It is called once at that number, and the other waits stay."""
+    """A wait is called back once when the log reaches its number, and waits for higher numbers stay."""
     waits = Waits()
     for name, seq in (("c", 5), ("a", 3), ("b", 4)):
         waits.add(name, seq)
@@ -84,7 +84,7 @@ def test_waits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_subscriber_ahead_of_the_log_is_refused_in_time() -> None:
-    """Its cursor is another node's, and this node does not reach it."""
+    """A subscriber whose cursor this node does not reach by the deadline is refused."""
     bench = HistoryBench("aa")
     sink, subscription = bench.behind("a", 5)
     bench.turns.run_all()
@@ -98,7 +98,7 @@ def test_a_subscriber_ahead_of_the_log_is_refused_in_time() -> None:
 
 
 def test_a_subscriber_ahead_of_the_log_costs_no_turn() -> None:
-    """It is looked at again when the log has come to its number, and not with every message before."""
+    """A subscriber ahead of the log is read for when the log reaches its number, and not with each message before."""
     bench = HistoryBench()
     sink, subscription = bench.behind("a", 3)
     for _ in range(2):

@@ -96,7 +96,7 @@ def test_subscriptions_of_one_sink_are_written_once_a_turn() -> None:
 
 
 def test_gathering_beside_others_of_the_channel_repeats_nothing() -> None:
-    """What was alone in the audience of a channel stands among the gathered ones only."""
+    """A subscription that starts to gather leaves the audience of its channel, so no message reaches it twice."""
     bench = Bench()
     others = [bench.live("a")[0] for _ in range(2)]
     sink, first = bench.live("a")
@@ -250,7 +250,7 @@ def test_nothing_goes_to_the_descriptor_of_one_that_has_ended(channels: tuple[st
 
 @pytest.mark.parametrize("channels", [("a", "a", "a"), ("a", "b", "c"), ("ax", "ax", "ax")])
 def test_nothing_goes_past_the_unsent_bytes_of_a_sink_that_has_filled_up(channels: tuple[str, ...]) -> None:
-    """Its block goes to the sink, behind what the sink holds, and the subscription is blocked after the turn."""
+    """A block goes behind what a full sink holds, and the subscription is blocked after the turn."""
     bench = Bench()
     sinks, sockets, subscriptions = zip(
         *(bench.plug(c, r) for c, r in zip(channels, (0, 100, 0), strict=True)), strict=True
@@ -292,7 +292,7 @@ def test_the_other_subscriptions_of_a_sink_get_their_part(plugged: bool) -> None
 
 
 def test_a_write_may_gather_and_end_another() -> None:
-    """It was alone when its block was made, so no other subscription stood behind it."""
+    """A write may end another subscription of the channel after a block was made for one subscription alone."""
     bench = Bench()
     first_sink, _ = bench.live("a")
     sink, leaving = bench.live("b")
@@ -336,7 +336,7 @@ def fail() -> None:
 
 
 def test_a_sink_that_fails_keeps_nothing_from_the_others() -> None:
-    """It is reported, and all subscribers after it get the block."""
+    """A sink that raises is reported, and all subscribers after it get the block."""
     bench = Bench()
     sinks = [bench.live(channels)[0] for channels in ("a", "a", "a", "ab", "ab")]
     late, _ = bench.attach(start=LATEST)
@@ -363,7 +363,7 @@ def test_a_sink_that_fails_at_a_gap_or_a_refusal_is_reported() -> None:
 
 
 def test_a_damaged_message_is_skipped_and_harms_no_other() -> None:
-    """What can't be encoded is reported, and the rest of its block goes out, live and in pages."""
+    """A message that can't be encoded is reported, and the rest of its block is sent, live and in pages."""
     bench = Bench()
     live, _ = bench.live()
     bench.format.poison = 2

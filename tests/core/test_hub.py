@@ -79,7 +79,7 @@ def test_a_subscription_attached_from_a_write_after_a_publish_gets_nothing_twice
 
 
 def test_a_blocked_subscriber_is_not_written_to_and_reads_on_later() -> None:
-    """It keeps its place; drained, it catches up from there, and is live again."""
+    """A blocked subscriber keeps its place, catches up from there once it has drained, and is live again."""
     bench = Bench()
     sink, subscription = bench.live()
     bench.hub.block([subscription])
@@ -95,7 +95,7 @@ def test_a_blocked_subscriber_is_not_written_to_and_reads_on_later() -> None:
 
 @pytest.mark.parametrize("channels", ["a", "ab"])
 def test_a_sink_that_fills_in_a_delivery_has_had_all_of_it(channels: str) -> None:
-    """It is taken out after the turn, at one place, and nothing of the turn comes again."""
+    """A subscription whose sink fills up stops being live after the turn, and no message of the turn is repeated."""
     bench = Bench()
     sink, subscription = bench.live(channels)
     sink.on_write = lambda: bench.hub.block([subscription])
@@ -110,7 +110,7 @@ def test_a_sink_that_fills_in_a_delivery_has_had_all_of_it(channels: str) -> Non
 
 
 def test_a_socket_that_fills_stands_at_one_place_with_all_its_subscriptions() -> None:
-    """Its other channels' messages of the same turn have still been written, and come once."""
+    """The other channels' messages of the turn in which a socket fills up are written in that turn, and once."""
     bench = Bench()
     sink, one = bench.live("a")
     _, two = bench.attach("b", sink=sink)
@@ -189,7 +189,7 @@ def test_blocking_draining_and_ending_twice_is_fine(state: State) -> None:
 
 @pytest.mark.parametrize("lag", Lag)
 def test_a_subscription_without_a_place_is_not_slow(lag: Lag) -> None:
-    """Its start is still being looked up: a full socket is not of its making, and its backlog comes later."""
+    """A subscription whose start is still looked up is not slow when its socket is full, and gets its backlog later."""
     bench = HistoryBench("aaa")
     sink = FakeSink()
     subscription = Subscription(("a",), bench.format, sink, None, lag)
@@ -207,7 +207,7 @@ def test_a_subscription_without_a_place_is_not_slow(lag: Lag) -> None:
 
 
 def test_a_heartbeat_tells_a_cursor_only_while_all_are_live() -> None:
-    """It moves the cursor of each, so it must hold for each: not while one reads its backlog or is blocked."""
+    """A heartbeat carries a cursor only while no subscription of the socket is blocked or reads its backlog."""
     bench = Bench()
     _, one = bench.live("a")
     bench.append("b")
@@ -240,7 +240,7 @@ def test_when_the_broker_skips_the_live_catch_up(crowd: int) -> None:
 
 
 def test_a_skip_delivers_the_turn_first() -> None:
-    """Its messages were handed over, so no gap may name them."""
+    """Messages that were handed over before a skip are delivered, and its gap does not name them."""
     bench = Bench()
     sink, _ = bench.live()
     bench.append("a")
@@ -281,7 +281,7 @@ def hole(bench: HistoryBench) -> None:
 def test_another_log_or_a_hole_delivers_the_turn_first(
     change: Callable[[HistoryBench], None], gap: tuple[Reason, int, int]
 ) -> None:
-    """What was handed over before comes before the gap."""
+    """Messages that were handed over before another log or a hole are delivered before its gap."""
     bench = HistoryBench()
     sink, subscription = bench.live()
     bench.append("a")

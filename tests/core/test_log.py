@@ -112,7 +112,7 @@ def test_a_message_larger_than_the_bound_is_still_held() -> None:
 
 
 def test_encodings_count_against_the_bytes() -> None:
-    """What an encoding weighs pushes older messages out, at the next append or the next trim."""
+    """The bytes of an encoding push older messages out at the next append or the next trim."""
     log = fill(make(max_bytes=3 * (ENTRY_BYTES + 100)), "aaa", data=bytes(100))
     (entry,) = log.read_after(("a",), 2, 9)
     log.encode(entry, Upper())
@@ -187,7 +187,7 @@ def test_a_channel_of_the_shared_mark_takes_no_mark_of_its_own(monkeypatch: pyte
 
 
 def test_a_read_is_bounded_by_messages() -> None:
-    """It stops at the limit, on one channel and across several."""
+    """A read stops at its limit of messages, on one channel and across several."""
     log = fill(make(), "abababab")
     assert [1, 3] == seqs(log.read_after(("a",), 0, 2))
     assert [2, 3, 4] == seqs(log.read_after(BOTH, 1, 3))
@@ -256,7 +256,7 @@ def test_what_is_forgotten_is_encoded_but_not_counted() -> None:
 
 
 def test_a_window_gives_its_front_back() -> None:
-    """What was trimmed leaves the list once it is half of it, so a channel's memory follows what it holds."""
+    """Trimmed messages leave a channel's list once they are half of it, so that memory follows what is held."""
     log = fill(make(Retention(messages=10)), "a" * 1000)
     window = log._windows["a"]
     assert 10 == len(window)
@@ -305,7 +305,8 @@ def test_a_log_that_is_emptied_knows_nothing_of_before() -> None:
 
 
 def test_a_log_that_is_renewed_is_as_its_opening_says() -> None:
-    """Its epoch, its head, its marks and holes; places and pages of the one before count no more."""
+    """A renewed log has the epoch, head, marks and holes of its opening, and refuses places and pages of the log
+    before."""
     log = fill(make(), "aab")
     messages = tuple(Message(n, "a", b"1", Kind.JSON, None, float(n)) for n in (6, 7))
     opening = Opening("f", 9, Mark(5, 5.0), messages, {"b": Mark(8, 8.0)}, ((2, 4),))
@@ -330,7 +331,7 @@ def test_a_hole_empties_the_log_and_has_no_cursor() -> None:
 
 
 def test_a_channel_is_held_from_where_the_broker_delivers_it() -> None:
-    """What is before is in the history, and of a channel that is not delivered all of it is."""
+    """A channel's messages before the start of its delivery are in the history, and all of them without a delivery."""
     log = Log("e", lambda channel: Retention(), history=True, only_wanted=True)
     assert ["a", "b"] == log.unwanted(BOTH)
     fill(log, "aaa")

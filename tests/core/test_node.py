@@ -412,7 +412,7 @@ def test_a_subscription_in_the_window_asks_no_history(start: Start) -> None:
 
 
 def test_a_place_that_comes_late_loses_nothing_of_what_came_meanwhile() -> None:
-    """What is published between the question and the answer comes after what was there, once."""
+    """Messages published while a place is looked up come once, after those that were there before."""
     late = Late("aaaa")
     sink, _ = late.subscribe("a", EARLIEST)
     late.broker.look(0)
@@ -426,7 +426,7 @@ def test_a_place_that_comes_late_loses_nothing_of_what_came_meanwhile() -> None:
 
 
 def test_a_subscription_that_ends_before_its_place_is_left_in_peace() -> None:
-    """It gets neither a place nor a refusal."""
+    """A subscription that ends before its place is known gets neither a place nor a refusal."""
     late = Late("aa")
     for refusal in (None, Refusal("unavailable", "no")):
         sink, subscription = late.subscribe("a", EARLIEST)
@@ -436,7 +436,7 @@ def test_a_subscription_that_ends_before_its_place_is_left_in_peace() -> None:
 
 
 def test_a_subscription_may_be_blocked_before_it_has_a_place() -> None:
-    """It gets its place all the same, and reads when its sink has drained."""
+    """A subscription that is blocked before it has a place gets its place, and reads when its sink has drained."""
     late = Late("aa")
     sink, subscription = late.subscribe("a", EARLIEST)
     late.node.hub.block([subscription])
@@ -450,7 +450,7 @@ def test_a_subscription_may_be_blocked_before_it_has_a_place() -> None:
 
 
 def test_a_history_that_fails_is_a_refusal() -> None:
-    """This holds for a start, a page and a poll."""
+    """A history that fails refuses a start, a page and a poll."""
     late = Late("aaaa")
     refusal = Refusal("unavailable", "no")
     sink, _ = late.subscribe("a", EARLIEST)
@@ -467,7 +467,7 @@ def test_a_history_that_fails_is_a_refusal() -> None:
 
 
 def test_a_refusal_that_comes_at_once_is_raised() -> None:
-    """Then nothing has been said yet, and no subscription is left behind."""
+    """A refusal that comes before the call returns is raised by it, and no subscription is left behind."""
     late = Late("aaaa")
     run_now(late.broker.stop())
     with pytest.raises(Refusal):
@@ -541,7 +541,7 @@ def test_what_is_trimmed_and_still_on_its_way_is_waited_for() -> None:
 
 
 def test_a_cursor_of_another_node_waits_until_this_one_is_there() -> None:
-    """What is before it is not repeated, what is after it comes; one of nowhere gets a gap."""
+    """A cursor ahead of this node waits for it and repeats no message; one that no log has handed out gets a gap."""
     late = Late()
     late.append("aaaa")
     sink, subscription = late.subscribe("a", after(Cursor("e", 3)))
@@ -586,7 +586,7 @@ def test_a_page_of_history_is_not_read_through_what_is_below_a_floor() -> None:
 
 
 def test_a_poll_that_waits_for_its_node_is_refused_in_time() -> None:
-    """What was trimmed may still be on its way; if it does not come, the client asks elsewhere."""
+    """A poll whose cursor this node does not reach by the deadline is refused, and its client asks elsewhere."""
     late = Late("aa")
     late.append("aab")
     late.broker.fetch()
@@ -608,7 +608,7 @@ def test_a_poll_that_waits_for_its_node_is_refused_in_time() -> None:
 
 
 def test_a_subscription_that_is_ahead_may_leave() -> None:
-    """It is removed, and so is one that waits for its page."""
+    """A subscription that is ahead of the log, or waits for its page, is removed when it leaves."""
     late = Late()
     late.append("aaaa")
     _, subscription = late.subscribe("a", after(Cursor("e", 3)))
@@ -640,7 +640,7 @@ def test_a_skip_sends_everybody_to_the_history() -> None:
 
 
 def test_a_skip_in_the_middle_of_a_turn_delivers_the_turn_first() -> None:
-    """What has been handed over is delivered, and then the rest is read."""
+    """Messages handed over before a skip in the same turn are delivered, and the rest is read from the history."""
     late = Late()
     sink, _ = late.subscribe("a", LATEST)
     late.turns.run_all()
@@ -744,7 +744,7 @@ def test_a_broker_that_fails_is_reported(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_an_opening_fills_the_window() -> None:
-    """Its recent messages are served from memory, and its holes are where no cursor can be from."""
+    """The recent messages of an opening are served from memory, and no cursor can be from its holes."""
     late = Late("aaab", recent=3)
     assert [2, 3, 4] == [entry.seq for entry in late.node.log.read_after(("a", "b"), 0, 9)]
     assert (4, 4) == (late.node.log.head, late.node.hub.flushed)
@@ -754,7 +754,7 @@ def test_an_opening_fills_the_window() -> None:
 
 
 def test_a_cursor_from_a_hole_is_of_a_lost_end() -> None:
-    """It gets a gap at once, and goes on from before the hole."""
+    """A cursor from a hole gets a gap at once, and goes on from before the hole."""
     clock = FakeClock()
     broker = HistoryBroker("e", clock.wall)
     broker.append(Draft("a", b"1"))

@@ -218,7 +218,7 @@ def test_a_turn_that_fails_fails_the_node(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_publish_is_refused_while_the_broker_is_away(caplog: pytest.LogCaptureFixture) -> None:
-    """It says when to try again; what is in memory is served, and listeners stay."""
+    """A publish is refused with a time to try again while the broker is away; polls are served and listeners stay."""
     bench = Bench()
     listener, _ = bench.subscribe("a")
     bench.publish("a")
@@ -407,7 +407,7 @@ def test_every_subscriber_hears_of_another_log_and_reads_it() -> None:
 
 
 def test_every_subscriber_hears_of_a_hole_and_goes_on() -> None:
-    """What was acknowledged may be lost, and on which channel is not known: one gap each, then what comes."""
+    """Each subscriber gets one gap for a hole, as the channels of what was lost are unknown, and then new messages."""
     bench = Bench(at_once=False)
     found = everywhere(bench)
     stale = bench.poll("a", after(1))
@@ -439,7 +439,7 @@ def test_every_subscriber_hears_of_a_hole_and_goes_on() -> None:
 
 @pytest.mark.parametrize("start, gaps", [(after(1), 1), (after(3), 1), (after(103), 0), (EARLIEST, 0)])
 def test_a_poll_passes_a_hole_that_nothing_precedes(start: Start, gaps: int) -> None:
-    """Its answer has the gap at once: without news it would be 304, and the client would ask from there for ever."""
+    """A poll at a hole is answered with the gap at once: a 304 would send its client to the same cursor for ever."""
     bench = Bench(lossy_holes=True)
     bench.publish("aaa")
     bench.broker.lose(0)
@@ -472,7 +472,7 @@ def test_a_subscriber_of_several_channels_hears_of_each() -> None:
 
 
 def test_a_lagging_subscriber_of_newest_values_hears_of_a_hole() -> None:
-    """It does not skip past the gap that has not come yet."""
+    """A subscriber of newest values that lags behind does not skip past the gap of a hole."""
     bench = Bench(policy=ChannelPolicy(Retention(messages=3), Lag.LATEST))
     listener, subscription = bench.subscribe("a")
     bench.publish("a")
@@ -488,7 +488,7 @@ def test_a_lagging_subscriber_of_newest_values_hears_of_a_hole() -> None:
 
 
 def test_a_listener_waits_until_its_channel_is_delivered() -> None:
-    """What comes before that is read from the history; nothing is missed, and nothing comes twice."""
+    """Messages from before a channel's delivery are read from the history, so that none is missed or repeated."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a")
     bench.answer()  # where the log ends
@@ -653,7 +653,7 @@ def test_a_publish_in_the_order_of_its_calls() -> None:
 
 
 def test_a_subscriber_does_not_wait_for_a_confirmation_for_ever() -> None:
-    """It is refused at its deadline, and holds nothing then."""
+    """A subscriber without a confirmation is refused at its deadline, and holds nothing after that."""
     bench = Bench(at_once=False, only_wanted=True)
     listener, subscription = bench.subscribe("a", after(0))
     bench.turns.run_all()
@@ -684,7 +684,7 @@ def test_a_subscriber_whose_channel_is_confirmed_waits_no_more() -> None:
 
 
 def test_a_channel_is_wanted_before_it_is_unwanted() -> None:
-    """Also where its only listener has gone and the turn in which it came has lasted for all that time."""
+    """No channel stays wanted whose only listener has gone, even if the turn in which it came lasted UNWANT_SECONDS."""
     bench = Bench(at_once=False, only_wanted=True)
     listener = Listener()
     subscription = bench.node.subscribe(("a",), LATEST, listener, WORDS, listener.attached)

@@ -41,7 +41,7 @@ def test_a_page_is_asked_for_once_and_shared() -> None:
 
 
 def test_each_page_is_given_back_when_it_has_been_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds even if its subscriptions already wait for the next page."""
+    """A served page gives its room back even if its subscriptions already wait for the next one."""
     monkeypatch.setattr(pages_module, "PAGE_MESSAGES", 1)
     bench = HistoryBench("aaaa")
     sinks = [bench.behind("a", 0)[0] for _ in range(2)]
@@ -56,7 +56,7 @@ def test_each_page_is_given_back_when_it_has_been_served(monkeypatch: pytest.Mon
 
 
 def test_a_page_asks_with_the_floors_of_its_place() -> None:
-    """And drops what is not above them, if the history has not."""
+    """A page asks the history with the floors of its place, and drops messages that are not above them."""
     bench = HistoryBench("abbabb")
     sink, _ = bench.behind("ab", 0, floors=(0, 5))
     other, _ = bench.behind("ab", 0)
@@ -78,7 +78,7 @@ def test_a_page_is_not_needed_where_only_what_is_below_a_floor_is_gone() -> None
 
 
 def test_a_page_is_cut_at_the_head() -> None:
-    """What this node is still to be handed over goes out when it is, once."""
+    """Messages above this node's head are cut off a page, and sent once when they are handed over."""
     bench = HistoryBench("aaaa")
     bench.log.head = bench.hub.flushed = 3
     sink, _ = bench.behind("a", 1)
@@ -127,7 +127,7 @@ def test_a_refused_page_lets_the_next_ask(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_those_that_wait_for_room_come_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one that has left takes no place in it."""
+    """Requests for pages get room in their order, and a subscription that has left takes none."""
     monkeypatch.setattr(pages_module, "PAGES_FOUND", 1)
     bench = HistoryBench("aaaaaa")
     clients = [bench.behind("a", seq) for seq in range(5)]
@@ -173,7 +173,7 @@ def test_a_page_is_held_until_all_have_been_served() -> None:
 
 
 def test_a_request_that_is_not_answered_is_refused_in_time() -> None:
-    """What is answered later is ignored, also where another subscription has asked for the same since."""
+    """A request for a page is refused at its deadline, and an answer after that is ignored, whoever has asked since."""
     bench = HistoryBench("aaaa")
     sink, subscription = bench.behind("a", 1)
     bench.turns.run()
@@ -239,7 +239,7 @@ def test_room_that_is_made_in_a_turn_is_used(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_answer_from_another_log_is_ignored() -> None:
-    """Its marks trim nothing, its messages go to no subscriber, and its place is free for a new request."""
+    """A page of another log trims nothing, reaches no subscriber, and frees its place for a new request."""
     bench = HistoryBench("aaaa")
     sink, _ = bench.behind("a", 0)
     bench.turns.run()

@@ -154,7 +154,7 @@ def test_last_counts_for_each_channel(count: float) -> None:
 
 
 def test_a_place_of_one_channel_has_no_floor() -> None:
-    """So it shares its pages with each other reader at that place."""
+    """A place of one channel has no floor, so that all readers at the same number share its pages."""
     log = fill(make(), "aabab")
     for channels in (("a",), ("b",), ("c",), ("c", "d")):
         assert () == resolve(log, channels, last(1)).floors
@@ -272,7 +272,7 @@ def test_the_largest_cursor_of_another_epoch_makes_a_cursor() -> None:
 
 
 def test_a_cursor_from_the_future_is_a_gap() -> None:
-    """It was never handed out by this life of the log, so the stream continues at the head."""
+    """A cursor that this life of the log has not handed out gets a gap, and the stream goes on at the head."""
     log = fill(make(), "ab")
     place = resolve(log, BOTH, after(9))
     assert [(c, Reason.UNKNOWN, 3, 9, 2) for c in BOTH] == plain(place.gaps)
@@ -317,7 +317,7 @@ def test_with_nothing_left_the_place_goes_past_all_that_was_trimmed() -> None:
 
 
 def test_another_epoch_of_a_history_has_one_gap_for_all_before() -> None:
-    """What is trimmed when its first page is read is not reported again; what is trimmed after that is."""
+    """A reader from another epoch gets one gap for all that is trimmed at its first page, and more for later trims."""
     log = Log("e", lambda channel: Retention(), history=True)
     log.head = 9
     place = locate(log, BOTH, after(40, "old"))

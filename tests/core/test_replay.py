@@ -118,7 +118,7 @@ def test_those_that_have_left_use_up_no_page_of_a_turn(leave: str, monkeypatch: 
 
 
 def test_a_sink_that_fills_and_drains_with_a_page_is_served_once() -> None:
-    """It stands in the queue again, so it does not go live in the same turn; and each message counts once."""
+    """A sink that fills and drains with a page stays behind until the next turn, and each message counts once."""
     bench = Bench()
     bench.append("aa")
     bench.turns.run()
@@ -138,7 +138,7 @@ def test_a_sink_that_fills_and_drains_with_a_page_is_served_once() -> None:
 
 
 def test_a_page_may_end_those_behind_it() -> None:
-    """They are served nothing, and the turn ends."""
+    """Subscriptions that a page ends are served nothing, and the turn comes to its end."""
     bench = Bench()
     bench.append("a")
     bench.turns.run()
@@ -184,7 +184,7 @@ def test_a_page_is_shared_only_with_the_same_floors() -> None:
 
 
 def test_what_is_below_a_floor_is_never_missed() -> None:
-    """It was not asked for, so its loss is no gap; what is above the floor is one."""
+    """A trimmed message below a floor is no gap, and one above it is."""
     bench = Bench()
     bench.append("abbb")
     bench.turns.run()
@@ -224,7 +224,7 @@ def test_a_gap_is_slow_after_having_been_live_and_expired_before() -> None:
 
 
 def test_a_live_subscriber_has_no_gap_where_retention_is_shorter_than_a_turn() -> None:
-    """What comes in a turn is delivered, though the log has dropped it already."""
+    """A live subscriber gets all messages of a turn, also those that retention has dropped in it."""
     bench = Bench(messages=1)
     sink, _ = bench.live()
     bench.append("aaa")

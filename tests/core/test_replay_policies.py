@@ -42,7 +42,7 @@ def test_a_policy_for_slow_readers_leaves_a_replay_alone(lag: Lag, monkeypatch: 
 @pytest.mark.parametrize("lag", [Lag.LATEST, Lag.DISCONNECT])
 @pytest.mark.parametrize("delivering", [False, True])
 def test_a_replay_fills_the_socket_of_live_subscriptions_too(lag: Lag, delivering: bool) -> None:
-    """They are not slow until they have been live again: nothing is skipped, and no connection is closed."""
+    """A live subscription of a socket that a replay fills is not slow: nothing is skipped, and nobody is cut off."""
     bench = Bench()
     bench.append("b")
     sink, live = bench.live(lag=lag)
@@ -64,7 +64,7 @@ def test_a_replay_fills_the_socket_of_live_subscriptions_too(lag: Lag, deliverin
 
 
 def test_a_subscription_that_has_ended_excuses_no_other() -> None:
-    """It replays nothing any more, so the live one of the same socket is slow."""
+    """A live subscription is slow again once the replaying subscription of its socket has ended."""
     bench = Bench()
     sink, live = bench.live(lag=Lag.DISCONNECT)
     _, ended = bench.attach("b", EARLIEST, sink=sink)
@@ -74,7 +74,7 @@ def test_a_subscription_that_has_ended_excuses_no_other() -> None:
 
 
 def test_a_reader_that_the_broker_sets_back_is_not_slow() -> None:
-    """What it missed it missed by the broker's skipping, so it replays, whatever the policy."""
+    """A reader that misses messages by a skip of the broker replays them, whatever the policy for slow readers."""
     bench = Bench()
     sink, subscription = bench.live(lag=Lag.DISCONNECT)
     bench.hub.skip(4)
@@ -95,7 +95,7 @@ def test_a_channel_may_disconnect_slow_subscribers() -> None:
 
 
 def test_a_ticker_skips_to_its_newest_value() -> None:
-    """What it skipped is a gap, and the newest value comes."""
+    """A lagging subscriber of newest values gets a gap for the values it skips, and then the newest one."""
     bench = Bench()
     sink, subscription = bench.live(lag=Lag.LATEST)
     bench.hub.block([subscription])
@@ -108,7 +108,7 @@ def test_a_ticker_skips_to_its_newest_value() -> None:
 
 @pytest.mark.parametrize("kept, missed", [(1, 3), (2, 3), (3, 3)])
 def test_a_ticker_tells_what_was_trimmed_with_what_it_skips(kept: int, missed: int) -> None:
-    """What retention took while it was blocked is in the gap too, also where there is nothing else to skip."""
+    """The gap of a skip includes messages that retention took while the subscriber was blocked, or only those."""
     bench = Bench(messages=kept)
     sink, subscription = bench.live(lag=Lag.LATEST)
     bench.hub.block([subscription])
@@ -133,7 +133,7 @@ def test_a_ticker_that_missed_nothing_has_no_gap() -> None:
 
 
 def test_a_ticker_of_several_channels_skips_to_before_the_oldest_newest() -> None:
-    """They have one place, so each gets its newest value, and nothing is skipped past it."""
+    """A skip over several channels ends before the oldest of their newest values, so that each value comes."""
     bench = Bench(messages=2)
     sink, subscription = bench.live("abc", lag=Lag.LATEST)
     bench.hub.block([subscription])
@@ -217,7 +217,7 @@ def test_a_ticker_skips_where_the_window_tells_what(
 def test_a_ticker_skips_after_a_skip_of_the_broker_only_what_it_knows_of(
     published: str, missed: list[tuple[str, Reason, int, int]], found: list[int]
 ) -> None:
-    """That the window lacks numbers does not say that they were of this channel: a value that is skipped does."""
+    """A skip reports a gap only for known messages of the channel, not for numbers that the window lacks."""
     bench = HistoryBench(messages=9)
     sink, subscription = bench.live(lag=Lag.LATEST)
     bench.append("b")

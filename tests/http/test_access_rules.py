@@ -73,7 +73,7 @@ def test_the_exact_answer(
 
 @pytest.mark.parametrize("channel, status", [("user.ann", 200), ("user.bob", 403), ("team.a", 200)])
 def test_a_channel_of_one_user(ruled: Bench, parse: Parse, channel: str, status: int) -> None:
-    """Its own token reads it, and no other."""
+    """A channel of one user is read with a token of that user, and with no other."""
     connection, transport = ruled.connect()
     connection.identity = ANN
     connection.receive(GET.format(channel, "").encode())

@@ -69,14 +69,14 @@ def desk() -> Desk:
 
 
 def test_no_client_can_name_the_channels() -> None:
-    """They are outside of the grammar, in which every name of a client is checked."""
+    """The internal channels' names are outside of the grammar that each name of a client is checked against."""
     for channel in INTERNAL:
         with pytest.raises(Refusal):
             check_channel(channel)
 
 
 def test_a_ticket_is_used_once_and_within_its_time(desk: Desk) -> None:
-    """It grants what its identity may do, at the address of the request that uses it."""
+    """A ticket grants what its identity may do, at the address of the request, once and until it expires."""
     first, late = desk.ticket(), desk.ticket()
     assert [ANN, "unauthorized"] == desk.redeem(first) + desk.redeem(first)[1:]
     desk.after(bulletin.TICKET_SECONDS)

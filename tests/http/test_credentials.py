@@ -123,7 +123,7 @@ PLACES: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("name", PLACES)
 def test_the_answer_to_credentials(guarded: Bench, parse: Parse, name: str) -> None:
-    """What can't be verified is refused wherever it stands, and no two are mixed; nothing of it is in the answer."""
+    """Credentials that can't be verified, or two that differ, are refused, and no part of them is in the answer."""
     data, status = PLACES[name]
     raw = guarded.ask(data)
     answer = parse(raw)
@@ -168,7 +168,7 @@ def test_a_remembered_poll_is_held_to_the_end_of_its_token(guarded: Bench, parse
 def test_a_remembered_poll_verifies_no_token_twice_and_still_obeys_a_revocation(
     guarded: Bench, parse: Parse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its head is the same, so its token is; but that may have been revoked, or come from another address."""
+    """A repeated poll verifies its token once, and is refused after a revocation or from another address."""
     ignored: list[str] = []
     desk = Bulletin(guarded.app.node, lambda: NOW, lambda: 0.0, bytes, ignored.append, ignored.append)
     guarded.app.bulletin = desk
@@ -270,7 +270,7 @@ def test_no_credentials_are_logged(
     ],
 )
 def test_a_query_without_its_secrets(query: str, public: str) -> None:
-    """What is remembered of a URL has no token."""
+    """The part of a URL that is logged has no token."""
     assert public == public_query(query)
 
 
@@ -353,7 +353,7 @@ def test_a_server_key_that_a_reload_has_removed_ends_what_it_opened(guarded: Ben
 
 
 def test_a_revoked_token_of_an_issuer_whose_clock_is_ahead(guarded: Bench) -> None:
-    """Its iat may lie in the future, by the leeway; so a revocation reaches so much further."""
+    """A revocation covers tokens whose iat is later than it by the leeway, as an issuer's clock may be ahead."""
     ignored: list[str] = []
     desk = Bulletin(guarded.app.node, lambda: NOW, lambda: 0.0, bytes, ignored.append, ignored.append)
     guarded.app.bulletin = desk

@@ -32,7 +32,7 @@ def test_the_same_request_gets_the_same_answer() -> None:
 
 
 def test_another_version_or_second_needs_another_answer() -> None:
-    """What is new in the log, or the next second's Date, makes every answer a new one."""
+    """A remembered answer is not used after a new message, or in the next second with its other Date."""
     memo, request = Memo(), poll()
     for version, second in ((2, 1), (2, 2), (1, 2)):
         assert memo.get(request, version, second) is None
@@ -62,7 +62,7 @@ def test_answers_are_bounded() -> None:
 
 
 def test_an_answer_of_a_second_that_is_over_is_not_kept() -> None:
-    """Its Date would be wrong: the broker's history answered after the second had ended."""
+    """An answer that the history gave after its second had ended is not remembered, as its Date would be wrong."""
     memo, request = Memo(), poll()
     memo.get(request, 1, 2)
     memo.put(known(request), 1)

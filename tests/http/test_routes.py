@@ -115,7 +115,7 @@ def test_another_method_is_refused_with_those_allowed(ask: Ask, path: str, allow
 
 
 def test_pages_are_read_only(ask: Ask) -> None:
-    """What is served as it is takes GET and HEAD alone."""
+    """A page takes GET and HEAD only."""
     for method, path in (("POST", "/"), ("DELETE", "/healthz"), ("PUT", "/metrics"), ("BREW", "/readyz")):
         answer = ask(method, path)
         assert (405, "GET, HEAD, OPTIONS") == (answer.status, answer.headers["allow"])
@@ -246,7 +246,7 @@ def test_an_idempotency_key_lands_once(ask: Ask, bench: Bench) -> None:
 
 
 def test_a_key_in_a_header_is_the_key_in_a_batch(ask: Ask, bench: Bench) -> None:
-    """It is UTF-8 on both, and inner spaces stay."""
+    """A key in a header is UTF-8 with its inner spaces, as in a batch."""
     for number, key in enumerate(("é", "✓", "order 7", "order  7"), 1):
         first = ask("POST", A, b"1", Idempotency_Key=key.encode().decode("latin-1")).json
         line = json.dumps({"channel": "a", "data": 2, "key": key}).encode()
@@ -290,7 +290,7 @@ def test_a_publish_that_the_broker_refuses(ask: Ask, bench: Bench) -> None:
 
 
 def test_a_publish_reaches_a_poll(ask: Ask) -> None:
-    """What was published in each kind comes back as the wire says."""
+    """A poll returns a published message of each kind as the specification shows it."""
     ask("POST", A, b'{"t":1}', Content_Type="application/json")
     ask("POST", A, b"hi", Content_Type="text/plain", Oncecast_Event="e")
     ask("POST", A, b"\xff\x00", Content_Type="application/octet-stream")
@@ -483,7 +483,7 @@ def test_after_the_head_of_a_stream(bench: Bench, parse: Parse) -> None:
     ],
 )
 def test_head_is_refused_what_get_is(ask: Ask, query: str, headers: dict[str, str]) -> None:
-    """What is asked for is checked in the same way, whoever wants the body."""
+    """HEAD is checked and refused as GET is."""
     get, head = (ask(method, A + query, **headers) for method in ("GET", "HEAD"))
     assert (get.status, get.headers) == (head.status, head.headers)
     assert (get.status == 400) == (query != ",b" * 64)
@@ -531,7 +531,7 @@ def test_too_many_channels(ask: Ask, bench: Bench, upgrade: Callable[..., bytes]
     ],
 )
 def test_queries_that_say_nothing(ask: Ask, query: str) -> None:
-    """What a query can't mean is refused, on a poll and on a stream."""
+    """A query without a meaning is refused, on a poll and on a stream."""
     assert 400 == ask("GET", f"{A}?{query}").status
     if query != "wait=61":  # a stream has no wait
         assert 400 == ask("GET", f"{A}?{query}", Accept="text/event-stream").status
@@ -801,7 +801,7 @@ def test_every_answer_has_a_date(ask: Ask) -> None:
 
 
 def test_every_transport_takes_as_many_channels_with_the_longest_names(ask: Ask, bench: Bench, parse: Parse) -> None:
-    """What a WebSocket listens to fits the URL of a poll and of a stream, with each field of a query."""
+    """The most channels with the longest names and every field of a query fit the URL of a poll and of a stream."""
     count = bench.app.settings.channels_per_subscription
     names = ",".join(f"{number:0>128}" for number in range(count))
     query = "?after=" + "e" * 32 + "-9223372036854775807&wait=59.999999&limit=100000&envelope=1"

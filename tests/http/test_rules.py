@@ -126,7 +126,7 @@ async def test_a_bound_address_counts_and_not_the_setting(open_site: Open) -> No
 
 
 def test_a_remembered_answer_is_given_after_the_rules(bench: Bench, parse: Parse) -> None:
-    """What was answered under other rules is not given again, and access is asked each time."""
+    """A remembered answer is given only after access was checked, and not under rules other than its own."""
     connection, transport = bench.connect()
     connection.receive(POLL)
     bench.turn()

@@ -118,7 +118,7 @@ def test_a_socket_of_frames(guarded: Bench) -> None:
 
 
 def test_a_raw_socket(guarded: Bench) -> None:
-    """It has no place for a warning; its Close says why."""
+    """A raw socket gets no warning before its token ends, and the reason in its Close."""
     line = Line(guarded, lasting(100), UPGRADE)
     assert [] == line.frames(line.after(99))
     assert [(4401, ENDED)] == line.frames(line.after(1))
@@ -138,7 +138,7 @@ def test_a_long_poll_is_answered_at_the_end(guarded: Bench, parse: Callable[...,
 
 
 def test_a_renewed_token_keeps_the_socket(guarded: Bench) -> None:
-    """Its own warning and end come then; messages pass all the time."""
+    """A socket with a renewed token gets the warning and the end of that token, and messages pass all the time."""
     line = Line(guarded, lasting(100), V1)
     line.frames(line.after(75))
     (answer,) = line.ask(type="auth", token=lasting(300), ref=1)
@@ -165,7 +165,7 @@ def test_anybody_becomes_a_user(guarded: Bench) -> None:
 
 
 def test_frames_of_one_read_are_held_to_the_identity_of_their_moment(guarded: Bench) -> None:
-    """What is published before the `auth` frame is anybody's."""
+    """A frame before the `auth` frame of the same read is judged without the identity that it brings."""
     line = Line(guarded, None, V1, path="connect")
     frames = [
         {"type": "publish", "channel": "c", "data": 1, "ref": 1},
@@ -218,7 +218,7 @@ def test_a_token_that_grants_less(guarded: Bench) -> None:
 
 
 def test_a_servers_key_in_a_frame(guarded: Bench) -> None:
-    """It counts in the header alone, also for a socket that is nobody's: frames are what pages send."""
+    """A server's key is accepted in the header only, and refused in a frame, which a page could send."""
     line = Line(guarded, None, V1, path="connect")
     (refused,) = line.ask(type="auth", token=KEY, ref=1)
     assert isinstance(refused, dict)
@@ -253,7 +253,7 @@ def test_a_clock_that_jumps(guarded: Bench) -> None:
 
 
 def test_a_server_without_keys(bench: Bench) -> None:
-    """It answers an `auth` frame with an error, as before."""
+    """A server without keys answers an `auth` frame with an error."""
     line = Line(bench, None, V1)
     line.frames(line.after(0))
     (answer,) = line.ask(type="auth", token="x", ref=1)

@@ -96,7 +96,7 @@ def brokers(name: str, servers: Servers, directory: Path) -> str:
 
 
 async def test_a_ticket_is_used_once() -> None:
-    """It grants what its token does; another use, another text and an old token are refused."""
+    """A ticket grants what its token does once; another use, another text and an old token are refused."""
     async with nodes("memory://", 1) as (server,):
         credential = of_ann(oncecast={"subscribe": ["c"]})
         ticket = await ticket_of(server, credential)
@@ -226,7 +226,7 @@ async def test_two_nodes_of_one_log(name: str, servers: Servers, tmp_path: Path)
 
 
 async def test_tickets_count_as_messages() -> None:
-    """Each is a record of the log, so a connection and a user have as many of both as they have messages."""
+    """A connection and a user have as many tickets and messages together as their limit of messages."""
     for limits in (Limits(publishes_per_second=1), Limits(user_publishes_per_second=1)):
         server = Server(Settings(port=0, broker="memory://", auth=AUTH, limits=limits))
         await server.start()

@@ -7,6 +7,6 @@ from oncecast.policy.identity import ANYBODY, Identity
 
 
 def test_without_rules_everybody_may_do_everything() -> None:
-    """This version has no access rules; those that derive from `Access` raise."""
+    """Without access rules, each identity may do everything."""
     ALLOW_ALL.subscribe(ANYBODY, ("a", "b"))
     ALLOW_ALL.publish(Identity("192.0.2.1", "ann"), "a")

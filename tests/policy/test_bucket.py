@@ -10,7 +10,7 @@ from oncecast.policy.bucket import Bucket
 
 
 def test_a_burst_is_allowed_at_once_and_no_more() -> None:
-    """So many go through without time passing, and the next has to wait."""
+    """A full bucket allows its burst without time passing, and the next call has to wait."""
     bucket = Bucket(2.0, 3.0, now=10.0)
     assert [0.0, 0.0, 0.0, 0.5] == [bucket.take(10.0) for _ in range(4)]
 
@@ -30,7 +30,7 @@ def test_credit_never_exceeds_the_burst() -> None:
 
 
 def test_a_batch_larger_than_the_burst_is_a_debt() -> None:
-    """It is taken as long as there is any credit, and then the debt is waited off."""
+    """A batch above the burst is taken while there is any credit, and its debt delays the next one."""
     bucket = Bucket(10.0, 5.0, now=0.0)
     assert 0.0 == bucket.take(0.0, 25)
     assert pytest.approx(2.1) == bucket.take(0.0)

@@ -100,7 +100,7 @@ def test_what_a_client_leaves_open_swallows_nothing_that_its_proxy_adds(sent: st
 
 
 def test_a_header_of_a_stranger_is_not_read() -> None:
-    """Neither of a peer that is no proxy's, nor the header that the proxies do not write."""
+    """A forwarding header is ignored from a peer that is no proxy, and if it is not the one that the proxies write."""
     assert "192.0.2.9" == client("6.6.6.6", peer="192.0.2.9")
     assert "" == client("6.6.6.6", peer="")
     assert PROXY == TrustedProxies(PROXIES).client(PROXY, {"forwarded": "for=6.6.6.6"})

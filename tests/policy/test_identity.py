@@ -10,7 +10,7 @@ from oncecast.policy.identity import ANYBODY, Identity
 
 
 def test_an_identity_does_not_change() -> None:
-    """It is shared by all that a request does, so nothing may change it on the way."""
+    """An identity, which all parts of a request share, is immutable."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         ANYBODY.address = "x"  # type: ignore[misc]
 

@@ -135,6 +135,6 @@ def test_keys_of_a_set_that_are_skipped(key: object) -> None:
     "text", [b"", b"[]", b"5", b"\xff", b'{"keys": 5}', b'{"keys": {}}', b"[" * 100_000, jwk_set(*[jwk("ES256")] * 65)]
 )
 def test_what_is_no_set(text: bytes) -> None:
-    """It raises one error, however deep the JSON nests."""
+    """A text that is no set of keys raises one kind of error, however deep its JSON nests."""
     with pytest.raises(ValueError, match=r"^(This is not a set of JSON Web Keys|The set has over 64 keys)$"):
         parse_jwk_set(text)

@@ -82,7 +82,7 @@ def test_another_origin_is_refused(origin: str, host: str | None, scheme: str) -
 
 @pytest.mark.parametrize("origin", ["https://app.example", "http://app.example:8080"])
 def test_an_exact_origin_may_connect_and_read_with_credentials(origin: str) -> None:
-    """It is named in the answer, and `Vary` says that the answer depends on it."""
+    """An exact origin is named in the answer, and `Vary` says that the answer depends on it."""
     headers = dict(EXACT.check(origin, "api.example", "https"))
     assert {
         "Access-Control-Allow-Origin": origin,
@@ -179,13 +179,13 @@ def test_in_development_no_other_machine_may(origin: str) -> None:
 
 @pytest.mark.parametrize("origin", ["", "x", "http://", "http://[::1].evil.com", "http://a/", "http://a b", "Null"])
 def test_what_is_no_origin_is_refused_whatever_is_allowed(origin: str) -> None:
-    """Neither `*` nor development lets in what the grammar does not have, but for `null` with `*`."""
+    """An origin outside of the grammar is refused even with `*` or development, except `null` with `*`."""
     refused(Origins(frozenset({"*"}), loopback=True), origin)
 
 
 @given(st.text(max_size=200))
 def test_whatever_stands_in_the_header_the_answer_is_safe(origin: str) -> None:
-    """It is refused in one short line of printable ASCII that says what to do, and nothing else is raised."""
+    """A bad origin is refused in one short line of printable ASCII that says what to do, and raises nothing else."""
     refusal = refused(EXACT, "?" + origin)
     assert re.fullmatch(r"[ -~]{1,1200}", refusal.message)
     assert "`origins`" in refusal.message

@@ -36,7 +36,7 @@ def refused(call: Callable[..., object], *args: object) -> tuple[str, str, float
 
 
 def test_connections_of_an_address() -> None:
-    """So many at once; one that goes makes room for another."""
+    """An address may have its number of connections at once, and one that closes makes room for another."""
     one = quotas(Limits(connections_per_address=2))
     assert [None, None] == [refused(one.connect, NETWORK, 0.0) for _ in range(2)]
     expected = "too_many_requests", "At most 2 connections from one address.", 5.0
@@ -65,7 +65,7 @@ def test_handshakes_of_an_address() -> None:
 
 
 def test_new_connections_a_second() -> None:
-    """What two seconds allow may come at once; the refusal says when to come back."""
+    """The new connections of two seconds may come at once, and the refusal of the next says when to come back."""
     one = quotas(Limits(connects_per_second=4))
     verdicts = [refused(one.connect, NETWORK, 100.0) for _ in range(9)]
     assert [None] * 8 == verdicts[:8]
@@ -144,7 +144,7 @@ def test_what_a_channel_takes(quota: ChannelQuota, size: int, own: bool, name: s
 
 
 def test_a_channels_longest_message() -> None:
-    """It is refused with the code of a message that is too large."""
+    """A message above its channel's limit is refused with the code for messages that are too large."""
     one = quotas(b=ChannelQuota(message_bytes=3))
     assert refused(one.publish, SERVER, "b", 3, 0.0) is None
     assert ("body_too_large", "A message of b is at most 3 bytes.", None) == refused(one.publish, SERVER, "b", 4, 0.0)

@@ -70,7 +70,7 @@ def test_verdicts(channel: str, action: Action, anybody: str, ann: str, reader: 
 
 
 def test_a_token_without_a_subject_has_no_channel_of_its_own() -> None:
-    """It may do what every token may."""
+    """A token without a subject may do what every token may, and has no channel of its own."""
     assert ["yes", "forbidden"] == [verdict(NAMELESS, "subscribe", name) for name in ("team.a", "user.ann")]
 
 
@@ -90,7 +90,7 @@ def test_a_subject_fits_its_own_channel_only(subject: str) -> None:
 
 
 def test_what_everybody_may_read_is_known_once_it_was_asked_for() -> None:
-    """So a remembered poll of it needs no further check."""
+    """A channel that everybody may read is known as such after the first check, so a remembered poll needs no other."""
     access = AccessRules(RULES)
     assert not access.is_public(("news",))
     access.subscribe(ANYBODY, ("news", "chat.1"))
@@ -142,7 +142,7 @@ def test_what_is_remembered_is_bounded() -> None:
     ],
 )
 def test_the_words_of_a_refusal(identity: Identity, action: Action, channel: str, expected: str) -> None:
-    """They say what is missing."""
+    """A refusal says which permission is missing."""
     refusal = AccessRules(RULES).judge(identity, action, channel).refusal
     assert refusal is not None
     assert expected == refusal.message

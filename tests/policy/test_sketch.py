@@ -46,7 +46,7 @@ def test_places_are_remembered_up_to_a_bound() -> None:
 )
 @settings(max_examples=100, deadline=None)
 def test_alone_a_key_has_a_bucket_of_its_own(rate: float, asked: list[tuple[float, int]]) -> None:
-    """It is allowed and refused as `Bucket` does, whose burst is what two seconds allow."""
+    """A key without others beside it is allowed and refused as by a `Bucket` whose burst is two seconds' worth."""
     shared, place, now = rates(), Hasher(SECRET).place("a"), 1000.0
     bucket = Bucket.steady(rate, now)
     for pause, count in asked:

@@ -45,7 +45,7 @@ def refusal(text: str, now: float = NOW, keys: KeySet = KEYS, **rules: Any) -> s
 
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256", "EdDSA"])
 def test_a_token_of_each_algorithm(algorithm: str) -> None:
-    """It proves its user, and what it grants; its end is its exp and the leeway."""
+    """A token of each algorithm proves its user and grants, and ends at its exp plus the leeway."""
     key = SECRET if algorithm == "HS256" else private_key(algorithm)
     grants = {"subscribe": ["user.{sub}.*", "news"], "publish": ["*"]}
     text = token(claims(oncecast=grants), key=key, algorithm=algorithm, head={"kid": "any", "typ": "JWT"})
@@ -179,7 +179,7 @@ def test_claims_that_are_refused(name: str) -> None:
     ],
 )
 def test_the_times_of_a_token(more: dict[str, Any], now: float, taken: bool) -> None:
-    """Its exp, nbf and iat count with the leeway of 30 s, and it lives a week at most."""
+    """The exp, nbf and iat of a token count with a leeway of 30 s, and a token lives a week at most."""
     if taken:
         assert verify(token(claims(**more)), now).lasts(now)
     else:
@@ -187,7 +187,7 @@ def test_the_times_of_a_token(more: dict[str, Any], now: float, taken: bool) -> 
 
 
 def test_the_end_that_an_identity_has_is_when_its_token_is_refused() -> None:
-    """So no connection is ended whose token would open the next one."""
+    """An identity ends exactly when its token is refused, so that no ended connection could open again with it."""
     text = token()
     expires = verify(text).expires
     assert expires is not None
@@ -247,7 +247,7 @@ def test_the_issuer() -> None:
     ],
 )
 def test_what_is_no_token(text: str) -> None:
-    """It is refused, and a long one before it is read."""
+    """A text that is no token is refused, and a long one is refused before it is parsed."""
     assert refusal(text)
 
 
@@ -259,7 +259,7 @@ def test_base64_has_one_spelling() -> None:
 
 
 def test_a_form_and_a_look() -> None:
-    """What is read without a proof is for people only, and ends where it can't be read."""
+    """The parts of a token that are read without a proof are shown to people only, up to where they can't be read."""
     assert [True, False] == [looks_like_token(text) for text in (token(), "ock_x")]
     assert [{"alg": "HS256"}, claims()] == read_unverified(token())
     assert [{"alg": "HS256"}] == read_unverified(encoded(b'{"alg":"HS256"}') + ".!.x")
@@ -277,7 +277,7 @@ NAMES = st.sampled_from(["sub", "exp", "nbf", "iat", "iss", "aud", "oncecast", "
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(NAMES, JSON), st.dictionaries(NAMES, JSON))
 def test_whatever_a_signed_token_holds(head: dict[str, Any], payload: dict[str, Any]) -> None:
-    """It proves an identity or is refused, and no other exception leaves."""
+    """A signed token with any content proves an identity or is refused, and raises no other exception."""
     text = token(json.dumps(payload).encode(), head={"alg": "HS256", **head})
     with contextlib.suppress(Refusal):
         assert verify(text).lasts(NOW)

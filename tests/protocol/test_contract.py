@@ -22,7 +22,7 @@ async def test_contract(kind: type[Subscriber], name: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in SUBSCRIBERS if kind.streams], ids=lambda kind: kind.name)
 async def test_a_stalled_reader_costs_little(kind: type[Subscriber]) -> None:
-    """What the server holds for a reader that stalls is a page of the log at most, however much it misses."""
+    """The server holds a page of the log at most for a reader that stalls, however much the reader misses."""
     bench = TransportBench(kind)
     try:
         await bench.serve()

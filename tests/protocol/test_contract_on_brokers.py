@@ -53,7 +53,7 @@ class Trimmed(HistoryBroker):
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("kind", SUBSCRIBERS, ids=lambda kind: kind.name)
 async def test_contract_on_a_history(kind: type[Subscriber], name: str) -> None:
-    """So it does where memory holds only the end of the log, and the rest is read from the broker's history."""
+    """Each transport keeps each clause where only the end of the log is in memory and the rest is in the history."""
 
     async def start(settings: Settings, broker: MemoryBroker) -> Server:
         retention = replace(settings.retention, bytes=WINDOW_BYTES)

@@ -142,7 +142,7 @@ def test_other_frames_keep_their_place_between_publishes(scene: Scene) -> None:
 
 
 def test_one_refused_draft_does_not_harm_the_others(scene: Scene) -> None:
-    """What is no draft is answered with an error, the rest is published."""
+    """A draft that can't be published is answered with an error, and the others are published."""
     session, carrier = scene.open(V1Session, "d")
     session.received(PUBLISH % 1, True)
     session.received(b'{"type":"publish","channel":"-","data":1,"ref":2}', True)

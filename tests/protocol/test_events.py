@@ -164,7 +164,7 @@ def test_several_gaps_of_a_slow_reader_move_it_with_the_last(rig: Any) -> None:
 
 
 def test_a_heartbeat_is_a_comment_and_an_id(rig: Any) -> None:
-    """It comes every `heartbeat_seconds`, moves the cursor, and fires no event."""
+    """A heartbeat comes every `heartbeat_seconds`, moves the cursor, and fires no event."""
     stream = Stream(rig)
     rig.run_turns()
     stream.take()

@@ -74,7 +74,7 @@ def events(data: bytes) -> list[str]:
 
 
 def test_a_stream_says_its_head_at_once_and_its_place_when_it_is_known(late: Any) -> None:
-    """Then come the opening and the messages, once; what is published meanwhile comes last."""
+    """A stream sends its head at once, then its opening when the place is known, then old and new messages, once."""
     link, _ = stream(late)
     assert b"HEAD\n" == link.take()
     late.run_turns()
@@ -238,7 +238,7 @@ def test_a_socket_that_can_not_begin_leaves_nothing(late: Any, kind: Callable[..
 
 
 def test_a_raw_socket_begins_when_its_place_is_known(late: Any) -> None:
-    """Its first frame is the first message; a gap at its start closes it, with the place to go on from."""
+    """A raw socket starts with its first message, or is closed for a gap at its start with the cursor to go on from."""
     socket = Socket(late, RawSession, "after=earliest")
     late.publish("5")
     run_turns(late)
@@ -290,7 +290,7 @@ def test_a_short_poll_is_answered_when_it_has_been_read(late: Any) -> None:
 
 
 def test_a_long_poll_that_is_behind_is_answered_when_it_has_been_read(late: Any) -> None:
-    """It does not wait then; one that ends before is not answered."""
+    """A long poll that is behind is answered as soon as its page is read, and not at all if it ends before."""
     _, _, answers = long(late, "after=e-2&wait=25")
     run_turns(late)
     assert ([3, 4], "e-4") == shown(answers)
@@ -315,7 +315,7 @@ def test_what_comes_while_a_long_poll_is_read_wakes_it(late: Any, known: str | N
 
 
 def test_a_drain_while_a_long_poll_is_read_answers_with_what_is_found(late: Any) -> None:
-    """It waits for nothing more than the read."""
+    """A drain answers a long poll with its page as soon as that is read."""
     late.broker.append(Draft("x", b"0"))
     _, poll, answers = long(late, "after=e-5&wait=25")
     poll.drain()

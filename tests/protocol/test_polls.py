@@ -202,7 +202,7 @@ def test_a_publish_in_the_turn_that_it_came_in_is_not_missed(rig: Any) -> None:
 @pytest.mark.parametrize("start", ["after=latest", "last=0", "since=9999999999"])
 @pytest.mark.parametrize("known", [None, '"e-1"', '"e-0"'])
 def test_a_start_does_not_move_on_while_it_waits(rig: Any, start: str, known: str | None) -> None:
-    """What comes while it waits is the answer, also where `latest` would now be after it, and whatever it has."""
+    """A long poll from `latest` is answered with messages that came while it waited, as its start stays in place."""
     rig.publish("1")
     poll = Poll(rig, f"{start}&wait=25", known)
     assert [] == poll.answers

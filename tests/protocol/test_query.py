@@ -77,7 +77,7 @@ def test_the_rest_of_a_query() -> None:
     ],
 )
 def test_a_bad_query_is_refused(query: str, code: str) -> None:
-    """What can't be meant is refused with the code of the part that is wrong."""
+    """A query without a meaning is refused with the code of the part that is wrong."""
     with pytest.raises(Refusal) as refusal:
         parse_query(query)
     assert code == refusal.value.code
@@ -93,7 +93,7 @@ def test_last_and_since_in_a_frame_are_not_negative() -> None:
 
 @pytest.mark.parametrize("number", [10**18, 2**63, 10**26, 10**400])
 def test_numbers_have_one_bound_in_a_query_and_in_a_frame(number: int) -> None:
-    """What is too large for `last` and `since` on one carrier is so on the other; the largest is good on both."""
+    """A query and a frame have the same largest `last` and `since`, and refuse a greater one."""
     with pytest.raises(Refusal, match="18 digits"):
         parse_query(f"last={number}")
     with pytest.raises(Refusal, match="18 digits"):

@@ -28,7 +28,7 @@ def test_raw_frames_are_the_data(rig: Any) -> None:
 
 
 def test_raw_publishes_text_and_binary(rig: Any) -> None:
-    """What comes in is published to the channel of the URL; an acknowledgement would look like a message."""
+    """A frame on a raw socket is published to the channel of the URL, without an acknowledgement."""
     peer = raw(rig)
     peer.socket.received(peer.codec.text(b"hello") + peer.codec.binary(b"\0"))
     entries = rig.node.log.read_after(("c",), 0, 10)

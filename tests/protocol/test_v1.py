@@ -16,7 +16,7 @@ from tests.session_rig import BEAT, SlowBroker, v1
 
 
 def test_the_channels_of_the_url_are_subscribed_with_the_opening(rig: Any) -> None:
-    """Each is confirmed with its cursor, in the first write, and its messages follow."""
+    """Each channel of the URL is confirmed with its cursor in the first write, and its messages follow."""
     rig.publish("1")
     peer = v1(rig, "c", "d", query="after=earliest")
     assert [
@@ -151,7 +151,7 @@ def test_a_bad_frame_is_answered_and_harms_nothing(rig: Any, frame: str, code: s
 
 
 def test_an_error_echoes_the_ref_of_a_frame_that_could_be_read(rig: Any) -> None:
-    """So a client knows which of its requests failed, whatever else is wrong with it; what is no JSON has none."""
+    """An error has the ref of any frame that is JSON, whatever else is wrong with the frame."""
     peer = v1(rig)
     assert 5 == peer.ask(type="subscribe", channel="-", ref=5)["ref"]
     assert 5 == peer.ask(type="subscribe", ref=5)["ref"]
@@ -183,7 +183,7 @@ def test_the_number_of_channels_is_limited(rig: Any) -> None:
 
 
 def test_a_refused_publish_is_an_error_with_its_ref(rig: Any) -> None:
-    """What the broker refuses is not acknowledged."""
+    """A publish that the broker refuses gets an error with its ref and no acknowledgement."""
     run_now(rig.broker.stop())
     error = v1(rig).ask(type="publish", channel="c", data=1, ref=3)
     assert ("error", "unavailable", 3) == (error["type"], error["code"], error["ref"])
@@ -211,7 +211,7 @@ def test_after_the_close_nothing_is_acknowledged(rig: Any) -> None:
 
 
 def test_a_publish_right_before_the_close_counts(rig: Any) -> None:
-    """What came before the peer's Close in the same bytes is published, answered and delivered before ours."""
+    """Frames before the peer's Close in the same bytes are published, answered and delivered before our Close."""
     peer = v1(rig, "c")
     rig.run_turns()
     peer.frames()
@@ -248,7 +248,7 @@ def test_the_heartbeat_is_a_ping_and_the_cursor(rig: Any) -> None:
 
 
 def test_a_full_socket_holds_messages_back_and_new_subscriptions_too(rig: Any) -> None:
-    """What is subscribed while the socket is full waits with the others, in the log."""
+    """A new subscription of a full socket waits in the log, as the others of the socket do."""
     peer = v1(rig, "c")
     rig.run_turns()
     peer.frames()

@@ -103,7 +103,7 @@ def test_a_larger_ref_is_refused(ref: bytes) -> None:
     ],
 )
 def test_a_message_is_written_whole(sent: Message, expected: bytes) -> None:
-    """Its id, channel, data by its kind, event and time, on one line; in a frame it has its type in front."""
+    """An envelope has id, channel, data, event and time on one line, and in a frame its type before them."""
     written = b'"id":"e-7","channel":"news",' + expected + b',"time":1764000000.123}'
     assert b"{" + written == envelope.message_json(sent, "e")
     assert b'{"type":"message",' + written == envelope.message_frame(sent, "e")
@@ -316,5 +316,5 @@ def test_an_answer_gives_the_ref_back(ref: str | int | None) -> None:
 
 
 def test_a_frame_of_the_server_has_its_type_first() -> None:
-    """Then its fields, as given."""
+    """A frame of the server has its type first, and then its fields in the given order."""
     assert b'{"type":"drain","retry_after_ms":5}' == envelope.server_frame("drain", retry_after_ms=5)

@@ -374,7 +374,7 @@ EARLY = {
 
 @pytest.mark.parametrize("data, code", EARLY.values(), ids=EARLY)
 def test_refused_early(data: bytes, code: str) -> None:
-    """What can't become good is refused at the byte that shows it, not at the end that may never come."""
+    """Bytes that no more input can make good are refused at the byte that shows it."""
     bytewise = [data[i : i + 1] for i in range(len(data))]
     assert Outcome([], code) == run([data])
     assert Outcome([], code) == run(bytewise)
@@ -481,7 +481,7 @@ def test_explains(line: bytes, words: str) -> None:
     ids=["url", "count", "head", "head after empty lines", "length", "chunk", "chunks", "ignored parts", "method"],
 )
 def test_limits_reached(data: bytes) -> None:
-    """What just fits is accepted, in one piece and byte by byte."""
+    """Input of exactly the limits is accepted, in one piece and byte by byte."""
     whole, _ = run([data])
     assert 1 == len(whole)
     assert Outcome(whole, None) == run([data[i : i + 1] for i in range(len(data))])
@@ -532,7 +532,7 @@ def test_stages() -> None:
 
 
 def test_buffered_counts_chunks() -> None:
-    """What a chunked body has brought counts as held until its request is returned."""
+    """The bytes of a chunked body count as buffered until its request is returned."""
     parser = RequestParser(SMALL)
     parser.feed(CHUNKED + b"5\r\nhello\r\n3")
     assert parser.next() is None
@@ -640,7 +640,7 @@ def test_repeated_head_is_remembered() -> None:
 
 
 def test_remembered_head_obeys_other_limits() -> None:
-    """What one server's limits let through into the memory, another's still refuse."""
+    """A head that one server's limits let into the memory is still refused under another's lower limits."""
     data = b"GET /" + b"a" * 30 + b" HTTP/1.1\r\nHost: a\r\nA: b\r\nContent-Length: 9\r\n\r\n"
     assert Outcome([], None) == run([data])
     assert Outcome([], "url_too_long") == run([data], replace(SMALL, url_bytes=30))

@@ -263,7 +263,7 @@ def test_one_response_a_parser() -> None:
 
 
 def test_nothing_is_held_back() -> None:
-    """What came of a body is given out at once, in any framing."""
+    """Each part of a body is returned as soon as it has arrived, in any framing."""
     for start, piece in ((OK + b"\r\n", b"abc"), (OK + b"Content-Length: 9\r\n\r\n", b"abc"), (CHUNKED, b"9\r\nabc")):
         parser = ResponseParser("GET")
         assert 1 == len(parser.receive(start))
@@ -309,7 +309,7 @@ def test_request() -> None:
     ],
 )
 def test_request_refused(method: str, target: str, host: str, headers: list[tuple[str, str]]) -> None:
-    """What would not stay one request is refused, and never sent."""
+    """Arguments that would make more than one request are refused, and not sent."""
     with pytest.raises(UsageError):
         request(method, target, host, headers, None)
 
@@ -351,7 +351,7 @@ def test_request_read_back(method: str, target: str, headers: list[tuple[str, st
     st.lists(st.integers(0, 300), max_size=5),
 )
 def test_judged(framing: str, parts: list[bytes], places: list[int]) -> None:
-    """What another server writes is read as it was meant, however it is cut."""
+    """A response that h11 has written is read as it was meant, however it is cut."""
     judge = h11.Connection(h11.SERVER)
     judge.receive_data(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     judge.next_event()

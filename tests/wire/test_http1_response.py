@@ -95,7 +95,7 @@ def test_no_status(status: int) -> None:
     ],
 )
 def test_injection(name: str, value: str) -> None:
-    """What would not stay one header is refused, and never sent."""
+    """A value that would end its header and begin another is refused, and not sent."""
     with pytest.raises(UsageError):
         response(200, [(name, value)], b"", keep_alive=True)
     with pytest.raises(UsageError):

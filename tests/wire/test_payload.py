@@ -90,7 +90,7 @@ def test_json_of_several_lines_becomes_one(data: bytes, line: bytes) -> None:
     ],
 )
 def test_what_is_not_json_is_refused(data: bytes) -> None:
-    """What RFC 8259 does not allow, no reader is sent."""
+    """A text that is no JSON by RFC 8259 is refused."""
     assert "not JSON" in refused("data_invalid", payload.json_data, data)
 
 
@@ -107,7 +107,7 @@ def test_what_is_not_json_is_refused(data: bytes) -> None:
     ],
 )
 def test_half_of_a_surrogate_pair_is_refused_by_name(data: bytes) -> None:
-    """It has no UTF-8 and would fail in front of every subscriber; the decoder alone would call it truncated."""
+    """Half of a surrogate pair is refused with its own words, as it has no UTF-8 and no subscriber could be sent it."""
     assert payload.HALF_PAIR == refused("data_invalid", payload.json_data, data)
     line = b'"channel":"news","data":' + data + b"}"
     assert payload.HALF_PAIR == refused("data_invalid", envelope.parse_line, b"{" + line.replace(b"\n", b""))
@@ -139,7 +139,7 @@ def test_data_that_is_not_utf8_is_refused_at_its_byte(data: bytes, byte: int) ->
 
 @pytest.mark.parametrize("data", [DEEP, b"\n" + DEEP, b"[" * 200_000])
 def test_json_nested_without_end_is_refused(data: bytes) -> None:
-    """It costs a refusal, and no stack."""
+    """JSON that nests without end is refused, and uses up no stack."""
     refused("data_invalid", payload.json_data, data)
 
 
@@ -157,7 +157,7 @@ def test_text_is_kept_as_it_is(data: bytes) -> None:
 
 @given(st.binary(max_size=100))
 def test_base64_is_decoded(data: bytes) -> None:
-    """What a writer of base64 makes is read back."""
+    """Base64 as other programs write it is decoded to the same bytes."""
     assert data == payload.base64_data(base64.b64encode(data).decode())
 
 
@@ -267,7 +267,7 @@ def test_the_depth_of_the_largest_body_is_found_quickly() -> None:
     st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b"a", b":", b",", b"1", b".", b"\\", b"\n", b"nul", b"l"]))
 )
 def test_a_decoder_checks_the_grammar_of_a_value_as_the_check_of_it_alone_does(pieces: list[bytes]) -> None:
-    """So the value of a frame's data is not checked again."""
+    """The decoder of a frame refuses the same values of `data` as the check of a value alone."""
     data = b"".join(pieces)
     try:
         raw = bytes(msgspec.json.decode(b'{"channel":"a","data":%b}' % data, type=envelope.BatchLine).data)
@@ -291,7 +291,7 @@ def test_colons_are_counted_around_the_data(before: str, size: int) -> None:
 def test_a_field_that_stands_twice_is_found_whatever_the_data_is(
     twice: str, data: str, event: str, escaped: bool
 ) -> None:
-    """Also where its second name is spelled with an escape."""
+    """A repeated field is found whatever `data` holds, also if its second name has an escape."""
     fields = {"channel": '"a"', "data": data, "event": f'"{event}"', "key": '"k"', "ref": '"r"'}
     name = f"\\u{ord(twice[0]):04x}{twice[1:]}" if escaped else twice
     text = ",".join(f'"{field}":{value}' for field, value in fields.items())

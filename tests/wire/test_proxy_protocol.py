@@ -98,7 +98,7 @@ def test_a_header_whole_in_parts_and_with_more_behind(header: bytes) -> None:
     ids=repr,
 )
 def test_what_is_malformed(data: bytes, shown: int | str | None) -> None:
-    """It is refused at the first byte that shows it, or once the line is whole."""
+    """A malformed line is refused at the first byte that shows it, or once the line is whole."""
     if shown == "more":
         assert parse_proxy_header(data) is None
         return

@@ -301,7 +301,7 @@ def test_written(expected: bytes, written: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r", "\0", "\ud800", "\n\ndata: x"])
 def test_injection(text: str) -> None:
-    """What would end its field and begin another is refused, and never sent."""
+    """A value that would end its field and begin another is refused, and not sent."""
     with pytest.raises(UsageError):
         encode(b"a", id=text)
     with pytest.raises(UsageError):

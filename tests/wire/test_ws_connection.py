@@ -644,7 +644,7 @@ def test_a_bad_code_to_close_with_is_our_misuse() -> None:
 
 @pytest.mark.parametrize("end", [b"\xff", peer(Opcode.CLOSE)], ids=["a fault", "a close"])
 def test_the_end_lets_go_of_the_message(end: bytes) -> None:
-    """What was half read is dropped with the connection."""
+    """The memory of a message that was received in part is freed when the connection ends."""
     conn = connection(Role.SERVER)
     tracemalloc.start()
     try:

@@ -331,7 +331,7 @@ def test_their_client_accepts_our_answer(offer: Parameters) -> None:
 
 @pytest.mark.parametrize("offer", COMBINATIONS, ids=str)
 def test_our_client_accepts_their_answer(offer: Parameters) -> None:
-    """Their answer to each offer of ours is accepted, and both ends come to the same streams."""
+    """Our client accepts the other library's answer to each of its offers, and both then compress alike."""
     ((_, parameters),) = parse_extension(str(offer))
     for settings in COMBINATIONS:
         factory = ServerPerMessageDeflateFactory(**their_parameters(settings))
@@ -698,7 +698,7 @@ def test_the_memory_of_a_message() -> None:
 
 
 def test_work_is_linear() -> None:
-    """Neither a big piece, nor one of many streams, is copied for each step of inflating it."""
+    """Inflating a big piece, or one of many streams, does not copy the rest of it at each step."""
     limit = 32 * MIB
     stored_blocks = split(Opcode.BINARY, compress_message(os.urandom(limit), level=0))
     started = time.process_time()

@@ -272,7 +272,7 @@ def test_utf8_is_judged_at_the_first_byte_that_shows_it() -> None:
     ],
 )
 def test_utf8_tail(data: bytes, tail: bytes) -> None:
-    """What comes back is the incomplete sequence at the end."""
+    """The incomplete UTF-8 sequence at the end of the bytes is returned."""
     assert tail == utf8_tail(data)
 
 
@@ -409,7 +409,7 @@ NOT_WHOLE = {
 
 @pytest.mark.parametrize("data, message", WHOLE)
 def test_a_whole_message_is_read_without_a_codec(data: bytes, message: tuple[bytes, bool]) -> None:
-    """Its payload, unmasked, and whether it is text; up to the limit."""
+    """A whole message up to the limit is read as its unmasked payload and whether it is text."""
     assert message == whole_message(data, len(message[0]))
     assert not message[0] or whole_message(data, len(message[0]) - 1) is None
 

@@ -296,7 +296,7 @@ def test_request_bytes_with_everything() -> None:
     ],
 )
 def test_bad_request_arguments(host: str, target: str, key: str, protocols: Sequence[str], text: str) -> None:
-    """What can't stand in a request is our misuse."""
+    """Arguments that can't stand in a request raise a `UsageError`."""
     with pytest.raises(UsageError, match=text):
         request_bytes(host, target, key, protocols=protocols)
 
@@ -356,7 +356,7 @@ def test_an_extension_that_was_offered() -> None:
 
 
 def test_our_client_and_our_server_agree() -> None:
-    """What one end writes, the other reads."""
+    """Our server reads our client's request as it was made, and our client the answer."""
     key = new_key()
     line, headers = split_head(request_bytes("a", "/x", key, protocols=["v1", "v2"], headers=[("Origin", "http://a")]))
     upgrade = parse_upgrade(line.split()[0], (1, 1), headers)
