@@ -49,7 +49,7 @@ each_transport = pytest.mark.parametrize("transport", list(TRANSPORTS))
 
 @each_transport
 async def test_publish_and_subscribe(real: Server, items: Items, transport: str) -> None:
-    """What is published after the subscription has been entered is received, once and in order, of each kind."""
+    """A message of each kind that is published after a subscription was entered is received once and in order."""
     async with (
         AsyncClient(url(real), transports=(transport,), timing=QUICK) as client,
         client.subscribe("a", "b") as messages,
@@ -562,6 +562,6 @@ async def test_many_long_names_are_not_on_one_connection(real: Server) -> None:
     ],
 )
 def test_absurd_options(options: dict[str, Any]) -> None:
-    """They are refused when the client is made, by name."""
+    """An absurd option is refused by name when the client is made."""
     with pytest.raises(UsageError, match=next(iter(options))):
         AsyncClient("http://h", **options)

@@ -91,7 +91,7 @@ async def test_a_server_that_is_away_is_waited_for() -> None:
     [lambda n: Broken(f"another {n % 2}"), lambda n: Unavailable("502", status=502), lambda n: Unreachable("gone")],
 )
 async def test_failures_that_are_not_the_requests(failure: Callable[[int], Broken]) -> None:
-    """What differs from time to time, or is about the server, is tried for as long as the patience lasts."""
+    """A request that fails for the server's or the network's sake is tried again until the patience is over."""
     rig = Rig(patience=100.0)
     with pytest.raises(Broken) as caught:
         await rig.run(RESET, *[failure(n) for n in range(99)])

@@ -101,7 +101,7 @@ def test_cursors_stand_before_what_waits(url: str) -> None:
 
 
 def test_a_subscription_keeps_its_client(url: str) -> None:
-    """It goes on where nothing else refers to the client; when it is gone too, so is the thread."""
+    """A subscription goes on where nothing else refers to its client, and the thread ends with the subscription."""
     with Client(url) as client:
         client.publish("a", 1)
     messages = Client(url).subscribe("a", after="earliest")
@@ -136,7 +136,7 @@ def _two(events: Iterator[Any]) -> list[Any]:
 
 
 def test_a_refusal_is_raised(url: str) -> None:
-    """What the server refuses for good comes out of the iteration."""
+    """A final refusal of the server is raised out of the iteration."""
     with Client(url) as client, pytest.raises(Refused):
         next(client.subscribe("a", after="malformed"))
 
@@ -395,7 +395,7 @@ def test_the_end_is_an_exception_of_its_own(url: str) -> None:
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "1"])
 def test_absurd_timeouts(url: str, timeout: Any) -> None:
-    """They are a wrong call."""
+    """An absurd timeout raises a `UsageError`."""
     with Client(url) as client, pytest.raises(UsageError, match="timeout: give seconds"):
         client.subscribe("a").receive(timeout)
 

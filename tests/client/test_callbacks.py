@@ -12,7 +12,7 @@ from oncecast.client.callbacks import call_back, check_callback
 
 
 def test_a_callback_is_called() -> None:
-    """It gets the value."""
+    """A callback gets the value."""
     seen: list[object] = []
     call_back("f", seen.append, 1)
     assert [1] == seen

@@ -82,7 +82,7 @@ def late() -> str:
     ],
 )
 async def test_no_token(bad: Callable[[], Any], words: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is a `Broken` that says why, and a warning; once the function behaves, there is a token."""
+    """A function that returns no token gives a `Broken` with the reason and a warning, and may return one later."""
     functions = [bad, lambda: "t"]
     mine = Credentials(lambda: functions.pop(0)())  # type: ignore[no-untyped-call]
     with pytest.raises(Broken, match=words):
@@ -108,7 +108,7 @@ async def test_a_coroutine_that_hangs() -> None:
 
 
 async def test_a_function_that_hangs() -> None:
-    """Its thread is waited for by the next call, so there is one at most, and its token is used once it comes."""
+    """The next call waits for the thread of a function that hangs, and uses the token that it returns."""
     go_on = threading.Event()
     calls = []
 
@@ -128,7 +128,7 @@ async def test_a_function_that_hangs() -> None:
 
 
 def test_a_thread_that_outlives_its_loop() -> None:
-    """Its result is dropped; nothing raises on the thread."""
+    """A result that comes after the loop's end is dropped, and raises nothing on its thread."""
     go_on, raised = threading.Event(), list[Any]()
     threads = []
 

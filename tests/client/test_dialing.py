@@ -181,7 +181,7 @@ async def test_tls_where_there_is_none(peer: Peer) -> None:
 
 
 async def test_headers_go_with_each_request(peer: Peer, until: Until) -> None:
-    """Those of the application are beside the client's own."""
+    """Each request has the application's headers beside the client's own."""
     seen = []
 
     async def script(talk: Talk) -> None:
@@ -215,7 +215,7 @@ async def test_headers_go_with_each_request(peer: Peer, until: Until) -> None:
     ],
 )
 def test_headers_that_can_not_be_sent(headers: Any) -> None:
-    """They are refused when the client is made."""
+    """Headers that can't be sent are refused when the client is made."""
     with pytest.raises(UsageError, match="header"):
         checked_headers(headers)
     assert (("X", "y"),) == checked_headers([("X", "y")])

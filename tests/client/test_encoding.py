@@ -151,7 +151,7 @@ KEYS = ["order 7", "order  7", "✓", "é", "a\tb", "x" * 255]
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_line_carries_any_key(key: str) -> None:
-    """What the grammar of keys allows stands in a line as it is."""
+    """A line of a batch carries each key of the grammar unchanged."""
     line = batch_line("c", Content(Kind.TEXT, b"t"), None, key)
     assert {"channel": "c", "data": "t", "key": key} == json.loads(line)
     assert (1, b"\n") == (line.count(b"\n"), line[-1:])
@@ -176,7 +176,7 @@ def test_fits_header(value: str | None) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", "order 7 ", " order 7", "é", "✓", "a\tb", "a\nb", "\x7f", "a\0"])
 def test_fits_no_header(value: str) -> None:
-    """What a header would lose, or a reader on the way would read otherwise."""
+    """A key that a header would lose or a proxy could read otherwise is not sent in a header."""
     assert not fits_header(value)
 
 
@@ -198,7 +198,7 @@ def test_fits_no_header(value: str) -> None:
     ],
 )
 def test_names(names: tuple[Any, Any, Any], code: str) -> None:
-    """What is no channel, event or key is refused with the code that the server would answer."""
+    """An invalid channel, event or key is refused with the code that the server would answer."""
     with pytest.raises(Refused) as refused:
         check_names(*names)
     assert (code, 400) == (refused.value.code, refused.value.status)

@@ -67,7 +67,7 @@ def client(peer: Peer, *transports: str) -> AsyncClient:
 
 @pytest.mark.parametrize("transport", list(TRANSPORTS))
 async def test_a_new_epoch_without_a_gap(peer: Peer, reopened: Reopened, transport: str) -> None:
-    """What comes is given out as it comes, and each connection goes on from the last id, whatever its epoch."""
+    """Messages of a new epoch are given out as they come, and each connection goes on from the last id."""
 
     async def first(talk: Talk) -> None:
         await reopened.play(transport, talk, 1)

@@ -41,7 +41,7 @@ def error(code: str) -> bytes:
     ],
 )
 def test_refusal(status: int, body: bytes, opening: bool, expected: type[Exception], text: str) -> None:
-    """What the sender can't help is tried again; the rest is final, or this transport's own failing."""
+    """A refusal for a passing reason is tried again; each other is final, or a failing of this transport."""
     made = failure_of_answer(status, body, 9.0, opening=opening)
     assert (expected, text) == (type(made), str(made))
     if isinstance(made, Broken):

@@ -32,7 +32,7 @@ def test_cursors_stand_before_what_waits() -> None:
 
 
 async def test_full_and_drained() -> None:
-    """It is full at its limit, parked then, and active again once half of it has been taken out."""
+    """A feed is parked when it is full, and active again once half of it has been taken out."""
     changes: list[int] = []
     mine = Feed(("c",), StartQuery("after", "e-0"), limit=4, on_change=lambda: changes.append(mine.turn))
     for number in range(1, 5):
@@ -49,7 +49,7 @@ async def test_full_and_drained() -> None:
 
 
 async def test_the_end() -> None:
-    """What is in it is handed out, then the error, or nothing; a wait ends."""
+    """A feed that ends gives out what it holds and then its error, if any, and ends a wait."""
     mine, other = (Feed(("c",), StartQuery("after", "e-0"), limit=4) for _ in range(2))
     mine.take(got(1))
     mine.fail(Refused("no"))

@@ -37,7 +37,7 @@ def test_each_gap_is_counted_and_sent() -> None:
     ],
 )
 def test_a_gap_that_is_not_handled_is_a_warning(caplog: pytest.LogCaptureFixture, gap: Gap, words: str) -> None:
-    """It names the channel, the range and the reason, and says what to do; once for each gap."""
+    """An unhandled gap gives one warning with its channel, range and reason, and what to do."""
     watch([]).skipped(gap)
     (record,) = caplog.records
     assert (logging.WARNING, "oncecast.client") == (record.levelno, record.name)

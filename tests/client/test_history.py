@@ -54,7 +54,7 @@ async def test_a_part(client: AsyncClient) -> None:
 
 
 async def test_gaps(client: AsyncClient) -> None:
-    """What was missed is said."""
+    """A history with trimmed messages has a gap for them."""
     async with client:
         found = await client.history("a", after="old-7")
         assert found.gap is not None

@@ -61,7 +61,7 @@ def test_up() -> None:
 
 
 def test_memory() -> None:
-    """It holds for a while, and for a bounded number of servers."""
+    """The transport that worked is remembered for a time, and for a bounded number of servers."""
     now = 0.0
     memory = TransportMemory(lambda: now, seconds=5.0)
     assert memory.get("s") is None

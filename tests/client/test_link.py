@@ -141,7 +141,7 @@ async def numbers(of: Feed, count: int) -> list[object]:
 
 
 async def test_what_is_in_flight_when_a_feed_is_parked(make: Make, until: Until) -> None:
-    """It is dropped, and read again from the feed's place: nothing is lost, whatever the order of things."""
+    """Messages that arrive for a parked feed are dropped and read again from its place, in order and without loss."""
     transport = Adjusting()
     link = make(transport)
     slow, quick = feed("s", limit=2), feed("q")
@@ -221,7 +221,7 @@ async def test_channels_come_and_go(make: Make, states: list[StateChanged], unti
 
 
 async def test_a_channel_is_refused(make: Make) -> None:
-    """Its feed ends with the error, once; the others go on."""
+    """The feed of a refused channel ends once, with the error, and the others go on."""
     transport = Adjusting()
     link = make(transport)
     bad, good = feed("b"), feed("g")
@@ -258,7 +258,7 @@ async def test_a_token_is_renewed_for_a_channel(make: Make, until: Until, by_cha
 
 
 async def test_all_are_refused(make: Make) -> None:
-    """What is refused for all is tried once more, and then ends them all."""
+    """A refusal of all channels at once is tried again one time, and then ends all feeds."""
     transport = Adjusting()
     link = make(transport)
     feeds = [feed("x"), feed("y")]
@@ -310,7 +310,7 @@ async def test_an_early_cut_is_one(make: Make, until: Until, states: list[StateC
 
 
 async def test_a_transport_that_stays_silent(make: Make) -> None:
-    """It has a moment to show a sign of life; the last one is not hurried."""
+    """A transport without a sign of life is left for the next one after a moment, and the last one is not hurried."""
     moves: list[Moved] = []
     first, second = Live(), Live()
     link = make(first, second, moves=moves)
@@ -431,7 +431,7 @@ async def test_a_defect_ends_the_subscription_and_not_the_link(make: Make, caplo
 
 
 async def test_a_task_that_is_cancelled_from_outside_is_noticed(make: Make, until: Until) -> None:
-    """Its subscriptions end with a typed error instead of waiting, and the next one starts a task again."""
+    """Subscriptions of a cancelled task end with a typed error, and the next subscription starts a task again."""
     transport = Live()
     link = make(transport)
     mine = feed()

@@ -99,7 +99,7 @@ async def test_several_tasks(feed: Feed) -> None:
 
 
 async def test_what_has_arrived(feed: Feed) -> None:
-    """It can be taken without waiting, with the cursors from before it."""
+    """Messages that have arrived are taken without waiting, with the cursors from before them."""
     mine = messages_of(feed)
     assert ({"c": "e-0"}, []) == mine.waiting()
     feed.take(got(1))

@@ -53,7 +53,7 @@ def places(cursor: str) -> Places:
     ],
 )
 def test_an_event(event: Gap | Received | CursorMoved, news: object, place: str) -> None:
-    """What is news comes out, once, and the place follows it."""
+    """A new event is given out once, and the place follows it."""
     here = places("e-5")
     assert news == here.take(event)
     assert {"c": StartQuery("after", place)} == here.starts
@@ -61,7 +61,7 @@ def test_an_event(event: Gap | Received | CursorMoved, news: object, place: str)
 
 @pytest.mark.parametrize("event", [got("a b"), gap("e-6", "e-7", "e\r\nX: y"), CursorMoved(""), CursorMoved("é")])
 def test_what_is_no_place(event: Gap | Received | CursorMoved) -> None:
-    """What can't stand in a URL breaks the connection, and moves nothing."""
+    """A cursor that can't stand in a URL breaks the connection, and moves no place."""
     here = places("e-5")
     with pytest.raises(Broken, match="malformed"):
         here.take(event)
@@ -77,7 +77,7 @@ def test_repeats() -> None:
 
 
 def test_attached() -> None:
-    """It is attached once each channel has a cursor."""
+    """A connection is attached once each of its channels has a cursor."""
     here = Places(["c", "d"], StartQuery("after", "latest"))
     attached = []
     for event in (CursorMoved("e-1", "c"), got("e-2", "d")):

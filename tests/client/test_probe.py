@@ -44,7 +44,7 @@ class Scripted:
     ],
 )
 async def test_proves(steps: tuple[TransportEvent | Exception | None, ...], expected: bool) -> None:
-    """It has to attach in time and to live for long enough."""
+    """A probe succeeds if its transport attaches in time and lives for long enough."""
     assert expected is await proves(Scripted(*steps), "c", TIMING)
 
 

@@ -331,7 +331,7 @@ async def test_a_batch_that_is_too_large_is_halved(peer: Peer, publisher: Publis
 
 
 async def test_a_refusal_of_all(peer: Peer, publisher: Publisher) -> None:
-    """What a whole request is refused with is the outcome of each message."""
+    """A refusal of a whole request is the outcome of each of its messages."""
 
     async def script(talk: Talk) -> None:
         await talk.request()

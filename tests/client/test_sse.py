@@ -117,7 +117,7 @@ async def test_a_cut_id_does_not_move_the_cursor(play: Play) -> None:
     ],
 )
 async def test_malformed(play: Play, monkeypatch: pytest.MonkeyPatch, piece: bytes, expected: str) -> None:
-    """What is no event of ours breaks the stream."""
+    """An event that is none of ours breaks the stream."""
     monkeypatch.setattr(sse, "MESSAGE_BYTES", 100)
     _, end, _ = await play(HEAD + piece)
     assert (Broken, expected) == (type(end), str(end))
@@ -133,7 +133,7 @@ async def test_malformed(play: Play, monkeypatch: pytest.MonkeyPatch, piece: byt
     ],
 )
 async def test_another_answer(play: Play, answer: bytes, expected: type[Exception]) -> None:
-    """What is no event stream is a refusal of ours, or the failing of this transport."""
+    """An answer without an event stream is a refusal of the server's, or a failing of this transport."""
     _, end, _ = await play(answer)
     assert expected is type(end)
     assert (4.0 if expected is Unavailable else None) == getattr(end, "retry_after", None)

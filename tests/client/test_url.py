@@ -45,7 +45,7 @@ def test_server(url: str, expected: ServerUrl, authority: str) -> None:
     ],
 )
 def test_server_refuses(url: str) -> None:
-    """What is no server's URL is named, with a good one to follow."""
+    """A text that is no server's URL is refused with a good one as an example."""
     with pytest.raises(UsageError, match="write http://host:port"):
         ServerUrl.parse(url)
 
@@ -70,6 +70,6 @@ def test_proxy(url: str, expected: ProxyUrl) -> None:
     "url", ["", "p", "https://p", "socks5://p", "http://", "http://p/x", "http://p?q", "http://[", "http://é"]
 )
 def test_proxy_refuses(url: str) -> None:
-    """What is no proxy's URL is refused, and not repeated: it may have a password."""
+    """A text that is no proxy's URL is refused and not repeated, as it may have a password."""
     with pytest.raises(UsageError, match=r"^proxy: write http://host:port"):
         ProxyUrl.parse(url)

@@ -310,7 +310,7 @@ async def test_the_silence_that_is_borne_follows_the_heartbeat(run: Run, announc
 
 
 async def test_a_channel_that_was_not_asked_for(run: Run) -> None:
-    """What a server says of another's channels moves nothing, and is not kept."""
+    """A frame about a channel that was not asked for moves no place, and is not kept."""
 
     async def script(talk: Talk) -> None:
         await talk.upgrade()

@@ -161,7 +161,7 @@ async def test_a_refused_connection_over_tls_is_closed_at_once(open_site: Open, 
 
 
 async def test_a_handshake_that_fails_gives_its_place_back(open_site: Open, certificate: tuple[str, str]) -> None:
-    """What is not TLS takes no place for longer than it takes to see it."""
+    """A connection that does not speak TLS frees its place as soon as that is seen."""
     cert, key = certificate
     site = await open_site(
         Settings(port=0, tls_cert=(cert,), tls_key=(key,)), tls=ssl.create_default_context(cafile=cert)
@@ -207,7 +207,7 @@ async def test_a_handshake_that_does_not_end_does_not_hold_up_the_stop(
 
 
 async def test_accepting_pauses_where_no_descriptor_is_left(open_site: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """What waits meanwhile is accepted later; the log has one line, and the loop is not kept busy."""
+    """Connections that wait for a descriptor are accepted later, with one line in the log and an idle loop."""
     site = await open_site()
     early = await site.connect(HEALTH)
     assert 200 == (await early.answer()).status
@@ -250,7 +250,7 @@ async def test_a_stop_while_accepting_is_paused(open_site: Open, monkeypatch: py
 async def test_a_defect_while_a_connection_opens_costs_that_connection_alone(
     open_site: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged, the place is given back, and the next connection is served."""
+    """A defect while a connection opens is logged, frees the place, and leaves the next connection alone."""
     site = await open_site()
     site.server.app.admission.capacity = Capacity(1, 0)
     loop = asyncio.get_running_loop()

@@ -67,7 +67,7 @@ async def test_what_may_no_longer_be_read_ends(open_site: Open) -> None:
 
 
 async def test_a_socket_that_stays_is_held_to_the_new_rules(open_site: Open) -> None:
-    """What it publishes and subscribes to from then on."""
+    """A socket that stays open publishes and subscribes under the new rules."""
     site = await open_site(Settings(port=0, channels=BEFORE))
     socket = await site.websocket("/v1/channels/b")
     await socket.until(b"}")

@@ -103,7 +103,7 @@ MISTAKES: dict[str, tuple[AuthSettings, str]] = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes(name: str) -> None:
-    """Each is one line that says what to do, and repeats no secret."""
+    """Each mistake in the settings of tokens is one line that says what to do, and repeats no secret."""
     auth, message = MISTAKES[name]
     with pytest.raises(ConfigurationError) as caught:
         build_authenticator(auth)
@@ -113,7 +113,7 @@ def test_mistakes(name: str) -> None:
 
 
 def test_a_server_without_tokens_does_not_import_cryptography() -> None:
-    """Its start and its memory are what they were."""
+    """A server without tokens does not import the packages that verify them."""
     code = "import sys, oncecast.server.run, oncecast.cli.commands; print({'jwt', 'cryptography'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "set()\n" == result.stdout
@@ -136,7 +136,7 @@ async def test_keys_are_read_again_at_a_reload() -> None:
 
 
 def test_a_file_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the right file, so the line says to let the server read it. Tests that root runs can't take that away."""
+    """A file of another user is refused with the advice to let the server read it."""
 
     def read_whole(path: Path, most: int) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -382,7 +382,7 @@ async def test_a_fault_on_a_websocket(scene: Scene, name: str) -> None:
     ],
 )
 async def test_a_frame_that_means_nothing(scene: Scene, data: bytes, code: str) -> None:
-    """What can't be granted is answered with an error frame, and the socket goes on."""
+    """A frame that can't be obeyed is answered with an error frame, and the socket goes on."""
     peer = await scene.site.websocket("/v1/connect")
     await peer.send(encode_frame(Opcode.TEXT, data, mask=b"mask"))
     answer = await asyncio.wait_for(peer.frame(), SECONDS)

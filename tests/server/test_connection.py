@@ -316,7 +316,7 @@ def test_what_is_written_goes_straight_to_the_socket(bench: Bench, pair: tuple[s
 def test_what_the_socket_does_not_take_goes_to_the_transport(
     bench: Bench, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    """What was taken is not sent again; the rest is the transport's, and nothing overtakes it."""
+    """The rest that the socket does not take goes to the transport, in order and without a byte repeated."""
     connection, transport = bench.connect(sock=pair[0], room=0)
     connection.receive(SSE)
     with contextlib.suppress(BlockingIOError):
@@ -659,7 +659,7 @@ def test_a_full_server_answers_503_to_listeners(bench: Bench, parse: Parse, requ
 
 
 def test_a_reserved_connection_may_do_anything_once_there_is_room(bench: Bench) -> None:
-    """What counts is whether the server is full when the request comes."""
+    """A connection of the reserve may do anything if the server has room when its request comes."""
     bench.app.admission.capacity = Capacity(1, 2)
     first, _ = bench.connect()
     connection, transport = bench.connect()
@@ -701,7 +701,7 @@ def test_drain_ends_an_idle_connection(bench: Bench) -> None:
 
 
 def test_drain_waits_for_the_first_request(bench: Bench, parse: Parse) -> None:
-    """What has just connected has asked for nothing yet: it is answered, or ended if it goes on asking for nothing."""
+    """A drain answers the first request of a new connection, or ends the connection at its deadline without one."""
     connection, transport = bench.connect()
     silent, other = bench.connect()
     bench.app.ready = False
@@ -856,7 +856,7 @@ def test_a_pile_of_requests_is_answered_over_several_turns(bench: Bench, parse_a
 
 
 def test_a_flood_on_a_stream_is_read_over_several_turns(bench: Bench, upgrade: Callable[..., bytes]) -> None:
-    """What comes on a WebSocket is handed over slice by slice, in order, until the turn's time is over."""
+    """A flood on a WebSocket is read slice by slice, in order, until the time of each turn is over."""
     connection, transport = bench.connect()
     connection.receive(upgrade("/v1/channels/a", protocol=None))
     bench.step = TURN_SECONDS
@@ -913,7 +913,7 @@ def test_what_comes_while_a_connection_waits_stands_behind_what_it_holds(bench: 
 
 
 def test_a_connection_that_waits_for_its_turn_is_not_late(bench: Bench, parse: Parse) -> None:
-    """Neither its deadline nor the server's stop ends a connection whose request the server has not looked at yet."""
+    """No deadline and no stop ends a connection whose request the server has not read yet."""
     connection, transport = bench.connect()
     bench.step = TURN_SECONDS
     read(bench.connect()[0], HEALTH)
@@ -1116,7 +1116,7 @@ def test_the_wait_for_an_answer_that_has_come_is_none(bench: Bench) -> None:
 
 
 def test_drafts_reach_the_log_once(bench: Bench) -> None:
-    """What was published on a connection stands in the log."""
+    """A message that is published on a connection is in the log once."""
     bench.ask(POST)
     seen: list[object] = []
     bench.broker.publish((Draft("a", b"1"),), seen.extend)

@@ -136,7 +136,7 @@ async def test_a_full_disk_heals(server: Deployment) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_file_that_is_removed_ends_the_server(tmp_path: Path, workers: int) -> None:
-    """What it would append could never be read: one process ends with status 1, a worker is replaced."""
+    """A server whose file was removed ends with status 1, and a worker is replaced, as appends could not be read."""
     async with Deployment(tmp_path, workers=workers) as server:
         await publish(server, "one")
         pids = server.workers

@@ -54,7 +54,7 @@ def test_a_cursor_is_a_place_already(bench: Bench, history_broker: HistoryBroker
 def test_a_place_that_is_not_found_lets_an_event_source_come_back(
     bench: Bench, history_broker: HistoryBroker, version: str, end: bytes
 ) -> None:
-    """It gives up for good after a 503; after a stream that ends it connects again."""
+    """A stream whose place is not found opens and ends, as an EventSource would give up for good after a 503."""
     connection, transport = bench.connect()
     connection.receive(ask(version=version))
     history_broker.answer(refusal=Refusal("unavailable", "The log can't be read now.", retry_after=5))

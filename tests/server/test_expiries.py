@@ -21,7 +21,7 @@ def test_due_in_order_and_once() -> None:
 
 
 def test_another_time_replaces_the_first() -> None:
-    """Also one that is sooner; and what is forgotten is never due."""
+    """A later or sooner time replaces the one before, and a removed entry is never due."""
     expiries: Expiries[str] = Expiries()
     expiries.watch("a", 10)
     expiries.watch("a", 30)

@@ -13,7 +13,7 @@ from oncecast.server.files import read_whole
 
 
 def test_a_file(tmp_path: Path) -> None:
-    """It is read whole, up to a number of bytes; an empty one is empty."""
+    """A file is read whole, up to a number of bytes, and an empty one is empty."""
     path = tmp_path / "f"
     path.write_bytes(b"abc")
     assert (b"abc", b"ab") == (read_whole(path, 9), read_whole(path, 2))
@@ -22,7 +22,7 @@ def test_a_file(tmp_path: Path) -> None:
 
 
 def test_a_pipe_that_is_written_to(tmp_path: Path) -> None:
-    """Its writer may take some time, and several writes."""
+    """A pipe is read whole, also if its writer takes some time and several writes."""
     path = tmp_path / "f"
     os.mkfifo(path)
     held = os.open(path, os.O_RDWR)
@@ -39,7 +39,7 @@ def test_a_pipe_that_is_written_to(tmp_path: Path) -> None:
 
 
 def test_a_pipe_that_was_read_before() -> None:
-    """It is refused: it would pass for an empty file, and a server that reads its settings again lose them."""
+    """A pipe that was read before is refused, as it would look like an empty file."""
     out, into = os.pipe()
     os.write(into, b"port = 1")
     os.close(into)
@@ -52,7 +52,7 @@ def test_a_pipe_that_was_read_before() -> None:
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_pipe_that_nobody_writes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: bool) -> None:
-    """It is given up, though no writer has opened it: a server that reads its settings again would stand still."""
+    """A pipe without a writer is given up at the deadline, so that a reload does not stop the server."""
     monkeypatch.setattr(files, "PIPE_SECONDS", 0.05)
     path = tmp_path / "f"
     os.mkfifo(path)

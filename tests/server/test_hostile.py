@@ -441,7 +441,7 @@ class Assault:
 @pytest.mark.parametrize("measured", ["stall", "memory"])
 @pytest.mark.parametrize("name", ROWS)
 async def test_a_hostile_connection(open_site: Open, monkeypatch: pytest.MonkeyPatch, name: str, measured: str) -> None:
-    """It gets its answer, holds the loop for 50 ms at most, and costs 2 MiB at most; a listener notices nothing."""
+    """A hostile peer gets its answer for bounded time and memory, and a listener beside it gets its message."""
     row = ROWS[name]
     site = await open_site(row.settings)
     for number in range(40):

@@ -217,7 +217,7 @@ ANSWERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_answers_that_are_no_set(issuer: Issuer, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Each is one warning, and the keys of before hold."""
+    """Each answer without a set of keys is one warning, and the keys of before stay in force."""
     issuer.answer = lambda: ANSWERS[name]
     remote = RemoteKeys(lambda: None)
     remote.use(AuthSettings(jwks_url=issuer.url))
@@ -231,7 +231,7 @@ async def test_answers_that_are_no_set(issuer: Issuer, name: str, caplog: pytest
 
 
 async def test_an_issuer_that_does_not_answer(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is given up at the deadline, and nothing else waits for it."""
+    """An issuer that does not answer is given up at the deadline, and nothing else waits for it."""
     monkeypatch.setattr(jwks, "DEADLINE_SECONDS", 0.2)
     issuer.answer, issuer.hold = (lambda: b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"), True
     remote = RemoteKeys(lambda: None)
@@ -243,7 +243,7 @@ async def test_an_issuer_that_does_not_answer(issuer: Issuer, monkeypatch: pytes
 
 
 async def test_get(issuer: Issuer) -> None:
-    """It returns the whole body; an issuer that is away is an `OSError`."""
+    """A fetch returns the whole body, or raises `OSError` where the issuer is away."""
     assert issuer.content == await get_whole(issuer.url)
     with pytest.raises(OSError, match="refused"):
         await get_whole("http://127.0.0.1:1/")

@@ -103,7 +103,7 @@ async def test_what_is_no_header_is_closed_without_an_answer(open_site: Open, da
 
 
 async def test_a_header_that_never_comes_has_a_deadline(open_site: Open) -> None:
-    """So does a part of one, and one whose sender has closed."""
+    """A PROXY header that is missing, cut short or followed by the end is given up at its deadline."""
     site = await open_site(proxied(Limits(head_seconds=0.1)))
     for data in (b"", b"PROXY TCP4 192"):
         assert b"" == await ended(await site.connect(data))
@@ -169,7 +169,7 @@ async def test_loopback_has_no_limit_per_address(open_site: Open) -> None:
 
 
 async def test_a_client_behind_a_proxy(open_site: Open) -> None:
-    """Its requests say its address in the header, each by itself; a stream counts as its own."""
+    """Each request behind a proxy counts for the address in its own header, and a stream for that of its request."""
     site = await open_site(Settings(port=0, trusted_proxies=LOCAL, limits=Limits(connections_per_address=1)))
     peer = await site.connect()
     for client in ("192.0.2.1", "192.0.2.2"):
@@ -216,7 +216,7 @@ async def test_messages_of_an_address(open_site: Open) -> None:
 
 
 async def test_what_a_channel_takes(open_site: Open) -> None:
-    """Its rates and its longest message hold for POST, a batch and both kinds of socket."""
+    """A channel's rates and its longest message hold for POST, a batch and both kinds of socket."""
     rules = {"slow": ChannelRule(publishes_per_second=SLOW), "short": ChannelRule(message_bytes=1)}
     site = await open_site(Settings(port=0, channels=rules))
     peer = await site.connect()

@@ -111,7 +111,7 @@ async def test_the_metrics_count_what_has_no_line(begin: Begin) -> None:
 
 
 async def test_a_request_has_one_line(begin: Begin) -> None:
-    """It has the identity, the request and the answer, also for a remembered answer and an unreadable request."""
+    """Each request has one line with identity and answer, also a remembered answer and an unreadable request."""
     logged = await begin()
     await logged.ask(get("/v1/channels/a?last=1&token=x", close=False) * 3 + get("/healthz"))
     await logged.ask(b"GET / HTTP/1.1\r\nbad\r\n\r\n")
@@ -127,7 +127,7 @@ async def test_a_request_has_one_line(begin: Begin) -> None:
 
 
 async def test_a_client_that_leaves_before_its_answer(begin: Begin) -> None:
-    """Its line has no status."""
+    """The line of a client that leaves before its answer has no status."""
     logged = await begin()
     _, writer = await asyncio.open_connection("127.0.0.1", logged.server.port)
     writer.write(get("/v1/channels/a?after=latest&wait=20", close=False))
@@ -179,7 +179,7 @@ async def test_how_a_socket_ended(begin: Begin) -> None:
 
 
 async def test_a_server_that_stops(begin: Begin) -> None:
-    """What is open then has its line too, with the code of the goodbye."""
+    """A request that is open when the server stops has its line, with the code of the goodbye."""
     logged = await begin()
     reader, writer = await asyncio.open_connection("127.0.0.1", logged.server.port)
     writer.write(upgrade("/v1/channels/a"))

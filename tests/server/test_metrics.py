@@ -115,7 +115,7 @@ def test_what_several_workers_measured_is_one_servers(bench: Bench) -> None:
 
 
 def test_what_lasts_beyond_a_workers_end(bench: Bench) -> None:
-    """What it has counted stays in the sums; what it held is gone with it."""
+    """The counts of a worker stay in the sums after its end, and its levels do not."""
     bench.ask(POST)
     total = add([lasting(measure(bench.app)), Measures()])
     assert {"201": 1} == total.labelled["requests"]
@@ -141,7 +141,7 @@ def test_why_a_process_is_not_ready(bench: Bench, parse: Callable[..., Answer]) 
 
 
 def test_unfinished_requests_are_measured(bench: Bench) -> None:
-    """Their bytes now, and how many were refused."""
+    """The metrics show the bytes of unfinished requests, and how many were refused."""
     bench.connect()[0].receive(POST[:-1])
     values = read(bench)
     assert (len(POST.partition(b"\r\n\r\n")[2]) - 1, 0) == (
@@ -151,13 +151,13 @@ def test_unfinished_requests_are_measured(bench: Bench) -> None:
 
 
 def test_measures_survive_the_pipe_to_the_supervisor(bench: Bench) -> None:
-    """What a worker sends is what the supervisor reads: the codec is strict about kinds of numbers."""
+    """The supervisor reads the measures that a worker has sent, in the same kinds of numbers."""
     measured = measure(bench.app)
     assert measured == msgspec.json.decode(msgspec.json.encode(measured), type=Measures)
 
 
 def test_the_broker_is_measured(bench: Bench) -> None:
-    """Its returns, holes and pages by the node; its lag, its silence and its refusals by its meters."""
+    """The metrics show the node's returns, holes and pages, and the broker's lag, silence and refusals."""
     node = bench.app.node
     node.away("it is gone")
     node.back()
@@ -176,7 +176,7 @@ def test_the_broker_is_measured(bench: Bench) -> None:
 
 
 def test_workers_on_one_broker() -> None:
-    """What they all measure is shown once; what each has done is added."""
+    """A measure that all workers share is shown once, and the counts of each are added."""
     both = [
         Measures({"broker_lag": 3, "broker_silent_seconds": 1, "broker_refused": 2}),
         Measures({"broker_lag": 5, "broker_silent_seconds": 4, "broker_refused": 2}),

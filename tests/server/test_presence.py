@@ -24,7 +24,7 @@ def quotas() -> Quotas:
 
 
 def test_a_connection_of_an_address(quotas: Quotas) -> None:
-    """It counts until its end, however often that is said."""
+    """A connection counts for its address until it ends, however often its end is reported."""
     presence = arrive(quotas, "192.0.2.1", 0.0)
     assert presence is not None
     with pytest.raises(Refusal):
@@ -70,7 +70,7 @@ def test_a_connection_of_a_proxy(quotas: Quotas) -> None:
 
 
 def test_a_user_who_comes_to_an_open_socket(quotas: Quotas) -> None:
-    """It counts from then on, once, beside the client's address."""
+    """A user of an open socket counts once, from the token on, beside the client's address."""
     presence = arrive(quotas, PROXY, 0.0)
     assert presence is not None
     presence.join(ANYBODY, 0.0)

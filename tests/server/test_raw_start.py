@@ -45,7 +45,7 @@ def test_what_is_published_after_the_answer_comes(
 def test_a_start_that_does_not_move_opens_at_once(
     bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes], query: str
 ) -> None:
-    """What is published meanwhile is after it."""
+    """A socket whose start does not move opens at once, and gets the messages published meanwhile."""
     connection, transport = bench.connect()
     connection.receive(upgrade(f"/v1/channels/a{query}", protocol=None))
     assert OPENED == transport.take()[: len(OPENED)]
@@ -57,7 +57,7 @@ def test_a_start_that_does_not_move_opens_at_once(
 def test_frames_that_come_ahead_of_the_answer_are_kept(
     bench: Bench, history_broker: HistoryBroker, upgrade: Callable[..., bytes]
 ) -> None:
-    """They are published once the socket is open, and come back on it."""
+    """Frames that come before the socket is open are published once it is, and come back on it."""
     connection, transport = bench.connect()
     connection.receive(upgrade("/v1/channels/a", protocol=None))
     connection.receive(encode_frame(Opcode.TEXT, b"mine", mask=b"mask"))

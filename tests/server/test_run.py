@@ -341,7 +341,7 @@ def test_a_signal_that_comes_too_early_is_obeyed_later(
 
 
 def test_a_terminal_that_was_closed_ends_it(start: Start) -> None:
-    """Its SIGHUP asks for no new settings: nobody is left to stop a server that a closed window leaves behind."""
+    """SIGHUP from a closed terminal ends the server instead of reading its settings again."""
     leader, follower = os.openpty()
     source = os.path.dirname(os.path.dirname(oncecast.__file__))
     process = subprocess.Popen(
@@ -376,7 +376,7 @@ def test_a_bad_certificate_is_reported_once(tmp_path: Path, workers: int) -> Non
 def test_a_signal_while_the_workers_are_started_is_obeyed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They end again, before the server has said that it serves."""
+    """A signal during the start of the workers ends them before the server says that it serves."""
     begin = Supervisor._start
 
     async def start_and_signal(self: Supervisor, slot: Any) -> Any:

@@ -256,7 +256,7 @@ async def test_stopping_takes_as_long_as_the_pace_asks_for(open_site: Open, capl
 
 
 async def test_a_share_that_becomes_smaller_while_it_stops(open_site: Open) -> None:
-    """Then it takes longer, and nobody is cut off without a goodbye."""
+    """A stop whose share becomes smaller takes longer, and says goodbye on each connection."""
     site = await open_site(Settings(port=0, limits=Limits(drain_per_second=100)))
     streams = [await site.sse("a") for _ in range(20)]
     began = asyncio.get_running_loop().time()
@@ -404,7 +404,7 @@ async def test_streams_that_are_refused_keep_the_descriptor_whole(open_site: Ope
 
 
 async def test_a_slow_reader_gets_everything_in_order(open_site: Open) -> None:
-    """What does not fit into a socket waits in the log and comes when there is room, each message once."""
+    """A slow reader gets each message once and in order, when its socket has room."""
     site = await open_site()
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -59,7 +59,7 @@ async def test_being_cancelled_by_another_is_an_end_too() -> None:
 async def test_stop_is_no_failure_and_has_a_deadline(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the owner cancels is not reported; a task that does not end is named, and waited for no longer."""
+    """A task that its owner cancels is no failure, and one that does not end by the deadline is named and left."""
     monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
     reasons: list[str] = []
     tasks = Tasks(reasons.append)

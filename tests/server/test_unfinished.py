@@ -48,7 +48,7 @@ def test_one_that_is_too_large_alone_gives_way_itself() -> None:
 
 
 def test_a_defect_at_the_refusal_cuts_its_own_connection(caplog: pytest.LogCaptureFixture) -> None:
-    """It does not reach the connection that has just read."""
+    """A defect at a refusal ends its own connection, and not the one that has just read."""
     held = Unfinished(10)
     broken, other = Owner(broken=True), Owner()
     held.set(broken, 9)

@@ -36,6 +36,6 @@ def test_a_session_that_goes_on_after_its_close_is_found() -> None:
 
 
 def test_a_node_in_memory_is_ready() -> None:
-    """It has an empty log, and turns that a test ends."""
+    """A node in memory has an empty log, and turns that a test ends."""
     node, turns = memory_node("e")
     assert (None, "e", 0) == (node.unready, node.log.epoch, turns.run_all())

@@ -36,7 +36,7 @@ def test_the_wall_clock_jumps_alone() -> None:
 
 
 def test_a_call_waits_for_the_end_of_the_turn_and_runs_once() -> None:
-    """What is scheduled runs in order at the end of the turn, and not again."""
+    """Scheduled calls run in order at the end of the turn, and once."""
     turns = Turns()
     ran: list[int] = []
     turns.schedule(lambda: ran.append(1))

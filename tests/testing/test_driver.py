@@ -22,7 +22,7 @@ async def suspend() -> None:
 
 
 def test_a_coroutine_that_never_suspends_is_run_without_a_loop() -> None:
-    """Its result is returned, and what it raises is raised."""
+    """The result of a coroutine that never suspends is returned without a loop, and its exception is raised."""
 
     async def fail() -> None:
         raise KeyError("defect")
@@ -33,7 +33,7 @@ def test_a_coroutine_that_never_suspends_is_run_without_a_loop() -> None:
 
 
 def test_one_that_suspends_is_a_mistake() -> None:
-    """It says what to do, and the coroutine is closed."""
+    """A coroutine that suspends is refused with what to do, and is closed."""
     coroutine = suspend()
     with pytest.raises(UsageError, match="run it on an event loop"):
         run_now(coroutine)

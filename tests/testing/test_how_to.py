@@ -39,6 +39,6 @@ def test_the_examples_pass(project: Path) -> None:
 
 
 def test_the_examples_pass_the_type_checker(project: Path) -> None:
-    """They are typed as a strict project would have it."""
+    """The examples of the page pass mypy in strict mode."""
     cache = str(ROOT / ".mypy_cache" / "how-to")  # an empty one costs 5 s of CPU
     assert "Success" in run(project, "mypy", "--strict", "--python-version", "3.11", "--cache-dir", cache, ".")

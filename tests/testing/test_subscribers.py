@@ -140,7 +140,7 @@ async def test_a_refusal_without_a_body(kind: type[Subscriber], scripted: Callab
 
 
 async def test_a_malformed_stream_is_a_cut(scripted: Callable[..., asyncio.Future[int]]) -> None:
-    """What is no chunk ends the connection."""
+    """A stream that is no chunk ends the connection."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     subscriber = SseSubscriber(await scripted(lambda request: head + b"zz\r\n"), ("c",))
     assert [] == (await everything(subscriber))[0]
@@ -157,7 +157,7 @@ async def test_a_stream_that_ends_keeps_what_came_before(scripted: Callable[...,
 
 
 async def test_a_close_right_after_a_message_comes_second(scripted: Callable[..., asyncio.Future[int]]) -> None:
-    """What was said before the Close counts."""
+    """A message right before the Close is received before it."""
     codec = WebSocketConnection(Role.SERVER)
     port = await scripted(websocket(codec.text(b"1"), codec.ping(), codec.close(4410, "gap")))
     seen, cut = await everything(RawSubscriber(port, ("c",)))

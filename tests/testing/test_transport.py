@@ -104,7 +104,7 @@ async def test_a_policy_that_is_not_kept_is_found(kind: type[Subscriber]) -> Non
 
 @pytest.mark.parametrize("kind", [*ONE_OF_EACH, LongPollSubscriber])
 async def test_a_limit_that_is_not_kept_is_found(kind: type[Subscriber]) -> None:
-    """What should have been refused, and was not."""
+    """The contract finds a server that accepts what its limits refuse."""
     with pytest.raises(TransportFailed, match="is refused: request_invalid"):
         await check_transport(kind, "limits", start=without_limits)
 

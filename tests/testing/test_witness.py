@@ -31,7 +31,7 @@ def test_every_message_once_and_in_order_keeps_the_promise() -> None:
 
 
 def test_a_gap_stands_for_what_it_covers() -> None:
-    """What a gap says was missed is not owed any more, on its channel alone."""
+    """Messages that a gap covers are not owed any more, on its channel only."""
     witness = Witness(ledger(), {"a": 0, "b": 0})
     witness.gap(gap("a", 1, 3))
     witness.message("b", 2)

@@ -185,7 +185,7 @@ def test_contradictions(toml: str, environ: dict[str, str], flags: dict[str, obj
     ],
 )
 def test_what_does_not_contradict(flags: dict[str, object]) -> None:
-    """What is asked for outright, and what only this machine reaches, is let through."""
+    """Open publishing is accepted where it is asked for outright, or only this machine reaches the port."""
     toml = None if flags.get("dev") else "[retention]\nbytes = 65536"  # a file keeps longer messages
     assert flags == {key: getattr(load(toml, flags=flags).settings, key) for key in flags}
 

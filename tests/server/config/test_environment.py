@@ -96,7 +96,7 @@ DOCKER = {"ONCECAST_NAME": "/web/oncecast", "ONCECAST_ENV_PATH": "/bin", "ONCECA
     ],
 )
 def test_what_another_service_is_described_by(environ: dict[str, str], listed: str) -> None:
-    """What Kubernetes and Docker set for a service named oncecast is ignored, with one warning for all of it."""
+    """Variables of Kubernetes and Docker for a service named oncecast are ignored, with one warning for all."""
     loaded = load(environ={**environ, "ONCECAST_HOST": "localhost"})
     assert (8000, "localhost", "default") == (loaded.settings.port, loaded.settings.host, loaded.sources["port"])
     (warning,) = loaded.warnings

@@ -65,7 +65,7 @@ def test_example_file_explains_every_key() -> None:
 
 
 def test_to_toml_round_trip() -> None:
-    """What is written reads back to the same settings."""
+    """Settings that are written as TOML read back as the same settings."""
     settings = Settings(
         host="::1",
         origins=("https://a.example",),
@@ -90,7 +90,7 @@ def test_secrets_are_not_written() -> None:
 
 
 def test_a_password_of_a_broker_is_not_shown() -> None:
-    """What is for people has stars in its place; what is read again has it."""
+    """A broker's password is replaced by stars in text for people, and kept in text that is read again."""
     loaded = load(environ={"ONCECAST_BROKER": "redis://me:hidden@h:6379/0"})
     shown = config.to_toml(loaded.settings, loaded.sources).splitlines()
     assert 'broker = "redis://***@h:6379/0"  # ONCECAST_BROKER' in shown

@@ -57,7 +57,7 @@ def open_stream(rig: Any, *payloads: bytes, chunked: bool = True) -> tuple[Any, 
 
 
 def test_the_head_and_the_first_events_are_one_write(rig: Any) -> None:
-    """Their events are one chunk; without events the head goes alone."""
+    """The head and the chunk of the first events are one write, and the head goes alone without events."""
     link, _ = open_stream(rig, b"one\n", b"two\n")
     assert [b"HEAD\n8\r\none\ntwo\n\r\n"] == link.sent
     link, _ = open_stream(rig)
@@ -88,7 +88,7 @@ def test_an_end_between_the_calls_is_written_at_once(rig: Any, chunked: bool, ex
 
 
 def test_the_calls_of_the_connection_reach_the_session(rig: Any) -> None:
-    """What the client sends does not: a stream has nothing to ask."""
+    """The connection's calls reach the session of a stream, and the client's bytes do not."""
     link, carrier = open_stream(rig)
     link.take()
     carrier.blocked()

@@ -166,7 +166,7 @@ def check(data: bytes, sent: Sent, code: int) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
 async def test_what_comes_before_a_fault_counts(server: Server, name: str, deflate: bool) -> None:
-    """It is published, echoed and answered, then the Close comes and the end, in whatever pieces it was sent."""
+    """Frames before a fault are published, echoed and answered before the Close, in whatever pieces they were sent."""
     fault, code = FAULTS[name]
 
     async def tell(before: Sent, way: str, pieces: list[bytes]) -> None:

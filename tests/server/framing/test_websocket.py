@@ -34,7 +34,7 @@ def peer(request: pytest.FixtureRequest, rig: Any) -> Peer:
 
 
 def test_the_peers_close_is_answered(rig: Any, peer: Peer) -> None:
-    """Its code comes back, then the connection ends, and the subscription is gone."""
+    """The peer's Close is answered with its code, the connection ends, and the subscription is removed."""
     peer.socket.received(peer.codec.close(1001, "going"))
     assert (1001, "") == peer.close()
     assert ("ended", 0) == (peer.link.state, rig.node.hub.subscriptions)
@@ -64,7 +64,7 @@ def test_frames_after_our_close_are_not_read(rig: Any, peer: Peer) -> None:
 
 
 def test_a_peer_that_does_not_answer_our_close_is_cut_off(rig: Any, peer: Peer) -> None:
-    """It has `CLOSE_SECONDS`."""
+    """A peer that does not answer our Close is cut off after `CLOSE_SECONDS`."""
     peer.socket.drain()
     rig.pass_time(peer.link, peer.socket, CLOSE_SECONDS - 0.1)
     assert "open" == peer.link.state
@@ -83,7 +83,7 @@ def test_a_dead_peer_is_found_within_two_heartbeats(rig: Any, peer: Peer) -> Non
 
 
 def test_a_peer_whose_socket_is_full_is_not_taken_for_dead(rig: Any, peer: Peer) -> None:
-    """It may not even have got our ping."""
+    """A peer with a full socket is not cut off without a pong, as it may not have received our ping."""
     peer.link.block()
     for _ in range(3):
         rig.pass_time(peer.link, peer.socket, BEAT)
@@ -201,7 +201,7 @@ def test_the_pong_that_a_heartbeat_asks_for_is_not_counted(rig: Any) -> None:
 
 @pytest.mark.parametrize("make", [v1, raw], ids=["v1", "raw"])
 def test_a_peer_that_ends_while_the_broker_is_slow(rig: Any, make: Any) -> None:
-    """Its pings are answered at once; the Close waits for the broker, for END_SECONDS at most, and is the last word."""
+    """A Close is answered last, after a slow broker or END_SECONDS, and pings are answered at once."""
     broker = rig.node.broker = SlowBroker(rig.broker)
     peer = make(rig, "c")
     rig.run_turns()

@@ -23,7 +23,7 @@ class Rig:
 
 @pytest.mark.parametrize("code", sorted(ERRORS))
 def test_which_errors(code: str) -> None:
-    """Those that say that somebody may not, asks from elsewhere, or asks too much."""
+    """An error is in the audit log if it refuses a permission, an origin or a rate."""
     rig = Rig()
     rig.audit.refuse(ERRORS[code], ANN)
     wanted = {"unauthorized", "forbidden", "origin_refused", "host_refused", "too_many_requests"}
@@ -56,7 +56,7 @@ def test_who_is_not_known_yet(code: str) -> None:
 
 
 def test_a_flood_has_a_bounded_number_of_lines() -> None:
-    """What is left out is counted, and a line says so, once and as soon as there is room, without a further refusal."""
+    """Lines beyond the bound are counted, and one line has their number as soon as there is room again."""
     rig = Rig()
     for _ in range(1000):
         rig.audit.refuse(ERRORS["forbidden"], ANN)

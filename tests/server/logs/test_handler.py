@@ -89,7 +89,7 @@ def test_the_end_does_not_wait_for_ever(full_pipe: tuple[int, int], monkeypatch:
 
 
 def test_a_crash_is_printed(pipe: tuple[int, int]) -> None:
-    """What ends a process is on standard error, behind what was logged before and not mixed with it."""
+    """The exception that ends a process is on standard error, whole and behind the earlier lines."""
     program = (
         "import logging; from oncecast.server.process.log import begin_log; begin_log();"
         "logging.getLogger('n').warning('logged'); raise OSError('it has crashed')"
@@ -122,7 +122,7 @@ def ask(port: int, data: bytes) -> bytes:
 def test_a_server_whose_standard_error_is_full(
     full_pipe: tuple[int, int], tmp_path: Path, workers: str, read: bool
 ) -> None:
-    """It serves and stops as ever; once somebody reads, the lines are all there, the last one too."""
+    """A server whose standard error is full serves and stops, and all its lines come once somebody reads."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

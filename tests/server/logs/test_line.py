@@ -50,7 +50,7 @@ def test_no_line_can_be_forged(form: Form, value: str) -> None:
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.one_of(st.text(max_size=3000), st.integers(), st.floats(0, 1))))
 def test_a_line_is_bounded(fields: dict[str, Value]) -> None:
-    """It fits one write to a pipe, is ASCII, and an object of JSON; what was cut says so."""
+    """A line fits one write to a pipe, is ASCII and a JSON object, and says what was cut."""
     for form in ("text", "json"):
         line = render(form, begin(form, "access", 1, WALL), fields)
         assert len(line) <= LINE_BYTES

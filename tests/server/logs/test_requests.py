@@ -34,7 +34,8 @@ def request(target: str, method: str = "GET") -> http1.Request:
     ],
 )
 def test_target(target: str, shown: str) -> None:
-    """A field is shown if its name is known and its value is no secret by its grammar; `...` stands for the rest."""
+    """The target of a line has the known fields whose values are no secrets by their grammar; `...` stands for the
+    rest."""
     assert shown == shown_target(request(target))
 
 
@@ -66,6 +67,6 @@ def test_method() -> None:
 
 
 def test_channels() -> None:
-    """What the path names, decoded, or nothing."""
+    """The channel of a line is the path's, decoded, or none."""
     assert "a,b c" == channels_of(request("/v1/channels/a,b%20c?token=s"))
     assert channels_of(request("/metrics")) is None

@@ -52,7 +52,7 @@ async def test_no_line_no_thread(pipe: tuple[int, int]) -> None:
 
 
 async def test_a_write_has_whole_lines(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no more than a pipe takes at once without mixing it with what another process writes."""
+    """A write has whole lines, and at most what a pipe takes without mixing it with another process's lines."""
     written: list[bytes] = []
 
     def write(descriptor: int, data: bytes) -> int:

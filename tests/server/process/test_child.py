@@ -84,7 +84,7 @@ async def decided(child: Child) -> WorkerState:
 
 
 async def test_a_life(rig: Rig) -> None:
-    """It serves, says what it has measured, asks for the sum, takes settings, drains, and ends with its last word."""
+    """A worker serves, reports its measures, asks for the sum, takes settings, drains, and ends with its last word."""
     child, task = await rig.start()
     states = [child.state, await decided(child)]
     assert (await rig.get("/healthz")).startswith(b"HTTP/1.1 200 ")
@@ -145,7 +145,7 @@ async def test_one_that_is_stopped_at_its_start_ends(rig: Rig) -> None:
 
 
 async def test_one_that_is_stuck_is_not_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a moment to say what it has measured."""
+    """A worker that is stuck is given a moment to report its measures, and no more."""
     monkeypatch.setattr(module, "COLLECT_SECONDS", 0.05)
     child, _ = await rig.start()
     await decided(child)

@@ -58,7 +58,7 @@ async def test_settings_arrive_whole(pair: Pair) -> None:
 
 
 async def test_messages_keep_their_order_both_ways(pair: Pair) -> None:
-    """What one end sends, the other receives, in that order; after the last comes None."""
+    """Each end receives the messages of the other in their order, and None after the last one."""
     worker, supervisor = pair
     total = Total(Measures({"connections": 2.0}, {"requests": {"200": 3.0}}, {"age": Buckets()}), Crew(4, 1, 0))
     supervisor.send(Collect())
@@ -118,7 +118,7 @@ async def test_numbers_have_bounds(pair: Pair, caplog: pytest.LogCaptureFixture)
 
 
 async def test_closing_does_not_wait_for_a_peer_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has not read when the time is over is dropped."""
+    """Messages that the peer has not read by the deadline of a close are dropped."""
     monkeypatch.setattr(control, "CLOSE_SECONDS", 0.01)
     ours, theirs = socket.socketpair()
     with theirs:

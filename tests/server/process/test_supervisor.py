@@ -311,7 +311,7 @@ async def test_a_worker_that_another_process_signals_drains_and_is_replaced(star
     ],
 )
 def test_the_pause_before_a_successor(lived: float, pause: float, served: bool, expected: float) -> None:
-    """Those that die young are started again ever more slowly, and never slowly where somebody waits to be served."""
+    """The pause doubles for workers that die young, up to a bound that is lower where clients wait to be served."""
     assert expected == pause_after(lived, pause, served=served)
 
 
@@ -503,7 +503,7 @@ async def test_a_rolling_restart_whose_successor_fails_is_given_up(start: Start)
 
 
 async def test_counters_do_not_go_backwards_when_workers_are_replaced(start: Start) -> None:
-    """What a worker has counted is in the sums after its end."""
+    """The counts of a worker stay in the sums after its end."""
     running = await start()
     for _ in range(6):
         await running.ask(

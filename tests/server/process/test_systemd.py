@@ -61,7 +61,7 @@ def test_the_notes(manager: tuple[socket.socket, str]) -> None:
     ],
 )
 def test_the_watchdog(environ: dict[str, str], expected: float) -> None:
-    """Its time is in seconds; 0 where there is none, or it watches another process."""
+    """The watchdog's time is in seconds, and 0 where there is none or it watches another process."""
     assert expected == Notifier({"NOTIFY_SOCKET": "@x", **environ}).watchdog
 
 

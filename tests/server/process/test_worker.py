@@ -68,7 +68,7 @@ async def test_a_request_meanwhile_gets_the_same_answer(rig: Rig) -> None:
 
 
 async def test_a_supervisor_that_does_not_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then this worker's own numbers have to do, and the others are counted as missing."""
+    """A worker whose supervisor does not answer shows its own numbers, and the others as missing."""
     monkeypatch.setattr(module, "TOTAL_SECONDS", 0.01)
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     rig.worker.collect(answer.set_result)
@@ -97,7 +97,7 @@ async def test_files_that_have_changed_since_the_supervisor_looked(
 
 
 def test_a_worker_without_a_supervisor_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends at once, with nothing to complain about; the signals of a terminal are not its own."""
+    """A worker without a supervisor ends at once and without a complaint, and ignores a terminal's signals."""
     ours, theirs = socket.socketpair()
     theirs.close()
     before = {number: signal.getsignal(number) for number in module.SUPERVISORS}

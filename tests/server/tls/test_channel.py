@@ -49,7 +49,7 @@ async def test_one_byte_at_a_time(open_site: Open, certificate: tuple[str, str],
 async def test_a_request_that_comes_with_the_end_of_the_handshake(
     open_site: Open, certificate: tuple[str, str], dial: Dial
 ) -> None:
-    """It is answered, although nothing more makes the socket readable."""
+    """A request in the last bytes of the handshake is answered though the socket does not become readable again."""
     site = await open_site(settings(certificate))
     client = await dial(site.server.port, shake=False)
     with pytest.raises(ssl.SSLWantReadError):
@@ -88,7 +88,7 @@ async def test_a_large_body(open_site: Open, certificate: tuple[str, str], dial:
 async def test_a_reader_that_stops(
     open_site: Open, certificate: tuple[str, str], dial: Dial, size: int, count: int
 ) -> None:
-    """What it does not take stays in the log: the connection keeps a piece and the rest of one block, and no more."""
+    """A connection whose reader stops keeps a piece and the rest of one block, and the log keeps the other messages."""
     site = await open_site(settings(certificate, message_bytes=1 << 16))
     client = await dial(site.server.port)
     await client.send(SSE)
@@ -210,7 +210,7 @@ async def test_bytes_that_are_no_record(open_site: Open, certificate: tuple[str,
 async def test_a_defect_at_the_beginning_closes_the_connection(
     open_site: Open, certificate: tuple[str, str], dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is logged, and the next connection is served."""
+    """A defect at the start of a connection is logged and closes it, and the next connection is served."""
     site = await open_site(settings(certificate))
 
     def fail(connection: object) -> bool:
@@ -229,7 +229,7 @@ async def test_a_defect_at_the_beginning_closes_the_connection(
 async def test_a_defect_of_the_reader_closes_the_connection(
     open_site: Open, certificate: tuple[str, str], dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is reported to the loop, and the socket does not stay open."""
+    """A defect of the reader is reported to the loop, and closes the socket."""
     site = await open_site(settings(certificate))
     client = await dial(site.server.port)
     await site.until(lambda: len(site.server.app.connections) == 1)

@@ -94,7 +94,7 @@ def test_each_mistake_with_certificates_has_its_sentence(tmp_path: Path, make: M
 
 
 def test_a_key_with_a_passphrase(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes from a file or from the environment; it is never asked for, and stands in no error."""
+    """A passphrase comes from a file or the environment, is never asked for, and is in no error."""
     monkeypatch.delenv(PASSWORD, raising=False)
     cert, key = make("a", passphrase=b"open sesame")
     assert (

@@ -60,7 +60,7 @@ async def test_plain_http_is_answered(open_site: Open, certificate: tuple[str, s
 
 
 async def test_plain_http_with_a_large_body(open_site: Open, certificate: tuple[str, str]) -> None:
-    """What the client still sends is discarded, so that no reset takes the answer from it."""
+    """The rest of a plain request's body is discarded, so that no reset takes the answer away."""
     site = await open_site(settings(certificate))
     answer = await exchange(site.server.port, b"POST / HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
@@ -69,7 +69,7 @@ async def test_plain_http_with_a_large_body(open_site: Open, certificate: tuple[
 async def test_a_client_of_plain_http_that_stays(
     open_site: Open, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its connection is closed at the deadline."""
+    """A connection of plain HTTP is closed at its deadline."""
     monkeypatch.setattr(opening, "DISCARD_SECONDS", 0.1)
     site = await open_site(settings(certificate))
     assert (await exchange(site.server.port, HEALTH, end=False)).startswith(b"HTTP/1.1 400 ")
@@ -93,7 +93,7 @@ async def test_a_client_of_plain_http_that_stays(
 async def test_a_handshake_that_is_none(
     open_site: Open, certificate: tuple[str, str], caplog: pytest.LogCaptureFixture, data: bytes, alert: bytes
 ) -> None:
-    """It gets the alert that fits, or none where the client has gone. No place stays taken, and nothing is logged."""
+    """A failed handshake gets its alert, or none after the client has gone, frees its place, and is not logged."""
     site = await open_site(settings(certificate))
     assert alert == await exchange(site.server.port, data)
     await site.until(lambda: not site.server.app.admission._opening)

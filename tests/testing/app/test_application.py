@@ -57,7 +57,7 @@ def client(oncecast: OncecastFixture) -> Iterator[TestClient]:
 
 @pytest.mark.parametrize("again", range(2))
 def test_what_the_application_publishes(oncecast: OncecastFixture, client: TestClient, again: int) -> None:
-    """It is with the listeners when the request is answered; the next test has a log of its own."""
+    """The listeners have what the application publishes when its request is answered; the next test has its own log."""
     listener = oncecast.subscribe("orders", after="earliest")
     client.post("/orders", json={"id": again})
     assert [{"id": again}] == listener.data
@@ -84,7 +84,7 @@ def test_what_clients_publish_and_poll(oncecast: OncecastFixture, client: TestCl
 
 @pytest.mark.parametrize("path", ["/events", "/rt/v1/channels/orders"])
 def test_an_endless_stream_in_a_plain_test(oncecast: OncecastFixture, client: TestClient, path: str) -> None:
-    """It is read event by event, resumes by its id, and its end hangs nowhere."""
+    """A plain test reads an endless stream event by event, resumes by its id, and ends it without hanging."""
     with oncecast.stream(client, path) as stream:
         assert (200, "text/event-stream") == (stream.status_code, stream.headers["content-type"].partition(";")[0])
         client.post("/orders", json={"id": 1})
@@ -118,7 +118,7 @@ def test_time_passes_in_the_application(oncecast: OncecastFixture, client: TestC
 
 
 def test_an_application_that_starts_late_has_what_was_published(oncecast: OncecastFixture) -> None:
-    """Its log is the test's, whenever it starts; so it is with another, on another loop, at the same time."""
+    """Each application of a test has the test's log, whenever it starts and on whichever loop."""
     other = Oncecast(subscribe="public")
     oncecast.use(other)
     oncecast.publish("orders", 1)
@@ -158,7 +158,7 @@ def test_without_a_loop(oncecast: OncecastFixture, caplog: pytest.LogCaptureFixt
 
 
 def test_a_grant_ends(oncecast: OncecastFixture) -> None:
-    """What `authorize` grants for a minute is over a minute later."""
+    """A grant of `authorize` for a minute ends a minute later."""
     guarded = Oncecast()
 
     @guarded.authorize

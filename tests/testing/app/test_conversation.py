@@ -117,7 +117,7 @@ async def test_an_endless_stream_is_read_event_by_event() -> None:
 
 
 async def test_a_reader_that_does_not_read_holds_the_application_up() -> None:
-    """What is unread has a bound; all of it comes once it is read."""
+    """The unread part of an answer has a bound, and all of it comes once it is read."""
     scope = scope_of_request(httpx.Request("GET", "http://app.example/"))
     answer = AsgiConversation(flood, scope)
     await answer.open(60)
@@ -143,7 +143,7 @@ async def test_leaving_ends_a_send_that_waits_for_room(caplog: pytest.LogCapture
 async def test_an_application_that_does_not_hear_is_cancelled(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has a moment to end, and the log says that it did not."""
+    """An application that does not end within a moment is cancelled, and the log says so."""
     monkeypatch.setattr(conversation, "END_SECONDS", 0.01)
     with caplog.at_level(logging.WARNING, "oncecast.testing"):
         async with asked(deaf) as answer:

@@ -40,7 +40,7 @@ def test_where_a_listener_begins(oncecast: OncecastFixture, start: dict[str, Any
 
 
 def test_a_dropped_listener_resumes_at_its_cursor(oncecast: OncecastFixture) -> None:
-    """What was missed comes at `resume`, once and in order."""
+    """A dropped listener gets the missed messages at `resume`, once and in order."""
     listener = oncecast.subscribe("orders")
     oncecast.publish("orders", 1)
     listener.drop()
@@ -163,7 +163,7 @@ def test_a_key_is_published_once(oncecast: OncecastFixture) -> None:
 
 
 def test_a_wrong_call(oncecast: OncecastFixture) -> None:
-    """It is refused in the words of the clients, and time does not go back."""
+    """A wrong call is refused in the words of the clients, and time does not go back."""
     with pytest.raises(UsageError, match="give one of after, last and since"):
         oncecast.subscribe("orders", after="latest", last=1)
     with pytest.raises(Refused, match="is not a channel name"):
