@@ -2,16 +2,19 @@
 some shells let their jobs ignore, that it leaves no transport open (`open_transports.py`), and that a collection of
 garbage does not visit the tests themselves.
 
-Owns `MARKS`, the table that `make quick` selects by. To mark a test, add its file or folder, not a decorator.
+Owns `MARKS`, the table that `make quick` selects by and by which the long tests come first. To mark a test, add its
+file or folder, not a decorator.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import pytest
@@ -25,6 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shared")
 
+Case = TypeVar("Case")
 HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": (
@@ -102,11 +106,33 @@ def marks_of(path: Path) -> set[str]:
     return {mark for mark, places in MARKS.items() if not names.isdisjoint(places)}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the marks of its file and of the folders above it."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Give each test the marks of its file and of the folders above it, and put what is left in order."""
     for item in items:
         for mark in marks_of(item.path.relative_to(HERE)):
             item.add_marker(mark)
+    yield
+    long = {item for item in items if any(item.get_closest_marker(mark) for mark in MARKS)}
+    items[:] = dealt(items, long, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def dealt(items: Sequence[Case], long: Set[Case], workers: int) -> list[Case]:
+    """Return the tests in an order in which each worker begins with its share of the long ones.
+
+    pytest-xdist cuts the list into one piece for each worker, and a worker that has done its piece takes tests from the
+    end of another's. With short tests there, the workers end together. A piece has its long tests in their own order,
+    so that those of one folder, which need the same server, stay together.
+    """
+    if workers < 2:
+        return list(items)
+    first, rest = [item for item in items if item in long], [item for item in items if item not in long]
+    order: list[Case] = []
+    for left in range(workers, 0, -1):
+        share, piece = len(first) // left, (len(first) + len(rest)) // left
+        order += first[:share] + rest[: piece - share]
+        del first[:share], rest[: piece - share]
+    return order
 
 
 @pytest.hookimpl(trylast=True)

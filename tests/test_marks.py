@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HERE, MARKS, marks_of
+from tests.conftest import HERE, MARKS, dealt, marks_of
 
 
 @pytest.mark.parametrize("place", sorted({place for places in MARKS.values() for place in places}))
@@ -28,3 +28,18 @@ def test_each_place_is_there(place: str) -> None:
 def test_marks_of_a_file(path: str, expected: Set[str]) -> None:
     """A file has its own marks and those of the folders above it."""
     assert expected == marks_of(Path(path))
+
+
+@pytest.mark.parametrize(
+    "workers, expected",
+    [
+        (1, "abCdeFGhij"),
+        (2, "Cabde" + "FGhij"),
+        (3, "Cab" + "Fde" + "Ghij"),
+        (4, "ab" + "Cd" + "Feh" + "Gij"),
+        (20, "abdehijCFG"),
+    ],
+)
+def test_each_worker_begins_with_its_share_of_the_long_tests(workers: int, expected: str) -> None:
+    """The pieces that pytest-xdist cuts begin with a part of the long tests, which are capitals here."""
+    assert list(expected) == dealt("abCdeFGhij", set("CFG"), workers)
