@@ -140,18 +140,20 @@ class Service:
 
         Return whether this identity was allowed the poll by rules that are `fixed`.
         """
-        identity = poll.identity
-        if (
-            identity is None
-            or identity.address != connection.identity.address
-            or (identity.expires is not None and identity.expires <= self.wall())
-        ):
+        identity, before = poll.identity, connection.identity
+        if identity is not before:  # of the poll before, as it mostly is: then its address is the same too
+            if identity is None or identity.address != before.address:
+                self.identify(connection, poll.request)
+                return False
+            connection.identity = identity
+        expires = identity.expires
+        if expires is not None and expires <= self.wall():
             self.identify(connection, poll.request)
             return False
-        connection.identity = identity
         if identity.kind == "token":
             self.authentications.remembered += 1
-            if self.bulletin is not None and self.bulletin.revoked:
+            bulletin = self.bulletin
+            if bulletin is not None and bulletin.revoked:
                 self.check_counts(identity)
         else:
             self.check_counts(identity)
