@@ -343,7 +343,22 @@ ROWS: dict[str, Row] = {
         [text(b'{"type":"%s"}' % (b"x" * 1_000_000)), text(LAST)],
         1,
         OPENED,
-        most_bytes=4 * MIB,  # the decoder's own error repeats the type, twice for a moment
+        settings=Settings(port=0, limits=PATIENT),
+    ),
+    "a frame with a long name of a field": Row(
+        frames(1, {"frame_invalid"}),
+        V1,
+        [text(b'{"type":"publish","channel":"a","%s":1}' % (b"x" * 1_000_000)), text(LAST)],
+        1,
+        OPENED,
+        settings=Settings(port=0, limits=PATIENT),
+    ),
+    "a frame with a long ref": Row(
+        frames(1, {"frame_invalid"}),
+        V1,
+        [text(b'{"type":"unsubscribe","channel":"a","ref":"%s"}' % (b"x" * 1_000_000)), text(LAST)],
+        1,
+        OPENED,
         settings=Settings(port=0, limits=PATIENT),
     ),
     "huge numbers in frames": Row(

@@ -30,6 +30,10 @@ from .payload import TOO_DEEP, base64_data, check_fields, colons_around, json_va
 DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
 REASON_CHARS = 200  # of what a decoder says is wrong
 REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
+REF_BYTES = 2 + 12 * REF_CHARS  # the most that it takes in JSON: each character as two escapes
+REF_TOO_LONG = f"A ref is at most {REF_CHARS} characters."
+LONG_FRAME_BYTES = 16 << 10  # a longer frame is looked at before it is decoded
+TYPE_BYTES = 128  # of a type in JSON, with escapes
 
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
 
@@ -174,6 +178,25 @@ class Auth(msgspec.Struct, tag="auth", tag_field="type", forbid_unknown_fields=T
     ref: Ref = None
 
 
+class _Shape(msgspec.Struct):
+    """Where the fields of any frame stand: nothing of them is decoded or copied."""
+
+    type: msgspec.Raw = NO_DATA
+    channel: msgspec.Raw = NO_DATA
+    after: msgspec.Raw = NO_DATA
+    last: msgspec.Raw = NO_DATA
+    since: msgspec.Raw = NO_DATA
+    data: msgspec.Raw = NO_DATA
+    data64: msgspec.Raw = NO_DATA
+    event: msgspec.Raw = NO_DATA
+    key: msgspec.Raw = NO_DATA
+    ref: msgspec.Raw = NO_DATA
+    token: msgspec.Raw = NO_DATA
+
+
+_decode_shape = msgspec.json.Decoder(_Shape).decode
+
+
 ClientFrame: TypeAlias = Subscribe | Unsubscribe | Publish | Auth
 _decode_frame = msgspec.json.Decoder(ClientFrame).decode
 
@@ -181,6 +204,8 @@ _decode_frame = msgspec.json.Decoder(ClientFrame).decode
 def parse_frame(data: bytes) -> ClientFrame:
     """Read a client's frame. Raises `Refusal`: `frame_invalid`, or `data_invalid` where its data nests too deeply."""
     try:
+        if len(data) > LONG_FRAME_BYTES:
+            _check_shape(data)
         frame: ClientFrame = _decode_frame(data)
         if not isinstance(frame, Publish):
             _check_frame(frame, data)
@@ -195,7 +220,7 @@ def parse_frame(data: bytes) -> ClientFrame:
     except RecursionError:
         raise Refusal("data_invalid", TOO_DEEP) from None
     if isinstance(frame.ref, str) and len(frame.ref) > REF_CHARS:
-        raise Refusal("frame_invalid", f"A ref is at most {REF_CHARS} characters.")
+        raise Refusal("frame_invalid", REF_TOO_LONG)
     return frame
 
 
@@ -258,6 +283,18 @@ def _message_fields(message: BatchLine | Publish) -> int:
     This passes most publishes without a closer look: their channel, event and key have no colon.
     """
     return 2 + (message.event is not None) + (message.key is not None)  # a channel, and data or data64
+
+
+def _check_shape(data: bytes) -> None:
+    """Refuse a long frame whose type, ref or unknown fields are long: the decoder's error would repeat them."""
+    shape = _decode_shape(data)
+    if len(memoryview(shape.type)) > TYPE_BYTES:
+        raise Refusal("frame_invalid", "This frame is not of oncecast.v1: its type is too long for one.")
+    if len(memoryview(shape.ref)) > REF_BYTES:
+        raise Refusal("frame_invalid", REF_TOO_LONG)
+    known = sum(len(memoryview(getattr(shape, name))) for name in shape.__struct_fields__)
+    if len(data) - known > LONG_FRAME_BYTES:
+        raise Refusal("frame_invalid", "This frame is not of oncecast.v1: most of it is none of its fields.")
 
 
 def _check_publish(frame: Publish, data: bytes, raw: bytes) -> None:
