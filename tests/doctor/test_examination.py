@@ -20,7 +20,7 @@ from oncecast.client.failures import Unreachable
 from oncecast.client.url import ServerUrl
 from oncecast.doctor.examination import Diagnosis, Orders, examine
 from oncecast.doctor.findings import CHECKS
-from oncecast.doctor.probes import Patient
+from oncecast.doctor.probes import Examinee
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
 from scripts.broker_servers.system import free_ports
@@ -108,8 +108,8 @@ async def examined(
 ) -> Diagnosis:
     """Examine what is behind a port."""
     headers = () if token is None else (("Authorization", f"Bearer {token}"),)
-    patient = Patient(Endpoint(ServerUrl.parse(f"http://127.0.0.1:{port}"), headers), "doctor", spread=0.1)
-    return await examine(patient, Orders(origin, True, quiet, proxy, token is not None))
+    examinee = Examinee(Endpoint(ServerUrl.parse(f"http://127.0.0.1:{port}"), headers), "doctor", spread=0.1)
+    return await examine(examinee, Orders(origin, True, quiet, proxy, token is not None))
 
 
 def names(diagnosis: Diagnosis) -> set[str]:

@@ -21,28 +21,28 @@ from oncecast.doctor.judges import (
     judge_upgrade,
     judge_version,
 )
-from oncecast.doctor.observations import Answer, Delays, Handshake, Quiet, Reading, Streamed
+from oncecast.doctor.observations import EventDelays, Handshake, HttpAnswer, Quiet, Reading, Streamed
 
 PAGE = "https://page.example"
 NOW = 1_764_000_000.0
-SOUND = Answer(status=200, headers={"access-control-allow-origin": PAGE})
-AWAY = Answer(trouble="the server sent nothing for 10 s")
+SOUND = HttpAnswer(status=200, headers={"access-control-allow-origin": PAGE})
+AWAY = HttpAnswer(trouble="the server sent nothing for 10 s")
 
 
-def refused(code: str, message: str = "No.") -> Answer:
+def refused(code: str, message: str = "No.") -> HttpAnswer:
     """Return a refusal of Oncecast."""
-    return Answer(status=400, code=code, message=message)
+    return HttpAnswer(status=400, code=code, message=message)
 
 
-def dated(seconds: float) -> Answer:
+def dated(seconds: float) -> HttpAnswer:
     """Return an answer whose Date is so far from the clock here."""
-    return Answer(status=200, headers={"date": formatdate(NOW + seconds, usegmt=True)}, sent=NOW, came=NOW + 0.2)
+    return HttpAnswer(status=200, headers={"date": formatdate(NOW + seconds, usegmt=True)}, sent=NOW, came=NOW + 0.2)
 
 
 def began(*delays: float | None, refused: str = "", coding: str = "") -> list[Finding]:
     """Return the findings about a stream that began, and whose events came so late."""
     headers = {"content-encoding": coding} if coding else {}
-    return judge_stream(Streamed(Answer(status=200, headers=headers), 0.01), Delays(delays, refused), 5, None)
+    return judge_stream(Streamed(HttpAnswer(status=200, headers=headers), 0.01), EventDelays(delays, refused), 5, None)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def began(*delays: float | None, refused: str = "", coding: str = "") -> list[Fi
     [
         (judge_server(refused("upgrade_required"), None), "server", "well", ""),
         (judge_server(refused("not_found"), None), "server", "wrong", "another path"),
-        (judge_server(Answer(status=502), "nginx"), "server", "wrong", "502"),
+        (judge_server(HttpAnswer(status=502), "nginx"), "server", "wrong", "502"),
         (judge_server(AWAY, None), "server", "wrong", "nothing for 10 s"),
         (judge_host(SOUND, refused("host_refused"), "a.example", None), "host", "wrong", "421"),
         (judge_host(refused("host_refused"), SOUND, "a.example", None), "host", "wrong", "421"),
@@ -65,16 +65,21 @@ def began(*delays: float | None, refused: str = "", coding: str = "") -> list[Fi
         (judge_version(refused("upgrade_required", "by HTTP/1.0."), None), "http-version", "wrong", "HTTP/1.0"),
         (judge_version(refused("upgrade_required", "by HTTP/1.1."), None), "http-version", "well", "HTTP/1.1"),
         (judge_version(refused("unauthorized"), None), "http-version", "unknown", ""),
-        (judge_ready([Answer(status=200)] * 6, None), "ready", "well", "6 of 6"),
-        (judge_ready([Answer(status=200), Answer(status=503, message="Not ready")], None), "ready", "wrong", "1 of 2"),
+        (judge_ready([HttpAnswer(status=200)] * 6, None), "ready", "well", "6 of 6"),
+        (
+            judge_ready([HttpAnswer(status=200), HttpAnswer(status=503, message="Not ready")], None),
+            "ready",
+            "wrong",
+            "1 of 2",
+        ),
         (judge_ready([AWAY], None), "ready", "wrong", "nothing"),
         (judge_clock(dated(0)), "clock", "well", ""),
         (judge_clock(dated(5)), "clock", "well", ""),
         (judge_clock(dated(7)), "clock", "wrong", "7 s ahead"),
         (judge_clock(dated(-60)), "clock", "wrong", "59 s behind"),
-        (judge_clock(Answer(status=200)), "clock", "unknown", "no Date"),
-        (judge_clock(Answer(status=200, headers={"date": "yesterday"})), "clock", "unknown", "no Date"),
-        (judge_token(Answer(status=200), given=True, channel="a"), "token", "well", "it may"),
+        (judge_clock(HttpAnswer(status=200)), "clock", "unknown", "no Date"),
+        (judge_clock(HttpAnswer(status=200, headers={"date": "yesterday"})), "clock", "unknown", "no Date"),
+        (judge_token(HttpAnswer(status=200), given=True, channel="a"), "token", "well", "it may"),
         (
             judge_token(refused("unauthorized", "It has ended."), given=True, channel="a"),
             "token",
@@ -106,7 +111,7 @@ def began(*delays: float | None, refused: str = "", coding: str = "") -> list[Fi
             "HTTP/1.1",
         ),
         (judge_upgrade(Handshake(False, answer=refused("unauthorized")), None), "upgrade", "unknown", "No."),
-        (judge_upgrade(Handshake(False, answer=Answer(status=403)), None), "upgrade", "wrong", "403"),
+        (judge_upgrade(Handshake(False, answer=HttpAnswer(status=403)), None), "upgrade", "wrong", "403"),
         (began(0.2, 0.001)[0], "buffering", "well", "1 ms"),
         (began(0.2, 0.21)[0], "buffering", "wrong", "0.20 s late"),
         (began(0.001, None)[0], "buffering", "wrong", "1 of 2 events"),
@@ -140,13 +145,15 @@ def test_verdicts(finding: Finding, check: str, verdict: str, said: str) -> None
         (SOUND, SOUND, ("well", "well")),
         (refused("origin_refused"), SOUND, ("wrong", "unknown")),
         (refused("host_refused"), SOUND, ("unknown", "unknown")),
-        (Answer(status=200), SOUND, ("well", "wrong")),
-        (Answer(status=200, headers={"access-control-allow-origin": f"{PAGE}, *"}), SOUND, ("well", "wrong")),
-        (SOUND, Answer(status=405), ("well", "wrong")),
-        (SOUND, Answer(status=204), ("well", "wrong")),
+        (HttpAnswer(status=200), SOUND, ("well", "wrong")),
+        (HttpAnswer(status=200, headers={"access-control-allow-origin": f"{PAGE}, *"}), SOUND, ("well", "wrong")),
+        (SOUND, HttpAnswer(status=405), ("well", "wrong")),
+        (SOUND, HttpAnswer(status=204), ("well", "wrong")),
     ],
 )
-def test_what_a_page_of_another_origin_gets(plain: Answer, preflight: Answer, verdicts: tuple[str, str]) -> None:
+def test_what_a_page_of_another_origin_gets(
+    plain: HttpAnswer, preflight: HttpAnswer, verdicts: tuple[str, str]
+) -> None:
     """An origin is refused by the server, and headers get lost on the way: two findings."""
     found = judge_cors(PAGE, False, plain, preflight, None)
     assert verdicts == tuple(each.verdict.value for each in found)
@@ -154,7 +161,7 @@ def test_what_a_page_of_another_origin_gets(plain: Answer, preflight: Answer, ve
 
 def test_the_own_origin_needs_no_headers() -> None:
     """Pages of the server's own address are sent none."""
-    own = judge_cors(PAGE, True, Answer(status=200), Answer(status=404), None)
+    own = judge_cors(PAGE, True, HttpAnswer(status=200), HttpAnswer(status=404), None)
     assert ["well", "well"] == [each.verdict.value for each in own]
 
 

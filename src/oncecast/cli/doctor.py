@@ -18,7 +18,7 @@ from ..client.url import ServerUrl
 from ..doctor.cures import PROXIES
 from ..doctor.examination import Diagnosis, Orders, examine
 from ..doctor.findings import Finding, Judgement
-from ..doctor.probes import Patient
+from ..doctor.probes import Examinee
 from ..errors import UsageError
 from ..message import check_channel
 from ..policy.authority import parse_origin
@@ -98,7 +98,9 @@ async def _examined(server: ServerUrl, token: GetToken | None, channel: str, ord
     headers = () if token is None else (("Authorization", f"Bearer {token()}"),)
     endpoint = Endpoint(server, headers)
     try:
-        diagnosis = await examine(Patient(endpoint, channel), orders, say if sys.stderr.isatty() else lambda line: None)
+        diagnosis = await examine(
+            Examinee(endpoint, channel), orders, say if sys.stderr.isatty() else lambda line: None
+        )
     except (Unreachable, Refused, UsageError) as error:
         raise Failure(str(error), MISUSED) from None
     if diagnosis.findings[0].verdict is Judgement.WRONG and await speaks_tls(endpoint):

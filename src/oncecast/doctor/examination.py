@@ -25,8 +25,8 @@ from .judges import (
     judge_upgrade,
     judge_version,
 )
-from .observations import Answer
-from .probes import BEGIN_SECONDS, HEARTBEAT, Patient
+from .observations import HttpAnswer
+from .probes import BEGIN_SECONDS, HEARTBEAT, Examinee
 
 __all__ = ["Diagnosis", "Orders", "examine"]
 
@@ -62,9 +62,9 @@ class Diagnosis:
         return tuple(each for each in self.findings if each.verdict is Judgement.WRONG)
 
 
-async def examine(patient: Patient, orders: Orders, say: Callable[[str], None] = lambda line: None) -> Diagnosis:
+async def examine(examinee: Examinee, orders: Orders, say: Callable[[str], None] = lambda line: None) -> Diagnosis:
     """Examine a server. `say` is told what takes long. Raises `Unreachable`, and `Refused` for a certificate."""
-    plain = await patient.ask("GET", "/v1/connect")
+    plain = await examinee.ask("GET", "/v1/connect")
     proxy = orders.proxy or proxy_of(plain.headers)
     found: dict[str, Finding] = {}
 
@@ -73,40 +73,40 @@ async def examine(patient: Patient, orders: Orders, say: Callable[[str], None] =
 
     add([judge_server(plain, proxy)])
     if found["server"].verdict is Judgement.WELL:
-        own = await patient.ask("GET", patient.poll_path, (("Origin", patient.origin),))
-        add([judge_host(plain, own, patient.endpoint.url.authority, proxy), judge_version(plain, proxy)])
-        add([judge_ready(await asyncio.gather(*(_ready(patient) for _ in range(CONNECTIONS))), proxy)])
+        own = await examinee.ask("GET", examinee.poll_path, (("Origin", examinee.origin),))
+        add([judge_host(plain, own, examinee.endpoint.url.authority, proxy), judge_version(plain, proxy)])
+        add([judge_ready(await asyncio.gather(*(_ready(examinee) for _ in range(CONNECTIONS))), proxy)])
         add([judge_clock(plain)])
-        poll = await patient.ask("GET", patient.poll_path)
-        add([judge_token(poll, given=orders.given, channel=patient.channel)])
+        poll = await examinee.ask("GET", examinee.poll_path)
+        add([judge_token(poll, given=orders.given, channel=examinee.channel)])
         if orders.origin is not None:
             origin = (("Origin", orders.origin),)
-            asked = await patient.ask("GET", patient.poll_path, origin)
-            preflight = await patient.ask("OPTIONS", patient.poll_path, (*origin, *PREFLIGHT))
-            add(judge_cors(orders.origin, orders.origin == patient.origin, asked, preflight, proxy))
-        add([judge_upgrade(await patient.handshake(), proxy)])
-        streamed = await patient.stream()
-        delays = await patient.delays() if orders.publish and streamed.began is not None else None
+            asked = await examinee.ask("GET", examinee.poll_path, origin)
+            preflight = await examinee.ask("OPTIONS", examinee.poll_path, (*origin, *PREFLIGHT))
+            add(judge_cors(orders.origin, orders.origin == examinee.origin, asked, preflight, proxy))
+        add([judge_upgrade(await examinee.handshake(), proxy)])
+        streamed = await examinee.stream()
+        delays = await examinee.delays() if orders.publish and streamed.began is not None else None
         add(judge_stream(streamed, delays, BEGIN_SECONDS, proxy))
         seconds = _quiet_seconds(orders, streamed.answer)
         if seconds:
             say(f"Holding quiet connections for {seconds:g} s; --quiet-seconds 0 leaves that out.")
-        add([judge_quiet(await patient.quiet(seconds) if seconds else [], seconds, proxy)])
-        readings = await patient.readings(CONNECTIONS, publish=orders.publish)
+        add([judge_quiet(await examinee.quiet(seconds) if seconds else [], seconds, proxy)])
+        readings = await examinee.readings(CONNECTIONS, publish=orders.publish)
         published = any(each.has_it is not None for each in readings)
         add([judge_one_log(readings, published=published)])
     asked_for = [check for check in CHECKS if orders.origin is not None or check not in ("origin", "cors")]
     return Diagnosis(proxy, tuple(found.get(each) or unknown(each, "Oncecast does not answer") for each in asked_for))
 
 
-async def _ready(patient: Patient) -> Answer:
+async def _ready(examinee: Examinee) -> HttpAnswer:
     try:
-        return await patient.ask("GET", "/readyz")
+        return await examinee.ask("GET", "/readyz")
     except Unreachable as error:  # a proxy whose next server is away
-        return Answer(trouble=str(error))
+        return HttpAnswer(trouble=str(error))
 
 
-def _quiet_seconds(orders: Orders, answer: Answer) -> float:
+def _quiet_seconds(orders: Orders, answer: HttpAnswer) -> float:
     if orders.quiet_seconds is not None:
         return orders.quiet_seconds
     try:

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from ..errors import ERRORS
 from .cures import cure_for
 from .findings import Finding, unknown, well, wrong
-from .observations import Answer, Delays, Handshake, Quiet, Reading, Streamed
+from .observations import EventDelays, Handshake, HttpAnswer, Quiet, Reading, Streamed
 
 __all__ = [
     "judge_clock",
@@ -33,7 +33,7 @@ LATE_SECONDS = 0.1  # half of what a proxy waits that delays small pieces; a net
 OLD_VERSION = "HTTP/1.0"
 
 
-def judge_server(answer: Answer, proxy: str | None) -> Finding:
+def judge_server(answer: HttpAnswer, proxy: str | None) -> Finding:
     """Judge whether Oncecast answers. `answer` is that of a plain GET of `/v1/connect`, which it refuses by a code."""
     if answer.code == "not_found":
         text = "Oncecast answers, but at another path: the proxy changes it"
@@ -44,7 +44,7 @@ def judge_server(answer: Answer, proxy: str | None) -> Finding:
     return wrong("server", what, cure_for("server", proxy))
 
 
-def judge_host(answer: Answer, own: Answer, host: str, proxy: str | None) -> Finding:
+def judge_host(answer: HttpAnswer, own: HttpAnswer, host: str, proxy: str | None) -> Finding:
     """Judge the Host that the server gets. `own` is the answer to a request with the URL's own origin."""
     if "host_refused" in (answer.code, own.code):
         refused = answer if answer.code == "host_refused" else own
@@ -59,7 +59,7 @@ def judge_host(answer: Answer, own: Answer, host: str, proxy: str | None) -> Fin
     return well("host", f"{host} reaches the server")
 
 
-def judge_version(answer: Answer, proxy: str | None) -> Finding:
+def judge_version(answer: HttpAnswer, proxy: str | None) -> Finding:
     """Judge the version of HTTP that the server gets: its refusal of a plain GET of `/v1/connect` names it."""
     if answer.code != "upgrade_required":
         return unknown("http-version", "the server did not say what it gets")
@@ -69,7 +69,7 @@ def judge_version(answer: Answer, proxy: str | None) -> Finding:
     return well("http-version", "HTTP/1.1 reaches the server")
 
 
-def judge_ready(answers: Sequence[Answer], proxy: str | None) -> Finding:
+def judge_ready(answers: Sequence[HttpAnswer], proxy: str | None) -> Finding:
     """Judge the answers of `/readyz` on connections of their own."""
     not_ready = [answer for answer in answers if answer.status != 200]
     if not not_ready:
@@ -79,7 +79,7 @@ def judge_ready(answers: Sequence[Answer], proxy: str | None) -> Finding:
     return wrong("ready", text, cure_for("ready", proxy))
 
 
-def judge_clock(answer: Answer) -> Finding:
+def judge_clock(answer: HttpAnswer) -> Finding:
     """Judge the Date of an answer against the time at which it came. A proxy may have written its own."""
     try:
         date = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
@@ -93,7 +93,7 @@ def judge_clock(answer: Answer) -> Finding:
     return well("clock", f"agrees within {SKEW_SECONDS:g} s")
 
 
-def judge_token(answer: Answer, *, given: bool, channel: str) -> Finding:
+def judge_token(answer: HttpAnswer, *, given: bool, channel: str) -> Finding:
     """Judge the answer to a poll of the channel; `given`: a token was sent."""
     if answer.code == "unauthorized" and not given:
         return unknown("token", "the channel needs one: put it into ONCECAST_TOKEN")
@@ -107,7 +107,7 @@ def judge_token(answer: Answer, *, given: bool, channel: str) -> Finding:
     return well("token", f"{'it may' if given else 'none is needed to'} read {channel}")
 
 
-def judge_cors(origin: str, own: bool, plain: Answer, preflight: Answer, proxy: str | None) -> list[Finding]:
+def judge_cors(origin: str, own: bool, plain: HttpAnswer, preflight: HttpAnswer, proxy: str | None) -> list[Finding]:
     """Judge what a page of `origin` gets; `own`: it is the URL's own origin, which needs no headers."""
     if plain.code == "origin_refused":
         return [
@@ -150,7 +150,7 @@ def judge_upgrade(handshake: Handshake, proxy: str | None) -> Finding:
     return wrong("upgrade", what, cure_for("upgrade", proxy))
 
 
-def judge_stream(streamed: Streamed, delays: Delays | None, waited: float, proxy: str | None) -> list[Finding]:
+def judge_stream(streamed: Streamed, delays: EventDelays | None, waited: float, proxy: str | None) -> list[Finding]:
     """Judge a stream's beginning, of which `waited` seconds were waited for, and the delays of its events."""
     answer = streamed.answer
     if answer.code:
@@ -171,7 +171,7 @@ def judge_stream(streamed: Streamed, delays: Delays | None, waited: float, proxy
     return [judge_delays(streamed, delays, proxy), compression]
 
 
-def judge_delays(streamed: Streamed, delays: Delays | None, proxy: str | None) -> Finding:
+def judge_delays(streamed: Streamed, delays: EventDelays | None, proxy: str | None) -> Finding:
     """Judge how long after its publish an event comes; without publishes the beginning has to do."""
     began = f"a stream begins after {(streamed.began or 0) * 1000:.0f} ms"
     if delays is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Answer", "Delays", "Handshake", "Quiet", "Reading", "Streamed"]
+__all__ = ["EventDelays", "Handshake", "HttpAnswer", "Quiet", "Reading", "Streamed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """One answer over HTTP. `status` is 0 where none came, and `trouble` says why.
 
     `headers` has lower-case names. `code` and `message` are those of an error of Oncecast, "" where it is none. `sent`
@@ -32,19 +32,19 @@ class Handshake:
 
     opened: bool
     spoke: bool = False
-    answer: Answer = Answer()
+    answer: HttpAnswer = HttpAnswer()
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
     """The beginning of a stream. `began` is after how long its first event came, None where none did in time."""
 
-    answer: Answer
+    answer: HttpAnswer
     began: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Delays:
+class EventDelays:
     """How long after its publish was acknowledged each event came on a stream; None for one that did not come."""
 
     seconds: tuple[float | None, ...] = ()

@@ -1,4 +1,4 @@
-"""The requests that an examination makes. Each returns what it has seen, and raises only what `Patient` names.
+"""The requests that an examination makes. Each returns what it has seen, and raises only what `Examinee` names.
 
 Owns the connections: each probe has its own, so that a proxy may send each to another node, and closes it. Invariant:
 every wait has a deadline, and nothing is published but by `publish` and `delays`, to the channel that is named.
@@ -21,9 +21,9 @@ from ..client.timing import Timing
 from ..wire import ws_handshake
 from ..wire.sse import EventParser
 from ..wire.ws_connection import CloseReceived, DataReceived, ProtocolFailed, Role, WebSocketConnection
-from .observations import Answer, Delays, Handshake, Quiet, Reading, Streamed
+from .observations import EventDelays, Handshake, HttpAnswer, Quiet, Reading, Streamed
 
-__all__ = ["Patient"]
+__all__ = ["Examinee"]
 
 PROTOCOL = "oncecast.v1"
 ANSWER_SECONDS = 10.0
@@ -38,7 +38,7 @@ HEARTBEAT = "oncecast-heartbeat"
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Examinee:
     """The server that is examined, at a URL and with the credentials of an endpoint. Its channel is `channel`.
 
     `spread` is how many seconds a message has to be at every node.
@@ -67,7 +67,7 @@ class Patient:
         body: bytes | None = None,
         *,
         wait: float = 0,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Ask on a connection of its own. Raises `Unreachable`, and `Refused` for a certificate."""
         async with self._connection() as connection:
             return await _asked(connection, method, path, headers, body, wait)
@@ -98,12 +98,12 @@ class Patient:
         async with self._connection() as connection:
             return await self._begun(connection, STREAM)
 
-    async def delays(self) -> Delays:
+    async def delays(self) -> EventDelays:
         """Publish to the channel while a stream of it is open, and take the time of each event."""
         taken: list[float | None] = []
         async with self._connection() as connection, self._connection() as publisher:
             if (await self._begun(connection, (EVENTS_ONLY,))).began is None:
-                return Delays((None,))
+                return EventDelays((None,))
             events = EventParser(max_event_bytes=MAX_FRAME_BYTES)
             arrivals: dict[str, float] = {}
             arrived = asyncio.Event()
@@ -120,7 +120,9 @@ class Patient:
                 for number in range(EVENTS):
                     answer = await self._published(publisher, number)
                     if answer.status != 201:
-                        return Delays((), answer.message or answer.trouble or f"a publish is answered {answer.status}")
+                        return EventDelays(
+                            (), answer.message or answer.trouble or f"a publish is answered {answer.status}"
+                        )
                     acknowledged = time.monotonic()
                     wanted = json.loads(answer.body)["id"]
                     with contextlib.suppress(TimeoutError):
@@ -132,7 +134,7 @@ class Patient:
             finally:
                 reading.cancel()
                 await asyncio.wait({reading})
-        return Delays(tuple(taken))
+        return EventDelays(tuple(taken))
 
     async def readings(self, count: int, *, publish: bool) -> list[Reading]:
         """Poll the channel on so many connections; with `publish`, for a message that is published a second before.
@@ -181,7 +183,7 @@ class Patient:
     def _path(self, query: str) -> str:
         return f"/v1/channels/{self.channel}?{query}"
 
-    async def _published(self, connection: HttpConnection, number: int) -> Answer:
+    async def _published(self, connection: HttpConnection, number: int) -> HttpAnswer:
         headers = (("Content-Type", "application/json"), ("Oncecast-Event", "doctor"))
         return await _asked(connection, "POST", f"/v1/channels/{self.channel}", headers, b'{"doctor":%d}' % number, 0)
 
@@ -214,7 +216,7 @@ class Patient:
         except Unreachable:
             raise
         except (Broken, TimeoutError) as error:
-            return Streamed(Answer(trouble=str(error) or f"no stream begins within {BEGIN_SECONDS:g} s"))
+            return Streamed(HttpAnswer(trouble=str(error) or f"no stream begins within {BEGIN_SECONDS:g} s"))
 
     async def _quiet_socket(self, seconds: float) -> Quiet | None:
         async with self._connection() as connection:
@@ -274,26 +276,26 @@ async def _asked(
     headers: Sequence[tuple[str, str]],
     body: bytes | None,
     wait: float,
-) -> Answer:
+) -> HttpAnswer:
     sent = time.time()
     try:
         response = await connection.request(method, path, headers, body, wait=wait)
     except Unreachable:
         raise
     except Broken as error:
-        return Answer(trouble=str(error), sent=sent, came=time.time())
+        return HttpAnswer(trouble=str(error), sent=sent, came=time.time())
     return replace(_answer(response.status, response.headers, response.body), sent=sent, came=time.time())
 
 
-def _answer(status: int, headers: object, body: bytes) -> Answer:
+def _answer(status: int, headers: object, body: bytes) -> HttpAnswer:
     code = message = ""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         error = json.loads(body)["error"]
         code, message = str(error["code"]), str(error["message"])
-    return Answer(status=status, headers=dict(headers), body=body, code=code, message=message)  # type: ignore[call-overload]
+    return HttpAnswer(status=status, headers=dict(headers), body=body, code=code, message=message)  # type: ignore[call-overload]
 
 
-def _cursor(answer: Answer) -> str:
+def _cursor(answer: HttpAnswer) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         if answer.status == 200:
             return str(json.loads(answer.body)["cursor"])
