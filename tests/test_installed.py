@@ -150,9 +150,9 @@ def is_this_version(installed: Installed) -> None:
 def imports_every_module(installed: Installed) -> None:
     """Only the modules of an extra miss a package, and no module is of a newer syntax or warns of an older one."""
     missing = dict(line.split() for line in installed.run(EVERY_MODULE).splitlines())
-    assert set(missing.values()) <= {"redis", "nats", "nkeys", "rstream", "aiokafka", "pytest"}
+    assert set(missing.values()) <= {"redis", "nats", "nkeys", "rstream", "aiokafka", "pytest", "uvicorn"}
     assert "pytest" == missing.pop("oncecast.testing.plugin")
-    rooms = tuple(f"oncecast.brokers.{extra}" for extra in EXTRAS)
+    rooms = (*(f"oncecast.brokers.{extra}" for extra in EXTRAS), "oncecast.asgi.hosting.")
     assert [] == [name for name in missing if not name.startswith(rooms)]
 
 
