@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import msgspec
 import pydantic
 import pytest
 
-from oncecast import ClientMessage, Gap, GapError, Oncecast, Refused, Unavailable, UsageError
+from oncecast import Caller, ClientMessage, Gap, GapError, Grant, Oncecast, Refused, Unavailable, UsageError
 from oncecast.errors import ConfigurationError
+from oncecast.policy.limits import Limits
 from oncecast.server.settings import ChannelRule, RetentionSettings, Settings
 from tests.asgi.conftest import SECONDS
 from tests.asgi.peers import HandPeer, http_scope
 
 CHANNEL = "/v1/channels/orders"
+LOGS = ("oncecast.access", "oncecast.audit")
 
 
 def http(cast: Oncecast, base: str = "http://app.example") -> httpx.AsyncClient:
@@ -350,11 +353,56 @@ async def test_a_failed_broker_is_said(caplog: pytest.LogCaptureFixture) -> None
         assert [503, 503] == [(await client.get(path)).status_code for path in (CHANNEL, "/readyz")]
 
 
-async def test_metrics_are_not_served() -> None:
-    """They are the application's to show; the pages and the client are."""
-    async with Oncecast("memory://") as cast, http(cast) as client:
-        found = {path: (await client.get(path)).status_code for path in ("/metrics", "/", "/oncecast.js", "/healthz")}
-        assert {"/metrics": 404, "/": 200, "/oncecast.js": 200, "/healthz": 200} == found
+async def test_every_link_of_the_start_page_leads_somewhere() -> None:
+    """What the page links to below the mount is there, the metrics too, which count what the application serves."""
+    async with Oncecast("memory://", dev=True) as cast, http(cast) as client:
+        page = (await client.get("/")).text
+        links = set(re.findall(r'(?:href|src)="\./([^"#]*)"', page)) | {"oncecast.js", "healthz"}
+        assert "metrics" in links
+        assert [] == [link for link in links if (await client.get(f"/{link}")).status_code != 200]
+        await client.post(CHANNEL, json=1)
+        assert "oncecast_publishes_total 1.0" in (await client.get("/metrics")).text
+
+
+async def test_the_limits_of_connections_hold() -> None:
+    """Past the limit in all, publishes and probes are answered; past a user's, a stream and a waiting poll get 429."""
+    limits = Limits(connections=2, connections_per_user=1)
+    cast = Oncecast(settings=Settings(limits=limits))
+
+    @cast.authorize
+    def who(caller: Caller) -> Grant:
+        return Grant(caller.headers["x-user"], subscribe=["*"], publish=["*"])
+
+    events = ("accept", "text/event-stream")
+    async with cast, HandPeer(cast, http_scope(CHANNEL, ("x-user", "ann"), events)) as first:
+        assert b"retry" in await first.until(b"retry")
+        for more, status in ((("x-user", "ann"), 429), (("x-user", "bob"), 200)):
+            async with HandPeer(cast, http_scope(CHANNEL, more, events)) as second:
+                assert status == (await second.next())["status"]
+                if status == 200:
+                    async with HandPeer(cast, http_scope(CHANNEL, ("x-user", "eve"))) as third:
+                        assert 503 == (await third.next())["status"]
+                    async with HandPeer(cast, http_scope("/healthz")) as probe:
+                        assert 200 == (await probe.next())["status"]
+        async with HandPeer(cast, http_scope(CHANNEL, ("x-user", "ann"), query="wait=20&after=latest")) as poll:
+            assert 429 == (await poll.next())["status"]
+
+
+async def test_logging_has_a_record_of_each_request_and_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    """Requests and streams are records at their end, refusals too; a secret of a query stands in none of them."""
+    async with Oncecast("memory://", subscribe="public") as cast, http(cast) as client:
+        with caplog.at_level(logging.INFO, "oncecast"):
+            await client.get(f"{CHANNEL}?after=earliest&token=secret")
+            await client.post(CHANNEL, json=1)
+            async with HandPeer(cast, http_scope(CHANNEL, ("accept", "text/event-stream"))) as peer:
+                await peer.until(b"retry")
+        said = {name: [each.message for each in caplog.records if each.name == name] for name in LOGS}
+        access, audit = said["oncecast.access"], said["oncecast.audit"]
+        for line, part in zip(access, (" status=200 ", " status=403 ", " as=events "), strict=True):
+            assert part in line
+        assert "secret" not in caplog.text
+        assert 1 == len(audit)
+        assert audit[0].startswith("code=forbidden by=http status=403 ")
 
 
 async def test_a_body_is_bounded() -> None:

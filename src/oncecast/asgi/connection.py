@@ -16,13 +16,18 @@ from typing import Any
 from ..errors import Refusal
 from ..http import routes
 from ..http.exchange import Agreement
+from ..http.listening import LONG_POLL, WEBSOCKET
 from ..http.replies import error_reply, headers_of
 from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Reply, Session
+from ..server.admission import FULL, may_use_reserve
 from ..server.expiries import warn_at
-from ..server.logs.requests import shown_briefly
+from ..server.logs.audit import NAMES
+from ..server.logs.line import Value
+from ..server.logs.requests import shown_briefly, shown_method, shown_target
 from ..server.presence import Presence
 from ..wire import http1
+from .logs import AppLogs
 from .peer import AsgiPeer
 from .scopes import AsgiSend, Event, Receive
 
@@ -32,7 +37,13 @@ logger = logging.getLogger("oncecast.asgi")
 
 
 class AsgiConnection(AsgiPeer):
-    """A connection of which `request` is the request. `identity` is that of its caller."""
+    """A connection of which `request` is the request. `identity` is that of its caller.
+
+    A kind has a `transport`, and the `status` with which that begins.
+    """
+
+    transport: str
+    status: int
 
     # -- for the kinds
 
@@ -67,11 +78,11 @@ class AsgiConnection(AsgiPeer):
 
         `prepare` answers, or begins to. It may raise `Refusal`.
         """
-        self.app.admit(self)
+        reserved, self._began = self.app.admit(self), self.now()
         listening: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(None) as self._life:
-                await self._prepare(prepare)
+                await self._prepare(prepare if not reserved or may_use_reserve(self.request) else self._turn_away)
                 if not self._pending.ended:
                     listening = asyncio.create_task(self._listen_whole(receive))
                 if self._streaming:
@@ -90,10 +101,14 @@ class AsgiConnection(AsgiPeer):
                 listening.cancel()
                 await asyncio.wait({listening})
             self.close()
+            logs = self.app.logs
+            if isinstance(logs, AppLogs) and logs.accesses:  # a server around logs what its application answers
+                logs.access(self._line())
 
     def close(self) -> None:
         """Forget everything. Safe to call twice."""
-        session, self._session = self._session, None
+        session = self._session
+        self._unlisten()
         self._pending.drop()
         self.app.dismiss(self)
         if self._presence is not None:
@@ -113,6 +128,44 @@ class AsgiConnection(AsgiPeer):
             self.reply(refusal)
         except Exception:  # noqa: BLE001 - it is logged there
             self._defect()
+
+    async def _turn_away(self) -> None:
+        self.app.admission.turn_away()
+        raise FULL.with_traceback(None)
+
+    def _count(self) -> None:
+        """Count a stream, a socket or a poll that waits as its client's, whatever proxy it comes through, and as its
+        user's. Raises `Refusal`.
+        """
+        quotas = self.app.settings.quotas
+        if quotas is not None and self._presence is None:
+            presence = Presence(quotas, proxy=self.identity.address or "-")
+            presence.join(self.identity, self.now())
+            self._presence = presence
+
+    def _listen_to(self, session: Session, transport: str) -> None:
+        self._session, self._listener = session, transport
+        self.app.listeners[transport] += 1
+
+    def _unlisten(self) -> None:
+        if self._session is not None:
+            self._session = None
+            self.app.listeners[self._listener] -= 1
+
+    def _line(self) -> dict[str, Value]:
+        """Return the fields of the access log."""
+        fields: dict[str, Value] = {"address": self.identity.address or "-"}
+        name = NAMES[self.identity.kind]
+        if name and self.identity.subject is not None:
+            fields[name] = self.identity.subject
+        fields |= {"method": shown_method(self.request.method), "path": shown_target(self.request)}
+        if self._status:
+            fields["status"] = self._status
+        if self._streaming:
+            fields["as"] = "socket" if self.transport == WEBSOCKET else "events"
+            if self._code is not None:
+                fields["close"] = self._code
+        return fields | {"seconds": round(self.now() - self._began, 3)}
 
     async def _pump(self, send: AsgiSend) -> None:
         while items := await self._pending.take():
@@ -157,9 +210,11 @@ class AsgiConnection(AsgiPeer):
         if self._answered or self._streaming:
             return
         self._answered = True
-        self._session = None
+        self._unlisten()
         if isinstance(reply, Refusal):
+            self.app.refusals.request(reply, self.identity, self.request)
             reply = error_reply(reply)
+        self._status = reply.status
         self.app.counters.requests[reply.status] += 1
         self._answer(reply.status, headers_of(self.app, self.request, reply), reply.body)
         self._pending.end()
@@ -180,8 +235,14 @@ class AsgiConnection(AsgiPeer):
         if session is not None and self.app.must_leave(self):
             session.drain()
             return
-        self._session = session
-        if session is None:
+        if session is not None:
+            try:
+                self._count()
+            except Refusal:
+                session.closed()
+                raise
+            self._listen_to(session, LONG_POLL)
+        else:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
 
     def proceed(self, request: http1.Request, call: Callable[[], None], /) -> None:
@@ -195,17 +256,14 @@ class AsgiConnection(AsgiPeer):
 
     def _stream(self, make: Callable[[], Session]) -> None:
         """Become a stream. Raises what `make` raises; then nothing is sent."""
-        quotas = self.app.settings.quotas
-        if quotas is not None:  # a stream counts as its client's, whatever proxy it comes through
-            presence = Presence(quotas, proxy=self.identity.address or "-")
-            presence.join(self.identity, self.now())
-            self._presence = presence
+        self._count()
         session = make()
         self._streaming = True
+        self._status = self.status
         if self._pending.ended:  # the session has ended, or the peer is gone
             session.closed()
             return
-        self._session = session
+        self._listen_to(session, self.transport)
         if self._pending.full:
             session.blocked()
         if self.identity.expires is not None:

@@ -21,6 +21,7 @@ from ..protocol.base import Reply, Session, Verified
 from ..server.app import App
 from ..server.expiries import DISCONNECTED, ENDED, warn_at
 from ..server.presence import Presence
+from ..server.refusals import OTHER
 from ..wire import http1
 from .pending import Pending
 
@@ -48,6 +49,10 @@ class AsgiPeer(ABC):
         self._session: Session | None = None  # gets the events of the connection
         self._asked: tuple[str, Verified] | None = None  # a token that the function has still to judge
         self._answered = False
+        self._began = 0.0
+        self._status = 0  # of the answer
+        self._listener = OTHER  # the transport of the session, as it is counted
+        self._code: int | None = None  # of the close
         self._streaming = False
         self._reads = True
         self._presence: Presence | None = None
@@ -99,6 +104,8 @@ class AsgiPeer(ABC):
 
     def finish(self, last: dict[str, Any], code: int, /) -> None:
         """Send the last event, and end."""
+        self._code = code
+        self.app.refusals.close(code, self._listener)
         self._pending.put(last, 0)
         self._pending.end()
         self._say_goodbye()

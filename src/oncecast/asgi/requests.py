@@ -10,6 +10,7 @@ from msgspec import structs
 
 from ..errors import Refusal
 from ..http.exchange import Agreement
+from ..http.listening import SSE
 from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Session
 from .carriers import END_OF_BODY, EventsOverAsgi
@@ -28,6 +29,9 @@ def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 class EventsConnection(AsgiConnection):
     """A request of HTTP."""
+
+    transport = SSE
+    status = 200
 
     def _events(self, items: Iterable[Any]) -> Iterator[Event]:
         data: list[bytes] = []
@@ -61,6 +65,7 @@ class EventsConnection(AsgiConnection):
         if self._answered or self._pending.ended:
             return
         self._answered = True
+        self._status = 200
         self._begin(200, headers)
         if events and self.request.method != "HEAD":
             self._pending.put(events, len(events))

@@ -16,13 +16,16 @@ from msgspec import structs
 from ..http.bulletin import Bulletin
 from ..http.service import Rules
 from ..policy.access import Access
+from ..server.app import UNLIMITED
 from ..server.brokers import build_broker
 from ..server.build import build_app, build_node, build_policy, build_quotas, build_rules
+from ..server.capacity import Capacity
 from ..server.jwks import RemoteKeys
 from ..server.settings import Settings
 from ..server.tasks import Tasks
 from ..server.wheel import RESOLUTION
 from .life import AppLife
+from .logs import AppLogs
 from .review import Check, PublishReview
 from .stopping import StopSignals
 from .surroundings import Surroundings
@@ -64,7 +67,10 @@ class Running(AppLife):
         self._review = PublishReview(checks, handler_seconds, lambda: settings.limits.message_bytes) if checks else None
         if surroundings is not None:
             self.app.wall = surroundings.wall
-        self.app.collect = None  # an application serves its own /metrics
+        limits = settings.limits
+        self.app.admission.capacity = Capacity(limits.connections or UNLIMITED.ceiling, UNLIMITED.ceiling)
+        self.app.admission.room = self._quotas.room
+        self.app.logs = AppLogs(monotonic)
         self.app.bulletin = Bulletin(
             self.node,
             self.app.wall,
@@ -118,7 +124,8 @@ class Running(AppLife):
     # -- helpers
 
     def _adopt(self) -> None:
-        limits_and_more = build_rules(self._settings, ("0.0.0.0",), self._quotas, self._issuer.keys)  # noqa: S104
+        noted = self.app.refusals.note
+        limits_and_more = build_rules(self._settings, ("0.0.0.0",), self._quotas, self._issuer.keys, noted)  # noqa: S104
         rules = Rules(
             settings=structs.replace(limits_and_more.settings, access=self._access, review=self._review, deflate=False),
             hosts=limits_and_more.hosts,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import Refusal
 from ..http.exchange import Agreement
+from ..http.listening import WEBSOCKET
 from ..policy.identity import Identity
 from ..policy.origin import Headers
 from ..protocol.base import Carrier, Duplex, Session
@@ -28,6 +29,9 @@ REFUSED = "websocket.http.response"  # with this extension a server can refuse a
 
 class SocketConnection(AsgiConnection):
     """A WebSocket. `scope` is that of its handshake."""
+
+    transport = WEBSOCKET
+    status = 101
 
     def __init__(self, app: App, request: http1.Request, address: str, scope: Scope) -> None:
         super().__init__(app, request, address)

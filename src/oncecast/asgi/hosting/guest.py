@@ -34,6 +34,7 @@ from ...server.wheel import RESOLUTION
 from ..review import PublishReview
 from ..scopes import AsgiSend, Receive, Scope
 from ..serving import serve_scope
+from ..wrapping import AsgiApp
 from .application import find_cast, load_application
 from .gate import NativeGate
 from .life import HostedLife
@@ -73,6 +74,7 @@ class AppGuest:
         self._tasks: Tasks | None = None
         self._limits = Settings().limits
         self._pass_on = self._app
+        self._answer: AsgiApp = self._own_answer
         self.split = Split(())
 
     # -- the guest of a server
@@ -122,6 +124,7 @@ class AppGuest:
             self._life.adopt(rules)
             changes = self._life.logging or self._life.settings.trusted_proxies
             self._pass_on = Outside(self._app, self._life).serve if changes else self._app
+            self._answer = Outside(self._own_answer, self._life).serve if changes else self._own_answer
 
     def connection(self, app: App, descriptor: int | None, identity: Identity) -> Connection:
         """Return what serves an accepted socket, until a request of the application comes."""
@@ -218,11 +221,14 @@ class AppGuest:
         """Answer a scope: what is the server's comes here where it was not seen by how it began."""
         path: str = scope.get("path", "")  # a lifespan has none
         if path in self.split.exact or path.startswith(CHANNELS):
-            assert self._life is not None
-            cast = self._cast
-            authorize, seconds = (None, 0.0) if cast is None else (cast.authorizer, cast.handler_seconds)
-            return serve_scope(self._life, scope, receive, send, authorize, seconds)
+            return self._answer(scope, receive, send)
         return self._pass_on(scope, receive, send)
+
+    def _own_answer(self, scope: Scope, receive: Receive, send: AsgiSend) -> Awaitable[None]:
+        assert self._life is not None
+        cast = self._cast
+        authorize, seconds = (None, 0.0) if cast is None else (cast.authorizer, cast.handler_seconds)
+        return serve_scope(self._life, scope, receive, send, authorize, seconds)
 
     async def _start_uvicorn(self, settings: Settings) -> uvicorn.Server:
         config = uvicorn.Config(
