@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.http import routes
 from oncecast.message import Draft
 from oncecast.protocol.base import Reply
 from oncecast.protocol.events import EventStream
@@ -1049,7 +1048,7 @@ def test_a_defect_is_answered_and_logged(
     def fail(*args: object) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(routes, "handle", fail)
+    monkeypatch.setattr(bench.app, "handle", fail)
     connection, transport = bench.connect()
     connection.receive(HEALTH)
     answer = parse(transport.take())
@@ -1066,7 +1065,7 @@ def test_a_defect_after_an_answer_cuts_the_connection(bench: Bench, monkeypatch:
         connection.reply(Reply(200, (), b""))
         raise ZeroDivisionError
 
-    monkeypatch.setattr(routes, "handle", fail)
+    monkeypatch.setattr(bench.app, "handle", fail)
     connection, transport = bench.connect()
     connection.receive(HEALTH)
     assert 1 == transport.take().count(b"HTTP/1.1")
