@@ -43,6 +43,8 @@ __all__ = ["serve"]
 @click.option(
     "--allowed-host", "hosts", multiple=True, metavar="H", help="A host that requests may be for; repeatable."
 )
+@click.option("--log", metavar="text|json", help="The form of the server's own log.  [default: text]")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
 @click.option("--access-log", metavar="off|text|json", help="A line for each request.  [default: off]")
 @click.option("--audit-log", metavar="off|text|json", help="A line for each refusal.  [default: text]")
 @click.pass_context

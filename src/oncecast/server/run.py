@@ -23,7 +23,7 @@ from .cores import worker_count
 from .guest import Hosting
 from .listening import bind, bind_slots
 from .process.child import WORKER
-from .process.log import begin_log, end_log, open_logs, say
+from .process.log import adopt_log, begin_log, end_log, open_logs, say
 from .process.runtime import drain, keep_alive, run_loop, tune_interpreter
 from .process.supervisor import Supervisor
 from .process.systemd import Notifier, take_sockets
@@ -45,7 +45,7 @@ def run(settings: Settings, read: ReadSettings | None = None, hosting: Hosting |
     settings can't be served.
     """
     early = _Early()
-    begin_log()
+    begin_log(None, settings)
     again = read or (lambda: settings)
 
     def whole() -> Settings:
@@ -133,6 +133,7 @@ async def _serve_on(
         if changed is not None:
             try:
                 server.reload(changed)
+                adopt_log(changed)
             except ConfigurationError as error:  # the files have changed since they were read
                 logger.error("the settings stay as they were: %s", error)
 

@@ -26,6 +26,7 @@ __all__ = [
     "ChannelRule",
     "Limits",
     "LogForm",
+    "LogLevel",
     "RetentionSettings",
     "Settings",
     "access_rules",
@@ -43,6 +44,7 @@ SECRETS = frozenset({("auth", "secret")})  # settings that no file may hold and 
 LagName = Literal["resume", "latest", "disconnect"]
 Durability = Literal["process", "fsync"]
 LogForm = Literal["off", "text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 Compiled = TypeVar("Compiled")
 
 
@@ -257,6 +259,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     deflate: Annotated[
         bool, Meta(description="Compress messages for the WebSocket clients that offer it (permessage-deflate).")
     ] = False
+    log: Annotated[
+        Literal["text", "json"], Meta(description="The form of the server's own log, on standard error.")
+    ] = "text"
+    log_level: Annotated[LogLevel, Meta(description="The lowest level that the server's own log has.")] = "info"
     access_log: Annotated[
         LogForm, Meta(description="A line on standard error for each request, stream and socket, at its end.")
     ] = "off"

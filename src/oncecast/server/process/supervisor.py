@@ -28,6 +28,7 @@ from ..settings import Settings
 from ..tasks import Tasks
 from .child import WORKER, Child, WorkerState
 from .control import Change, Pace
+from .log import adopt_log
 from .totals import Totals
 
 __all__ = ["Supervisor", "SupervisorPhase", "pause_after"]
@@ -135,6 +136,7 @@ class Supervisor:
         settings = read_again(self.settings, self._read)
         if settings is not None:
             self.settings = settings
+            adopt_log(settings)
             for child in self._children:
                 child.tell(Change(settings))
 

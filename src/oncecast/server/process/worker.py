@@ -42,7 +42,7 @@ from .control import (
     Total,
     ToWorker,
 )
-from .log import begin_log, open_logs
+from .log import adopt_log, begin_log, open_logs
 from .runtime import drain, run_loop, tune_interpreter
 
 __all__ = ["main"]
@@ -75,7 +75,7 @@ async def _work(control: socket.socket, listening: list[socket.socket], hosting:
     if not isinstance(begin, Begin):  # the supervisor has gone
         await pipe.close()
         return 0
-    begin_log(begin.slot)
+    begin_log(begin.slot, begin.settings)
     try:
         app = begin.settings.app
         server = Server(
@@ -145,6 +145,7 @@ class _Worker:
             case Change(settings=settings):
                 try:
                     self._server.reload(settings)
+                    adopt_log(self._server.settings)
                 except ConfigurationError as error:  # the files have changed since the supervisor read them
                     logger.error("the settings stay as they were: %s", error)
             case Pace(workers=workers):
