@@ -45,6 +45,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "web/test_tokens.py",
     ),
     "npm": (
+        "http/documents/test_asyncapi.py",
         "peers/test_node.py",
         "test_javascript.py",
         "test_npm_package.py",

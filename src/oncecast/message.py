@@ -38,6 +38,12 @@ KEY_CHARS = 255  # what the draft on Idempotency-Key implementations commonly ac
 # the field of an event stream and begins another (HTML Living Standard §9.2.6). A surrogate has no UTF-8.
 LABEL_PATTERN = re.compile(r"(?![ \t])[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]+(?<![ \t])")
 CURSOR_PATTERN = re.compile(r"([A-Za-z0-9_]{1,32})-(0|[1-9][0-9]{0,18})", re.ASCII)
+# What of the grammar a JSON Schema can say, for the documents; `_LABEL` is `LABEL_PATTERN` in simpler words.
+_LABEL = r"^[^\x00-\x20\x7f]([^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?$"
+CHANNEL_SCHEMA = {"pattern": f"^{CHANNEL_PATTERN.pattern}$", "examples": ["news"]}
+EVENT_SCHEMA = {"pattern": _LABEL, "maxLength": EVENT_CHARS, "not": {"const": GAP_EVENT}}
+KEY_SCHEMA = {"pattern": _LABEL, "maxLength": KEY_CHARS}
+CURSOR_SCHEMA = {"pattern": f"^{CURSOR_PATTERN.pattern}$", "examples": ["k3f9x2-42"]}
 MAX_SEQ = 2**63 - 1  # what SQLite and the brokers can number
 NUMBER_DIGITS = 18  # of a number that a peer sends: any 64-bit integer holds it, so every reader reads the same
 MAX_NUMBER = 10**NUMBER_DIGITS - 1

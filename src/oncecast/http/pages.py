@@ -32,7 +32,7 @@ PAGE_HEADERS = (
 
 
 def answer(service: Service, connection: Exchange, request: http1.Request, path: str) -> None:
-    """Answer a request for a path outside of `/v1/`; metrics may come later. Raises `Refusal`."""
+    """Answer a request for a page, a probe or a document; metrics may come later. Raises `Refusal`."""
     if path not in PROBES:
         service.hosts.check(request.headers.get("host"))
     if path == "/metrics" and request.method in ("GET", "HEAD") and service.collect is not None:

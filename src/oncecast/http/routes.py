@@ -65,6 +65,9 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         if request.method == "POST":
             (users.issue_ticket if path == users.TICKET else users.disconnect)(service, connection, request)
             return
+    elif path in service.pages:  # a document about what is here
+        pages.answer(service, connection, request, path)
+        return
     else:
         raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME.")
     if request.method != "OPTIONS":

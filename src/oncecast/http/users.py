@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from ..errors import Refusal
-from ..message import Receipt
+from ..message import CHANNEL_PATTERN, Receipt
 from ..policy.channels import is_pattern
 from ..policy.identity import Identity
 from ..policy.tokens import PATTERNS, SUBJECT_CHARS, is_subject
@@ -21,7 +21,16 @@ from .bulletin import TICKET_SECONDS, Bulletin
 from .exchange import Exchange
 from .service import Service
 
-__all__ = ["DISCONNECT", "TICKET", "disconnect", "has_ticket", "issue_ticket", "with_ticket"]
+__all__ = [
+    "DISCONNECT",
+    "TICKET",
+    "DisconnectRequest",
+    "TicketRequest",
+    "disconnect",
+    "has_ticket",
+    "issue_ticket",
+    "with_ticket",
+]
 
 T = TypeVar("T")
 
@@ -30,16 +39,38 @@ DISCONNECT = "/v1/disconnect"
 SERVED_SECONDS = 3600.0  # for which a ticket that a server asks for lets a user stay connected
 
 
-class _TicketBody(msgspec.Struct, forbid_unknown_fields=True):
+SubjectField: TypeAlias = Annotated[
+    str,
+    msgspec.Meta(
+        description="The user.", extra_json_schema={"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$", "maxLength": SUBJECT_CHARS}
+    ),
+]
+
+
+PatternField: TypeAlias = Annotated[
+    str, msgspec.Meta(extra_json_schema={"pattern": f"^({CHANNEL_PATTERN.pattern}\\*?|\\*)$"})
+]
+PatternsField: TypeAlias = Annotated[
+    list[PatternField],
+    msgspec.Meta(
+        description="Patterns of channels: names, prefixes and `*`, or `*`.",
+        extra_json_schema={"maxItems": PATTERNS // 2},  # both lists together have at most `PATTERNS`
+    ),
+]
+
+
+class TicketRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What a server asks a ticket for."""
 
-    sub: str
-    subscribe: list[str] | None = None
-    publish: list[str] | None = None
+    sub: SubjectField
+    subscribe: PatternsField | None = None
+    publish: PatternsField | None = None
 
 
-class _DisconnectBody(msgspec.Struct, forbid_unknown_fields=True):
-    sub: str
+class DisconnectRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Whose connections a server ends, and whether older tokens are refused from now on."""
+
+    sub: SubjectField
     revoke: bool = False
 
 
@@ -72,7 +103,7 @@ def disconnect(service: Service, connection: Exchange, request: http1.Request) -
     if connection.identity.kind != "server":
         code = "unauthorized" if connection.identity.kind == "anybody" else "forbidden"
         raise Refusal(code, "Only a server's key may disconnect users.")
-    asked = _decode(request.body, _DisconnectBody, '{"sub": "…"}, and "revoke": true to refuse older tokens too')
+    asked = _decode(request.body, DisconnectRequest, '{"sub": "…"}, and "revoke": true to refuse older tokens too')
 
     def published(outcome: Receipt | Refusal) -> None:
         if isinstance(outcome, Refusal):
@@ -130,7 +161,7 @@ def _bulletin(service: Service) -> Bulletin:
 
 def _named(body: bytes, now: float) -> Identity:
     """Return the user whom a server names."""
-    asked = _decode(body, _TicketBody, '{"sub": "…"}, and "subscribe" and "publish" with lists of patterns')
+    asked = _decode(body, TicketRequest, '{"sub": "…"}, and "subscribe" and "publish" with lists of patterns')
     patterns = [*(asked.subscribe or ()), *(asked.publish or ())]
     if len(patterns) > PATTERNS or not all(map(is_pattern, patterns)) or any("{" in each for each in patterns):
         raise Refusal("request_invalid", f"Give at most {PATTERNS} patterns: names, prefixes and *, or *.")

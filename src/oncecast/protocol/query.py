@@ -7,20 +7,56 @@ it to `Query`; a start of a new kind goes into `parse_start`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from urllib.parse import parse_qsl
 
 from ..errors import Refusal
-from ..message import EARLIEST, LATEST, MAX_NUMBER, NUMBER_DIGITS, Cursor, Start, StartKind, check_channel
+from ..message import (
+    CURSOR_SCHEMA,
+    EARLIEST,
+    LATEST,
+    MAX_NUMBER,
+    NUMBER_DIGITS,
+    Cursor,
+    Start,
+    StartKind,
+    check_channel,
+)
 
-__all__ = ["QUERY_FIELDS", "Query", "after_cursor", "check_count", "parse_channels", "parse_query", "parse_start"]
+__all__ = [
+    "FIELDS",
+    "QUERY_FIELDS",
+    "Query",
+    "after_cursor",
+    "check_count",
+    "parse_channels",
+    "parse_query",
+    "parse_start",
+]
 
 QUERY_FIELDS = 32  # a URL of 16 KiB could hold thousands of empty ones
 # Not what `float` accepts, which differs between languages: 1_0, white space, 1e3, inf.
 _SECONDS = re.compile(rf"[0-9]{{1,{NUMBER_DIGITS}}}(?:\.[0-9]{{1,{NUMBER_DIGITS}}})?")
 _DIGITS = f"at most {NUMBER_DIGITS} digits"
+
+
+_NUMBER = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER}
+_TIME = {"type": "string", "pattern": f"^{_SECONDS.pattern}$"}
+FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "after": (
+        "A cursor, `latest` or `earliest`: the first message is the one behind it.",
+        {"anyOf": [{"type": "string", "enum": ["latest", "earliest"]}, {"type": "string", **CURSOR_SCHEMA}]},
+    ),
+    "last": ("Begin with the newest messages of each channel, so many.", _NUMBER),
+    "since": ("Begin with what was published at or after this time, in Unix seconds.", _TIME),
+    "wait": ("Wait up to so many seconds for a message: a long poll.", _TIME),
+    "limit": ("The most messages of one answer to a poll.", {**_NUMBER, "minimum": 1}),
+    "envelope": ("Events that carry the whole message, unless it is `0`, `false` or empty.", {"type": "string"}),
+}
+"""The fields of a query, each with what it means and its JSON Schema; unknown fields are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +86,7 @@ def parse_query(query: str) -> Query:
     for name, value in fields:
         if name in known:
             raise Refusal("request_invalid", f"{name} stands twice in the query: give it once.")
-        if name in ("after", "last", "since", "wait", "limit", "envelope"):
+        if name in FIELDS:
             known[name] = value
     after = known.get("after")
     return Query(

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import html
-import re
+import json
 from functools import lru_cache
 from importlib import resources
 
 from ..errors import ERRORS
+from ..http.documents.asyncapi import ASYNCAPI, asyncapi
+from ..http.documents.openapi import OPENAPI, openapi
 from ..http.service import Asset
 from ..wire.envelope import DOCS_PATH
+from .api_page import API_PATH, api_html, prose
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".json": "application/json",
 }
 
 BUNDLE = "oncecast.js"  # under `web`, in a wheel
@@ -51,6 +54,10 @@ def load_pages() -> dict[str, Asset]:
     if "/web/favicon.svg" in pages:
         pages["/favicon.ico"] = pages["/web/favicon.svg"]
     pages[DOCS_PATH.rstrip("#")] = _page(TYPES[".html"], errors_html().encode())
+    described, framed = openapi(), asyncapi()
+    pages[API_PATH] = _page(TYPES[".html"], api_html(described, framed).encode())
+    for document_path, document in (OPENAPI, described), (ASYNCAPI, framed):
+        pages[document_path] = _page(TYPES[".json"], json.dumps(document, ensure_ascii=False).encode())
     return pages
 
 
@@ -59,15 +66,10 @@ def errors_html() -> str:
     rows = "\n".join(
         f'<tr id="{row.code}"><th scope="row"><code>{row.code}</code></th>'
         f'<td data-label="HTTP">{row.status}</td><td data-label="close">{row.close}</td>'
-        f'<td data-label="retry helps">{"yes" if row.retry else "no"}</td><td>{_prose(row.advice)}</td></tr>'
+        f'<td data-label="retry helps">{"yes" if row.retry else "no"}</td><td>{prose(row.advice)}</td></tr>'
         for row in ERRORS.values()
     )
     return _ERRORS.format(rows=rows)
-
-
-def _prose(text: str) -> str:
-    """Return a sentence as HTML, what stands in backquotes as code."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,11 @@ import msgspec
 from ..errors import Refusal
 from ..message import (
     BINARY,
+    CHANNEL_SCHEMA,
+    EVENT_SCHEMA,
     JSON,
+    KEY_SCHEMA,
+    MAX_NUMBER,
     TEXT,
     Cursor,
     Draft,
@@ -97,17 +101,34 @@ def poll_json(messages: list[bytes], cursor: Cursor, gaps: list[LogGap], *, seve
     return b'{"messages":[' + b",".join(messages) + b'],"cursor":"' + str(cursor).encode() + b'"' + tail + b"}"
 
 
+# -- the fields of what clients send. What `Meta` has is shown in `http/documents`, and decides nothing.
+
+
+ChannelField: TypeAlias = Annotated[
+    str, msgspec.Meta(description="A channel's name.", extra_json_schema=CHANNEL_SCHEMA)
+]
+EventField: TypeAlias = Annotated[str, msgspec.Meta(description="The event's name.", extra_json_schema=EVENT_SCHEMA)]
+KeyField: TypeAlias = Annotated[
+    str, msgspec.Meta(description="A repeated publish with the same key is one message.", extra_json_schema=KEY_SCHEMA)
+]
+DataField: TypeAlias = Annotated[msgspec.Raw, msgspec.Meta(description="Any JSON; a string is a text.")]
+Data64Field: TypeAlias = Annotated[
+    str | msgspec.UnsetType | dict[str, str],
+    msgspec.Meta(description='Instead of `data`: bytes in base64, bare or as `{"base64": "…"}`.'),
+]
+
+
 # -- publishing in batches: JSON lines
 
 
 class BatchLine(msgspec.Struct, forbid_unknown_fields=True):
     """One line of `POST /v1/publish`."""
 
-    channel: str
-    data: msgspec.Raw = NO_DATA
-    data64: str | msgspec.UnsetType | dict[str, str] = msgspec.UNSET
-    event: str | None = None
-    key: str | None = None
+    channel: ChannelField
+    data: DataField = NO_DATA
+    data64: Data64Field = msgspec.UNSET
+    event: EventField | None = None
+    key: KeyField | None = None
 
     def draft(self) -> Draft:
         """Return the checked draft. Raises `Refusal`."""
@@ -136,34 +157,38 @@ def parse_line(line: bytes) -> Draft:
 
 
 # Any number of 64 bits; a text holds what is larger.
-Ref: TypeAlias = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None
+Ref: TypeAlias = (
+    Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": REF_CHARS})]
+    | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+    | None
+)
 
 
 class Subscribe(msgspec.Struct, tag="subscribe", tag_field="type", forbid_unknown_fields=True):
     """Begin to listen to a channel. `after` is a cursor, `latest` or `earliest`; `last` or `since` instead of it."""
 
-    channel: str
+    channel: ChannelField
     after: str | None = None
-    last: int | None = None
-    since: float | None = None
+    last: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": MAX_NUMBER})] | None = None
+    since: Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": MAX_NUMBER + 1})] | None = None
     ref: Ref = None
 
 
 class Unsubscribe(msgspec.Struct, tag="unsubscribe", tag_field="type", forbid_unknown_fields=True):
     """Stop listening to a channel."""
 
-    channel: str
+    channel: ChannelField
     ref: Ref = None
 
 
 class Publish(msgspec.Struct, tag="publish", tag_field="type", forbid_unknown_fields=True):
     """Publish a message."""
 
-    channel: str
-    data: msgspec.Raw = NO_DATA
-    data64: str | msgspec.UnsetType | dict[str, str] = msgspec.UNSET
-    event: str | None = None
-    key: str | None = None
+    channel: ChannelField
+    data: DataField = NO_DATA
+    data64: Data64Field = msgspec.UNSET
+    event: EventField | None = None
+    key: KeyField | None = None
     ref: Ref = None
 
     def draft(self) -> Draft:
