@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
+LOCK_SECONDS = 120  # for another apt-get, which may be a second checkout's, or the system's own
 PORTS = range(20_000, 32_000)  # below those that Linux gives to connections, which may take one at any time
 
 
@@ -34,9 +35,10 @@ def debian_install(package: str) -> None:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", package]
+    apt = ["apt-get", "-qq", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}"]
+    install = [*apt, "install", "--yes", "--no-install-recommends", package]
     try:
-        for command in (install, ["apt-get", "update", "-qq"], install):  # without lists the first one fails
+        for command in (install, [*apt, "update"], install):  # without lists the first one fails
             done = subprocess.run(command, capture_output=True, text=True, env=environ)
             if command is install and done.returncode == 0:
                 return

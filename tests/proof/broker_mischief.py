@@ -71,7 +71,12 @@ class Mischief:
     # -- of the server
 
     async def restarted(self) -> None:
-        """Kill the server, and start it on its data. That ends a life of the log, and loses nothing."""
+        """Kill the server, and start it on its data. That ends a life of the log, and loses nothing.
+
+        With `everysec`, Redis may acknowledge while it syncs the file, and write later: so it is told to sync always.
+        """
+        if isinstance(self._cluster.primary, Redis):
+            await asyncio.to_thread(asks, self._cluster.primary.port, b"CONFIG SET appendfsync always\r\n")
         async with self._down():
             pass
 
