@@ -26,10 +26,10 @@ help: ## List the targets
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
-quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (about two minutes on two quiet cores)
+quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (less than two minutes on two quiet cores)
 	$(BIN)/pytest --quiet -n $(or $(strip $(JOBS)),auto) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
-test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under coverage
+test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under coverage, in two processes per core
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(or $(strip $(JOBS)),$$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
 	@$(BIN)/coverage combine --quiet

@@ -881,13 +881,13 @@ def test_a_read_that_takes_too_long_is_ended(rig: Rig, monkeypatch: pytest.Monke
 
 
 def test_a_lock_that_is_not_let_go_makes_it_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The node says so. Waiting publishes are refused and not committed later. Then it is back."""
+    """A broker whose file stays locked is unready, refuses publishes without committing them later, and comes back."""
     monkeypatch.setattr(sqlite_module, "WATCH_SECONDS", 0.001)
-    monkeypatch.setattr(sqlite_module, "STUCK_SECONDS", 0.01)
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
     holder = Peers(rig.path)
-    with holder.lock():
+    with holder.lock(), monkeypatch.context() as while_locked:
+        while_locked.setattr(sqlite_module, "STUCK_SECONDS", 0.01)
         assert ["unavailable"] == codes(bench.publish(Draft("a", b"2")))
         rig.run_until(lambda: bench.unready is not None)
         assert "another process holds its lock" in (bench.unready or "")
