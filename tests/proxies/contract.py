@@ -35,6 +35,7 @@ from .programs import PROGRAMS, listening_sockets, running, site_of
 __all__ = ["OF_ONE_NODE", "QUICK", "Front", "fronted", "keeps"]
 
 NODES = 3
+SECONDS = 600.0  # of a clause: one cuts a thousand connections, each through a pipe, a proxy and Redis
 OF_ONE_NODE = (
     *("gap_of_what_expired", "gaps_of_several_channels", "gaps_since_a_time"),
     *("stalled_reader", "stalled_past_the_retention", "lag_policy_latest", "lag_policy_disconnect"),
@@ -107,9 +108,9 @@ async def keeps(kind: type[Subscriber], clause: str, front: Front, redis_url: st
         return _Nodes(front.port, [server])
 
     if clause in OF_ONE_NODE:
-        await check_transport(kind, clause, start=one)
+        await check_transport(kind, clause, start=one, seconds=SECONDS)
     else:
-        await check_transport(kind, clause, start=three, own_clock=True)
+        await check_transport(kind, clause, start=three, own_clock=True, seconds=SECONDS)
 
 
 def _port(listening: socket.socket) -> int:

@@ -27,21 +27,27 @@ CHECKS: dict[str, TransportCheck] = {**transport_reading.CHECKS, **transport_fau
 
 
 async def check_transport(
-    kind: type[Subscriber], name: str | None = None, *, start: Serve = serve, own_clock: bool = False
+    kind: type[Subscriber],
+    name: str | None = None,
+    *,
+    start: Serve = serve,
+    own_clock: bool = False,
+    seconds: float | None = None,
 ) -> None:
     """Check a transport against the contract, or against its clause `name`. Raises `TransportFailed`.
 
     `kind` makes its subscribers. `start` runs a server with the transport, on the broker that the check passes, or on
     one of the same epoch; `own_clock` says that its time is this machine's, not that broker's. Each check starts and
-    stops a server of its own.
+    stops a server of its own, and has `seconds` for all of it, by default two minutes.
     """
+    limit = SECONDS if seconds is None else seconds
     for check in CHECKS.values() if name is None else (CHECKS[name],):
         bench = TransportBench(kind, start, own_clock=own_clock)
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(limit):
                 await check(bench)
         except TimeoutError:
             clause = (check.__doc__ or "").strip()
-            raise TransportFailed(f"{clause}\n  actual   nothing came for {SECONDS:g} seconds") from None
+            raise TransportFailed(f"{clause}\n  actual   nothing came for {limit:g} seconds") from None
         finally:
             await bench.close()
