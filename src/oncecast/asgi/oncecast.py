@@ -32,7 +32,7 @@ from .review import check_content, check_pattern_of
 from .scopes import AsgiSend, Receive, Scope
 from .serving import serve_scope
 from .streams import EventAnswer, answer_of
-from .threads import run_on
+from .threads import run_on, running_loop
 from .wrapping import AsgiApp, Beside, live
 
 __all__ = ["Oncecast"]
@@ -155,7 +155,7 @@ class Oncecast(Embedding):
         life = self._life
         if life is None or not life.usable:
             life = self.around() or self._threaded().life(timeout)
-        elif _running_loop() is life.loop:
+        elif running_loop() is life.loop:
             raise UsageError("publish_sync would block the event loop that is to publish: use await cast.publish")
         return _ack(run_on(life.loop, _published(life, draft), timeout))
 
@@ -243,13 +243,6 @@ def _ack(outcome: Receipt | Refusal) -> Ack:
     if isinstance(outcome, Refusal):
         raise as_failure(outcome)
     return Ack(outcome.id, outcome.durability)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _forsaken(loop: asyncio.AbstractEventLoop, feed: Feed) -> None:

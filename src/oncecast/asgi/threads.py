@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ..client.failures import Unavailable
 from .running import Running
 
-__all__ = ["LoopThread", "run_on"]
+__all__ = ["LoopThread", "run_on", "running_loop"]
 
 logger = logging.getLogger("oncecast.asgi")
 
@@ -76,6 +76,14 @@ class LoopThread:
             self._loop.run_forever()
         finally:
             self._loop.close()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, None where none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], seconds: float) -> T:

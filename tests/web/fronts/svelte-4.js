@@ -4,6 +4,7 @@ import { setClient } from "oncecast/svelte";
 
 import Application from "./Application.svelte";
 import { cast } from "./lab.mjs";
+import View from "./View.svelte";
 
 setClient(cast);
-new Application({ target: document.querySelector("main") });
+new Application({ target: document.querySelector("main"), props: { View } });

@@ -3,8 +3,9 @@
 import { setClient } from "oncecast/svelte";
 import { mount } from "svelte";
 
-import Application from "./RunesApplication.svelte";
+import Application from "./Application.svelte";
 import { cast } from "./lab.mjs";
+import Runes from "./Runes.svelte";
 
 setClient(cast);
-mount(Application, { target: document.querySelector("main") });
+mount(Application, { target: document.querySelector("main"), props: { View: Runes } });

@@ -5,13 +5,13 @@ Invariant: what the `Oncecast` had before it has again after `end`.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 from collections.abc import Callable
 from functools import partial
 
 from ...asgi.embedding import Embedding
 from ...asgi.life import AppLife
+from ...asgi.threads import running_loop
 from ...brokers.base import Broker
 from ...errors import UsageError
 from ...message import RetentionPolicy
@@ -80,11 +80,7 @@ def _abort_all(life: AppLife) -> None:
 
 def _on_loop(life: AppLife, call: Callable[[], object]) -> None:
     """Call on the loop of a life, and return when that is done."""
-    try:
-        here = asyncio.get_running_loop() is life.loop
-    except RuntimeError:
-        here = False
-    if here or not life.loop.is_running():
+    if running_loop() is life.loop or not life.loop.is_running():
         call()
         return
     done: concurrent.futures.Future[None] = concurrent.futures.Future()

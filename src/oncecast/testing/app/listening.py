@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ...asgi.listener import LINES, MessageLines
+from ...asgi.threads import running_loop
 from ...client.values import ClientMessage, Gap
 from ...core.place import Place, chain_gaps
 from ...core.subscription import Subscription
@@ -71,7 +72,7 @@ class FixtureListener:
 
         Raises `AssertionError` past the deadline, and `UsageError` on an event loop, which it would block.
         """
-        if _on_a_loop():
+        if running_loop() is not None:
             raise UsageError("listener.wait() would block the event loop: use await listener.arrival()")
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.messages) >= count, seconds):
@@ -163,11 +164,3 @@ def shown(messages: list[ClientMessage]) -> str:
         return "there is none"
     listed = ", ".join(f"{m.data!r}" if m.event is None else f"{m.data!r} (event {m.event})" for m in messages[-10:])
     return f"there are {len(messages)}: {'…, ' if len(messages) > 10 else ''}{listed}"
-
-
-def _on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
