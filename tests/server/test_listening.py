@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncecast.server import listening
-from oncecast.server.listening import LONG_HEARTBEAT, PORT_TRIES, bind, bind_slots, set_send_timeout
-from oncecast.server.settings import Settings
+from oncecast.server.listening import (
+    LONG_HEARTBEAT,
+    PORT_TRIES,
+    TCP_NOTSENT_LOWAT,
+    bind,
+    bind_slots,
+    set_send_timeout,
+)
+from oncecast.server.settings import Limits, Settings
 
 if TYPE_CHECKING:
     from tests.server.conftest import Open
 
 SECONDS = 60.0
+SIOCOUTQNSD = 0x894B  # of Linux
 LOCALHOST = ["127.0.0.1", "::1"]
 
 
@@ -173,3 +183,25 @@ def test_connections_inherit_the_timeout_of_their_socket(heartbeat: float, expec
         set_send_timeout([sock], heartbeat)
         with closing(socket.create_connection(sock.getsockname())), closing(sock.accept()[0]) as accepted:
             assert expected == accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
+async def test_the_kernel_holds_little_for_a_peer_that_reads_nothing(open_site: Open) -> None:
+    """It takes what the peer's window takes, and the bound; the peer is behind then, and reads on from the log."""
+    size = 64 << 10
+    site = await open_site(Settings(port=0, limits=Limits(unsent_bytes=size)))
+    with closing(await asyncio.to_thread(socket.create_connection, ("127.0.0.1", site.server.port))) as peer:
+        peer.sendall(b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+        await site.until(lambda: site.server.node.hub.subscriptions == 1)
+        for _ in range(40):  # four megabytes, which the kernel would take otherwise
+            site.publish("a", b"x" * 100_000)
+            await asyncio.sleep(0)
+        assert 1 == site.server.node.hub.counters.blocked
+        (connection,) = site.server.app.connections
+        sock = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        assert size == sock.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT)
+        assert not_sent(sock) <= 4 * size  # the last pieces that the kernel takes may pass the bound
+
+
+def not_sent(sock: Any) -> int:
+    """Return the bytes that the kernel holds of a connection and has not sent."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), SIOCOUTQNSD, bytes(4)), sys.byteorder)

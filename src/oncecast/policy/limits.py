@@ -54,6 +54,14 @@ class Limits(Struct, frozen=True, kw_only=True):
             description="Bytes of unfinished requests and messages per worker; past that the oldest is refused, 503.",
         ),
     ] = 64 * MIB
+    unsent_bytes: Annotated[
+        int,
+        Meta(
+            ge=16 << 10,
+            le=1024 * MIB,
+            description="Bytes that the kernel holds unsent for a connection; past that its client is behind.",
+        ),
+    ] = 256 << 10
     channels_per_subscription: Annotated[
         int, Meta(ge=1, le=10_000, description="Channels that one connection may listen to.")
     ] = 64

@@ -2,7 +2,7 @@
 
 Invariant: every address of the host is bound, with one port, or `OSError` is raised and nothing stays bound. A port on
 which another server listens is in use, whether or not that server would share it. What each accepted connection
-inherits from its socket is set here (`set_send_timeout`).
+inherits from its socket is set here (`set_send_timeout`, `bound_unsent`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 BACKLOG = 4096  # connections that wait to be accepted: all clients reconnect at once after a restart
 LONG_HEARTBEAT = 600.0  # seconds
+TCP_NOTSENT_LOWAT = 25  # of Linux; `socket` has it from Python 3.12 on
 PORT_TRIES = 8  # for a port that is free on each address; nearly always the first one is
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # as of ::1 where there is no IPv6
 
@@ -64,6 +65,16 @@ def set_send_timeout(sockets: Iterable[socket.socket], heartbeat_seconds: float)
     seconds = 0.0 if heartbeat_seconds > LONG_HEARTBEAT else 2 * heartbeat_seconds
     for sock in sockets:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def bound_unsent(sockets: Iterable[socket.socket], size: int) -> None:
+    """Let the kernel take no more for a connection while it has so many bytes unsent (`TCP_NOTSENT_LOWAT`, tcp(7)).
+
+    Each connection inherits it. Without it the kernel takes megabytes for a peer that reads nothing. What is on its way
+    to a peer that reads is not counted, so that a long line is as fast as it was; a smaller `SO_SNDBUF` would slow it.
+    """
+    for sock in sockets:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
 
 
 # Helpers ---------------------------------------------------------------------------------------------------------

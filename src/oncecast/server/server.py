@@ -31,7 +31,7 @@ from .build import adopt_quotas, build_app, build_node, build_policy, build_quot
 from .capacity import Capacity, own_files, plan
 from .guest import Guest
 from .jwks import RemoteKeys
-from .listening import BACKLOG, bind, set_send_timeout
+from .listening import BACKLOG, bind, bound_unsent, set_send_timeout
 from .logs import Logs
 from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
@@ -158,6 +158,7 @@ class Server:
         for sock in self._sockets:
             sock.listen(BACKLOG)
         set_send_timeout(self._sockets, self.settings.limits.heartbeat_seconds)
+        bound_unsent(self._sockets, self.settings.limits.unsent_bytes)
 
     @property
     def addresses(self) -> list[str]:
@@ -202,6 +203,7 @@ class Server:
         self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
         if self.app.ready:
             set_send_timeout(self._sockets, settings.limits.heartbeat_seconds)
+            bound_unsent(self._sockets, settings.limits.unsent_bytes)
 
     def _rules(self) -> Rules:
         """Return the rules of the settings and of the addresses that are bound."""
