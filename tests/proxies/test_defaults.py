@@ -1,4 +1,5 @@
-"""What the least configuration of each proxy breaks, with all else as the program or Debian has it.
+"""What the least configuration of each proxy breaks, with all else as the program or Debian has it; and what a line of
+our files is for.
 
 `docs/how-to/behind-a-proxy.md` has the same table, and `oncecast doctor` finds each of these by name.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from oncecast import AsyncClient, Broken, Refused
 from oncecast.message import Draft, Kind
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
+from scripts.broker_servers.system import free_ports
 from tests.brokers.certificates import Pair
-from tests.proxies.programs import PROGRAMS, running, site_of
+from tests.proxies.programs import PROGRAMS, replaced, running, site_of
 
 SECONDS = 60.0
 LATE_SECONDS = 0.1  # half of what HAProxy waits without its option, and a hundred times what an event takes
@@ -42,6 +45,39 @@ async def test_what_the_default_breaks(name: str, pair: Pair, folder: Path) -> N
 async def test_nothing_is_broken_by_our_file(name: str, pair: Pair, folder: Path) -> None:
     """With the file of `deploy/proxies`, all of it works."""
     assert set() == await broken_by(name, pair, folder, default=False)
+
+
+@pytest.mark.parametrize("compression", [False, True], ids=["as it is", "compressing"])
+async def test_haproxy_that_compresses_delays_no_event(pair: Pair, folder: Path, compression: bool) -> None:
+    """A stream forbids it by `no-transform`: HAProxy would hold the end of each event until the next one comes."""
+    server = Server(Settings(port=0))
+    await server.start()
+    try:
+        site = site_of(folder / f"compression-{compression}", [server.port] * 3, pair)
+        text = PROGRAMS["haproxy"].fitted(site)
+        if compression:
+            lines = "    compression algo gzip\n    compression type text/event-stream application/json\n"
+            text = replaced(text, {"    mode http\n": f"    mode http\n{lines}"})
+        with running(PROGRAMS["haproxy"], text, site):
+            assert min(await delays(server, site.plain)) < LATE_SECONDS
+            encoding = await asyncio.to_thread(encoding_of_a_poll, site.plain)
+            assert ("gzip" if compression else None) == encoding  # it does compress what may be
+    finally:
+        await server.stop(0)
+
+
+async def test_nginx_uses_a_server_as_soon_as_it_is_back(pair: Pair, folder: Path) -> None:
+    """With `max_fails=0` a connection that was refused takes no server out, so a rolling restart is never a 502."""
+    ports = free_ports(3)
+    site = site_of(folder / "back", ports, pair)
+    with running(PROGRAMS["nginx"], PROGRAMS["nginx"].fitted(site), site):
+        for port in ports:  # the only one that runs: the two others refuse, and are asked all the same
+            server = Server(Settings(port=port))
+            await server.start()
+            try:
+                assert [200] * 6 == [await asyncio.to_thread(status_of_a_poll, site.plain) for _ in range(6)]
+            finally:
+                await server.stop(0)
 
 
 async def broken_by(name: str, pair: Pair, folder: Path, *, default: bool) -> set[str]:
@@ -84,6 +120,20 @@ def may_publish(port: int) -> bool:
         return connection.getresponse().status == 201
     finally:
         connection.close()
+
+
+def status_of_a_poll(port: int) -> int:
+    """Return the status of a short poll, on a connection of its own."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=SECONDS)) as connection:
+        connection.request("GET", "/v1/channels/a")
+        return connection.getresponse().status
+
+
+def encoding_of_a_poll(port: int) -> str | None:
+    """Return the `Content-Encoding` of a poll's answer to a client that takes gzip."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=SECONDS)) as connection:
+        connection.request("GET", "/v1/channels/a", headers={"Accept-Encoding": "gzip"})
+        return connection.getresponse().getheader("Content-Encoding")
 
 
 async def delays(server: Server, port: int) -> list[float]:

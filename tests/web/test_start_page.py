@@ -458,10 +458,13 @@ async def test_names_in_the_accessibility_tree(server: ServerProcess, visit: Vis
 
 
 async def test_lines_are_copied(server: ServerProcess, visit: Visiting) -> None:
-    """Each Copy button puts its line on the clipboard, as it stands there, with this server's address."""
+    """Each way to listen and to publish has its lines; a button copies them as they are, with this server's address."""
     page = await visit(server.url, permissions=["clipboard-read", "clipboard-write"])
     snippets = await page.page.locator("#snippets .snippet").all()
-    assert len(snippets) >= 6
+    titles = await page.page.locator("#snippets h3").all_text_contents()
+    named = ["Publish", "Short poll", "Long poll", "SSE", "EventSource", "WebSocket", "oncecast.js", "Python"]
+    assert [*named, "oncecast sub", "oncecast pub"] == titles
+    assert len(titles) == len(snippets)
     for snippet in snippets:
         button = snippet.locator("button")
         await button.click()
