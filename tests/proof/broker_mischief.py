@@ -73,7 +73,7 @@ class Mischief:
     async def restarted(self) -> None:
         """Kill the server, and start it on its data. That ends a life of the log, and loses nothing.
 
-        With `everysec`, Redis may acknowledge while it syncs the file, and write later: so it is told to sync always.
+        With `everysec`, Redis may acknowledge while it syncs the file, and write later: so it syncs always here.
         """
         if isinstance(self._cluster.primary, Redis):
             await asyncio.to_thread(asks, self._cluster.primary.port, b"CONFIG SET appendfsync always\r\n")

@@ -57,7 +57,7 @@ async def broken_clauses(
 
 
 async def broken_quiet(proxies: Sequence[str], folder: Path, pair: Pair, quiet: float) -> list[str]:
-    """Keep connections quiet for some seconds; return those that were opened anew meanwhile, or missed the message."""
+    """Keep connections quiet for some seconds; return those that were opened again meanwhile, or missed the message."""
     broken: list[str] = []
     server = Server(Settings(port=0))
     await server.start()

@@ -108,7 +108,7 @@ def compare(
 ) -> None:
     """Publish by one schedule to listeners on all four transports at once, and compare what each costs.
 
-    Without a URL it starts servers of its own: one for each transport, so that CPU time can be told apart, and one
+    Without a URL it starts servers of its own: one for each transport, so that each has its own CPU time, and one
     without listeners, whose CPU time is subtracted. With the URL of a server, or of a proxy in front of one, that is
     measured; a token or key in ONCECAST_TOKEN is sent.
 

@@ -125,7 +125,7 @@ class Relay:
                     side[1].transport.abort()
 
     async def _dial(self, near: asyncio.StreamWriter) -> Streams | None:
-        """Connect to the server; None where that fails, and then the listener is told."""
+        """Connect to the server; None where that fails, and then the listener is answered 502."""
         try:
             far = await open_streams(self._endpoint, self._timing)
         except (Broken, Refused) as error:

@@ -63,7 +63,7 @@ class Diagnosis:
 
 
 async def examine(examinee: Examinee, orders: Orders, say: Callable[[str], None] = lambda line: None) -> Diagnosis:
-    """Examine a server. `say` is told what takes long. Raises `Unreachable`, and `Refused` for a certificate."""
+    """Examine a server. `say` is called with what takes long. Raises `Unreachable`, and `Refused` for a certificate."""
     plain = await examinee.ask("GET", "/v1/connect")
     proxy = orders.proxy or proxy_of(plain.headers)
     found: dict[str, Finding] = {}

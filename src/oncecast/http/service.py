@@ -35,7 +35,7 @@ class Rules:
     """What of the settings a connection is held to.
 
     Without an `authenticator` no credentials are looked at. `cookie` names the one that may hold a token. With `asked`
-    an identity is found before the routes are called, for each request anew.
+    the identity of each request is found before the routes are called.
     """
 
     settings: TransportSettings

@@ -67,7 +67,7 @@ async def test_both_have_one_node(beside: Beside) -> None:
 
 
 async def test_the_function_decides_on_the_servers_routes(beside: Beside) -> None:
-    """Each request is asked for anew, on one connection too, and no answer of one user is given to another."""
+    """Each request is asked for by itself, on one connection too, and no answer of one user is given to another."""
     site = await beside(OwnApp(guarded()))
     peer = await site.connect()
     for _ in range(2):

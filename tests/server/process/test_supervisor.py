@@ -695,7 +695,7 @@ async def test_a_rolling_restart_does_not_wait_for_ever_for_a_worker_that_is_stu
     FakeChild.room = 1
     supervisor.roll()
     await until(lambda: "every worker is a new one" in caplog.text)
-    assert "process 1 was told to stop 0.01 seconds ago, does not answer, and may still accept" in caplog.text
+    assert "process 1 was asked to stop 0.01 seconds ago, does not answer, and may still accept" in caplog.text
 
 
 @pytest.mark.parametrize("begins", ["start", "refill", "roll"])

@@ -315,7 +315,7 @@ async def _until_left(child: Child) -> None:
         await asyncio.wait_for(child.left.wait(), LEAVE_SECONDS)
     except TimeoutError:
         logger.warning(
-            "process %d was told to stop %g seconds ago, does not answer, and may still accept connections",
+            "process %d was asked to stop %g seconds ago, does not answer, and may still accept connections",
             child.pid,
             LEAVE_SECONDS,
         )
