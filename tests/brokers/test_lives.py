@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.brokers.lives import NUMBERS_A_SECOND, WIDEST, Life, Lives, first_life, read_life
+from oncecast.brokers.base import NUMBERS_A_SECOND
+from oncecast.brokers.lives import WIDEST, Life, Lives, first_life, read_life
 
 FIRST = Life(1, "e", 100.0, "one", 0)
 

@@ -24,7 +24,9 @@ from ..server.settings import Settings
 from .listener import OwnListener, as_failure
 from .stopping import watch_hypercorn
 
-__all__ = ["AppLife"]
+__all__ = ["CUT_SECONDS", "AppLife"]
+
+CUT_SECONDS = 0.5  # for the tasks of streams to send the last event
 
 
 class AppLife(ABC):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..client.async_client import BUFFER_MOST
+from ..client.async_client import BUFFER, BUFFER_MOST
 from ..client.encoding import check_names
 from ..client.feed import Feed
 from ..client.gaps import GapWatch, OnGap
@@ -41,7 +41,6 @@ logger = logging.getLogger("oncecast.asgi")
 
 HANDLER_SECONDS = 4.0  # for a function of the application: less than the 5 s that an ending socket waits for answers
 PUBLISH_SECONDS = 15.0  # for a publish from a thread: longer than a broker may take to answer
-BUFFER = 1024  # messages that wait for the application, per subscription
 
 A = TypeVar("A", bound=Callable[..., Any])
 

@@ -24,7 +24,7 @@ from ..server.jwks import RemoteKeys
 from ..server.settings import Settings
 from ..server.tasks import Tasks
 from ..server.wheel import RESOLUTION
-from .life import AppLife
+from .life import CUT_SECONDS, AppLife
 from .logs import AppLogs
 from .review import Check, PublishReview
 from .stopping import StopSignals
@@ -36,7 +36,6 @@ logger = logging.getLogger("oncecast.asgi")
 
 SECOND = 1.0
 LEAVE_SECONDS = 3.0  # in which streams end, before the node stops
-CUT_SECONDS = 0.5  # for their tasks to send the last event
 
 
 class Running(AppLife):

@@ -80,6 +80,7 @@ Outcome = Receipt | Refusal
 Done = Callable[[Sequence[Outcome]], None]
 Read = Callable[[Page | Refusal], None]
 
+NUMBERS_A_SECOND = 1 << 17  # more than is ever published; a life of a log begins above them
 KEY_SECONDS = 24 * 3600.0  # an idempotency key is known for this long, where the broker can
 ANSWER_SECONDS = 30.0  # after this a publish or a read is answered with `unavailable`
 STOP_SECONDS = 10.0

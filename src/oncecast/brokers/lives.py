@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-NUMBERS_A_SECOND = 1 << 17
+from .base import NUMBERS_A_SECOND
+
 WIDEST = (1 << 53) - 1  # JSON's numbers are exact up to here
 
 

@@ -16,6 +16,7 @@ from ..client.credentials import GetToken, check_token
 from ..client.failures import Broken, NotSent, Refused
 from ..client.url import ServerUrl
 from ..errors import ConfigurationError, Refusal, UsageError
+from ..message import MAX_NUMBER
 from ..server import config
 from .interrupt import INTERRUPTED
 
@@ -51,7 +52,6 @@ EXIT_CODES: Mapping[int, str] = {
     INTERRUPTED: "Ctrl-C, for the commands that it does not end in good order.",
     143: "SIGTERM, for `bench`.",
 }
-MOST_MESSAGES = 2**53 - 1  # the largest number in a cursor
 
 if TYPE_CHECKING:
     _IntType = click.ParamType[int]
@@ -81,11 +81,11 @@ class Count(_IntType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number. A number of any length is refused in one line of bounded length."""
         text = str(value)
-        if re.fullmatch("[0-9]{1,16}", text, re.ASCII) and self._least <= int(text) <= MOST_MESSAGES:
+        if re.fullmatch("[0-9]{1,18}", text, re.ASCII) and self._least <= int(text) <= MAX_NUMBER:
             return int(text)
         shown = text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
         raise click.BadParameter(
-            f"{shown!r} is not a number of messages: give an integer from {self._least} to {MOST_MESSAGES}", ctx, param
+            f"{shown!r} is not a number of messages: give an integer from {self._least} to {MAX_NUMBER}", ctx, param
         )
 
 

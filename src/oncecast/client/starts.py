@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ..errors import Refusal, UsageError
-from ..message import check_channel
+from ..message import MAX_NUMBER, check_channel
 from .base import StartQuery
 from .failures import refused_here
 
 __all__ = ["channels_of", "start_of"]
 
 _CURSOR = re.compile(r"[A-Za-z0-9._~-]{1,1024}", re.ASCII)  # opaque to us, but it goes into a URL
-MOST_MESSAGES = 10**18 - 1  # what the wire's grammar allows
 MOST_SECONDS = 1e12  # Unix seconds; a later time, in the year 33658, is a mistake, such as milliseconds
 
 
@@ -40,7 +39,7 @@ def start_of(after: str | None, last: int | None, since: float | None, *, defaul
     if (after is not None) + (last is not None) + (since is not None) > 1:
         raise UsageError("give one of after, last and since")
     if last is not None:
-        if not isinstance(last, int) or isinstance(last, bool) or not 0 <= last <= MOST_MESSAGES:
+        if not isinstance(last, int) or isinstance(last, bool) or not 0 <= last <= MAX_NUMBER:
             raise UsageError(f"last: give a number of messages, not below 0, not {last!r}")
         return StartQuery("last", str(int(last)))
     if since is not None:

@@ -17,13 +17,13 @@ from ..policy.authenticator import Authenticator
 from ..policy.identity import Identity
 from ..policy.origin import Headers
 from ..policy.server_keys import KEY_PREFIX
+from ..protocol.query import QUERY_FIELDS
 from ..wire import http1
 
 __all__ = ["TOKEN_PROTOCOL", "identify", "of_a_user", "privacy_headers", "public_query", "read_credentials"]
 
 TOKEN_PROTOCOL = "oncecast.token."  # noqa: S105 - what a subprotocol with a token begins with
 SECRET_FIELDS = ("token", "ticket")  # of a query
-QUERY_FIELDS = 32  # as `protocol.query` has it
 _NAKED = re.compile(rf"{KEY_PREFIX}|eyJ[^.]*\.[^.]*\.[^.]*$")  # a key or a JSON Web Token where a scheme should be
 _PRIVACY: Headers = (("Referrer-Policy", "no-referrer"),)
 

@@ -15,14 +15,13 @@ from ..policy.authenticator import AuthCounters, Authenticator
 from ..policy.hosts import Hosts
 from ..policy.identity import Identity
 from ..policy.origin import Headers, Origins
+from ..policy.tokens import LAST_SECOND
 from ..protocol.base import TransportSettings
 from ..wire import http1
 from .bulletin import Bulletin
 from .credentials import identify, of_a_user, trusts_cookies
 from .exchange import Exchange
 from .memo import KnownPoll, Memo
-
-LAST_SECOND = 253_402_300_799  # of the year 9999: a clock that is set to anything else can't be written as a date
 
 KEY_REMOVED = Refusal("unauthorized", "This server's key has left the settings: connect again with one that counts.")
 

@@ -35,7 +35,7 @@ __all__ = [
 TOKEN_CHARS = 8192  # what clients send at most; a token with the longest list of channels has about 6,000
 SUBJECT_CHARS = 255  # the length that OpenID Connect Core §2 gives `sub`
 PATTERNS = 64  # for each of subscribe and publish
-LAST_SECOND = 253_402_300_799  # of the year 9999
+LAST_SECOND = 253_402_300_799  # of the year 9999: no later time can be written as a date
 # RFC 7515 §4.1.2 to §4.1.5 and §4.1.11: keys that a token brings along, and extensions that must be understood.
 REFUSED_HEADS = ("jwk", "jku", "x5u", "x5c", "crit")
 

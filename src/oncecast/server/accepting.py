@@ -25,7 +25,7 @@ from .logged import LoggedConnection
 from .presence import arrive
 from .proxied import ProxyHeaderError, read_proxy_header
 from .tls import Tls
-from .tls.opening import PlainHttpError, open_channel
+from .tls.opening import DISCARD_BYTES, PlainHttpError, open_channel
 from .tls.shared import Shared
 
 __all__ = ["Acceptor", "Make", "make_connection"]
@@ -36,7 +36,6 @@ ACCEPT_AT_ONCE = 64  # connections in a turn of the loop, for each socket
 REFUSE_AT_ONCE = 8  # of these; a connection that was evicted for another closes in the next turn, see `SPARE_FILES`
 PAUSE_SECONDS = 0.2
 OPEN_SECONDS = 1.0  # for accepted connections to open when the server stops; a TLS handshake may take longer
-DISCARD_BYTES = 64 << 10
 
 Make = Callable[[App, int | None, Identity], Connection]
 

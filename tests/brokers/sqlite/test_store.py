@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oncecast.brokers.base import Opening
+from oncecast.brokers.base import NUMBERS_A_SECOND, Opening
 from oncecast.brokers.sqlite import file as file_module
 from oncecast.brokers.sqlite import store as sqlite_store
 from oncecast.brokers.sqlite import trims as sqlite_trims
 from oncecast.brokers.sqlite.file import File, check_file
-from oncecast.brokers.sqlite.store import NUMBERS_A_SECOND, Appended, Store
+from oncecast.brokers.sqlite.store import Appended, Store
 from oncecast.errors import ConfigurationError
 from oncecast.message import EARLIEST, LATEST, Cursor, Draft, Kind, Mark, Page, Retention, Start, StartKind
 from oncecast.testing.history_broker import HistoryBroker

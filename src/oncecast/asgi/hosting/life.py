@@ -10,11 +10,9 @@ from ...server.build import build_app
 from ...server.guest import AroundGuest
 from ...server.logs.line import Value
 from ...server.settings import Settings
-from ..life import AppLife
+from ..life import CUT_SECONDS, AppLife
 
 __all__ = ["HostedLife"]
-
-CUT_SECONDS = 0.5  # for the tasks of streams to send the last event
 
 
 class HostedLife(AppLife):

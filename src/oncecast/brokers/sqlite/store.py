@@ -27,12 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...message import Draft, Mark, Message, Receipt
-from ..base import Opening
+from ..base import NUMBERS_A_SECOND, Opening
 from .file import MESSAGE, File, Row
 from .pages import Pages
 from .trims import Trims
 
-NUMBERS_A_SECOND = 1 << 17  # more than is ever published; a life of the log begins above them
 RECENT = 10_000  # messages read at the start, so that clients that come back at once are served from memory
 RECENT_BYTES = 16 << 20
 HOLES = 1000  # lives of the log whose lost ends are known; a cursor from before that is believed

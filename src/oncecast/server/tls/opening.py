@@ -18,7 +18,7 @@ __all__ = ["PlainHttpError", "open_channel"]
 
 HELLO_BYTES = 4 << 10  # read at once during the handshake
 RECORD_OF_HANDSHAKE = 0x16  # RFC 8446 §5.1: how a ClientHello begins
-DISCARD_BYTES = 64 << 10
+DISCARD_BYTES = 64 << 10  # of a connection that is not served, at a time
 DISCARD_SECONDS = 2.0
 
 PLAIN_HTTP_TEXT = b"This port speaks HTTPS: ask for https:// and not http://, or for wss:// and not ws://.\n"
