@@ -64,15 +64,34 @@ def test_names_of_fields_may_stand_in_values(text: bytes) -> None:
     assert isinstance(frame, Publish)
 
 
-def test_an_error_does_not_repeat_what_is_long() -> None:
+@pytest.mark.parametrize("size", [1000, 1_000_000])
+def test_an_error_does_not_repeat_what_is_long(size: int) -> None:
     """A type, or the name of a field, is as long as a frame may be: the answer to a megabyte is a line."""
-    long = b"x" * 1_000_000
-    said = refused("frame_invalid", envelope.parse_frame, b'{"type":"%s"}' % long)
-    assert said.startswith("This frame is not of oncecast.v1: Invalid value 'xxx")
-    field = b'{"type":"auth","token":"t","%s":1}' % long
-    line = b'{"channel":"c","data":1,"%s":1}' % long
-    others = [refused("frame_invalid", envelope.parse_frame, field), refused("data_invalid", envelope.parse_line, line)]
-    assert all("xxx" in each and len(each) < 300 for each in (said, *others))
+    long = b"x" * size
+    type_, field = b'{"type":"%s"}' % long, b'{"type":"auth","token":"t","%s":1}' % long
+    frames = [refused("frame_invalid", envelope.parse_frame, frame) for frame in (type_, field)]
+    line = refused("data_invalid", envelope.parse_line, b'{"channel":"c","data":1,"%s":1}' % long)
+    assert all(each.startswith("This frame is not of oncecast.v1: ") for each in frames)
+    assert [size == 1000] * 2 == ["xxx" in each for each in frames]  # a longer frame is refused by its shape
+    assert "xxx" in line
+    assert all(len(each) < 300 for each in (*frames, line))
+
+
+@pytest.mark.parametrize(
+    "where", [b'{%b"type":"publish","channel":"c","data":%b}', b'{"type":"publish","channel":"c","data":%b}%b']
+)
+def test_white_space_beside_the_fields_has_a_bound(where: bytes) -> None:
+    """A long frame may have 16 KiB beside its values, of which its data is one however much space that has."""
+    data = b"[%b]" % (b" " * 100_000)
+    first = where.startswith(b"{%b")
+    beside = len(where) - 4 - len(b'"publish""c"')
+
+    def frame(space: int) -> bytes:
+        return where % ((b" " * space, data) if first else (data, b" " * space))
+
+    assert isinstance(envelope.parse_frame(frame(16384 - beside)), Publish)
+    said = refused("frame_invalid", envelope.parse_frame, frame(16385 - beside))
+    assert said.endswith("leave out unknown fields and white space.")
 
 
 @pytest.mark.parametrize("ref", [b"9223372036854775807", b"-9223372036854775808", b'"9223372036854775808"'])

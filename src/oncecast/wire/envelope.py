@@ -36,7 +36,7 @@ REASON_CHARS = 200  # of what a decoder says is wrong
 REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
 REF_BYTES = 2 + 12 * REF_CHARS  # the most that it takes in JSON: each character as two escapes
 REF_TOO_LONG = f"A ref is at most {REF_CHARS} characters."
-LONG_FRAME_BYTES = 16 << 10  # a longer frame is looked at before it is decoded
+BESIDE_BYTES = 16 << 10  # of a frame beside the values of its fields; a longer frame is looked at before it is decoded
 TYPE_BYTES = 128  # of a type in JSON, with escapes
 
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
@@ -229,7 +229,7 @@ _decode_frame = msgspec.json.Decoder(ClientFrame).decode
 def parse_frame(data: bytes) -> ClientFrame:
     """Read a client's frame. Raises `Refusal`: `frame_invalid`, or `data_invalid` where its data nests too deeply."""
     try:
-        if len(data) > LONG_FRAME_BYTES:
+        if len(data) > BESIDE_BYTES:
             _check_shape(data)
         frame: ClientFrame = _decode_frame(data)
         if not isinstance(frame, Publish):
@@ -311,15 +311,19 @@ def _message_fields(message: BatchLine | Publish) -> int:
 
 
 def _check_shape(data: bytes) -> None:
-    """Refuse a long frame whose type, ref or unknown fields are long: the decoder's error would repeat them."""
+    """Refuse a long frame whose type, ref or unknown fields are long: the decoder's error would repeat them.
+
+    White space counts as an unknown field does: to tell it from that of a long name costs more than it is worth.
+    """
     shape = _decode_shape(data)
     if len(memoryview(shape.type)) > TYPE_BYTES:
         raise Refusal("frame_invalid", "This frame is not of oncecast.v1: its type is too long for one.")
     if len(memoryview(shape.ref)) > REF_BYTES:
         raise Refusal("frame_invalid", REF_TOO_LONG)
     known = sum(len(memoryview(getattr(shape, name))) for name in shape.__struct_fields__)
-    if len(data) - known > LONG_FRAME_BYTES:
-        raise Refusal("frame_invalid", "This frame is not of oncecast.v1: most of it is none of its fields.")
+    if len(data) - known > BESIDE_BYTES:
+        text = f"over {BESIDE_BYTES} bytes of it are no value of a field: leave out unknown fields and white space."
+        raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {text}")
 
 
 def _check_publish(frame: Publish, data: bytes, raw: bytes) -> None:
