@@ -112,6 +112,8 @@ SHARED_BY_BROKERS = frozenset(
         "probes",
         "reads",
         "remote",
+        "remote_publishes",
+        "remote_reads",
         "session",
         "surplus",
         "wanting",

@@ -6,18 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytest
-
 from oncecast.brokers import remote
-from oncecast.brokers.base import Capabilities, Opening, Outcome
+from oncecast.brokers.base import Capabilities, Opening
 from oncecast.brokers.session import GuardedSink
-from oncecast.errors import Refusal
-from oncecast.message import Draft
 from oncecast.testing.broker_bench import BrokerBench, Lab
 
 
 class StandIn:
-    """A session that never answers a publish. `opening` is called while it is opened."""
+    """A session that notes what it is asked for. `opening` is called while it is opened."""
 
     def __init__(self, sink: GuardedSink, opening: Callable[[], None]) -> None:
         self.asked: list[tuple[str, tuple[str, ...]]] = []
@@ -34,15 +30,6 @@ class StandIn:
         await asyncio.Event().wait()
 
     tend = follow
-
-    def append(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Outcome]]:
-        """Never answer, by a task, as the sessions do."""
-        answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-
-        async def wait() -> Sequence[Outcome]:
-            return await answer
-
-        return asyncio.ensure_future(wait())
 
     def want(self, channels: Sequence[str]) -> None:
         """Take note."""
@@ -65,19 +52,6 @@ def make(sessions: list[StandIn], opening: Callable[[], None] = lambda: None) ->
 
     capabilities = Capabilities("broker", history=True, only_wanted=True)
     return remote.Remote(session, name="stand-in", capabilities=capabilities, batch_drafts=10)
-
-
-async def test_a_batch_that_is_never_acknowledged_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused at its deadline, and the session is replaced."""
-    monkeypatch.setattr(remote, "APPEND_SECONDS", 0.01)
-    sessions: list[StandIn] = []
-    broker = make(sessions)
-    await broker.start(BrokerBench(broker, Lab(lambda: broker)))
-    answered: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-    broker.publish([Draft("a", b"1")], answered.set_result)
-    (outcome,) = await asyncio.wait_for(answered, 60)
-    assert isinstance(outcome, Refusal)
-    await broker.stop()
 
 
 async def test_what_is_wanted_while_a_session_is_opened_is_asked_of_it() -> None:

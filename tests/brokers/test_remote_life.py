@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 
 from oncecast.brokers import remote
-from oncecast.brokers.base import BrokerUnreachable, Capabilities, Opening, Outcome
+from oncecast.brokers.base import AWAY, BrokerUnreachable, Capabilities, Opening, Outcome
 from oncecast.brokers.operable import LogState
-from oncecast.brokers.reads import LATE, OVERRUN
+from oncecast.brokers.remote_publishes import FLYING, UNKNOWN
 from oncecast.brokers.session import GuardedSink, Lost, SinkFailed
 from oncecast.errors import ConfigurationError, Refusal, UsageError
 from oncecast.message import EARLIEST, Draft, Page, Retention, Start
@@ -162,11 +162,6 @@ class Life:
         self.script.sessions[-1].lost.set_exception(error)
 
 
-def fail_to_take(answer: Page | Refusal) -> None:
-    """Be a caller with a defect."""
-    raise RuntimeError("defect")
-
-
 @pytest_asyncio.fixture
 async def life(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Life]:
     """A broker that tries again at once, and waits for little."""
@@ -300,65 +295,35 @@ async def test_a_sink_that_fails_ends_the_broker(life: Life, when: str) -> None:
         assert isinstance(answer, Refusal)
 
 
-async def test_how_reads_are_answered(
-    life: Life, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A read is answered once: with a page, a refusal, at its deadline, or when the session is lost."""
-    monkeypatch.setattr(remote, "READ_SECONDS", 0.02)
+async def test_what_a_lost_session_was_asked_for_is_refused(life: Life) -> None:
+    """A read and a publish that lose their session are refused, and the next ones are asked of the next session."""
     await life.broker.start(life.sink)
-    refusal = Refusal("unavailable", "not now")
-    for fault, expected in ((refusal, refusal), (asyncio.Event(), LATE)):
-        life.script.paging = fault
-        assert await life.read() == expected
-    life.script.paging = RuntimeError("defect")
-    assert isinstance(await life.read(), Refusal)
-    assert "could not read a page" in caplog.text
     life.script.paging = Lost("gone")
-    assert isinstance(await life.read(), Refusal)
+    assert AWAY == await life.read()
     life.script.paging = None
     await life.until(lambda: life.broker.opened == 2)
-    assert await life.read() == PAGE
-    life.broker.read("a", EARLIEST, 1, 1, fail_to_take)
-    assert await life.read() == PAGE
-    assert "an answer could not be delivered" in caplog.text
-
-
-async def test_reads_wait_for_a_bounded_time_and_number(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that wait behind reads that hang are refused at their deadline; those past the bound at once."""
-    now = [0.0]
-    await life.broker.start(life.sink)
-    monkeypatch.setattr(life.broker, "_now", lambda: now[0])
-    life.script.paging = asyncio.Event()
-    hanging = [asyncio.create_task(life.read()) for _ in range(remote.READERS)]
-    await life.until(lambda: life.script.asked == remote.READERS)
-    monkeypatch.setattr(remote, "PENDING_READS", 3)
-    waiting = [asyncio.create_task(life.read(channels)) for channels in ("a", "a", "b")]
-    await asyncio.sleep(0)  # they are asked in their order, before the next one
-    assert await life.read() == OVERRUN
-    now[0] = 1_000.0
-    assert [await task for task in waiting] == [LATE, LATE, LATE]
-    life.script.paging.set()
-    assert [await task for task in hanging] == [PAGE] * remote.READERS
-
-
-async def test_a_read_that_is_late_when_its_turn_comes(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused, and the server is not asked."""
-    await life.broker.start(life.sink)
-    life.script.paging = RuntimeError("it is asked")
-    times = iter([0.0, 1_000.0])
-    monkeypatch.setattr(life.broker, "_now", lambda: next(times, 1_000.0))
-    assert await life.read() == LATE
-
-
-async def test_a_batch_that_can_not_be_sent(life: Life) -> None:
-    """If the session raises, the publishes are answered, and the session is replaced."""
-    await life.broker.start(life.sink)
+    assert PAGE == await life.read()
     life.script.appending = RuntimeError("defect")
-    outcome = await life.publish()
-    assert isinstance(outcome, Refusal)
-    assert "publish again with the same key" in outcome.message
+    assert UNKNOWN == await life.publish()
     life.script.appending = None
-    await life.until(lambda: life.broker.opened == 2)
+    await life.until(lambda: life.broker.opened == 3)
+    assert PAGE == await life.read()
+
+
+async def test_what_waits_when_a_session_is_lost_is_refused(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads behind those that hang, and publishes behind as many batches as may be under way, are answered too."""
+    monkeypatch.setattr(remote, "READERS", 1)
+    await life.broker.start(life.sink)
+    life.script.paging = asyncio.Event()
+    reads = [asyncio.create_task(life.read(channels)) for channels in ("a", "a", "b")]
+    publishes = []
+    for _ in range(FLYING + 1):
+        publishes.append(asyncio.create_task(life.publish()))
+        await asyncio.sleep(0.001)  # else they are one batch
+    await life.until(lambda: life.script.asked == 1)
+    life.lose(Lost("gone"))
+    assert [AWAY] * 3 == [await read for read in reads]
+    assert [UNKNOWN] * FLYING + [AWAY] == [await publish for publish in publishes]
 
 
 async def test_what_a_person_asks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ STOP_SECONDS = 10.0
 
 STARTING = Refusal("unavailable", "The server is starting: try again in a moment.", retry_after=1)
 STOPPING = Refusal("unavailable", "The server is stopping: try again in a moment.", retry_after=1)
+AWAY = Refusal("unavailable", "The broker cannot be reached now: try again in a moment.", retry_after=1)
 
 
 class BrokerUnreachable(ConfigurationError):

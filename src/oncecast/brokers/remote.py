@@ -1,19 +1,18 @@
-"""What brokers on other machines share: their life from connecting to stopping, away and back, and what waits for them.
+"""What brokers on other machines share: their life from connecting to stopping, away and back.
 
 `Remote` is the broker as the node sees it. Each kind of broker has a `RemoteSession` (`session.py`): one connection to
 its server, from `open` to the first fault. `Remote` owns the tasks:
 
 * `_live` opens a session, runs it until it is lost, tells the sink that the broker is away, and opens the next one.
-* Of a session: `follow` hands messages over, `tend` probes and trims, one task sends the publishes in batches, and
-  `READERS` tasks answer reads.
+* Of a session: `follow` hands messages over, `tend` probes and trims, one task sends the publishes in batches
+  (`remote_publishes.py`), and `READERS` tasks answer reads (`remote_reads.py`).
 
 Each task of a session that ends, ends the session; nothing dies unnoticed. A fault of the network is `Lost`. Another
 exception is a defect: it is logged with its traceback, and the session is opened again like a lost one.
 
 Invariants
-* A publish is answered once: after its messages have reached the sink, or with a refusal.
-* What waits is bounded by `intake.py` and `PENDING_READS`. A batch is answered within `APPEND_SECONDS`, a read within
-  `ANSWER_SECONDS`.
+* While no session runs nothing waits: a publish and a read are refused at once, and those that waited were refused.
+* A session is closed once, also where the broker is stopped meanwhile.
 * The sink is called by one task at a time: by `open`, then by `follow`.
 
 To add a broker, write a `RemoteSession` for it and pass `Remote` a function that makes one.
@@ -23,39 +22,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..errors import ConfigurationError, Refusal, UsageError
-from ..message import Draft, Page, Receipt, Retention, Start
-from .base import STARTING, STOP_SECONDS, STOPPING, BrokerUnreachable, Capabilities, Done, Outcome, Read, Sink
-from .intake import Batch, Intake, refuse
+from ..message import Draft, Retention, Start
+from .base import AWAY, STARTING, STOP_SECONDS, STOPPING, BrokerUnreachable, Capabilities, Done, Read, Sink
+from .intake import Intake
 from .meters import Meters
 from .operable import ChannelState, LogState, Operable
-from .reads import DEFECT, LATE, OVERRUN, PENDING_READS, ReadRequest, refuse_read
-from .session import GuardedSink, Lost, RemoteSession, SinkFailed, finish
+from .remote_publishes import RemotePublishes
+from .remote_reads import READERS, RemoteReads
+from .session import CLOSE_SECONDS, GuardedSink, Lost, RemoteSession, SinkFailed, finish
 
 logger = logging.getLogger("oncecast.brokers.remote")
 
 OPEN_SECONDS = 5.0  # to connect and to catch up with the head
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds before each next attempt to open; the last one stays
-READERS = 4  # pages asked for at once
-FLYING = 4  # batches sent and not yet answered
-READ_SECONDS = 10.0  # for one page
-APPEND_SECONDS = 10.0  # for one batch
-CLOSE_SECONDS = 3.0  # for a session to close its sockets
 OPERATE_SECONDS = 60.0  # for what a person asks: 10,000 channels are counted one by one
 
 T = TypeVar("T")
-
-_UNKNOWN = Refusal(
-    "unavailable",
-    "The connection to the broker was lost before it answered: publish again with the same key.",
-    retry_after=1,
-)
-_AWAY = Refusal("unavailable", "The broker cannot be reached now: try again in a moment.", retry_after=1)
 
 
 class Remote:
@@ -89,14 +75,11 @@ class Remote:
         self._session: RemoteSession | None = None
         self._task: asyncio.Task[None] | None = None
         self._intake = Intake(batch_drafts)
-        self._published = asyncio.Event()
-        self._reads: OrderedDict[tuple[str, ...], deque[ReadRequest]] = OrderedDict()
-        self._read_count = 0
-        self._asked = asyncio.Event()
+        self._publishes = RemotePublishes(self._intake, self.meters)
+        self._reads = RemoteReads(name)
         self._wanted: dict[str, None] = {}
         self._unwanted: set[str] = set()  # while a session is being opened
         self._stopped = False
-        self._now: Callable[[], float] = lambda: 0.0  # the loop's clock, from the start on
 
     # -- what the node calls
 
@@ -105,7 +88,6 @@ class Remote:
         if self._sink is not None:
             raise UsageError("This broker was started already: make one for each node.")
         self._sink = sink
-        self._now = asyncio.get_running_loop().time
         session = self._make(GuardedSink(sink, self.meters))
         try:
             await self._open(session)
@@ -136,19 +118,14 @@ class Remote:
             self.meters.refused += len(drafts)
             done([self._refusal] * len(drafts))
         elif self._intake.put(drafts, done):
-            self._published.set()
+            self._publishes.waiting.set()
 
     def read(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int, done: Read) -> None:
-        """Read a page. Reads of the same channels wait in one queue, and the queues take turns."""
+        """Read a page, once it is this read's turn."""
         if self._refusal is not None:
             done(self._refusal)
-        elif self._read_count >= PENDING_READS:
-            done(OVERRUN)
         else:
-            line = self._reads.setdefault(tuple(channels), deque())
-            line.append(ReadRequest(channels, start, limit, max_bytes, done, self._now()))
-            self._read_count += 1
-            self._asked.set()
+            self._reads.put(channels, start, limit, max_bytes, done)
 
     def want(self, channels: Sequence[str]) -> None:
         """Deliver these channels, in each session."""
@@ -184,7 +161,7 @@ class Remote:
 
     async def _operate(self, ask: Callable[[Operable], Awaitable[T]]) -> T:
         if self._session is None:
-            raise _AWAY
+            raise AWAY
         if not isinstance(self._session, Operable):
             raise UsageError(f"{self.name}: this kind of broker can't be asked for the state of its log.")
         try:
@@ -235,10 +212,10 @@ class Remote:
         while True:
             reason = await self._run(session)
             self._session = None
-            self._refusal = _AWAY
+            self._refusal = AWAY
             logger.warning("the broker %s is away: %s", self.name, reason)
             self._sink.away(f"{self.name}: {reason}")
-            self._refuse_all(_AWAY)
+            self._refuse_all(AWAY)
             session = await self._reopen(reason)
             logger.warning("the broker %s is back", self.name)
             self._sink.back()
@@ -250,9 +227,9 @@ class Remote:
             for name, each in (
                 ("follow", session.follow()),
                 ("tend", session.tend()),
-                ("publish", self._send(session)),
-                ("expire", self._expire()),
-                *((f"read-{number}", self._answer(session)) for number in range(READERS)),
+                ("publish", self._publishes.send(session)),
+                ("expire", self._reads.expire()),
+                *((f"read-{number}", self._reads.answer(session)) for number in range(READERS)),
             )
         ]
         try:
@@ -303,125 +280,12 @@ class Remote:
         assert self._sink is not None
         self._sink.fail(f"broker: {self.name}: {error}")
 
-    # -- publishing
-
-    async def _send(self, session: RemoteSession) -> None:
-        """Send batches in order; at most `FLYING` are under way. Its end answers all of them."""
-        flying: dict[asyncio.Future[Sequence[Outcome]], list[Batch]] = {}
-        lost: list[BaseException] = []
-
-        def finished(
-            batches: list[Batch], deadline: asyncio.TimerHandle, sent: asyncio.Future[Sequence[Outcome]]
-        ) -> None:
-            deadline.cancel()
-            del flying[sent]
-            error = Lost("it did not acknowledge in time") if sent.cancelled() else sent.exception()
-            if error is None:
-                outcomes = sent.result()
-                if outcomes and isinstance(newest := outcomes[-1], Receipt) and newest.seq > self.meters.head:
-                    self.meters.head = newest.seq
-                self.meters.refused += sum(isinstance(outcome, Refusal) for outcome in outcomes)
-                _answer_batches(batches, outcomes)
-            else:
-                lost.append(error)
-                self._refuse(batches, _UNKNOWN)
-            self._published.set()
-
-        loop = asyncio.get_running_loop()
-        try:
-            while not lost:
-                if not self._intake or len(flying) >= FLYING:
-                    self._published.clear()
-                    await self._published.wait()
-                    continue
-                batches = self._intake.take()
-                try:
-                    sent = session.append([draft for batch in batches for draft in batch.drafts])
-                except BaseException:
-                    self._refuse(batches, _UNKNOWN)
-                    raise
-                flying[sent] = batches
-                deadline = loop.call_later(APPEND_SECONDS, sent.cancel)
-                sent.add_done_callback(partial(finished, batches, deadline))
-            raise lost[0]
-        finally:
-            for sent in list(flying):
-                sent.cancel()
-            if flying:
-                await asyncio.wait(list(flying), timeout=CLOSE_SECONDS)
-                await asyncio.sleep(0)  # for the callbacks that answer
-
-    def _refuse(self, batches: list[Batch], refusal: Refusal) -> None:
-        self.meters.refused += sum(len(batch.drafts) for batch in batches)
-        refuse(batches, refusal)
-
-    # -- reading
-
-    async def _answer(self, session: RemoteSession) -> None:
-        while True:
-            asked = self._next_read()
-            if asked is None:
-                self._asked.clear()
-                await self._asked.wait()
-                continue
-            if asked.expired(self._now()):
-                refuse_read(asked, LATE)
-                continue
-            answer: Page | Refusal = _AWAY
-            try:
-                async with asyncio.timeout(READ_SECONDS):
-                    answer = await session.page(asked.channels, asked.start, asked.limit, asked.max_bytes)
-            except TimeoutError:
-                answer = LATE
-            except Refusal as refusal:
-                answer = refusal
-            except Lost:
-                raise
-            except Exception:
-                logger.exception("the broker %s could not read a page", self.name)
-                answer = DEFECT
-            finally:
-                _call(asked.answer, answer)
-
-    async def _expire(self) -> None:
-        """Refuse the reads that have waited too long; a line is in the order of its deadlines."""
-        while True:
-            await asyncio.sleep(1)
-            now = self._now()
-            for channels, line in list(self._reads.items()):
-                while line and line[0].expired(now):
-                    self._read_count -= 1
-                    refuse_read(line.popleft(), LATE)
-                if not line:
-                    del self._reads[channels]
-
-    def _next_read(self) -> ReadRequest | None:
-        """Take the first of the next line, and put that line behind the others."""
-        if not self._reads:
-            return None
-        channels, line = self._reads.popitem(last=False)
-        asked = line.popleft()
-        if line:
-            self._reads[channels] = line
-        self._read_count -= 1
-        return asked
-
     def _refuse_all(self, refusal: Refusal) -> None:
-        self.meters.refused += len(self._intake)
-        self._intake.refuse(refusal)
-        while (asked := self._next_read()) is not None:
-            refuse_read(asked, refusal)
+        self._publishes.refuse(refusal)
+        self._reads.refuse(refusal)
 
 
 # -- helpers
-
-
-def _call(done: Callable[[Any], object], answer: object) -> None:
-    """Call back; a fault in one answer is logged, and keeps no other from being given."""
-    try:
-        done(answer)
-    except Exception:
-        logger.exception("an answer could not be delivered")
 
 
 def _why(ended: Sequence[asyncio.Task[None]]) -> str:
@@ -436,10 +300,3 @@ def _why(ended: Sequence[asyncio.Task[None]]) -> str:
     if not isinstance(error, Lost):
         logger.error("a task of the broker has failed: %s", task.get_name(), exc_info=error)
     return str(error) or type(error).__name__
-
-
-def _answer_batches(batches: list[Batch], outcomes: Sequence[Outcome]) -> None:
-    at = 0
-    for batch in batches:
-        _call(batch.answer, outcomes[at : at + len(batch.drafts)])
-        at += len(batch.drafts)

@@ -19,6 +19,8 @@ from .meters import Meters
 
 logger = logging.getLogger("oncecast.brokers.session")
 
+CLOSE_SECONDS = 3.0  # for a session to close its sockets, and for its tasks to end
+
 
 class Lost(Exception):
     """The connection is of no use any more. The text is one line for the operator, without a password."""
