@@ -17,7 +17,7 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 .NOTPARALLEL:
 # The tests start hundreds of processes: where this is set, each of them and each of pytest's compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help serve quick test proof fuzz web dist check format lock clean system brokers gone
+.PHONY: help serve quick test proof fuzz docs web dist check format lock clean system brokers gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -29,7 +29,7 @@ serve: .make/runtime ## Serve on HOST and PORT, for development
 quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (less than two minutes on two quiet cores)
 	$(BIN)/pytest --quiet -n $(or $(strip $(JOBS)),auto) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
-test: .make/dev .make/web .make/peers | brokers ## Run all the tests, under coverage, in two processes per core
+test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, under coverage, in two processes per core
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(or $(strip $(JOBS)),$$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
 	@$(BIN)/coverage combine --quiet
@@ -52,6 +52,10 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 
 fuzz: .make/fuzz ## Fuzz each parser for a minute (RUNS=N for N inputs each)
 	$(BIN)/python -m tests.fuzz $(if $(RUNS),--runs $(RUNS))
+
+docs: .make/docs ## Build the docs as a site into build/site; a warning or a link that leads nowhere fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet, which would not see warnings; the variable hides Material's own notice
+	@echo 'To read it: $(BIN)/python -m http.server --bind $(HOST) --directory build/site'
 
 web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a release serves it
 	npm run --silent --prefix scripts/web build
@@ -92,6 +96,10 @@ system: # Debian's packages; checked each time, as the check is cheap
 
 .make/fuzz: .make/dev requirements/fuzz.lock
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements/fuzz.lock
+	@touch $@
+
+.make/docs: .make/dev requirements/docs.lock
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements/docs.lock
 	@touch $@
 
 .make/web: scripts/web/package.json scripts/web/package-lock.json $(WEB_GONE) | system

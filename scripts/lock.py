@@ -1,6 +1,6 @@
 """Regenerate `requirements/runtime.lock`, `dev.lock` and `fuzz.lock` from the ranges in `pyproject.toml`.
 
-Owns the three lock files. Each names every package with its exact version and the SHA-256 of every file published for
+Owns the lock files. Each names every package with its exact version and the SHA-256 of every file published for
 that version which a supported Python on Linux or macOS could install, so that one lock serves them all. A lock
 names no index: where the files come from is pip's configuration, and what they must be is the hash.
 
@@ -46,7 +46,10 @@ def main() -> None:
     development = [*runtime, *groups["dev"]]
     locked = resolve(runtime, {})
     write(ROOT / "requirements" / "runtime.lock", locked, runtime)
-    write(ROOT / "requirements" / "dev.lock", resolve(development, locked), development)
+    installed = resolve(development, locked)
+    write(ROOT / "requirements" / "dev.lock", installed, development)
+    # Into the same .venv as the development set, so with the versions of that.
+    write(ROOT / "requirements" / "docs.lock", resolve(groups["docs"], installed), groups["docs"])
     write(ROOT / "requirements" / "fuzz.lock", resolve(groups["fuzz"], locked), groups["fuzz"])
 
 

@@ -41,6 +41,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "web/test_native.py",
         "web/test_obstacles.py",
         "web/test_secure.py",
+        "web/test_site.py",
         "web/test_start_page.py",
         "web/test_tokens.py",
     ),
