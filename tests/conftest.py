@@ -74,6 +74,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     ),
     "slow": (
         "asgi/hosting/test_processes.py",
+        "asgi/test_celery.py",
         "asgi/test_contract.py",
         "asgi/test_move_in.py",
         "asgi/test_servers.py",

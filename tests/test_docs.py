@@ -8,6 +8,7 @@ Owns the marks that make an example a test, HTML comments on the line above a bl
 * `socket PATH [PROTOCOL]`: lines with → are sent and lines with ← expected on that WebSocket.
 * `token`: Python that defines `token_of`, whose token a server with the same secret takes.
 * `app`: Python of an application, checked and run by `tests/asgi/test_examples.py`.
+* `celery`: a task, run by a worker of Celery in `tests/asgi/test_celery.py`.
 * `file NAME`: a file of the project that `tests/testing/test_how_to.py` checks and runs, or an application that
   `tests/asgi/test_move_in.py` runs.
 * `front NAME`: an application of that name, which `web/test_front_ends.py` or `web/test_htmx.py` runs in a browser.
