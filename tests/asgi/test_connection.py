@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.asgi.peers import HandPeer, http_scope, socket_scope
 
 CHANNEL = "/v1/channels/a"
 EVENTS = ("accept", "text/event-stream")
+ACCEPT = (b"accept", b"text/event-stream")
 BIG = "x" * 10_000
 
 
@@ -230,18 +232,44 @@ async def test_a_socket_publishes_and_is_bounded() -> None:
             assert 1003 == (await peer.next())["code"]
 
 
-async def test_streams_of_a_user_are_counted() -> None:
-    """A limit of connections of one address holds for streams, and is given back."""
-    cast = open_to_all(limits=Limits(connections_per_address=1))
-    async with cast:
-        scope = http_scope(CHANNEL, EVENTS)
-        async with HandPeer(cast, scope) as first:
-            await first.until(b"id:")
-            async with HandPeer(cast, http_scope(CHANNEL, EVENTS)) as second:
-                assert 429 == (await second.next())["status"]
+STREAMS = {
+    "poll": http_scope(CHANNEL, query="wait=20&after=latest"),
+    "events": http_scope(CHANNEL, EVENTS),
+    "socket": socket_scope(CHANNEL, extensions={"websocket.http.response": {}}),
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_connections_of_an_address(kind: str) -> None:
+    """A waiting poll, a stream and a socket fill the limit of their address alone, for each kind, until they end."""
+    async with open_to_all(limits=Limits(connections_per_address=1)) as cast:
+        assert cast._life is not None
+        hub = cast._life.node.hub
+        async with HandPeer(cast, STREAMS[kind]):
+            async with asyncio.timeout(SECONDS):
+                while not hub.subscriptions:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.01)
+            for scope in STREAMS.values():
+                async with HandPeer(cast, scope) as second:
+                    assert 429 == (await second.next())["status"]
+                    error = json.loads((await second.next())["body"])["error"]
+                    assert "At most 1 connections from one address." == error["message"]
+            async with HandPeer(cast, http_scope(CHANNEL)) as poll:  # does not wait
+                assert 200 == (await poll.next())["status"]
+            other = ("192.0.2.7", 1234)
+            async with HandPeer(cast, {**STREAMS["events"], "client": other}) as third:
+                assert 200 == (await third.next())["status"]
         await empty(cast)
-        async with HandPeer(cast, scope) as third:
-            assert 200 == (await third.next())["status"]
+        async with HandPeer(cast, STREAMS["events"]) as fourth:
+            assert 200 == (await fourth.next())["status"]
+
+
+async def test_loopback_has_no_limit_of_an_address() -> None:
+    """Connections of this machine are not counted: a proxy that nobody has named comes from there."""
+    async with open_to_all(limits=Limits(connections_per_address=1)) as cast, contextlib.AsyncExitStack() as stack:
+        for _ in range(3):
+            local = {**STREAMS["events"], "client": ("127.0.0.1", 1234), "headers": [(b"host", b"localhost"), ACCEPT]}
+            assert 200 == (await (await stack.enter_async_context(HandPeer(cast, local))).next())["status"]
 
 
 async def test_heads_of_streams_have_no_body() -> None:

@@ -177,3 +177,28 @@ async def test_tls_serves_both(beside: Beside, tmp_path: Path) -> None:
         await peer.until(b"\r\n\r\n")
         await peer.say(type="hello")
         assert {"type": "hello"} == await peer.frame()
+
+
+@pytest.mark.parametrize(
+    "header, address",
+    [
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "192.0.2.1"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x09\x0a\x00\x00\x01\x00\x01\x00\x02", "192.0.2.9"),
+        (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
+    ],
+    ids=["v1", "v2", "unknown"],
+)
+async def test_the_proxy_protocol_says_whose_connection_it_is(beside: Beside, header: bytes, address: str) -> None:
+    """The application sees the address of the header, with each request; the limit is that one's."""
+    limits = Limits(connections_per_address=1)
+    settings = Settings(port=0, app="own:app", proxy_protocol=True, trusted_proxies=("127.0.0.1",), limits=limits)
+    site = await beside(OwnApp(), settings)
+    peer = await site.connect(header + OWN)
+    async with asyncio.timeout(SECONDS):
+        assert f"app GET /own {address} http".encode() == (await peer.answer()).body
+    assert "messages" in (await ask(peer, "/v1/channels/a?after=earliest")).json
+    assert f"app GET /own {address} http".encode() == (await ask(peer, "/own")).body
+    second = await site.connect(header + OWN)
+    async with asyncio.timeout(SECONDS):
+        status = 200 if address == "127.0.0.1" else 429  # loopback has no limit
+        assert status == (await second.answer()).status

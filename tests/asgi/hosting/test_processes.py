@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,6 +48,15 @@ app = Starlette(routes=routes, lifespan=lifespan)
 number = 3
 """
 
+# A process that stands where systemd would: it puts the socket where it is looked for, and becomes the server.
+STARTER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)  # it may have been that one all along
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 
 class Served:
     """A server that runs, and its log."""
@@ -75,21 +85,25 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *options: str) -> AsyncIterator[Served]:
-    """Run `oncecast serve` in a folder that has the application."""
+async def running(folder: Path, *options: str, opened: socket.socket | None = None) -> AsyncIterator[Served]:
+    """Run `oncecast serve` in a folder that has the application. systemd has `opened` its socket, if there is one."""
     (folder / "shop.py").write_text(MODULE)
     port, log = free_port(), folder / "log"
+    starter: tuple[str, ...] = ()
+    if opened is not None:
+        starter = ("-c", STARTER, str(opened.fileno()), sys.executable)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "oncecast", "serve", "--port", str(port), *options),
+            *(sys.executable, *starter, "-m", "oncecast", "serve", "--port", str(port), *options),
+            pass_fds=() if opened is None else (opened.fileno(),),
             cwd=folder,
             env=environ,
             stderr=file,
             start_new_session=True,
         )
     try:
-        yield Served(process, port, log)
+        yield Served(process, port if opened is None else opened.getsockname()[1], log)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -172,3 +186,24 @@ async def test_what_is_no_application_is_one_line(tmp_path: Path, target: str, s
         assert 2 == await served.ended()
     assert 1 == len(served.log.splitlines()), served.log
     assert said in served.log
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_socket_of_systemds_is_served_with_an_application(tmp_path: Path, workers: str) -> None:
+    """Both are at the port that systemd has opened, a request that came before the start too, and at no other."""
+    request = b"GET /pid HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        reader, writer = await asyncio.open_connection(*opened.getsockname())
+        writer.write(request)
+        async with running(tmp_path, "--app", "shop:app", "--workers", workers, opened=opened) as served:
+            async with asyncio.timeout(SECONDS):
+                assert b"200" == (await reader.read()).split()[1]
+            writer.close()
+            await served.until(f"is listening on http://127.0.0.1:{opened.getsockname()[1]}")
+            client, http = oncecast.AsyncClient(served.url), httpx.AsyncClient(timeout=SECONDS)
+            async with client, http, client.subscribe("orders") as messages, asyncio.timeout(SECONDS):
+                assert 200 == (await http.post(f"{served.url}/orders?item=tea")).status_code
+                assert "tea" == (await anext(messages)).data
+            served.process.send_signal(signal.SIGTERM)
+            assert 0 == await served.ended()
+    assert "x" * int(workers) == (tmp_path / "ended").read_text()
