@@ -119,12 +119,11 @@ class Examinee:
             try:
                 for number in range(EVENTS):
                     answer = await self._published(publisher, number)
-                    if answer.status != 201:
+                    acknowledged, wanted = time.monotonic(), _text_of(answer, 201, "id")
+                    if not wanted:
                         return EventDelays(
                             (), answer.message or answer.trouble or f"a publish is answered {answer.status}"
                         )
-                    acknowledged = time.monotonic()
-                    wanted = json.loads(answer.body)["id"]
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(EVENT_SECONDS):
                             while wanted not in arrivals:
@@ -144,22 +143,19 @@ class Examinee:
         wanted: str | None = None
         path = self.poll_path
         if publish:
-            before = _cursor(await self.ask("GET", path))
+            before = _text_of(await self.ask("GET", path), 200, "cursor")
             async with self._connection() as publisher:
-                answer = await self._published(publisher, 0)
-            if answer.status == 201 and before:
-                wanted, path = json.loads(answer.body)["id"], self._path(f"after={before}")
-
+                published = _text_of(await self._published(publisher, 0), 201, "id")
+            if published and before:
+                wanted, path = published, self._path(f"after={before}")
             await asyncio.sleep(self.spread)
 
         async def read() -> Reading | None:
             answer = await self.ask("GET", path)
-            cursor = _cursor(answer)
+            cursor = _text_of(answer, 200, "cursor")
             if not cursor:
                 return None
-            if wanted is None:
-                return Reading(cursor)
-            return Reading(cursor, any(message["id"] == wanted for message in json.loads(answer.body)["messages"]))
+            return Reading(cursor, None if wanted is None else wanted in _ids_of(answer))
 
         return [reading for reading in await asyncio.gather(*(read() for _ in range(count))) if reading is not None]
 
@@ -228,14 +224,14 @@ class Examinee:
             while (left := began + seconds - time.monotonic()) > 0:
                 try:
                     data = await connection.read(left)
+                    if data is None:
+                        break
+                    events = codec.receive(data)
+                    if not data or any(isinstance(event, CloseReceived | ProtocolFailed) for event in events):
+                        return Quiet("WebSocket", time.monotonic() - began, "closed")
+                    await connection.write(codec.data_to_send())
                 except Broken as error:
                     return Quiet("WebSocket", time.monotonic() - began, str(error))
-                if data is None:
-                    break
-                events = codec.receive(data)
-                if not data or any(isinstance(event, CloseReceived | ProtocolFailed) for event in events):
-                    return Quiet("WebSocket", time.monotonic() - began, "closed")
-                await connection.write(codec.data_to_send())
             return Quiet("WebSocket", seconds)
 
     async def _quiet_stream(self, seconds: float) -> Quiet | None:
@@ -295,11 +291,19 @@ def _answer(status: int, headers: object, body: bytes) -> HttpAnswer:
     return HttpAnswer(status=status, headers=dict(headers), body=body, code=code, message=message)  # type: ignore[call-overload]
 
 
-def _cursor(answer: HttpAnswer) -> str:
+def _text_of(answer: HttpAnswer, status: int, name: str) -> str:
+    """Return a field of the JSON of an answer with this status, "" where there is none."""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-        if answer.status == 200:
-            return str(json.loads(answer.body)["cursor"])
+        if answer.status == status:
+            return str(json.loads(answer.body)[name])
     return ""
+
+
+def _ids_of(answer: HttpAnswer) -> set[str]:
+    """Return the ids of the messages in the answer to a poll."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        return {str(message["id"]) for message in json.loads(answer.body)["messages"]}
+    return set()
 
 
 async def _spoken(connection: HttpConnection, codec: WebSocketConnection, channel: str) -> bool:
