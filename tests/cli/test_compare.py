@@ -15,8 +15,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from oncecast.cli.compare import printable
 from oncecast.compare.report import ORDER
 from tests.cli.conftest import SECONDS, Fake, call, complaint, free_port
+from tests.compare.conftest import blocked, report_of
 
 COMPARE = (sys.executable, "-m", "oncecast", "compare")
 
@@ -53,6 +55,15 @@ def test_a_server_that_refuses(fake: Fake) -> None:
     """Its own words are the reason."""
     fake.status = 403
     assert "not\\x1b you" == complaint(call("compare", fake.url), 1)
+
+
+def test_what_a_server_says_changes_no_terminal() -> None:
+    """A refusal stands in the report with its control characters written out, and nothing else is changed."""
+    report = report_of(sse=blocked("sse", "not\x1b[2J you"))
+    shown = printable(report)
+    assert "not\\x1b[2J you" == shown.lane("sse").reason
+    assert report.lane("websocket") == shown.lane("websocket")
+    assert report_of() == printable(report_of())
 
 
 def test_a_server_that_wants_a_token(fake: Fake) -> None:

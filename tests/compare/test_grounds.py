@@ -84,6 +84,30 @@ async def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> 
         await OwnServers(["sse"]).__aenter__()
 
 
+async def test_no_server_starts_beside_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others that are still starting are given up before the servers are stopped: none is made after that."""
+    said: list[str] = []
+
+    async def start(process: object) -> ServerUrl:
+        said.append("starts")
+        if len(said) == 1:
+            raise Broken("no such")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            said.append("given up")
+        raise AssertionError
+
+    async def stop(process: object) -> None:
+        said.append("stopped")
+
+    monkeypatch.setattr("oncecast.compare.grounds._ServerProcess.start", start)
+    monkeypatch.setattr("oncecast.compare.grounds._ServerProcess.stop", stop)
+    with pytest.raises(Broken, match=r"^no such$"):
+        await OwnServers(["sse"]).__aenter__()
+    assert ["starts", "starts", "given up", "stopped", "stopped"] == said
+
+
 async def test_a_foreign_server_of_ours(server: Server) -> None:
     """Its metrics say its CPU time."""
     ground = ForeignServer(url_of(server), credentials=Credentials(None))

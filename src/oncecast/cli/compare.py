@@ -29,9 +29,9 @@ from ..compare.report import ORDER, ComparisonReport, LaneMarks
 from ..compare.schedule import SCHEDULES
 from ..compare.table import render_table
 from ..errors import UsageError
-from .base import FAILED, Failure, in_one_line, put, token_of
+from .base import FAILED, Failure, escaped, in_one_line, put, token_of
 
-__all__ = ["compare"]
+__all__ = ["compare", "printable"]
 
 NO_TERMINAL = 80  # columns where the output is none
 BAR = 30
@@ -140,7 +140,7 @@ def compare(
         if through is not None:
             ProxyUrl.parse(through)
         run = _Run(plan, server, through, channel)
-        report = _on_a_loop(run.measure())
+        report = printable(_on_a_loop(run.measure()))
     if svg is not None:
         try:
             svg.write_text(render_picture(report, run.marks), "utf-8")
@@ -164,6 +164,22 @@ def _on_a_loop(main: Coroutine[Any, Any, ComparisonReport]) -> ComparisonReport:
     except ImportError:
         return asyncio.run(main)
     return uvloop.run(main)
+
+
+def printable(report: ComparisonReport) -> ComparisonReport:
+    """Return the report without control characters: it has what the server said in its refusals."""
+
+    def shown(value: Any) -> Any:
+        match value:
+            case str():
+                return escaped(value)
+            case dict():
+                return {name: shown(each) for name, each in value.items()}
+            case list():
+                return [shown(each) for each in value]
+        return value
+
+    return msgspec.convert(shown(msgspec.to_builtins(report)), ComparisonReport)
 
 
 class _Run:

@@ -117,10 +117,14 @@ class OwnServers:
         self.servers: Mapping[str, ServerUrl] = {}
 
     async def __aenter__(self) -> OwnServers:
+        self._processes = {name: _ServerProcess(Path(self._folder.name)) for name in self._names}
+        starts = [asyncio.create_task(process.start()) for process in self._processes.values()]
         try:
-            self._processes = {name: _ServerProcess(Path(self._folder.name)) for name in self._names}
-            urls = await asyncio.gather(*(process.start() for process in self._processes.values()))
+            urls = await asyncio.gather(*starts)
         except BaseException:
+            for start in starts:  # one that is just making its process would make it after the stop
+                start.cancel()
+            await asyncio.wait(starts)
             await self._stop()
             raise
         self.servers = dict(zip(self._names, urls, strict=True))
@@ -227,7 +231,8 @@ class _ServerProcess:
                 process.kill()
                 await process.wait()
         if self._reading is not None:
-            await self._reading
+            await asyncio.wait({self._reading}, timeout=STOP_SECONDS)  # what it has started may hold the pipe open
+            self._reading.cancel()
 
     def _last_line(self) -> str:
         lines = self._log.decode(errors="replace").strip().splitlines()
