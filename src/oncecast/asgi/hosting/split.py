@@ -1,7 +1,8 @@
 """Whose a request is: the server's, or the application's. Only its path decides.
 
-The server's are the channels and what belongs to them, the client, its modules, the probes, the metrics, and the page
-of errors. The rest is the application's: `/`, and all other paths below `/v1/`.
+The server's are the channels and what belongs to them, the client, its modules, the probes, the metrics, the documents
+of the wire, and the server's pages with their files in `/web/`. The rest is the application's: `/`, and all other paths
+below `/v1/` and `/web/`.
 Invariant: what `Split` gives to the server is refused or answered by its routes; what it gives to the application by
 mistake (a path that is written in another way, such as `/%761/channels/x`) is found again by its decoded path.
 """
