@@ -218,7 +218,7 @@ class Hub:
         # The first ones have been behind for longest. All of them, after a network has failed, would take too long.
         places = [each.place for each in [*catching_up[:LOOKED_AT], *islice(self._blocked, LOOKED_AT)]]
         lags = [self.log.head - place.seq for place in places if place is not None]
-        return Behind(len(catching_up), len(self._blocked), max(0, *lags, 0))
+        return Behind(len(catching_up), len(self._blocked), max([0, *lags]))
 
     # -- what the transports call
 
