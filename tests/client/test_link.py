@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
@@ -320,6 +321,30 @@ async def test_a_transport_that_stays_silent(make: Make) -> None:
     second.put(got(1))
     assert [1] == await numbers(mine, 1)
     assert ["a does not work here: nothing came within 0.2 s"] == [move.reason for move in moves]
+
+
+async def test_a_transport_that_breaks_as_it_is_left(make: Make) -> None:
+    """A transport that breaks while its silence is ended leaves no exception behind that asyncio would log."""
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["message"]))
+
+    class Breaking(Live):
+        async def __call__(self, starts: Mapping[str, StartQuery], /) -> AsyncGenerator[TransportEvent, None]:
+            try:
+                async for event in super().__call__(starts):
+                    yield event
+            except asyncio.CancelledError:
+                raise Broken("the connection broke") from None
+
+    second = Live()
+    link = make(Breaking(), second)
+    mine = feed()
+    link.add(mine)
+    second.put(got(1))
+    assert [1] == await numbers(mine, 1)
+    await link.close()
+    gc.collect()
+    assert [] == complaints
 
 
 @pytest.mark.parametrize("end", [Unavailable("the server answers 502", status=502), Broken("the connection broke")])

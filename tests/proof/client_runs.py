@@ -36,7 +36,7 @@ EPOCH = "k3f9x"  # and the number of the life
 START = Cursor(f"{EPOCH}0", 0)
 CHANNELS = ("a", "b", "c")
 MESSAGES = 40  # in the faulty part of a run
-SECONDS = 20.0  # until everything has arrived, once the pipe is healed
+SECONDS = 60.0  # until everything has arrived, once the pipe is healed
 # A tenth of a client's real times or less, so that a second has the faults of hours. SLEEP_FACTOR shortens `interval`,
 # which is slept.
 TIMING = Timing(

@@ -165,6 +165,8 @@ class ListenSession:
             if not first.done():
                 first.cancel()
                 await asyncio.wait({first})
+            if not first.cancelled():
+                first.exception()  # asyncio logs an exception that nobody has taken: a break at the moment of the cancel
 
     async def _dispatch(self, event: TransportEvent) -> None:
         """Give an event to its feed, or a cursor to all."""
