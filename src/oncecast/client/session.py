@@ -166,7 +166,7 @@ class ListenSession:
                 first.cancel()
                 await asyncio.wait({first})
             if not first.cancelled():
-                first.exception()  # asyncio logs an exception that nobody has taken: a break at the moment of the cancel
+                first.exception()  # asyncio logs what nobody takes: a break as it is cancelled
 
     async def _dispatch(self, event: TransportEvent) -> None:
         """Give an event to its feed, or a cursor to all."""
