@@ -1,6 +1,6 @@
-"""Regenerate `requirements/runtime.lock`, `dev.lock` and `fuzz.lock` from the ranges in `pyproject.toml`.
+"""Regenerate the lock files in `requirements/` from the ranges in `pyproject.toml`.
 
-Owns the lock files. Each names every package with its exact version and the SHA-256 of every file published for
+Owns these files. Each names every package with its exact version and the SHA-256 of every file published for
 that version which a supported Python on Linux or macOS could install, so that one lock serves them all. A lock
 names no index: where the files come from is pip's configuration, and what they must be is the hash.
 
@@ -48,8 +48,8 @@ def main() -> None:
     write(ROOT / "requirements" / "runtime.lock", locked, runtime)
     installed = resolve(development, locked)
     write(ROOT / "requirements" / "dev.lock", installed, development)
-    # Into the same .venv as the development set, so with the versions of that.
-    write(ROOT / "requirements" / "docs.lock", resolve(groups["docs"], installed), groups["docs"])
+    for name in ("docs",):  # into the same .venv as the development set, so with the versions of that
+        write(ROOT / "requirements" / f"{name}.lock", resolve(groups[name], installed), groups[name])
     write(ROOT / "requirements" / "fuzz.lock", resolve(groups["fuzz"], locked), groups["fuzz"])
 
 
