@@ -34,7 +34,7 @@ def run(project: Path, module: str, *arguments: str) -> str:
 
 def test_the_examples_pass(project: Path) -> None:
     """Each test of the page passes, and no file of a log is left behind."""
-    assert "6 passed" in run(project, "pytest", *FLAGS, "-W", HTTPX2)
+    assert "10 passed" in run(project, "pytest", *FLAGS, "-W", HTTPX2)
     assert [] == list(project.glob("*.db*"))
 
 

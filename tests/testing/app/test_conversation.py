@@ -13,8 +13,9 @@ import httpx_sse
 import pytest
 
 from oncecast.errors import UsageError
-from oncecast.testing.app import AsgiConversation, OncecastFixture, conversation
-from oncecast.testing.app.conversation import UNREAD_BLOCKS, scope_of_request
+from oncecast.testing.app import AsgiConversation, OncecastFixture, call
+from oncecast.testing.app.call import UNREAD
+from oncecast.testing.app.conversation import scope_of_request
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 ENDED: list[str] = []
@@ -61,7 +62,7 @@ async def silent(scope: Any, receive: Any, send: Any) -> None:
 async def flood(scope: Any, receive: Any, send: Any) -> None:
     """More than anybody reads; `sent` counts the pieces."""
     await send(START)
-    for number in range(10 * UNREAD_BLOCKS):
+    for number in range(10 * UNREAD):
         await send(body(f"data: {number}\n\n"))
         scope["state"]["sent"] = number + 1
 
@@ -121,11 +122,11 @@ async def test_a_reader_that_does_not_read_holds_the_application_up() -> None:
     scope = scope_of_request(httpx.Request("GET", "http://app.example/"))
     answer = AsgiConversation(flood, scope)
     await answer.open(60)
-    for _ in range(3 * UNREAD_BLOCKS):
+    for _ in range(3 * UNREAD):
         await asyncio.sleep(0)
-    assert UNREAD_BLOCKS == scope["state"]["sent"]
-    events = [await answer.event(60) for _ in range(10 * UNREAD_BLOCKS)]
-    assert [str(number) for number in range(10 * UNREAD_BLOCKS)] == [each.data for each in events if each]
+    assert UNREAD == scope["state"]["sent"]
+    events = [await answer.event(60) for _ in range(10 * UNREAD)]
+    assert [str(number) for number in range(10 * UNREAD)] == [each.data for each in events if each]
     assert await answer.event(60) is None
     await answer.close()
 
@@ -134,7 +135,7 @@ async def test_leaving_ends_a_send_that_waits_for_room(caplog: pytest.LogCapture
     """An application that sends without end goes on, and ends, when its reader leaves."""
     async with asked(flood) as answer:
         assert 200 == answer.status
-        for _ in range(3 * UNREAD_BLOCKS):
+        for _ in range(3 * UNREAD):
             await asyncio.sleep(0)
     assert [] == caplog.messages  # it was not cancelled
     assert b"" == await answer.block()
@@ -144,7 +145,7 @@ async def test_an_application_that_does_not_hear_is_cancelled(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An application that does not end within a moment is cancelled, and the log says so."""
-    monkeypatch.setattr(conversation, "END_SECONDS", 0.01)
+    monkeypatch.setattr(call, "END_SECONDS", 0.01)
     with caplog.at_level(logging.WARNING, "oncecast.testing"):
         async with asked(deaf) as answer:
             with pytest.raises(TimeoutError):

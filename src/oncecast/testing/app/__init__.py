@@ -6,5 +6,14 @@ The plugin itself is `testing/plugin.py`. It imports this only once a test asks 
 from .conversation import AsgiConversation
 from .fixture import OncecastFixture
 from .listening import FixtureListener
+from .socket import AsgiSocket, HandshakeRefused, PortalSocket, SocketClosed
 
-__all__ = ["AsgiConversation", "FixtureListener", "OncecastFixture"]
+__all__ = [
+    "AsgiConversation",
+    "AsgiSocket",
+    "FixtureListener",
+    "HandshakeRefused",
+    "OncecastFixture",
+    "PortalSocket",
+    "SocketClosed",
+]

@@ -1,8 +1,8 @@
 """One request to an ASGI application, without a socket, whose answer is read while the application makes it.
 
 Other transports for tests run the application to its end before they return the answer. An event stream has no end, so
-they hang. Here the application runs in a task of its own, and `close` tells it that the peer has gone, as a server does
-(`http.disconnect`). Invariant: after `close` the task has ended. The unread part of its answer has a bound.
+they hang. Here the application runs in a task of its own (`call.py`), and `close` tells it that the peer has gone, as a
+server does (`http.disconnect`). Invariant: the unread part of its answer has a bound.
 
 ASGI 3.0, HTTP 2.3: as uvicorn has it, `send` does nothing once the peer has gone.
 """
@@ -10,25 +10,13 @@ ASGI 3.0, HTTP 2.3: as uvicorn has it, `send` does nothing once the peer has gon
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from ...errors import UsageError
 from ...wire.sse import EventParser, SseEvent
+from .call import ANSWER_SECONDS, AsgiApplication, AsgiCall, ScopeDict
 
-__all__ = ["AsgiApplication", "AsgiConversation", "HttpxRequest", "scope_of_request"]
-
-logger = logging.getLogger("oncecast.testing")
-
-UNREAD_BLOCKS = 16  # of an answer; then the application's send waits, as for a slow peer
-END_SECONDS = 2.0  # for an application to end after its peer has gone; then it is cancelled
-ANSWER_SECONDS = 10.0  # for the application to answer, or to send the next event
-
-# What ASGI says that an application is; the frameworks spell these types in their own ways.
-AsgiApplication: TypeAlias = Callable[..., Awaitable[Any]]
-ScopeDict: TypeAlias = MutableMapping[str, Any]
+__all__ = ["AsgiConversation", "HttpxRequest", "scope_of_request"]
 
 
 class HttpxRequest(Protocol):
@@ -62,51 +50,27 @@ def scope_of_request(request: HttpxRequest, root_path: str = "") -> ScopeDict:
     }
 
 
-class AsgiConversation:
+class AsgiConversation(AsgiCall):
     """A request: `open` it, then read its `status`, its `headers` and its body, and `close` it in any case."""
 
     def __init__(self, app: AsgiApplication, scope: ScopeDict, body: bytes = b"") -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self._app = app
-        self._scope = scope
+        super().__init__(app, scope)
         self._body: bytes | None = body
         self._unread: deque[bytes] = deque()
-        self._changed = asyncio.Event()  # the answer has begun, a piece has come, or the end
-        self._room = asyncio.Event()
-        self._gone = asyncio.Event()
         self._ended = False  # the body has
-        self._raised = False
-        self._task: asyncio.Task[None] | None = None
         self._parser = EventParser()
         self._events: deque[SseEvent] = deque()
 
     async def open(self, seconds: float | None = ANSWER_SECONDS) -> None:
         """Send the request, and return once the answer has begun. Raises what the application raises until then."""
-        if self._task is not None:
-            raise UsageError("A conversation is opened once: make one for each request.")
-        task = asyncio.get_running_loop().create_task(self._run(), name="oncecast.testing: an ASGI application")
-        task.add_done_callback(lambda _: self._changed.set())
-        self._task = task
-        try:
-            async with asyncio.timeout(seconds):
-                while not self.status and not task.done():
-                    await self._change()
-        except BaseException as error:
-            await self.close()
-            if isinstance(error, TimeoutError):
-                raise TimeoutError(f"the application did not begin its answer within {seconds:g} s") from None
-            raise
-        if not self.status:
-            self._raise()
-            raise UsageError("The application has returned without an answer.")
+        await self._begin(seconds)
 
     async def block(self, seconds: float | None = None) -> bytes:
         """Return the next piece of the body, b"" at its end. Raises what the application raises, and `TimeoutError`."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._unread:
-                    if self._ended or self._task is None or self._task.done():
+                    if self._ended or self._returned:
                         self._raise()
                         return b""
                     await self._change()
@@ -130,19 +94,8 @@ class AsgiConversation:
 
     async def close(self) -> None:
         """Disconnect, and wait until the application has ended. Raises what it raises meanwhile."""
-        self._gone.set()
-        self._room.set()
         self._unread.clear()
-        task = self._task
-        if task is None:
-            return
-        if not task.done():
-            await asyncio.wait({task}, timeout=END_SECONDS)
-        if not task.done():
-            logger.warning("an application did not end %g s after its peer had gone: it is cancelled", END_SECONDS)
-            task.cancel()
-            await asyncio.wait({task})
-        self._raise()
+        await super().close()
 
     # -- the two functions of ASGI
 
@@ -158,30 +111,10 @@ class AsgiConversation:
             self.status = event["status"]
             self.headers = [(bytes(name), bytes(value)) for name, value in event.get("headers", ())]
         elif event["type"] == "http.response.body":
-            while len(self._unread) >= UNREAD_BLOCKS and not self._gone.is_set():
-                self._room.clear()
-                await self._room.wait()
+            await self._wait_for_room(lambda: len(self._unread))
             if self._gone.is_set():
                 return
             if body := bytes(event.get("body", b"")):
                 self._unread.append(body)
             self._ended = not event.get("more_body", False)
         self._changed.set()
-
-    # -- helpers
-
-    async def _run(self) -> None:
-        await self._app(self._scope, self._receive, self._send)
-
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-
-    def _raise(self) -> None:
-        """Raise what the application has raised, once."""
-        task = self._task
-        if self._raised or task is None or not task.done() or task.cancelled():
-            return
-        self._raised = True
-        if (error := task.exception()) is not None:
-            raise error

@@ -23,8 +23,9 @@ from .shared_log import MovedClock, SharedLog
 
 if TYPE_CHECKING:
     from ...asgi.oncecast import Oncecast
-    from .conversation import AsgiApplication
+    from .call import AsgiApplication
     from .portal_stream import PortalClient, PortalStream
+    from .socket import AsgiSocket, PortalSocket
 
 __all__ = ["OncecastFixture"]
 
@@ -155,6 +156,38 @@ class OncecastFixture:
         from .portal_stream import PortalStream
 
         return PortalStream(client, url, headers)
+
+    def websocket(
+        self, client: PortalClient, url: str, *, protocols: Sequence[str] = (), headers: dict[str, str] | None = None
+    ) -> PortalSocket:
+        """Open a WebSocket of the application of a `TestClient`: `with oncecast.websocket(client, "/rt/…") as socket`.
+
+        The client is one in its own `with`. `protocols` are the subprotocols that are offered, such as `oncecast.v1`.
+        Raises `HandshakeRefused` and `TimeoutError`.
+        """
+        from .conversation import scope_of_request
+        from .portal_stream import portal_of
+        from .socket import PortalSocket, socket_scope
+
+        scope = scope_of_request(client.build_request("GET", url, headers=headers))
+        return PortalSocket(portal_of(client), client.app, socket_scope(scope, protocols))
+
+    def async_websocket(
+        self,
+        app: AsgiApplication,
+        url: str,
+        *,
+        protocols: Sequence[str] = (),
+        headers: dict[str, str] | None = None,
+        root_path: str = "",
+    ) -> AsgiSocket:
+        """Return a WebSocket of an ASGI application, on the loop of the test: `async with oncecast.async_websocket(…)`.
+
+        `url` is a path, or a whole URL for another host than `test`. The lifespan is not run.
+        """
+        from .socket import AsgiSocket, scope_of_socket
+
+        return AsgiSocket(app, scope_of_socket(url, headers or {}, protocols, root_path))
 
     def transport(self, app: AsgiApplication, *, root_path: str = "") -> Any:
         """Return a transport for the `AsyncClient` of httpx or httpx2 that streams what an ASGI application answers."""

@@ -11,7 +11,8 @@ from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
 
-from .conversation import AsgiApplication, AsgiConversation, scope_of_request
+from .call import AsgiApplication
+from .conversation import AsgiConversation, scope_of_request
 
 __all__ = ["StreamingTransport"]
 

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from ...errors import UsageError
 from ...wire.sse import SseEvent
-from .conversation import ANSWER_SECONDS, AsgiConversation, scope_of_request
+from .call import ANSWER_SECONDS
+from .conversation import AsgiConversation, scope_of_request
 
-__all__ = ["PortalClient", "PortalStream"]
+__all__ = ["PortalClient", "PortalStream", "portal_of"]
 
 
 class PortalClient(Protocol):
@@ -27,14 +28,20 @@ class PortalClient(Protocol):
         ...
 
 
+def portal_of(client: PortalClient) -> Any:
+    """Return the portal to the client's loop. Raises `UsageError` where it has none."""
+    if client.portal is None:
+        raise UsageError("The client has no loop that lasts: use it as `with TestClient(app) as client:`.")
+    return client.portal
+
+
 class PortalStream:
     """One GET, open from its making until `close`, or the end of its `with`."""
 
     def __init__(self, client: PortalClient, url: str, headers: dict[str, str] | None = None) -> None:
-        if client.portal is None:
-            raise UsageError("The client has no loop that lasts: use it as `with TestClient(app) as client:`.")
+        portal = portal_of(client)
         request = client.build_request("GET", url, headers={"Accept": "text/event-stream", **(headers or {})})
-        self._portal = client.portal
+        self._portal = portal
         self._conversation: AsgiConversation = self._portal.call(
             AsgiConversation, client.app, scope_of_request(request)
         )

@@ -164,13 +164,15 @@ class Attachment:
         done(outcomes)
 
     def hand(self, messages: Sequence[Message]) -> None:
-        """Deliver messages: now, if this is the application's thread, else in the next turn of its loop."""
+        """Deliver messages in the next turn of the application's loop; its own `publish` delivers at once."""
         self._inbox.extend(messages)
         assert self._loop is not None
         if self._loop.is_closed():  # its application's loop has ended without a stop, as in a test
             self._inbox.clear()
         elif threading.get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self._take)
+        else:  # a coroutine of the test publishes like another process
+            self._loop.call_soon(self._take)
 
     def _take(self) -> None:
         with self._log.lock:
