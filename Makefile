@@ -17,7 +17,7 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 .NOTPARALLEL:
 # The tests start hundreds of processes: where this is set, each of them and each of pytest's compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help serve quick test proof fuzz docs web dist check format lock clean system brokers gone
+.PHONY: help serve quick test proof fuzz docs web dist release check format lock clean system brokers gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -63,6 +63,9 @@ web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a 
 dist: .make/dev .make/web ## Build the sdist and the wheel into dist
 	$(BIN)/python -c 'from hatchling.build import build_sdist, build_wheel; build_sdist("dist"); build_wheel("dist")'
 
+release: .make/release | system ## Build a release from a clone of this commit and try it (UPLOAD=1 to upload it too)
+	$(BIN)/python scripts/release.py $(if $(UPLOAD),--upload)
+
 check: .make/dev ## Check format, lint, types, the import rule and the installed versions
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -98,8 +101,8 @@ system: # Debian's packages; checked each time, as the check is cheap
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements/fuzz.lock
 	@touch $@
 
-.make/docs: .make/dev requirements/docs.lock
-	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements/docs.lock
+.make/docs .make/release: .make/%: .make/dev requirements/%.lock
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements/$*.lock
 	@touch $@
 
 .make/web: scripts/web/package.json scripts/web/package-lock.json $(WEB_GONE) | system

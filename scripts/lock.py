@@ -48,7 +48,7 @@ def main() -> None:
     write(ROOT / "requirements" / "runtime.lock", locked, runtime)
     installed = resolve(development, locked)
     write(ROOT / "requirements" / "dev.lock", installed, development)
-    for name in ("docs",):  # into the same .venv as the development set, so with the versions of that
+    for name in ("docs", "release"):  # into the same .venv as the development set, so with the versions of that
         write(ROOT / "requirements" / f"{name}.lock", resolve(groups[name], installed), groups[name])
     write(ROOT / "requirements" / "fuzz.lock", resolve(groups["fuzz"], locked), groups["fuzz"])
 

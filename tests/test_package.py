@@ -165,6 +165,7 @@ def test_no_file_is_tied_to_a_machine_or_a_registry(pattern: re.Pattern[bytes]) 
         "requirements/dev.lock",
         "requirements/docs.lock",
         "requirements/fuzz.lock",
+        "requirements/release.lock",
         "tests/peers/package-lock.json",
         "scripts/web/package-lock.json",
     ],
@@ -174,7 +175,7 @@ def test_a_lock_names_no_address(name: str) -> None:
     assert [] == ADDRESS.findall((ROOT / name).read_bytes())
 
 
-@pytest.mark.parametrize("name", ["runtime", "dev", "docs", "fuzz"])
+@pytest.mark.parametrize("name", ["runtime", "dev", "docs", "fuzz", "release"])
 def test_a_lock_pins_and_hashes_every_line(name: str) -> None:
     """Each package of a lock has one exact version and at least one hash."""
     pins = (ROOT / "requirements" / f"{name}.lock").read_text("utf-8").replace("\\\n", "").splitlines()[1:]
@@ -190,10 +191,11 @@ def test_the_locks_agree_and_hold_what_the_project_asks_for() -> None:
     assert pins["runtime"].items() <= pins["dev"].items()
     assert set() == names(project["project"]["dependencies"]) - pins["runtime"].keys()
     assert set() == names(project["dependency-groups"]["dev"]) - pins["dev"].keys()
-    # The packages of the site are put beside those of the tests, and change none of them.
-    site = locked("docs")
-    assert {} == {name: pin for name, pin in site.items() if pins["dev"].get(name, pin) != pin}
-    assert set() == names(project["dependency-groups"]["docs"]) - site.keys()
+    # The packages of the site and of a release are put beside those of the tests, and change none of them.
+    for group in ("docs", "release"):
+        beside = locked(group)
+        assert {} == {name: pin for name, pin in beside.items() if pins["dev"].get(name, pin) != pin}
+        assert set() == names(project["dependency-groups"][group]) - beside.keys()
 
 
 def locked(name: str) -> dict[str, str]:
