@@ -181,7 +181,7 @@ def test_code_blocks_are_well_formed(page: Path, tmp_path: Path) -> None:
 @each_page
 def test_marks_are_known(page: Path) -> None:
     """A misspelt mark fails instead of switching its test off."""
-    known = re.compile(r"run( stream)?|prints|page|file \S+|front \S+|token|app|socket \S+( \S+)?|begin \w+")
+    known = re.compile(r"run( stream)?|prints|page|celery|file \S+|front \S+|token|app|socket \S+( \S+)?|begin \w+")
     assert [] == [block.mark for block in blocks(page) if block.mark and not known.fullmatch(block.mark)]
 
 
