@@ -6,16 +6,8 @@ import { describe, test } from "node:test";
 
 import { channel, next, open, proxy, publish, Refused, SERVER, take } from "./support.mjs";
 
-const NOWHERE = `http://127.0.0.1:${await unusedPort()}/v1`; // nothing listens there
+const NOWHERE = "http://127.0.0.1:2/v1"; // nothing listens there, and no server of another test is given that port
 const numbers = (to) => Array.from({ length: to }, (_, index) => index);
-
-async function unusedPort() {
-  const server = http.createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** A server that acknowledges each line, unless `fault` says what to do with the request or the line. */
 async function peer(t, fault) {

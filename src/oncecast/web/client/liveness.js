@@ -87,7 +87,7 @@ export function createLiveness(net, suspect) {
     ticked = true;
     const silent = time - heardAt;
     if (slept || (late && silent > interval())) return suspect("the clock has jumped", false);
-    if (late || silent < SILENT_BEATS * interval()) return;
+    if (silent < SILENT_BEATS * interval()) return;
     if (!spacings.length) net.heartbeat *= 2; // perhaps this server's heartbeat is only slower than was assumed
     suspect(`nothing came for ${Math.round(silent / 1000)} s`, true);
   }
