@@ -49,7 +49,11 @@ describe("obstacles", { concurrency: true, timeout: 45_000 }, () => {
       await until(news, "message", () => got.length);
       const first = Date.now() - began;
       let sent = 1;
-      const publishing = setInterval(() => publish(name, sent++), 30);
+      let sending = Promise.resolve(); // one after the other: requests side by side overtake each other
+      const publishing = setInterval(() => {
+        const number = sent++;
+        sending = sending.then(() => publish(name, number));
+      }, 30);
       t.after(() => clearInterval(publishing));
       await until(cast, "transport", () => cast.transport === transport);
       assert.ok(first < FIRST_MS, `the first message took ${first} ms`);
@@ -61,6 +65,7 @@ describe("obstacles", { concurrency: true, timeout: 45_000 }, () => {
       assert.ok(back < SOON_MS, `WebSocket was back after ${back} ms`);
 
       clearInterval(publishing);
+      await sending;
       const [last] = await publish(name, "end");
       await until(news, "message", () => got.at(-1) === "end");
       assert.deepEqual(got.slice(0, -1), Array.from({ length: sent }, (_, number) => number));
