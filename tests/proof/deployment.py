@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from benchmarks.processes import environment, free_port
 
@@ -25,6 +27,7 @@ __all__ = ["Deployment", "Stored"]
 
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
 LISTENING = b" is listening on "  # said once every worker serves
 LOOK_SECONDS = 0.02  # other processes have no event to wait on
 
@@ -166,6 +169,16 @@ class Deployment:
         with (self.folder / "server.log").open("rb") as log:
             log.seek(position)
             return log.read()
+
+    def ask(self, method: str, target: str, body: str | None = None, **headers: str) -> tuple[int, Any]:
+        """Send one request to a channel, and return the status and the JSON of the answer. It blocks."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request(method, f"/v1/channels/{target}", body, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or "null")
+        finally:
+            connection.close()
 
     def stored(self) -> list[Stored]:
         """Read the whole log out of the file, past the server."""

@@ -77,7 +77,10 @@ async def broken_quiet(proxies: Sequence[str], folder: Path, pair: Pair, quiet: 
             await asyncio.sleep(quiet)
             server.node.publish((Draft("quiet", b"1"),), lambda outcomes: None)
             for (proxy, transport), listener in listeners.items():
-                states = await listener
+                try:
+                    states = await asyncio.wait_for(listener, SECONDS)
+                except TimeoutError:
+                    states = ["no message"]
                 if states != UNBROKEN:
                     broken.append(f"{proxy}: {transport} was quiet for {quiet:g} s: {' → '.join(states)}")
                 say(f"{proxy:<8} {transport} quiet for {quiet:g} s: {' → '.join(states)}")

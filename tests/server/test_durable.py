@@ -32,27 +32,16 @@ async def server(tmp_path: Path) -> AsyncIterator[Deployment]:
         yield deployment
 
 
-def ask(server: Deployment, method: str, target: str, body: str | None = None, **headers: str) -> tuple[int, Any]:
-    """Send one request, and return the status and the JSON of the answer."""
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)
-    try:
-        connection.request(method, f"/v1/channels/{target}", body, headers)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read() or "null")
-    finally:
-        connection.close()
-
-
 async def publish(server: Deployment, *texts: str) -> list[str]:
     """Publish texts, and return their ids."""
-    answers = [await asyncio.to_thread(ask, server, "POST", "a", text) for text in texts]
+    answers = [await asyncio.to_thread(server.ask, "POST", "a", text) for text in texts]
     assert [201] * len(texts) == [status for status, _ in answers]
     return [answer["id"] for _, answer in answers]
 
 
 async def poll(server: Deployment, after: str) -> dict[str, Any]:
     """Poll channel `a`."""
-    status, answer = await asyncio.to_thread(ask, server, "GET", f"a?after={after}")
+    status, answer = await asyncio.to_thread(server.ask, "GET", f"a?after={after}")
     assert 200 == status
     found: dict[str, Any] = answer
     return found
@@ -66,7 +55,7 @@ def texts(answer: dict[str, Any]) -> list[Any]:
 async def test_a_restart_keeps_messages_cursors_and_keys(server: Deployment) -> None:
     """After a stop and after a SIGKILL: what was there is there, an old cursor goes on, a repeated key adds nothing."""
     first, second = await publish(server, "one", "two")
-    _, receipt = await asyncio.to_thread(lambda: ask(server, "POST", "a", "keyed", **{"Idempotency-Key": "k"}))
+    _, receipt = await asyncio.to_thread(lambda: server.ask("POST", "a", "keyed", **{"Idempotency-Key": "k"}))
     assert 0 == await server.stop()
     await server.start()
     await server.kill_all()
@@ -74,7 +63,7 @@ async def test_a_restart_keeps_messages_cursors_and_keys(server: Deployment) -> 
     answer = await poll(server, first)
     assert (["two", "keyed"], None) == (texts(answer), answer["gap"])
     assert second == answer["messages"][0]["id"]
-    again = await asyncio.to_thread(lambda: ask(server, "POST", "a", "keyed", **{"Idempotency-Key": "k"}))
+    again = await asyncio.to_thread(lambda: server.ask("POST", "a", "keyed", **{"Idempotency-Key": "k"}))
     assert (201, receipt) == again
     (third,) = await publish(server, "three")
     assert ["three"] == texts(await poll(server, receipt["id"]))
@@ -123,7 +112,7 @@ async def test_a_full_disk_heals(server: Deployment) -> None:
         # No file may grow beyond what the log has now: to a process that is a full disk.
         wal = server.file.with_name(server.file.name + "-wal")
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (wal.stat().st_size, free[1]))
-        status, answer = await asyncio.to_thread(ask, server, "POST", "a", "x" * 100_000)
+        status, answer = await asyncio.to_thread(server.ask, "POST", "a", "x" * 100_000)
         assert (503, "unavailable") == (status, answer["error"]["code"])
         assert ["before"] == texts(await poll(server, "earliest"))
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, free)

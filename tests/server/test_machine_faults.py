@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from oncecast import AsyncClient
 
@@ -31,20 +29,9 @@ ROOM = 16 << 20  # for a worker, beyond what it has at its start
 CGROUPS = Path("/sys/fs/cgroup/memory")  # of version 1
 
 
-def ask(server: Deployment, method: str, target: str, body: str | None = None, **headers: str) -> tuple[int, Any]:
-    """Send one request, and return the status and the JSON of the answer."""
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)
-    try:
-        connection.request(method, f"/v1/channels/{target}", body, headers)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read() or "null")
-    finally:
-        connection.close()
-
-
 async def publish(server: Deployment, channel: str, text: str) -> None:
     """Publish a text."""
-    status, answer = await asyncio.to_thread(ask, server, "POST", channel, text)
+    status, answer = await asyncio.to_thread(server.ask, "POST", channel, text)
     assert 201 == status, answer
 
 
@@ -93,7 +80,7 @@ async def test_a_slow_fsync_holds_up_nobody_else(tmp_path: Path) -> None:
         await asyncio.gather(*waiting)
         assert polls >= 3, "the loop has waited for the disk"
         assert traced.read_text().count("sync(") - before < count
-        _, answer = await asyncio.to_thread(ask, server, "GET", "a?after=earliest")
+        _, answer = await asyncio.to_thread(server.ask, "GET", "a?after=earliest")
         assert {*map(str, range(count))} == {str(message["data"]) for message in answer["messages"]}
 
 
@@ -177,7 +164,7 @@ async def test_a_worker_that_can_get_no_memory_says_so_and_goes_on(tmp_path: Pat
                 await publish(server, "a", f"{number}{'x' * BIG}")
                 acknowledged += 1
         assert acknowledged < 200
-        status, _ = await asyncio.to_thread(ask, server, "GET", "b")
+        status, _ = await asyncio.to_thread(server.ask, "GET", "b")
         assert 200 == status
         for pid, limits in free.items():
             resource.prlimit(pid, resource.RLIMIT_AS, limits)
@@ -225,7 +212,7 @@ async def test_a_clock_that_jumps_ends_tokens_and_nothing_else(tmp_path: Path) -
         return f"Bearer {token(claims(iat=now - 7200, exp=now + 1800, **more))}"
 
     def status(authorization: str) -> int:
-        return ask(server, "GET", "a", Authorization=authorization)[0]
+        return server.ask("GET", "a", Authorization=authorization)[0]
 
     async with (
         Deployment(tmp_path, workers=1, settings=settings, environ=clock.environ) as server,
@@ -233,7 +220,7 @@ async def test_a_clock_that_jumps_ends_tokens_and_nothing_else(tmp_path: Path) -
         stream(server, "a", f"Authorization: {bearer()}\r\n") as ann,
     ):
         assert 200 == status(bearer())
-        waiting = asyncio.create_task(asyncio.to_thread(ask, server, "GET", "b?after=latest&wait=25"))
+        waiting = asyncio.create_task(asyncio.to_thread(server.ask, "GET", "b?after=latest&wait=25"))
         await publish(server, "a", "0")
         clock.set(3600)
         await until(ann, b"event: error")
