@@ -27,7 +27,7 @@ from oncecast.server.framing.event_stream import event_blocks
 from oncecast.server.framing.formats import frame_blocks
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.wire import envelope
+from oncecast.wire import draft_fields, envelope, v1_frames
 from oncecast.wire.sse import EventParser, SseEvent
 from oncecast.wire.ws_connection import (
     CloseReceived,
@@ -424,7 +424,7 @@ def test_a_gap_is_written_in_each_format(case: GapCase) -> None:
     gap = gap_of(case.gap)
     assert case.json.encode() == envelope.gap_json(gap)
     assert raw(case.sse) == gap_event(gap)
-    assert case.v1.encode() == envelope.gap_frame(gap)
+    assert case.v1.encode() == v1_frames.gap_frame(gap)
     assert case.raw_close == Closing(code=ERRORS["gap"].close, reason=raw_socket.gap_text(gap))
 
 
@@ -485,13 +485,13 @@ def shown_event(event: object) -> FrameEvent:
 def test_a_clients_frame_is_read(case: V1Case) -> None:
     """A frame of `oncecast.v1` has these fields, or is refused."""
     if case.parsed is None:
-        assert case.error == refused(lambda: envelope.parse_frame(case.frame.encode()))
-        assert case.ref == envelope.ref_of(case.frame.encode())
+        assert case.error == refused(lambda: v1_frames.parse_frame(case.frame.encode()))
+        assert case.ref == v1_frames.ref_of(case.frame.encode())
         return
-    assert case.parsed.get("ref") == envelope.ref_of(case.frame.encode())
-    frame = envelope.parse_frame(case.frame.encode())
+    assert case.parsed.get("ref") == v1_frames.ref_of(case.frame.encode())
+    frame = v1_frames.parse_frame(case.frame.encode())
     fields = {name: getattr(frame, name) for name in frame.__struct_fields__}
-    if isinstance(frame, envelope.Publish):
+    if isinstance(frame, v1_frames.Publish):
         fields["data"] = bytes(frame.data).decode() or None
     given = {name: value for name, value in fields.items() if value is not None and value is not msgspec.UNSET}
     assert case.parsed == {"type": frame.__struct_config__.tag, **given}
@@ -520,10 +520,10 @@ async def test_a_body_is_kept_by_its_type(case: PublishCase) -> None:
 async def publish_labelled(text: str, name: str, header: str) -> list[str]:
     """Publish with an event or a key in a header, a line and a frame; return what each kept, or its code."""
     line = msgspec.json.encode({"channel": "vectors", "data": 1, name: text})
-    frame = envelope.parse_frame(b'{"type":"publish",' + line[1:])
-    assert isinstance(frame, envelope.Publish)
+    frame = v1_frames.parse_frame(b'{"type":"publish",' + line[1:])
+    assert isinstance(frame, v1_frames.Publish)
     found: list[str] = []
-    drafts: list[Callable[[], Draft]] = [lambda: envelope.parse_line(line), frame.draft]
+    drafts: list[Callable[[], Draft]] = [lambda: draft_fields.parse_line(line), frame.draft]
     for draft in drafts:
         try:
             kept: str = getattr(draft(), name)
@@ -556,13 +556,13 @@ async def test_a_key_and_an_event_arrive_as_they_are(case: LabelCase) -> None:
 def test_a_line_of_a_batch_is_read(case: LineCase) -> None:
     """A JSON line is this message, or is refused; a `publish` frame of the same fields is the same message."""
     if case.draft is None:
-        assert case.error == refused(lambda: envelope.parse_line(case.line.encode()))
+        assert case.error == refused(lambda: draft_fields.parse_line(case.line.encode()))
         return
     d = case.draft
     draft = Draft(d.channel, raw(d.data), KINDS[d.kind], d.event, d.key)
-    assert draft == envelope.parse_line(case.line.encode())
-    frame = envelope.parse_frame(b'{"type":"publish",' + case.line.encode()[1:])
-    assert isinstance(frame, envelope.Publish)
+    assert draft == draft_fields.parse_line(case.line.encode())
+    frame = v1_frames.parse_frame(b'{"type":"publish",' + case.line.encode()[1:])
+    assert isinstance(frame, v1_frames.Publish)
     assert draft == frame.draft()
 
 

@@ -29,8 +29,10 @@ from oncecast.message import (
 )
 from oncecast.protocol.query import parse_channels, parse_query
 from oncecast.wire import sse
-from oncecast.wire.envelope import Publish, Subscribe, message_frame, message_json, parse_frame, parse_line, ref_of
+from oncecast.wire.draft_fields import parse_line
+from oncecast.wire.envelope import message_json
 from oncecast.wire.payload import MAX_DEPTH, json_data, sniff
+from oncecast.wire.v1_frames import Publish, Subscribe, message_frame, parse_frame, ref_of
 
 from .pieces import opened, pieces
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from oncecast.errors import Refusal
 from oncecast.message import Cursor, Kind, Message
-from oncecast.wire import envelope, payload
-from oncecast.wire.envelope import Publish
+from oncecast.wire import draft_fields, envelope, payload, v1_frames
+from oncecast.wire.v1_frames import Publish
 
 BIG = b"123456789012345678901234567890"
 DEEP = b"[" * 200_000 + b"]" * 200_000
@@ -110,8 +110,8 @@ def test_half_of_a_surrogate_pair_is_refused_by_name(data: bytes) -> None:
     """Half of a surrogate pair is refused with its own words, as it has no UTF-8 and no subscriber could be sent it."""
     assert payload.HALF_PAIR == refused("data_invalid", payload.json_data, data)
     line = b'"channel":"news","data":' + data + b"}"
-    assert payload.HALF_PAIR == refused("data_invalid", envelope.parse_line, b"{" + line.replace(b"\n", b""))
-    assert payload.HALF_PAIR == refused("frame_invalid", envelope.parse_frame, b'{"type":"publish",' + line)
+    assert payload.HALF_PAIR == refused("data_invalid", draft_fields.parse_line, b"{" + line.replace(b"\n", b""))
+    assert payload.HALF_PAIR == refused("frame_invalid", v1_frames.parse_frame, b'{"type":"publish",' + line)
 
 
 @pytest.mark.parametrize("data", [b'"\\ud834\\udd1e', b'"\\\\ud800', b'"\\ud7ff', b'["\\ud834\\udd1e" 1]', b'"\\ud8"'])
@@ -205,17 +205,17 @@ def test_the_depth_of_json_is_bounded_alike_on_each_carrier(data: bytes, taken: 
     line = b'{"channel":"a","data":' + data + b"}"
 
     def framed(text: bytes) -> bytes:
-        frame = envelope.parse_frame(b'{"type":"publish",' + text[1:])
+        frame = v1_frames.parse_frame(b'{"type":"publish",' + text[1:])
         assert isinstance(frame, Publish)
         return frame.draft().data
 
     if taken:
         assert (data, Kind.JSON) == payload.sniff(data)
-        assert data == payload.json_data(data) == envelope.parse_line(line).data == framed(line)
+        assert data == payload.json_data(data) == draft_fields.parse_line(line).data == framed(line)
         return
     refused("data_invalid", payload.sniff, data)
     refused("data_invalid", payload.json_data, data)
-    refused("data_invalid", envelope.parse_line, line)
+    refused("data_invalid", draft_fields.parse_line, line)
     refused("data_invalid", framed, line)
 
 
@@ -270,7 +270,7 @@ def test_a_decoder_checks_the_grammar_of_a_value_as_the_check_of_it_alone_does(p
     """The decoder of a frame refuses the same values of `data` as the check of a value alone."""
     data = b"".join(pieces)
     try:
-        raw = bytes(msgspec.json.decode(b'{"channel":"a","data":%b}' % data, type=envelope.BatchLine).data)
+        raw = bytes(msgspec.json.decode(b'{"channel":"a","data":%b}' % data, type=draft_fields.BatchLine).data)
     except msgspec.DecodeError:
         return
     assert payload.json_data(raw) == payload.json_value(raw)
@@ -296,5 +296,5 @@ def test_a_field_that_stands_twice_is_found_whatever_the_data_is(
     name = f"\\u{ord(twice[0]):04x}{twice[1:]}" if escaped else twice
     text = ",".join(f'"{field}":{value}' for field, value in fields.items())
     good, bad = f'{{"type":"publish",{text}}}', f'{{"type":"publish",{text},"{name}":{fields[twice]}}}'
-    assert "a" == envelope.parse_frame(good.encode()).draft().channel  # type: ignore[union-attr]
-    assert "twice" in refused("frame_invalid", envelope.parse_frame, bad.encode())
+    assert "a" == v1_frames.parse_frame(good.encode()).draft().channel  # type: ignore[union-attr]
+    assert "twice" in refused("frame_invalid", v1_frames.parse_frame, bad.encode())

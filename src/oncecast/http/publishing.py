@@ -12,7 +12,7 @@ from ..message import BINARY, JSON, TEXT, Draft, Kind, check_event, check_key
 from ..policy.access import ALLOW_ALL
 from ..protocol import base
 from ..protocol.base import JSON_HEADERS, Reply
-from ..wire import envelope, http1, payload
+from ..wire import draft_fields, envelope, http1, payload
 from .exchange import Exchange
 from .service import Service
 
@@ -119,7 +119,7 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
 
 
 def _line(line: bytes, message_bytes: int) -> Draft:
-    draft = envelope.parse_line(line)
+    draft = draft_fields.parse_line(line)
     if len(draft.data) > message_bytes:
         raise Refusal("body_too_large", f"A message is at most {message_bytes} bytes.")
     return draft

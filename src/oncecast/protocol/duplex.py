@@ -22,7 +22,7 @@ from ..policy.access import ALLOW_ALL, Access
 from ..policy.bucket import Bucket, PublishBuckets
 from ..policy.identity import Identity
 from ..policy.quotas import too_many
-from ..wire.envelope import Ref
+from ..wire.v1_frames import Ref
 from .base import Carrier, TransportSettings, publish, with_access
 
 __all__ = ["END_SECONDS", "MOVES", "NORMAL", "SERVICE_RESTART", "UNSUPPORTED", "DuplexSession", "SessionState"]

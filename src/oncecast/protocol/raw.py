@@ -16,7 +16,7 @@ from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import BINARY, LATEST, TEXT, Draft, LogGap, Message
-from ..wire.envelope import Ref
+from ..wire.v1_frames import Ref
 from ..wire.ws_frames import REASON_BYTES
 from .base import Carrier, TransportSettings
 from .duplex import DuplexSession

@@ -17,8 +17,8 @@ from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import LATEST, LogGap, Message, Start, check_channel
 from ..policy.identity import Identity
-from ..wire import envelope
-from ..wire.envelope import Ref
+from ..wire import v1_frames
+from ..wire.v1_frames import Ref
 from .base import DRAIN_MS, Carrier, TransportSettings
 from .duplex import UNSUPPORTED, DuplexSession, SessionState
 from .query import Query, check_count, parse_channels, parse_start
@@ -35,7 +35,7 @@ class V1Encoder:
 
     def payload(self, message: Message, epoch: str, /) -> bytes:
         """Return the frame's JSON."""
-        return envelope.message_frame(message, epoch)
+        return v1_frames.message_frame(message, epoch)
 
     def is_text(self, message: Message, /) -> bool:
         """Return True."""
@@ -71,7 +71,7 @@ class V1Session(DuplexSession):
 
     def gap(self, gap: LogGap, /) -> None:
         """Send a `gap` frame."""
-        self._carrier.send(envelope.gap_frame(gap))
+        self._carrier.send(v1_frames.gap_frame(gap))
 
     # -- what the carrier calls
 
@@ -103,10 +103,10 @@ class V1Session(DuplexSession):
             return
         frame = None
         try:
-            frame = envelope.parse_frame(payload)
+            frame = v1_frames.parse_frame(payload)
             self._act(frame)
         except Refusal as refusal:
-            self._decline(refusal, envelope.ref_of(payload), getattr(frame, "channel", None))
+            self._decline(refusal, v1_frames.ref_of(payload), getattr(frame, "channel", None))
 
     def _decline(self, refusal: Refusal, ref: Ref, channel: str | None = None) -> None:
         """Answer a frame with an error."""
@@ -114,27 +114,27 @@ class V1Session(DuplexSession):
             if self._settings.refused is not None:
                 self._settings.refused(refusal.error, self._carrier.identity, channel, how="frame")
             self.flush()  # the answers come in the order of the frames
-            self._carrier.send(envelope.error_frame(refusal, ref))
+            self._carrier.send(v1_frames.error_frame(refusal, ref))
 
-    def _act(self, frame: envelope.ClientFrame) -> None:
-        if isinstance(frame, envelope.Publish):
+    def _act(self, frame: v1_frames.ClientFrame) -> None:
+        if isinstance(frame, v1_frames.Publish):
             self._publish(frame.draft(), frame.ref)
             return
         if not self._spend():
             return
         self.flush()  # a message published before a subscription begins is before its start
         match frame:
-            case envelope.Subscribe():
+            case v1_frames.Subscribe():
                 start = parse_start(frame.after, frame.last, frame.since) or LATEST
                 self._may_subscribe(frame.channel)
                 self._subscribe(frame.channel, start, frame.ref)
-            case envelope.Unsubscribe():
+            case v1_frames.Unsubscribe():
                 subscription = self._joined_to(check_channel(frame.channel))
                 if subscription is not None:
                     self._joined = tuple(other for other in self._joined if other is not subscription)
                     self._node.hub.detach(subscription)
                 self._say("unsubscribed", channel=frame.channel, ref=frame.ref)
-            case envelope.Auth():
+            case v1_frames.Auth():
                 self._carrier.verify(frame.token, partial(self._verified, frame.ref))
             case other:
                 assert_never(other)
@@ -198,9 +198,9 @@ class V1Session(DuplexSession):
         if isinstance(outcome, Refusal):
             if self._settings.refused is not None:
                 self._settings.refused(outcome.error, self._carrier.identity, how="frame")
-            self._carrier.send(envelope.error_frame(outcome, ref))
+            self._carrier.send(v1_frames.error_frame(outcome, ref))
         else:
-            self._carrier.send(envelope.published_frame(outcome, ref))
+            self._carrier.send(v1_frames.published_frame(outcome, ref))
 
     def _say(self, kind: str, **fields: str | float | None) -> None:
-        self._carrier.send(envelope.server_frame(kind, **fields))
+        self._carrier.send(v1_frames.server_frame(kind, **fields))

@@ -24,7 +24,7 @@ from oncecast.protocol.query import FIELDS, parse_query
 from oncecast.server.api_page import API_PATH
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from oncecast.wire import envelope
+from oncecast.wire import draft_fields, v1_frames
 
 VECTORS = Path(__file__).parent.parent.parent.parent / "spec" / "vectors"
 
@@ -126,7 +126,7 @@ def test_a_clients_frame_is_as_described(case: dict[str, Any]) -> None:
 def test_a_line_of_a_batch_is_as_described(case: dict[str, Any]) -> None:
     """A line that the server takes is one of the document."""
     try:
-        envelope.parse_line(case["line"].encode())
+        draft_fields.parse_line(case["line"].encode())
     except Exception:  # noqa: BLE001 - it is refused
         return
     validator(SCHEMAS["BatchLine"]).validate(json.loads(case["line"]))
@@ -135,8 +135,8 @@ def test_a_line_of_a_batch_is_as_described(case: dict[str, Any]) -> None:
 def test_a_struct_that_gets_a_field_changes_the_document() -> None:
     """What reads a request and what the document says are one: no field is missing there."""
     for struct, schema in (
-        (envelope.BatchLine, SCHEMAS["BatchLine"]),
-        (envelope.Publish, frame("publish", "received")),
+        (draft_fields.BatchLine, SCHEMAS["BatchLine"]),
+        (v1_frames.Publish, frame("publish", "received")),
     ):
         named = {field.encode_name for field in msgspec.structs.fields(struct)}
         assert named == set(schema["properties"]) - {"type"}

@@ -10,7 +10,7 @@ import msgspec
 
 from ...errors import ERRORS
 from ...message import CHANNEL_SCHEMA, CURSOR_SCHEMA, Reason
-from ...wire import envelope
+from ...wire import draft_fields, v1_frames
 from .. import users
 
 __all__ = ["FRAMES", "SCHEMAS", "Schema", "reference", "schema_of"]
@@ -79,7 +79,7 @@ def _frame(kind: str, description: str, optional: tuple[str, ...] = (), /, **pro
 
 
 SCHEMAS: Mapping[str, Schema] = {
-    "BatchLine": schema_of(envelope.BatchLine),
+    "BatchLine": schema_of(draft_fields.BatchLine),
     "TicketRequest": schema_of(users.TicketRequest),
     "DisconnectRequest": schema_of(users.DisconnectRequest),
     "Message": _object("A message of a channel.", _EITHER, **_message),
@@ -99,7 +99,7 @@ SCHEMAS: Mapping[str, Schema] = {
 
 FRAMES: Mapping[str, tuple[Schema, ...]] = {
     "received": tuple(
-        schema_of(frame) for frame in (envelope.Subscribe, envelope.Unsubscribe, envelope.Publish, envelope.Auth)
+        schema_of(frame) for frame in (v1_frames.Subscribe, v1_frames.Unsubscribe, v1_frames.Publish, v1_frames.Auth)
     ),
     "sent": (
         _frame("subscribed", "A subscription begins after `cursor`.", channel=_CHANNEL, cursor=_CURSOR, ref=_REF),
