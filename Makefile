@@ -4,7 +4,7 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
-JOBS ?= # processes that run tests; one per core for `make quick`, two for `make test`, which mostly waits
+JOBS ?= auto # processes that run tests; auto is one per core
 COVERAGE_MIN ?= 95 # percent of lines and branches that the tests must reach
 
 BIN := .venv/bin
@@ -21,17 +21,17 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
-	@echo 'Variables: PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) JOBS=$(or $(strip $(JOBS)),auto)'
+	@echo 'Variables: PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) JOBS=$(JOBS)'
 
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
 quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (less than two minutes on two quiet cores)
-	$(BIN)/pytest --quiet -n $(or $(strip $(JOBS)),auto) --dist worksteal -m 'not (browser or npm or servers or slow)'
+	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
 test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, under coverage, in two processes per core
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(or $(strip $(JOBS)),$$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist worksteal
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 

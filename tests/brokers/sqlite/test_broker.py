@@ -972,7 +972,7 @@ def test_nothing_is_made_beside_a_file_that_is_not_ours(rig: Rig) -> None:
 
 async def test_a_stop_does_not_hold_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process has the lock, the loop turns on, and the stop ends after its time."""
-    monkeypatch.setattr(sqlite_module, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_module, "STOP_SECONDS", 1.0)
     broker = rig.broker()
     await broker.start(BrokerBench(broker, rig.lab()))
     answers: list[Outcome] = []
