@@ -29,7 +29,7 @@ serve: .make/runtime ## Serve on HOST and PORT, for development
 quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (less than two minutes on two quiet cores)
 	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
-test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, under coverage, in two processes per core
+test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, under coverage
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal
 	@$(BIN)/coverage combine --quiet
