@@ -12,17 +12,18 @@ import contextlib
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 import msgspec
 
@@ -37,14 +38,21 @@ START_SECONDS = 20.0
 STOP_SECONDS = 5.0  # from SIGTERM to SIGKILL
 ANSWER_SECONDS = 1800.0  # for one command of a program; the program's own deadlines are far shorter
 
-P = TypeVar("P", bound="Process")
-
 
 class Process:
-    """A child process, pinned to `core` or to none. `log` is the file of its standard error."""
+    """A child process, pinned to `core` or to none. `log` is the file of its standard error.
+
+    It is in `started` as soon as it runs: whoever has the list ends it.
+    """
 
     def __init__(
-        self, argv: Sequence[str], *, core: int | None, directory: Path, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        core: int | None,
+        directory: Path,
+        started: list[Process],
+        env: Mapping[str, str] | None = None,
     ) -> None:
         handle, log_name = tempfile.mkstemp(suffix=".log", dir=directory)
         os.close(handle)
@@ -52,10 +60,11 @@ class Process:
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, before if core is None else {core})  # a child process inherits it
         try:
-            with self.log.open("wb") as log:
+            with self.log.open("wb") as log, signals_held():
                 self.child = subprocess.Popen(  # noqa: S603 - our own programs, and no shell
                     argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=directory, env=env
                 )
+                started.append(self)
         finally:
             os.sched_setaffinity(0, before)
 
@@ -129,15 +138,12 @@ class ServerProcess(Process):
         path: str,
         core: int | None,
         directory: Path,
+        started: list[Process],
         env: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(argv, core=core, directory=directory, env=env)
+        super().__init__(argv, core=core, directory=directory, started=started, env=env)
         self.port = port
-        try:
-            self._until_it_answers(path)
-        except BaseException:
-            self.stop()
-            raise
+        self._until_it_answers(path)
 
     def body(self, request: bytes) -> bytes:
         """Send the bytes of a request, and return the body of the answer."""
@@ -241,22 +247,27 @@ class Bench:
             environ[f"ONCECAST_{name.upper()}"] = str(value)
         port = free_port()
         argv = [sys.executable, "-m", "oncecast", "serve", "--port", str(port)]
-        return self._keep(
-            ServerProcess(
-                argv,
-                port,
-                path="/healthz",
-                core=self.cores[0] if pinned else None,
-                directory=self.directory,
-                env=environ,
-            )
+        return ServerProcess(
+            argv,
+            port,
+            path="/healthz",
+            core=self.cores[0] if pinned else None,
+            directory=self.directory,
+            started=self._started,
+            env=environ,
         )
 
     def other_server(self, argv: Sequence[str], port: int, environ: Mapping[str, str] | None = None) -> ServerProcess:
         """Start another program's server, on the core of the server under test."""
-        core, directory = self.cores[0], self.directory
-        env = {**environment(), **(environ or {})}
-        return self._keep(ServerProcess(argv, port, path="/", core=core, directory=directory, env=env))
+        return ServerProcess(
+            argv,
+            port,
+            path="/",
+            core=self.cores[0],
+            directory=self.directory,
+            started=self._started,
+            env={**environment(), **(environ or {})},
+        )
 
     def sink(self, port: int, mode: str, *, tls: bool = False) -> Program:
         """Start `sink`: subscribers and a publisher."""
@@ -271,24 +282,43 @@ class Bench:
         """Start `floor`, on the core of the server under test; with `tls`, a loop over Python's own `ssl`."""
         if tls:
             argv = [sys.executable, "-m", "benchmarks.tls_floor", str(subscribers), *self.certificate()]
-            return self._keep(Program(argv, core=self.cores[0], directory=self.directory, env=environment()))
+            return self._run(argv, self.cores[0], environment())
         return self._program("floor", str(subscribers), core=self.cores[0])
 
     def module(self, name: str, *arguments: str) -> Program:
         """Start a Python module that answers commands as the C programs do, on any core."""
         argv = [sys.executable, "-m", name, *arguments]
-        return self._keep(Program(argv, core=None, directory=self.directory, env=environment()))
+        return self._run(argv, None, environment())
 
     def _program(self, name: str, *arguments: str, core: int | None = None) -> Program:
         argv = [str(self.programs / name), *arguments]
-        return self._keep(Program(argv, core=self.cores[1] if core is None else core, directory=self.directory))
+        return self._run(argv, self.cores[1] if core is None else core)
 
-    def _keep(self, process: P) -> P:
-        self._started.append(process)
-        return process
+    def _run(self, argv: Sequence[str], core: int | None, env: Mapping[str, str] | None = None) -> Program:
+        return Program(argv, core=core, directory=self.directory, started=self._started, env=env)
 
 
 # -- helpers
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM after the block: their exception would lose a process that it has just started."""
+    held: list[int] = []
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number)) and threading.current_thread() is threading.main_thread()
+    }
+    for number in before:
+        signal.signal(number, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in held:
+            signal.raise_signal(late)
 
 
 def environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import ssl
@@ -148,11 +149,13 @@ def test_an_option_of_tls_without_tls_is_refused(option: str) -> None:
         ),
         (ConnectionRefusedError(111, "Connection refused"), "x://one", "nothing listens there: start the server"),
         (ConnectionResetError(), "xs://one", "it closed the connection: check that it speaks TLS at this port; it may"),
+        (BrokenPipeError(), "xs://one", "it closed the connection: check that it speaks TLS at this port; it may"),
+        (asyncio.IncompleteReadError(b"", 4), "xs://one", "text: check that it speaks TLS at this port; it may ask"),
         (ConnectionResetError(), "x://one", "text"),
         (ssl.SSLError(), "x://one", "TLS: text: it may be a port of TLS"),
     ],
 )
-def test_why_no_connection_could_be_opened(error: OSError, url: str, said: str) -> None:
+def test_why_no_connection_could_be_opened(error: Exception, url: str, said: str) -> None:
     """The line says what to do, where that is known."""
-    text = "" if isinstance(error, ConnectionResetError) and url.startswith("xs") else "text"
+    text = "" if isinstance(error, ConnectionError) and url.startswith("xs") else "text"
     assert re.match(said, connect_advice(error, text, parse(url)))

@@ -112,8 +112,9 @@ def connect_advice(error: BaseException, text: str, address: Address) -> str:
     asked = "it may ask for a certificate: ?tls_cert=FILE&tls_key=FILE"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {text}: {asked if address.tls else 'it may be a port of TLS'}"
-    if isinstance(error, ConnectionResetError) and address.tls and "tls_cert" not in address.options:
-        # The port may not speak TLS. With TLS 1.3 a server may end a connection that is up already.
+    if isinstance(error, ConnectionError | EOFError) and address.tls and "tls_cert" not in address.options:
+        # The port may not speak TLS. With TLS 1.3 a server may end a connection that is up already, which is seen as a
+        # reset, a broken pipe or the end of what it sends.
         return f"{text or 'it closed the connection'}: check that it speaks TLS at this port; {asked}"
     return text
 

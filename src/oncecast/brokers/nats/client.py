@@ -119,7 +119,8 @@ class OrderedClient(Client):
             text = one_line(cause) if str(cause) else f"it did not answer within {seconds:g} s: {CHECK_PORT}"
             if "authorization" in text.lower():
                 raise ConfigurationError(f"broker: {address}: {text}: {CHECK_LOGIN}") from None
-            raise Lost(connect_advice(cause, text, address)) from None
+            ended = EOFError() if isinstance(cause, nats.errors.UnexpectedEOF) else cause
+            raise Lost(connect_advice(ended, text, address)) from None
         self._connected = True
         self._inbox_id = await self._listen_to(f"{self._inbox}.*")
 
