@@ -1,4 +1,4 @@
-"""The marks by which `make quick` leaves tests out."""
+"""The marks by which `make quick` leaves tests out, and `make test` chooses those without coverage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_each_place_is_there(place: str) -> None:
 @pytest.mark.parametrize(
     "path, expected",
     [
-        ("proof/test_crashes.py", {"slow"}),
+        ("proof/test_crashes.py", {"bare", "slow"}),
         ("web/test_client.py", {"browser"}),
         ("test_package.py", {"npm"}),
         ("wire/test_sse.py", set()),

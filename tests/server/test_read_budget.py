@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.server.conftest import Open
 
-SOCKETS, FRAMES = 40, 5_000
+SOCKETS, FRAMES, REQUESTS = 40, 5_000, 1_500  # frames or requests of each socket, if its buffers take them
 STALL_SECONDS = 0.15  # of this thread's own time, the test's work included; without the budget it is a second
 POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
 SSE = b"GET /v1/channels/b HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
@@ -72,8 +72,8 @@ async def test_a_flood_on_many_sockets_does_not_stall_the_loop(
         if kind == "frames":
             await peer.until(b"\r\n\r\n")
         peers.append(peer)
-    piece = encode_frame(Opcode.TEXT, b"1", mask=b"mask") if kind == "frames" else POST
-    flood = piece * FRAMES
+    piece, count = (encode_frame(Opcode.TEXT, b"1", mask=b"mask"), FRAMES) if kind == "frames" else (POST, REQUESTS)
+    flood = piece * count
     sent = 0
     for peer in peers:  # without a pause: all of it is in the sockets before the loop reads again
         sock: socket.socket = peer.writer.get_extra_info("socket")
