@@ -46,7 +46,7 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
 
 def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
     load = _publishers(bench, folder, "process")
-    rates = [_rate(load, plan.rounds(REQUESTS)) for _ in range(plan.pairs + 1)][1:]
+    rates = [_rate(load, REQUESTS // 20 if plan.quick else REQUESTS) for _ in range(plan.pairs + 1)][1:]
     bench.stop_all()
     figure = statistics.median(rates)
     return Row(
@@ -63,8 +63,9 @@ def _process(bench: Bench, plan: Plan, folder: Path) -> Row:
 
 def _fsync(bench: Bench, plan: Plan, folder: Path) -> Row:
     load = _publishers(bench, folder, "fsync")
-    count = plan.rounds(REQUESTS // 5)
-    measured = alternate(lambda: _disk(folder) / 1000, lambda: _rate(load, count) / 1000, plan.pairs)
+    count = REQUESTS // (100 if plan.quick else 5)
+    seconds = DISK_SECONDS / (5 if plan.quick else 1)
+    measured = alternate(lambda: _disk(folder, seconds) / 1000, lambda: _rate(load, count) / 1000, plan.pairs)
     bench.stop_all()
     return measured.row(
         "publish, fsync",
@@ -149,8 +150,11 @@ def _rate(load: Program, count: int) -> float:
     return number(done, "requests") / (time.monotonic() - began)
 
 
-def _disk(folder: Path) -> float:
-    """Return how many writes of a commit's bytes, each followed by fdatasync, the disk completes in a second."""
+def _disk(folder: Path, seconds: float) -> float:
+    """Return how many writes of a commit's bytes, each followed by fdatasync, the disk completes in a second.
+
+    It measures for `seconds`.
+    """
     data = os.urandom(COMMIT_BYTES)
     file = os.open(folder / "disk", os.O_RDWR | os.O_CREAT)
     try:
@@ -158,7 +162,7 @@ def _disk(folder: Path) -> float:
         os.fsync(file)
         times = 0
         began = time.monotonic()
-        while time.monotonic() - began < DISK_SECONDS:
+        while time.monotonic() - began < seconds:
             os.pwrite(file, data, times * COMMIT_BYTES % (4 << 20))
             os.fdatasync(file)
             times += 1

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from oncecast.client.transports import TRANSPORTS
@@ -23,7 +23,7 @@ from oncecast.server.settings import Limits, Settings
 from .matrix_listeners import CHANNELS, CLIENTS, Heard, Listen
 from .obstacles import MATRIX, Obstacles, scaled
 
-__all__ = ["Result", "broken_promises", "main", "measure"]
+__all__ = ["Result", "broken_promises", "main", "measure", "measure_all"]
 
 BLOCKED_SECONDS = 25.0  # long enough for a client to leave a transport that is cut repeatedly
 LAST_CUT_SECONDS = 5.0  # for the row's obstacle to cut the connections from before the unblocking
@@ -92,6 +92,20 @@ async def measure(
                 f"{row}: {len(heard.seen)} of {len(published)} were seen, or not in their order; gaps: {heard.gaps}"
             )
         return Result(row, heard.first - heard.began, back, len(heard.seen), tuple(heard.transports))
+
+
+async def measure_all(
+    rows: Iterable[str], measure_row: Callable[[str], Awaitable[Result]], judge: Callable[[Result], Iterable[str]]
+) -> list[str]:
+    """Measure all rows at once, then those that `judge` finds fault with alone, twice; return what is still wrong.
+
+    Scaled times are short, and rows and tests that run at once may be late by as much. A broken stream is an exception
+    at once, whatever the machine does.
+    """
+    results = await asyncio.gather(*map(measure_row, rows))
+    for _ in range(2):
+        results = [await measure_row(each.row) for each in results if any(judge(each))]
+    return [f"{fault}: {each}" for each in results for fault in judge(each)]
 
 
 async def _until_best(heard: Heard, seconds: float) -> None:

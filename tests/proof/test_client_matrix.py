@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from . import client_matrix
-from .client_matrix import Result, broken_promises, main, measure
+from .client_matrix import Result, broken_promises, main, measure, measure_all
 from .matrix_listeners import Heard, python
 
 
@@ -37,6 +37,20 @@ def test_what_is_promised(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.setattr(client_matrix, "_measure", measured)
     assert 1 == main(["--client", "python"])
     assert "later than promised: python c: back after 61.0 s" in capsys.readouterr().err
+
+
+async def test_a_row_that_is_late_is_measured_again_alone() -> None:
+    """A row that is late each time is a fault; one that is late beside others is none."""
+    times = {"a": [1.0], "b": [9.0, 1.0], "c": [9.0, 8.0, 7.0]}
+
+    async def measured(row: str) -> Result:
+        return result(row, times[row].pop(0))
+
+    def judge(found: Result) -> list[str]:
+        return ["late"] if found.first > 5 else []
+
+    assert [f"late: {result('c', 7.0)}"] == await measure_all("abc", measured, judge)
+    assert {"a": [], "b": [], "c": []} == times
 
 
 @pytest.mark.parametrize("harm", ["twice", "gap", "never"])
