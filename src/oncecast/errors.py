@@ -106,3 +106,16 @@ class Refusal(OncecastError):
     def code(self) -> str:
         """The error's name, as it stands on the wire."""
         return self.error.code
+
+    def as_value(self) -> Refusal:
+        """Return the refusal itself without the frames that it came through, to be kept and handed on.
+
+        A frame that keeps a refusal which keeps the frame stays in memory, with all its values, until garbage is
+        collected.
+        """
+        self.__context__ = None
+        return self.with_traceback(None)
+
+    def copy(self) -> Refusal:
+        """Return an equal refusal, to be raised where the calling frames keep this one: see `as_value`."""
+        return Refusal(self.code, self.message, retry_after=self.retry_after, allow=self.allow)

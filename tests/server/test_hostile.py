@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oncecast.errors import Refusal
 from oncecast.server.settings import AuthSettings, ChannelRule, Limits, Settings
 from oncecast.wire.ws_connection import CloseReceived, DataReceived, Role, WebSocketConnection
 from oncecast.wire.ws_deflate import compress_message
@@ -465,6 +466,14 @@ async def test_a_hostile_connection(open_site: Open, monkeypatch: pytest.MonkeyP
             break
     assert cost.seconds < STALL_SECONDS
     assert cost.peak < row.most_bytes
+
+
+@pytest.mark.parametrize("name", ["an endless head", "endless chunks", "a flood of tokens", "deep JSON in a batch"])
+async def test_a_refusal_is_no_garbage(open_site: Open, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What was refused is freed at once: a refusal that its own frames keep would keep the bytes of the peer too."""
+    with measuring("memory", monkeypatch):  # no garbage is collected meanwhile
+        await _assail(open_site, monkeypatch, ROWS[name], "stall")
+        assert [] == [each for each in gc.get_objects() if isinstance(each, Refusal) and each.__traceback__]
 
 
 async def _assail(open_site: Open, monkeypatch: pytest.MonkeyPatch, row: Row, measured: str) -> Cost:

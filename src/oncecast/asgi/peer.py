@@ -81,7 +81,7 @@ class AsgiPeer(ABC):
             else:
                 found = await self.renew(token)
         except Refusal as refusal:
-            found = refusal
+            found = refusal.as_value()
         if not self._pending.ended:
             self._call(partial(done, found))
 

@@ -71,7 +71,7 @@ class RemoteReads:
             except TimeoutError:
                 answer = LATE
             except Refusal as refusal:
-                answer = refusal
+                answer = refusal.as_value()
             except Lost:
                 raise
             except Exception:

@@ -207,7 +207,7 @@ class Node:
         returned = True
         if early:  # nothing has been said to the subscriber yet, so this can be the answer
             self.hub.detach(subscription)
-            raise early[0]
+            raise early[0].copy()
         return subscription
 
     def resolve_start(self, channels: tuple[str, ...], start: Start, done: Callable[[Start | Refusal], None]) -> None:

@@ -100,7 +100,7 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
             if service.settings.refused is not None:
                 channel = None if draft is None else draft.channel
                 service.settings.refused(refusal.error, connection.identity, channel, how="line")
-            results.append(refusal)
+            results.append(refusal.as_value())
 
     def done(outcomes: Sequence[Outcome]) -> None:
         published = iter(outcomes)

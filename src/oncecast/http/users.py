@@ -142,7 +142,7 @@ def _redeemed(
 ) -> None:
     def go_on() -> None:
         if isinstance(found, Refusal):
-            raise found
+            raise found.copy()
         identity = replace(found, address=connection.identity.address)
         if not identity.lasts(service.wall()):
             raise Refusal("unauthorized", "The token that this ticket stands for has ended: get a fresh one.")

@@ -143,9 +143,10 @@ class V1Session(DuplexSession):
         """Replace the identity: of anybody by a user, or of a user by the same one."""
         if self.state is not SessionState.OPEN:  # it has ended while the carrier asked
             return
+        if isinstance(found, Refusal):
+            self._decline(found, ref)
+            return
         try:
-            if isinstance(found, Refusal):
-                raise found
             self._become(found, ref)
         except Refusal as refusal:
             self._decline(refusal, ref)

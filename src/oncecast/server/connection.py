@@ -234,7 +234,7 @@ class Connection(Responder):
         try:
             found: Identity | Refusal = self.app.verify(token, self.identity.address)
         except Refusal as refusal:
-            found = refusal
+            found = refusal.as_value()
         done(found)
 
     def identify(self, identity: Identity) -> None:

@@ -134,7 +134,7 @@ class RequestParser:
     def next(self) -> Request | None:
         """Return the next whole request, or None where more bytes are needed. After a `Refusal` each call raises it."""
         if self._fault is not None:
-            raise self._fault.with_traceback(None)
+            raise self._fault.copy()
         try:
             head = self._head
             if head is None:
@@ -146,7 +146,7 @@ class RequestParser:
                 self._start_body(head)
             return self._read_body(head)
         except Refusal as fault:
-            self._fault = fault
+            self._fault = fault.copy()
             self._read = self.headers_read
             self._buffer.clear()
             self._head = self._chunks = None

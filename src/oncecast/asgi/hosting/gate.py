@@ -77,13 +77,13 @@ class NativeGate:
         try:
             found = await ask(self._authorize, caller, service.wall(), self._seconds)
         except Refusal as refusal:
-            found = refusal
+            found = refusal.as_value()
         connection.proceed(request, partial(_go_on, service, connection, request, found))
 
 
 def _go_on(service: Service, connection: Lendable, request: http1.Request, found: Identity | Refusal) -> None:
     if isinstance(found, Refusal):
-        raise found
+        raise found.copy()
     connection.identity = found
     service.check_counts(found)
     routes.handle(service, connection, request)

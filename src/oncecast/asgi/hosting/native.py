@@ -227,7 +227,7 @@ class Lendable(Connection):
         try:
             found = await asked
         except Refusal as refusal:
-            found = refusal
+            found = refusal.as_value()
         if self.phase is STREAMING:
             self._call(partial(self._go_on, patient, partial(done, found)))
 
