@@ -376,7 +376,7 @@ def test_a_bad_certificate_is_reported_once(tmp_path: Path, workers: int) -> Non
 def test_a_signal_while_the_workers_are_started_is_obeyed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A signal during the start of the workers ends them before the server says that it serves."""
+    """A signal during the start of the workers ends them. The server says that it ends, not that it serves."""
     begin = Supervisor._start
 
     async def start_and_signal(self: Supervisor, slot: Any) -> Any:
@@ -385,5 +385,7 @@ def test_a_signal_while_the_workers_are_started_is_obeyed(
         return child
 
     monkeypatch.setattr(Supervisor, "_start", start_and_signal)
+    caplog.set_level(logging.INFO, "oncecast")
     assert 0 == run(Settings(port=0, workers=2))
     assert "listening" not in caplog.text
+    assert f"stopped: pid {os.getpid()}" == caplog.messages[-1]

@@ -36,6 +36,8 @@ from .tls.development import with_certificate
 
 logger = logging.getLogger("oncecast.server")
 
+STOPPED = "stopped: pid %d"  # the last line of a server that has begun, however soon it was stopped
+
 
 def run(settings: Settings, read: ReadSettings | None = None, hosting: Hosting | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status: 0, or 1 where it has failed itself.
@@ -110,10 +112,12 @@ async def _serve(settings: Settings, read: ReadSettings, early: _Early, hosting:
     stopping, notifier = _Stopping(), Notifier()
     sockets = _from_systemd(settings) or bind(settings.host, settings.port)  # before the broker makes its files
     try:
-        return await _serve_on(sockets, settings, read, early, stopping, notifier, hosting)
+        status = await _serve_on(sockets, settings, read, early, stopping, notifier, hosting)
     finally:
         for sock in sockets:  # those of a server that could not start
             sock.close()
+    logger.info(STOPPED, os.getpid())
+    return status
 
 
 async def _serve_on(
@@ -176,6 +180,7 @@ async def _supervise(
     else:
         await supervisor.stop(stopping.begun())
         await starting
+    logger.info(STOPPED, os.getpid())
     return 1 if supervisor.failed else 0
 
 
@@ -189,7 +194,7 @@ async def _signals(
     reload: Callable[[], None],
     roll: Callable[[], None],
 ) -> AsyncIterator[None]:
-    """Report that the server serves, and obey the signals about it for as long as it does; then report its end."""
+    """Report that the server serves, and obey the signals about it for as long as it does."""
     port = sockets[0].getsockname()[1]
     status = f"listening on port {port}"
 
@@ -213,7 +218,6 @@ async def _signals(
         yield
     finally:
         await tasks.stop()
-        logger.info("stopped: pid %d", os.getpid())
 
 
 def _from_systemd(settings: Settings) -> list[socket.socket]:

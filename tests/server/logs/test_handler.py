@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -45,9 +46,8 @@ def take(descriptor: int, mark: bytes) -> bytes:
     """Read up to a mark."""
     got = b""
     while mark not in got:
-        piece = os.read(descriptor, 1 << 16)
-        assert piece, got
-        got += piece
+        assert select.select([descriptor], [], [], SECONDS)[0], got[-2000:]
+        got += os.read(descriptor, 1 << 16)
     return got
 
 
