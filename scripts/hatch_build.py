@@ -1,4 +1,5 @@
-"""The build hook: it adds the JavaScript client to a wheel as one small file, which the server sends as `/oncecast.js`.
+"""The build hook: it adds to a wheel the examples, and the JavaScript client as one small file, which the server sends
+as `/oncecast.js`.
 
 `scripts/web` has the tool, esbuild, pinned by npm (`make web` installs it). If it is installed, the client is bundled
 for each sdist and each wheel. A wheel that is built from an sdist takes the sdist's file. Without either, a wheel has
@@ -17,6 +18,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 IN_SDIST = "build/web/oncecast.js"  # git ignores it
 IN_WHEEL = "oncecast/web/oncecast.js"
+EXAMPLES = "examples"  # `oncecast demo` runs them
+NOT_EXAMPLES = {"__pycache__", "node_modules"}
 
 
 class ClientHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's own files say nothing of the parameter
@@ -30,6 +33,8 @@ class ClientHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's ow
         tools = root / "scripts" / "web"
         if version == "editable":
             return
+        if self.target_name == "wheel":
+            build_data["force_include"].update(examples(root))
         if (tools / "node_modules" / ".bin" / "esbuild").exists():
             self.made = tempfile.TemporaryDirectory()
             bundle = Path(self.made.name) / "oncecast.js"
@@ -46,3 +51,9 @@ class ClientHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's ow
         """Remove the temporary bundle."""
         if self.made is not None:
             self.made.cleanup()
+
+
+def examples(root: Path) -> dict[str, str]:
+    """Return each file of the examples in the tree at `root`, with its place in the wheel."""
+    files = [path.relative_to(root) for path in sorted((root / EXAMPLES).rglob("*")) if path.is_file()]
+    return {str(root / file): f"oncecast/{file.as_posix()}" for file in files if NOT_EXAMPLES.isdisjoint(file.parts)}

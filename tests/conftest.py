@@ -32,6 +32,7 @@ Case = TypeVar("Case")
 HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": (
+        "examples",
         "proof/test_tabs.py",
         "proxies/test_clients.py",
         "proxies/test_http2.py",

@@ -38,6 +38,7 @@ IN_A_WHEEL = (
     r"oncecast/web/start/[a-z-]+\.(js|css|html|svg)",
     r"oncecast/web/client/([a-z-]+/)?([a-z-]+\.(js|d\.ts)|package\.json|README\.md|LICENSE)",
     r"oncecast/web/oncecast\.js",
+    r"oncecast/examples/([a-z]+/)+[A-Za-z_.-]+\.(py|html|js|css|svg|md|toml)",
     r"oncecast-[0-9.]+\.dist-info/(METADATA|RECORD|WHEEL|entry_points\.txt|licenses/LICENSE)",
 )
 NOT_IN_AN_SDIST = {".ci/run", ".editorconfig", ".gitattributes"}  # of a checkout; a source archive has no CI
@@ -70,7 +71,7 @@ def test_the_wheel_holds_nothing_but_the_package(wheel: zipfile.ZipFile) -> None
     names = wheel.namelist()
     assert [] == [name for name in names if not any(re.fullmatch(kind, name) for kind in IN_A_WHEEL)]
     modules = [PurePosixPath(name) for name in names if name.endswith(".py")]
-    assert {*ROOMS, "__init__"} - {""} == {name.parts[1].removesuffix(".py") for name in modules}
+    assert {*ROOMS, "__init__", "examples"} - {""} == {name.parts[1].removesuffix(".py") for name in modules}
     assert [] == [str(name) for name in modules if name.name.startswith(("test_", "conftest"))]
 
 
@@ -122,6 +123,7 @@ def test_a_wheel_without_npm(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "build/web").mkdir(parents=True)
     (tmp_path / "build/web/oncecast.js").write_text("old")
     with zipfile.ZipFile(built("wheel", tmp_path, tmp_path)) as wheel:
@@ -227,6 +229,22 @@ def test_bench_of_an_installed_package(wheel: zipfile.ZipFile, tmp_path: Path, a
     expected = "Error: the benchmarks are not in an installed package: clone the repository, and run "
     assert (1, "", f"{expected}.venv/bin/oncecast bench there\n") == (ended.returncode, ended.stdout, ended.stderr)
     assert [] == list((tmp_path / "empty").iterdir())
+
+
+def test_the_examples_of_an_installed_package(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """Each file of the examples is in the wheel, and `oncecast demo` finds them there."""
+    expected = {path.relative_to(ROOT).as_posix() for path in tree() if path.is_relative_to(ROOT / "examples")}
+    held = {name.removeprefix("oncecast/") for name in wheel.namelist() if name.startswith("oncecast/examples/")}
+    assert expected == held
+    ended = installed(wheel, tmp_path, "demo")
+    names = [line.split()[0] for line in ended.stdout.splitlines()]
+    assert (0, "") == (ended.returncode, ended.stderr)
+    assert "chat" in names
+    assert sorted(PurePosixPath(name).parent.name for name in expected if name.endswith("/server.py")) == names
+    ended = installed(
+        wheel, tmp_path / "again", "demo", "chat", "--host", "192.0.2.1"
+    )  # an address of nobody: asked for once the example is imported
+    assert (2, "Error: can't listen on 192.0.2.1:8000: ") == (ended.returncode, ended.stderr[:39])
 
 
 def test_the_commands_of_an_installed_package(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,10 +70,17 @@ class Visit:
 
 
 class ServerProcess:
-    """`oncecast serve` in a process of its own; `port` is known once it has started, and kept by the next start."""
+    """`oncecast serve` in a process of its own; `port` is known once it has started, and kept by the next start.
 
-    def __init__(self, *flags: str) -> None:
+    `command` is another command that serves, and `environ` has variables for it.
+    """
+
+    def __init__(
+        self, *flags: str, command: Sequence[str] = ("serve",), environ: Mapping[str, str] | None = None
+    ) -> None:
         self.port = 0
+        self._command = command
+        self._environ = environ
         self._flags = flags
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -85,9 +93,10 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start the process and wait until it listens."""
-        command = (sys.executable, "-m", "oncecast", "serve", "--port", str(self.port), *self._flags)
+        command = (sys.executable, "-m", "oncecast", *self._command, "--port", str(self.port), *self._flags)
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(*command, stderr=pipe)
+        environ = None if self._environ is None else {**os.environ, **self._environ}
+        self._process = await asyncio.create_subprocess_exec(*command, stderr=pipe, env=environ)
         listening = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(self._process, listening))
         self.port = await asyncio.wait_for(listening, PATIENCE_SECONDS)

@@ -1,4 +1,5 @@
-"""The commands: `oncecast serve`, `pub`, `sub`, `config`, `token`, `key`, `broker`, `compare`, `doctor` and `bench`.
+"""The commands: `oncecast serve`, `pub`, `sub`, `config`, `token`, `key`, `broker`, `compare`, `doctor`, `demo` and
+`bench`.
 
 A command is a module here that is added to `commands` below. Results go to standard output, by `base.put`, all else to
 standard error. What goes wrong is one line that says what to do, with one of `base.EXIT_CODES`. Run
@@ -16,6 +17,7 @@ from .base import quietly
 from .bench import bench
 from .broker import broker
 from .compare import compare
+from .demo import demo
 from .doctor import doctor
 from .keys import key
 from .listener import sub
@@ -68,5 +70,5 @@ def commands() -> None:
     """
 
 
-for _command in (serve, pub, sub, config, token, key, broker, compare, doctor, bench):
+for _command in (serve, pub, sub, config, token, key, broker, compare, doctor, demo, bench):
     commands.add_command(_command)
