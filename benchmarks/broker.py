@@ -81,7 +81,7 @@ class Side:
         return [micros / 1000 for micros in numbers(self.listener.command(f"await {count}"), "micros")]
 
     def want(self, prefix: str, count: int) -> float:
-        """Return the seconds until so many channels are delivered."""
+        """Return the seconds until that number of channels is delivered."""
         return number(self.listener.command(f"want {prefix} {count}"), "seconds")
 
     def close(self) -> None:

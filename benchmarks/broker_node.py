@@ -1,10 +1,10 @@
 """One process of the benchmark of brokers: a node, or a bare client in its place. Commands by line, answers in JSON.
 
 * `open URL` connects.
-* `want PREFIX COUNT` wants so many channels; the answer has the `seconds` until the subscriptions stand.
+* `want PREFIX COUNT` wants COUNT channels; the answer has the `seconds` until the subscriptions stand.
 * `one CHANNEL COUNT` publishes one after the other, `many CHANNEL COUNT` in batches; the answer has `seconds`, `cpu`.
 * `stamps CHANNEL COUNT` publishes messages that hold the time of this machine's monotonic clock, 2 ms apart.
-* `reset` begins to count, `await COUNT` waits for so many messages; the answer has the `cpu` seconds since `reset`, and
+* `reset` begins to count, `await COUNT` waits for COUNT messages; the answer has the `cpu` seconds since `reset`, and
   the `micros` that each stamped message took.
 * `cpu` answers with the seconds of CPU time since `reset`.
 """

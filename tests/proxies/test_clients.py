@@ -64,7 +64,7 @@ class Heard:
         self._changed.set()
 
     async def until(self, count: int) -> None:
-        """Wait until each application has seen so many things."""
+        """Wait until each application has seen that number of things."""
         while any(len(seen) < count for seen in self.by_name.values()):
             self._changed.clear()
             await self._changed.wait()

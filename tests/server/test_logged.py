@@ -46,7 +46,7 @@ class Logged:
         return got
 
     async def lines(self, count: int, log: str = "access") -> list[dict[str, Any]]:
-        """Wait for so many lines of a log, and return them without their times."""
+        """Wait for that number of lines of a log, and return them without their times."""
         got: list[dict[str, Any]] = []
         async with asyncio.timeout(60):
             while len(got) < count:

@@ -62,7 +62,7 @@ def publish(server: ServerProcess, channel: str, *numbers: int) -> None:
 async def open_tabs(
     context: BrowserContext, server: ServerProcess, count: int, channel: str, **options: object
 ) -> list[Tab]:
-    """Open so many tabs of one browser, each of which listens."""
+    """Open that number of tabs of one browser, each of which listens."""
     tabs = [await context.new_page() for _ in range(count)]
     await asyncio.gather(*(tab.goto(f"{server.url}docs/errors") for tab in tabs))
     await asyncio.gather(*(tab.evaluate(LISTEN, [channel, options]) for tab in tabs))
@@ -397,7 +397,7 @@ async def leading(tabs: list[Tab]) -> Tab:
 
 
 async def until_subscriptions(server: ServerProcess, count: int) -> None:
-    """Wait until the server counts so many."""
+    """Wait until the server counts that number."""
     async with asyncio.timeout(PATIENCE_MS / 1000):
         while metric(server, "subscriptions") != count:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.05)

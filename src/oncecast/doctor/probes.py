@@ -136,7 +136,7 @@ class Examinee:
         return EventDelays(tuple(taken))
 
     async def readings(self, count: int, *, publish: bool) -> list[Reading]:
-        """Poll the channel on so many connections; with `publish`, for a message that is published a second before.
+        """Poll the channel on `count` connections; with `publish`, for a message that is published a second before.
 
         Each looks once: a second look may be at another node.
         """

@@ -65,7 +65,7 @@ NO_CHANNEL_QUOTA = ChannelQuota()
 
 
 def too_many(name: str, rate: float, seconds: float | None = None) -> Refusal:
-    """Return the refusal of a limit: so many a second, and the seconds after which more is allowed."""
+    """Return the refusal of a limit: its rate per second, and the seconds after which more is allowed."""
     return Refusal("too_many_requests", f"At most {rate:g} {LIMITED[name]} a second.", retry_after=seconds)
 
 

@@ -178,7 +178,7 @@ class Session(Protocol):
         ...
 
     def expiring(self, seconds: float, /) -> None:
-        """The peer's token ends in so many seconds: say so, where the transport can."""
+        """The peer's token ends in this number of seconds: say so, where the transport can."""
         ...
 
     def drain(self) -> None:

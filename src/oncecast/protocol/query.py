@@ -50,9 +50,9 @@ FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "A cursor, `latest` or `earliest`: the first message is the one behind it.",
         {"anyOf": [{"type": "string", "enum": ["latest", "earliest"]}, {"type": "string", **CURSOR_SCHEMA}]},
     ),
-    "last": ("Begin with the newest messages of each channel, so many.", _NUMBER),
+    "last": ("Begin with this number of the newest messages of each channel.", _NUMBER),
     "since": ("Begin with what was published at or after this time, in Unix seconds.", _TIME),
-    "wait": ("Wait up to so many seconds for a message: a long poll.", _TIME),
+    "wait": ("Wait up to this number of seconds for a message: a long poll.", _TIME),
     "limit": ("The most messages of one answer to a poll.", {**_NUMBER, "minimum": 1}),
     "envelope": ("Events that carry the whole message, unless it is `0`, `false` or empty.", {"type": "string"}),
 }

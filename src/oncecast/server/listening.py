@@ -68,7 +68,7 @@ def set_send_timeout(sockets: Iterable[socket.socket], heartbeat_seconds: float)
 
 
 def bound_unsent(sockets: Iterable[socket.socket], size: int) -> None:
-    """Let the kernel take no more for a connection while it has so many bytes unsent (`TCP_NOTSENT_LOWAT`, tcp(7)).
+    """Let the kernel take no more for a connection while `size` bytes are unsent (`TCP_NOTSENT_LOWAT`, tcp(7)).
 
     Each connection inherits it. Without it the kernel takes megabytes for a peer that reads nothing. What is on its way
     to a peer that reads is not counted, so that a long line is as fast as it was; a smaller `SO_SNDBUF` would slow it.

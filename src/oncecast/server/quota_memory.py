@@ -35,7 +35,7 @@ class QuotaMemory:
 
     @classmethod
     def create(cls, processes: int) -> QuotaMemory:
-        """Return new memory with room for so many processes at a time. Raises `OSError`."""
+        """Return new memory with room for that number of processes at a time. Raises `OSError`."""
         descriptor = os.memfd_create("oncecast-quotas")
         os.ftruncate(descriptor, HEAD_BYTES + RATE_BYTES + processes * REGION_BYTES)
         memory = cls(descriptor)

@@ -68,7 +68,7 @@ class StaleCluster:
         return self.last
 
     def stale_from(self, begin: int, length: int) -> None:
-        """Give stale answers to so many questions, after `begin` others from now on."""
+        """Give stale answers to that number of questions, after `begin` others from now on."""
         self._questions, self._stale = 0, range(begin, begin + length)
 
     # -- as a client

@@ -51,7 +51,7 @@ class Audit:
     def note(self, code: str, status: int, identity: Identity, channel: str | None, how: str) -> None:
         """Log an event of any code; a `status` of 0 is none."""
         self.refused += 1
-        if not self._has_room():
+        if not self._may_write():
             self._left_out += 1
             return
         fields: dict[str, Value] = {"code": code, "by": how}
@@ -67,9 +67,9 @@ class Audit:
 
     def tick(self) -> None:
         """Say how many were left out, once there is room for a line."""
-        if self._left_out and self._has_room():
+        if self._left_out and self._may_write():
             left_out, self._left_out = self._left_out, 0
             self._write({"code": "left_out", "count": left_out})
 
-    def _has_room(self) -> bool:
+    def _may_write(self) -> bool:
         return self._bucket.take(self._monotonic()) == 0

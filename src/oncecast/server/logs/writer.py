@@ -76,7 +76,7 @@ class LineWriter:
             self._changed.notify()
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write what is left, for at most so many seconds, and take no more."""
+        """Write what is left, for at most `seconds`, and take no more."""
         self.flush()
         self._closed = True
         if self._thread is None:
