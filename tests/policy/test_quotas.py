@@ -102,6 +102,27 @@ def test_connections_without_a_counted_address() -> None:
     assert "192.0.2.1" == one.client("10.0.0.1", {"x-forwarded-for": "192.0.2.1"})
 
 
+def test_an_address_that_is_a_proxys_from_now_on_or_no_more() -> None:
+    """What was remembered of it counts no longer."""
+    one = quotas(Limits(user_publishes_per_second=1))
+    client, proxy = Identity("192.0.2.1"), Identity("10.0.0.1")
+    assert [None, None, True] == [refused(one.publish, client, "a", 1, 0.0) and True for _ in range(3)]
+    assert [None] * 3 == [refused(one.publish, proxy, "a", 1, 0.0) for _ in range(3)]
+    one.adopt(Limits(user_publishes_per_second=1), None, TrustedProxies(("192.0.2.0/24",)))
+    assert [None] * 3 == [refused(one.publish, client, "a", 1, 0.0) for _ in range(3)]
+    assert [None, None, True] == [refused(one.publish, proxy, "a", 1, 0.0) and True for _ in range(3)]
+
+
+def test_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound all are forgotten, which changes no answer."""
+    monkeypatch.setattr("oncecast.policy.quotas.PUBLISHERS", 2)
+    one = quotas(Limits(user_publishes_per_second=1))
+    addresses = [Identity(f"192.0.2.{number}") for number in range(5)]
+    assert [None] * 10 == [refused(one.publish, address, "a", 1, 0.0) for address in addresses for _ in range(2)]
+    assert [True] * 5 == [refused(one.publish, address, "a", 1, 0.0) is not None for address in addresses]
+    assert len(one._publishers) <= 2
+
+
 def test_messages_of_a_user() -> None:
     """On all of its connections and channels; a client without a token counts as its address."""
     one = quotas(Limits(user_publishes_per_second=1))

@@ -28,6 +28,7 @@ __all__ = ["LIMITED", "NO_CHANNEL_QUOTA", "ChannelQuota", "Quotas", "channel_quo
 
 BURST_SECONDS = 2.0  # what these allow may come at once, as with `Bucket.steady`
 NO_PROXIES = TrustedProxies()
+PUBLISHERS = 4096  # addresses whose key is remembered: a publish asks for one
 CROWD_SECONDS = 5.0  # the Retry-After of a refusal for too many connections
 
 # The limits that are counted where they refuse, by the names of their settings, and what there may be no more of.
@@ -72,7 +73,7 @@ def too_many(name: str, rate: float, seconds: float | None = None) -> Refusal:
 class Quotas:
     """The quotas of one process. Without `rates` and `counts` it counts for itself alone."""
 
-    __slots__ = ("_channels", "_counts", "_hasher", "_limits", "_rates", "proxies", "refused")
+    __slots__ = ("_channels", "_counts", "_hasher", "_limits", "_publishers", "_rates", "proxies", "refused")
 
     def __init__(
         self,
@@ -102,7 +103,8 @@ class Quotas:
         """Apply these limits from now on; what is counted stays."""
         self._limits = limits
         self.proxies = proxies
-        self._channels = channels or ChannelRules({}, NO_CHANNEL_QUOTA)
+        self._channels = channels
+        self._publishers: dict[str, str] = {}  # the keys of clients without a user, by their address
 
     # -- connections
 
@@ -172,13 +174,13 @@ class Quotas:
 
     def publish(self, identity: Identity, channel: str, size: int, now: float) -> None:
         """Count a message of `size` bytes. Raises `Refusal` (`too_many_requests`, `body_too_large`)."""
-        limits, quota = self._limits, self._channels.find(channel)
+        quota = NO_CHANNEL_QUOTA if self._channels is None else self._channels.find(channel)
         if quota.message_bytes is not None and size > quota.message_bytes:
             raise Refusal("body_too_large", f"A message of {channel} is at most {quota.message_bytes} bytes.")
         user = self._user(identity)
-        self._write(user, now)
         if user:
-            self._spend("user_bytes_per_second", user, size, limits.user_bytes_per_second, now)
+            self._write(user, now)
+            self._spend("user_bytes_per_second", user, size, self._limits.user_bytes_per_second, now)
         if quota is NO_CHANNEL_QUOTA:
             return
         own, whole = f"{channel} {user}", channel
@@ -190,7 +192,9 @@ class Quotas:
 
     def issue(self, identity: Identity, now: float) -> None:
         """Count a record that is written for a user: a message or a ticket. Raises `Refusal` (`too_many_requests`)."""
-        self._write(self._user(identity), now)
+        user = self._user(identity)
+        if user:
+            self._write(user, now)
 
     def read_page(self, identity: Identity, now: float) -> None:
         """Count a page of the broker's history. Raises `Refusal`."""
@@ -211,18 +215,26 @@ class Quotas:
 
     def _user(self, identity: Identity) -> str:
         """Return the key of a user: a token's subject, else the address; "" without a limit of this kind."""
-        if identity.kind == "server":
-            return ""
-        if user := self.user(identity):
-            return user
-        network = self.network(identity.address)
-        return f"address {network}" if network else ""
+        if identity.kind != "anybody":
+            if identity.kind == "server":
+                return ""
+            if user := self.user(identity):
+                return user
+        known = self._publishers.get(identity.address)
+        return self._publisher(identity.address) if known is None else known
 
     # -- helpers
 
+    def _publisher(self, address: str) -> str:
+        """Find the key of a client without a user, and remember it."""
+        if len(self._publishers) >= PUBLISHERS:
+            self._publishers.clear()
+        network = self.network(address)
+        key = self._publishers[address] = f"address {network}" if network else ""
+        return key
+
     def _write(self, user: str, now: float) -> None:
-        if user:
-            self._spend("user_publishes_per_second", user, 1, self._limits.user_publishes_per_second, now)
+        self._spend("user_publishes_per_second", user, 1, self._limits.user_publishes_per_second, now)
 
     def _spend(self, name: str, key: str, count: float, rate: float | None, now: float) -> None:
         if rate is None:
@@ -238,9 +250,11 @@ class Quotas:
         raise Refusal("too_many_requests", f"At most {most} {LIMITED[name]}.", retry_after=CROWD_SECONDS)
 
 
-def channel_quotas(rules: Mapping[str, ChannelQuota]) -> ChannelRules[ChannelQuota]:
-    """Return the quotas by pattern, compiled."""
+def channel_quotas(rules: Mapping[str, ChannelQuota]) -> ChannelRules[ChannelQuota] | None:
+    """Return the quotas by pattern, compiled; None where no pattern has any."""
     unlimited = ChannelQuota()
+    if all(quota == unlimited for quota in rules.values()):
+        return None
     return ChannelRules(
         {text: NO_CHANNEL_QUOTA if quota == unlimited else quota for text, quota in rules.items()}, NO_CHANNEL_QUOTA
     )
