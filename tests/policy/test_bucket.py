@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oncecast.policy.bucket import Bucket
+from oncecast.policy.bucket import Bucket, PublishBuckets
 
 
 def test_a_burst_is_allowed_at_once_and_no_more() -> None:
@@ -61,3 +61,23 @@ def test_in_the_long_run_the_rate_holds(rate: int, burst: int, asked: list[tuple
             granted += count
             largest = max(largest, count)
         assert granted <= burst + now * rate + largest
+
+
+@given(
+    st.integers(1, 50),
+    st.integers(1, 50),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9), st.integers(0, 99)), max_size=60),
+)
+def test_the_buckets_of_publishes_are_two_buckets(rate: int, size_rate: int, asked: list[tuple[int, int, int]]) -> None:
+    """Whatever is asked whenever, they say what a bucket of messages and one of bytes say, the messages first."""
+    both = PublishBuckets(rate, size_rate, now=0.0)
+    messages, size_bucket = Bucket.steady(rate, 0.0), Bucket.steady(size_rate, 0.0)
+    now = 0.0
+    for wait, count, size in asked:
+        now += wait / 8  # exact in binary, so that both count alike
+        expected = ("", 0.0)
+        if seconds := messages.take(now, count):
+            expected = ("publishes_per_second", seconds)
+        elif seconds := size_bucket.take(now, size):
+            expected = ("bytes_per_second", seconds)
+        assert expected == both.take(now, count, size)

@@ -1097,7 +1097,7 @@ def test_a_fault_at_one_deadline_does_not_cost_the_others_theirs(
 def test_publishes_are_counted_against_the_flood_guard(bench: Bench, parse_all: ParseAll) -> None:
     """One connection may publish so much and no more; the refusal says when to go on, and then it may."""
     connection, transport = bench.connect()
-    connection.spend_publishes(2 * 5000 - 1, 1)
+    connection.spend_publishes(2 * 5000 - 1, 1, connection.now())
     connection.receive(POST + POST + POST)
     answers = parse_all(transport.take())
     assert [201, 429, 429] == [answer.status for answer in answers]

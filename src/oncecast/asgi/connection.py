@@ -250,9 +250,9 @@ class AsgiConnection(AsgiPeer):
         if not (self._answered or self._streaming or self._pending.ended):
             self.attempt(call)
 
-    def spend_publishes(self, count: int, size: int, /) -> None:
+    def spend_publishes(self, count: int, size: int, now: float, /) -> None:
         """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
-        self._flood.spend_publishes(self.app.settings, self.now(), count, size)
+        self._flood.spend_publishes(self.app.settings, now, count, size)
 
     def _stream(self, make: Callable[[], Session]) -> None:
         """Become a stream. Raises what `make` raises; then nothing is sent."""

@@ -72,6 +72,6 @@ class Exchange(Clock, Protocol):
         """Count a page of the broker's history. Return why it may read none now, or None."""
         ...
 
-    def spend_publishes(self, count: int, size: int, /) -> None:
+    def spend_publishes(self, count: int, size: int, now: float, /) -> None:
         """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
         ...

@@ -29,7 +29,7 @@ class FloodGuard:
         if self._publishes is None:
             self._publishes = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
         over, seconds = self._publishes.take(now, count, size)
-        if over:
+        if seconds:
             _note(settings, over)
             raise too_many(over, getattr(settings, over), seconds)
 

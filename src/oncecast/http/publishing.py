@@ -27,24 +27,23 @@ NDJSON_HEADERS = (("Content-Type", "application/x-ndjson"), ("Cache-Control", "n
 
 def publish(service: Service, connection: Exchange, request: http1.Request, channel: str) -> None:
     """Publish the request's body as one message, and answer 201 with its receipt. Raises `Refusal`."""
-    headers = request.headers
+    headers, settings = request.headers, service.settings
     if service.access is not ALLOW_ALL:
         service.access.publish(connection.identity, channel)
-    event, key = headers.get("oncecast-event"), headers.get("idempotency-key")
-    if event is not None:
-        event = check_event(_utf8("event_invalid", "Oncecast-Event", event))
-    if key is not None:
-        key = check_key(_utf8("key_invalid", "Idempotency-Key", key))
-    if len(request.body) > service.settings.message_bytes:
-        raise Refusal("body_too_large", f"A message is at most {service.settings.message_bytes} bytes.")
+    event = key = None
+    if "oncecast-event" in headers:
+        event = check_event(_utf8("event_invalid", "Oncecast-Event", headers["oncecast-event"]))
+    if "idempotency-key" in headers:
+        key = check_key(_utf8("key_invalid", "Idempotency-Key", headers["idempotency-key"]))
+    if len(request.body) > settings.message_bytes:
+        raise Refusal("body_too_large", f"A message is at most {settings.message_bytes} bytes.")
     data, kind = _typed(request.body, headers.get("content-type", ""))
-    connection.spend_publishes(1, len(data))
-    if service.settings.quotas is not None:
-        service.settings.quotas.publish(connection.identity, channel, len(data), connection.now())
+    now = connection.now()
+    connection.spend_publishes(1, len(data), now)
+    if settings.quotas is not None:
+        settings.quotas.publish(connection.identity, channel, len(data), now)
     drafts = (Draft(channel, data, kind, event, key),)
-    base.publish(
-        service.node, service.settings, connection, connection.identity, drafts, partial(_published, connection)
-    )
+    base.publish(service.node, settings, connection, connection.identity, drafts, partial(_published, connection))
     connection.wait(request)
 
 
@@ -82,8 +81,8 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
         raise _too_many_lines()
     if not lines:
         raise Refusal("request_invalid", 'Send JSON lines: {"channel": …, "data": …}, one for each message.')
-    connection.spend_publishes(len(lines), len(body))
     quotas, now = service.settings.quotas, connection.now()
+    connection.spend_publishes(len(lines), len(body), now)
     results: list[Outcome | None] = []
     drafts = []
     for line in lines:

@@ -82,9 +82,10 @@ def issue_ticket(service: Service, connection: Exchange, request: http1.Request)
         raise Refusal("unauthorized", "A ticket stands for a token: send one as Authorization: Bearer.")
     if identity.kind == "server":
         identity = _named(request.body, service.wall())
-    connection.spend_publishes(1, 0)  # a ticket is a record of the log
+    now = connection.now()
+    connection.spend_publishes(1, 0, now)  # a ticket is a record of the log
     if service.settings.quotas is not None:
-        service.settings.quotas.issue(connection.identity, connection.now())
+        service.settings.quotas.issue(connection.identity, now)
 
     def issued(ticket: str | Refusal) -> None:
         if isinstance(ticket, Refusal):

@@ -6,6 +6,8 @@ is paid off. So a batch larger than the burst is slow, but never impossible.
 
 from __future__ import annotations
 
+BURST_SECONDS = 2.0  # of a connection's bucket: what these allow may come at once
+
 
 class Bucket:
     """Allows `rate` a second in the long run, and `burst` at once. Time is passed in, in seconds."""
@@ -20,8 +22,8 @@ class Bucket:
 
     @classmethod
     def steady(cls, rate: float, now: float) -> Bucket:
-        """Return the bucket of a connection: what two seconds allow may come at once."""
-        return cls(rate, 2 * rate, now)
+        """Return the bucket of a connection: what `BURST_SECONDS` allow may come at once."""
+        return cls(rate, BURST_SECONDS * rate, now)
 
     def take(self, now: float, count: float = 1) -> float:
         """Spend `count`. Returns 0 where that is allowed, else the seconds after which it will be."""
@@ -37,21 +39,39 @@ class Bucket:
 
 
 class PublishBuckets:
-    """What one connection publishes: messages and their bytes a second."""
+    """What one connection publishes: messages and their bytes a second.
 
-    __slots__ = ("_bytes", "_messages")
+    Each of the two is as `Bucket.steady`. They fill by one clock and in one call, as each publish asks them.
+    """
+
+    __slots__ = ("_byte_rate", "_bytes", "_message_rate", "_messages", "_most_bytes", "_most_messages", "_stamp")
 
     def __init__(self, messages: float, size: float, now: float) -> None:
-        self._messages = Bucket.steady(messages, now)
-        self._bytes = Bucket.steady(size, now)
+        self._message_rate = messages
+        self._byte_rate = size
+        self._messages = self._most_messages = BURST_SECONDS * messages
+        self._bytes = self._most_bytes = BURST_SECONDS * size
+        self._stamp = now
 
     def take(self, now: float, count: int, size: int) -> tuple[str, float]:
         """Spend messages and bytes. Returns "" and 0, or the limit's name and the seconds after which it allows them.
 
         A message that is refused for its bytes has been counted as a message.
         """
-        if seconds := self._messages.take(now, count):
-            return "publishes_per_second", seconds
-        if seconds := self._bytes.take(now, size):
-            return "bytes_per_second", seconds
+        passed = now - self._stamp
+        self._stamp = now
+        messages = self._messages + passed * self._message_rate
+        if messages > self._most_messages:
+            messages = self._most_messages
+        left = self._bytes + passed * self._byte_rate
+        if left > self._most_bytes:
+            left = self._most_bytes
+        if messages <= 0:
+            self._messages, self._bytes = messages, left
+            return "publishes_per_second", (1 - messages) / self._message_rate
+        self._messages = messages - count
+        if left <= 0:
+            self._bytes = left
+            return "bytes_per_second", (1 - left) / self._byte_rate
+        self._bytes = left - size
         return "", 0.0

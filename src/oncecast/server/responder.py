@@ -197,11 +197,11 @@ class Responder(Inlet):
         else:
             self.wake_at(self.now() + self.app.settings.answer_seconds)
 
-    def spend_publishes(self, count: int, size: int) -> None:
+    def spend_publishes(self, count: int, size: int, now: float) -> None:
         """Count messages and their bytes against the flood guard. Raises `Refusal` (`too_many_requests`)."""
         if self._flood is None:
             self._flood = FloodGuard()
-        self._flood.spend_publishes(self.app.settings, self.now(), count, size)
+        self._flood.spend_publishes(self.app.settings, now, count, size)
 
     def may_read(self) -> Refusal | None:
         """Count a page of the broker's history. Return why it may read none now, or None."""
