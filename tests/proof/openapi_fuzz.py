@@ -89,7 +89,7 @@ async def ask(*options: str, seed: int, seconds: float) -> Outcome:
     finally:
         await server.stop()
     counters = server.app.counters
-    return Outcome(process.returncode or 0, text.decode(), counters.requests.total() + counters.remembered)
+    return Outcome(process.returncode or 0, text.decode(), sum(counters.requests.values()) + counters.remembered)
 
 
 def main() -> int:

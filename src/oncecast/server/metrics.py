@@ -112,7 +112,7 @@ def _requests(app: App) -> Mapping[str, float]:
 
 def _listens(app: App) -> Mapping[str, float]:
     listens = app.counters.listens
-    return {**listens, SHORT_POLL: listens[SHORT_POLL] + app.counters.remembered}
+    return {**listens, SHORT_POLL: listens.get(SHORT_POLL, 0) + app.counters.remembered}
 
 
 def _limited(app: App) -> Mapping[str, float]:
