@@ -43,7 +43,9 @@ def encode(
 ) -> bytes:
     """Return the bytes of an answer, or of its head. `close` says that none follows on this connection."""
     service.counters.requests[reply.status] += 1
-    headers = headers_of(service, request, reply)
+    headers = reply.headers
+    if request.query or "origin" in request.headers:  # asked here too: of a publish it is a call less
+        headers = headers_of(service, request, reply)
     keep_alive = request.keep_alive and not close
     if reply.status == 426:  # its Upgrade has to be named in Connection (RFC 9110 §7.8)
         connection = f"Upgrade, {'keep-alive' if keep_alive else 'close'}"

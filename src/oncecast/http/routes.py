@@ -29,14 +29,16 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
             connection.send(poll.answer)
             return
     path = request.path
-    if not path.startswith("/v1/"):
+    is_channel = path.startswith(CHANNELS)
+    if not (is_channel or path.startswith("/v1/")):
         pages.answer(service, connection, request, path)
         return
-    service.hosts.check(request.headers.get("host"))
-    cors = service.check_origin(request)
+    headers = request.headers
+    service.hosts.check(headers.get("host"))
+    cors = service.check_origin(request) if "origin" in headers else ()
     if service.identifies:
         service.identify(connection, request)
-    if path.startswith(CHANNELS):
+    if is_channel:
         allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
         if request.method in ("GET", "HEAD"):
             channels = parse_channels(path[len(CHANNELS) :])
@@ -72,8 +74,8 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         raise Refusal("not_found", f"There is nothing here: channels are at {CHANNELS}NAME.")
     if request.method != "OPTIONS":
         raise Refusal("method_not_allowed", f"Use one of {', '.join(allow)} here.", allow=allow)
-    headers = preflight(()) if cors and "access-control-request-method" in request.headers else ()
-    connection.reply(Reply(204, (("Allow", ", ".join(allow)), *headers), b""))
+    allowed = preflight(()) if cors and "access-control-request-method" in headers else ()
+    connection.reply(Reply(204, (("Allow", ", ".join(allow)), *allowed), b""))
 
 
 def redeems(service: Service, request: http1.Request) -> bool:
