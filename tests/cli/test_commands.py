@@ -101,4 +101,5 @@ def test_every_exit_code_is_in_the_table() -> None:
 def test_commands_stand_in_the_order_of_need() -> None:
     """The list of commands begins with the server, and what measures it comes last."""
     names = re.findall(r"^  (\w+)  ", call("--help").stdout.partition("Commands:")[2], re.MULTILINE)
-    assert ["serve", "pub", "sub", "config", "token", "key", "broker", "compare", "doctor", "demo", "bench"] == names
+    expected = ["serve", "pub", "sub", "config", "token", "key", "broker", "compare", "doctor", "top", "demo", "bench"]
+    assert expected == names

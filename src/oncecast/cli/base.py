@@ -44,8 +44,8 @@ __all__ = [
 FAILED = 1
 MISUSED = 2  # as with click's own errors
 EXIT_CODES: Mapping[int, str] = {
-    0: "Done. Also: `serve` or `demo` was stopped by SIGTERM or Ctrl-C, `sub` by Ctrl-C, or the reader of the "
-    "output has gone.",
+    0: "Done. Also: `serve` or `demo` was stopped by SIGTERM or Ctrl-C, `sub` and `top` by Ctrl-C, or the reader of "
+    "the output has gone.",
     FAILED: "The call is right, and failed: the server is away or refuses, a line was not published, a disk is full. "
     "Also: `doctor` has found something.",
     MISUSED: "The call or a setting is wrong, a file can't be read, or `serve` or `demo` can't have its address. "

@@ -1,5 +1,5 @@
-"""The commands: `oncecast serve`, `pub`, `sub`, `config`, `token`, `key`, `broker`, `compare`, `doctor`, `demo` and
-`bench`.
+"""The commands: `oncecast serve`, `pub`, `sub`, `config`, `token`, `key`, `broker`, `compare`, `doctor`, `top`, `demo`
+and `bench`.
 
 A command is a module here that is added to `commands` below. Results go to standard output, by `base.put`, all else to
 standard error. What goes wrong is one line that says what to do, with one of `base.EXIT_CODES`. Run
@@ -25,6 +25,7 @@ from .publisher import pub
 from .server import serve
 from .settings import config
 from .tokens import token
+from .top import top
 
 __all__ = ["commands"]
 
@@ -70,5 +71,5 @@ def commands() -> None:
     """
 
 
-for _command in (serve, pub, sub, config, token, key, broker, compare, doctor, demo, bench):
+for _command in (serve, pub, sub, config, token, key, broker, compare, doctor, top, demo, bench):
     commands.add_command(_command)

@@ -33,6 +33,9 @@ class Audience:
     def __bool__(self) -> bool:
         return bool(self.alone or self.gathered)
 
+    def __len__(self) -> int:
+        return len(self.gathered) + sum(map(len, self.alone.values()))
+
     def members(self) -> list[Subscription]:
         """Return all of them."""
         alone = [subscription for group in self.alone.values() for subscription in (*group.descriptors, *group.sinks)]
@@ -83,6 +86,11 @@ class Audiences:
         for audience in self.of.values():
             found.update(dict.fromkeys([audience] if isinstance(audience, Subscription) else audience.members()))
         return list(found)
+
+    def count(self, channel: str) -> int:
+        """Return how many live subscriptions a channel has."""
+        audience = self.of.get(channel)
+        return 1 if isinstance(audience, Subscription) else 0 if audience is None else len(audience)
 
     def gathered(self, channel: str) -> list[Subscription]:
         """Return the live subscriptions of a channel whose sink gets something else, too."""

@@ -215,10 +215,23 @@ class Hub:
     def behind(self) -> Behind:
         """Return how many subscriptions are not live, and by how much."""
         catching_up = self._replay.members()
-        # The first ones have been behind for longest. All of them, after a network has failed, would take too long.
-        places = [each.place for each in [*catching_up[:LOOKED_AT], *islice(self._blocked, LOOKED_AT)]]
+        places = [each.place for each in self._longest(catching_up)]
         lags = [self.log.head - place.seq for place in places if place is not None]
         return Behind(len(catching_up), len(self._blocked), max([0, *lags]))
+
+    def lagging(self) -> tuple[list[Subscription], bool]:
+        """Return the subscriptions that are not live, and whether that is all of them: see `LOOKED_AT`."""
+        catching_up = self._replay.members()
+        found = self._longest(catching_up)
+        return found, len(found) == len(catching_up) + len(self._blocked)
+
+    def heard(self) -> list[str]:
+        """Return the channels that have a live subscription."""
+        return list(self._audiences.of)
+
+    def live(self, channel: str) -> int:
+        """Return how many live subscriptions a channel has."""
+        return self._audiences.count(channel)
 
     # -- what the transports call
 
@@ -295,6 +308,10 @@ class Hub:
         self._replay.run()
 
     # -- moves
+
+    def _longest(self, catching_up: Sequence[Subscription]) -> list[Subscription]:
+        # The first ones have been behind for longest. All of them, after a network has failed, would take too long.
+        return [*catching_up[:LOOKED_AT], *islice(self._blocked, LOOKED_AT)]
 
     def _caught_up(self, subscription: Subscription) -> None:
         if self._turn:  # what has come since the turn began is in the log already, and will be delivered again

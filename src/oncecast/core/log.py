@@ -228,6 +228,10 @@ class Log:
         """Return the window of a channel that has entries."""
         return self._windows.get(channel) or None
 
+    def windows(self) -> list[Window]:
+        """Return the window of each channel that has entries, or had some lately."""
+        return list(self._windows.values())
+
     def before_first(self, channels: Sequence[str], seq: int, floors: Sequence[int] = ()) -> int:
         """Return the place right before the first entry held after `seq`; without one, past all that was trimmed."""
         starts = _starts(channels, seq, floors)

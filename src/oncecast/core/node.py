@@ -20,6 +20,7 @@ from ..brokers.base import STARTING, STOPPING, Broker, Done, Opening
 from ..errors import Refusal, UsageError
 from ..message import LATEST, Draft, LogGap, Message, Page, Retention, Start, StartKind
 from .bulk import Bulk
+from .census import CensusTaker
 from .delays import Delays
 from .delivery import Send
 from .entry import Encoding, Entry
@@ -97,6 +98,7 @@ class Node:
         self.hub = Hub(self.log, self._schedule, _report, send, read=read, listeners=self._wants, delays=self.delays)
         self._polls = Polls(self.log, self.hub, self._history)
         self.bulk = Bulk(monotonic, schedule)
+        self.census = CensusTaker(self.log, self.hub, monotonic, schedule)
 
     # -- its life
 

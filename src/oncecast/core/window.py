@@ -14,6 +14,9 @@ from .entry import Entry
 
 _seq_of = attrgetter("seq")
 _time_of = attrgetter("message.time")
+_appended_of = attrgetter("appended")
+
+LEAST_SECONDS = 0.1  # that a pace is of: two messages of one turn are no million a second
 
 
 class Window:
@@ -58,6 +61,18 @@ class Window:
         if not len(self):
             return None
         return self.entries[max(self.first, len(self.entries) - count)].seq - 1
+
+    def pace(self, now: float, seconds: float) -> float:
+        """Return how many messages a second have come in the last `seconds` before `now`, of the log's clock.
+
+        Where the window holds less than that, it is the pace of what it holds.
+        """
+        entries = self.entries
+        at = bisect_left(entries, now - seconds, self.first, key=_appended_of)
+        count = len(entries) - at
+        if count and at == self.first and self.marked != self.began:
+            seconds = min(seconds, max(LEAST_SECONDS, now - entries[at].appended))
+        return count / seconds
 
     def mark(self) -> Mark:
         """Return the newest message that was dropped."""

@@ -10,7 +10,7 @@ from ..policy.origin import preflight
 from ..protocol.base import Reply
 from ..protocol.query import parse_channels
 from ..wire import http1
-from . import listening, pages, publishing, users
+from . import listening, operator, pages, publishing, users
 from .exchange import Exchange
 from .service import Service
 
@@ -66,6 +66,11 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         allow = ("POST", "OPTIONS")
         if request.method == "POST":
             (users.issue_ticket if path == users.TICKET else users.disconnect)(service, connection, request)
+            return
+    elif path == operator.OVERVIEW:
+        allow = ("GET", "HEAD", "OPTIONS")
+        if request.method in ("GET", "HEAD"):
+            operator.answer(service, connection, request)
             return
     elif path in service.pages:  # a document about what is here
         pages.answer(service, connection, request, path)

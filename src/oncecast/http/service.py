@@ -22,11 +22,15 @@ from .bulletin import Bulletin
 from .credentials import identify, of_a_user, trusts_cookies
 from .exchange import Exchange
 from .memo import KnownPoll, Memo
+from .overview import Overview
 
 KEY_REMOVED = Refusal("unauthorized", "This server's key has left the settings: connect again with one that counts.")
 
 # Calls back, within a few seconds, with the metrics of all workers as Prometheus's text.
 CollectMetrics = Callable[[Callable[[bytes], None]], None]
+
+# Calls back, within a few seconds, with the overview of all workers: its channels by an order, at most so many.
+GiveOverview = Callable[[str, int, Callable[[Overview], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Rules:
     """What of the settings a connection is held to.
 
     Without an `authenticator` no credentials are looked at. `cookie` names the one that may hold a token. With `asked`
-    the identity of each request is found before the routes are called.
+    the identity of each request is found before the routes are called. With `open` anybody may have the overview.
     """
 
     settings: TransportSettings
@@ -43,6 +47,7 @@ class Rules:
     authenticator: Authenticator | None = None
     cookie: str | None = None
     asked: bool = False
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Service:
     """What the routes answer from. `scheme` is what its own pages are reached by: `http` or `https`.
 
     `wall` returns Unix seconds. `ready` is true until the server begins to stop. `collect` gathers the metrics; without
-    it `/metrics` is not found.
+    it `/metrics` is not found. `overview` is there where the server gives one.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Service:
         self.wall = wall
         self.scheme = scheme
         self.collect = collect
+        self.overview: GiveOverview | None = None
         self.ready = True
         self.counters = RequestCounters()
         self.second = 0
@@ -112,6 +118,7 @@ class Service:
         if rules.asked:
             self.identifies = False
         self.cookie = rules.cookie
+        self.open = rules.open
         self.hosts = rules.hosts
         self.origins = rules.origins
         self.memo = Memo(keeps=not rules.asked)  # no answer that was made under the old rules is given under the new

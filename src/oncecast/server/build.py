@@ -14,8 +14,10 @@ from ..core.delays import Delays
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
 from ..http.bulletin import LATE_SECONDS, REVOCATION_RECORDS, TICKET_SECONDS
+from ..http.overview import Overview
 from ..http.service import Rules
 from ..message import REVOCATIONS, TICKETS, Retention
+from ..policy.authority import is_loopback
 from ..policy.channels import ChannelRules
 from ..policy.forwarded import TrustedProxies
 from ..policy.hosts import Hosts
@@ -27,7 +29,8 @@ from ..protocol.base import NoteRefusal, TransportSettings
 from .app import App
 from .auth import build_authenticator
 from .exposition import render
-from .measures import measure
+from .measures import ALONE, measure
+from .overview import compose, look
 from .pages import load_pages
 from .quota_memory import QuotaMemory
 from .settings import Settings, access_rules, channel_rules
@@ -103,6 +106,11 @@ def build_app(
     )
     app.broker = settings.broker.partition(":")[0]
     app.collect = lambda done: done(render(measure(app)))  # a worker collects from all processes instead
+
+    def overview(order: str, limit: int, done: Callable[[Overview], None]) -> None:
+        look(app, lambda view: done(compose(view.measures, ALONE, [view], order, limit, now=app.wall())))
+
+    app.overview = overview
     return app
 
 
@@ -140,6 +148,7 @@ def build_rules(
     limits = settings.limits
     # A message that a WebSocket takes fits a POST too; `config` refuses a smaller body_bytes that was given.
     limits = structs.replace(limits, body_bytes=max(limits.body_bytes, limits.message_bytes))
+    addresses = (settings.host,) if bound is None else bound
     return Rules(
         settings=TransportSettings(
             **structs.asdict(limits),
@@ -148,8 +157,9 @@ def build_rules(
             quotas=quotas,
             refused=refused,
         ),
-        hosts=Hosts(settings.hosts, (settings.host,) if bound is None else bound, settings.host),
+        hosts=Hosts(settings.hosts, addresses, settings.host),
         origins=Origins(frozenset(settings.origins), loopback=settings.dev),
         authenticator=build_authenticator(settings.auth, fetched),
         cookie=settings.auth.cookie,
+        open=settings.dev and not settings.hosts and all(map(is_loopback, addresses)),
     )

@@ -32,7 +32,7 @@ class Owner:
         self.calls: list[str] = []
         self.news = asyncio.Event()
 
-    def on_asked(self, child: Child, /) -> None:
+    def on_asked(self, child: Child, /, *, views: bool) -> None:
         self.calls.append("asked")
         child.tell(Total(Measures(), Crew(9)))
 
@@ -185,7 +185,7 @@ async def test_a_defect_at_a_message_replaces_the_worker(
     child, task = await rig.start()
     await decided(child)
 
-    def fail(child: Child) -> None:
+    def fail(child: Child, *, views: bool) -> None:
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(rig.owner, "on_asked", fail)

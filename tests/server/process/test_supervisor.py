@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.server.conftest import Answer, Site
 
 SECONDS = 60.0  # what takes longer has failed
+T = TypeVar("T")
 PROGRAM = """
 import sys, pathlib
 from oncecast.server import config
@@ -132,9 +133,16 @@ class Running:
         text = (await self.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).body.decode()
         return {name: float(value) for name, value in re.findall(r"^oncecast_(\w+) (\S+)$", text, re.MULTILINE)}
 
-    async def metrics_of_any(self) -> dict[str, float]:
-        """Return the metrics, also while a worker takes no connections."""
-        asking = [asyncio.create_task(self.metrics()) for _ in range(12)]
+    async def overview(self) -> dict[str, Any]:
+        """Return the overview, which `dev` opens."""
+        answer = await self.ask(b"GET /v1/overview HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert 200 == answer.status, answer.body
+        found: dict[str, Any] = answer.json
+        return found
+
+    async def of_any(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what is asked for, also while a worker takes no connections."""
+        asking = [asyncio.ensure_future(ask()) for _ in range(12)]
         done, waiting = await asyncio.wait(asking, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
@@ -220,17 +228,32 @@ async def test_workers_share_a_port_and_a_log(start: Start) -> None:
     assert after["connections_opened_total"] == before["connections_opened_total"] + 1
 
 
+async def test_the_overview_has_all_workers(start: Start) -> None:
+    """Any worker's answer has the workers with their figures, the sums, and the channels' listeners together."""
+    running = await start("dev = true")
+    streams = await running.streams()
+    found = await running.overview()
+    assert (2, 0, True) == tuple(found["node"][name] for name in ("workers", "silent", "ready"))
+    assert sorted(running.workers) == sorted(worker["pid"] for worker in found["workers"])
+    (channel,) = [row for row in found["channels"]["listed"] if row["name"] == "a"]
+    assert found["channels"]["complete"]
+    assert channel["listeners"] == found["connections"]["listeners"]["sse"] >= len(streams)
+    assert sum(worker["connections"] for worker in found["workers"]) == found["connections"]["open"]
+
+
 async def test_a_worker_that_is_stuck_does_not_hold_up_the_metrics(start: Start) -> None:
-    """Within a second or two the others' sums are there, and that one is missing is one of them."""
-    running = await start()
+    """Within a second or two the others' sums are there, and that one is missing is one of them; the overview too."""
+    running = await start("dev = true")
     streams = await running.streams()
     stuck = running.workers[0]
     os.kill(stuck, signal.SIGSTOP)
     try:
         for peer in streams.values():  # one of them is at the other worker
             peer.close()
-        found = await running.metrics_of_any()
+        found, seen = await asyncio.gather(running.of_any(running.metrics), running.of_any(running.overview))
         assert (1, 2) == (found["workers_silent"], found["workers"])
+        assert (1, False) == (seen["node"]["silent"], seen["node"]["ready"])
+        assert stuck not in [worker["pid"] for worker in seen["workers"]]
     finally:
         os.kill(stuck, signal.SIGCONT)
 
@@ -340,7 +363,7 @@ async def test_successors_that_die_young_are_tried_again(start: Start) -> None:
         assert found is not None
         pauses.append(float(found[1]))
     assert [pauses[0], 2 * pauses[0], 4 * pauses[0]] == pauses
-    assert 1 == (await running.metrics_of_any())["workers"]
+    assert 1 == (await running.of_any(running.metrics))["workers"]
     running.obstacle.unlink()
     assert 2 == len(await running.epochs(2))
 

@@ -115,6 +115,7 @@ class AppGuest:
             authenticator=rules.authenticator,
             cookie=rules.cookie,
             asked=cast.authorizer is not None,
+            open=rules.open and self._own.dev,
         )
 
     def adopted(self, rules: Rules) -> None:

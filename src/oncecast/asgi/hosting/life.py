@@ -40,6 +40,7 @@ class HostedLife(AppLife):
         """Hold what comes over ASGI to these rules, and to the settings that they are of."""
         self._settings = self._server.settings
         self.app.collect = self._server.app.collect
+        self.app.overview = self._server.app.overview
         self.app.adopt(rules)
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ...http import publishing, users
+from ...http import operator, publishing, users
 from ...http.pages import PROBES
 from ...http.routes import CHANNELS, CONNECT
 from ...wire.http1 import EMPTY_LINES, METHOD_BYTES
@@ -20,7 +20,7 @@ from ...wire.http1 import EMPTY_LINES, METHOD_BYTES
 __all__ = ["Split"]
 
 OF_THE_APPLICATION = frozenset({"/", "/favicon.ico"})  # of the server's pages
-EXACT = (CONNECT, publishing.PUBLISH, users.TICKET, users.DISCONNECT, *PROBES, "/metrics")
+EXACT = (CONNECT, publishing.PUBLISH, users.TICKET, users.DISCONNECT, operator.OVERVIEW, *PROBES, "/metrics")
 
 
 class Split:

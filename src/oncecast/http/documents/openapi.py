@@ -9,7 +9,8 @@ from ... import __version__
 from ...errors import ERRORS
 from ...message import CHANNEL_SCHEMA, CURSOR_SCHEMA, EVENT_SCHEMA, KEY_SCHEMA
 from ...protocol.query import FIELDS
-from .. import users
+from .. import overview, users
+from ..operator import OVERVIEW
 from ..publishing import BATCH_LINES, PUBLISH
 from ..routes import CHANNELS, CONNECT
 from .schemas import SCHEMAS, Schema, reference
@@ -159,6 +160,21 @@ def _paths() -> Schema:
                     },
                 },
                 {"200": _json("It is said to every node.", "Receipt")},
+            )
+        },
+        OVERVIEW: {
+            "get": _operation(
+                "overview",
+                {
+                    "summary": "See what the node does, with a server's key",
+                    "description": "The figures of one node, all its workers together. On a server with `--dev` that "
+                    "listens on loopback alone, no key is needed.",
+                    "parameters": [
+                        _parameter(name, "query", text, dict(schema))
+                        for name, (text, schema) in overview.FIELDS.items()
+                    ],
+                },
+                {"200": _json("The overview.", "Overview")},
             )
         },
     }

@@ -12,6 +12,7 @@ from ...errors import ERRORS
 from ...message import CHANNEL_SCHEMA, CURSOR_SCHEMA, Reason
 from ...wire import draft_fields, v1_frames
 from .. import users
+from ..overview import Overview
 
 __all__ = ["FRAMES", "SCHEMAS", "Schema", "reference", "schema_of"]
 
@@ -78,7 +79,10 @@ def _frame(kind: str, description: str, optional: tuple[str, ...] = (), /, **pro
     return _object(description, optional, type={"const": kind}, **properties)
 
 
+_, _overview = msgspec.json.schema_components((Overview,), ref_template="#/components/schemas/{name}")
+
 SCHEMAS: Mapping[str, Schema] = {
+    **_overview,
     "BatchLine": schema_of(draft_fields.BatchLine),
     "TicketRequest": schema_of(users.TicketRequest),
     "DisconnectRequest": schema_of(users.DisconnectRequest),

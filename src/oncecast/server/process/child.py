@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from ..measures import Measures
+from ..overview import View
 from ..settings import Settings
 from .control import (
     Asked,
@@ -79,8 +80,8 @@ MOVES: Mapping[WorkerState, Mapping[WorkerEvent, WorkerState]] = {
 class ChildOwner(Protocol):
     """What a child reports to its supervisor."""
 
-    def on_asked(self, child: Child, /) -> None:
-        """The worker needs what all workers have measured."""
+    def on_asked(self, child: Child, /, *, views: bool) -> None:
+        """The worker needs what all workers have measured, and their `views` for the overview."""
         ...
 
     def on_leaving(self, child: Child, /) -> None:
@@ -108,6 +109,7 @@ class Child:
         self._pipe = pipe
         self._owner = owner
         self._measured: asyncio.Event | None = None
+        self._viewed: asyncio.Future[View] | None = None
         self._deadline = asyncio.get_running_loop().call_later(READY_SECONDS, self._fail_to_start)
 
     @classmethod
@@ -178,12 +180,15 @@ class Child:
                 if self.state is WorkerState.SERVING:
                     self._move("left")
                     self._owner.on_leaving(self)
-            case Asked():
-                self._owner.on_asked(self)
-            case Measured(measures=measures):
+            case Asked(views=views):
+                self._owner.on_asked(self, views=views)
+            case Measured(measures=measures, view=view):
                 self.measures = measures
                 if self._measured is not None:
                     self._measured.set()
+                if view is not None and self._viewed is not None:
+                    self._viewed.set_result(view)
+                    self._viewed = None
 
     async def measure(self) -> Measures | None:
         """Return what the worker has measured, or None where it does not answer in `COLLECT_SECONDS`."""
@@ -194,6 +199,15 @@ class Child:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(measured.wait(), COLLECT_SECONDS)
         return self.measures if measured.is_set() else None
+
+    async def look(self) -> View | None:
+        """Return the view of the worker, or None where it does not answer in `COLLECT_SECONDS`."""
+        viewed = self._viewed
+        if viewed is None:
+            viewed = self._viewed = asyncio.get_running_loop().create_future()
+        self._pipe.send(Collect(view=True))
+        done, _ = await asyncio.wait([viewed], timeout=COLLECT_SECONDS)
+        return viewed.result() if done else None
 
     def tell(self, message: Total | Change | Pace) -> None:
         """Send the worker a message."""

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from ..measures import Crew, Measures
+from ..overview import View
 from ..settings import Settings
 
 __all__ = [
@@ -85,7 +86,9 @@ class CutOff(_Message, frozen=True):
 
 
 class Collect(_Message, frozen=True):
-    """Answer with `Measured`."""
+    """Answer with `Measured`; with a `view` if one is asked for."""
+
+    view: bool = False
 
 
 class Total(_Message, frozen=True):
@@ -93,6 +96,7 @@ class Total(_Message, frozen=True):
 
     measures: Measures
     crew: Crew
+    views: tuple[View, ...] = ()
 
 
 # -- from a worker
@@ -113,13 +117,16 @@ class Leaving(_Message, frozen=True):
 
 
 class Asked(_Message, frozen=True):
-    """The worker was asked for `/metrics`, and needs what all workers have measured."""
+    """The worker was asked for `/metrics`, or for the overview, and needs what all workers have measured."""
+
+    views: bool = False
 
 
 class Measured(_Message, frozen=True):
     """What this worker has measured: the answer to `Collect`, and the last message before it ends."""
 
     measures: Measures
+    view: View | None = None
 
 
 ToWorker = Begin | Change | Stop | Pace | CutOff | Collect | Total

@@ -284,9 +284,9 @@ class Supervisor:
 
     # -- what a child reports
 
-    def on_asked(self, child: Child, /) -> None:
-        """Answer a worker with what all workers have measured."""
-        self._totals.ask(child)
+    def on_asked(self, child: Child, /, *, views: bool = False) -> None:
+        """Answer a worker with what all workers have measured, and with their `views`."""
+        self._totals.ask(child, views=views)
 
     def on_leaving(self, child: Child, /) -> None:
         """Start the successor of a worker that drains of its own accord now, and not at its end."""

@@ -1,7 +1,7 @@
-"""What all workers have measured together, for the worker that is asked for `/metrics`.
+"""What all workers have measured together, for the worker that is asked for `/metrics` or for the overview.
 
-Invariant: one collection runs at a time, and answers every worker that has asked by its end. What a worker measured
-last is kept beyond its end, so that no counter goes backwards.
+Invariant: one collection of each kind runs at a time, and answers every worker that has asked by its end.
+What a worker measured last is kept beyond its end, so that no counter goes backwards.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ class Totals:
     def __init__(self, tasks: Tasks, children: Callable[[], Iterable[Child]]) -> None:
         self._tasks = tasks
         self._children = children
-        self._collecting = False
-        self._askers: list[Child] = []
+        self._askers: dict[bool, list[Child]] = {}  # of the collections that run, by whether they are of views
         self._past = Measures()  # of workers that have ended
         self.restarts = 0
 
@@ -35,24 +34,36 @@ class Totals:
         """Keep what a worker that has ended has measured."""
         self._past = add([self._past, lasting(child.measures)])
 
-    def ask(self, child: Child) -> None:
-        """Answer a worker with what all have measured."""
-        self._askers.append(child)
-        if not self._collecting:
-            self._collecting = True
-            self._tasks.start("collecting the metrics", self._collect(), may_end=True)
+    def ask(self, child: Child, *, views: bool = False) -> None:
+        """Answer a worker with what all have measured, and with their `views`."""
+        if views in self._askers:
+            self._askers[views].append(child)
+            return
+        self._askers[views] = [child]
+        what = "the views" if views else "the metrics"
+        self._tasks.start(f"collecting {what}", self._collect(what, views), may_end=True)
 
-    async def _collect(self) -> None:
+    async def _collect(self, what: str, views: bool) -> None:
         try:
             begun = [child for child in self._children() if child.state in (WorkerState.SERVING, WorkerState.LEAVING)]
-            found = await asyncio.gather(*(child.measure() for child in begun))
-            answered = [measures for measures in found if measures is not None]
-            serving = sum(child.state is WorkerState.SERVING for child in begun)
-            total = Total(add([self._past, *answered]), Crew(serving, self.restarts, len(found) - len(answered)))
-            for child in self._askers:
+            total = await (self._looked(begun) if views else self._measured(begun))
+            for child in self._askers[views]:
                 child.tell(total)
         except Exception:  # then each asker answers with its own measures, after `worker.TOTAL_SECONDS`
-            logger.exception("the metrics could not be collected")
+            logger.exception("%s could not be collected", what)
         finally:
-            self._askers.clear()
-            self._collecting = False
+            del self._askers[views]
+
+    async def _measured(self, begun: list[Child]) -> Total:
+        found = await asyncio.gather(*(child.measure() for child in begun))
+        answered = [measures for measures in found if measures is not None]
+        return Total(add([self._past, *answered]), self._crew(begun, len(found) - len(answered)))
+
+    async def _looked(self, begun: list[Child]) -> Total:
+        found = await asyncio.gather(*(child.look() for child in begun))
+        views = tuple(view for view in found if view is not None)
+        measures = add([self._past, *(view.measures for view in views)])
+        return Total(measures, self._crew(begun, len(found) - len(views)), views)
+
+    def _crew(self, begun: list[Child], silent: int) -> Crew:
+        return Crew(sum(child.state is WorkerState.SERVING for child in begun), self.restarts, silent)

@@ -18,11 +18,13 @@ import sys
 from collections.abc import Callable
 
 from ...errors import ConfigurationError
+from ...http.overview import Overview
 from ...policy.quotas import Quotas
 from ..build import build_quotas
 from ..exposition import render
 from ..guest import Hosting
 from ..measures import Crew, measure
+from ..overview import compose, look
 from ..quota_memory import QuotaMemory
 from ..server import Server
 from ..tasks import Tasks
@@ -95,6 +97,7 @@ async def _work(control: socket.socket, listening: list[socket.socket], hosting:
         return 1
     worker = _Worker(server, pipe, stopping, begin.workers)
     server.app.collect = worker.collect
+    server.app.overview = worker.overview
     tune_interpreter()
     pipe.send(Ready())
     tasks = Tasks(server.node.fail)  # a worker that can't be reached is replaced
@@ -117,7 +120,10 @@ def _quotas(begin: Begin) -> Quotas | None:
 
 
 class _Worker:
-    """Obeys the supervisor's messages, and asks it for the total: once at a time, for all requests that wait for it."""
+    """Obeys the supervisor's messages, and asks it for the total: once at a time, for all requests that wait for it.
+
+    The overview's total has views of the workers, and is asked for beside that of the metrics.
+    """
 
     def __init__(self, server: Server, pipe: Pipe[ToWorker], stopping: asyncio.Event, workers: int) -> None:
         self.cut_off = asyncio.Event()
@@ -127,6 +133,8 @@ class _Worker:
         self._workers = workers
         self._asking: list[Callable[[bytes], None]] = []
         self._total_timer: asyncio.TimerHandle | None = None
+        self._viewing: list[Callable[[Total], None]] = []
+        self._view_timer: asyncio.TimerHandle | None = None
 
     async def listen(self) -> None:
         """Obey the supervisor until it is gone, and then stop."""
@@ -138,10 +146,14 @@ class _Worker:
 
     def _obey(self, message: ToWorker) -> None:
         match message:
-            case Collect():
+            case Collect(view=False):
                 self._pipe.send(Measured(measure(self._server.app)))
-            case Total(measures=measures, crew=crew):
+            case Collect():
+                look(self._server.app, lambda view: self._pipe.send(Measured(view.measures, view)))
+            case Total(measures=measures, crew=crew, views=()):
                 self._answer(render(measures, crew))
+            case Total():
+                self._show(message)
             case Change(settings=settings):
                 try:
                     self._server.reload(settings)
@@ -175,6 +187,29 @@ class _Worker:
         asking, self._asking = self._asking, []
         for done in asking:
             done(text)
+
+    def overview(self, order: str, limit: int, done: Callable[[Overview], None]) -> None:
+        """Call back with the overview of all workers, or with this one's where the supervisor does not answer."""
+
+        def show(total: Total) -> None:
+            done(compose(total.measures, total.crew, total.views, order, limit, now=self._server.app.wall()))
+
+        self._viewing.append(show)
+        if self._view_timer is None:
+            self._view_timer = asyncio.get_running_loop().call_later(TOTAL_SECONDS, self._show_alone)
+            self._pipe.send(Asked(views=True))
+
+    def _show_alone(self) -> None:
+        silent = Crew(1, 0, self._workers - 1)
+        look(self._server.app, lambda view: self._show(Total(view.measures, silent, (view,))))
+
+    def _show(self, total: Total) -> None:
+        if self._view_timer is not None:
+            self._view_timer.cancel()
+            self._view_timer = None
+        viewing, self._viewing = self._viewing, []
+        for show in viewing:
+            show(total)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""`GET /v1/overview`: what the operator of a server may see of it.
+
+A server's key opens it. A server with `--dev` that listens on loopback alone shows it to anybody who reaches it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from ..core.census import ORDERS
+from ..errors import Refusal
+from ..protocol.base import json_reply
+from ..wire import http1
+from .exchange import Exchange
+from .overview import CHANNELS, FIELDS, LISTED, Overview
+from .service import Service
+
+__all__ = ["OVERVIEW", "answer"]
+
+OVERVIEW = "/v1/overview"
+
+
+def answer(service: Service, connection: Exchange, request: http1.Request) -> None:
+    """Answer 200 with the overview, by the order and the limit of the query. Raises `Refusal`."""
+    if service.overview is None:
+        raise Refusal("not_found", "Only a server that `oncecast serve` runs has an overview.")
+    _check(service, connection)
+    order, limit = _parse(request.query)
+    service.overview(order, limit, partial(_give, connection))
+    connection.wait(request)
+
+
+def _check(service: Service, connection: Exchange) -> None:
+    if service.open or connection.identity.kind == "server":
+        return
+    if service.authenticator is None:
+        raise Refusal(
+            "not_found",
+            "The overview needs a server's key: `oncecast key create` makes one for the setting server_keys.",
+        )
+    code = "unauthorized" if connection.identity.kind == "anybody" else "forbidden"
+    raise Refusal(code, "Only a server's key may read the overview: send one as Authorization: Bearer.")
+
+
+def _parse(query: str) -> tuple[str, int]:
+    try:
+        fields = parse_qsl(query, errors="strict", keep_blank_values=True, max_num_fields=8)
+    except ValueError:
+        raise Refusal("request_invalid", "The query is not UTF-8 or has over 8 fields.") from None
+    given = dict(fields)
+    if len(given) < len(fields) or given.keys() - FIELDS:
+        raise Refusal("request_invalid", "Give order and limit, each once at most.")
+    order, limit = given.get("order", "rate"), given.get("limit", str(LISTED))
+    if order not in ORDERS:
+        raise Refusal("request_invalid", f"order is one of {', '.join(ORDERS)}.")
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4 and int(limit) <= CHANNELS):
+        raise Refusal("request_invalid", f"limit is a number from 0 to {CHANNELS}.")
+    return order, int(limit)
+
+
+def _give(connection: Exchange, overview: Overview) -> None:
+    connection.reply(json_reply(200, msgspec.json.encode(overview)))

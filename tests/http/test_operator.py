@@ -1,0 +1,129 @@
+"""`GET /v1/overview`: what it says, who may read it, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from oncecast.http.overview import Overview
+from oncecast.message import Draft, Kind
+from oncecast.policy.server_keys import hash_line, make_key
+from oncecast.server.server import Server
+from oncecast.server.settings import AuthSettings, Settings
+from tests.http.test_users import ask, of_ann
+from tests.server.conftest import Bench, parse_answer
+from tests.token_rig import SECRET
+
+SECONDS = 60.0
+KEY = make_key(bytes(32))
+AUTH = AuthSettings(secret=SECRET, leeway_seconds=0, server_keys=(hash_line("shop", KEY),))
+
+Serve = Callable[[Settings], Awaitable[Server]]
+
+
+@pytest_asyncio.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start servers, which end with the test."""
+    started: list[Server] = []
+
+    async def start(settings: Settings) -> Server:
+        server = Server(settings)
+        await server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        await server.stop(0)
+
+
+async def test_what_goes_on(serve: Serve) -> None:
+    """It has the node, its connections by transport, its messages, its refusals, and its channels by the order."""
+    server = await serve(Settings(port=0, auth=AUTH))
+    published = asyncio.Event()
+    drafts = [Draft(name, b"1", Kind.JSON) for name in "aab"]
+    server.node.publish(drafts, lambda outcomes: published.set())
+    async with asyncio.timeout(SECONDS):
+        await published.wait()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"GET /v1/channels/b?after=latest HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+        + f"Authorization: Bearer {KEY}\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+    assert 401 == (await ask(server, "overview"))[0]
+    status, body = await ask(server, "overview?order=rate&limit=1", KEY)
+    assert 200 == status
+    found = msgspec.convert(body, Overview)
+    assert (True, [], 1, "memory", 3) == (
+        found.node.ready,
+        found.node.reasons,
+        found.node.workers,
+        found.node.broker,
+        found.node.head,
+    )
+    assert {"sse": 1} == found.connections.listeners
+    assert (3, 3) == (found.messages.published, found.messages.received)
+    assert [("other", "unauthorized", 1)] == [(row.transport, row.code, row.count) for row in found.refusals]
+    assert ("rate", 2, True) == (found.channels.order, found.channels.total, found.channels.complete)
+    assert [("a", 2, 0)] == [(row.name, row.messages, row.listeners) for row in found.channels.listed]
+    _, body = await ask(server, "overview?order=listeners", KEY)
+    assert [("b", 1), ("a", 0)] == [(row["name"], row["listeners"]) for row in body["channels"]["listed"]]
+    writer.close()
+
+
+async def test_only_a_servers_key_opens_it(serve: Serve) -> None:
+    """Nobody else may read it, and without keys in the settings nobody may."""
+    server = await serve(Settings(port=0, auth=AUTH))
+    assert 401 == (await ask(server, "overview"))[0]
+    assert 403 == (await ask(server, "overview", of_ann()))[0]
+    assert 200 == (await ask(server, "overview", KEY))[0]
+    bare = await serve(Settings(port=0))
+    status, body = await ask(bare, "overview")
+    assert (404, True) == (status, "oncecast key create" in body["error"]["message"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        (Settings(port=0, dev=True), 200),
+        (Settings(port=0, dev=True, host="0.0.0.0", public=True), 404),
+        (Settings(port=0, dev=True, hosts=("*",)), 404),
+    ],
+)
+async def test_development_opens_it_on_loopback_alone(serve: Serve, settings: Settings, status: int) -> None:
+    """With `--dev` it is open, unless others may reach the server, or a page may name it as it likes."""
+    server = await serve(settings)
+    assert status == (await ask(server, "overview"))[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("order=size", "order is one of"),
+        ("limit=x", "limit is a number"),
+        ("limit=301", "limit is a number"),
+        ("limit=-1", "limit is a number"),
+        ("limit=1&limit=2", "each once"),
+        ("colour=red", "each once"),
+        ("order=%ff", "not UTF-8"),
+    ],
+)
+async def test_a_query_that_is_wrong(serve: Serve, query: str, said: str) -> None:
+    """It is refused, with what may be given."""
+    server = await serve(Settings(port=0, dev=True))
+    status, body = await ask(server, f"overview?{query}")
+    assert (400, True) == (status, said in body["error"]["message"])
+
+
+def test_a_server_without_one(bench: Bench) -> None:
+    """An `Oncecast` in another server has no overview, and says so; other methods are refused as elsewhere."""
+    answer = parse_answer(bench.ask(b"GET /v1/overview HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    assert (404, "not_found") == (answer.status, answer.code)
+    answer = parse_answer(bench.ask(b"POST /v1/overview HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"))
+    assert (405, "GET, HEAD, OPTIONS") == (answer.status, answer.headers["allow"])
