@@ -47,11 +47,11 @@ async def check(publication: Publication) -> None:
 async def report() -> None:
     """Fill a new log, then publish an item every few seconds."""
     for n in range(ARCHIVE):
-        channel, item = write(random.Random(n))  # noqa: S311 -- chooses words
+        channel, item = write(random.Random(n))
         await cast.publish(channel, item, key=f"archive-{n}")  # with a key: once, in however many starts
     while SECONDS:
         await asyncio.sleep(SECONDS)
-        await cast.publish(*write(random.Random()))  # noqa: S311 -- chooses words
+        await cast.publish(*write(random.Random()))
 
 
 @contextlib.asynccontextmanager

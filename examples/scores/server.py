@@ -26,7 +26,7 @@ EVENTS = {"goal": 0.032, "yellow card": 0.035, "red card": 0.002, "corner": 0.08
 PAUSES = {0: "kick-off", 45: "half-time", 90: "full-time"}  # what comes at this minute, with a pause
 
 cast = Oncecast(subscribe="public")  # clients listen; only this process publishes
-dice = random.Random()  # noqa: S311 -- decides matches, no secrets
+dice = random.Random()
 
 
 class Match:

@@ -86,10 +86,10 @@ function show() {
   for (const chart of charts) chart.draw(samples, { from: newest - window, to: newest, at: back ? at : null });
   showCores(at.data.cores);
   $("at").textContent = back ? `${Math.round(newest - at.time)} s ago` : "now";
-  const parts = [`${counts.replayed} samples from the log when you came`, `${counts.live} live`];
+  const parts = [`${counts.replayed} from the log when you came`, `${counts.live} live`];
   if (counts.late) parts.push(`${counts.late} caught up after a cut`);
-  if (counts.gaps) parts.push(`${counts.gaps} gaps`);
-  $("counts").textContent = `${parts.join(", ")}.`;
+  if (counts.gaps) parts.push(`gaps: ${counts.gaps}`);
+  $("counts").textContent = `Samples: ${parts.join(", ")}.`;
   $("counts").dataset.ids = samples.map(({ id }) => id).join(" ");
 }
 

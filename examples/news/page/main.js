@@ -86,7 +86,7 @@ $("older").addEventListener("click", async () => {
 $("write").addEventListener("submit", async (event) => {
   event.preventDefault();
   const title = $("title").value;
-  $("written").textContent = "Sending.";
+  $("written").textContent = "Sending…";
   try {
     const { id } = await cast.publish(`news.${$("category").value}`, { title });
     $("written").textContent = `It is in the log as ${id}.`;
