@@ -25,7 +25,7 @@ def test_the_list() -> None:
     """Without a name, each example stands on a line with what it is."""
     lines = call("demo").stdout.splitlines()
     assert NAMES == [line.split()[0] for line in lines]
-    assert [] == [line for line in lines if not re.fullmatch(r"[a-z]+ +A.+\.", line)]
+    assert [] == [line for line in lines if not re.fullmatch(r"[a-z]+ +[A-Z].+\.", line)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -40,13 +40,16 @@ async def demo() -> AsyncIterator[Demonstrating]:
 async def meet(visit: Visiting) -> Meeting:
     """Open a page in a browser context of its own, so that each call is another person, and wait until it is live.
 
+    `live=False` is for a page that listens to nothing at first.
+
     What the console says of a network that is away is expected. `visit.page.context.set_offline(True)` cuts it.
     """
 
-    async def open_page(url: str, **options: object) -> Visit:
+    async def open_page(url: str, *, live: bool = True, **options: object) -> Visit:
         person = await visit(url, **options)
         person.expect_problems(*CUT)
-        await person.until(LIVE)
+        if live:
+            await person.until(LIVE)
         return person
 
     return open_page
