@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-HAS = "(count) => document.getElementById('counts').dataset.ids?.split(' ').length >= count"
-HAS_ID = "(id) => document.getElementById('counts').dataset.ids.split(' ').includes(id)"
+# What the page draws: the module is the one that runs.
+IDS = "async () => (await import('./main.js')).samples.map(({ id }) => id)"
+HAS = f"async (count) => (await ({IDS})()).length >= count"
+HAS_ID = f"async (id) => (await ({IDS})()).includes(id)"
 
 
 async def ids_of(visit: Visit) -> list[str]:
     """Return the ids of the samples that a page draws."""
-    return str(await visit.page.evaluate("() => document.getElementById('counts').dataset.ids")).split(" ")
+    return list(await visit.page.evaluate(IDS))
 
 
 def check(ids: list[str]) -> None:

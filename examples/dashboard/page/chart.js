@@ -35,7 +35,7 @@ export function createChart(figure, { series, values, top, format, headline }) {
     const width = plot.clientWidth;
     const visible = samples.filter(({ time }) => time >= from);
     const rows = visible.map(({ data }) => stack(values(data)));
-    const mirrored = values(samples.at(-1).data).some((value) => value < 0) || !top;
+    const mirrored = !top; // what has no most, such as bytes a second, goes both ways
     const highest = top ? top(samples.at(-1).data) : roundUp(Math.max(LEAST_TOP, ...rows.flat(2).map(Math.abs)));
     const lowest = mirrored ? -highest : 0;
     const x = (time) => ((time - from) / (to - from)) * width;

@@ -44,23 +44,23 @@ const charts = [
   }),
 ];
 
-const samples = []; // { id, time, data, late }, the oldest first
+export const samples = []; // { id, time, data, late }, the oldest first
 const counts = { replayed: 0, live: 0, late: 0, gaps: 0 };
 let phase = "replayed"; // what the next sample is: from before we came, live, or late after a cut
-let arrival = 0; // of the last sample, or of the connection
+let arrival = null; // when the last sample came by this connection
 
 const cast = connect("./rt/v1");
 showState(cast, $("state"));
 cast.on("state", ({ from, to }) => {
-  if (from === "live") phase = samples.length ? "late" : phase;
-  if (to === "live") arrival = performance.now();
+  if (from === "live" && samples.length) phase = "late";
+  if (to === "live") arrival = null;
 });
 
 const machine = cast.subscribe("machine", { last: KEPT });
 machine.on("gap", () => (counts.gaps += 1));
 machine.on("message", ({ id, time, data }) => {
   const now = performance.now();
-  if (now - arrival > TOGETHER_MS) phase = "live";
+  if (arrival !== null && now - arrival > TOGETHER_MS) phase = "live";
   arrival = now;
   counts[phase] += 1;
   samples.push({ id, time, data, late: phase === "late" });
@@ -90,7 +90,6 @@ function show() {
   if (counts.late) parts.push(`${counts.late} caught up after a cut`);
   if (counts.gaps) parts.push(`gaps: ${counts.gaps}`);
   $("counts").textContent = `Samples: ${parts.join(", ")}.`;
-  $("counts").dataset.ids = samples.map(({ id }) => id).join(" ");
 }
 
 const nearest = (time) => samples.reduce((best, each) => (Math.abs(each.time - time) < Math.abs(best.time - time) ? each : best));
@@ -120,4 +119,3 @@ for (const radio of document.querySelectorAll("[name=window]")) {
   });
 }
 new ResizeObserver(draw).observe(document.querySelector(".charts"));
-$("back").min = -300;
