@@ -20,9 +20,9 @@ let unsent = 0;
 showState(cast, $("state"));
 $("name").value = localStorage.getItem("chat.name") ?? `Guest ${Math.floor(100 + Math.random() * 900)}`;
 
-const history = cast.subscribe(rooms.map((each) => `room.${each}`), { last: 50 });
-history.on("message", ({ channel, data, time }) => add(channel.slice("room.".length), { ...data, time }));
-history.on("gap", ({ channel }) => add(channel.slice("room.".length), null));
+const talk = cast.subscribe(rooms.map((each) => `room.${each}`), { last: 50 });
+talk.on("message", ({ channel, data, time }) => add(channel.slice("room.".length), { ...data, time }));
+talk.on("gap", ({ channel }) => add(channel.slice("room.".length), null));
 
 const typing = cast.subscribe(rooms.map((each) => `typing.${each}`));
 typing.on("message", ({ channel, data }) => {
@@ -73,7 +73,7 @@ function element(tag, className, text = "") {
 function showRooms() {
   for (const [index, row] of [...$("rooms").children].entries()) {
     const { unread } = kept.get(rooms[index]);
-    row.toggleAttribute("aria-current", rooms[index] === room);
+    row.querySelector("button").ariaCurrent = String(rooms[index] === room);
     const badge = row.querySelector(".unread");
     badge.hidden = unread === 0;
     badge.textContent = unread > 99 ? "99+" : String(unread);
@@ -85,16 +85,12 @@ function enter(where) {
   room = where;
   const { items } = kept.get(where);
   kept.get(where).unread = 0;
-  history_replace(where);
+  history.replaceState(null, "", `#${where}`); // a reload stays in the room
   $("title").textContent = where;
   $("messages").replaceChildren(...items.flatMap((item, index) => rows(item, items[index - 1])));
   $("messages").scrollTop = $("messages").scrollHeight;
   showRooms();
   showTyping();
-}
-
-function history_replace(where) {
-  window.history.replaceState(null, "", `#${where}`); // a reload stays in the room
 }
 
 function stopTyping(key) {

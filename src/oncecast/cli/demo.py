@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import ipaddress
 import os
 import signal
 import socket
@@ -122,7 +123,8 @@ def _serve(name: str, application: Any, listener: socket.socket) -> None:
     server = uvicorn.Server(config)
     host, port = listener.getsockname()[:2]
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
-    say(f"{name} is listening on {address}. Open http://{address}/ in two windows. Ctrl-C ends it.")
+    here = f"localhost:{port}" if ipaddress.ip_address(host).is_unspecified else address
+    say(f"{name} is listening on {address}. Open http://{here}/ in two windows. Ctrl-C ends it.")
     for end in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal that has ended it again
         signal.signal(end, signal.SIG_IGN)
     server.run(sockets=[listener])
