@@ -69,11 +69,20 @@ def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """`index.html` stands at the root, the icon where browsers look too; what is no page is not served."""
     folder = tmp_path / "web" / "start"
     folder.mkdir(parents=True)
-    for name in ("index.html", "favicon.svg", "a.js", "b.css", "__init__.py", "secret.txt", "noextension"):
+    for name in (
+        "index.html",
+        "admin.html",
+        "favicon.svg",
+        "a.js",
+        "b.css",
+        "__init__.py",
+        "secret.txt",
+        "noextension",
+    ):
         (folder / name).write_text(name)
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     pages = load_pages()
-    assert {"/", "/favicon.ico", "/web/favicon.svg", "/web/a.js", "/web/b.css"} | MADE == set(pages)
+    assert {"/", "/admin", "/favicon.ico", "/web/favicon.svg", "/web/a.js", "/web/b.css"} | MADE == set(pages)
     assert (b"index.html", "text/javascript; charset=utf-8") == (pages["/"].body, pages["/web/a.js"].content_type)
 
 

@@ -33,9 +33,10 @@ MODULES = b'export * from "./web/client/index.js";\n'  # relative, as a proxy ma
 
 
 def load_pages() -> dict[str, Asset]:
-    """Return each page by its path: `index.html` at `/`, the rest under `/web/`, the icon where browsers look too.
+    """Return each page by its path: `index.html` at `/`, `admin.html` at `/admin`, the rest under `/web/`.
 
-    The JavaScript client is `/oncecast.js`; its sources are the modules of `/web/client/`.
+    The icon stands where browsers look for it too. The JavaScript client is `/oncecast.js`; its sources are the modules
+    of `/web/client/`.
     """
     pages = {}
     web = resources.files("oncecast") / "web"
@@ -51,6 +52,8 @@ def load_pages() -> dict[str, Asset]:
         pages["/oncecast.js"] = _page(TYPES[".js"], MODULES)
     if "/web/index.html" in pages:
         pages["/"] = pages.pop("/web/index.html")
+    if "/web/admin.html" in pages:
+        pages["/admin"] = pages.pop("/web/admin.html")
     if "/web/favicon.svg" in pages:
         pages["/favicon.ico"] = pages["/web/favicon.svg"]
     pages[DOCS_PATH.rstrip("#")] = _page(TYPES[".html"], errors_html().encode())

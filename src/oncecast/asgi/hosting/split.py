@@ -19,7 +19,7 @@ from ...wire.http1 import EMPTY_LINES, METHOD_BYTES
 
 __all__ = ["Split"]
 
-OF_THE_APPLICATION = frozenset({"/", "/favicon.ico"})  # of the server's pages
+OF_THE_APPLICATION = frozenset({"/", "/admin", "/favicon.ico"})  # of the server's pages
 EXACT = (CONNECT, publishing.PUBLISH, users.TICKET, users.DISCONNECT, operator.OVERVIEW, *PROBES, "/metrics")
 
 

@@ -1,0 +1,56 @@
+"""The operator's page in a real browser: its figures, a channel's log, publishes into it, and the key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncecast.policy.server_keys import hash_line, make_key
+
+if TYPE_CHECKING:
+    from tests.web.conftest import ServerProcess, Serving, Visiting
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+KEY = make_key(bytes(32))
+SHOWN = "(text) => document.querySelector('#messages').textContent.includes(text)"
+OVERFLOWS = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
+
+
+async def test_a_channel_is_browsed_searched_and_published_into(server: ServerProcess, visit: Visiting) -> None:
+    """The channels are listed; one is opened, followed live, searched, and published into, as text alone."""
+    operator = await visit(f"{server.url}admin", viewport={"width": 390, "height": 844})
+    page = operator.page
+    await page.get_by_role("button", name="demo.machine", exact=True).click()
+    await operator.until("() => document.querySelectorAll('#messages li').length > 2")
+    await page.get_by_label("Channel", exact=True).fill("ops.test")
+    await page.get_by_role("button", name="Read").click()
+    await operator.until("() => document.querySelector('#log-state').textContent.includes('followed live')")
+    for text in ("<b>one</b>", '{"two": 2}'):
+        await page.get_by_label("Publish text or JSON").fill(text)
+        await page.get_by_role("button", name="Publish").click()
+        await operator.until(SHOWN, text.replace(" ", ""))
+    assert 0 == await page.locator("#messages b").count()
+    await page.get_by_label("Search").fill("TWO")
+    assert 1 == await page.locator("#messages li:visible").count()
+    await page.get_by_role("button", name="ops.test", exact=True).wait_for()
+    assert not await page.evaluate(OVERFLOWS)
+
+
+async def test_the_key_opens_it(serving: Serving, visit: Visiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with keys shows nothing until one is typed; it is kept for the tab, and forgotten when asked."""
+    monkeypatch.setenv("ONCECAST_AUTH__SERVER_KEYS", hash_line("ops", KEY))
+    locked = await serving()
+    operator = await visit(f"{locked.url}admin")
+    operator.expect_problems("status of 401")
+    page = operator.page
+    await page.get_by_label("A key of the setting").fill(KEY)
+    assert await page.locator("#view").is_hidden()
+    await page.get_by_role("button", name="Open").click()
+    await page.get_by_role("heading", name="Channels").wait_for()
+    assert KEY not in await page.content()
+    await operator.until("() => document.querySelector('#refusals tbody').textContent.includes('unauthorized')")
+    await page.get_by_role("button", name="Forget the key").click()
+    await page.get_by_role("button", name="Open").wait_for()
+    assert await page.evaluate("() => sessionStorage.length === 0 && localStorage.length === 0")
