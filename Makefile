@@ -10,7 +10,8 @@ COVERAGE_MIN ?= 95 # percent of lines and branches that the tests must reach
 BIN := .venv/bin
 # A stamp is out of date also if its product was deleted.
 VENV_GONE := $(if $(wildcard $(BIN)/python),,gone)
-WEB_GONE := $(if $(wildcard scripts/web/node_modules/.package-lock.json),,gone)
+YJS := examples/editor/page/yjs.js
+WEB_GONE := $(if $(and $(wildcard scripts/web/node_modules/.package-lock.json),$(wildcard $(YJS))),,gone)
 PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone)
 
 .DEFAULT_GOAL := help
@@ -58,7 +59,7 @@ docs: .make/docs ## Build the docs as a site into build/site; a warning or a lin
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet, which would not see warnings; the variable hides Material's own notice
 	@echo 'To read it: $(BIN)/python -m http.server --bind $(HOST) --directory build/site'
 
-web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a release serves it
+web: .make/web ## Bundle the JavaScript client into build/web/oncecast.js, as a release serves it, and Yjs for an example
 	npm run --silent --prefix scripts/web build
 
 dist: .make/dev .make/web ## Build the sdist and the wheel into dist
@@ -83,7 +84,7 @@ lock: .make/runtime ## Pin the newest versions that pyproject.toml allows
 
 clean: ## Remove everything that make has made
 	rm -rf .make .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
-	rm -rf tests/peers/node_modules scripts/web/node_modules
+	rm -rf tests/peers/node_modules scripts/web/node_modules $(YJS)
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 brokers: .make/dev # the brokers' real servers; the tests of a missing one are skipped by name, except in CI
@@ -106,9 +107,10 @@ system: # Debian's packages; checked each time, as the check is cheap
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements/$*.lock
 	@touch $@
 
-.make/web: scripts/web/package.json scripts/web/package-lock.json $(WEB_GONE) | system
+.make/web: scripts/web/package.json scripts/web/package-lock.json scripts/web/yjs.mjs $(WEB_GONE) | system
 	@rm -f $@ && mkdir -p $(@D)
 	npm ci --prefix scripts/web --silent
+	npm run --silent --prefix scripts/web yjs
 	@touch $@
 
 .make/peers: tests/peers/package.json tests/peers/package-lock.json $(PEERS_GONE) | system

@@ -47,6 +47,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "web/test_tokens.py",
     ),
     "npm": (
+        "examples/test_editor.py",
         "http/documents/test_asyncapi.py",
         "peers/test_node.py",
         "test_javascript.py",

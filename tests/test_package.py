@@ -41,6 +41,8 @@ IN_A_WHEEL = (
     r"oncecast/examples/([a-z]+/)+[A-Za-z_.-]+\.(py|html|js|css|svg|md|toml)",
     r"oncecast-[0-9.]+\.dist-info/(METADATA|RECORD|WHEEL|entry_points\.txt|licenses/LICENSE)",
 )
+YJS = "examples/editor/page/yjs.js"  # of no sources: npm's Yjs, bundled
+YJS_OF_AN_SDIST = "build/web/yjs.js"
 NOT_IN_AN_SDIST = {".ci/run", ".editorconfig", ".gitattributes"}  # of a checkout; a source archive has no CI
 MOMENT = 1_700_000_000
 
@@ -89,6 +91,7 @@ def test_an_sdist_holds_what_a_wheel_needs(tmp_path: Path) -> None:
     assert not list(unpacked.rglob("node_modules"))
     with zipfile.ZipFile(built("wheel", unpacked, tmp_path)) as wheel:
         assert (unpacked / "build/web/oncecast.js").read_bytes() == wheel.read("oncecast/web/oncecast.js")
+        assert (unpacked / YJS_OF_AN_SDIST).read_bytes() == wheel.read(f"oncecast/{YJS}")
 
 
 def test_the_sdist_holds_the_whole_tree(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_the_sdist_holds_the_whole_tree(tmp_path: Path) -> None:
         held = {PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix() for name in archive.getnames()}
     expected = {path.relative_to(ROOT).as_posix() for path in tree()} - NOT_IN_AN_SDIST
     assert {"LICENSE", "tests/test_package.py", "Makefile"} <= expected
-    assert (set(), set()) == (expected - held, held - expected - {"PKG-INFO", "build/web/oncecast.js"})
+    assert (set(), set()) == (expected - held, held - expected - {"PKG-INFO", "build/web/oncecast.js", YJS_OF_AN_SDIST})
 
 
 def test_a_build_is_reproducible(tmp_path: Path) -> None:
@@ -126,9 +129,10 @@ def test_a_wheel_without_npm(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "build/web").mkdir(parents=True)
     (tmp_path / "build/web/oncecast.js").write_text("old")
+    (tmp_path / YJS).write_text("old")
     with zipfile.ZipFile(built("wheel", tmp_path, tmp_path)) as wheel:
         assert "oncecast/web/client/index.js" in wheel.namelist()
-        assert "oncecast/web/oncecast.js" not in wheel.namelist()
+        assert {"oncecast/web/oncecast.js", f"oncecast/{YJS}"}.isdisjoint(wheel.namelist())
 
 
 def test_the_wheel_carries_the_licence_and_its_entries(wheel: zipfile.ZipFile) -> None:
@@ -235,7 +239,7 @@ def test_the_examples_of_an_installed_package(wheel: zipfile.ZipFile, tmp_path: 
     """Each file of the examples is in the wheel, and `oncecast demo` finds them there."""
     expected = {path.relative_to(ROOT).as_posix() for path in tree() if path.is_relative_to(ROOT / "examples")}
     held = {name.removeprefix("oncecast/") for name in wheel.namelist() if name.startswith("oncecast/examples/")}
-    assert expected == held
+    assert {*expected, YJS} == held
     ended = installed(wheel, tmp_path, "demo")
     names = [line.split()[0] for line in ended.stdout.splitlines()]
     assert (0, "") == (ended.returncode, ended.stderr)
