@@ -26,11 +26,11 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
 
 
 def _measure(bench: Bench, plan: Plan, transport: str, tls: bool) -> Row:
-    count = plan.count(1000 if plan.quick else SUBSCRIBERS)
+    count, warm = plan.count(1000 if plan.quick else SUBSCRIBERS), WARM // 10 if plan.quick else WARM
     heartbeat = (TLS_HEARTBEAT_SECONDS if tls else HEARTBEAT_SECONDS) / (4 if plan.quick else 1)
     server = bench.server(tls=tls, limits__heartbeat_seconds=heartbeat)
     arena = Arena(bench, server, transport, tls=tls)
-    arena.subscribe(WARM)
+    arena.subscribe(warm)
     before = server.resident()
     arena.subscribe(count)
     attached = number(arena.sink.command("check"), "bytes")

@@ -37,6 +37,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "proxies/test_clients.py",
         "proxies/test_http2.py",
         "web/test_client.py",
+        "web/test_compare_page.py",
         "web/test_front_ends.py",
         "web/test_htmx.py",
         "web/test_native.py",

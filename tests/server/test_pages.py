@@ -66,23 +66,17 @@ def test_pages_have_types_and_strong_tags() -> None:
 
 
 def test_files_and_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`index.html` stands at the root, the icon where browsers look too; what is no page is not served."""
+    """The pages stand at the root, the icon where browsers look too; the rest is not served."""
     folder = tmp_path / "web" / "start"
     folder.mkdir(parents=True)
-    for name in (
-        "index.html",
-        "admin.html",
-        "favicon.svg",
-        "a.js",
-        "b.css",
-        "__init__.py",
-        "secret.txt",
-        "noextension",
-    ):
+    pages_and_parts = ("index.html", "admin.html", "compare.html", "favicon.svg", "a.js", "b.css")
+    for name in (*pages_and_parts, "__init__.py", "secret.txt", "noextension"):
         (folder / name).write_text(name)
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     pages = load_pages()
-    assert {"/", "/admin", "/favicon.ico", "/web/favicon.svg", "/web/a.js", "/web/b.css"} | MADE == set(pages)
+    assert {"/", "/admin", "/compare", "/favicon.ico", "/web/favicon.svg", "/web/a.js", "/web/b.css"} | MADE == set(
+        pages
+    )
     assert (b"index.html", "text/javascript; charset=utf-8") == (pages["/"].body, pages["/web/a.js"].content_type)
 
 

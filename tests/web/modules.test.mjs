@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { answerHead, evenInterval, eventText, frameHeadBytes, frameParts, percentile, requestHead, size } from "./costs.js";
 import { bytes, duration, median, plural } from "./format.js";
 import { Ledger } from "./ledger.js";
 import { LongPoll, ShortPoll } from "./polling.js";
@@ -162,4 +163,37 @@ test("numbers are written for people", () => {
   assert.deepEqual(times, ["0.0 ms", "0.8 ms", "14 ms", "2.3 s", "4 min", "–"]);
   assert.deepEqual([plural(1, "core"), plural(1_234, "core")], ["1 core", "1,234 cores"]);
   assert.deepEqual([median([]), median([3, 1, 2]), median([4, 1, 2, 3])], [null, 2, 2.5]);
+});
+
+test("a head has a line for each field, and an empty one", () => {
+  const browser = { userAgent: "B/1", languages: ["de", "en"] };
+  const head = requestHead(new URL("http://h:1/v1/channels/a?after=x-1"), "*/*", browser);
+  assert.ok(head.startsWith("GET /v1/channels/a?after=x-1 HTTP/1.1\r\nHost: h:1\r\n"));
+  assert.ok(head.endsWith("\r\n\r\n") && head.includes("\r\nAccept-Language: de,en\r\n"));
+  assert.ok(!head.includes("Sec-WebSocket"));
+  const handshake = requestHead(new URL("ws://h:1/v1/connect"), "", browser);
+  assert.ok(handshake.includes("\r\nOrigin: http://h:1\r\n") && handshake.includes("Sec-WebSocket-Version: 13"));
+  assert.equal(answerHead(200, "OK", [["a", "b"]]), "HTTP/1.1 200 OK\r\na: b\r\n\r\n");
+});
+
+test("an event is its fields, one line for each line of data", () => {
+  assert.equal(eventText({ type: "message", id: "e-1", data: "a\nb" }), "id: e-1\ndata: a\ndata: b\n\n");
+  assert.equal(eventText({ type: "tick", id: "", data: "ü" }), "event: tick\ndata: ü\n\n");
+  assert.equal(size("ü"), 2);
+});
+
+test("the head of a frame grows with its payload, and with a mask", () => {
+  const heads = [0, 125, 126, 65_535, 65_536].map((length) => frameHeadBytes(length, false));
+  assert.deepEqual(heads, [2, 2, 4, 4, 10]);
+  assert.equal(frameHeadBytes(1, true), 6);
+  const bits = (length, masked) => frameParts(length, masked).map((part) => part.bits);
+  assert.deepEqual(bits(5, false), ["1", "000", "0001", "0", "0000101"]);
+  assert.deepEqual(bits(300, true), ["1", "000", "0001", "1", "1111110", "0000000100101100", "…32…"]);
+  assert.equal(bits(70_000, false).at(-1).length, 64);
+});
+
+test("a percentile is one of the values", () => {
+  assert.equal(percentile([], 0.5), null);
+  assert.deepEqual([0, 0.5, 0.99, 1].map((share) => percentile([4, 1, 3, 2], share)), [1, 2, 4, 4]);
+  assert.equal(evenInterval(700, 70, 2), 5);
 });

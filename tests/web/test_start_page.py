@@ -156,8 +156,8 @@ async def test_the_server_s_pages_are_linked(server: ServerProcess, visit: Visit
     page = await visit(server.url)
     links = await page.page.locator("nav a").all()
     hrefs = [await link.get_attribute("href") for link in links]
-    assert ["./metrics", "./readyz", "./docs/errors", "#clients", "#read-on"] == hrefs
-    await links[2].click()
+    assert ["./compare", "./metrics", "./readyz", "./docs/errors", "#clients", "#read-on"] == hrefs
+    await links[3].click()
     await page.page.wait_for_url("**/docs/errors")
     assert "Errors" == await page.page.text_content("h1")
 

@@ -28,12 +28,13 @@ TYPES = {
     ".json": "application/json",
 }
 
+PAGES = {"/": "/web/index.html", "/admin": "/web/admin.html", "/compare": "/web/compare.html"}
 BUNDLE = "oncecast.js"  # under `web`, in a wheel
 MODULES = b'export * from "./web/client/index.js";\n'  # relative, as a proxy may serve all of it below a prefix
 
 
 def load_pages() -> dict[str, Asset]:
-    """Return each page by its path: `index.html` at `/`, `admin.html` at `/admin`, the rest under `/web/`.
+    """Return each page by its path: those of `PAGES` at theirs, the rest under `/web/`.
 
     The icon stands where browsers look for it too. The JavaScript client is `/oncecast.js`; its sources are the modules
     of `/web/client/`.
@@ -50,10 +51,9 @@ def load_pages() -> dict[str, Asset]:
         pages["/oncecast.js"] = _page(TYPES[".js"], bundle.read_bytes())
     elif "/web/client/index.js" in pages:
         pages["/oncecast.js"] = _page(TYPES[".js"], MODULES)
-    if "/web/index.html" in pages:
-        pages["/"] = pages.pop("/web/index.html")
-    if "/web/admin.html" in pages:
-        pages["/admin"] = pages.pop("/web/admin.html")
+    for page_path, file_path in PAGES.items():
+        if file_path in pages:
+            pages[page_path] = pages.pop(file_path)
     if "/web/favicon.svg" in pages:
         pages["/favicon.ico"] = pages["/web/favicon.svg"]
     pages[DOCS_PATH.rstrip("#")] = _page(TYPES[".html"], errors_html().encode())

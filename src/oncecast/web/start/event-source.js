@@ -28,9 +28,11 @@ export class ServerSentEvents extends Transport {
   open() {
     // A new EventSource takes no Last-Event-ID, so the cursor is in the URL. At an automatic reconnect the browser
     // sends its last Last-Event-ID, which takes precedence in the server.
-    const source = new EventSource(this.url());
+    const url = this.url({ envelope: 1 }); // of one channel, an event's data would be the message's alone
+    const source = new EventSource(url);
     this.#source = source;
     this.asked(now());
+    this.listener.onSeen?.({ kind: "asked", url, accept: "text/event-stream" });
     for (const name of this.#names) source.addEventListener(name, this.#take);
     source.addEventListener("open", (event) => {
       if (event instanceof MessageEvent) return;
@@ -59,6 +61,7 @@ export class ServerSentEvents extends Transport {
   #take = (event) => {
     if (!(event instanceof MessageEvent)) return;
     this.counters.bytes += sseBytes(event);
+    this.listener.onSeen?.({ kind: "event", type: event.type, id: event.lastEventId, data: event.data });
     this.cursor = event.lastEventId || this.cursor;
     const content = JSON.parse(event.data);
     if (event.type === "gap" && "reason" in content) this.listener.onGap(content);

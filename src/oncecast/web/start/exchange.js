@@ -32,9 +32,13 @@ const MARK = 4; // half of a mark's width
  */
 
 export class Exchange {
-  /** @param {HTMLCanvasElement} canvas */
-  constructor(canvas) {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {number} [span] the milliseconds that it shows
+   */
+  constructor(canvas, span = SPAN_MS) {
     this.surface = new Surface(canvas);
+    this.span = span;
   }
 
   /**
@@ -51,9 +55,9 @@ export class Exchange {
     const { width } = surface;
     const top = HEAD;
     const bottom = surface.height - FOOT;
-    const x = (/** @type {number} */ at) => width - 8 - ((now - at) / SPAN_MS) * (width - 8);
+    const x = (/** @type {number} */ at) => width - 8 - ((now - at) / this.span) * (width - 8);
     const pen = surface.color("--pen");
-    const oldest = now - SPAN_MS;
+    const oldest = now - this.span;
 
     // Held connections: what the server has open for this listener.
     for (const { from, to } of spans) {

@@ -74,9 +74,14 @@ class Poll extends Transport {
   async #ask(abort, query) {
     const deadline = setTimeout(() => abort.abort(new Error("no answer in time")), this.patience);
     try {
-      const response = await fetch(this.url(query), { signal: abort.signal, cache: "no-store" });
+      await sleep(this.distance);
+      const url = this.url(query);
+      this.listener.onSeen?.({ kind: "asked", url, accept: "*/*" });
+      const response = await fetch(url, { signal: abort.signal, cache: "no-store" });
       const body = await response.arrayBuffer();
       this.counters.bytes += body.byteLength;
+      await sleep(this.distance);
+      this.listener.onSeen?.({ kind: "answered", response, body: new TextDecoder().decode(body) });
       if (response.status === 304) return { messages: [], cursor: null };
       if (!response.ok) throw refusal(response, body);
       return JSON.parse(new TextDecoder().decode(body));
@@ -88,6 +93,9 @@ class Poll extends Transport {
 
 /** Reads the log now, and again a second later. */
 export class ShortPoll extends Poll {
+  /** Milliseconds from one request to the next. */
+  interval = SHORT_POLL_MS;
+
   /**
    * @param {Message[]} messages
    * @param {number} asked
@@ -95,8 +103,8 @@ export class ShortPoll extends Poll {
   rest(messages, asked) {
     // An answer has a bounded number of messages. If its newest is old, there are more: poll again at once.
     const newest = messages.at(-1);
-    const behind = newest !== undefined && asked - this.listener.localTime(newest) > 2 * SHORT_POLL_MS;
-    return behind ? 0 : Math.max(0, SHORT_POLL_MS - (now() - asked));
+    const behind = newest !== undefined && asked - this.listener.localTime(newest) > 2 * this.interval + 2 * this.distance;
+    return behind ? 0 : Math.max(0, this.interval - (now() - asked));
   }
 }
 

@@ -39,6 +39,12 @@
  * @property {(gap: Gap) => void} onGap
  * @property {(state: State, detail: string) => void} onState
  * @property {(message: Message) => number} localTime its time on this browser's clock, in milliseconds
+ * @property {(seen: Seen) => void} [onSeen] what has gone over a connection, to be explained
+ *
+ * @typedef {{kind: "asked", url: URL, accept: string} | {kind: "answered", response: Response, body: string}
+ *   | {kind: "event", type: string, id: string, data: string}
+ *   | {kind: "opened", extensions: string} | {kind: "frame", sent: boolean, data: string}} Seen
+ *   A request; an answer that has ended; an event of a stream; a WebSocket that is open; a frame of it.
  *
  * @typedef {import("./exchange.js").Span} Span
  *
@@ -79,6 +85,9 @@ export class Transport {
 
   /** When the present connection began, on this browser's clock. What is older than that was caught up. */
   attachedAt = 0;
+
+  /** Milliseconds that are added to each way of a request, to try what distance does. */
+  distance = 0;
 
   counters = { messages: 0, requests: 0, empty: 0, bytes: 0 };
 

@@ -28,9 +28,13 @@ export class WebSockets extends Transport {
     const socket = new WebSocket(url, "oncecast.v1");
     this.#socket = socket;
     this.asked(now());
+    this.listener.onSeen?.({ kind: "asked", url, accept: "" });
     socket.onopen = () => {
+      this.listener.onSeen?.({ kind: "opened", extensions: socket.extensions });
       for (const channel of places ? this.channels : []) {
-        socket.send(JSON.stringify({ type: "subscribe", channel, after: places?.[channel] }));
+        const frame = JSON.stringify({ type: "subscribe", channel, after: places?.[channel] });
+        socket.send(frame);
+        this.listener.onSeen?.({ kind: "frame", sent: true, data: frame });
       }
       this.opened(now());
       this.#watch();
@@ -38,6 +42,7 @@ export class WebSockets extends Transport {
     socket.onmessage = ({ data }) => {
       this.#watch();
       this.counters.bytes += utf8.encode(data).length;
+      this.listener.onSeen?.({ kind: "frame", sent: false, data });
       this.#frame(JSON.parse(data));
     };
     socket.onclose = ({ code, reason }) => this.lost(`closed, ${code}${reason && `: ${reason}`}`);
