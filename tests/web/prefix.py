@@ -19,6 +19,7 @@ class Prefix:
         self._target = target
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def __aenter__(self) -> Prefix:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -30,11 +31,15 @@ class Prefix:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # it was accepted as the server was closed
+            writer.close()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

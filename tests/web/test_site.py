@@ -83,7 +83,8 @@ def test_the_site_has_every_page(site: Path) -> None:
     assert "docs/tutorial.md" in pages
     assert sorted(set(named)) == sorted(named)
     assert set() == set(pages) - set(named)
-    places = [site / ("index.html" if name == "README.md" else f"{name[:-3]}/index.html") for name in pages]
+    folders = [Path(name).parent if name.endswith("README.md") else Path(name).with_suffix("") for name in pages]
+    places = [site / folder / "index.html" for folder in folders]
     assert [] == [place for place in places if not place.is_file()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -116,6 +117,17 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     made.driver.close()
 
 
+@contextlib.contextmanager
+def locked(broker: SqliteBroker) -> Iterator[None]:
+    """Hold the lock for writing as another process does: `flock` on the broker's own descriptor would not stop it."""
+    other = os.open(f"/proc/self/fd/{broker._writer._peers._lock}", os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(other)
+
+
 def sqlite(bench: BrokerBench) -> SqliteBroker:
     """The broker of a bench."""
     assert isinstance(bench.broker, SqliteBroker)
@@ -205,7 +217,7 @@ def test_what_comes_together_is_committed_together(rig: Rig) -> None:
 
     broker._writer._store.append = counted  # type: ignore[assignment,method-assign]
     answers: list[list[Outcome]] = []
-    with broker._writer._peers.lock():  # nobody can commit
+    with locked(broker):  # nobody can commit
         for n in range(50):
             broker.publish([Draft("a", b"%d" % n)] * (n % 3), lambda outcomes: answers.append(list(outcomes)))
     rig.run_until(lambda: len(answers) == 50)
@@ -222,7 +234,7 @@ def test_a_batch_has_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite(bench)._intake._most_drafts = 3
     broker = sqlite(bench)
     answers: list[object] = []
-    with broker._writer._peers.lock():
+    with locked(broker):
         for n in range(10):
             broker.publish([Draft("a", b"%d" % n)], answers.append)
     rig.run_until(lambda: len(answers) == 10)
@@ -236,7 +248,7 @@ def test_what_waits_for_the_disk_is_bounded(rig: Rig, monkeypatch: pytest.Monkey
     bench = rig.open()
     broker = sqlite(bench)
     answers: list[Outcome] = []
-    with broker._writer._peers.lock():
+    with locked(broker):
         broker.publish([Draft("a", b"0")], answers.extend)
         while broker._intake._taken == [0, 0]:  # it is taken, and waits for the lock
             time.sleep(0.001)
@@ -257,7 +269,7 @@ def test_a_defect_in_one_answer_is_not_the_others(rig: Rig, caplog: pytest.LogCa
     def fail(outcomes: object) -> None:
         raise RuntimeError("defect")
 
-    with broker._writer._peers.lock():
+    with locked(broker):
         broker.publish([Draft("a", b"1")], fail)
         broker.publish([Draft("a", b"2")], answers.extend)
     rig.run_until(lambda: bool(answers))
@@ -375,7 +387,7 @@ def test_a_node_behind_the_trimming_skips(rig: Rig, monkeypatch: pytest.MonkeyPa
     one.receipts(*(Draft("a", b"%d" % n) for n in range(5)))
     fast = sqlite(one)
     other = sqlite_store.Store(rig.path, durability="process")
-    with fast._writer._peers.lock():
+    with locked(fast):
         other.trims.trim("a", 3)
     other.close()
     slow._writer._store.follow = real  # type: ignore[method-assign]
@@ -604,7 +616,7 @@ def test_a_full_disk_refuses_and_heals(rig: Rig, caplog: pytest.LogCaptureFixtur
     bench = rig.open()
     bench.receipts(Draft("a", b"1"))
     broker = sqlite(bench)
-    with broker._writer._peers.lock():
+    with locked(broker):
         pages = broker._writer._store._db.execute("PRAGMA page_count").fetchone()[0]
         broker._writer._store._db.execute(f"PRAGMA max_page_count = {pages}")
     big = Draft("a", bytes(100_000), Kind.BINARY)
@@ -613,7 +625,7 @@ def test_a_full_disk_refuses_and_heals(rig: Rig, caplog: pytest.LogCaptureFixtur
         page = bench.page("a", EARLIEST)
         assert page is not None
         assert [b"1"] == [message.data for message in page.messages]
-        with broker._writer._peers.lock():
+        with locked(broker):
             broker._writer._store._db.execute("PRAGMA max_page_count = 1000000")
         assert ["taken"] == codes(bench.publish(big))
     assert ["can't be written to or read: database or disk is full", "is written to again"] == [
