@@ -4,6 +4,7 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+MINUTES ?= 60 # of make soak
 JOBS ?= $(shell expr 3 '*' $$(nproc) / 2) # processes that run tests: more than cores, as many tests wait for time to pass
 COVERAGE_MIN ?= 95 # percent of lines and branches that the tests must reach
 
@@ -18,11 +19,11 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 .NOTPARALLEL:
 # The tests start hundreds of processes: where this is set, each of them and each of pytest's compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help serve quick test proof fuzz docs web dist release check format lock clean system brokers gone
+.PHONY: help serve quick test proof soak fuzz docs web dist release check format lock clean system brokers gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
-	@echo 'Variables: PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) JOBS=$(JOBS)'
+	@echo 'Variables: PYTHON=$(PYTHON) HOST=$(HOST) PORT=$(PORT) JOBS=$(JOBS) MINUTES=$(MINUTES)'
 
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
@@ -51,6 +52,10 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.slow_peers --peers 2000
 	$(BIN)/python -m tests.proof.tabs
 	$(BIN)/python -m tests.proof.proxies
+
+soak: .make/dev | system ## Run three nodes on Redis behind HAProxy for MINUTES, with 3,000 subscribers, restarts and a failover
+	@scripts/brokers install redis
+	$(BIN)/python -m tests.proof.soak --minutes $(MINUTES)
 
 fuzz: .make/fuzz ## Fuzz each parser for a minute (RUNS=N for N inputs each)
 	$(BIN)/python -m tests.fuzz $(if $(RUNS),--runs $(RUNS))

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("*.md", "docs/**/*.md", "spec/*.md", "deploy/**/*.md", "examples/*/README.md")
 FOLDERS = ("deploy", "spec/vectors")  # with the folders in them
-COPIED = ("docs/site.css", "src/oncecast/web/start/favicon.svg")
+COPIED = ("docs/explanation/soak.svg", "docs/site.css", "src/oncecast/web/start/favicon.svg")
 SHOWN_BYTES = 24_000  # a longer file is a link: nobody reads it on a page
 LANGUAGES = {  # by name, or by how it ends
     ".json": "json",

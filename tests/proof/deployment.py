@@ -44,7 +44,8 @@ class Stored:
 class Deployment:
     """A server on `folder/log.db`. `settings` are variables without their prefix, as in `limits__drain_seconds`.
 
-    `under` is a command that runs it, as the same process, and `environ` has other variables.
+    `under` is a command that runs it, as the same process, and `environ` has other variables. `broker` is the URL of
+    another log, and `port` one that is free at each start: a free one of this moment may be a connection's by then.
     """
 
     def __init__(
@@ -55,15 +56,18 @@ class Deployment:
         settings: Mapping[str, object] | None = None,
         under: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        broker: str | None = None,
+        port: int | None = None,
     ) -> None:
         self.folder = folder
         self.file = folder / "log.db"
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._workers = workers
         self._settings = dict(settings or {})
         self._under = under
         self._environ = dict(environ or {})
+        self._broker = broker or f"sqlite:///{self.file}"
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Deployment:
@@ -96,7 +100,7 @@ class Deployment:
                 sys.executable,
                 *arguments,
                 "--broker",
-                f"sqlite:///{self.file}",
+                self._broker,
                 env=environ,
                 stderr=log,
                 cwd=self.folder,
