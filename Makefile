@@ -38,7 +38,7 @@ test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests,
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
-proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, twenty-five minutes of nonsense, 2,000 slow peers, 200 crashes, 50 schedules of faults of each broker, every clause through each proxy (an hour and a half)
+proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, twenty-five minutes of nonsense, 2,000 slow peers, 200 crashes, 50 schedules of faults of each broker, every clause through each proxy, two minutes of the soak (an hour and a half)
 	$(BIN)/python -m tests.proof.client_runs --runs 500
 	$(BIN)/python -m tests.proof.client_matrix
 	$(BIN)/python -m tests.proof.wire_fuzz --minutes 10
@@ -52,6 +52,7 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 	$(BIN)/python -m tests.proof.slow_peers --peers 2000
 	$(BIN)/python -m tests.proof.tabs
 	$(BIN)/python -m tests.proof.proxies
+	$(BIN)/python -m tests.proof.soak --minutes 2 --subscribers 300
 
 soak: .make/dev | system ## Run three nodes on Redis behind HAProxy for MINUTES, with 3,000 subscribers, restarts and a failover
 	@scripts/brokers install redis

@@ -46,6 +46,7 @@ async def test_four_lanes(server: ServerProcess, visit: Visiting) -> None:
     page = await visit(f"{server.url}compare")
     await slide(page, "interval", 0)
     await page.until(HEARD, 3)
+    assert "caught up" not in await page.page.inner_text("#lanes")  # nothing was cut
     await page.until(
         "() => Number(document.querySelector('tr[data-pen=short-poll] [data-figure=empty]').textContent) > 2"
     )

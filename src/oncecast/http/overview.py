@@ -137,7 +137,7 @@ class Overview(msgspec.Struct, frozen=True):
     refusals: list[RefusalCount]
     """The most frequent first."""
     limited: dict[str, Number]
-    """RefusalCount by a limit of the settings, by its name."""
+    """What a limit of the settings has refused, by its name."""
     channels: ListedChannels
 
 

@@ -101,7 +101,7 @@ async def test_a_reader_that_stops(
         site.publish("a", b"%06d" % number + b"x" * size)
         await asyncio.sleep(0)
         most = max(most, channel.get_write_buffer_size())
-    assert 0 < most < 30_000
+    assert 0 < most < 36_000  # twice 16 KiB, with what TLS adds; all the messages are 800,000 bytes
     heard = await client.until(b"%06d" % (count - 1) + b"x" * size)
     assert list(range(count)) == [int(each[:6]) for each in heard.split(b"data: ")[1:]]
     assert site.server.node.hub.counters.blocked

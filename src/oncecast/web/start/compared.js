@@ -49,8 +49,10 @@ export class Lane {
    * @param {Kind} setting
    * @param {string} channel
    * @param {HTMLTemplateElement} template
+   * @param {ReadonlySet<number>} doubtful numbers that may be in the log or not
    */
-  constructor(setting, channel, template) {
+  constructor(setting, channel, template, doubtful) {
+    this.doubtful = doubtful;
     this.kind = setting.kind;
     this.title = setting.title;
     this.element = /** @type {HTMLElement} */ (/** @type {Element} */ (template.content.firstElementChild).cloneNode(true));
@@ -159,10 +161,10 @@ export class Lane {
       this.counts.repeated += 1;
       return;
     }
-    if (this.#next) this.counts.missed += data.n - this.#next;
+    for (let n = this.#next || data.n; n < data.n; n += 1) if (!this.doubtful.has(n)) this.counts.missed += 1;
     this.#next = data.n + 1;
     this.counts.messages += 1;
-    const late = data.at < this.transport.attachedAt;
+    const late = this.counts.connections > 1 && data.at < this.transport.attachedAt;
     if (late) this.counts.late += 1;
     else this.delays.push(arrival - data.at);
     this.samples.push({ at: data.at, arrival, n: data.n, late, afterGap: false });
