@@ -9,6 +9,7 @@ Each connection answers in order, so a fetch that waits for records has one of i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from struct import Struct
 
@@ -32,6 +33,9 @@ RECORD_OVERHEAD = 32
 EARLIEST, LATEST = -2, -1
 ALL_REPLICAS = -1
 NO_PRODUCER = -1
+NOT_YET = (3, 5, 6, 78)  # codes of a broker that was named as the leader, and does not know it yet
+LEADING_SECONDS = 2.0  # for it to know
+LEADING_PAUSE = 0.05
 BATCH = Struct(">qiibI")  # base offset, length of what follows it, leader's epoch, magic, checksum
 LENGTH_FROM = 12  # where a batch's length counts from
 
@@ -60,14 +64,18 @@ class KafkaLog:
 
     async def bounds(self) -> tuple[int, int]:
         """Return the first offset, and the next."""
-        found: list[int] = []
-        for which in (EARLIEST, LATEST):
+        return await self._bound(EARLIEST), await self._bound(LATEST)
+
+    async def _bound(self, which: int) -> int:
+        until = asyncio.get_running_loop().time() + LEADING_SECONDS
+        while True:
             asked = OffsetRequest(-1, 0, [(self._topic, [(0, which)])])
             answered = await answer(self._reading.send(asked))
             _, code, _, offset, *_ = answered.topics[0][1][0]
-            check_code(code)
-            found.append(offset)
-        return found[0], found[1]
+            if code not in NOT_YET or asyncio.get_running_loop().time() >= until:
+                check_code(code)
+                return int(offset)
+            await asyncio.sleep(LEADING_PAUSE)
 
     async def write(self, records: Sequence[bytes]) -> None:
         """Append records, in batches that are all sent before the first is acknowledged."""
