@@ -28,7 +28,7 @@ help: ## List the targets
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
-quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (less than 90 seconds on two quiet cores)
+quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (some two minutes on two cores)
 	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
 test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, most of them under coverage
