@@ -81,6 +81,7 @@ SIBLINGS: Mapping[tuple[str, str], str] = {
     ("policy.hosts", "policy.authority"): "hosts are compared in their one spelling",
     ("policy.access", "policy.identity"): "access is asked with an identity",
     ("policy.identity", "policy.channels"): "an identity has patterns of channels",
+    ("policy.quotas", "policy.bucket"): "what a limit allows at once is the same for all of them",
     ("policy.quotas", "policy.channels"): "channels have quotas by pattern",
     ("policy.quotas", "policy.forwarded"): "an address is counted, and not a proxy's",
     ("policy.quotas", "policy.identity"): "a user is counted",

@@ -6,7 +6,7 @@ is paid off. So a batch larger than the burst is slow, but never impossible.
 
 from __future__ import annotations
 
-BURST_SECONDS = 2.0  # of a connection's bucket: what these allow may come at once
+BURST_SECONDS = 2.0  # of the limits of connections, users and channels: what these allow may come at once
 
 
 class Bucket:

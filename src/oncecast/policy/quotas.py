@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Never
 
 from ..errors import Refusal
+from .bucket import BURST_SECONDS
 from .channels import ChannelRules
 from .forwarded import TrustedProxies, network_of
 from .identity import Identity
@@ -26,7 +27,6 @@ from .sketch import RATE_SLOTS, REGION_WORDS, ROWS, Counts, Hasher, Rates
 
 __all__ = ["LIMITED", "NO_CHANNEL_QUOTA", "ChannelQuota", "Quotas", "channel_quotas", "too_many"]
 
-BURST_SECONDS = 2.0  # what these allow may come at once, as with `Bucket.steady`
 NO_PROXIES = TrustedProxies()
 PUBLISHERS = 4096  # addresses whose key is remembered: a publish asks for one
 CROWD_SECONDS = 5.0  # the Retry-After of a refusal for too many connections
