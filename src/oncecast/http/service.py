@@ -29,7 +29,7 @@ KEY_REMOVED = Refusal("unauthorized", "This server's key has left the settings: 
 # Calls back, within a few seconds, with the metrics of all workers as Prometheus's text.
 CollectMetrics = Callable[[Callable[[bytes], None]], None]
 
-# Calls back, within a few seconds, with the overview of all workers: its channels by an order, at most so many.
+# Calls back, within a few seconds, with the overview of all workers: its channels by an order, at most that number.
 GiveOverview = Callable[[str, int, Callable[[Overview], None]], None]
 
 

@@ -36,8 +36,6 @@ from .tls.development import with_certificate
 
 logger = logging.getLogger("oncecast.server")
 
-STOPPED = "stopped: pid %d"  # the last line of a server that has begun, however soon it was stopped
-
 
 def run(settings: Settings, read: ReadSettings | None = None, hosting: Hosting | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status: 0, or 1 where it has failed itself.
@@ -57,11 +55,14 @@ def run(settings: Settings, read: ReadSettings | None = None, hosting: Hosting |
     workers = worker_count(served.workers)
     try:
         if workers == 1:
-            return run_loop(_serve(served, whole, early, hosting))
-        return asyncio.run(_supervise(served, workers, whole, early, hosting))
+            status = run_loop(_serve(served, whole, early, hosting))
+        else:
+            status = asyncio.run(_supervise(served, workers, whole, early, hosting))
     except (ConfigurationError, OSError):  # one line for whoever called, behind the log's
         end_log()
         raise
+    logger.info("stopped: pid %d", os.getpid())  # the last line of a server that has begun, however soon it was stopped
+    return status
 
 
 class _Early:
@@ -112,12 +113,10 @@ async def _serve(settings: Settings, read: ReadSettings, early: _Early, hosting:
     stopping, notifier = _Stopping(), Notifier()
     sockets = _from_systemd(settings) or bind(settings.host, settings.port)  # before the broker makes its files
     try:
-        status = await _serve_on(sockets, settings, read, early, stopping, notifier, hosting)
+        return await _serve_on(sockets, settings, read, early, stopping, notifier, hosting)
     finally:
         for sock in sockets:  # those of a server that could not start
             sock.close()
-    logger.info(STOPPED, os.getpid())
-    return status
 
 
 async def _serve_on(
@@ -180,7 +179,6 @@ async def _supervise(
     else:
         await supervisor.stop(stopping.begun())
         await starting
-    logger.info(STOPPED, os.getpid())
     return 1 if supervisor.failed else 0
 
 
