@@ -11,14 +11,13 @@ import { Lane } from "./compared.js";
 import { evenInterval } from "./costs.js";
 import { find, write } from "./dom.js";
 import * as format from "./format.js";
+import { keepDrawing } from "./frames.js";
 import { Inspector } from "./inspector.js";
 import { publish } from "./publish.js";
 import { LongPoll, ServerSentEvents, ShortPoll, WebSockets } from "./transports.js";
 
 const CHANNEL = `demo.compare.${Math.random().toString(36).slice(2, 10)}`;
 const RENDER_MS = 500;
-const DRAW_MS = 50;
-const CALM_DRAW_MS = 1_000; // with prefers-reduced-motion
 const CUT_MS = 5_000;
 const KEPT = 400; // times of publishes, for the pictures
 const OPEN_MS = 5_000; // for all lanes to listen, before the first publish
@@ -40,7 +39,6 @@ const KINDS = [
   { kind: "websocket", title: "WebSocket", how: "asks once to upgrade, then frames both ways", Transport: WebSockets },
 ];
 
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const announcer = new Announcer(find("#announcer"));
 const controls = find("#controls");
 /** Numbers whose publish had no answer: each may be in the log or not. @type {Set<number>} */
@@ -107,10 +105,9 @@ function pass(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-function renderTable() {
-  for (const { kind, figures } of lanes) {
-    for (const [name, text] of Object.entries(figures)) write(find(`tr[data-pen=${kind}] [data-figure=${name}]`), text);
-  }
+/** @param {string} kind @param {Record<string, string>} figures */
+function renderRow(kind, figures) {
+  for (const [name, text] of Object.entries(figures)) write(find(`tr[data-pen=${kind}] [data-figure=${name}]`), text);
 }
 
 function renderVerdict() {
@@ -157,26 +154,19 @@ function renderRecovery() {
   announcer.say(all ? "All four have caught up: nothing is missing, nothing came twice." : "A listener missed a message.");
 }
 
-let rendered = -Infinity;
-let drawn = -Infinity;
+function render() {
+  lanes.forEach((lane, index) => {
+    const { figures } = lane;
+    lane.render(figures.p50);
+    renderRow(lane.kind, figures);
+    inspectors[index].render(lane.seen, chosen.distance);
+  });
+  renderVerdict();
+  renderRecovery();
+}
 
-function frame() {
-  requestAnimationFrame(frame);
-  const at = now();
-  if (at - rendered >= RENDER_MS) {
-    rendered = at;
-    lanes.forEach((lane, index) => {
-      lane.render();
-      inspectors[index].render(lane.seen, chosen.distance);
-    });
-    renderTable();
-    renderVerdict();
-    renderRecovery();
-  }
-  if (at - drawn >= (calm.matches ? CALM_DRAW_MS : DRAW_MS)) {
-    drawn = at;
-    for (const lane of lanes) lane.draw(published);
-  }
+function draw() {
+  for (const lane of lanes) lane.draw(published);
 }
 
 find("#lanes").append(...lanes.map(({ element }) => element));
@@ -193,4 +183,4 @@ for (const hold of document.querySelectorAll("[data-action=hold]")) {
 find("[data-action=cut]").addEventListener("click", cutNetwork);
 for (const lane of lanes) lane.transport.start();
 publishForEver();
-requestAnimationFrame(frame);
+keepDrawing(RENDER_MS, render, draw);

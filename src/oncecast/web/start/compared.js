@@ -124,11 +124,12 @@ export class Lane {
     this.exchange.draw(this.samples, published, this.transport.spans, now(), 0);
   }
 
-  render() {
+  /** @param {string} p50 of `figures` */
+  render(p50) {
     const { state } = this.transport;
     this.element.dataset.state = state;
     write(find("[data-field=state]", this.element), state);
-    write(find("[data-field=p50]", this.element), this.figures.p50);
+    write(find("[data-field=p50]", this.element), p50);
     write(find("[data-field=integrity]", this.element), this.integrity);
     find("[data-field=integrity]", this.element).dataset.sound = String(this.counts.messages ? this.isSound : "unknown");
     this.canvas.setAttribute("aria-label", `${this.title}, the last ten seconds: ${this.integrity}.`);

@@ -3,9 +3,8 @@
  */
 
 import { now } from "./clock.js";
+import { eventText, size } from "./costs.js";
 import { Transport } from "./transport.js";
-
-const utf8 = new TextEncoder();
 
 /** Reads the log continuously, as events of one response that does not end. */
 export class ServerSentEvents extends Transport {
@@ -60,23 +59,12 @@ export class ServerSentEvents extends Transport {
    */
   #take = (event) => {
     if (!(event instanceof MessageEvent)) return;
-    this.counters.bytes += sseBytes(event);
-    this.listener.onSeen?.({ kind: "event", type: event.type, id: event.lastEventId, data: event.data });
+    const shown = { type: event.type, id: event.lastEventId, data: event.data };
+    this.counters.bytes += size(eventText(shown)); // without comments, heartbeats and `retry:`, which are not seen
+    this.listener.onSeen?.({ kind: "event", ...shown });
     this.cursor = event.lastEventId || this.cursor;
     const content = JSON.parse(event.data);
     if (event.type === "gap" && "reason" in content) this.listener.onGap(content);
     else this.received([content]);
   };
-}
-
-/**
- * The bytes of an event on the wire. `EventSource` has no byte count, but an event's fields determine it, except
- * for comments, heartbeats and `retry:`.
- * @param {MessageEvent} event
- */
-function sseBytes({ type, data, lastEventId }) {
-  const lines = /** @type {string[]} */ (data.split("\n"));
-  const name = type === "message" ? 0 : utf8.encode(type).length + "event: \n".length;
-  const text = lines.reduce((sum, line) => sum + utf8.encode(line).length + "data: \n".length, 0);
-  return "id: \n".length + lastEventId.length + name + text + "\n".length;
 }

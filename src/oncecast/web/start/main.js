@@ -10,6 +10,7 @@ import { Arrivals } from "./arrivals.js";
 import { Clock, now } from "./clock.js";
 import { address, find, write } from "./dom.js";
 import * as format from "./format.js";
+import { keepDrawing } from "./frames.js";
 import { Panel } from "./panel.js";
 import { bringToLife } from "./publish.js";
 import { fill } from "./snippets.js";
@@ -21,8 +22,6 @@ const CHAT = "demo.chat";
 
 const RENDER_MS = 250; // numbers that change faster than this can't be read
 const NOTABLE = 8; // two seconds' worth: a poll is always a little behind
-const DRAW_MS = 50;
-const CALM_DRAW_MS = 1_000; // with prefers-reduced-motion
 
 /** @type {import("./panel.js").Setting[]} */
 const SETTINGS = [
@@ -56,7 +55,6 @@ const SETTINGS = [
   },
 ];
 
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const opened = now();
 const clock = new Clock();
 const announcer = new Announcer(find("#announcer"));
@@ -150,37 +148,28 @@ function lastAt(panel) {
   return panel.samples.at(-1)?.at ?? -Infinity;
 }
 
-let rendered = -Infinity;
-let drawn = -Infinity;
+function render() {
+  const head = furthest().samples.at(-1)?.n ?? 0;
+  for (const panel of panels) {
+    panel.render(head);
+    write(find(`[data-behind=${panel.kind}]`), panel.standing(head, NOTABLE));
+  }
+  find("#quiet").hidden = !panels.every((panel) => panel.hearsNothing);
+  renderFacts();
+}
 
-/** Drawing stops while the page is hidden, as the browser requests no frames then. Listening continues. */
-function frame() {
-  requestAnimationFrame(frame);
-  const at = now();
-  if (at - rendered >= RENDER_MS) {
-    rendered = at;
-    const head = furthest().samples.at(-1)?.n ?? 0;
-    for (const panel of panels) {
-      panel.render(head);
-      write(find(`[data-behind=${panel.kind}]`), panel.standing(head, NOTABLE));
-    }
-    find("#quiet").hidden = !panels.every((panel) => panel.hearsNothing);
-    renderFacts();
-  }
-  if (at - drawn >= (calm.matches ? CALM_DRAW_MS : DRAW_MS)) {
-    drawn = at;
-    const edge = clock.serverNow;
-    const published = [...new Set(panels.flatMap(({ samples }) => samples.map(({ at }) => at)))];
-    for (const panel of panels) panel.draw(edge, published);
-    tape.draw(
-      panels.map(({ kind, samples, transport }) => ({
-        samples,
-        color: `--${kind}`,
-        live: transport.state === "live",
-      })),
-      edge,
-    );
-  }
+function draw() {
+  const edge = clock.serverNow;
+  const published = [...new Set(panels.flatMap(({ samples }) => samples.map(({ at }) => at)))];
+  for (const panel of panels) panel.draw(edge, published);
+  tape.draw(
+    panels.map(({ kind, samples, transport }) => ({
+      samples,
+      color: `--${kind}`,
+      live: transport.state === "live",
+    })),
+    edge,
+  );
 }
 
 /** The panel with the newest message. */
@@ -199,4 +188,4 @@ bringToLife(find("#publish-form"), find("#publish-result"), {
   },
 });
 for (const panel of panels) panel.transport.start();
-requestAnimationFrame(frame);
+keepDrawing(RENDER_MS, render, draw);

@@ -3,13 +3,12 @@
  */
 
 import { now } from "./clock.js";
+import { size } from "./costs.js";
 import { address } from "./dom.js";
 import { Transport } from "./transport.js";
 
 /** Heartbeats come more often than this. Silence for longer means a connection that died unnoticed. */
 const SILENCE_MS = 75_000;
-
-const utf8 = new TextEncoder();
 
 /** Reads the log for ever, in frames. Could publish on the same connection, too. */
 export class WebSockets extends Transport {
@@ -41,7 +40,7 @@ export class WebSockets extends Transport {
     };
     socket.onmessage = ({ data }) => {
       this.#watch();
-      this.counters.bytes += utf8.encode(data).length;
+      this.counters.bytes += size(data);
       this.listener.onSeen?.({ kind: "frame", sent: false, data });
       this.#frame(JSON.parse(data));
     };
