@@ -504,6 +504,7 @@ async def test_a_rolling_restart_refuses_nobody(start: Start) -> None:
         peer.close()
     for pid in old_pids:
         await gone(pid)
+    await until(lambda: set(old_pids).isdisjoint(running.workers))  # their exit status has been taken
     assert 2 == len(running.workers)
     assert set() == await running.epochs(2) & set(streams)
     assert 0 == (await running.metrics())["worker_restarts_total"]
