@@ -51,7 +51,8 @@ const began = now();
 /** When each message was published, on this page's clock. @type {number[]} */
 const published = [];
 let number = 0;
-let recovering = false;
+/** The number that was the newest when the network came back, until all lanes are past it. @type {number | null} */
+let behind = null;
 
 /** @param {keyof typeof chosen} name */
 function choose(name) {
@@ -141,15 +142,15 @@ function cutNetwork() {
     if (left > 0) return;
     clearInterval(timer);
     button.disabled = false;
-    recovering = true;
+    behind = number; // a poll is never at what is the newest now
     for (const lane of lanes) lane.transport.start();
   }, 200);
 }
 
 function renderRecovery() {
-  const least = number - doubtful.size;
-  if (!recovering || lanes.some(({ counts, transport }) => transport.state !== "live" || counts.messages < least)) return;
-  recovering = false;
+  const until = behind;
+  if (until === null || lanes.some(({ newest }) => newest < until)) return;
+  behind = null;
   const all = lanes.every((lane) => lane.isSound);
   announcer.say(all ? "All four have caught up: nothing is missing, nothing came twice." : "A listener missed a message.");
 }

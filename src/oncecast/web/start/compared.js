@@ -38,6 +38,9 @@ export class Lane {
   /** What went over the connection last, for the inspector. @type {Seen[]} */
   seen = [];
 
+  /** The number of the message that came last. */
+  newest = 0;
+
   #next = 1; // the number of the message that must come; 0 after a declared gap, where any may
 
   /** What came on a stream and is on its way. @type {{due: number, act: () => void}[]} */
@@ -163,6 +166,7 @@ export class Lane {
       return;
     }
     for (let n = this.#next || data.n; n < data.n; n += 1) if (!this.doubtful.has(n)) this.counts.missed += 1;
+    this.newest = data.n;
     this.#next = data.n + 1;
     this.counts.messages += 1;
     const late = this.counts.connections > 1 && data.at < this.transport.attachedAt;
