@@ -62,7 +62,7 @@ class Scene:
 @pytest_asyncio.fixture
 async def scene(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     """Start a server with small limits, and watch it."""
-    limits = Limits(body_bytes=1 << 20, frames_per_second=200.0)
+    limits = Limits(body_bytes=1 << 20, frames_per_second=200.0, head_seconds=SECONDS, heartbeat_seconds=2 * SECONDS)
     site = await open_site(Settings(port=0, limits=limits, retention=RetentionSettings(messages=50)))
     events = await site.sse("w")
     frames = await site.websocket("/v1/channels/w")

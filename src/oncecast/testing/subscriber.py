@@ -173,8 +173,10 @@ class Subscriber(ABC):
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
             self._reader, self._writer = await asyncio.open_connection(sock=sock, limit=READ_BYTES)
         except OSError:
-            sock.close()
             raise Cut from None
+        finally:  # also where the wait is cancelled
+            if self._writer is None:
+                sock.close()
 
     def send(self, data: bytes) -> None:
         """Send bytes."""
