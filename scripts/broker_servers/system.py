@@ -60,14 +60,19 @@ def which(program: str, advice: str, *, venv: bool = True) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback address that nothing listens on now, and that no outgoing connection is given."""
+    """Return ports of the loopback address that nothing listens on now, and that no outgoing connection is given.
+
+    A second call gets none of them, in whatever process, while this one lives: a UDP socket of the same number claims
+    each. A server may need seconds until it listens, or be down between two starts.
+    """
     found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(found) < count:
-            port = random.choice(PORTS)  # noqa: S311 - no secret
-            with contextlib.suppress(OSError):
-                stack.enter_context(socket.socket()).bind((HOST, port))
-                found.append(port)
+    while len(found) < count:
+        port = random.choice(PORTS)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as claim, socket.socket() as probe:
+            claim.bind((HOST, port))
+            probe.bind((HOST, port))
+            found.append(port)
+            claim.detach()  # open until the process ends
     return found
 
 
