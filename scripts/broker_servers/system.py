@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,14 +63,15 @@ def which(program: str, advice: str, *, venv: bool = True) -> str:
 def free_ports(count: int) -> list[int]:
     """Return ports of the loopback address that nothing listens on now, and that no outgoing connection is given.
 
-    A second call gets none of them, in whatever process, while this one lives: a UDP socket of the same number claims
-    each. A server may need seconds until it listens, or be down between two starts.
+    A second call gets none of them, in whatever process, while this one lives, as a server needs seconds until it
+    listens, or is down between two starts. A socket in Linux's abstract namespace (unix(7)) claims each.
     """
     found: list[int] = []
     while len(found) < count:
         port = random.choice(PORTS)  # noqa: S311 - no secret
-        with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as claim, socket.socket() as probe:
-            claim.bind((HOST, port))
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as claim, socket.socket() as probe:
+            if sys.platform == "linux":
+                claim.bind(f"\0oncecast port {port}")
             probe.bind((HOST, port))
             found.append(port)
             claim.detach()  # open until the process ends

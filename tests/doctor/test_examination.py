@@ -6,6 +6,8 @@ examination finds exactly that fault.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -19,7 +21,7 @@ from oncecast.client.dialing import Endpoint
 from oncecast.client.failures import Unreachable
 from oncecast.client.url import ServerUrl
 from oncecast.doctor.examination import Diagnosis, Orders, examine
-from oncecast.doctor.findings import CHECKS
+from oncecast.doctor.findings import CHECKS, Judgement
 from oncecast.doctor.probes import Examinee
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
@@ -224,6 +226,54 @@ async def test_a_token_is_judged(lifetime: int, found: set[str]) -> None:
         assert "ONCECAST_TOKEN" in without["token"].text
     finally:
         await server.stop(0)
+
+
+@pytest.mark.parametrize(
+    ("taken", "first"),
+    [(1, "host"), (2, "token"), (8, "token"), (9, "cors"), (11, "upgrade"), (12, "buffering"), (15, "one-log")],
+)
+async def test_a_server_that_goes_away_meanwhile(server: Server, taken: int, first: str) -> None:
+    """What was found before is kept. The server is at fault, and what needed a connection is not known."""
+    relays = set[asyncio.Task[None]]()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        taken -= 1
+        if taken == 0:
+            listening.close()
+        there, back = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(copied(reader, back))
+                both.create_task(copied(there, writer))
+        finally:
+            writer.close()
+            back.close()
+
+    def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(pass_on(reader, writer))
+        relays.add(task)
+
+    listening = await asyncio.start_server(relay, "127.0.0.1", 0)
+    diagnosis = await examined(listening.sockets[0].getsockname()[1])
+    listening.close()
+    await asyncio.gather(*relays)
+    found = {each.check: each for each in diagnosis.findings}
+    assert list(CHECKS) == list(found)
+    assert {"server"} == names(diagnosis) - {"ready"}, diagnosis.findings
+    assert "had no connection" in found["server"].text
+    assert Judgement.WELL is found["clock"].verdict
+    late = list(CHECKS)[max(list(CHECKS).index(each) for each in (first, "token")) :]
+    assert {Judgement.UNKNOWN} == {found[check].verdict for check in (first, *late)}, diagnosis.findings
+
+
+async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass bytes on until the end."""
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
 
 
 async def test_a_server_that_is_away() -> None:

@@ -6,16 +6,17 @@ Invariant: each check of `CHECKS` that was asked for has one finding, in that or
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from ..client.failures import Unreachable
+from ..client.failures import Refused, Unreachable
 from .cures import proxy_of
 from .findings import CHECKS, Finding, Judgement, unknown
 from .judges import (
     judge_clock,
     judge_cors,
     judge_host,
+    judge_lost,
     judge_one_log,
     judge_quiet,
     judge_ready,
@@ -35,6 +36,8 @@ HEARTBEATS = 1.25  # of quiet, without orders: then a heartbeat has come, or the
 DEFAULT_HEARTBEAT = 15.0
 MOST_QUIET = 40.0  # without orders
 PREFLIGHT = (("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "content-type"))
+
+Look = Callable[[], Awaitable[list[Finding]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +66,89 @@ class Diagnosis:
 
 
 async def examine(examinee: Examinee, orders: Orders, say: Callable[[str], None] = lambda line: None) -> Diagnosis:
-    """Examine a server. `say` is called with what takes long. Raises `Unreachable`, and `Refused` for a certificate."""
+    """Examine a server. `say` is called with what takes long.
+
+    Raises `Unreachable` where the first connection can't be opened, and `Refused` for a certificate. A later one that
+    can't be opened is a finding of `server`, and of the checks that needed it.
+    """
     plain = await examinee.ask("GET", "/v1/connect")
     proxy = orders.proxy or proxy_of(plain.headers)
-    found: dict[str, Finding] = {}
-
-    def add(findings: Iterable[Finding]) -> None:
-        found.update({each.check: each for each in findings})
-
-    add([judge_server(plain, proxy)])
+    found = {"server": judge_server(plain, proxy)}
     if found["server"].verdict is Judgement.WELL:
-        own = await examinee.ask("GET", examinee.poll_path, (("Origin", examinee.origin),))
-        add([judge_host(plain, own, examinee.endpoint.url.authority, proxy), judge_version(plain, proxy)])
-        add([judge_ready(await asyncio.gather(*(_ready(examinee) for _ in range(CONNECTIONS))), proxy)])
-        add([judge_clock(plain)])
-        poll = await examinee.ask("GET", examinee.poll_path)
-        add([judge_token(poll, given=orders.given, channel=examinee.channel)])
-        if orders.origin is not None:
-            origin = (("Origin", orders.origin),)
-            asked = await examinee.ask("GET", examinee.poll_path, origin)
-            preflight = await examinee.ask("OPTIONS", examinee.poll_path, (*origin, *PREFLIGHT))
-            add(judge_cors(orders.origin, orders.origin == examinee.origin, asked, preflight, proxy))
-        add([judge_upgrade(await examinee.handshake(), proxy)])
-        streamed = await examinee.stream()
-        delays = await examinee.delays() if orders.publish and streamed.began is not None else None
-        add(judge_stream(streamed, delays, BEGIN_SECONDS, proxy))
-        seconds = _quiet_seconds(orders, streamed.answer)
-        if seconds:
-            say(f"Holding quiet connections for {seconds:g} s; --quiet-seconds 0 leaves that out.")
-        add([judge_quiet(await examinee.quiet(seconds) if seconds else [], seconds, proxy)])
-        readings = await examinee.readings(CONNECTIONS, publish=orders.publish)
-        published = any(each.has_it is not None for each in readings)
-        add([judge_one_log(readings, published=published)])
+        lost: list[str] = []
+        for checks, look in _looks(examinee, orders, plain, proxy, say):
+            try:
+                found.update({each.check: each for each in await look()})
+            except (Unreachable, Refused) as error:
+                lost.append(str(error))
+                found.update({check: unknown(check, str(error)) for check in checks})
+        if lost:
+            found["server"] = judge_lost(lost, proxy)
     asked_for = [check for check in CHECKS if orders.origin is not None or check not in ("origin", "cors")]
     return Diagnosis(proxy, tuple(found.get(each) or unknown(each, "Oncecast does not answer") for each in asked_for))
+
+
+def _looks(
+    examinee: Examinee, orders: Orders, plain: HttpAnswer, proxy: str | None, say: Callable[[str], None]
+) -> Iterator[tuple[tuple[str, ...], Look]]:
+    """Yield the checks that need a connection of their own together, and what makes their findings."""
+
+    async def host() -> list[Finding]:
+        own = await examinee.ask("GET", examinee.poll_path, (("Origin", examinee.origin),))
+        return [judge_host(plain, own, examinee.endpoint.url.authority, proxy)]
+
+    async def answers() -> list[Finding]:
+        return [judge_version(plain, proxy), judge_clock(plain)]
+
+    async def ready() -> list[Finding]:
+        return [judge_ready(await asyncio.gather(*(_ready(examinee) for _ in range(CONNECTIONS))), proxy)]
+
+    async def token() -> list[Finding]:
+        poll = await examinee.ask("GET", examinee.poll_path)
+        return [judge_token(poll, given=orders.given, channel=examinee.channel)]
+
+    async def upgrade() -> list[Finding]:
+        return [judge_upgrade(await examinee.handshake(), proxy)]
+
+    heartbeat = DEFAULT_HEARTBEAT
+
+    async def stream() -> list[Finding]:
+        nonlocal heartbeat
+        streamed = await examinee.stream()
+        heartbeat = _heartbeat_of(streamed.answer)
+        delays = await examinee.delays() if orders.publish and streamed.began is not None else None
+        return judge_stream(streamed, delays, BEGIN_SECONDS, proxy)
+
+    async def quiet() -> list[Finding]:
+        seconds = orders.quiet_seconds
+        if seconds is None:
+            seconds = min(MOST_QUIET, max(1.0, heartbeat * HEARTBEATS))
+        if seconds:
+            say(f"Holding quiet connections for {seconds:g} s; --quiet-seconds 0 leaves that out.")
+        return [judge_quiet(await examinee.quiet(seconds) if seconds else [], seconds, proxy)]
+
+    async def one_log() -> list[Finding]:
+        readings = await examinee.readings(CONNECTIONS, publish=orders.publish)
+        return [judge_one_log(readings, published=any(each.has_it is not None for each in readings))]
+
+    yield ("host",), host
+    yield (), answers
+    yield ("ready",), ready
+    yield ("token",), token
+    if orders.origin is not None:
+        page = orders.origin
+
+        async def cors() -> list[Finding]:
+            origin = (("Origin", page),)
+            asked = await examinee.ask("GET", examinee.poll_path, origin)
+            preflight = await examinee.ask("OPTIONS", examinee.poll_path, (*origin, *PREFLIGHT))
+            return judge_cors(page, page == examinee.origin, asked, preflight, proxy)
+
+        yield ("origin", "cors"), cors
+    yield ("upgrade",), upgrade
+    yield ("buffering", "compression"), stream
+    yield ("quiet",), quiet
+    yield ("one-log",), one_log
 
 
 async def _ready(examinee: Examinee) -> HttpAnswer:
@@ -106,11 +158,9 @@ async def _ready(examinee: Examinee) -> HttpAnswer:
         return HttpAnswer(trouble=str(error))
 
 
-def _quiet_seconds(orders: Orders, answer: HttpAnswer) -> float:
-    if orders.quiet_seconds is not None:
-        return orders.quiet_seconds
+def _heartbeat_of(answer: HttpAnswer) -> float:
+    """Return the seconds between heartbeats that a stream announces."""
     try:
-        heartbeat = float(answer.headers.get(HEARTBEAT, ""))
+        return float(answer.headers.get(HEARTBEAT, ""))
     except ValueError:
-        heartbeat = DEFAULT_HEARTBEAT
-    return min(MOST_QUIET, max(1.0, heartbeat * HEARTBEATS))
+        return DEFAULT_HEARTBEAT

@@ -18,6 +18,7 @@ __all__ = [
     "judge_cors",
     "judge_delays",
     "judge_host",
+    "judge_lost",
     "judge_one_log",
     "judge_quiet",
     "judge_ready",
@@ -42,6 +43,12 @@ def judge_server(answer: HttpAnswer, proxy: str | None) -> Finding:
         return well("server", "Oncecast answers")
     what = answer.trouble or f"the answer is {answer.status}, and not of Oncecast"
     return wrong("server", what, cure_for("server", proxy))
+
+
+def judge_lost(reasons: Sequence[str], proxy: str | None) -> Finding:
+    """Judge a server that has answered, and to which then no connection could be opened, for each of these reasons."""
+    text = f"it answers, and later {len(reasons)} of the checks had no connection: {reasons[0]}"
+    return wrong("server", text, cure_for("server", proxy))
 
 
 def judge_host(answer: HttpAnswer, own: HttpAnswer, host: str, proxy: str | None) -> Finding:

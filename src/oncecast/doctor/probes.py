@@ -19,7 +19,7 @@ from ..client.failures import Broken, Refused, Unreachable
 from ..client.http import HttpConnection
 from ..client.timing import Timing
 from ..wire import ws_handshake
-from ..wire.sse import EventParser
+from ..wire.sse import EventParser, StreamFailed
 from ..wire.ws_connection import CloseReceived, DataReceived, ProtocolFailed, Role, WebSocketConnection
 from .observations import EventDelays, Handshake, HttpAnswer, Quiet, Reading, Streamed
 
@@ -109,7 +109,7 @@ class Examinee:
             arrived = asyncio.Event()
 
             async def read() -> None:
-                with contextlib.suppress(Broken):
+                with contextlib.suppress(Broken, StreamFailed):
                     async for data in connection.body(BEGIN_SECONDS + EVENTS * EVENT_SECONDS):
                         for event in events.receive(data):
                             arrivals[event.id] = time.monotonic()
@@ -151,7 +151,10 @@ class Examinee:
             await asyncio.sleep(self.spread)
 
         async def read() -> Reading | None:
-            answer = await self.ask("GET", path)
+            try:
+                answer = await self.ask("GET", path)
+            except Unreachable:  # a proxy whose next server is away
+                return None
             cursor = _text_of(answer, 200, "cursor")
             if not cursor:
                 return None
@@ -258,7 +261,10 @@ class Examinee:
             return None
         wait = min(seconds, self.timing.wait)
         began = time.monotonic()
-        answer = await self.ask("GET", self._path(f"after=latest&wait={wait:g}"), wait=wait)
+        try:
+            answer = await self.ask("GET", self._path(f"after=latest&wait={wait:g}"), wait=wait)
+        except (Unreachable, Refused):
+            return None
         lasted = time.monotonic() - began
         if answer.status == 200 or answer.code:
             return Quiet("long poll", wait) if answer.status == 200 else None
