@@ -27,7 +27,7 @@ def run(bench: Bench, plan: Plan) -> Iterator[Row]:
 
 def _measure(bench: Bench, plan: Plan, transport: str, tls: bool) -> Row:
     count, warm = plan.count(1000 if plan.quick else SUBSCRIBERS), WARM // 10 if plan.quick else WARM
-    heartbeat = (TLS_HEARTBEAT_SECONDS if tls else HEARTBEAT_SECONDS) / (4 if plan.quick else 1)
+    heartbeat = (TLS_HEARTBEAT_SECONDS if tls else HEARTBEAT_SECONDS) / (2 if plan.quick else 1)
     server = bench.server(tls=tls, limits__heartbeat_seconds=heartbeat)
     arena = Arena(bench, server, transport, tls=tls)
     arena.subscribe(warm)

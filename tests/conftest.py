@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 from collections.abc import Generator, Mapping, Sequence, Set
 from functools import cache
@@ -29,6 +30,7 @@ hypothesis.settings.register_profile("shared", deadline=None, suppress_health_ch
 hypothesis.settings.load_profile("shared")
 
 Case = TypeVar("Case")
+WORDS = re.compile(r"[^\s()]+")
 HERE = Path(__file__).parent
 MARKS: Mapping[str, tuple[str, ...]] = {
     "browser": (
@@ -130,6 +132,20 @@ def marks_of(path: Path) -> set[str]:
     """Return the marks of the test file at `path`, which is relative to this folder."""
     names = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}
     return {mark for mark, places in MARKS.items() if not names.isdisjoint(places)}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a file, unread, whose tests `-m` does not ask for: each process that runs tests reads the others."""
+    wanted = config.option.markexpr
+    if collection_path.suffix != ".py" or not set(WORDS.findall(wanted)) <= {*MARKS, "and", "or", "not"}:
+        return None
+    marks = marks_of(collection_path.relative_to(HERE))
+    return None if is_wanted(marks, wanted) else True
+
+
+def is_wanted(marks: Set[str], expression: str) -> bool:
+    """Return whether an expression of `-m`, which has names of `MARKS` only, asks for what has these marks."""
+    return not expression or bool(eval(expression, {"__builtins__": {}}, {name: name in marks for name in MARKS}))
 
 
 @pytest.hookimpl(wrapper=True)
