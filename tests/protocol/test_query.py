@@ -6,6 +6,10 @@ import pytest
 
 from oncecast.errors import Refusal
 from oncecast.message import EARLIEST, LATEST, Cursor, Start, StartKind
+from oncecast.policy.limits import Limits
+from oncecast.policy.quotas import Quotas
+from oncecast.policy.sketch import Hasher
+from oncecast.protocol.base import TransportSettings
 from oncecast.protocol.query import Query, check_count, parse_channels, parse_query, parse_start
 
 
@@ -108,6 +112,10 @@ def test_numbers_have_one_bound_in_a_query_and_in_a_frame(number: int) -> None:
 
 def test_the_number_of_channels_is_limited() -> None:
     """As many as the limit are fine, one more is refused."""
-    check_count(("a", "b"), 2)
-    with pytest.raises(Refusal, match="at most 1 channels"):
-        check_count(("a", "b"), 1)
+    quotas = Quotas(Limits(), hasher=Hasher(b"x" * 16))
+    check_count(("a", "b"), TransportSettings(channels_per_subscription=2, quotas=quotas))
+    assert 0 == quotas.refused["channels_per_subscription"]
+    for known in (quotas, None):
+        with pytest.raises(Refusal, match="at most 1 channels"):
+            check_count(("a", "b"), TransportSettings(channels_per_subscription=1, quotas=known))
+    assert 1 == quotas.refused["channels_per_subscription"]

@@ -176,7 +176,7 @@ def _upgrade(
             return
         if upgrade.protocols or not channels:
             raise Refusal("request_invalid", f"Offer the subprotocol {PROTOCOL}, or, to a channel's URL, none.")
-        check_count(channels, service.settings.channels_per_subscription)
+        check_count(channels, service.settings)
     except Refusal as refusal:
         connection.fail(refusal)  # frames may follow a failed handshake: what comes after it is no request
         return

@@ -37,6 +37,7 @@ LIMITED: Mapping[str, str] = {
     "connections_per_user": "connections of one user",
     "connects_per_second": "new connections from one address",
     "handshakes_per_address": "connections from one address that have asked for nothing yet",
+    "channels_per_subscription": "channels of one connection",
     "frames_per_second": "frames of one connection",
     "publishes_per_second": "messages of one connection",
     "bytes_per_second": "bytes of one connection's messages",

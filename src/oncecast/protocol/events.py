@@ -189,7 +189,7 @@ def parse_stream(
     settings: TransportSettings, channels: tuple[str, ...], query: Query, last_event_id: str | None
 ) -> Start:
     """Check what a stream is asked for, and return where it starts. Raises `Refusal`."""
-    check_count(channels, settings.channels_per_subscription)
+    check_count(channels, settings)
     # A browser sends the header on each reconnect to the same URL: it must win over where that URL first began.
     if last_event_id:
         return after_cursor(Cursor.parse(last_event_id))

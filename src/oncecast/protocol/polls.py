@@ -60,7 +60,7 @@ class PollRequest:
         query: Query,
         if_none_match: str | None,
     ) -> None:
-        check_count(channels, settings.channels_per_subscription)
+        check_count(channels, settings)
         self.node = node
         self.channels = channels
         self.start = query.start or EARLIEST

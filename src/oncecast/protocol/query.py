@@ -25,6 +25,7 @@ from ..message import (
     StartKind,
     check_channel,
 )
+from .base import TransportSettings
 
 __all__ = [
     "FIELDS",
@@ -125,9 +126,12 @@ def after_cursor(cursor: Cursor) -> Start:
     return Start(StartKind.CURSOR, cursor)
 
 
-def check_count(channels: Sequence[object], limit: int) -> None:
+def check_count(channels: Sequence[object], settings: TransportSettings) -> None:
     """Raise `Refusal` where there are more channels than a subscription may have."""
+    limit = settings.channels_per_subscription
     if len(channels) > limit:
+        if settings.quotas is not None:
+            settings.quotas.refused["channels_per_subscription"] += 1
         raise Refusal("request_invalid", f"A subscription has at most {limit} channels: open another for the rest.")
 
 

@@ -53,7 +53,7 @@ class RawSession(DuplexSession):
     def __init__(
         self, node: Node, settings: TransportSettings, carrier: Carrier, channels: tuple[str, ...], query: Query
     ) -> None:
-        check_count(channels, settings.channels_per_subscription)
+        check_count(channels, settings)
         super().__init__(node, settings, carrier)
         self._channels = channels
         self._subscription: Subscription | None = None

@@ -56,7 +56,7 @@ class V1Session(DuplexSession):
     def __init__(
         self, node: Node, settings: TransportSettings, carrier: Carrier, channels: tuple[str, ...], query: Query
     ) -> None:
-        check_count(channels, settings.channels_per_subscription)
+        check_count(channels, settings)
         super().__init__(node, settings, carrier)
         # A tuple, not a dictionary: most have one channel, and an idle subscriber is to be small.
         self._joined: tuple[Subscription, ...] = ()
@@ -167,7 +167,7 @@ class V1Session(DuplexSession):
         check_channel(channel)
         if self._joined_to(channel) is not None:
             raise Refusal("request_invalid", f"You are subscribed to {channel} already: unsubscribe first.")
-        check_count((*self._joined, channel), self._settings.channels_per_subscription)
+        check_count((*self._joined, channel), self._settings)
         self._settings.access.subscribe(self._carrier.identity, (channel,))
 
     def _joined_to(self, channel: str) -> Subscription | None:

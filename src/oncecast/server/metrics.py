@@ -274,7 +274,7 @@ LABELLED = (
     ),
     _Labelled(
         "limited",
-        "Connections, messages and reads refused by a limit, and connections closed by one, by the limit's name.",
+        "Connections, subscriptions, messages and reads refused by a limit, and connections closed by one, by the limit.",
         ("limit",),
         _limited,
         known=tuple(LIMITED),
