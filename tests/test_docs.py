@@ -14,7 +14,8 @@ Owns the marks that make an example a test, HTML comments on the line above a bl
 * `front NAME`: an application of that name, which `web/test_front_ends.py` or `web/test_htmx.py` runs in a browser.
 * `page`: a page that only a browser could run. `begin NAME`: made by `scripts/reference.py`.
 
-To have another kind of block checked, add a test that goes through `blocks`.
+Without a mark, Python, JSON and TOML are read here, shell by `test_docs_commands.py` and JavaScript by
+`test_javascript.py`. To have another kind of block checked, add it to `READ`, with a test that goes through `blocks`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ SKIPPED = {".venv", "node_modules", ".pytest_cache", ".git", "build", "dist"}
 SECONDS = 60.0  # for one example; the slowest waits for a fraction of a second
 SERVER = "127.0.0.1:8000"  # what the examples call it
 EPOCH, TIME = "k3f9x2", "1764000000.123"  # what their ids and times look like
+
+# What is read without a mark; of a proxy's own languages `proxies/test_files.py` reads what a page has of our files.
+READ = {"python", "json", "toml", "sh", "js", "text", "nginx", "apache", "yaml", "jsx"}
 
 _BLOCK = re.compile(r"(?:^<!-- ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
@@ -176,6 +180,14 @@ def test_code_blocks_are_well_formed(page: Path, tmp_path: Path) -> None:
             file = tmp_path / "oncecast.toml"
             file.write_text(block.text, "utf-8")
             config.load(file=file, environ={}, flags={})
+
+
+@each_page
+def test_languages_are_known(page: Path) -> None:
+    """A block of a language that nothing reads has a mark, or is looked at once."""
+    assert [] == [
+        (block.line, block.language) for block in blocks(page) if not block.mark and block.language not in READ
+    ]
 
 
 @each_page

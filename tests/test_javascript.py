@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
 import shutil
+import subprocess
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ import oncecast
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, Limits, Settings
 from oncecast.server.tls.development import with_certificate
+from tests.test_docs import blocks, name, pages
 from tests.token_rig import SECRET
 
 HERE = Path(__file__).parent
@@ -143,6 +146,34 @@ async def get(url: str, **headers: str) -> tuple[dict[str, str], bytes]:
             return {name.lower(): value for name, value in answer.headers.items()}, answer.read()
 
     return await asyncio.to_thread(fetch)
+
+
+def test_what_the_pages_show_can_be_read() -> None:
+    """Each block of JavaScript in the docs is the text of a module, or of a part of one."""
+    shown = {
+        f"{name(page)}:{block.line}": block.text for page in pages() for block in blocks(page) if block.language == "js"
+    }
+    assert len(shown) > 20
+    read = """
+      import vm from "node:vm";
+      const shown = JSON.parse(await new Promise((resolve) => {
+        let text = "";
+        process.stdin.on("data", (data) => (text += data)).on("end", () => resolve(text));
+      }));
+      for (const [place, text] of Object.entries(shown)) {
+        try {
+          new vm.SourceTextModule(text);
+        } catch (error) {
+          console.log(`${place}: ${error.message}`);
+        }
+      }
+    """
+    node = [program("node"), "--no-warnings", "--experimental-vm-modules", "--input-type=module", "--eval", read]
+    found = [
+        subprocess.run(node, input=json.dumps(texts), capture_output=True, text=True, check=True, timeout=60).stdout
+        for texts in (shown, {"broken": "const = 1;"})
+    ]
+    assert ["", "broken"] == [text.partition(":")[0] for text in found], found
 
 
 def test_the_client_is_small(bundle: Path) -> None:

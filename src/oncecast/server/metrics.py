@@ -274,7 +274,8 @@ LABELLED = (
     ),
     _Labelled(
         "limited",
-        "Connections, subscriptions, messages and reads refused by a limit, and connections closed by one, by the limit.",
+        "Connections, subscriptions, messages and reads refused by a limit, and connections closed by one, by the "
+        "limit's name.",
         ("limit",),
         _limited,
         known=tuple(LIMITED),
