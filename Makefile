@@ -19,7 +19,7 @@ PEERS_GONE := $(if $(wildcard tests/peers/node_modules/.package-lock.json),,gone
 .NOTPARALLEL:
 # The tests start hundreds of processes: where this is set, each of them and each of pytest's compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help serve quick test proof soak fuzz docs web dist release check format lock clean system brokers gone
+.PHONY: help serve quick test proof soak screenshots fuzz docs web dist release check format lock clean system brokers gone
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -57,6 +57,9 @@ proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client,
 soak: .make/dev | system ## Run three nodes on Redis behind HAProxy for MINUTES, with 3,000 subscribers, restarts and a failover
 	@scripts/brokers install redis
 	$(BIN)/python -m tests.proof.soak --minutes $(MINUTES)
+
+screenshots: .make/dev | system ## Make the pictures of the docs again
+	$(BIN)/python -m scripts.screenshots
 
 fuzz: .make/fuzz ## Fuzz each parser for a minute (RUNS=N for N inputs each)
 	$(BIN)/python -m tests.fuzz $(if $(RUNS),--runs $(RUNS))

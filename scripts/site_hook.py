@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("*.md", "docs/**/*.md", "spec/*.md", "deploy/**/*.md", "examples/*/README.md")
 FOLDERS = ("deploy", "spec/vectors")  # with the folders in them
-COPIED = ("docs/explanation/soak.svg", "docs/site.css", "src/oncecast/web/start/favicon.svg")
+COPIED = ("docs/explanation/soak.svg", "docs/images/*.png", "docs/site.css", "src/oncecast/web/start/favicon.svg")
 SHOWN_BYTES = 24_000  # a longer file is a link: nobody reads it on a page
 LANGUAGES = {  # by name, or by how it ends
     ".json": "json",
@@ -54,8 +54,8 @@ def lay_out(place: Path) -> None:
         write(place, folder.relative_to(ROOT) / INDEX, shown(folder))
         for file in files_of(folder):
             copy(place, file)
-    for name in COPIED:
-        copy(place, ROOT / name)
+    for file in (file for pattern in COPIED for file in ROOT.glob(pattern)):
+        copy(place, file)
     licence = (ROOT / "LICENSE").read_text("utf-8")
     write(place, Path("LICENSE.md"), f"# Licence\n\n```text\n{licence}```\n")
 

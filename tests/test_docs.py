@@ -141,6 +141,19 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert [] == broken
 
 
+def test_each_picture_is_shown_and_there() -> None:
+    """A page's pictures are in the tree, and each that `make screenshots` makes is on a page."""
+    shown = {
+        (page.parent / link).resolve()
+        for page in pages()
+        for link in re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    }
+    made = set((ROOT / "docs" / "images").iterdir())
+    assert len(made) == 4
+    assert made <= shown
+    assert [] == [path for path in shown if not path.exists()]
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings: lower case, punctuation dropped, hyphens for spaces."""
     text = _BLOCK.sub("", page.read_text("utf-8"))

@@ -108,6 +108,7 @@ function rows(selector, items, none, cells) {
     row.classList.toggle("late", Boolean(items[at]?.behind || items[at]?.unready));
     texts.forEach((text, column) => {
       const cell = row.cells[column] ?? row.insertCell();
+      cell.colSpan = items.length ? 1 : 8; // all that there are
       const named = selector === "#channels" && column === 0 && items.length > 0;
       if (named !== Boolean(cell.querySelector("button"))) cell.replaceChildren();
       if (!named) write(cell, text);
