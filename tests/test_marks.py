@@ -20,8 +20,8 @@ def test_each_place_is_there(place: str) -> None:
     "path, expected",
     [
         ("proof/test_crashes.py", {"bare", "slow"}),
-        ("web/test_client.py", {"browser"}),
-        ("test_package.py", {"npm"}),
+        ("web/test_client.py", {"bare", "browser"}),
+        ("test_package.py", {"bare", "npm"}),
         ("wire/test_sse.py", set()),
     ],
 )
