@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import time
+import urllib.error
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -247,6 +249,22 @@ async def test_get(issuer: Issuer) -> None:
     assert issuer.content == await get_whole(issuer.url)
     with pytest.raises(OSError, match="refused"):
         await get_whole("http://127.0.0.1:1/")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (urllib.error.URLError(ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
+        (urllib.error.URLError(TimeoutError("timed out")), "timed out"),
+        (TimeoutError(), f"no answer within {jwks.DEADLINE_SECONDS:g} s"),
+        (OSError("the answer is 500"), "the answer is 500"),
+        (http.client.RemoteDisconnected("Remote end\r\n closed"), "Remote end closed"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_what_is_said_of_a_failure(error: Exception, said: str) -> None:
+    """One line, without the names of Python's modules."""
+    assert said == jwks._reason(error)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class RemoteKeys:
             if url == self._url:
                 self.failed += 1
                 self._failures += 1
-                held = f"the {len(self.keys)} keys of before hold" if self.keys else "no token can be verified by it"
+                held = f"those of before hold: {len(self.keys)}" if self.keys else "no token can be verified by it"
                 logger.warning("the issuer's keys could not be fetched (%s): %s", _reason(error), held)
             return
         if url != self._url:  # the settings have changed meanwhile
@@ -117,7 +117,7 @@ class RemoteKeys:
         self._failures = 0
         if content != self._content:
             self._content, self.keys = content, keys
-            logger.info("the issuer has %d keys", len(keys))
+            logger.info("the issuer's keys were fetched: %d", len(keys))
             try:
                 self._changed()
             except ConfigurationError as error:  # a file of the settings has changed since it was read
@@ -168,7 +168,8 @@ def _read(url: str) -> bytes:
         opened = urllib.request.build_opener(_NoRedirect).open(request, timeout=DEADLINE_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
-        raise OSError(f"it is answered with {error.code}") from None
+        led = ": a redirect is not followed, so set jwks_url to where it leads" if 300 <= error.code < 400 else ""
+        raise OSError(f"the answer is {error.code}{led}") from None
     with opened as answer:
         while piece := answer.read1(PIECE_BYTES):
             content += piece
@@ -180,5 +181,9 @@ def _read(url: str) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error) or type(error).__name__
+    """Return what went wrong, without the words of Python's own modules around it."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
+    if isinstance(cause, TimeoutError) and not str(cause):
+        text = f"no answer within {DEADLINE_SECONDS:g} s"
     return " ".join(text.split())[:200]
