@@ -107,8 +107,8 @@ class Hoard:
         return made
 
     def other(self) -> str:
-        """Return a credential of no known kind."""
-        self.credentials.append(secrets.token_urlsafe(24))
+        """Return a credential of no known kind; it looks like no cursor either, which the access log may have."""
+        self.credentials.append(secrets.token_urlsafe(24) + "-x")
         return self.credentials[-1]
 
     def message(self) -> str:
