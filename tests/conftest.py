@@ -89,7 +89,6 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "doctor/test_examination.py",
         "examples",
         "proof",
-        "protocol/test_contract.py",
         "protocol/test_contract_on_brokers.py",
         "proxies",
         "server/framing/test_strict.py",

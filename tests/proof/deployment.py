@@ -84,6 +84,12 @@ class Deployment:
         """What it has said so far."""
         return (self.folder / "server.log").read_text("utf-8", "replace")
 
+    async def says(self, text: str) -> None:
+        """Wait until its log has a text: a thread writes it, so an answer may be here first. Raises `TimeoutError`."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while text not in self.log:  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(LOOK_SECONDS)
+
     async def start(self) -> None:
         """Start it and wait until every worker serves. Raises `RuntimeError` with what it said where it does not.
 
