@@ -98,7 +98,6 @@ MARKS: Mapping[str, tuple[str, ...]] = {
         "server/test_unread.py",
         "test_hundred_thousand.py",
         "test_installed.py",
-        "test_javascript.py",
         "test_npm_package.py",
         "test_package.py",
         "testing/test_how_to.py",
