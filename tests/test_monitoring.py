@@ -7,6 +7,7 @@ server, and answers each expression of the dashboard. To add an alert, add its f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
@@ -259,6 +260,7 @@ async def prometheus(server: Server, tmp_path: Path) -> AsyncIterator[httpx.Asyn
         )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS, trust_env=False) as client:
+            await is_ready(client)
             yield client
     finally:
         process.terminate()
@@ -267,6 +269,16 @@ async def prometheus(server: Server, tmp_path: Path) -> AsyncIterator[httpx.Asyn
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+async def is_ready(prometheus: httpx.AsyncClient) -> None:
+    """Wait until it has started: before that it listens, and answers each query with 503."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await prometheus.get("/-/ready")).status_code == 200:
+                    return
+            await asyncio.sleep(0.1)
 
 
 async def ask(prometheus: httpx.AsyncClient, expr: str) -> list[dict[str, Any]]:
@@ -281,11 +293,8 @@ async def until(prometheus: httpx.AsyncClient, expr: str) -> list[dict[str, Any]
     """Ask until an expression finds something."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
-        try:
-            if found := await ask(prometheus, expr):
-                return found
-        except httpx.TransportError:
-            pass  # it is starting
+        if found := await ask(prometheus, expr):
+            return found
         await asyncio.sleep(0.1)
     raise AssertionError(f"{expr} finds nothing")
 
