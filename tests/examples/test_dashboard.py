@@ -45,7 +45,9 @@ async def test_the_charts_have_what_was_before_the_page_and_during_a_cut(demo: D
     await ann.until(HAS_ID, away)
     for page in (ann, ben):
         check(await ids_of(page))
-    assert "caught up after a cut" in await ann.page.inner_text("#counts")
+    await ann.until(
+        "() => document.getElementById('counts').textContent.includes('caught up after a cut')"
+    )  # as it draws
     assert 4 == await ann.page.locator(".plot svg:has(.area)").count()
     await ann.page.focus("#back")
     await ann.page.keyboard.press("Home")
