@@ -30,7 +30,7 @@ class FloodGuard:
             self._publishes = PublishBuckets(settings.publishes_per_second, settings.bytes_per_second, now)
         over, seconds = self._publishes.take(now, count, size)
         if seconds:
-            _note(settings, over)
+            settings.note_limited(over)
             raise too_many(over, getattr(settings, over), seconds)
 
     def read_page(self, settings: TransportSettings, identity: Identity, now: float) -> Refusal | None:
@@ -38,7 +38,7 @@ class FloodGuard:
         if self._pages is None:
             self._pages = Bucket.steady(settings.history_pages_per_second, now)
         if seconds := self._pages.take(now):
-            _note(settings, "history_pages_per_second")
+            settings.note_limited("history_pages_per_second")
             return too_many("history_pages_per_second", self._pages.rate, seconds)
         if settings.quotas is not None:
             try:
@@ -46,8 +46,3 @@ class FloodGuard:
             except Refusal as refusal:
                 return refusal
         return None
-
-
-def _note(settings: TransportSettings, name: str) -> None:
-    if settings.quotas is not None:
-        settings.quotas.refused[name] += 1

@@ -254,6 +254,11 @@ class TransportSettings(Limits, frozen=True, kw_only=True):
     refused: NoteRefusal | None = None
     review: Review | None = None
 
+    def note_limited(self, name: str) -> None:
+        """Count what a limit of one connection has refused, by the name of its setting."""
+        if self.quotas is not None:
+            self.quotas.refused[name] += 1
+
 
 def publish(
     node: Node, settings: TransportSettings, owner: object, identity: Identity, drafts: Sequence[Draft], done: Done

@@ -204,8 +204,7 @@ class DuplexSession(ABC):
 
     def _overload(self, name: str) -> None:
         """End, as the peer sends faster than one connection may."""
-        if self._settings.quotas is not None:
-            self._settings.quotas.refused[name] += 1
+        self._settings.note_limited(name)
         refusal = too_many(name, getattr(self._settings, name))
         self._stop("overload", refusal.error.close, refusal.message)
 

@@ -130,8 +130,7 @@ def check_count(channels: Sequence[object], settings: TransportSettings) -> None
     """Raise `Refusal` where there are more channels than a subscription may have."""
     limit = settings.channels_per_subscription
     if len(channels) > limit:
-        if settings.quotas is not None:
-            settings.quotas.refused["channels_per_subscription"] += 1
+        settings.note_limited("channels_per_subscription")
         raise Refusal("request_invalid", f"A subscription has at most {limit} channels: open another for the rest.")
 
 
