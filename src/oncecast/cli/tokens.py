@@ -26,7 +26,7 @@ from ..policy.keys import VerifyingKey, parse_jwk_set, parse_secret
 from ..policy.tokens import TOKEN_CHARS, read_unverified
 from ..server.auth import build_authenticator, read_secrets
 from ..server.files import read_whole
-from ..server.jwks import get_whole
+from ..server.jwks import cause_of, get_whole
 from ..server.settings import AuthSettings
 from .base import FAILED, MISUSED, Failure, config_option, in_one_line, load_settings, put, say, warn
 
@@ -176,9 +176,9 @@ def _fetch(url: str) -> list[VerifyingKey]:
     try:
         return parse_jwk_set(asyncio.run(get_whole(url)))
     except (OSError, ValueError, HTTPException) as error:
-        inner = getattr(error, "reason", None)  # a URLError wraps what has happened
-        cause = reason_of(inner) if isinstance(inner, OSError) else str(error)
-        raise Failure(f"the keys of auth.jwks_url can't be fetched: {cause}; check the URL", FAILED) from None
+        cause = cause_of(error)
+        said = reason_of(cause) if cause is not error and isinstance(cause, OSError) else str(error)
+        raise Failure(f"the keys of auth.jwks_url can't be fetched: {said}; check the URL", FAILED) from None
 
 
 def read_token(text: str) -> str:

@@ -180,9 +180,16 @@ def _read(url: str) -> bytes:
     return content
 
 
+def cause_of(error: Exception) -> Exception:
+    """Return what has happened: a `URLError` wraps it."""
+    if not isinstance(error, urllib.error.URLError):
+        return error
+    return error.reason if isinstance(error.reason, Exception) else OSError(error.reason)
+
+
 def _reason(error: Exception) -> str:
     """Return what went wrong, without the words of Python's own modules around it."""
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    cause = cause_of(error)
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     if isinstance(cause, TimeoutError) and not str(cause):
         text = f"no answer within {DEADLINE_SECONDS:g} s"
