@@ -6,13 +6,12 @@ examination finds exactly that fault.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from email.utils import formatdate
 from pathlib import Path
+from random import Random
 
 import jwt
 import pytest
@@ -25,6 +24,7 @@ from oncecast.doctor.findings import CHECKS, Judgement
 from oncecast.doctor.probes import Examinee
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
+from oncecast.testing.pipe import FaultyPipe, Plan
 from scripts.broker_servers.system import free_ports
 from tests.brokers.certificates import Authority, Pair
 from tests.proxies.programs import PROGRAMS, Site, replaced, running, site_of
@@ -234,30 +234,14 @@ async def test_a_token_is_judged(lifetime: int, found: set[str]) -> None:
 )
 async def test_a_server_that_goes_away_meanwhile(server: Server, taken: int, first: str) -> None:
     """What was found before is kept. The server is at fault, and what needed a connection is not known."""
-    relays = set[asyncio.Task[None]]()
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal taken
-        taken -= 1
-        if taken == 0:
-            listening.close()
-        there, back = await asyncio.open_connection("127.0.0.1", server.port)
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(copied(reader, back))
-                both.create_task(copied(there, writer))
-        finally:
-            writer.close()
-            back.close()
+    def plan(number: int, _random: Random) -> Plan:
+        if number == taken - 1:
+            pipe.refuse()
+        return Plan()
 
-    def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(pass_on(reader, writer))
-        relays.add(task)
-
-    listening = await asyncio.start_server(relay, "127.0.0.1", 0)
-    diagnosis = await examined(listening.sockets[0].getsockname()[1])
-    listening.close()
-    await asyncio.gather(*relays)
+    async with FaultyPipe(("127.0.0.1", server.port), plan) as pipe:
+        diagnosis = await examined(pipe.port)
     found = {each.check: each for each in diagnosis.findings}
     assert list(CHECKS) == list(found)
     assert {"server"} == names(diagnosis) - {"ready"}, diagnosis.findings
@@ -265,15 +249,6 @@ async def test_a_server_that_goes_away_meanwhile(server: Server, taken: int, fir
     assert Judgement.WELL is found["clock"].verdict
     late = list(CHECKS)[max(list(CHECKS).index(each) for each in (first, "token")) :]
     assert {Judgement.UNKNOWN} == {found[check].verdict for check in (first, *late)}, diagnosis.findings
-
-
-async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass bytes on until the end."""
-    with contextlib.suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 async def test_a_server_that_is_away() -> None:

@@ -75,6 +75,7 @@ async def examine(examinee: Examinee, orders: Orders, say: Callable[[str], None]
     proxy = orders.proxy or proxy_of(plain.headers)
     found = {"server": judge_server(plain, proxy)}
     if found["server"].verdict is Judgement.WELL:
+        found.update({each.check: each for each in (judge_version(plain, proxy), judge_clock(plain))})
         lost: list[str] = []
         for checks, look in _looks(examinee, orders, plain, proxy, say):
             try:
@@ -96,9 +97,6 @@ def _looks(
     async def host() -> list[Finding]:
         own = await examinee.ask("GET", examinee.poll_path, (("Origin", examinee.origin),))
         return [judge_host(plain, own, examinee.endpoint.url.authority, proxy)]
-
-    async def answers() -> list[Finding]:
-        return [judge_version(plain, proxy), judge_clock(plain)]
 
     async def ready() -> list[Finding]:
         return [judge_ready(await asyncio.gather(*(_ready(examinee) for _ in range(CONNECTIONS))), proxy)]
@@ -132,7 +130,6 @@ def _looks(
         return [judge_one_log(readings, published=any(each.has_it is not None for each in readings))]
 
     yield ("host",), host
-    yield (), answers
     yield ("ready",), ready
     yield ("token",), token
     if orders.origin is not None:

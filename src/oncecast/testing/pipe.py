@@ -118,6 +118,11 @@ class FaultyPipe:
         self.cuts += len(living)
         return len(living)
 
+    def refuse(self) -> None:
+        """Take no more connections; those that are open go on."""
+        if self._server is not None:
+            self._server.close()
+
     def hold(self, *, up: bool = True, down: bool = True) -> None:
         """Pass nothing on in these directions until `release`: a partition, which may be one-way."""
         for event, held in ((self._up, up), (self._down, down)):
