@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Locator, Page, async_playwright
 
 from oncecast.client.async_client import AsyncClient
 
@@ -72,9 +72,9 @@ async def listen(client: AsyncClient) -> None:
         pass
 
 
-async def picture(page: Page, name: str) -> None:
-    """Write what a page shows."""
-    await page.screenshot(path=IMAGES / f"{name}.png")
+async def picture(shown: Page | Locator, name: str) -> None:
+    """Write what a page, or a part of one, shows."""
+    await shown.screenshot(path=IMAGES / f"{name}.png")
     print(f"wrote docs/images/{name}.png")
 
 
@@ -112,8 +112,7 @@ async def main() -> None:
         text = f"$ oncecast top {url} --once\n" + (await top.communicate())[0].decode()
         page = await browser.new_page()
         await page.set_content(f'<pre style="{TERMINAL}">{html.escape(text.replace(url, SHOWN))}</pre>')
-        await page.locator("pre").screenshot(path=IMAGES / "top.png")
-        print("wrote docs/images/top.png")
+        await picture(page.locator("pre"), "top")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from oncecast.cli.commands import commands
 from oncecast.http.documents.openapi import openapi
 from tests.test_docs import ROOT, blocks, name, pages
 
-SHELL = ("sh", "bash", "console")
 HERE_DOCUMENT = re.compile(r"<<-?\s*'?(\w+)'?(.*)\n(?:.*\n)*?\1$", re.MULTILINE)
 OPERATORS = {"|", "||", "&", "&&", ";", "(", ")"}
 REDIRECTIONS = {">", ">>", "<", ">&", "&>"}
@@ -124,11 +123,6 @@ def check_curl(words: list[str]) -> None:
     assert any(form.fullmatch(url.path) and method in methods for form, methods in operations().items()), words
 
 
-def check_file(words: list[str]) -> None:
-    """A script of ours."""
-    assert (ROOT / words[0]).exists(), words
-
-
 CHECKS: Mapping[str, Callable[[list[str]], None]] = {
     "oncecast": check_oncecast,
     "make": check_make,
@@ -141,7 +135,7 @@ def check(words: list[str]) -> None:
     """Check one simple command."""
     program, *rest = words[1:] if words[0] in ("sudo", "exec") else words
     if program.startswith("scripts/"):
-        check_file([program])
+        assert (ROOT / program).exists(), f"there is no {program}"
     elif found := CHECKS.get(Path(program).name):
         found(rest)
     else:
@@ -158,7 +152,7 @@ def check_all(text: str) -> None:
 
 
 SHOWN = [
-    (f"{name(page)}:{block.line}", block.text) for page in pages() for block in blocks(page) if block.language in SHELL
+    (f"{name(page)}:{block.line}", block.text) for page in pages() for block in blocks(page) if block.language == "sh"
 ]
 
 

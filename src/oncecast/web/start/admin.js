@@ -100,6 +100,7 @@ function figure(name, text) {
 /** Fill a table, changing only the cells that differ, so that what has the focus keeps it. */
 function rows(selector, items, none, cells) {
   const body = find(`${selector} tbody`);
+  const columns = find(`${selector} thead tr`).cells.length;
   const wanted = items.length ? items.map(cells) : [[none]];
   while (body.rows.length > wanted.length) body.deleteRow(-1);
   wanted.forEach((texts, at) => {
@@ -108,7 +109,7 @@ function rows(selector, items, none, cells) {
     row.classList.toggle("late", Boolean(items[at]?.behind || items[at]?.unready));
     texts.forEach((text, column) => {
       const cell = row.cells[column] ?? row.insertCell();
-      cell.colSpan = items.length ? 1 : 8; // all that there are
+      cell.colSpan = items.length ? 1 : columns;
       const named = selector === "#channels" && column === 0 && items.length > 0;
       if (named !== Boolean(cell.querySelector("button"))) cell.replaceChildren();
       if (!named) write(cell, text);
