@@ -89,6 +89,7 @@ class MessageFields(Strict):
     data: Bytes
     event: str | None
     time: float
+    traceparent: str | None = None
 
 
 class Frame(Strict):
@@ -255,6 +256,7 @@ class DraftFields(Strict):
     data: Bytes
     event: str | None
     key: str | None
+    traceparent: str | None = None
 
 
 class LineCase(Strict):
@@ -383,6 +385,11 @@ def test_a_query_is_read(case: QueryCase) -> None:
     assert (case.start, case.wait, case.limit, case.envelope) == (start, query.wait, query.limit, query.envelope)
 
 
+def trace_of(text: str | None) -> bytes | None:
+    """Return the 25 bytes of a context, read without the code under test."""
+    return None if text is None else bytes.fromhex("".join(text.split("-")[1:]))
+
+
 # Messages and gaps -----------------------------------------------------------------------------------------------
 
 
@@ -390,7 +397,7 @@ def test_a_query_is_read(case: QueryCase) -> None:
 def test_a_message_is_written_in_each_format(case: MessageCase) -> None:
     """A message has exactly these bytes on each transport, alone and in a chunk."""
     epoch, m = load(Messages).epoch, case.message
-    message = Message(m.seq, m.channel, raw(m.data), KINDS[m.kind], m.event, m.time)
+    message = Message(m.seq, m.channel, raw(m.data), KINDS[m.kind], m.event, m.time, trace_of(m.traceparent))
     assert case.json.encode() == envelope.message_json(message, epoch)
     for enveloped, expected in ((False, raw(case.sse)), (True, raw(case.sse_envelope))):
         format_ = event_blocks(ENVELOPED if enveloped else BARE, chunked=False)
@@ -409,6 +416,7 @@ def test_a_message_is_read_back_from_each_format(case: MessageCase) -> None:
     assert (f"{epoch}-{m.seq}", m.channel, m.event, m.time) == tuple(
         whole[k] for k in ("id", "channel", "event", "time")
     )
+    assert m.traceparent == whole.get("traceparent")
     assert {"type": "message", **whole} == msgspec.json.decode(raw(case.v1.payload))
     (event,) = EventParser().receive(raw(case.sse_envelope))
     assert SseEvent(case.json, m.event or "message", whole["id"]) == event
@@ -559,7 +567,7 @@ def test_a_line_of_a_batch_is_read(case: LineCase) -> None:
         assert case.error == refused(lambda: draft_fields.parse_line(case.line.encode()))
         return
     d = case.draft
-    draft = Draft(d.channel, raw(d.data), KINDS[d.kind], d.event, d.key)
+    draft = Draft(d.channel, raw(d.data), KINDS[d.kind], d.event, d.key, trace_of(d.traceparent))
     assert draft == draft_fields.parse_line(case.line.encode())
     frame = v1_frames.parse_frame(b'{"type":"publish",' + case.line.encode()[1:])
     assert isinstance(frame, v1_frames.Publish)

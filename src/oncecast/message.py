@@ -44,6 +44,7 @@ CHANNEL_SCHEMA = {"pattern": f"^{CHANNEL_PATTERN.pattern}$", "examples": ["news"
 EVENT_SCHEMA = {"pattern": _LABEL, "maxLength": EVENT_CHARS, "not": {"const": GAP_EVENT}}
 KEY_SCHEMA = {"pattern": _LABEL, "maxLength": KEY_CHARS}
 CURSOR_SCHEMA = {"pattern": f"^{CURSOR_PATTERN.pattern}$", "examples": ["k3f9x2-42"]}
+TRACE_BYTES = 16 + 8 + 1
 MAX_SEQ = 2**63 - 1  # what SQLite and the brokers can number
 NUMBER_DIGITS = 18  # of a number that a peer sends: any 64-bit integer holds it, so every reader reads the same
 MAX_NUMBER = 10**NUMBER_DIGITS - 1
@@ -62,20 +63,23 @@ JSON, TEXT, BINARY = Kind
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
-    """A message that is not yet in the log. `key` makes a repeated publish land once."""
+    """A message that is not yet in the log. `key` makes a repeated publish land once, `trace` is as in `Message`."""
 
     channel: str
     data: bytes
     kind: Kind = Kind.JSON
     event: str | None = None
     key: str | None = None
+    trace: bytes | None = None
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message in the log.
 
     `seq` is its number in the shard, across channels. `data` is exactly what was published: UTF-8 for JSON and
-    text. `time` is when the broker appended it, in Unix seconds, and never decreases along a shard.
+    text. `time` is when the broker appended it, in Unix seconds, and never decreases along a shard. `trace` is the
+    context that it was published in, `TRACE_BYTES` long: the trace's id, the span's id and the flags (W3C Trace
+    Context §3.2.2).
     """
 
     seq: int
@@ -84,6 +88,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
     event: str | None
     time: float
+    trace: bytes | None = None
 
 
 class Cursor(msgspec.Struct, frozen=True, gc=False):

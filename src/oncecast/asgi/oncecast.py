@@ -19,6 +19,7 @@ from ..client.feed import Feed
 from ..client.gaps import GapWatch, OnGap
 from ..client.messages import Messages
 from ..client.starts import channels_of, start_of
+from ..client.trace import current_trace
 from ..client.values import Ack, Gap
 from ..errors import Refusal, UsageError
 from ..message import Draft, Receipt
@@ -227,7 +228,7 @@ class Oncecast(Embedding):
     def _draft(self, channel: str, data: Any, event: str | None, key: str | None) -> Draft:
         check_names(channel, event, key)
         content = check_content(data, self.settings.limits.message_bytes)
-        return Draft(channel, content.data, content.kind, event, key)
+        return Draft(channel, content.data, content.kind, event, key, current_trace())
 
     def _may_change(self, name: str) -> None:
         if self._life is not None and self._life.usable:

@@ -23,6 +23,7 @@ from ..server.capacity import Capacity
 from ..server.jwks import RemoteKeys
 from ..server.settings import Settings
 from ..server.tasks import Tasks
+from ..server.tracing import SpanTracing
 from ..server.wheel import RESOLUTION
 from .life import CUT_SECONDS, AppLife
 from .logs import AppLogs
@@ -58,7 +59,12 @@ class Running(AppLife):
         build = build_broker if surroundings is None else surroundings.build_broker
         broker = build(settings, lambda channel: policy(channel).retention)
         node = build_node(
-            structs.replace(settings, tls_cert=()), broker, policy, monotonic=monotonic, schedule=loop.call_soon
+            structs.replace(settings, tls_cert=()),
+            broker,
+            policy,
+            monotonic=monotonic,
+            schedule=loop.call_soon,
+            tracing=SpanTracing() if settings.tracing else None,
         )
         app = build_app(settings, node, monotonic=monotonic, schedule=loop.call_soon)
         super().__init__(settings, node, app, build_quotas(settings), monotonic)

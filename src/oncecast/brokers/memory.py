@@ -70,7 +70,7 @@ class MemoryBroker:
                 outcomes.append(seen[1])
                 continue
             self._seq += 1
-            messages.append(Message(self._seq, draft.channel, draft.data, draft.kind, draft.event, now))
+            messages.append(Message(self._seq, draft.channel, draft.data, draft.kind, draft.event, now, draft.trace))
             receipt = Receipt(self.epoch, self._seq, "memory")
             outcomes.append(receipt)
             if key is not None:

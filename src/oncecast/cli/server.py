@@ -47,8 +47,11 @@ __all__ = ["serve"]
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
 @click.option("--access-log", metavar="off|text|json", help="A line for each request.  [default: off]")
 @click.option("--audit-log", metavar="off|text|json", help="A line for each refusal.  [default: text]")
+@click.option("--tracing", is_flag=True, help="Spans of OpenTelemetry, for the collector that its variables name.")
 @click.pass_context
-def serve(context: click.Context, /, dev: bool, tls: bool, public: bool, file: Path | None, **flags: object) -> None:
+def serve(
+    context: click.Context, /, dev: bool, tls: bool, public: bool, tracing: bool, file: Path | None, **flags: object
+) -> None:
     """Serve channels over HTTP and WebSocket until SIGTERM or Ctrl-C.
 
     A flag wins over its variable (ONCECAST_PORT, ONCECAST_LIMITS__MESSAGE_BYTES), a variable over the settings
@@ -62,7 +65,7 @@ def serve(context: click.Context, /, dev: bool, tls: bool, public: bool, file: P
       oncecast serve --app shop.main:app
       oncecast serve --origin https://app.example --config /etc/oncecast.toml
     """
-    given = {**flags, "dev": dev or None, "tls": tls or None, "public": public or None}
+    given = {**flags, "dev": dev or None, "tls": tls or None, "public": public or None, "tracing": tracing or None}
     sources = config.Sources(file=file, environ=os.environ, flags=given)
     with in_one_line():
         loaded = sources.load()

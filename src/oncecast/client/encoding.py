@@ -18,6 +18,7 @@ import msgspec
 from ..errors import Refusal
 from ..message import Kind, check_channel, check_event, check_key
 from .failures import Refused, refused_here
+from .trace import current_traceparent
 
 __all__ = ["CONTENT_TYPES", "Content", "batch_line", "check_names", "content_of", "fits_header"]
 
@@ -99,6 +100,8 @@ def batch_line(channel: str, content: Content, event: str | None, key: str) -> b
     if event is not None:
         fields["event"] = event
     fields["key"] = key
+    if (trace := current_traceparent()) is not None:
+        fields["traceparent"] = trace
     return msgspec.json.encode(fields) + b"\n"
 
 

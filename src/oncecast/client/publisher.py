@@ -26,6 +26,7 @@ from .failures import MALFORMED, Broken, PublishFailed, Refused, Unavailable, Un
 from .http import HttpConnection
 from .poll import PageReader
 from .timing import Timing
+from .trace import current_traceparent
 from .values import Ack, Outgoing
 
 __all__ = ["PublishOutcome", "Publisher"]
@@ -113,6 +114,8 @@ class Publisher:
         headers = [("Content-Type", CONTENT_TYPES[content.kind]), ("Idempotency-Key", key)]
         if event is not None:
             headers.append(("Oncecast-Event", event))
+        if (trace := current_traceparent()) is not None:
+            headers.append(("traceparent", trace))
         self._channel = channel
         return await self._attempts.run(lambda: self._post(channel, headers, content.data), patience=self._patience)
 

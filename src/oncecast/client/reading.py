@@ -29,6 +29,7 @@ class _Envelope(msgspec.Struct):
     event: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"")  # left out; `null` is data
     data64: str | dict[str, str] | None = None
+    traceparent: str | None = None
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -58,7 +59,13 @@ def parse_message(text: bytes | str) -> ClientMessage:
     except (KeyError, *MALFORMED):  # what binascii raises is a ValueError too
         raise Broken("the server sent a message that is malformed") from None
     return ClientMessage(
-        id=fields.id, channel=fields.channel, data=data, event=fields.event, time=fields.time, raw_data=raw
+        id=fields.id,
+        channel=fields.channel,
+        data=data,
+        event=fields.event,
+        time=fields.time,
+        raw_data=raw,
+        traceparent=fields.traceparent,
     )
 
 

@@ -17,7 +17,8 @@ class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `data` is the decoded JSON, a `str`, or `bytes`. `id` is the cursor right after it. `time` is in Unix seconds.
     `raw_data` is the JSON of the data as it came, for what no value of Python's keeps: `1.10`, `1e999`, a key given
-    twice; it is `b""` where the data is binary. Messages that differ in it alone are equal.
+    twice; it is `b""` where the data is binary. `traceparent` is the context that it was published in, where its
+    publisher or the server traces (W3C Trace Context §3.2). Messages that differ in these two alone are equal.
     """
 
     id: str
@@ -26,6 +27,7 @@ class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     event: str | None = None
     time: float
     raw_data: bytes = b""
+    traceparent: str | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClientMessage):

@@ -30,6 +30,7 @@ from .log import Log
 from .place import Place, locate, place_of
 from .polls import MayRead, Poll, Polls
 from .subscription import Descriptor, Format, Lag, State, Subscription, SubscriptionSink
+from .tracing import Tracing
 from .waiting import HeldPublishes
 from .wants import Wants
 
@@ -54,7 +55,8 @@ class Node:
     `policy` gives a channel's policy by its name, `max_bytes` bounds the log's memory, `monotonic` gives seconds,
     `schedule` runs a callable at the end of the loop's turn (`loop.call_soon`). While the broker is away a publish
     waits for at most `publish_wait_seconds`. `send` sends a block to the descriptor of a subscription. `delays` are
-    measured once its `tick` is called. Opens nothing: `start` does.
+    measured once its `tick` is called. With `tracing`, what is published and delivered makes spans. Opens nothing:
+    `start` does.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Node:
         publish_wait_seconds: float = 0.0,
         send: Send = os.write,
         delays: Delays | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.broker = broker
         self.delays = delays or Delays(monotonic)
@@ -80,6 +83,7 @@ class Node:
         self.returns = 0  # of the broker, after it was away
         self._policy = policy
         self._monotonic = monotonic
+        self._tracing = tracing
         self._schedule_raw = schedule
         self._refusal: Refusal | None = STARTING  # the refusal of every call, unless the node runs
         self._wants: Wants | None = None
@@ -138,6 +142,8 @@ class Node:
     def publish(self, drafts: Sequence[Draft], done: Done) -> None:
         """Publish the drafts, in order; `done` is called once with a receipt or a refusal for each."""
         self.publishes += len(drafts)
+        if self._tracing is not None:
+            drafts, done = self._tracing.publish(drafts, done)
         if self.delays.due:
             done = self.delays.begin(done, self._is_pending)
         if self.unready is None:
@@ -262,6 +268,8 @@ class Node:
     def receive(self, messages: Sequence[Message], /) -> None:
         """Take the next messages of the log."""
         self.hub.append(messages, self._monotonic())
+        if self._tracing is not None and (written := self._tracing.receive(messages, self.hub.live)) is not None:
+            self._schedule_raw(written)  # after the hub's own call
 
     def advance(self, seq: int, /) -> None:
         """Take the log's head to be `seq`."""

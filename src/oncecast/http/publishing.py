@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
+from msgspec import structs
+
 from ..brokers.base import Outcome
 from ..errors import Refusal
 from ..message import BINARY, JSON, TEXT, Draft, Kind, check_event, check_key
@@ -13,6 +15,7 @@ from ..policy.access import ALLOW_ALL
 from ..protocol import base
 from ..protocol.base import JSON_HEADERS, Reply
 from ..wire import draft_fields, envelope, http1, payload
+from ..wire.traceparent import parse_traceparent
 from .exchange import Exchange
 from .service import Service
 
@@ -42,7 +45,7 @@ def publish(service: Service, connection: Exchange, request: http1.Request, chan
     connection.spend_publishes(1, len(data), now)
     if settings.quotas is not None:
         settings.quotas.publish(connection.identity, channel, len(data), now)
-    drafts = (Draft(channel, data, kind, event, key),)
+    drafts = (Draft(channel, data, kind, event, key, _trace(request)),)
     base.publish(service.node, settings, connection, connection.identity, drafts, partial(_published, connection))
     connection.wait(request)
 
@@ -55,6 +58,11 @@ def _utf8(code: str, name: str, value: str) -> str:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError:
         raise Refusal(code, f"The header {name} is not UTF-8: encode it so, or publish by {PUBLISH}.") from None
+
+
+def _trace(request: http1.Request) -> bytes | None:
+    text = request.headers.get("traceparent")
+    return None if text is None else parse_traceparent(text)
 
 
 def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:
@@ -83,6 +91,7 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
         raise Refusal("request_invalid", 'Send JSON lines: {"channel": …, "data": …}, one for each message.')
     quotas, now = service.settings.quotas, connection.now()
     connection.spend_publishes(len(lines), len(body), now)
+    trace = _trace(request)
     results: list[Outcome | None] = []
     drafts = []
     for line in lines:
@@ -93,7 +102,7 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
                 service.access.publish(connection.identity, draft.channel)
             if quotas is not None:
                 quotas.publish(connection.identity, draft.channel, len(draft.data), now)
-            drafts.append(draft)
+            drafts.append(draft if draft.trace is not None or trace is None else structs.replace(draft, trace=trace))
             results.append(None)
         except Refusal as refusal:
             if service.settings.refused is not None:

@@ -13,6 +13,7 @@ from ..brokers.base import Broker
 from ..core.delays import Delays
 from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
+from ..core.tracing import Tracing
 from ..http.bulletin import LATE_SECONDS, REVOCATION_RECORDS, TICKET_SECONDS
 from ..http.overview import Overview
 from ..http.service import Rules
@@ -74,6 +75,7 @@ def build_node(
     *,
     monotonic: Callable[[], float],
     schedule: Callable[[Callable[[], None]], object],
+    tracing: Tracing | None = None,
 ) -> Node:
     """Return the node."""
     return Node(
@@ -85,6 +87,7 @@ def build_node(
         publish_wait_seconds=settings.limits.publish_wait_seconds,
         send=TlsChannel.send if settings.tls_cert else os.write,
         delays=Delays(monotonic, time.time),
+        tracing=tracing,
     )
 
 

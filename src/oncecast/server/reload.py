@@ -20,7 +20,7 @@ __all__ = ["FIXED", "ReadSettings", "read_again"]
 logger = logging.getLogger("oncecast.server")
 
 # The sockets, the processes and the broker.
-FIXED = ("host", "port", "workers", "app", "broker", "durability", "dev", "proxy_protocol")
+FIXED = ("host", "port", "workers", "app", "broker", "durability", "dev", "proxy_protocol", "tracing")
 FIXED_RETENTION = ("key_seconds",)
 
 ReadSettings = Callable[[], Settings]  # the settings as their sources are now; raises `ConfigurationError`

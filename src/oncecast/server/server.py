@@ -37,6 +37,7 @@ from .machine import CHANNEL, SECONDS, Machine
 from .settings import Settings
 from .tasks import Tasks
 from .tls import Tls
+from .tracing import ServerTracing
 from .wheel import RESOLUTION
 
 logger = logging.getLogger("oncecast.server")
@@ -80,6 +81,7 @@ class Server:
         self._demonstrates = settings.dev and demo
         self._sockets = list(sockets)
         self._tls: Tls | None = None
+        self._tracing = ServerTracing() if settings.tracing else None
         self.port = settings.port
         policy = build_policy(lambda: self.settings)
         self.node = build_node(
@@ -88,6 +90,7 @@ class Server:
             policy,
             monotonic=loop.time,
             schedule=loop.call_soon,
+            tracing=self._tracing,
         )
         self.app: App = build_app(settings, self.node, monotonic=loop.time, schedule=loop.call_soon)
         self.app.admission.room = self.quotas.room
@@ -130,6 +133,8 @@ class Server:
             if self._guest is not None:
                 await self._guest.start(self)
                 self._listen()  # only now: nobody waits for an application that may not start
+            if self._tracing is not None:
+                self._tracing.start()  # after the guest: an application may have set a provider
             self._own_files = own_files(len(self.app.connections))
             self.app.admission.capacity = self._planned(self.settings)
         except BaseException:
@@ -138,6 +143,7 @@ class Server:
                 await self._guest.stop()
             await self._tasks.stop()
             await self.node.stop()
+            await self._stop_tracing()
             raise
         self._tasks.start("fetching the issuer's keys", self._issuer.run())
         if self._tls is not None:
@@ -258,8 +264,13 @@ class Server:
             await self._guest.stop()
         await self._tasks.stop()
         await self.node.stop()
+        await self._stop_tracing()
         if self.app.logs is not None:
             await self.app.logs.close()
+
+    async def _stop_tracing(self) -> None:
+        if self._tracing is not None:
+            await self._tracing.close()
 
     def _is_ticking(self) -> bool:
         """Whether deadlines pass, and draining goes on."""

@@ -269,6 +269,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     audit_log: Annotated[
         LogForm, Meta(description="A line on standard error for each request that access rules or limits refuse.")
     ] = "text"
+    tracing: Annotated[
+        bool,
+        Meta(description="Spans of OpenTelemetry for publishes and deliveries; the OTEL_ variables say where they go."),
+    ] = False
     dev: Annotated[bool, Meta(description="Development: any host, pages from this machine, a demo, first steps.")] = (
         False
     )

@@ -36,6 +36,7 @@ CHECKS: dict[str, BrokerCheck] = {
         publishing.numbers_what_it_appends,
         publishing.keeps_the_order,
         publishing.delivers_its_own,
+        publishing.keeps_the_trace,
         publishing.delivers_before_it_answers,
         publishing.answers_in_order,
         publishing.answers_nothing_to_nothing,

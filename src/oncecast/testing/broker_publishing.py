@@ -61,6 +61,24 @@ def delivers_its_own(bench: BrokerBench) -> None:
     expect(sent == seen, "a message is what was published, under its receipt's number", seen)
 
 
+def keeps_the_trace(bench: BrokerBench) -> None:
+    """The context of a trace is delivered and read with its message, of any kind and size, and with no other."""
+    trace = bytes(range(16)) + b"\xff" * 8 + b"\0"
+    drafts = [
+        Draft("a", data, kind, event, key, context)
+        for n, (kind, data) in enumerate(((Kind.JSON, b"1"), (Kind.TEXT, b""), (Kind.BINARY, b"\n \0" * 20)))
+        for event, key, context in (("e", f"k{n}", trace), (None, None, None), (None, None, trace[::-1]))
+    ]
+    bench.receipts(*drafts)
+    sent = [(d.data, d.kind, d.event, d.trace) for d in drafts]
+    seen = [(m.data, m.kind, m.event, m.trace) for m in bench.messages]
+    expect(sent == seen, "a message has the trace of its draft", seen)
+    page = bench.page("a", bench.after(0))
+    if page is not None:
+        read = [(m.data, m.kind, m.event, m.trace) for m in page.messages]
+        expect(read == sent[len(sent) - len(read) :], "the history has it too", read)
+
+
 def delivers_before_it_answers(bench: BrokerBench) -> None:
     """A message reaches the sink before its receipt reaches the publisher."""
     receipts = bench.receipts(Draft("c", b"1"), Draft("c", b"2"))

@@ -266,7 +266,8 @@ class HistoryBroker:
     def _append(self, draft: Draft) -> Receipt:
         self.head += 1
         self._time = max(self._time, round(self._wall(), 3))
-        self.messages.append(Message(self.head, draft.channel, draft.data, draft.kind, draft.event, self._time))
+        message = Message(self.head, draft.channel, draft.data, draft.kind, draft.event, self._time, draft.trace)
+        self.messages.append(message)
         return Receipt(self.epoch, self.head, "process")
 
 

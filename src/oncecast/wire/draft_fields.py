@@ -26,6 +26,7 @@ from ..message import (
     check_key,
 )
 from .payload import TOO_DEEP, base64_data, check_fields, colons_around, json_value, refuse_half_pair
+from .traceparent import parse_traceparent
 
 REASON_CHARS = 200  # of what a decoder says is wrong
 
@@ -44,6 +45,9 @@ EventField: TypeAlias = Annotated[str, msgspec.Meta(description="The event's nam
 KeyField: TypeAlias = Annotated[
     str, msgspec.Meta(description="A repeated publish with the same key is one message.", extra_json_schema=KEY_SCHEMA)
 ]
+TraceparentField: TypeAlias = Annotated[
+    str, msgspec.Meta(description="The trace that the message belongs to: W3C Trace Context.")
+]
 DataField: TypeAlias = Annotated[msgspec.Raw, msgspec.Meta(description="Any JSON; a string is a text.")]
 Data64Field: TypeAlias = Annotated[
     str | msgspec.UnsetType | dict[str, str],
@@ -59,6 +63,7 @@ class DraftFields(msgspec.Struct, forbid_unknown_fields=True):
     data64: Data64Field = msgspec.UNSET
     event: EventField | None = None
     key: KeyField | None = None
+    traceparent: TraceparentField | None = None
 
     def draft(self) -> Draft:
         """Return the checked draft. Raises `Refusal`."""
@@ -68,6 +73,7 @@ class DraftFields(msgspec.Struct, forbid_unknown_fields=True):
             check_event(event)
         if key is not None:
             check_key(key)
+        trace = None if self.traceparent is None else parse_traceparent(self.traceparent)
         raw = bytes(self.data)
         if not isinstance(data64, msgspec.UnsetType):
             if raw:
@@ -75,13 +81,13 @@ class DraftFields(msgspec.Struct, forbid_unknown_fields=True):
             if isinstance(data64, dict) and data64.keys() != {"base64"}:
                 raise Refusal("data_invalid", 'data64 as an object has the one field base64: {"base64": "…"}.')
             text = data64["base64"] if isinstance(data64, dict) else data64
-            return Draft(channel, base64_data(text), BINARY, event, key)
+            return Draft(channel, base64_data(text), BINARY, event, key, trace)
         if not raw:
             raise Refusal("data_invalid", "The message has no data: send data (any JSON) or data64 (base64).")
         raw = json_value(raw)
         if raw[0] == QUOTE:  # a JSON string is a text: every transport then shows it alike
-            return Draft(channel, msgspec.json.decode(raw, type=str).encode(), TEXT, event, key)
-        return Draft(channel, raw, JSON, event, key)
+            return Draft(channel, msgspec.json.decode(raw, type=str).encode(), TEXT, event, key, trace)
+        return Draft(channel, raw, JSON, event, key, trace)
 
 
 # -- publishing in batches: JSON lines
@@ -123,12 +129,13 @@ def message_fields(message: DraftFields) -> int:
 
     This passes most publishes without a closer look: their channel, event and key have no colon.
     """
-    return 2 + (message.event is not None) + (message.key is not None)  # a channel, and data or data64
+    optional = (message.event is not None) + (message.key is not None) + (message.traceparent is not None)
+    return 2 + optional  # a channel, and data or data64
 
 
 def message_colons(message: DraftFields, raw: bytes) -> int:
     """Do as `colons_of` does for the fields of a message."""
-    count = int(bool(raw)) + colons_of(message.channel, message.event, message.key)
+    count = int(bool(raw)) + colons_of(message.channel, message.event, message.key, message.traceparent)
     if message.data64 is not msgspec.UNSET:
         count += 1 + (message.data64.count(":") if isinstance(message.data64, str) else len(message.data64))
     return count

@@ -14,6 +14,7 @@ import msgspec
 
 from ..errors import Refusal
 from ..message import JSON, TEXT, Cursor, LogGap, Message, Receipt
+from .traceparent import traceparent
 
 DOCS_PATH = "/docs/errors#"  # where the error's explanation stands, relative to the server
 
@@ -21,7 +22,7 @@ _encode = msgspec.json.encode
 
 
 def message_json(message: Message, epoch: str) -> bytes:
-    """Return a message's JSON: `{"id", "channel", "data" | "data64", "event", "time"}`."""
+    """Return a message's JSON: `{"id", "channel", "data" | "data64", "event", "time", "traceparent"?}`."""
     data = message.data
     if message.kind is JSON:
         field = b'"data":' + data
@@ -30,10 +31,12 @@ def message_json(message: Message, epoch: str) -> bytes:
     else:
         field = b'"data64":{"base64":"' + base64.b64encode(data) + b'"}'
     event = b"null" if message.event is None else _encode(message.event)
+    end = b"}" if message.trace is None else b',"traceparent":"%s"}' % traceparent(message.trace).encode()
     return (
         b'{"id":"%s-%d","channel":"%s",' % (epoch.encode(), message.seq, message.channel.encode())
         + field
-        + b',"event":%s,"time":%s}' % (event, _encode(message.time))
+        + b',"event":%s,"time":%s' % (event, _encode(message.time))
+        + end
     )
 
 

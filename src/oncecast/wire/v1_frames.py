@@ -81,6 +81,7 @@ class _Shape(msgspec.Struct):
     data64: msgspec.Raw = NO_DATA
     event: msgspec.Raw = NO_DATA
     key: msgspec.Raw = NO_DATA
+    traceparent: msgspec.Raw = NO_DATA
     ref: msgspec.Raw = NO_DATA
     token: msgspec.Raw = NO_DATA
 

@@ -34,11 +34,11 @@ import msgspec
 from ...message import CHANNEL_PATTERN, INTERNAL, Mark, Message, Retention
 from ..lives import Life, Lives, read_life
 from ..session import Lost
+from ..stored import STORED_KINDS, stored_message
 from .channels import Channel, Channels
 from .record import (
     HEAD,
     HEAD_SIZE,
-    KINDS,
     LIFE,
     LIVES,
     MAGIC,
@@ -236,7 +236,7 @@ class Ledger:
             if magic != MAGIC or kind > TRIM or size + names + events > len(record):
                 self._skip(offset)
                 continue
-            if kind not in KINDS:
+            if kind not in STORED_KINDS:
                 if kind == PROBE:
                     if node == own_node:
                         fed.probes.append(number)
@@ -271,10 +271,11 @@ class Ledger:
                 try:
                     at = size + names + events
                     event = record[at - events : at].decode() if events else None
-                except UnicodeDecodeError:
+                    message = stored_message(offset + base, channel.name, record[at:], kind, event, time)
+                except ValueError:  # the event is no UTF-8, or the context is cut off
                     self._skip(offset)
                     continue
-                fed.messages.append(Message(offset + base, channel.name, record[at:], KINDS[kind], event, time))
+                fed.messages.append(message)
             channel.offsets.append(offset)
             channel.times.append(time)
             if len(channel.offsets) > channel.bound:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...message import Draft, Kind, Message
+from ...message import Draft, Message
+from ..stored import STORED_KINDS, stored_data, stored_kind, stored_message
 
 MAGIC = b"oc"
-LIFE, LIVES, PROBE, TRIM = 16, 17, 18, 19  # kinds of records; those of messages are the values of `Kind`
-KINDS = {int(kind): kind for kind in Kind}
+LIFE, LIVES, PROBE, TRIM = 16, 17, 18, 19  # kinds of records; those of messages are `STORED_KINDS`
 NO_KEY = bytes(16)
 HEAD = Struct(">2sB8sQ16sBH")
 HEAD_SIZE = HEAD.size
@@ -30,7 +30,8 @@ def encode_draft(draft: Draft, node: bytes, number: int) -> bytes:
     channel = draft.channel.encode()
     event = _NONE if draft.event is None else draft.event.encode()
     key = NO_KEY if draft.key is None else hash_key(channel, draft.key)
-    return HEAD.pack(MAGIC, draft.kind, node, number, key, len(channel), len(event)) + channel + event + draft.data
+    head = HEAD.pack(MAGIC, stored_kind(draft), node, number, key, len(channel), len(event))
+    return head + channel + event + stored_data(draft)
 
 
 def encode_control(kind: int, node: bytes, number: int, data: bytes = b"") -> bytes:
@@ -49,10 +50,15 @@ def decode_message(record: bytes, channel: str, seq: int, time: float) -> Messag
         raise ValueError("it is too short")
     magic, kind, _, _, _, names, events = HEAD.unpack_from(record)
     at = HEAD_SIZE + names + events
-    if magic != MAGIC or kind not in KINDS or at > len(record) or record[HEAD_SIZE : at - events] != channel.encode():
+    if (
+        magic != MAGIC
+        or kind not in STORED_KINDS
+        or at > len(record)
+        or record[HEAD_SIZE : at - events] != channel.encode()
+    ):
         raise ValueError("it is no message of this channel")
     event = record[at - events : at].decode() if events else None
-    return Message(seq, channel, record[at:], KINDS[kind], event, time)
+    return stored_message(seq, channel, record[at:], kind, event, time)
 
 
 def encode_trim(channel: str, offset: int) -> bytes:

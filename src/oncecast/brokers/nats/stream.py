@@ -24,16 +24,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import ConfigurationError
-from ...message import Cursor, Draft, Kind, Mark, Message
+from ...message import Cursor, Draft, Mark, Message
 from ..address import Address
 from ..lives import Life, Lives, first_life, read_life
 from ..session import Lost
+from ..stored import stored_data, stored_kind, stored_message
 from .asking import Asking, Record
 from .client import Answer, OrderedClient
 from .fit import StreamFit
 
 PROBE = "%probe"
-KINDS = {b"%d" % kind: kind for kind in Kind}
 NOT_FOUND = 10059  # JetStream's error codes
 IN_USE = 10058
 NOT_ENABLED = 10039  # for the account
@@ -181,7 +181,7 @@ class Stream(Asking):
 def encode_draft(draft: Draft, milliseconds: int) -> bytes:
     """Return what is published for a draft."""
     event = (draft.event or "").encode()
-    return b"%d %d %d\n%b%b" % (draft.kind, len(event), milliseconds, event, draft.data)
+    return b"%d %d %d\n%b%b" % (stored_kind(draft), len(event), milliseconds, event, stored_data(draft))
 
 
 def key_of(draft: Draft) -> str:
@@ -192,15 +192,12 @@ def key_of(draft: Draft) -> str:
 def decode_message(channel: str, data: bytes, seq: int, time: float | None) -> Message:
     """Return the message of a record; without a `time` of the server's it is its publisher's. Raises `ValueError`."""
     head, feed, rest = data.partition(b"\n")
-    try:
-        kind, size, stamp = head.split(b" ")
-        length = int(size)
-        if not feed or not 0 <= length <= len(rest):
-            raise ValueError("its head is not ours")
-        when = int(stamp) / 1000 if time is None else time
-        return Message(seq, channel, rest[length:], KINDS[kind], rest[:length].decode() or None, when)
-    except KeyError:
-        raise ValueError("its kind is not ours") from None
+    kind, size, stamp = head.split(b" ")
+    length = int(size)
+    if not feed or not 0 <= length <= len(rest):
+        raise ValueError("its head is not ours")
+    when = int(stamp) / 1000 if time is None else time
+    return stored_message(seq, channel, rest[length:], int(kind), rest[:length].decode() or None, when)
 
 
 def decode_record(channel: str, record: Record, seq: int, *, stamped: bool) -> Message | None:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from ...message import Kind, Mark, Message, Page, Start, StartKind
+from ...message import Mark, Message, Page, Start, StartKind
 from ..handover import Missed
+from ..stored import stored_message
 from . import scripts
 from .line import RedisLine
 
 logger = logging.getLogger("oncecast.brokers.redis")
 
 FORWARD = 1_000  # the longest page: a script that reads more would hold the server up
-KINDS = {b"%d" % kind: kind for kind in Kind}
 FIELDS = [b"d", b"k", b"e", b"t"]
 RANGE = 32  # entries of what was missed that are read at once
 WALK = 1_000  # entries that one script passes on the way back to the N newest
@@ -149,8 +149,8 @@ def message_of(channel: str, entry: list[Any]) -> Message | None:
         if fields[0::2] != FIELDS:
             raise ValueError("its fields are not ours")
         data, kind, event, time = fields[1::2]
-        return Message(_seq(identity), channel, data, KINDS[kind], event.decode() or None, int(time) / 1000)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        return stored_message(_seq(identity), channel, data, int(kind), event.decode() or None, int(time) / 1000)
+    except (ValueError, TypeError, IndexError) as error:
         report_foreign(channel, error)
         return None
 
@@ -178,7 +178,4 @@ def read_pushed(channel: str, payload: bytes) -> tuple[int, Message]:
     seq, before, time, kind, size = head.split(b" ")
     length = int(size)
     event = rest[:length].decode() or None
-    try:
-        return int(before), Message(int(seq), channel, rest[length:], KINDS[kind], event, int(time) / 1000)
-    except KeyError:
-        raise ValueError("its kind is not ours") from None
+    return int(before), stored_message(int(seq), channel, rest[length:], int(kind), event, int(time) / 1000)

@@ -13,6 +13,7 @@ from ...errors import Refusal
 from ...message import Draft, Receipt, RetentionPolicy
 from ..base import Outcome
 from ..complaints import Complaints
+from ..stored import stored_data, stored_kind
 from ..wanting import Wanting
 from . import scripts
 from .faults import of_publishing
@@ -56,7 +57,8 @@ class RedisWrites:
         arguments: list[bytes | str | int] = ["" if reached is None else self._own, token, self._key_seconds]
         for draft in drafts:
             keep = max(1, self._policy(draft.channel).messages)
-            arguments += [draft.channel, draft.kind.value, draft.event or "", draft.key or "", keep, draft.data]
+            kind, data = stored_kind(draft), stored_data(draft)
+            arguments += [draft.channel, kind, draft.event or "", draft.key or "", keep, data]
         return _Part(len(drafts), self._line.ask_script(scripts.PUBLISH, life, *arguments), token, reached)
 
     async def _acknowledged(self, parts: Sequence[_Part], epoch: str) -> Sequence[Outcome]:

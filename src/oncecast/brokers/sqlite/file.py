@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...errors import ConfigurationError
-from ...message import Kind, Message
+from ...message import Message
+from ..stored import stored_message
 
 logger = logging.getLogger("oncecast.brokers.sqlite.file")
 
@@ -50,8 +51,6 @@ CREATE INDEX keys_by_time ON keys (time);
 MESSAGE = "SELECT m.seq, c.name, m.data, m.kind, m.event, m.time FROM messages m JOIN channels c ON c.id = m.channel"
 _LAST = "SELECT seq, time FROM messages ORDER BY seq DESC LIMIT 1"
 _NEXT = "SELECT seq, time FROM messages WHERE seq >= ? ORDER BY seq LIMIT 1"
-
-_KINDS = {int(kind): kind for kind in Kind}
 
 T = TypeVar("T")
 
@@ -93,10 +92,10 @@ class File:
 
     def message(self, row: Row) -> Message | None:
         """Return the message in a row of `MESSAGE`. None where it is damaged, which is logged once."""
-        seq, channel, data, number, event, time = row
-        kind = _KINDS.get(number)
-        if kind is not None and type(data) is bytes:
-            return Message(seq, channel, data, kind, event, time)
+        seq, channel, data, kind, event, time = row
+        with contextlib.suppress(ValueError):
+            if type(data) is bytes:
+                return stored_message(seq, channel, data, kind, event, time)
         if seq not in self._reported and len(self._reported) < REPORTED:
             self._reported.add(seq)
             logger.error("%s: message %d of %s is damaged, and is left out", self._path, seq, channel)

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from ...message import Draft, Mark, Message, Receipt
 from ..base import NUMBERS_A_SECOND, Opening
+from ..stored import stored_data, stored_kind
 from .file import MESSAGE, File, Row
 from .pages import Pages
 from .trims import Trims
@@ -150,8 +151,8 @@ class Store:
                 head += 1
                 if draft.key is not None:
                     keys[channel, draft.key] = head
-                rows.append((head, channel, int(draft.kind), draft.event, now, draft.data))
-                messages.append(Message(head, draft.channel, draft.data, draft.kind, draft.event, now))
+                rows.append((head, channel, stored_kind(draft), draft.event, now, stored_data(draft)))
+                messages.append(Message(head, draft.channel, draft.data, draft.kind, draft.event, now, draft.trace))
                 receipts.append(Receipt(self.epoch, head, self._durability))
             if rows:
                 self._db.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", rows)

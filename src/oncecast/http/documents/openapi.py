@@ -46,6 +46,9 @@ def openapi() -> Schema:
 
 
 def _paths() -> Schema:
+    traceparent = _parameter(
+        "traceparent", "header", "The trace that it belongs to: W3C Trace Context.", {"type": "string"}
+    )
     listening = {
         "parameters": [
             _parameter("names", "path", "A channel, or several with commas between.", _NAMES),
@@ -96,6 +99,7 @@ def _paths() -> Schema:
                             "A repeated publish with the same key is one message.",
                             {"type": "string", **KEY_SCHEMA},
                         ),
+                        traceparent,
                     ],
                     "requestBody": {
                         "description": "The data. Without a type it is what it can be: JSON, text or binary.",
@@ -114,6 +118,7 @@ def _paths() -> Schema:
                 "publishBatch",
                 {
                     "summary": "Publish many messages",
+                    "parameters": [traceparent],
                     "requestBody": {
                         "required": True,
                         "description": f"At most {BATCH_LINES} lines, each a BatchLine, whatever the type says.",

@@ -64,6 +64,7 @@ _message: Mapping[str, Schema] = {
     "data64": _object("Binary data.", base64={"type": "string", "contentEncoding": "base64"}),
     "event": {"type": ["string", "null"]},
     "time": {"type": "number", "description": "When the broker appended it, in Unix seconds."},
+    "traceparent": {"type": "string", "description": "The trace that it was published in: W3C Trace Context."},
 }
 _gap: Mapping[str, Schema] = {
     "channel": _CHANNEL,
@@ -72,7 +73,7 @@ _gap: Mapping[str, Schema] = {
     "missed_to": _or_null(_CURSOR),
     "cursor": {**_CURSOR, "description": "The place that the stream goes on from."},
 }
-_EITHER = ("data", "data64")
+_NOT_ALWAYS = ("data", "data64", "traceparent")
 
 
 def _frame(kind: str, description: str, optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
@@ -86,7 +87,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "BatchLine": schema_of(draft_fields.BatchLine),
     "TicketRequest": schema_of(users.TicketRequest),
     "DisconnectRequest": schema_of(users.DisconnectRequest),
-    "Message": _object("A message of a channel.", _EITHER, **_message),
+    "Message": _object("A message of a channel.", _NOT_ALWAYS, **_message),
     "Gap": _object("Messages of a channel that were missed.", **_gap),
     "PollAnswer": _object(
         "What there was after the place that was asked for.",
@@ -108,7 +109,7 @@ FRAMES: Mapping[str, tuple[Schema, ...]] = {
     "sent": (
         _frame("subscribed", "A subscription begins after `cursor`.", channel=_CHANNEL, cursor=_CURSOR, ref=_REF),
         _frame("unsubscribed", "No message of this channel comes any more.", channel=_CHANNEL, ref=_REF),
-        _frame("message", "A message.", _EITHER, **_message),
+        _frame("message", "A message.", _NOT_ALWAYS, **_message),
         _frame("gap", "Messages were missed.", **_gap),
         _frame("published", "The broker has acknowledged a message.", id=_CURSOR, durability=_DURABILITY, ref=_REF),
         _frame("error", "A frame was refused; the connection lives on.", code=_CODE, message=_TEXT, ref=_REF),

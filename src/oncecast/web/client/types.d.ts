@@ -105,6 +105,8 @@ export interface Message<T = any> {
   event: string | null;
   /** When the server's broker appended it, in Unix seconds. */
   time: number;
+  /** The trace that it was published in, if it was: W3C Trace Context. */
+  traceparent?: string;
 }
 
 /** Messages that are missing. */

@@ -1,0 +1,233 @@
+"""Spans of OpenTelemetry: one for each publish, and one on each node that delivers what was published.
+
+The span of a publish continues the trace that its publisher gave, or begins one. Its context goes into the messages, so
+that the spans of all nodes, and of listeners that read it, are of one trace. How much is sampled and where the spans
+go is the SDK's to know, by the variables that its specification names.
+
+Invariants: a publish and a turn make at most `SPANS`; a fault in the SDK, or in what the application has added to it,
+is logged and changes nothing for a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..brokers.base import Done, Outcome
+from ..brokers.complaints import Complaints
+from ..brokers.worker import run_in_thread
+from ..errors import ConfigurationError, Refusal
+from ..message import INTERNAL, Draft, Message
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span, SpanKind, Tracer
+
+__all__ = ["CLOSE_SECONDS", "SPANS", "ServerTracing", "SpanTracing"]
+
+logger = logging.getLogger("oncecast.server.tracing")
+
+SPANS = 100  # of one publish, or of one turn: each takes some 20 µs
+CLOSE_SECONDS = 5.0  # for the last spans to reach the collector
+PROTOCOL = "http/protobuf"  # the one that the extra has
+PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+class SpanTracing:
+    """A `core.tracing.Tracing` that makes the spans by a tracer; without one it makes none.
+
+    By default the tracer is that of the provider which the application has set, now or later. Raises
+    `ConfigurationError` where OpenTelemetry is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from opentelemetry import trace
+        except ImportError:
+            raise _missing() from None
+        self._trace = trace
+        self.tracer: Tracer | None = trace.get_tracer("oncecast", __version__)
+        self._complaints = Complaints("tracing:", time.monotonic)
+
+    def publish(self, drafts: Sequence[Draft], done: Done) -> tuple[Sequence[Draft], Done]:
+        """See `core.tracing.Tracing`."""
+        tracer = self.tracer
+        if tracer is None or drafts[0].channel in INTERNAL:
+            return drafts, done
+        try:
+            spans: dict[bytes | None, list[Draft]] = {}
+            for draft in drafts:
+                if draft.trace in spans or len(spans) < SPANS:
+                    spans.setdefault(draft.trace, []).append(draft)
+            begun = {trace: self._begin_publish(tracer, trace, group) for trace, group in spans.items()}
+            contexts = {trace: _context_of(span, trace) for trace, span in begun.items()}
+        except Exception as error:  # noqa: BLE001 - what the application has added to the SDK may raise anything
+            self._complain(error)
+            return drafts, done
+        traced = [_with_trace(draft, contexts.get(draft.trace, draft.trace)) for draft in drafts]
+        return traced, partial(self._published, begun, [draft.trace for draft in drafts], done)
+
+    def receive(self, messages: Sequence[Message], live: Callable[[str], int]) -> Callable[[], None] | None:
+        """See `core.tracing.Tracing`."""
+        tracer = self.tracer
+        if tracer is None:
+            return None
+        found: dict[bytes, list[Message]] = {}
+        for message in messages:
+            trace = message.trace
+            if trace is not None and (trace in found or len(found) < SPANS) and live(message.channel):
+                found.setdefault(trace, []).append(message)
+        if not found:
+            return None
+        try:
+            spans = [self._begin_delivery(tracer, trace, group, live) for trace, group in found.items()]
+        except Exception as error:  # noqa: BLE001 - as above
+            self._complain(error)
+            return None
+        return partial(self._end, spans)
+
+    # -- helpers
+
+    def _begin_publish(self, tracer: Tracer, trace: bytes | None, drafts: list[Draft]) -> Span:
+        size = sum(len(draft.data) for draft in drafts)
+        attributes: dict[str, str | int] = {"messaging.operation.type": "send", "messaging.message.body.size": size}
+        return self._begin(
+            tracer, "publish", self._trace.SpanKind.PRODUCER, trace, [draft.channel for draft in drafts], attributes
+        )
+
+    def _begin_delivery(
+        self, tracer: Tracer, trace: bytes, messages: list[Message], live: Callable[[str], int]
+    ) -> Span:
+        channels = [message.channel for message in messages]
+        subscriptions = sum(live(channel) for channel in set(channels))
+        attributes: dict[str, str | int] = {
+            "messaging.operation.type": "process",
+            "oncecast.subscriptions": subscriptions,
+        }
+        return self._begin(tracer, "deliver", self._trace.SpanKind.CONSUMER, trace, channels, attributes)
+
+    def _begin(
+        self,
+        tracer: Tracer,
+        name: str,
+        kind: SpanKind,
+        trace: bytes | None,
+        channels: list[str],
+        attributes: dict[str, str | int],
+    ) -> Span:
+        """Begin a span below that of a context. Its attributes are those of the messaging conventions."""
+        api = self._trace
+        attributes |= {"messaging.system": "oncecast", "messaging.operation.name": name}
+        if len(set(channels)) == 1:
+            attributes["messaging.destination.name"] = channels[0]
+        if len(channels) > 1:
+            attributes["messaging.batch.message_count"] = len(channels)
+        context = None
+        if trace is not None:
+            parent = api.SpanContext(
+                int.from_bytes(trace[:16]),
+                int.from_bytes(trace[16:24]),
+                is_remote=True,
+                trace_flags=api.TraceFlags(trace[24]),
+            )
+            context = api.set_span_in_context(api.NonRecordingSpan(parent))
+        return tracer.start_span(name, context, kind, attributes)
+
+    def _published(
+        self, spans: dict[bytes | None, Span], traces: list[bytes | None], done: Done, outcomes: Sequence[Outcome]
+    ) -> None:
+        try:
+            for trace, outcome in zip(traces, outcomes, strict=True):
+                span = spans.get(trace)
+                if span is None:
+                    continue
+                if isinstance(outcome, Refusal):
+                    span.set_attribute("error.type", outcome.code)
+                    span.set_status(self._trace.StatusCode.ERROR, outcome.message)
+                else:
+                    span.set_attribute("messaging.message.id", outcome.id)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._complain(error)
+        self._end(list(spans.values()))
+        done(outcomes)
+
+    def _end(self, spans: Sequence[Span]) -> None:
+        try:
+            for span in spans:
+                span.end()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        self._complaints.complain(f"a span is missing: {error!r}")
+
+
+class ServerTracing(SpanTracing):
+    """Tracing of a server: by the provider that its application has set, or by one of its own that sends by OTLP.
+
+    Raises `ConfigurationError` where the extra is not installed, or the variables ask for what it does not have.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in PROTOCOL_VARIABLES:
+            protocol = os.environ.get(name, PROTOCOL)
+            if protocol != PROTOCOL:
+                text = f"{name} is {protocol!r}: set it to {PROTOCOL!r}, and the endpoint to that port of the collector"
+                raise ConfigurationError(f"tracing: {text}, usually 4318")
+        try:
+            from opentelemetry.exporter.otlp.proto.http import trace_exporter  # noqa: F401 - for `start`
+        except ImportError:
+            raise _missing() from None
+        self.tracer = None  # until the start
+        self._provider: TracerProvider | None = None
+
+    def start(self) -> None:
+        """Make spans from now on. Starts the thread that sends them."""
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        if isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider):
+            named = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "oncecast"}
+            self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
+            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            self.tracer = self._provider.get_tracer("oncecast", __version__)
+        else:
+            self.tracer = self._trace.get_tracer("oncecast", __version__)
+
+    async def close(self) -> None:
+        """Make no more spans, and send those that wait, for `CLOSE_SECONDS` at most."""
+        self.tracer = None
+        provider, self._provider = self._provider, None
+        if provider is not None:
+            try:
+                await run_in_thread("tracing", provider.shutdown, CLOSE_SECONDS, lambda _: None)
+            except TimeoutError:
+                logger.warning("the collector did not take the last spans within %g s: they are lost", CLOSE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - whatever the exporter raises, the server stops
+                self._complain(error)
+
+
+def _missing() -> ConfigurationError:
+    return ConfigurationError("tracing needs OpenTelemetry: pip install 'oncecast[otel]'")
+
+
+def _context_of(span: Span, given: bytes | None) -> bytes | None:
+    """Return the context of a span that is sampled; else what was given, which says so itself."""
+    context = span.get_span_context()
+    if not (context.is_valid and context.trace_flags.sampled):
+        return given
+    return b"%b%b%c" % (context.trace_id.to_bytes(16), context.span_id.to_bytes(8), context.trace_flags & 0xFF)
+
+
+def _with_trace(draft: Draft, trace: bytes | None) -> Draft:
+    if trace == draft.trace:
+        return draft
+    return Draft(draft.channel, draft.data, draft.kind, draft.event, draft.key, trace)
