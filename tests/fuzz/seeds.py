@@ -97,6 +97,7 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b'\0\0{"type":"unsubscribe","channel":"a"}',
         b'\0\0{"channel":"a:b","data":"text","key":":"}',
         b'\0\0{"channel":"a","data64":"AA==","event":"\xc3\xa9"}',
+        b'\0\0{"channel":"a","data":1,"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}',
         b'\0\0 [1,\n {"a":"[{\\"]"},\t2] ',
         b"\0\0" + b"[" * 513 + b"]" * 513,
         b'\0\0{"id":"e-7","channel":"a","data":1.10,"event":null,"time":1e3}',
@@ -162,7 +163,7 @@ DICTIONARY: Mapping[str, tuple[bytes, ...]] = {
     "handshake": (b"permessage-deflate", b"server_max_window_bits=", b"client_no_context_takeover", b"; "),
     "envelopes": (
         b'"type":', b'"publish"', b'"subscribe"', b'"channel":', b'"data":', b'"data64":', b'"base64":', b'"event":',
-        b'"key":', b'"ref":', b"\\u003a", b"\\ud800", b"null", b"1e999", b"9223372036854775808",
+        b'"key":', b'"ref":', b'"traceparent":', b"\\u003a", b"\\ud800", b"null", b"1e999", b"9223372036854775808",
     ),
     "event_streams": (b"data:", b"event:", b"id:", b"retry:", b"event: gap\n", b"\r\n", b"\xef\xbb\xbf"),
     "queries": (b"after=", b"last=", b"since=", b"wait=", b"limit=", b"envelope=", b"latest", b"earliest", b"%00"),

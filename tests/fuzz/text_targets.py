@@ -32,6 +32,7 @@ from oncecast.wire import sse
 from oncecast.wire.draft_fields import parse_line
 from oncecast.wire.envelope import message_json
 from oncecast.wire.payload import MAX_DEPTH, json_data, sniff
+from oncecast.wire.traceparent import parse_traceparent, traceparent
 from oncecast.wire.v1_frames import Publish, Subscribe, message_frame, parse_frame, ref_of
 
 from .pieces import opened, pieces
@@ -154,6 +155,11 @@ def _check_draft(make: Any, content: bytes) -> None:
         return
     read = _pairs(content)
     assert (read["channel"], read.get("event"), read.get("key")) == (draft.channel, draft.event, draft.key)
+    given = read.get("traceparent")
+    if draft.trace is not None:
+        assert given[2:55] == traceparent(draft.trace)[2:]
+    elif given is not None:
+        assert parse_traceparent(given) is None
     _check_written(draft)
 
 

@@ -38,7 +38,8 @@ RSS_MIB = 400  # of the server, at its end
 NUMBERS = ("0", "1", "-1", "9" * 18, "9" * 40, "1e999", "1.5", "NaN", "null", "true", '""', "[]", "{}")
 TEXTS = ("a", "a.b", "", "-", "a" * 129, "a\\u0000", "e-1", "e0-99999999999999999999", "latest", "earliest", "\\ud800")
 TYPES = ("subscribe", "unsubscribe", "publish", "auth", "dance", "")
-FIELDS = ("channel", "after", "last", "since", "ref", "data", "data64", "event", "key", "token", "type", "more")
+FIELDS = ("channel", "after", "last", "since", "ref", "data", "data64", "event", "key", "traceparent", "token", "type",
+          "more")  # fmt: skip
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "CONNECT", "X" * 40)
 PATHS = ("/", "/v1/channels/a", "/v1/channels/a,b", "/v1/channels/%ff", "/v1/publish", "/v1/connect", "/v1/ticket",
          "/v1/disconnect", "/metrics", "/healthz", "/readyz", "/docs/errors", "/nowhere", "*", "http://x/v1/channels/a",
@@ -48,7 +49,8 @@ HEADERS = ("Host: localhost", "Host: a b", "Content-Length: 3", "Content-Length:
            "Connection: close", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
            "Sec-WebSocket-Version: 12", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Accept: text/event-stream",
            "Sec-WebSocket-Protocol: oncecast.v1", "Origin: null", "Expect: 100-continue", "Last-Event-ID: e-1",
-           "Authorization: Bearer a.b.c", "Idempotency-Key: k", "Content-Type: application/json", "X: " + "y" * 40_000,
+           "Authorization: Bearer a.b.c", "Idempotency-Key: k", "traceparent: 00-" + "ab" * 16 + "-" + "cd" * 8 + "-01",
+           "Content-Type: application/json", "X: " + "y" * 40_000,
            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")  # fmt: skip
 UPGRADE = (
     "GET /v1/connect HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -221,6 +221,13 @@ def test_what_nodes_tell_each_other_is_not_traced(bench: Bench) -> None:
     assert [] == bench.spans()
 
 
+def test_an_empty_publish_has_no_span(bench: Bench) -> None:
+    """It is answered as ever."""
+    assert [] == bench.publish()
+    assert [] == bench.spans()
+    assert [[]] == bench.outcomes
+
+
 class Broken(SpanProcessor):
     """A processor that an application has added, and that fails."""
 
