@@ -14,8 +14,10 @@ Owns the marks that make an example a test, HTML comments on the line above a bl
 * `front NAME`: an application of that name, which `web/test_front_ends.py` or `web/test_htmx.py` runs in a browser.
 * `page`: a page that only a browser could run. `begin NAME`: made by `scripts/reference.py`.
 
-Without a mark, Python, JSON and TOML are read here, shell by `test_docs_commands.py` and JavaScript by
-`test_javascript.py`. To have another kind of block checked, add it to `READ`, with a test that goes through `blocks`.
+Without a mark a Python program that names the examples' server is run against one where something is published all the
+time; it ends by itself, or is ended once it has printed something. Other Python, JSON and TOML are read here, shell by
+`test_docs_commands.py` and JavaScript by `test_javascript.py`. To have another kind of block checked, add it to `READ`,
+with a test that goes through `blocks`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from oncecast.cli.server import serve
+from oncecast.message import Draft
 from oncecast.protocol import events
 from oncecast.protocol.base import DRAIN_MS
 from oncecast.server import config
@@ -293,6 +297,53 @@ async def talk(block: Block, server: Server, where: str) -> None:
                 await socket.send(text)
             else:
                 assert ("←", text) == (arrow, alike(str(await socket.recv()), server)), where
+
+
+PROGRAMS = [
+    pytest.param(block.text, id=f"{name(page)}:{block.line}")
+    for page in pages()
+    for block in blocks(page)
+    if block.language == "python" and not block.mark and SERVER in block.text
+]
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+async def test_programs_run(text: str, tmp_path: Path) -> None:
+    """A Python program of a page works as it stands, and says nothing on standard error."""
+    server = Server(Settings(port=0))
+    await server.start()
+    publishing = asyncio.create_task(publish_all_the_time(server))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-u",
+        "-c",
+        text.replace(SERVER, f"127.0.0.1:{server.port}"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(SECONDS):
+            if not await process.stdout.readline():
+                assert 0 == await process.wait()
+    finally:
+        publishing.cancel()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        said = await process.stderr.read()
+        await server.stop(0)
+    assert "" == said.decode()
+
+
+async def publish_all_the_time(server: Server) -> None:
+    """Publish to the channels of the examples, ten times a second."""
+    for number in itertools.count():
+        for channel in ("news", "sport", "prices", "orders", "chat", "kitchen"):
+            server.node.publish((Draft(channel, b"%d" % number),), lambda outcomes: None)
+        await asyncio.sleep(0.1)
 
 
 def alike(text: str, server: Server) -> str:

@@ -1,4 +1,4 @@
-"""The examples of `docs/how-to/in-your-app.md` are one program that passes the type checker and runs."""
+"""The application of the README runs; that of `docs/how-to/in-your-app.md` passes the type checker too."""
 
 from __future__ import annotations
 
@@ -50,3 +50,17 @@ async def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert 201 == (await http.post(url, json={"text": "hello"})).status_code
         assert "No spam, please." == (await http.post(url, json={"text": "spam"})).json()["error"]["message"]
         assert {"text": "hello", "by": "ann"} == (await http.get(url)).json()["messages"][0]["data"]
+
+
+async def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its application publishes, and a page below its mount gets the message."""
+    monkeypatch.chdir(tmp_path)
+    (text,) = (block.text for block in blocks(ROOT / "README.md") if "FastAPI" in block.text)
+    scope: dict[str, Any] = {"__name__": "app"}
+    exec(compile(text, "app.py", "exec"), scope)
+    app = scope["app"]
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    async with app.router.lifespan_context(app), http:
+        assert 200 == (await http.post("/orders", params={"item": "tea"})).status_code
+        answer = (await http.get("/rt/v1/channels/orders")).json()
+    assert [{"item": "tea"}] == [message["data"] for message in answer["messages"]]

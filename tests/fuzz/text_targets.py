@@ -157,6 +157,7 @@ def _check_draft(make: Any, content: bytes) -> None:
     assert (read["channel"], read.get("event"), read.get("key")) == (draft.channel, draft.event, draft.key)
     given = read.get("traceparent")
     if draft.trace is not None:
+        assert given is not None
         assert given[2:55] == traceparent(draft.trace)[2:]
     elif given is not None:
         assert parse_traceparent(given) is None

@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 import oncecast
 from oncecast import AsyncClient, Oncecast
 from oncecast.brokers.base import Outcome
+from oncecast.client.values import ClientMessage
 from oncecast.errors import ConfigurationError, Refusal
 from oncecast.message import INTERNAL, Draft, Kind, Message, Receipt
 from oncecast.server import tracing as tracing_module
@@ -32,6 +33,7 @@ from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.server.tracing import SPANS, ServerTracing, SpanTracing
 from oncecast.wire.traceparent import traceparent
+from tests.test_docs import ROOT, blocks
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = bytes.fromhex(TRACE + SPAN + "01")
@@ -414,6 +416,16 @@ async def test_spans_in_an_application(monkeypatch: pytest.MonkeyPatch) -> None:
     assert order.get_span_context().span_id.to_bytes(8) == (parent_of(spans["publish"]) or b"")[16:]
     assert context_of(spans["publish"])[:24] == parent_of(spans["deliver"])
     assert traceparent(context_of(spans["publish"])) == got.traceparent
+
+
+def test_the_listener_of_the_page_goes_on_with_the_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its span is below the one that the message carries."""
+    monkeypatch.setattr(api, "get_tracer", bench.provider.get_tracer)
+    (text,) = (block.text for block in blocks(ROOT / "docs" / "how-to" / "trace.md") if block.language == "python")
+    scope: dict[str, Any] = {}
+    exec(compile(text, "listener.py", "exec"), scope)
+    scope["handle"](ClientMessage(id="e-1", channel="a", data=1, time=0.0, traceparent=traceparent(PARENT)))
+    assert PARENT[:24] == parent_of(bench.span())
 
 
 async def test_a_collector_that_hangs_does_not_hold_the_stop(
