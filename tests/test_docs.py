@@ -98,6 +98,12 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+def type_checker(file: str) -> list[str]:
+    """Return a command that checks a file strictly. It begins with what `make check` has found out of the package."""
+    options = ("--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache"))
+    return [sys.executable, "-m", "mypy", "--strict", *options, file]
+
+
 each_page = pytest.mark.parametrize("page", pages(), ids=name)
 
 

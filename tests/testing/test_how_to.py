@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import ROOT, blocks
+from tests.test_docs import ROOT, blocks, type_checker
 
 PAGE = ROOT / "docs" / "how-to" / "test-your-app.md"
 FLAGS = ("-p", "no:cacheprovider", "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function")
@@ -24,9 +24,8 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, module: str, *arguments: str) -> str:
-    """Run a module in the project, to its good end."""
-    command = [sys.executable, "-m", module, *arguments]
+def run(project: Path, *command: str) -> str:
+    """Run a command in the project, to its good end."""
     ended = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=200)
     assert 0 == ended.returncode, ended.stdout + ended.stderr
     return ended.stdout
@@ -34,11 +33,10 @@ def run(project: Path, module: str, *arguments: str) -> str:
 
 def test_the_examples_pass(project: Path) -> None:
     """Each test of the page passes, and no file of a log is left behind."""
-    assert "10 passed" in run(project, "pytest", *FLAGS, "-W", HTTPX2)
+    assert "10 passed" in run(project, sys.executable, "-m", "pytest", *FLAGS, "-W", HTTPX2)
     assert [] == list(project.glob("*.db*"))
 
 
 def test_the_examples_pass_the_type_checker(project: Path) -> None:
     """The examples of the page pass mypy in strict mode."""
-    cache = str(ROOT / ".mypy_cache" / "how-to")  # an empty one costs 5 s of CPU
-    assert "Success" in run(project, "mypy", "--strict", "--python-version", "3.11", "--cache-dir", cache, ".")
+    assert "Success" in run(project, *type_checker("."))
