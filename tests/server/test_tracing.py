@@ -444,6 +444,22 @@ async def test_a_collector_that_hangs_does_not_hold_the_stop(
     ]
 
 
+async def test_a_collector_that_is_away_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, collector: Collector
+) -> None:
+    """A minute has one line about it, however often the SDK tries; messages are published all the same."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    monkeypatch.setattr(tracing_module, "CLOSE_SECONDS", 0.1)
+    collector.status = 400
+    async with serving() as server, AsyncClient(f"http://127.0.0.1:{server.port}") as client:
+        for number in range(20):
+            await client.publish("a", number)
+            await asyncio.sleep(0.05)
+        lines = [r.getMessage() for r in caplog.records if r.name.startswith("opentelemetry")]
+    assert 1 < len({id(span) for _, span in collector.spans})
+    assert 1 == len(lines), lines
+
+
 async def test_a_start_that_fails_leaves_no_thread(collector: Collector, tmp_path: Path) -> None:
     """The thread that sends spans ends with the server that could not begin."""
     before = set(threading.enumerate())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..brokers.base import Done, Outcome
-from ..brokers.complaints import Complaints
+from ..brokers.complaints import REMIND_SECONDS, Complaints
 from ..brokers.worker import run_in_thread
 from ..errors import ConfigurationError, Refusal
 from ..message import INTERNAL, Draft, Message
@@ -35,6 +35,7 @@ logger = logging.getLogger("oncecast.server.tracing")
 SPANS = 100  # of one publish, or of one turn: each takes some 40 µs
 CLOSE_SECONDS = 5.0  # for the last spans to reach the collector
 PROTOCOL = "http/protobuf"  # the one that the extra has
+SDK_LOGGERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
 PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -186,6 +187,7 @@ class ServerTracing(SpanTracing):
             raise _missing() from None
         self.tracer = None  # until the start
         self._provider: TracerProvider | None = None
+        self._filters = [(logging.getLogger(name), _Reminders()) for name in SDK_LOGGERS]
 
     def start(self) -> None:
         """Make spans from now on. Starts the thread that sends them."""
@@ -197,6 +199,8 @@ class ServerTracing(SpanTracing):
         if isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider):
             named = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "oncecast"}
             self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
+            for sdk_logger, reminders in self._filters:
+                sdk_logger.addFilter(reminders)
             self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
             self.tracer = self._provider.get_tracer("oncecast", __version__)
         else:
@@ -207,12 +211,28 @@ class ServerTracing(SpanTracing):
         self.tracer = None
         provider, self._provider = self._provider, None
         if provider is not None:
+            for sdk_logger, reminders in self._filters:
+                sdk_logger.removeFilter(reminders)
             try:
                 await run_in_thread("tracing", provider.shutdown, CLOSE_SECONDS, lambda _: None)
             except TimeoutError:
                 logger.warning("the collector did not take the last spans within %g s: they are lost", CLOSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever the exporter raises, the server stops
                 self._complain(error)
+
+
+class _Reminders(logging.Filter):
+    """Lets one line in `REMIND_SECONDS` pass: without a collector the SDK logs one a second."""
+
+    _said = -REMIND_SECONDS
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether it is time for a line."""
+        now = time.monotonic()
+        if now - self._said < REMIND_SECONDS:
+            return False
+        self._said = now
+        return True
 
 
 def _missing() -> ConfigurationError:
