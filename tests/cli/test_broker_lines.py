@@ -88,3 +88,10 @@ def test_a_damaged_message_is_refused(change: tuple[bytes, bytes]) -> None:
     with pytest.raises(LineError) as caught:
         read_message(line.replace(*change))
     assert "\n" not in str(caught.value)
+
+
+def test_the_context_of_a_trace_is_kept() -> None:
+    """A message that has one is read back with it, and the line of another has no field for it."""
+    trace = bytes(range(1, 25)) + b"\1"
+    assert trace == read_message(message_line(Message(7, "a", b"1", Kind.JSON, None, 1.5, trace))).trace
+    assert b"trace" not in message_line(Message(7, "a", b"1", Kind.JSON, None, 1.5))

@@ -8,7 +8,7 @@ import pytest
 
 from oncecast.brokers.base import Opening
 from oncecast.core import log as log_module
-from oncecast.core.entry import ENTRY_BYTES
+from oncecast.core.entry import ENTRY_BYTES, TRACE_MEMORY
 from oncecast.core.log import Log
 from oncecast.core.place import resolve
 from oncecast.message import Kind, Mark, Message, Reason, Retention
@@ -369,3 +369,12 @@ def test_holes_that_overlap_are_one() -> None:
 def test_a_hole_that_lost_nothing_is_passed_without_a_word() -> None:
     """There is no gap if the broker knows that no acknowledged message is lost."""
     assert Log("e", lambda channel: Retention(), history=True, holes=((5, 90),)).next_hole(0) is None
+
+
+def test_the_context_of_a_trace_counts_against_the_bytes() -> None:
+    """What it takes in memory counts, and is given back."""
+    log = make()
+    log.append(Message(1, "a", b"1", Kind.BINARY, None, 0.0, bytes(25)), 0.0)
+    assert ENTRY_BYTES + 1 + TRACE_MEMORY == log.bytes
+    log.trim(10**9)
+    assert 0 == log.bytes

@@ -700,7 +700,7 @@ def test_a_preflight(ask: Ask) -> None:
     answer = ask("OPTIONS", A, Origin="https://friend.example", Access_Control_Request_Method="POST")
     assert (204, "https://friend.example") == (answer.status, answer.headers["access-control-allow-origin"])
     assert "POST" in answer.headers["access-control-allow-methods"]
-    for header in ("Idempotency-Key", "Oncecast-Event", "Last-Event-ID", "Content-Type"):
+    for header in ("Idempotency-Key", "Oncecast-Event", "Last-Event-ID", "Content-Type", "Traceparent"):
         assert header in answer.headers["access-control-allow-headers"]
     assert int(answer.headers["access-control-max-age"]) > 0
     plain = ask("OPTIONS", A, Origin="https://friend.example")

@@ -6,6 +6,7 @@ A `Collector` takes OTLP over HTTP, as a real one does, from servers that run in
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -124,9 +125,13 @@ def test_a_publish_begins_a_trace(bench: Bench) -> None:
 
 
 def test_a_publish_continues_the_trace_of_its_publisher(bench: Bench) -> None:
-    """The span is below that of the publisher, and the message has the span's context."""
-    (given,) = bench.publish(Draft("news", b"1", trace=PARENT))
-    span = bench.span()
+    """The span is below that of the publisher, and the message has the span's context. What is current is no parent."""
+    with bench.provider.get_tracer("app").start_as_current_span("a request"):
+        (given,) = bench.publish(Draft("news", b"1", trace=PARENT))
+        span = bench.span()
+        bench.publish(Draft("news", b"1"))
+        assert bench.span().parent is None
+    bench.spans()
     assert PARENT[:24] == parent_of(span)
     assert given.trace == context_of(span)
     assert PARENT[:16] == given.trace[:16]
@@ -254,7 +259,10 @@ def test_a_fault_of_the_sdk_harms_no_message(bench: Bench, caplog: pytest.LogCap
         (given,) = bench.publish(Draft("a", b"1", trace=PARENT))
         bench.receive(message(traced))
         assert given.trace is not None
-    assert 4 == len(bench.outcomes)
+    bench.publish(Draft("a", b"1"), Draft("a", b"1", trace=PARENT))
+    assert 5 == len(bench.outcomes)
+    if at == "end":  # each was ended all the same
+        assert 1 + 3 + 3 + 2 == len(bench.spans())
     assert ["tracing: a span is missing: RuntimeError('no place')"] == [r.getMessage() for r in caplog.records]
 
 
@@ -309,6 +317,8 @@ class Collector:
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """A collector that the environment names."""
+    for name in [name for name in os.environ if name.startswith("OTEL_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
     made = Collector()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", made.url)
     yield made
@@ -368,7 +378,8 @@ async def test_one_trace_over_two_nodes(collector: Collector, tmp_path: Path) ->
     own = order.get_span_context().span_id.to_bytes(8)
     assert [b"", own, own] == sorted(span.parent_span_id for span in published.values())
     delivered = collector.named("deliver")
-    assert set(published) == {span.parent_span_id for span in delivered}
+    # Each node delivers what was published on either.
+    assert sorted([*published] * 2) == sorted(span.parent_span_id for span in delivered)
     assert {"oncecast"} == {service for service, _ in collector.spans}
     for span in delivered:
         assert published[span.parent_span_id].trace_id == span.trace_id
@@ -404,7 +415,7 @@ async def test_spans_in_an_application(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(api, "get_tracer", lambda name, version: provider.get_tracer(name, version))
+    monkeypatch.setattr(api, "_TRACER_PROVIDER", provider)
     cast = Oncecast("memory://", settings=Settings(tracing=True))
     async with cast, cast.subscribe("news") as listener:
         with provider.get_tracer("app").start_as_current_span("order") as order:
@@ -460,20 +471,76 @@ async def test_a_collector_that_is_away_is_said_once(
     assert 1 == len(lines), lines
 
 
-async def test_a_start_that_fails_leaves_no_thread(collector: Collector, tmp_path: Path) -> None:
+async def test_a_start_that_fails_leaves_no_thread(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that sends spans ends with the server that could not begin."""
     before = set(threading.enumerate())
-    server = Server(Settings(port=0, broker=f"sqlite:///{tmp_path}/none/log.db", tracing=True))
-    with pytest.raises(ConfigurationError):
-        await server.start()
-    assert [] == [each.name for each in set(threading.enumerate()) - before if "Otel" in each.name]
+    seen: list[str] = []
+
+    def senders() -> list[str]:
+        return [each.name for each in set(threading.enumerate()) - before if "Otel" in each.name]
+
+    def fail(self: Server, settings: Settings) -> None:
+        seen.extend(senders())
+        raise ConfigurationError("no")
+
+    monkeypatch.setattr(Server, "_planned", fail)
+    with pytest.raises(ConfigurationError, match="no"):
+        await Server(Settings(port=0, tracing=True)).start()
+    assert 1 == len(seen)
+    assert [] == senders()
 
 
-def test_a_protocol_that_the_extra_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an error of the settings, before anything is sent to the wrong port."""
+@pytest.mark.parametrize(
+    "variables, error",
+    [
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, r"'grpc' is not there: set .* to 'http/protobuf'.*4318"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"}, r"'http/json' is not there"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "256"}, r"a variable of OpenTelemetry is wrong: max_export_batch_size"),
+    ],
+)
+def test_variables_that_can_not_be_obeyed(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], error: str
+) -> None:
+    """They are an error of the settings, before anything is sent to the wrong port."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=error):
+        ServerTracing().start()
+
+
+@pytest.mark.parametrize(
+    "variables, name",
+    [
+        ({}, "oncecast"),
+        ({"OTEL_SERVICE_NAME": ""}, "oncecast"),
+        ({"OTEL_SERVICE_NAME": "shop"}, "shop"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=shop"}, "shop"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": ""}, "oncecast"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, "oncecast"),
+    ],
+)
+async def test_the_variables_are_obeyed(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str
+) -> None:
+    """The service has the name that they give, and an empty one counts as none."""
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    async with serving() as server, AsyncClient(f"http://127.0.0.1:{server.port}") as client:
+        await client.publish("a", 1)
+    assert [name] == [service for service, _ in collector.spans]
+
+
+async def test_a_server_uses_the_provider_of_its_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its spans go where the application's go, whatever the variables say, and it starts no thread."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    with pytest.raises(ConfigurationError, match=r"'grpc': set it to 'http/protobuf'.*4318"):
-        ServerTracing()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(api, "_TRACER_PROVIDER", provider)
+    async with serving() as server, AsyncClient(f"http://127.0.0.1:{server.port}") as client:
+        await client.publish("a", 1)
+    assert ["publish"] == [span.name for span in exporter.get_finished_spans()]
+    provider.shutdown()
 
 
 def test_without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,8 @@ class Oncecast(Embedding):
     def _draft(self, channel: str, data: Any, event: str | None, key: str | None) -> Draft:
         check_names(channel, event, key)
         content = check_content(data, self.settings.limits.message_bytes)
-        return Draft(channel, content.data, content.kind, event, key, current_trace())
+        trace = current_trace() if self.settings.tracing else None
+        return Draft(channel, content.data, content.kind, event, key, trace)
 
     def _may_change(self, name: str) -> None:
         if self._life is not None and self._life.usable:

@@ -13,7 +13,8 @@ REMIND_SECONDS = 60.0
 class Complaints:
     """The fault of one broker. `name` begins each line; `monotonic` gives seconds. Any thread may call it."""
 
-    def __init__(self, name: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, name: str, monotonic: Callable[[], float], logger: logging.Logger = logger) -> None:
+        self._logger = logger
         self._name = name
         self._monotonic = monotonic
         self._said: float | None = None  # when, and None while there is no fault
@@ -23,10 +24,10 @@ class Complaints:
         now = self._monotonic()
         if self._said is None or now - self._said >= REMIND_SECONDS:
             self._said = now
-            logger.error("%s %s", self._name, text)
+            self._logger.error("%s %s", self._name, text)
 
     def recover(self, text: str) -> None:
         """Say that it is over, if something was wrong."""
         if self._said is not None:
             self._said = None
-            logger.warning("%s %s", self._name, text)
+            self._logger.warning("%s %s", self._name, text)

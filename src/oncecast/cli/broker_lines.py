@@ -3,10 +3,11 @@
 * The head: `{"oncecast": "log", "version": 1, "epoch": "k3f9x2", "head": 17}`.
 * A message: `{"seq": 17, "channel": "news", "kind": "json", "event": null, "time": 1764000000.123, "data": "[1, 2]"}`.
   `data` is the text that was published, of JSON and of plain text alike; of `binary` it is base64. Text that is not
-  UTF-8, which only another program can have written into the broker, is exported as `binary`.
+  UTF-8, which only another program can have written into the broker, is exported as `binary`. A message that has the
+  context of a trace has its `traceparent`, too.
 * The end: `{"end": true, "messages": 17}`. A file without it was cut off.
 
-Invariant: what `message_line` writes, `read_message` reads as the same channel, data, kind and event.
+Invariant: what `message_line` writes, `read_message` reads as the same channel, data, kind, event and trace.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import msgspec
 from ..errors import Refusal
 from ..message import Draft, Kind, Message, check_channel, check_event
 from ..wire.payload import json_data
+from ..wire.traceparent import parse_traceparent, traceparent
 
 __all__ = ["LineError", "LogHead", "end_line", "head_line", "message_line", "read_end", "read_head", "read_message"]
 
@@ -44,13 +46,14 @@ class LogHead(msgspec.Struct, frozen=True):
     head: int
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     seq: int
     channel: str
     kind: Name
     event: str | None
     time: float
     data: str
+    traceparent: str | None = None
 
 
 class _End(msgspec.Struct, frozen=True):
@@ -72,7 +75,9 @@ def message_line(message: Message) -> bytes:
         kind = Kind.BINARY
     if kind is Kind.BINARY:
         data = base64.b64encode(message.data).decode()
-    return msgspec.json.encode(_Line(message.seq, message.channel, _KINDS[kind], message.event, message.time, data))
+    trace = None if message.trace is None else traceparent(message.trace)
+    line = _Line(message.seq, message.channel, _KINDS[kind], message.event, message.time, data, trace)
+    return msgspec.json.encode(line)
 
 
 def end_line(messages: int) -> bytes:
@@ -116,4 +121,5 @@ def read_message(line: bytes) -> Draft:
         raise LineError(str(error)) from None
     except Refusal as refusal:
         raise LineError(refusal.message) from None
-    return Draft(read.channel, data, kind, read.event)
+    trace = None if read.traceparent is None else parse_traceparent(read.traceparent)
+    return Draft(read.channel, data, kind, read.event, trace=trace)

@@ -28,7 +28,7 @@ RESERVED = frozenset(
     {
         *("accept", "connection", "content-length", "content-type", "expect", "host", "idempotency-key"),
         *("if-none-match", "keep-alive", "last-event-id", "oncecast-event", "proxy-authorization", "te", "trailer"),
-        *("transfer-encoding", "upgrade"),
+        *("traceparent", "transfer-encoding", "upgrade"),
     }
 )
 READ_BYTES = 4096

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import sys
 
-from ..wire.traceparent import traceparent
+from ..wire.traceparent import pack_trace, traceparent
 
 __all__ = ["current_trace", "current_traceparent"]
 
 
 def current_trace() -> bytes | None:
-    """Return the context of the current span, as in `message.Message.trace`; None without one."""
+    """Return the context of the current span, as in `message.Message.trace`; None without one that is sampled."""
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return None
     context = api.get_current_span().get_span_context()
-    if not context.is_valid:
+    if not (context.is_valid and context.trace_flags.sampled):
         return None
-    return b"%b%b%c" % (context.trace_id.to_bytes(16), context.span_id.to_bytes(8), context.trace_flags & 0xFF)
+    return pack_trace(context.trace_id, context.span_id, context.trace_flags)
 
 
 def current_traceparent() -> str | None:

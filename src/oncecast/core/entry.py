@@ -13,6 +13,7 @@ import msgspec
 from ..message import Kind, Message
 
 ENTRY_BYTES = 400  # the objects of one entry, measured with tracemalloc; counted against the log's `max_bytes`
+TRACE_MEMORY = 64  # of the context of a trace
 
 
 class Encoding(Protocol):

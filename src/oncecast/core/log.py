@@ -23,7 +23,7 @@ from operator import attrgetter
 
 from ..brokers.base import Opening
 from ..message import MAX_SEQ, Cursor, Mark, Message, Page, RetentionPolicy
-from .entry import DROPPED, ENTRY_BYTES, Encoding, Entry
+from .entry import DROPPED, ENTRY_BYTES, TRACE_MEMORY, Encoding, Entry
 from .window import Window
 
 MARKS = 100_000  # marks that are kept of channels without an entry; all older ones share one mark
@@ -91,7 +91,7 @@ class Log:
         self.head = message.seq
         self.version += 1
         self.count += 1
-        self.bytes += ENTRY_BYTES + len(message.data)
+        self.bytes += ENTRY_BYTES + len(message.data) + (0 if message.trace is None else TRACE_MEMORY)
         self._order.append(window)
         first = window.first
         if len(entries) - first > window.retained or entries[first].appended < now - window.retained_seconds:
@@ -319,7 +319,9 @@ class Log:
             del entries[:first]
             first = 0
         window.first = first
-        self.bytes -= ENTRY_BYTES + len(entry.message.data) + len(entry.encoded)
+        message = entry.message
+        traced = 0 if message.trace is None else TRACE_MEMORY
+        self.bytes -= ENTRY_BYTES + len(message.data) + traced + len(entry.encoded)
         if entry.others:
             self.bytes -= sum(map(len, entry.others.values()))
         self.count -= 1

@@ -16,7 +16,8 @@ from .authority import DEFAULT_PORTS, Origin, is_loopback, parse_authority, pars
 
 ALLOW_METHODS = "GET, HEAD, POST, OPTIONS"
 ALLOW_HEADERS = (
-    "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Oncecast-Event"
+    "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Oncecast-Event, "
+    "Traceparent, Tracestate"  # which a page that is traced sends, and which would fail its publish
 )
 EXPOSE_HEADERS = "ETag, Oncecast-Heartbeat, Retry-After"
 PREFLIGHT_SECONDS = 7200  # the most that Chromium keeps a preflight's answer

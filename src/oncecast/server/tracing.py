@@ -4,8 +4,8 @@ The span of a publish continues the trace that its publisher gave, or begins one
 that the spans of all nodes, and of listeners that read it, are of one trace. How much is sampled and where the spans
 go is the SDK's to know, by the variables that its specification names.
 
-Invariants: a publish and a turn make at most `SPANS`; a fault in the SDK, or in what the application has added to it,
-is logged and changes nothing for a message.
+Invariants: one call makes at most `SPANS`, and each span that was begun is ended; a fault in the SDK, or in what the
+application has added to it, is logged and changes nothing for a message.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from .. import __version__
 from ..brokers.base import Done, Outcome
@@ -23,6 +26,7 @@ from ..brokers.complaints import REMIND_SECONDS, Complaints
 from ..brokers.worker import run_in_thread
 from ..errors import ConfigurationError, Refusal
 from ..message import INTERNAL, Draft, Message
+from ..wire.traceparent import pack_trace, unpack_trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -32,11 +36,12 @@ __all__ = ["CLOSE_SECONDS", "SPANS", "ServerTracing", "SpanTracing"]
 
 logger = logging.getLogger("oncecast.server.tracing")
 
-SPANS = 100  # of one publish, or of one turn: each takes some 40 µs
-CLOSE_SECONDS = 5.0  # for the last spans to reach the collector
+SPANS = 100  # of one publish, or of what the broker delivers at once: each takes some 40 µs
+CLOSE_SECONDS = 2.0  # for the last spans to reach the collector
 PROTOCOL = "http/protobuf"  # the one that the extra has
+PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")  # the first one counts
+UNNAMED = "unknown_service"  # what the SDK calls a service that no variable names
 SDK_LOGGERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
-PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 class SpanTracing:
@@ -48,28 +53,31 @@ class SpanTracing:
 
     def __init__(self) -> None:
         try:
-            from opentelemetry import trace
+            from opentelemetry import context, trace
         except ImportError:
             raise _missing() from None
-        self._trace = trace
+        self._api = trace
+        self._nothing = context.Context()  # what is current where a publish arrives is no parent of it
         self.tracer: Tracer | None = trace.get_tracer("oncecast", __version__)
-        self._complaints = Complaints("tracing:", time.monotonic)
+        self._complaints = Complaints("tracing:", time.monotonic, logger)
 
     def publish(self, drafts: Sequence[Draft], done: Done) -> tuple[Sequence[Draft], Done]:
         """See `core.tracing.Tracing`."""
         tracer = self.tracer
         if tracer is None or not drafts or drafts[0].channel in INTERNAL:
             return drafts, done
+        groups: dict[bytes | None, list[Draft]] = {}
+        for draft in drafts:
+            if draft.trace in groups or len(groups) < SPANS:
+                groups.setdefault(draft.trace, []).append(draft)
+        begun: dict[bytes | None, Span] = {}
+        contexts: dict[bytes | None, bytes | None] = {}
         try:
-            spans: dict[bytes | None, list[Draft]] = {}
-            for draft in drafts:
-                if draft.trace in spans or len(spans) < SPANS:
-                    spans.setdefault(draft.trace, []).append(draft)
-            begun = {trace: self._begin_publish(tracer, trace, group) for trace, group in spans.items()}
-            contexts = {trace: _context_of(span, trace) for trace, span in begun.items()}
+            for trace, group in groups.items():
+                begun[trace] = span = self._begin_publish(tracer, trace, group)
+                contexts[trace] = _context_of(span, trace)
         except Exception as error:  # noqa: BLE001 - what the application has added to the SDK may raise anything
             self._complain(error)
-            return drafts, done
         traced = [_with_trace(draft, contexts.get(draft.trace, draft.trace)) for draft in drafts]
         return traced, partial(self._published, begun, [draft.trace for draft in drafts], done)
 
@@ -78,18 +86,19 @@ class SpanTracing:
         tracer = self.tracer
         if tracer is None:
             return None
-        found: dict[bytes, list[Message]] = {}
+        groups: dict[bytes, list[Message]] = {}
         for message in messages:
             trace = message.trace
-            if trace is not None and (trace in found or len(found) < SPANS) and live(message.channel):
-                found.setdefault(trace, []).append(message)
-        if not found:
+            if trace is not None and (trace in groups or len(groups) < SPANS) and live(message.channel):
+                groups.setdefault(trace, []).append(message)
+        if not groups:
             return None
+        spans: list[Span] = []
         try:
-            spans = [self._begin_delivery(tracer, trace, group, live) for trace, group in found.items()]
+            for trace, group in groups.items():
+                spans.append(self._begin_delivery(tracer, trace, group, live))
         except Exception as error:  # noqa: BLE001 - as above
             self._complain(error)
-            return None
         return partial(self._end, spans)
 
     # -- helpers
@@ -97,9 +106,8 @@ class SpanTracing:
     def _begin_publish(self, tracer: Tracer, trace: bytes | None, drafts: list[Draft]) -> Span:
         size = sum(len(draft.data) for draft in drafts)
         attributes: dict[str, str | int] = {"messaging.operation.type": "send", "messaging.message.body.size": size}
-        return self._begin(
-            tracer, "publish", self._trace.SpanKind.PRODUCER, trace, [draft.channel for draft in drafts], attributes
-        )
+        channels = [draft.channel for draft in drafts]
+        return self._begin(tracer, "publish", self._api.SpanKind.PRODUCER, trace, channels, attributes)
 
     def _begin_delivery(
         self, tracer: Tracer, trace: bytes, messages: list[Message], live: Callable[[str], int]
@@ -110,7 +118,7 @@ class SpanTracing:
             "messaging.operation.type": "process",
             "oncecast.subscriptions": subscriptions,
         }
-        return self._begin(tracer, "deliver", self._trace.SpanKind.CONSUMER, trace, channels, attributes)
+        return self._begin(tracer, "deliver", self._api.SpanKind.CONSUMER, trace, channels, attributes)
 
     def _begin(
         self,
@@ -122,26 +130,23 @@ class SpanTracing:
         attributes: dict[str, str | int],
     ) -> Span:
         """Begin a span below that of a context. Its attributes are those of the messaging conventions."""
-        api = self._trace
+        api = self._api
         attributes |= {"messaging.system": "oncecast", "messaging.operation.name": name}
         if len(set(channels)) == 1:
             attributes["messaging.destination.name"] = channels[0]
         if len(channels) > 1:
             attributes["messaging.batch.message_count"] = len(channels)
-        context = None
+        context = self._nothing
         if trace is not None:
-            parent = api.SpanContext(
-                int.from_bytes(trace[:16]),
-                int.from_bytes(trace[16:24]),
-                is_remote=True,
-                trace_flags=api.TraceFlags(trace[24]),
-            )
-            context = api.set_span_in_context(api.NonRecordingSpan(parent))
+            trace_id, span_id, flags = unpack_trace(trace)
+            parent = api.SpanContext(trace_id, span_id, is_remote=True, trace_flags=api.TraceFlags(flags))
+            context = api.set_span_in_context(api.NonRecordingSpan(parent), context)
         return tracer.start_span(name, context, kind, attributes)
 
     def _published(
         self, spans: dict[bytes | None, Span], traces: list[bytes | None], done: Done, outcomes: Sequence[Outcome]
     ) -> None:
+        counts = Counter(traces)
         try:
             for trace, outcome in zip(traces, outcomes, strict=True):
                 span = spans.get(trace)
@@ -149,62 +154,49 @@ class SpanTracing:
                     continue
                 if isinstance(outcome, Refusal):
                     span.set_attribute("error.type", outcome.code)
-                    span.set_status(self._trace.StatusCode.ERROR, outcome.message)
-                else:
+                    span.set_status(self._api.StatusCode.ERROR, outcome.message)
+                elif counts[trace] == 1:  # the conventions have no place for several
                     span.set_attribute("messaging.message.id", outcome.id)
         except Exception as error:  # noqa: BLE001 - as above
             self._complain(error)
-        self._end(list(spans.values()))
+        self._end(spans.values())
         done(outcomes)
 
-    def _end(self, spans: Sequence[Span]) -> None:
-        try:
-            for span in spans:
+    def _end(self, spans: Iterable[Span]) -> None:
+        for span in spans:
+            try:
                 span.end()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._complain(error)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         self._complaints.complain(f"a span is missing: {error!r}")
 
 
 class ServerTracing(SpanTracing):
-    """Tracing of a server: by the provider that its application has set, or by one of its own that sends by OTLP.
-
-    Raises `ConfigurationError` where the extra is not installed, or the variables ask for what it does not have.
-    """
+    """Tracing of a server: by the provider that its application has set, or by one of its own that sends by OTLP."""
 
     def __init__(self) -> None:
         super().__init__()
-        for name in PROTOCOL_VARIABLES:
-            protocol = os.environ.get(name, PROTOCOL)
-            if protocol != PROTOCOL:
-                text = f"{name} is {protocol!r}: set it to {PROTOCOL!r}, and the endpoint to that port of the collector"
-                raise ConfigurationError(f"tracing: {text}, usually 4318")
-        try:
-            from opentelemetry.exporter.otlp.proto.http import trace_exporter  # noqa: F401 - for `start`
-        except ImportError:
-            raise _missing() from None
         self.tracer = None  # until the start
         self._provider: TracerProvider | None = None
         self._filters = [(logging.getLogger(name), _Reminders()) for name in SDK_LOGGERS]
 
     def start(self) -> None:
-        """Make spans from now on. Starts the thread that sends them."""
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        """Make spans from now on. Without a provider of the application a thread is started that sends them.
 
-        if isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider):
-            named = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "oncecast"}
-            self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
+        Raises `ConfigurationError` where the extra is not installed, or the variables can't be obeyed.
+        """
+        if isinstance(self._api.get_tracer_provider(), self._api.ProxyTracerProvider):
+            try:
+                self._provider = _own_provider()
+            except ValueError as error:
+                raise ConfigurationError(f"tracing: a variable of OpenTelemetry is wrong: {error}") from None
             for sdk_logger, reminders in self._filters:
                 sdk_logger.addFilter(reminders)
-            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
             self.tracer = self._provider.get_tracer("oncecast", __version__)
         else:
-            self.tracer = self._trace.get_tracer("oncecast", __version__)
+            self.tracer = self._api.get_tracer("oncecast", __version__)
 
     async def close(self) -> None:
         """Make no more spans, and send those that wait, for `CLOSE_SECONDS` at most."""
@@ -222,17 +214,40 @@ class ServerTracing(SpanTracing):
 
 
 class _Reminders(logging.Filter):
-    """Lets one line in `REMIND_SECONDS` pass: without a collector the SDK logs one a second."""
+    """Lets each line pass once in `REMIND_SECONDS`: without a collector the SDK logs one a second."""
 
-    _said = -REMIND_SECONDS
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[int, float] = {}  # by the line of the SDK
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether it is time for a line."""
         now = time.monotonic()
-        if now - self._said < REMIND_SECONDS:
+        if now - self._said.get(record.lineno, -REMIND_SECONDS) < REMIND_SECONDS:
             return False
-        self._said = now
+        self._said[record.lineno] = now
         return True
+
+
+def _own_provider() -> TracerProvider:
+    """Return a provider that sends by OTLP as the variables say. Raises `ConfigurationError` and `ValueError`."""
+    protocol = next(filter(None, map(os.environ.get, PROTOCOL_VARIABLES)), PROTOCOL)
+    if protocol != PROTOCOL:
+        text = f"the protocol {protocol!r} is not there: set {PROTOCOL_VARIABLES[1]} to {PROTOCOL!r}"
+        raise ConfigurationError(f"tracing: {text}, and the endpoint to that port of the collector, usually 4318")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise _missing() from None
+    resource = Resource.create()
+    if str(resource.attributes.get(SERVICE_NAME, UNNAMED)).startswith(UNNAMED):
+        resource = resource.merge(Resource({SERVICE_NAME: "oncecast"}))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
 
 
 def _missing() -> ConfigurationError:
@@ -244,10 +259,8 @@ def _context_of(span: Span, given: bytes | None) -> bytes | None:
     context = span.get_span_context()
     if not (context.is_valid and context.trace_flags.sampled):
         return given
-    return b"%b%b%c" % (context.trace_id.to_bytes(16), context.span_id.to_bytes(8), context.trace_flags & 0xFF)
+    return pack_trace(context.trace_id, context.span_id, context.trace_flags)
 
 
 def _with_trace(draft: Draft, trace: bytes | None) -> Draft:
-    if trace == draft.trace:
-        return draft
-    return Draft(draft.channel, draft.data, draft.kind, draft.event, draft.key, trace)
+    return draft if trace == draft.trace else structs.replace(draft, trace=trace)

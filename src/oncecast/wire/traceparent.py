@@ -1,22 +1,43 @@
-"""The context of a trace as text: `traceparent` of W3C Trace Context, https://www.w3.org/TR/trace-context/, §3.2.
+"""The context of a trace: 25 bytes in a message, and as text `traceparent` (W3C Trace Context, §3.2).
 
-A text that can't be read is ignored, as §3.2.2.5 wants: whoever traces must not make a publish fail.
+The standard is https://www.w3.org/TR/trace-context-2/. A text that can't be read is ignored, as §3.2.2.5 wants: whoever
+traces must not make a publish fail.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
+FLAGS = 0x03  # sampled, and random trace id; the others are to be zero (§3.2.2.5.2)
 # Of a later version only the fields that this one has are read, and they must end at a hyphen (§4.1).
 _TEXT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 
 
+class TraceContext(NamedTuple):
+    """The ids of a trace and of a span in it, and the flags."""
+
+    trace_id: int
+    span_id: int
+    flags: int
+
+
+def pack_trace(trace_id: int, span_id: int, flags: int) -> bytes:
+    """Return the bytes that a message carries: see `Message.trace`."""
+    return b"%b%b%c" % (trace_id.to_bytes(16), span_id.to_bytes(8), flags & FLAGS)
+
+
+def unpack_trace(trace: bytes) -> TraceContext:
+    """Return what these bytes say."""
+    return TraceContext(int.from_bytes(trace[:16]), int.from_bytes(trace[16:24]), trace[24])
+
+
 def parse_traceparent(text: str) -> bytes | None:
-    """Return the context, as in `Message.trace`; None where there is none."""
+    """Return the bytes of a context; None where the text is none."""
     match = _TEXT.fullmatch(text)
     if match is None or (match[5] is not None and match[1] == "00"):
         return None
-    return bytes.fromhex(match[2] + match[3] + match[4])
+    return pack_trace(int(match[2], 16), int(match[3], 16), int(match[4], 16))
 
 
 def traceparent(trace: bytes) -> str:
