@@ -20,7 +20,7 @@ PROXIES: Mapping[str, re.Pattern[str]] = {
 }
 
 CURES: Mapping[str, Mapping[str, str]] = {
-    "server": {"": "Look at the proxy's route to the server, and whether that runs; a prefix belongs into the URL."},
+    "server": {"": "Look at the proxy's route to the server, and whether that runs; a prefix belongs in the URL."},
     "host": {
         "": "Forward Host as the browser sent it, with the port, and add it to the server's setting `hosts`.",
         "nginx": "proxy_set_header Host $http_host; and add the host to the server's setting `hosts`.",
