@@ -267,6 +267,7 @@ def test_no_credentials_are_logged(
         ("token=a.b.c", ""),
         ("after=latest&token=a&limit=1&ticket=b", "after=latest&limit=1"),
         ("tokens=a", "tokens=a"),
+        ("%74oken=a&after=latest&t%69cket=b", "after=latest"),
     ],
 )
 def test_a_query_without_its_secrets(query: str, public: str) -> None:

@@ -15,7 +15,7 @@ from oncecast.errors import ConfigurationError, Refusal
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.auth import build_authenticator
 from oncecast.server.server import Server
-from oncecast.server.settings import AuthSettings, Settings
+from oncecast.server.settings import AuthSettings, Settings, revocation_seconds
 from oncecast.server.tls import pair
 from tests.token_rig import NOW, SECRET, claims, private_key, private_pem, public_pem, token
 
@@ -149,3 +149,21 @@ def test_a_file_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
         build_authenticator(AuthSettings(secret_file="a.secret"))
     with pytest.raises(ConfigurationError, match=r"^tls_key: a.key: Permission denied; let this user read it$"):
         pair.read_file("tls_key", "a.key", "the key")
+
+
+@pytest.mark.parametrize("leeway, longest", [(30.0, 600.0), (300.0, 60.0), (0.0, 604_800.0)])
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_revocation_outlives_each_token_that_it_refuses(leeway: float, longest: float, dated: bool) -> None:
+    """At the last moment at which the longest token of before counts, it is still known that it was revoked."""
+    auth = AuthSettings(secret=SECRET, leeway_seconds=leeway, max_token_seconds=longest)
+    authenticator = build_authenticator(auth)
+    assert authenticator is not None
+    revoked = float(int(NOW))
+    ends = revoked + leeway + longest + leeway  # issued as late, and for as long, as it may be
+    text = token(claims(iat=revoked + leeway, exp=ends) if dated else claims(iat=None, exp=revoked + longest + leeway))
+    last = ends + leeway if dated else revoked + longest + 2 * leeway
+    found = authenticator.identify(text, "", last - 0.001)
+    assert found.issued is not None
+    assert found.issued <= revoked  # so the revocation is about it
+    assert found.expires is not None
+    assert revoked + revocation_seconds(auth) >= found.expires

@@ -181,6 +181,13 @@ def requests(hoard: Hoard, query: str, headers: list[str]) -> Iterator[bytes]:
     yield ask("GET", f"/{query}#{hoard.other()}", *headers)
 
 
+def misplaced(hoard: Hoard) -> Iterator[bytes]:
+    """Yield requests whose path has what was meant as a field. The answer repeats it, as a name that is none."""
+    for mark in ("%3F", ";", "&", "%26", "%3b"):
+        for headers in ([], ["Origin: https://evil.example"], ["Authorization: Bearer a.b.c"]):
+            yield ask("GET", f"/v1/channels/open{mark}token={hoard.other()}", *headers)
+
+
 def test_no_secret_is_written(serving: Serving) -> None:
     """Every kind of request, valid and refused, with a secret in each place: none is in what the server writes."""
     hoard = Hoard()
@@ -195,6 +202,8 @@ def test_no_secret_is_written(serving: Serving) -> None:
                 answers.append(answer)
                 if not answer.startswith("HTTP/1.1 200"):
                     quiet.append(answer)
+    for request in misplaced(hoard):
+        assert serving.ask(request).startswith("HTTP/1.1 4"), request
     answers += streams(serving, hoard)
     quiet += refused_streams(serving, hoard)
 

@@ -21,7 +21,7 @@ from ..server.brokers import build_broker
 from ..server.build import build_app, build_node, build_policy, build_quotas, build_rules
 from ..server.capacity import Capacity
 from ..server.jwks import RemoteKeys
-from ..server.settings import Settings
+from ..server.settings import Settings, revocation_seconds
 from ..server.tasks import Tasks
 from ..server.tracing import SpanTracing
 from ..server.wheel import RESOLUTION
@@ -83,7 +83,7 @@ class Running(AppLife):
             os.urandom,
             self.app.disconnect,
             logger.warning,
-            settings.auth.max_token_seconds,
+            revocation_seconds(settings.auth),
         )
         self._issuer = RemoteKeys(self._adopt)
         self._issuer.use(settings.auth)

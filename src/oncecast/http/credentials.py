@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from ..errors import Refusal
 from ..policy.authenticator import Authenticator
@@ -111,10 +111,10 @@ def _fields(query: str) -> list[tuple[str, str]]:
 
 def public_query(query: str) -> str:
     """Return a query without its secrets, so that nothing that remembers or logs a query has them."""
-    if "token" not in query and "ticket" not in query:
+    if "token" not in query and "ticket" not in query and "%" not in query:
         return query
     fields = query.split("&")
-    return "&".join(field for field in fields if field.partition("=")[0] not in SECRET_FIELDS)
+    return "&".join(field for field in fields if unquote_plus(field.partition("=")[0]) not in SECRET_FIELDS)
 
 
 def privacy_headers(request: http1.Request) -> Headers:

@@ -34,7 +34,7 @@ from .measures import ALONE, measure
 from .overview import compose, look
 from .pages import load_pages
 from .quota_memory import QuotaMemory
-from .settings import Settings, access_rules, channel_rules
+from .settings import Settings, access_rules, channel_rules, revocation_seconds
 from .tls.channel import TlsChannel
 
 QUOTA_FIELDS = tuple(field.name for field in dataclasses.fields(ChannelQuota))
@@ -54,7 +54,7 @@ def build_policy(settings: Callable[[], Settings]) -> ChannelPolicies:
         nonlocal compiled
         now = settings()
         if channel == REVOCATIONS:  # they have to be there for as long as a token may live
-            return ChannelPolicy(Retention(REVOCATION_RECORDS, now.auth.max_token_seconds))
+            return ChannelPolicy(Retention(REVOCATION_RECORDS, revocation_seconds(now.auth)))
         if channel == TICKETS:
             return ChannelPolicy(TICKET_RETENTION)
         if compiled is None or compiled[0] is not now:

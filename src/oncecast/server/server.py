@@ -34,7 +34,7 @@ from .jwks import RemoteKeys
 from .listening import BACKLOG, bind, bound_unsent, set_send_timeout
 from .logs import Logs
 from .machine import CHANNEL, SECONDS, Machine
-from .settings import Settings
+from .settings import Settings, revocation_seconds
 from .tasks import Tasks
 from .tls import Tls
 from .tracing import ServerTracing
@@ -101,7 +101,7 @@ class Server:
             os.urandom,
             self.app.disconnect,
             logger.warning,
-            settings.auth.max_token_seconds,
+            revocation_seconds(settings.auth),
         )
         self._issuer = self.app.issuer = RemoteKeys(self._adopt)
         self._issuer.use(settings.auth)
@@ -204,7 +204,7 @@ class Server:
         adopt_quotas(self.quotas, settings)
         self._issuer.use(settings.auth)
         if self.app.bulletin is not None:
-            self.app.bulletin.remember_seconds = settings.auth.max_token_seconds
+            self.app.bulletin.remember_seconds = revocation_seconds(settings.auth)
         self._adopt()
         self.node.change(settings.retention.bytes, settings.limits.publish_wait_seconds)
         if self.app.ready:

@@ -33,6 +33,7 @@ __all__ = [
     "channel_rules",
     "has_keys",
     "may_be_reached",
+    "revocation_seconds",
 ]
 
 MEMORY = "memory://"  # what `dev` uses where no broker is named
@@ -308,6 +309,15 @@ def access_rules(settings: Settings) -> Access:
 def has_keys(auth: AuthSettings) -> bool:
     """Return whether the settings name a key, so that credentials are looked at."""
     return any((auth.secret, auth.secret_file, auth.public_key_file, auth.jwks_url, auth.server_keys))
+
+
+def revocation_seconds(auth: AuthSettings) -> float:
+    """Return for how long a revocation has to be known: until no token counts that it refuses.
+
+    Such a token was issued at most one leeway after it, by its issuer's clock. It may live for `max_token_seconds` and a
+    leeway, and is taken for one more after its end.
+    """
+    return auth.max_token_seconds + 3 * auth.leeway_seconds
 
 
 def may_be_reached(settings: Settings) -> bool:

@@ -31,6 +31,11 @@ def request(target: str, method: str = "GET") -> http1.Request:
         ("/v1/channels/a?last", "/v1/channels/a?..."),
         (f"/v1/channels/a?{LIMIT}", f"/v1/channels/a?{LIMIT[:-7]}&..."),
         ("/p%20a?last=2", "/p%20a?last=2"),
+        ("/v1/channels/a%3Ftoken=s", "/v1/channels/a..."),
+        ("/v1/channels/a%3ftoken%3Ds?last=2", "/v1/channels/a...?last=2"),
+        ("/v1/channels/a;token=s", "/v1/channels/a..."),
+        ("/v1/channels/a%26token%3ds", "/v1/channels/a..."),
+        ("/v1/channels/a%3Btoken", "/v1/channels/a..."),
     ],
 )
 def test_target(target: str, shown: str) -> None:
@@ -70,3 +75,5 @@ def test_channels() -> None:
     """The channel of a line is the path's, decoded, or none."""
     assert "a,b c" == channels_of(request("/v1/channels/a,b%20c?token=s"))
     assert channels_of(request("/metrics")) is None
+    for wrong in ("a%3Ftoken=s", "a;token=s", "a%26token=s", "a%253Ftoken=s"):
+        assert "a..." == channels_of(request(f"/v1/channels/{wrong}"))

@@ -1,7 +1,8 @@
 """What of a request a log may have: its method, its path, and the fields of its query that can be no secret.
 
 Invariant: a field of the query stands in a log only where its name is in `FIELDS` and its value is of that field's
-grammar, which no token has. Everything else is left out, and `...` says so: a secret may have any name.
+grammar, which no token has. Everything else is left out, and `...` says so: a secret may have any name. A path is cut
+before what may be a field: a client that encodes `?token=` wrongly has sent it as a part of the path.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ FIELDS: Mapping[str, re.Pattern[str]] = {
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 PATH_CHARS = 200  # of the line about a defect: a path may have as many bytes as `url_bytes` allows
-_FIELD_MARK = re.compile(r"[?&;=]")  # what a query has; in a decoded path one may have been sent as %3F
+_FIELD_MARK = re.compile(r"[?&;=]|%(?:3f|26|3b|3d)", re.IGNORECASE)  # what a query has, as it is or encoded
 SHOWN_FIELDS = 8  # a query may have thousands
 
 
 def shown_target(request: http1.Request) -> str:
     """Return the path as it was sent, and what may be shown of its query."""
-    path = request.raw_path or request.path
+    path = _cut(request.raw_path or request.path)
     if not request.query:
         return path
     shown: list[str] = []
@@ -53,12 +54,8 @@ def shown_target(request: http1.Request) -> str:
 
 
 def shown_briefly(method: str, path: str) -> str:
-    """Return a method and a decoded path for a line of text: escaped, and cut before what may be a field of a query.
-
-    A client that encodes `?token=` wrongly has sent it as a part of the path.
-    """
-    shown = _FIELD_MARK.split(path, maxsplit=1)[0][:PATH_CHARS]
-    quoted = json.dumps(shown + ("" if len(shown) == len(path) else "...")).replace("\x7f", "\\u007f")
+    """Return a method and a decoded path for a line of text: escaped, and cut before what may be a field of a query."""
+    quoted = json.dumps(_cut(path, PATH_CHARS)).replace("\x7f", "\\u007f")
     return f"{shown_method(method)} {quoted}"
 
 
@@ -68,5 +65,10 @@ def shown_method(method: str) -> str:
 
 
 def channels_of(request: http1.Request) -> str | None:
-    """Return the channels that the path of a request names, as they stand there."""
-    return request.path[len(CHANNELS) :] if request.path.startswith(CHANNELS) else None
+    """Return the channels that the path of a request names, as they stand there, up to what may be a field."""
+    return _cut(request.path[len(CHANNELS) :]) if request.path.startswith(CHANNELS) else None
+
+
+def _cut(path: str, most: int | None = None) -> str:
+    shown = _FIELD_MARK.split(path, maxsplit=1)[0][:most]
+    return shown if len(shown) == len(path) else f"{shown}..."
