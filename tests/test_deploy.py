@@ -7,10 +7,13 @@ files are checked by `compose-spec`, manifests by the schemas in `kubernetes-val
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +186,10 @@ def test_two_nodes_of_kubernetes(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert 2 == spec["replicas"]
     pod = spec["template"]["spec"]
     assert pod["enableServiceLinks"] is False
-    assert pod["terminationGracePeriodSeconds"] > Settings().limits.drain_seconds
     (container,) = pod["containers"]
+    program, pause = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert ("sleep", True) == (program, float(pause) >= 5)
+    assert pod["terminationGracePeriodSeconds"] > Settings().limits.drain_seconds + float(pause)
     assert "/readyz" == container["readinessProbe"]["httpGet"]["path"]
     assert "/healthz" == container["livenessProbe"]["httpGet"]["path"]
     check_settings({each["name"]: each["value"] for each in container["env"] if "value" in each}, kind, monkeypatch)
@@ -226,3 +231,22 @@ def test_no_message_is_evicted_or_too_large() -> None:
     for text in (compose("nats")["configs"]["nats"]["content"], one("nats", "ConfigMap", "nats")["data"]["nats.conf"]):
         assert "max_payload: 8MB" in text
         assert "jetstream" in text
+
+
+def test_the_image() -> None:
+    """It is slim, runs as a user of its own, has a health check, and installs extras that there are."""
+    text = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", "")
+    lines = dict(line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    assert re.fullmatch(r"python:3\.\d+-slim", lines["FROM"])
+    assert "1000" == lines["USER"]
+    assert f"--home-dir {lines['WORKDIR']} --create-home" in lines["RUN"]  # the default broker's file is there
+    (extras,) = re.findall(r"\[([\w,]+)\]", lines["RUN"])
+    optional = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(optional) - {"demo"} == set(extras.split(","))
+    assert ["oncecast", "serve"] == json.loads(lines["CMD"])
+    _, _, command = lines["HEALTHCHECK"].partition(" CMD ")
+    python, flag, program = json.loads(command)
+    assert ("python", "-c") == (python, flag)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert "Connection refused" in ended.stderr or 0 == ended.returncode
+    config.load(file=None, environ=dict([lines["ENV"].split("=")]), flags={"public": True})

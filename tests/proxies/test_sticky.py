@@ -1,4 +1,7 @@
-"""The three kinds of stickiness that the files of `deploy/proxies` offer, over three servers that say their names."""
+"""What the files of `deploy/proxies` do with a connection, over three servers that say their names.
+
+Which server gets it, by each kind of stickiness that the files offer; and what none of them gets.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +62,11 @@ def started(program: Program, sticky: str | None, named: list[int], pair: Pair, 
         yield site.plain
 
 
-def ask(port: int, headers: Mapping[str, str] | None = None) -> tuple[str, str]:
+def ask(port: int, headers: Mapping[str, str] | None = None, path: str = "/v1/channels/news") -> tuple[str, str]:
     """Ask on a new connection; return which server has answered, and the cookie that was set."""
     connection = HTTPConnection("127.0.0.1", port, timeout=SECONDS)
     try:
-        connection.request("GET", "/v1/channels/news", headers=dict(headers or {}))
+        connection.request("GET", path, headers=dict(headers or {}))
         answer = connection.getresponse()
         return answer.read().decode(), (answer.getheader("Set-Cookie") or "").partition(";")[0]
     finally:
@@ -75,6 +78,17 @@ def test_connections_go_to_each_server_in_turn(name: str, named: list[int], pair
     """Without stickiness one client meets every server."""
     with started(PROGRAMS[name], None, named, pair, folder) as port:
         assert {str(each) for each in named} == {ask(port)[0] for _ in range(ASKED)}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_metrics_are_passed_on_to_nobody(name: str, named: list[int], pair: Pair, folder: Path) -> None:
+    """However the path is written, the proxy answers itself; what only begins so is passed on by most."""
+    with started(PROGRAMS[name], None, named, pair, folder) as port:
+        servers = {str(each) for each in named}
+        for path in ("/metrics", "/live/metrics", "/metrics?x=1", "/%6Detrics", "/live/%6detrics", "/l%69ve/metrics"):
+            assert ask(port, path=path)[0] not in servers, path
+        for path in ("/", "/v1/channels/metrics", "/live/v1/channels/metrics", "/readyz"):
+            assert ask(port, path=path)[0] in servers, path
 
 
 @pytest.mark.parametrize("name", [name for name, each in PROGRAMS.items() if "source" in each.sticky])

@@ -188,6 +188,11 @@ GUARDED = Settings(
 )
 TOKEN = b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0."
 DEEP = b"[" * 500_000
+EMOJI = "😀".encode() * 200_000  # the text of it takes as many bytes again, or five times as many while it is made
+LONG_FIELDS = [
+    b'{%b"channel":"%b","data":1}' % (b"%b", EMOJI),
+    *(b'{%b"channel":"a","data":1,"%b":"%b"}' % (b"%b", name, EMOJI) for name in (b"event", b"key", b"traceparent")),
+]
 
 ROWS: dict[str, Row] = {
     # heads
@@ -202,6 +207,17 @@ ROWS: dict[str, Row] = {
         answered(200),
         GET % b"?limit=1" + b"Cookie: " + b"sid=;" * 6000 + b"\r\nConnection: close\r\n\r\n",
         settings=GUARDED,
+    ),
+    "a megabyte of text beyond ASCII": Row(answered(201), body(EMOJI, more=b"Content-Type: text/plain\r\n")),
+    "a megabyte of JSON beyond ASCII": Row(
+        answered(201), body(b'"%b"' % EMOJI, more=b"Content-Type: application/json\r\n")
+    ),
+    "long fields beyond ASCII in a batch": Row(
+        said(b'"code":"channel_invalid"', b'"code":"event_invalid"', b'"code":"key_invalid"', b'"code":"data_invalid"'),
+        pieces=[
+            *(body(line % b"", b"/v1/publish").replace(b"Connection: close\r\n", b"") for line in LONG_FIELDS[:3]),
+            body(LONG_FIELDS[3] % b"", b"/v1/publish"),
+        ],
     ),
     "many subprotocols": Row(
         answered(400, "request_invalid"), RAW[:-2] + b"Sec-WebSocket-Protocol: " + b"a," * 15_000 + b"b\r\n\r\n"
@@ -359,6 +375,18 @@ ROWS: dict[str, Row] = {
         frames(1, {"frame_invalid"}),
         V1,
         [text(b'{"type":"unsubscribe","channel":"a","ref":"%s"}' % (b"x" * 1_000_000)), text(LAST)],
+        1,
+        OPENED,
+        settings=Settings(port=0, limits=PATIENT),
+    ),
+    "long fields beyond ASCII in frames": Row(
+        frames(5, {"channel_invalid", "event_invalid", "key_invalid", "data_invalid", "frame_invalid"}),
+        V1,
+        [
+            *(text(fields % b'"type":"publish",') for fields in LONG_FIELDS),
+            text(b'{"type":"publish","channel":"a","data":1,"ref":"%b"}' % EMOJI),
+            text(LAST),
+        ],
         1,
         OPENED,
         settings=Settings(port=0, limits=PATIENT),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -427,6 +428,31 @@ async def test_spans_in_an_application(monkeypatch: pytest.MonkeyPatch) -> None:
     assert order.get_span_context().span_id.to_bytes(8) == (parent_of(spans["publish"]) or b"")[16:]
     assert context_of(spans["publish"])[:24] == parent_of(spans["deliver"])
     assert traceparent(context_of(spans["publish"])) == got.traceparent
+
+
+async def test_the_workers_of_a_server_trace(collector: Collector, tmp_path: Path) -> None:
+    """Each process of `oncecast serve --tracing` sends its spans, and ends with them sent."""
+    command = [sys.executable, "-m", "oncecast", "serve", "--tracing", "--workers", "2", "--port", "0"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--broker", f"sqlite:///{tmp_path}/log.db", cwd=tmp_path, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            found = re.search(rb"http://[\d.]+:\d+", await process.stderr.readline())
+            assert found is not None
+            for _ in range(10):  # some on each worker
+                async with AsyncClient(found[0].decode()) as client:
+                    await client.publish("a", 1)
+            process.terminate()
+            said = (await process.stderr.read()).decode()
+            assert 0 == await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert "ERROR" not in said
+    assert 10 == len(collector.named("publish"))
 
 
 def test_the_listener_of_the_page_goes_on_with_the_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

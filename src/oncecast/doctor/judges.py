@@ -163,6 +163,9 @@ def judge_stream(streamed: Streamed, delays: EventDelays | None, waited: float, 
     if answer.code:
         said = f"the server refuses the stream: {answer.message}"
         return [unknown("buffering", said), unknown("compression", said)]
+    if answer.status not in (0, 200):
+        said = f"a stream is answered {answer.status}, and not by Oncecast"
+        return [wrong("buffering", said, cure_for("server", proxy)), unknown("compression", said)]
     coding = answer.headers.get("content-encoding", "identity")
     if answer.status == 0:
         compression = unknown("compression", answer.trouble)
@@ -174,6 +177,8 @@ def judge_stream(streamed: Streamed, delays: EventDelays | None, waited: float, 
         compression = well("compression", "the stream comes as it was sent")
     if streamed.began is None:
         text = f"nothing of a stream comes for {waited:g} s: it is held back"
+        if answer.trouble:
+            text = f"{text} ({answer.trouble})"
         return [wrong("buffering", text, cure_for("buffering", proxy)), compression]
     return [judge_delays(streamed, delays, proxy), compression]
 
@@ -203,7 +208,8 @@ def judge_quiet(quiets: Sequence[Quiet], seconds: float, proxy: str | None) -> F
     if cut:
         ends = "; ".join(f"{each.transport} after {each.lasted:.1f} s ({each.end})" for each in cut)
         return wrong("quiet", f"quiet connections are cut: {ends}", cure_for("quiet", proxy))
-    return well("quiet", f"{', '.join(each.transport for each in quiets)}: kept for {seconds:g} s")
+    kept = [f"{each.transport} for {round(min(each.lasted, seconds), 2):g} s" for each in quiets]
+    return well("quiet", f"kept: {', '.join(kept)}")
 
 
 def judge_one_log(readings: Sequence[Reading], *, published: bool) -> Finding:

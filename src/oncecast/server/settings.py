@@ -314,8 +314,8 @@ def has_keys(auth: AuthSettings) -> bool:
 def revocation_seconds(auth: AuthSettings) -> float:
     """Return for how long a revocation has to be known: until no token counts that it refuses.
 
-    Such a token was issued at most one leeway after it, by its issuer's clock. It may live for `max_token_seconds` and a
-    leeway, and is taken for one more after its end.
+    Such a token was issued at most one leeway after it, by its issuer's clock. It may live for `max_token_seconds` and
+    a leeway, and is taken for one more after its end.
     """
     return auth.max_token_seconds + 3 * auth.leeway_seconds
 

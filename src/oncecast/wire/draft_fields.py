@@ -8,6 +8,7 @@ To add a field to what is published, add it to `DraftFields`, and to `message_fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -15,9 +16,12 @@ import msgspec
 from ..errors import Refusal
 from ..message import (
     BINARY,
+    CHANNEL_CHARS,
     CHANNEL_SCHEMA,
+    EVENT_CHARS,
     EVENT_SCHEMA,
     JSON,
+    KEY_CHARS,
     KEY_SCHEMA,
     TEXT,
     Draft,
@@ -28,6 +32,16 @@ from ..message import (
 from .payload import TOO_DEEP, base64_data, check_fields, colons_around, json_value, refuse_half_pair
 from .traceparent import parse_traceparent
 
+BESIDE_BYTES = 16 << 10  # of a line beside the values of its fields; a longer line is looked at before it is decoded
+TOO_MUCH_BESIDE = f"over {BESIDE_BYTES} bytes of it are no value of a field: leave out unknown fields and white space."
+# The code for each field that can't be long, and the most bytes of its JSON that could be right: each character may be
+# two escapes.
+LONGEST_FIELDS = {
+    "channel": ("channel_invalid", 2 + 12 * CHANNEL_CHARS),
+    "event": ("event_invalid", 2 + 12 * EVENT_CHARS),
+    "key": ("key_invalid", 2 + 12 * KEY_CHARS),
+    "traceparent": ("data_invalid", 4096),
+}
 REASON_CHARS = 200  # of what a decoder says is wrong
 
 NO_DATA = msgspec.Raw(b"")  # the field was left out; `null` is data
@@ -86,7 +100,9 @@ class DraftFields(msgspec.Struct, forbid_unknown_fields=True):
             raise Refusal("data_invalid", "The message has no data: send data (any JSON) or data64 (base64).")
         raw = json_value(raw)
         if raw[0] == QUOTE:  # a JSON string is a text: every transport then shows it alike
-            return Draft(channel, msgspec.json.decode(raw, type=str).encode(), TEXT, event, key, trace)
+            # Without an escape the JSON has the text's own bytes; with one the text may take five times them.
+            plain = raw[1:-1] if b"\\" not in raw else msgspec.json.decode(raw, type=str).encode()
+            return Draft(channel, plain, TEXT, event, key, trace)
         return Draft(channel, raw, JSON, event, key, trace)
 
 
@@ -97,12 +113,29 @@ class BatchLine(DraftFields):
     """One line of `POST /v1/publish`."""
 
 
+class _Shape(msgspec.Struct):
+    """Where the fields of a line stand: nothing of them is decoded or copied."""
+
+    data: msgspec.Raw = NO_DATA
+    data64: msgspec.Raw = NO_DATA
+    channel: msgspec.Raw = NO_DATA
+    event: msgspec.Raw = NO_DATA
+    key: msgspec.Raw = NO_DATA
+    traceparent: msgspec.Raw = NO_DATA
+
+
 _decode_line = msgspec.json.Decoder(BatchLine).decode
+_decode_shape = msgspec.json.Decoder(_Shape).decode
 
 
 def parse_line(line: bytes) -> Draft:
     """Read one JSON line of a batch. Raises `Refusal`."""
     try:
+        if len(line) > BESIDE_BYTES:
+            shape = _decode_shape(line)
+            check_lengths("line", shape, LONGEST_FIELDS)
+            if beside(line, shape) > BESIDE_BYTES:
+                raise Refusal("data_invalid", f"This line is not a message: {TOO_MUCH_BESIDE}")
         read = _decode_line(line)
         raw = bytes(read.data)
         if colons_around(raw, line) != message_fields(read):
@@ -116,6 +149,25 @@ def parse_line(line: bytes) -> Draft:
 
 
 # -- what a frame that publishes is checked with, too
+
+
+def beside(text: bytes, shape: msgspec.Struct) -> int:
+    """Return how many bytes of an object's JSON are no value of a field of its shape.
+
+    White space counts as an unknown field does: to tell it from that of a long name costs more than it is worth.
+    """
+    return len(text) - sum(len(memoryview(getattr(shape, name))) for name in shape.__struct_fields__)
+
+
+def check_lengths(what: str, shape: object, longest: Mapping[str, tuple[str, int]]) -> None:
+    """Refuse a field that is too long to be right, before its text is made: that may take five times its bytes.
+
+    `shape` has the fields as `msgspec.Raw`; `longest` their codes, and the most bytes of their JSON.
+    """
+    for name, (code, most) in longest.items():
+        raw = memoryview(getattr(shape, name))
+        if len(raw) > most and raw[0] == QUOTE:
+            raise Refusal(code, f"The {name} of this {what} is too long for one.")
 
 
 def short(error: Exception) -> str:

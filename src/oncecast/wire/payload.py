@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 import re
 from itertools import islice
@@ -37,6 +38,7 @@ HALF_PAIR = "The JSON has a surrogate (\\ud800 to \\udfff) without its other hal
 CUT_BYTES = 256  # of data: to read more of it, only to find the fields around it, costs more than to cut it out
 NAMES = 8192  # of fields, by a rough count: a long token may have a third of that
 _NAME = re.compile(rb'"[ \t\r\n]*:')
+SLICE_BYTES = 64 << 10  # of data that is looked at as a text
 FIND_BYTES = 16  # of it, to find where it stands: to search for more takes longer
 
 LF, CR = b"\n\r"  # as numbers: a search for one takes a tenth of the time that one for a byte string takes
@@ -48,6 +50,7 @@ _HALF_PAIR = re.compile(  # everything that is none, in one pass, then a half of
     re.DOTALL,
 )
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 # Objects as lists of pairs; numbers as texts, as the largest take long to read.
 _read_pairs = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str, strict=False).decode
 
@@ -206,10 +209,20 @@ def _cut(data: bytes, raw: bytes) -> bytes:
 
 
 def _check_utf8(what: str, data: bytes) -> None:
+    """Check it slice by slice: the text of the whole would take five times its bytes for a moment."""
+    begun = 0  # where what the decoder looks at begins
     try:
-        data.decode()
+        if len(data) <= SLICE_BYTES:
+            data.decode()
+            return
+        decoder, view = _utf8_decoder(), memoryview(data)
+        for at in range(0, len(data), SLICE_BYTES):
+            begun = at - len(decoder.getstate()[0])
+            decoder.decode(view[at : at + SLICE_BYTES])
+        begun = len(data) - len(decoder.getstate()[0])
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise Refusal("data_invalid", f"The {what} is not UTF-8: byte {error.start} is wrong.") from None
+        raise Refusal("data_invalid", f"The {what} is not UTF-8: byte {begun + error.start} is wrong.") from None
 
 
 def _on_one_line(data: bytes) -> bytes:

@@ -15,15 +15,28 @@ import msgspec
 
 from ..errors import Refusal
 from ..message import MAX_NUMBER, LogGap, Message, Receipt
-from .draft_fields import NO_DATA, ChannelField, DraftFields, colons_of, message_colons, message_fields, short
+from .draft_fields import (
+    BESIDE_BYTES,
+    LONGEST_FIELDS,
+    NO_DATA,
+    TOO_MUCH_BESIDE,
+    ChannelField,
+    DraftFields,
+    beside,
+    check_lengths,
+    colons_of,
+    message_colons,
+    message_fields,
+    short,
+)
 from .envelope import gap_fields, message_json
 from .payload import TOO_DEEP, check_fields, colons_around, refuse_half_pair
 
 REF_CHARS = 128  # a ref is echoed back; it is a label, not a payload
 REF_BYTES = 2 + 12 * REF_CHARS  # the most that it takes in JSON: each character as two escapes
 REF_TOO_LONG = f"A ref is at most {REF_CHARS} characters."
-BESIDE_BYTES = 16 << 10  # of a frame beside the values of its fields; a longer frame is looked at before it is decoded
 TYPE_BYTES = 128  # of a type in JSON, with escapes
+LONGEST = {**LONGEST_FIELDS, "after": ("cursor_invalid", 1024), "token": ("frame_invalid", 64 << 10)}
 
 _encode = msgspec.json.encode
 
@@ -116,17 +129,21 @@ def parse_frame(data: bytes) -> ClientFrame:
     return frame
 
 
-class _Ref(msgspec.Struct):
-    ref: Ref = None
+class _RawRef(msgspec.Struct):
+    ref: msgspec.Raw = NO_DATA
 
 
-_decode_ref = msgspec.json.Decoder(_Ref).decode
+_find_ref = msgspec.json.Decoder(_RawRef).decode
+_decode_ref = msgspec.json.Decoder(Ref).decode
 
 
 def ref_of(data: bytes) -> str | int | None:
     """Return the `ref` of a client's frame, also of one that `parse_frame` refuses; None where none can be read."""
     try:
-        ref = _decode_ref(data).ref
+        raw = memoryview(_find_ref(data).ref)
+        if not 0 < len(raw) <= REF_BYTES:  # the text of a longer one may take five times its bytes
+            return None
+        ref: str | int | None = _decode_ref(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return None if isinstance(ref, str) and len(ref) > REF_CHARS else ref
@@ -164,19 +181,15 @@ def error_frame(refusal: Refusal, ref: str | int | None) -> bytes:
 
 
 def _check_shape(data: bytes) -> None:
-    """Refuse a long frame whose type, ref or unknown fields are long: the decoder's error would repeat them.
-
-    White space counts as an unknown field does: to tell it from that of a long name costs more than it is worth.
-    """
+    """Refuse a long frame whose fields are too long to be right: their texts or the decoder's error would be so too."""
     shape = _decode_shape(data)
     if len(memoryview(shape.type)) > TYPE_BYTES:
         raise Refusal("frame_invalid", "This frame is not of oncecast.v1: its type is too long for one.")
     if len(memoryview(shape.ref)) > REF_BYTES:
         raise Refusal("frame_invalid", REF_TOO_LONG)
-    known = sum(len(memoryview(getattr(shape, name))) for name in shape.__struct_fields__)
-    if len(data) - known > BESIDE_BYTES:
-        text = f"over {BESIDE_BYTES} bytes of it are no value of a field: leave out unknown fields and white space."
-        raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {text}")
+    check_lengths("frame", shape, LONGEST)
+    if beside(data, shape) > BESIDE_BYTES:
+        raise Refusal("frame_invalid", f"This frame is not of oncecast.v1: {TOO_MUCH_BESIDE}")
 
 
 def _check_publish(frame: Publish, data: bytes, raw: bytes) -> None:
