@@ -1,4 +1,4 @@
-"""`GET /v1/overview`: what it says, who may read it, and what is refused."""
+"""`GET /v1/overview` and `POST /v1/drain`: what they do, who may ask for them, and what is refused."""
 
 from __future__ import annotations
 
@@ -127,3 +127,32 @@ def test_a_server_without_one(bench: Bench) -> None:
     assert (404, "not_found") == (answer.status, answer.code)
     answer = parse_answer(bench.ask(b"POST /v1/overview HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"))
     assert (405, "GET, HEAD, OPTIONS") == (answer.status, answer.headers["allow"])
+
+
+async def test_a_server_is_drained_by_a_key(serve: Serve) -> None:
+    """Nobody else may, each refusal leaves the server as it is, and the reason names the key and holds no secret."""
+    reasons: list[str] = []
+    server = await serve(Settings(port=0, auth=AUTH))
+    assert 404 == (await ask(server, "drain", KEY, {}))[0]
+    server.app.drain = reasons.append
+    assert 401 == (await ask(server, "drain", body={}))[0]
+    assert 403 == (await ask(server, "drain", of_ann(), {}))[0]
+    assert 405 == (await ask(server, "drain", KEY))[0]
+    assert [] == reasons
+    assert (202, {"draining": True}) == await ask(server, "drain", KEY, {})
+    assert ["/v1/drain was asked for by the key shop"] == reasons
+
+
+async def test_a_page_of_another_origin_drains_nothing(serve: Serve) -> None:
+    """In development a page of another site is refused, and a client of this machine is not."""
+    reasons: list[str] = []
+    server = await serve(Settings(port=0, dev=True))
+    server.app.drain = reasons.append
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST /v1/drain HTTP/1.0\r\nOrigin: https://evil.example\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(SECONDS):
+        assert (await reader.read()).startswith(b"HTTP/1.1 403 ")
+    writer.close()
+    assert [] == reasons
+    assert 202 == (await ask(server, "drain", body={}))[0]
+    assert ["/v1/drain was asked for by a client, as the server runs with --dev"] == reasons

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.async_api import Dialog
 
 from oncecast.policy.server_keys import hash_line, make_key
 
@@ -54,3 +55,24 @@ async def test_the_key_opens_it(serving: Serving, visit: Visiting, monkeypatch: 
     await page.get_by_role("button", name="Forget the key").click()
     await page.get_by_role("button", name="Open").wait_for()
     assert await page.evaluate("() => sessionStorage.length === 0 && localStorage.length === 0")
+
+
+async def test_a_node_is_drained(serving: Serving, visit: Visiting) -> None:
+    """The button asks first, and does nothing where the answer is no; the server then ends."""
+    server = await serving("--dev")
+    operator = await visit(f"{server.url}admin")
+    operator.expect_problems("ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
+    page = operator.page
+    await page.get_by_role("heading", name="Channels").wait_for()
+    answers = [False, True]
+
+    async def decide(dialog: Dialog) -> None:
+        await (dialog.accept() if answers.pop(0) else dialog.dismiss())
+
+    page.on("dialog", decide)
+    drain = page.get_by_role("button", name="Drain")
+    await drain.click()
+    assert "" == await page.locator("#drain-result").text_content()
+    await drain.click()
+    await operator.until("() => document.querySelector('#drain-result').textContent === 'The node drains, and ends.'")
+    await operator.until("() => document.querySelector('#status').textContent.includes('does not answer')")

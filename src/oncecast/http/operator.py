@@ -1,6 +1,6 @@
-"""`GET /v1/overview`: what the operator of a server may see of it.
+"""`GET /v1/overview` and `POST /v1/drain`: what the operator of a server may see of it, and how to stop it.
 
-A server's key opens it. A server with `--dev` that listens on loopback alone shows it to anybody who reaches it.
+A server's key opens them. A server with `--dev` that listens on loopback alone opens them to anybody who reaches it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from .exchange import Exchange
 from .overview import CHANNELS, FIELDS, LISTED, Overview
 from .service import Service
 
-__all__ = ["OVERVIEW", "answer"]
+__all__ = ["DRAIN", "OVERVIEW", "answer", "drain"]
 
 OVERVIEW = "/v1/overview"
+DRAIN = "/v1/drain"
 
 
 def answer(service: Service, connection: Exchange, request: http1.Request) -> None:
@@ -33,16 +34,27 @@ def answer(service: Service, connection: Exchange, request: http1.Request) -> No
     connection.wait(request)
 
 
+def drain(service: Service, connection: Exchange, request: http1.Request) -> None:
+    """Answer 202, and begin to drain all processes of this server, which then end. Raises `Refusal`."""
+    if service.drain is None:
+        raise Refusal("not_found", "Only a server that `oncecast serve` runs can be drained by a request.")
+    _check(service, connection)
+    identity = connection.identity
+    who = f"the key {identity.subject}" if identity.kind == "server" else "a client, as the server runs with --dev"
+    connection.reply(json_reply(202, b'{"draining":true}'))
+    service.drain(f"{DRAIN} was asked for by {who}")
+
+
 def _check(service: Service, connection: Exchange) -> None:
     if service.open or connection.identity.kind == "server":
         return
     if service.authenticator is None:
         raise Refusal(
             "not_found",
-            "The overview needs a server's key: `oncecast key create` makes one for the setting server_keys.",
+            "This needs a server's key: `oncecast key create` makes one for the setting server_keys.",
         )
     code = "unauthorized" if connection.identity.kind == "anybody" else "forbidden"
-    raise Refusal(code, "Only a server's key may read the overview: send one as Authorization: Bearer.")
+    raise Refusal(code, "Only a server's key may do this: send one as Authorization: Bearer.")
 
 
 def _parse(query: str) -> tuple[str, int]:

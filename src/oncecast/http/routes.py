@@ -72,6 +72,11 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         if request.method in ("GET", "HEAD"):
             operator.answer(service, connection, request)
             return
+    elif path == operator.DRAIN:
+        allow = ("POST", "OPTIONS")
+        if request.method == "POST":
+            operator.drain(service, connection, request)
+            return
     elif path in service.pages:  # a document about what is here
         pages.answer(service, connection, request, path)
         return

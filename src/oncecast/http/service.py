@@ -32,6 +32,9 @@ CollectMetrics = Callable[[Callable[[bytes], None]], None]
 # Calls back, within a few seconds, with the overview of all workers: its channels by an order, at most that number.
 GiveOverview = Callable[[str, int, Callable[[Overview], None]], None]
 
+# Begins to stop the whole server, as SIGTERM does, for a reason that the log gets.
+Drain = Callable[[str], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -77,7 +80,7 @@ class Service:
     """What the routes answer from. `scheme` is what its own pages are reached by: `http` or `https`.
 
     `wall` returns Unix seconds. `ready` is true until the server begins to stop. `collect` gathers the metrics; without
-    it `/metrics` is not found. `overview` is there where the server gives one.
+    it `/metrics` is not found. `overview` and `drain` are there where the server gives them.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Service:
         self.scheme = scheme
         self.collect = collect
         self.overview: GiveOverview | None = None
+        self.drain: Drain | None = None
         self.ready = True
         self.counters = RequestCounters()
         self.second = 0

@@ -96,6 +96,11 @@ class _Stopping:
         logger.info("stopping now: %s" if self._draining else "stopping: %s", reason)
         self.requested.set()
 
+    def request_once(self, reason: str) -> None:
+        """Ask the server to stop, unless it does already: whoever asks again may not have seen an answer."""
+        if not (self._draining or self.requested.is_set()):
+            self.request(reason)
+
     def listen(self) -> None:
         """Take SIGINT and SIGTERM as requests from now on."""
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -146,6 +151,7 @@ async def _serve_on(
     # Before the start, so that a signal does not end a server that is about to begin; it is obeyed once it has.
     stopping.listen()
     server.node.on_failure = lambda reason: stopping.request(f"the server has failed: {reason}")
+    server.app.drain = stopping.request_once
     await server.start()
     tune_interpreter()
     async with _signals(settings, sockets, notifier, early, stopping, reload, roll):
@@ -166,6 +172,7 @@ async def _supervise(
     program = WORKER if hosting is None or settings.app is None else hosting.worker
     supervisor = Supervisor(settings, sockets, read, program)
     supervisor.on_failure = lambda reason: stopping.request(f"the supervisor has failed: {reason}")
+    supervisor.on_drain = stopping.request_once
     starting = asyncio.create_task(supervisor.start())
     stopped = asyncio.create_task(stopping.requested.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)

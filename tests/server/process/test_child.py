@@ -36,6 +36,9 @@ class Owner:
         self.calls.append("asked")
         child.tell(Total(Measures(), Crew(9)))
 
+    def on_drain_asked(self, reason: str, /) -> None:
+        self.calls.append(reason)
+
     def on_leaving(self, child: Child, /) -> None:
         self.calls.append("left")
         self.news.set()

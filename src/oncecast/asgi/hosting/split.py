@@ -20,7 +20,16 @@ from ...wire.http1 import EMPTY_LINES, METHOD_BYTES
 __all__ = ["Split"]
 
 OF_THE_APPLICATION = frozenset({"/", "/admin", "/favicon.ico"})  # of the server's pages
-EXACT = (CONNECT, publishing.PUBLISH, users.TICKET, users.DISCONNECT, operator.OVERVIEW, *PROBES, "/metrics")
+EXACT = (
+    CONNECT,
+    publishing.PUBLISH,
+    users.TICKET,
+    users.DISCONNECT,
+    operator.OVERVIEW,
+    operator.DRAIN,
+    *PROBES,
+    "/metrics",
+)
 
 
 class Split:

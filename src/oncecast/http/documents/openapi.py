@@ -10,7 +10,7 @@ from ...errors import ERRORS
 from ...message import CHANNEL_SCHEMA, CURSOR_SCHEMA, EVENT_SCHEMA, KEY_SCHEMA
 from ...protocol.query import FIELDS
 from .. import overview, users
-from ..operator import OVERVIEW
+from ..operator import DRAIN, OVERVIEW
 from ..publishing import BATCH_LINES, PUBLISH
 from ..routes import CHANNELS, CONNECT
 from .schemas import SCHEMAS, Schema, reference
@@ -180,6 +180,17 @@ def _paths() -> Schema:
                     ],
                 },
                 {"200": _json("The overview.", "Overview")},
+            )
+        },
+        DRAIN: {
+            "post": _operation(
+                "drain",
+                {
+                    "summary": "Stop the node, with a server's key",
+                    "description": "As SIGTERM does: it accepts no more connections, lets its listeners go to other "
+                    "nodes, and ends. Whatever runs it may start it again.",
+                },
+                {"202": _json("It drains.", "Draining")},
             )
         },
     }

@@ -98,6 +98,7 @@ SCHEMAS: Mapping[str, Schema] = {
         gaps={"type": "array", "items": reference("Gap"), "description": "With several channels: all the gaps."},
     ),
     "Receipt": _object("A message is in the log.", id=_CURSOR, durability=_DURABILITY),
+    "Draining": _object("The node drains.", draining={"const": True}),
     "Ticket": _object("Stands for a token, once.", ticket=_TEXT, expires_in={"type": "integer"}),
     "Error": _object("Why a request was refused.", error=_object("The error.", code=_CODE, message=_TEXT, docs=_TEXT)),
 }

@@ -29,6 +29,7 @@ from .control import (
     Change,
     Collect,
     CutOff,
+    DrainAsked,
     Failed,
     FromWorker,
     Leaving,
@@ -82,6 +83,10 @@ class ChildOwner(Protocol):
 
     def on_asked(self, child: Child, /, *, views: bool) -> None:
         """The worker needs what all workers have measured, and their `views` for the overview."""
+        ...
+
+    def on_drain_asked(self, reason: str, /) -> None:
+        """An operator has asked the worker to drain the whole server."""
         ...
 
     def on_leaving(self, child: Child, /) -> None:
@@ -182,6 +187,8 @@ class Child:
                     self._owner.on_leaving(self)
             case Asked(views=views):
                 self._owner.on_asked(self, views=views)
+            case DrainAsked(reason=reason):
+                self._owner.on_drain_asked(reason)
             case Measured(measures=measures, view=view):
                 self.measures = measures
                 if self._measured is not None:

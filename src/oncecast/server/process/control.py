@@ -27,6 +27,7 @@ __all__ = [
     "Change",
     "Collect",
     "CutOff",
+    "DrainAsked",
     "Failed",
     "FromWorker",
     "Leaving",
@@ -122,6 +123,12 @@ class Asked(_Message, frozen=True):
     views: bool = False
 
 
+class DrainAsked(_Message, frozen=True):
+    """An operator has asked this worker to drain the whole server."""
+
+    reason: str
+
+
 class Measured(_Message, frozen=True):
     """What this worker has measured: the answer to `Collect`, and the last message before it ends."""
 
@@ -130,7 +137,7 @@ class Measured(_Message, frozen=True):
 
 
 ToWorker = Begin | Change | Stop | Pace | CutOff | Collect | Total
-FromWorker = Ready | Failed | Leaving | Asked | Measured
+FromWorker = Ready | Failed | Leaving | Asked | DrainAsked | Measured
 
 T = TypeVar("T")
 

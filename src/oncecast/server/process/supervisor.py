@@ -64,7 +64,8 @@ class _Slot:
 class Supervisor:
     """Workers on `sockets`, a list of them for each. `read` returns the settings again. `program` is the module of one.
 
-    `failed` is the reason for which the supervisor can't go on, and `on_failure` is called with it.
+    `failed` is the reason for which the supervisor can't go on, and `on_failure` is called with it. `on_drain` is
+    called with the reason where an operator has asked a worker to drain the server.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Supervisor:
         self.phase = SupervisorPhase.STARTING
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] = _ignore
+        self.on_drain: Callable[[str], None] = _ignore
         self._slots = [_Slot(number, found) for number, found in enumerate(sockets, 1)]
         self._read = read
         self._children: set[Child] = set()
@@ -283,6 +285,10 @@ class Supervisor:
             self.on_failure(reason)
 
     # -- what a child reports
+
+    def on_drain_asked(self, reason: str, /) -> None:
+        """Ask whoever started this to stop it."""
+        self.on_drain(reason)
 
     def on_asked(self, child: Child, /, *, views: bool = False) -> None:
         """Answer a worker with what all workers have measured, and with their `views`."""

@@ -34,6 +34,7 @@ from .control import (
     Change,
     Collect,
     CutOff,
+    DrainAsked,
     Failed,
     Leaving,
     Measured,
@@ -98,6 +99,7 @@ async def _work(control: socket.socket, listening: list[socket.socket], hosting:
     worker = _Worker(server, pipe, stopping, begin.workers)
     server.app.collect = worker.collect
     server.app.overview = worker.overview
+    server.app.drain = lambda reason: pipe.send(DrainAsked(reason))
     tune_interpreter()
     pipe.send(Ready())
     tasks = Tasks(server.node.fail)  # a worker that can't be reached is replaced

@@ -137,6 +137,18 @@ find("#key-form").addEventListener("submit", (event) => {
   look();
 });
 
+find("#drain").addEventListener("click", async () => {
+  if (!confirm("Drain this node? It accepts no more connections, sends its listeners to other nodes, and ends.")) return;
+  const result = find("#drain-result");
+  try {
+    const answer = await ask("v1/drain", { method: "POST", signal: AbortSignal.timeout(DEADLINE_MS) });
+    const body = await answer.json();
+    write(result, answer.ok ? "The node drains, and ends." : body.error.message);
+  } catch {
+    write(result, "The server has not answered: look at its log.");
+  }
+});
+
 find("#forget").addEventListener("click", () => {
   sessionStorage.removeItem(KEY);
   location.reload();
