@@ -66,9 +66,9 @@ for (const { name, json, message } of vectors("messages").cases) {
   test(`message: ${name}`, () => {
     const { epoch } = vectors("messages");
     const read = wire.itemOf({ type: "message", ...JSON.parse(json) });
-    const { seq, channel, kind, data, event, time } = message;
+    const { seq, channel, kind, data, event, time, ...more } = message;
     const expected = kind === "json" ? JSON.parse(data) : kind === "binary" ? new Uint8Array(bytesOf(data)) : data;
-    assert.deepEqual(read, { id: `${epoch}-${seq}`, channel, data: expected, event, time });
+    assert.deepEqual(read, { id: `${epoch}-${seq}`, channel, data: expected, event, time, ...more });
   });
 }
 

@@ -33,7 +33,7 @@ CollectMetrics = Callable[[Callable[[bytes], None]], None]
 GiveOverview = Callable[[str, int, Callable[[Overview], None]], None]
 
 # Begins to stop the whole server, as SIGTERM does, for a reason that the log gets.
-Drain = Callable[[str], None]
+BeginDrain = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Service:
         self.scheme = scheme
         self.collect = collect
         self.overview: GiveOverview | None = None
-        self.drain: Drain | None = None
+        self.drain: BeginDrain | None = None
         self.ready = True
         self.counters = RequestCounters()
         self.second = 0

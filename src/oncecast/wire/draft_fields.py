@@ -113,7 +113,7 @@ class BatchLine(DraftFields):
     """One line of `POST /v1/publish`."""
 
 
-class _Shape(msgspec.Struct):
+class _LineShape(msgspec.Struct):
     """Where the fields of a line stand: nothing of them is decoded or copied."""
 
     data: msgspec.Raw = NO_DATA
@@ -125,7 +125,7 @@ class _Shape(msgspec.Struct):
 
 
 _decode_line = msgspec.json.Decoder(BatchLine).decode
-_decode_shape = msgspec.json.Decoder(_Shape).decode
+_decode_shape = msgspec.json.Decoder(_LineShape).decode
 
 
 def parse_line(line: bytes) -> Draft:
