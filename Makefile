@@ -6,6 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MINUTES ?= 60 # of make soak
 JOBS ?= $(shell expr 3 '*' $$(nproc) / 2) # processes that run tests: more than cores, as many tests wait for time to pass
+WAITING_JOBS ?= $(shell expr 5 '*' $(JOBS) / 3) # for those without coverage, which wait most of the time
 COVERAGE_MIN ?= 95 # percent of lines and branches that the tests must reach
 
 BIN := .venv/bin
@@ -34,7 +35,7 @@ quick: .make/dev ## Run the tests that need no browser, npm or broker's server a
 test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, most of them under coverage
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal -m 'not bare'
-	$(BIN)/pytest -n $(JOBS) --dist worksteal -m bare
+	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal -m bare
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 

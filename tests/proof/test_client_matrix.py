@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from . import client_matrix
@@ -15,7 +17,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     rows = ["none", "websocket-403"]
     assert [[client, row] for client in ("python", "node") for row in rows] == [line[:2] for line in lines]
-    assert ["websocket", "→", "sse", "→", "websocket"] == lines[1][-5:]
+    way = " ".join(lines[1])
+    assert re.search(r" websocket( → sse → websocket)+$", way), way  # on a busy machine it may go down once more
 
 
 def result(row: str, first: float, back: float = 1.0) -> Result:
