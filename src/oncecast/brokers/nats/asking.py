@@ -135,8 +135,13 @@ def time_of(headers: NatsHeaders) -> float | None:
 def moment_of(text: str) -> float:
     """Return a time in the server's format as Unix seconds, in whole milliseconds."""
     whole, _, fraction = text.rstrip("Z").partition(".")
-    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
-    return round(moment + float(f"0.{fraction or 0}"), 3)
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds_of(seconds * 10**9 + int(f"{fraction:0<9.9}"))
+
+
+def seconds_of(nanoseconds: int) -> float:
+    """Return a time as Unix seconds, in whole milliseconds. A float of so many nanoseconds may round to another one."""
+    return (nanoseconds + 500_000) // 1_000_000 / 1000
 
 
 def _leader_of(info: dict[str, Any]) -> tuple[str, str]:

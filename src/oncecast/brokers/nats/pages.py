@@ -21,7 +21,7 @@ from typing import Any
 from ...message import Mark, Message, Page, Start, StartKind
 from ..lives import Lives
 from ..session import Lost
-from .asking import BEHIND_SECONDS, BEHIND_TRIES, Record
+from .asking import BEHIND_SECONDS, BEHIND_TRIES, Record, seconds_of
 from .client import Answer
 from .stream import Stream, decode_message
 
@@ -269,7 +269,7 @@ class StreamPages:
     def _message(self, channel: str, answer: Answer) -> Message | None:
         # $JS.ACK.STREAM.CONSUMER.DELIVERED.OFFSET.NUMBER.NANOSECONDS.PENDING, with two more after ACK in later servers
         offset, nanoseconds = offset_of(answer), int(answer.reply.split(".")[-2])
-        time = None if self._stamped else round(nanoseconds / 1e9, 3)
+        time = None if self._stamped else seconds_of(nanoseconds)
         try:
             return decode_message(channel, answer.data, self._lives.seq_of(offset), time)
         except ValueError as error:
