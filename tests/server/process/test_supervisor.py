@@ -200,7 +200,7 @@ async def gone(pid: int) -> None:
         try:
             if ") Z " in stat(pid):
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return
         await asyncio.sleep(0.01)
     raise AssertionError(f"{pid} is still there")
