@@ -17,7 +17,10 @@ const numbers = (to) => Array.from({ length: to }, (_, index) => index);
 /** A server that answers nothing, or what it is given; to a WebSocket's handshake `upgraded` says what. */
 async function unable(t, answer, upgraded) {
   const server = http.createServer((request, response) => answer?.(response));
-  server.on("upgrade", (request, socket) => upgraded?.(request, socket));
+  server.on("upgrade", (request, socket) => {
+    socket.on("error", () => {}); // the client's process has ended
+    upgraded?.(request, socket);
+  });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const sockets = new Set();
   server.on("connection", (socket) => sockets.add(socket));
