@@ -11,7 +11,7 @@ REMIND_SECONDS = 60.0
 
 
 class Complaints:
-    """The fault of one broker. `name` begins each line; `monotonic` gives seconds. Any thread may call it."""
+    """One fault. `name` begins each line of `logger`; `monotonic` gives seconds. Any thread may call it."""
 
     def __init__(self, name: str, monotonic: Callable[[], float], logger: logging.Logger = logger) -> None:
         self._logger = logger

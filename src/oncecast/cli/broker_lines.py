@@ -121,5 +121,4 @@ def read_message(line: bytes) -> Draft:
         raise LineError(str(error)) from None
     except Refusal as refusal:
         raise LineError(refusal.message) from None
-    trace = None if read.traceparent is None else parse_traceparent(read.traceparent)
-    return Draft(read.channel, data, kind, read.event, trace=trace)
+    return Draft(read.channel, data, kind, read.event, trace=parse_traceparent(read.traceparent))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ..wire.traceparent import pack_trace, traceparent
+from ..wire.traceparent import sampled_trace, traceparent
 
 __all__ = ["current_trace", "current_traceparent"]
 
@@ -18,10 +18,7 @@ def current_trace() -> bytes | None:
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return None
-    context = api.get_current_span().get_span_context()
-    if not (context.is_valid and context.trace_flags.sampled):
-        return None
-    return pack_trace(context.trace_id, context.span_id, context.trace_flags)
+    return sampled_trace(api.get_current_span().get_span_context())
 
 
 def current_traceparent() -> str | None:

@@ -45,7 +45,7 @@ def publish(service: Service, connection: Exchange, request: http1.Request, chan
     connection.spend_publishes(1, len(data), now)
     if settings.quotas is not None:
         settings.quotas.publish(connection.identity, channel, len(data), now)
-    drafts = (Draft(channel, data, kind, event, key, _trace(request)),)
+    drafts = (Draft(channel, data, kind, event, key, parse_traceparent(headers.get("traceparent"))),)
     base.publish(service.node, settings, connection, connection.identity, drafts, partial(_published, connection))
     connection.wait(request)
 
@@ -58,11 +58,6 @@ def _utf8(code: str, name: str, value: str) -> str:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError:
         raise Refusal(code, f"The header {name} is not UTF-8: encode it so, or publish by {PUBLISH}.") from None
-
-
-def _trace(request: http1.Request) -> bytes | None:
-    text = request.headers.get("traceparent")
-    return None if text is None else parse_traceparent(text)
 
 
 def _published(connection: Exchange, outcomes: Sequence[Outcome]) -> None:
@@ -91,7 +86,7 @@ def publish_batch(service: Service, connection: Exchange, request: http1.Request
         raise Refusal("request_invalid", 'Send JSON lines: {"channel": …, "data": …}, one for each message.')
     quotas, now = service.settings.quotas, connection.now()
     connection.spend_publishes(len(lines), len(body), now)
-    trace = _trace(request)
+    trace = parse_traceparent(request.headers.get("traceparent"))
     results: list[Outcome | None] = []
     drafts = []
     for line in lines:

@@ -26,7 +26,7 @@ from ..brokers.complaints import REMIND_SECONDS, Complaints
 from ..brokers.worker import run_in_thread
 from ..errors import ConfigurationError, Refusal
 from ..message import INTERNAL, Draft, Message
-from ..wire.traceparent import pack_trace, unpack_trace
+from ..wire.traceparent import sampled_trace, unpack_trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -256,10 +256,8 @@ def _missing() -> ConfigurationError:
 
 def _context_of(span: Span, given: bytes | None) -> bytes | None:
     """Return the context of a span that is sampled; else what was given, which says so itself."""
-    context = span.get_span_context()
-    if not (context.is_valid and context.trace_flags.sampled):
-        return given
-    return pack_trace(context.trace_id, context.span_id, context.trace_flags)
+    trace = sampled_trace(span.get_span_context())
+    return given if trace is None else trace
 
 
 def _with_trace(draft: Draft, trace: bytes | None) -> Draft:

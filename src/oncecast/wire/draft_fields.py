@@ -87,7 +87,7 @@ class DraftFields(msgspec.Struct, forbid_unknown_fields=True):
             check_event(event)
         if key is not None:
             check_key(key)
-        trace = None if self.traceparent is None else parse_traceparent(self.traceparent)
+        trace = parse_traceparent(self.traceparent)
         raw = bytes(self.data)
         if not isinstance(data64, msgspec.UnsetType):
             if raw:
@@ -113,8 +113,8 @@ class BatchLine(DraftFields):
     """One line of `POST /v1/publish`."""
 
 
-class _LineShape(msgspec.Struct):
-    """Where the fields of a line stand: nothing of them is decoded or copied."""
+class MessageShape(msgspec.Struct):
+    """Where the fields of a message stand in a line: nothing of them is decoded or copied."""
 
     data: msgspec.Raw = NO_DATA
     data64: msgspec.Raw = NO_DATA
@@ -125,7 +125,7 @@ class _LineShape(msgspec.Struct):
 
 
 _decode_line = msgspec.json.Decoder(BatchLine).decode
-_decode_shape = msgspec.json.Decoder(_LineShape).decode
+_decode_shape = msgspec.json.Decoder(MessageShape).decode
 
 
 def parse_line(line: bytes) -> Draft:
@@ -159,7 +159,7 @@ def beside(text: bytes, shape: msgspec.Struct) -> int:
     return len(text) - sum(len(memoryview(getattr(shape, name))) for name in shape.__struct_fields__)
 
 
-def check_lengths(what: str, shape: object, longest: Mapping[str, tuple[str, int]]) -> None:
+def check_lengths(what: str, shape: msgspec.Struct, longest: Mapping[str, tuple[str, int]]) -> None:
     """Refuse a field that is too long to be right, before its text is made: that may take five times its bytes.
 
     `shape` has the fields as `msgspec.Raw`; `longest` their codes, and the most bytes of their JSON.

@@ -7,7 +7,7 @@ traces must not make a publish fail.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FLAGS = 0x03  # sampled, and random trace id; the others are to be zero (§3.2.2.5.2)
 # Of a later version only the fields that this one has are read, and they must end at a hyphen (§4.1).
@@ -32,9 +32,16 @@ def unpack_trace(trace: bytes) -> TraceContext:
     return TraceContext(int.from_bytes(trace[:16]), int.from_bytes(trace[16:24]), trace[24])
 
 
-def parse_traceparent(text: str) -> bytes | None:
-    """Return the bytes of a context; None where the text is none."""
-    match = _TEXT.fullmatch(text)
+def sampled_trace(context: Any) -> bytes | None:
+    """Return the bytes of an OpenTelemetry `SpanContext`; None where it is not valid, or not sampled."""
+    if not (context.is_valid and context.trace_flags.sampled):
+        return None
+    return pack_trace(context.trace_id, context.span_id, context.trace_flags)
+
+
+def parse_traceparent(text: str | None) -> bytes | None:
+    """Return the bytes of a context; None where there is no text, or the text is none."""
+    match = None if text is None else _TEXT.fullmatch(text)
     if match is None or (match[5] is not None and match[1] == "00"):
         return None
     return pack_trace(int(match[2], 16), int(match[3], 16), int(match[4], 16))

@@ -22,6 +22,7 @@ from .draft_fields import (
     TOO_MUCH_BESIDE,
     ChannelField,
     DraftFields,
+    MessageShape,
     beside,
     check_lengths,
     colons_of,
@@ -82,19 +83,13 @@ class Auth(msgspec.Struct, tag="auth", tag_field="type", forbid_unknown_fields=T
     ref: Ref = None
 
 
-class _Shape(msgspec.Struct):
-    """Where the fields of any frame stand: nothing of them is decoded or copied."""
+class _Shape(MessageShape):
+    """Where the fields of any frame stand, with those of a message."""
 
     type: msgspec.Raw = NO_DATA
-    channel: msgspec.Raw = NO_DATA
     after: msgspec.Raw = NO_DATA
     last: msgspec.Raw = NO_DATA
     since: msgspec.Raw = NO_DATA
-    data: msgspec.Raw = NO_DATA
-    data64: msgspec.Raw = NO_DATA
-    event: msgspec.Raw = NO_DATA
-    key: msgspec.Raw = NO_DATA
-    traceparent: msgspec.Raw = NO_DATA
     ref: msgspec.Raw = NO_DATA
     token: msgspec.Raw = NO_DATA
 
