@@ -37,19 +37,19 @@ async function look() {
     closed = answer.status === 401 || answer.status === 403;
     none = answer.status === 404;
     if (answer.ok) show(body);
-    say(answer.ok ? "" : (body.error?.message ?? `The server answers ${answer.status}.`));
+    say(status, answer.ok ? "" : (body.error?.message ?? `The server answers ${answer.status}.`));
     if (closed) find("#view").hidden = true;
   } catch {
-    say("The server does not answer. These figures are old; asking again.");
+    say(status, "The server does not answer. These figures are old; asking again.");
   }
   find("#key-form").hidden = !closed;
   if (!closed && !none) setTimeout(look, LOOK_MS);
 }
 
-/** @param {string} text */
-function say(text) {
-  status.hidden = !text;
-  write(status, text);
+/** Write into a place that is not there while it says nothing. @param {HTMLElement} place @param {string} text */
+function say(place, text) {
+  place.hidden = !text;
+  write(place, text);
 }
 
 function show(now) {
@@ -143,9 +143,9 @@ find("#drain").addEventListener("click", async () => {
   try {
     const answer = await ask("v1/drain", { method: "POST", signal: AbortSignal.timeout(DEADLINE_MS) });
     const body = await answer.json();
-    write(result, answer.ok ? "The node drains, and ends." : body.error.message);
+    say(result, answer.ok ? "The node drains, and ends." : body.error.message);
   } catch {
-    write(result, "The server has not answered: look at its log.");
+    say(result, "The server has not answered: look at its log.");
   }
 });
 
