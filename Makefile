@@ -34,8 +34,9 @@ quick: .make/dev ## Run the tests that need no browser, npm or broker's server a
 
 test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, most of them under coverage
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal -m 'not bare'
-	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal -m bare
+	@rm -f .pytest_cache/v/cache/lastfailed
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal -m 'not bare' || $(BIN)/python -m tests.again $$?
+	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal -m bare || $(BIN)/python -m tests.again $$?
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 

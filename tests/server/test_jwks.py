@@ -43,9 +43,10 @@ class Issuer:
         self.hold = False
         self._server: asyncio.Server | None = None
         self._held: list[asyncio.StreamWriter] = []
+        self._talks: list[asyncio.Task[None]] = []
 
     async def start(self) -> Issuer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
     @property
@@ -55,17 +56,23 @@ class Issuer:
 
     async def stop(self) -> None:
         assert self._server is not None
+        self._server.close()
+        for talk in self._talks:  # also one that has sent no request yet
+            talk.cancel()
+        await asyncio.gather(*self._talks, return_exceptions=True)
         for writer in self._held:
             writer.close()
-        self._server.close()
         await self._server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._held.append(writer)
+        self._talks.append(asyncio.create_task(self._serve(reader, writer)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.requests += 1
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(self.content)}\r\nConnection: close\r\n\r\n".encode()
         writer.write(head + self.content if self.answer is None else self.answer())
-        self._held.append(writer)
         if not self.hold:
             writer.close()
 
