@@ -80,6 +80,10 @@ class GuardedSink:
         """Note that a probe has come back by way of the log."""
         self._meters.heard = time.monotonic()
 
+    def foreign(self, record: str) -> None:
+        """Count and log a record that is left out: see `Meters.skip`. The node is not told of it."""
+        self._meters.skip(record)
+
     def begin(self, opening: Opening) -> None:
         """Do as `Sink.begin`."""
         self._call(self._sink.begin, opening)

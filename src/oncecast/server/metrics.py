@@ -63,6 +63,11 @@ def _refused(app: App) -> float:
     return broker.meters.refused if isinstance(broker, Metered) else 0
 
 
+def _foreign(app: App) -> float:
+    broker = app.node.broker
+    return broker.meters.foreign if isinstance(broker, Metered) else 0
+
+
 def _behind(app: App) -> float:
     broker = app.node.broker
     return max(0, broker.meters.head - app.node.log.head) if isinstance(broker, Metered) else 0
@@ -234,6 +239,11 @@ METRICS = (
         "broker_refused",
         "Messages that a broker on another machine refused, or did not acknowledge before its connection was lost.",
         _refused,
+    ),
+    _counter(
+        "broker_foreign",
+        "Times that a record of the broker was left out, as it is damaged or not Oncecast's.",
+        _foreign,
     ),
     _Metric("memory_bytes", "Resident memory of the processes.", lambda app: _resident()),
     _counter("cpu_seconds", "CPU time of the processes.", lambda app: time.process_time()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..brokers.meters import Meters
 from ..message import Draft, Message, Page, Receipt
 from .broker_bench import BrokerBench, expect
 
@@ -147,7 +148,7 @@ def tells_of_a_hole(bench: BrokerBench) -> None:
 
 
 def goes_on_past_damage(bench: BrokerBench) -> None:
-    """A record that is not a message is neither delivered nor read, and the messages around it are."""
+    """A record that is not a message is counted, neither delivered nor read, and the messages around it are."""
     if bench.lab.damage is None:
         return
     bench.receipts(Draft("a", b"1"))
@@ -159,6 +160,8 @@ def goes_on_past_damage(bench: BrokerBench) -> None:
     )
     page = bench.page("ab", bench.after(0))
     expect(page is None or page.messages == bench.messages, "nor is it on a page", page)
+    meters = getattr(bench.broker, "meters", None)
+    expect(isinstance(meters, Meters) and meters.foreign > 0, "it is counted", meters)
     other = bench.more("a", "b")
     bench.receipts(Draft("a", b"4"))
     other.wait(lambda: bool(other.messages))

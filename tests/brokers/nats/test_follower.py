@@ -9,6 +9,7 @@ import pytest
 
 from oncecast.brokers.handover import Handover
 from oncecast.brokers.lives import Lives, first_life
+from oncecast.brokers.meters import Meters
 from oncecast.brokers.nats.client import OrderedClient
 from oncecast.brokers.nats.follower import NatsFollower
 from oncecast.brokers.session import GuardedSink, Lost
@@ -37,7 +38,8 @@ class Bench:
 
     def __init__(self, *, stamped: bool) -> None:
         self.handed = HandedOver()
-        sink = GuardedSink(self.handed)  # type: ignore[arg-type]
+        self.meters = Meters()
+        sink = GuardedSink(self.handed, self.meters)  # type: ignore[arg-type]
         place = self.place = Handover()
         place.begin(sink, "e", 10, [], ["a", "b"])
         self.client = Connection()
@@ -117,5 +119,6 @@ async def test_what_is_no_message_of_ours(caplog: pytest.LogCaptureFixture) -> N
     bench.came("a", 11, 10, b"foreign")
     bench.came("a", 12, 11)
     assert [("receive", 12)] == bench.handed.calls
-    assert "it was not published through the stream" in caplog.text
-    assert "the record 11 of the channel a is skipped" in caplog.text
+    assert "was not published through the stream" in caplog.text
+    assert "the record 11 of the channel a: " in caplog.text
+    assert 2 == bench.meters.foreign

@@ -22,6 +22,7 @@ from tests.brokers.servers import Servers
 ROLL_UP = {"Nats-Rollup": "sub"}
 LIVES = Lives([first_life("e", "server", 0.0)])
 ROUNDS = 20
+FOREIGN: list[str] = []  # the records that were left out
 _numbers = itertools.count()
 
 
@@ -49,7 +50,9 @@ async def probe(stream: Stream) -> None:
 
 async def missed_after(stream: Stream, after: int) -> list[tuple[int, bytes]] | None:
     """Return what was missed in the channels a and b."""
-    found = await read_missed(stream, LIVES, after, await stream.last(), {"a", "b"}, stamped=False)
+    found = await read_missed(
+        stream, LIVES, after, await stream.last(), {"a", "b"}, stamped=False, foreign=FOREIGN.append
+    )
     messages = found.messages()
     return None if messages is None else [(message.seq, message.data) for message in messages]
 
@@ -79,7 +82,9 @@ async def test_what_is_not_wanted_is_left_out(stream: Stream) -> None:
     await publish(stream, "other", b"1")
     await stream.client.ask(stream.subject("a"), b"none of ours")
     await publish(stream, "a", b"3")
+    FOREIGN.clear()
     assert [(3, b"3")] == await missed_after(stream, 0)
+    assert ["the record 2 of the channel a"] == [text.partition(":")[0] for text in FOREIGN]
 
 
 async def test_what_is_trimmed_meanwhile_is_left_to_the_history(stream: Stream) -> None:
@@ -89,15 +94,15 @@ async def test_what_is_trimmed_meanwhile_is_left_to_the_history(stream: Stream) 
     head = await stream.last()
     await stream.client.ask(f"{stream.name}.t.a", b"2 1.0", ROLL_UP)
     await stream.client.ask_json(f"$JS.API.STREAM.PURGE.{stream.name}", {"filter": stream.subject("a"), "seq": 3})
-    found = await read_missed(stream, LIVES, 1, head, {"a"}, stamped=False)
+    found = await read_missed(stream, LIVES, 1, head, {"a"}, stamped=False, foreign=FOREIGN.append)
     assert found.too_much
-    found = await read_missed(stream, LIVES, 1, head, {"b"}, stamped=False)
+    found = await read_missed(stream, LIVES, 1, head, {"b"}, stamped=False, foreign=FOREIGN.append)
     assert [] == found.messages()
 
 
 async def test_too_much_is_left_to_the_history(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past `CAUGHT_UP` records nothing is read, and past `CAUGHT_UP_BYTES` the reading stops."""
-    found = await read_missed(stream, LIVES, 0, CAUGHT_UP + 1, {"a"}, stamped=False)
+    found = await read_missed(stream, LIVES, 0, CAUGHT_UP + 1, {"a"}, stamped=False, foreign=FOREIGN.append)
     assert found.too_much
     monkeypatch.setattr(module, "CAUGHT_UP_BYTES", 20)
     for number in range(3):

@@ -44,7 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reader(monkeypatch: pytest.MonkeyPatch, name: str, answers: list[Any]) -> StreamPages:
     """Return a reader that is answered so by its replica, one answer after the other; the last one is repeated."""
-    made = StreamPages(cast(Stream, Replicated()), LIVES, stamped=False)
+    made = StreamPages(cast(Stream, Replicated()), LIVES, stamped=False, foreign=pytest.fail)
 
     async def answer(*arguments: Any) -> Any:
         return answers.pop(0) if len(answers) > 1 else answers[0]

@@ -84,7 +84,23 @@ def test_what_is_no_message_is_passed_over(apart: Apart, caplog: pytest.LogCaptu
     (after,) = publish(apart.other, 1)
     apart.join()
     assert apart.node.seqs() == [before, after]
-    assert caplog.text.count("is skipped, as it was not written by Oncecast") == 2
+    assert caplog.text.count("an entry of the channel a: ") == 2
+    assert [before, after] == apart.read()
+
+
+def test_a_page_that_ends_with_what_is_no_message(apart: Apart) -> None:
+    """An id that is not ours ends a page as well as any other: the next one begins behind it."""
+    at = client(apart.server.port)
+    (before,) = publish(apart.other, 1)
+    seq = at.hincrby("{oncecast}:h", "seq", 1)
+    at.xadd("{oncecast}:s:a", {"d": "x", "k": "1", "e": "", "t": "1"}, id=f"{seq}-7")
+    (after,) = publish(apart.other, 1)
+    first = apart.other.page("a", apart.other.after(0), 2)
+    assert first is not None
+    assert ([before], seq) == ([message.seq for message in first.messages], first.upto)
+    second = apart.other.page("a", apart.other.after(first.upto), 2)
+    assert second is not None
+    assert [after] == [message.seq for message in second.messages]
 
 
 @pytest.mark.parametrize(("bound", "size"), [("CAUGHT_UP", 1), ("CAUGHT_UP_BYTES", 10_000)])

@@ -22,7 +22,6 @@ each key of the window.
 
 from __future__ import annotations
 
-import logging
 import struct
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -52,8 +51,6 @@ from .record import (
     decode_trim,
 )
 
-logger = logging.getLogger("oncecast.brokers.followed")
-
 
 class Chunk(NamedTuple):
     """Records of the log with rising offsets. `time` is the server's, in Unix seconds."""
@@ -79,18 +76,29 @@ class Fed(msgspec.Struct):
 
 
 class Ledger:
-    """See the module. `first` is the offset that the log begins with, `node` this node's name in records."""
+    """See the module. `first` is the offset that the log begins with, `node` this node's name in records.
 
-    def __init__(self, first: int, *, node: bytes, policy: Callable[[str], Retention], key_seconds: float) -> None:
+    `foreign` is called for each record that is left out.
+    """
+
+    def __init__(
+        self,
+        first: int,
+        *,
+        node: bytes,
+        policy: Callable[[str], Retention],
+        key_seconds: float,
+        foreign: Callable[[str], None],
+    ) -> None:
         self.first = first
         self.last = first - 1
         self.last_record = b""  # the beginning of the record at `last`
         self.incarnation: int | None = None  # of the newest record
         self.listed = first  # the offset of the newest life record, or list of lives
         self.time = 0.0
-        self.foreign = 0  # records that are not ours
         self.void = 0
         self.channels = Channels(policy)
+        self.foreign = foreign
         self._node = node
         self._key_seconds = key_seconds
         self._keys: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
@@ -329,9 +337,7 @@ class Ledger:
             channel.cut(bisect_right(channel.offsets, upto))
 
     def _skip(self, offset: int) -> None:
-        self.foreign += 1
-        if self.foreign & (self.foreign - 1) == 0:  # the first, and after twice as many the next: a line each
-            logger.error("the record at offset %d is not Oncecast's and is skipped (%d so far)", offset, self.foreign)
+        self.foreign(f"the record at offset {offset}")
 
     def _expire_keys(self, time: float) -> None:
         keys, oldest = self._keys, time - self._key_seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import islice
@@ -16,8 +15,6 @@ from .channels import Channel
 from .ledger import Ledger
 from .record import decode_message
 from .server import LogServer, Removed
-
-logger = logging.getLogger("oncecast.brokers.followed")
 
 MOST = 1_000  # messages of one page
 NEAR = 2_000  # offsets: where `DENSE` messages of a page are within them, they are read in one go
@@ -119,7 +116,7 @@ async def _fill(ledger: Ledger, server: LogServer, chosen: Chosen, limit: int, m
             try:
                 message = decode_message(record, name, seq, time)
             except ValueError as error:
-                logger.error("the record at offset %d can't be read and is left out: %s", offset, error)
+                ledger.foreign(f"the record at offset {offset}: {error}")
                 continue
             size += len(message.data)
             if messages and size > max_bytes:

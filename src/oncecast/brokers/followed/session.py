@@ -138,7 +138,13 @@ class FollowedSession:
 
     def _new_ledger(self, first: int) -> Ledger:
         rules = self._rules
-        return Ledger(first, node=self._place.numbers.node, policy=rules.policy, key_seconds=rules.key_seconds)
+        return Ledger(
+            first,
+            node=self._place.numbers.node,
+            policy=rules.policy,
+            key_seconds=rules.key_seconds,
+            foreign=self._sink.foreign,
+        )
 
     async def _read_until(self, probe: int, missed: Missed) -> None:
         """Read until a probe has come, and what came with it."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 from collections.abc import Callable
 
 import msgspec
@@ -28,8 +27,6 @@ from .client import NatsHeaders, OrderedClient
 from .stream import PROBE, channel_of, decode_message
 
 HOLD_SECONDS = 0.02  # for a message before it that a server of 2.9 may republish later
-
-logger = logging.getLogger("oncecast.brokers.nats")
 
 
 class Republished(msgspec.Struct, frozen=True, order=True):
@@ -79,7 +76,7 @@ class NatsFollower:
         try:
             offset, before = int(headers[b"Nats-Sequence"]), int(headers.get(b"Nats-Last-Sequence", b"0"))
         except (KeyError, ValueError):
-            logger.error("a message on %s is skipped: it was not published through the stream", subject)
+            self._sink.foreign(f"a message on {subject}, which was not published through the stream")
             return
         token = subject.rpartition(".")[2]
         if self._stamped and (self._held or offset > self.offset + 1):
@@ -132,7 +129,7 @@ class NatsFollower:
         try:
             message = decode_message(channel, data, seq, None if self._stamped else time_of(headers))
         except ValueError as error:
-            logger.error("the record %d of the channel %s is skipped: %s", self.offset, channel, error)
+            self._sink.foreign(f"the record {self.offset} of the channel {channel}: {error}")
             return
         place.seen = seq
         self._sink.receive((message,))

@@ -10,24 +10,31 @@ only if the leader has the records above it: `Stream.by_one_leader` proves that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 
 from ...message import Message
 from ..handover import CAUGHT_UP, CAUGHT_UP_BYTES, Missed
 from ..lives import Lives
 from .asking import Record
-from .stream import PROBE, Stream, channel_of, decode_record
+from .stream import PROBE, Stream, channel_of, decode_message
 
 AT_ONCE = 32  # records asked for; each may have 1 MiB, or what the server's max_payload allows
 
 
 async def read_missed(
-    stream: Stream, lives: Lives, after: int, last: int, wanted: Collection[str], *, stamped: bool
+    stream: Stream,
+    lives: Lives,
+    after: int,
+    last: int,
+    wanted: Collection[str],
+    *,
+    stamped: bool,
+    foreign: Callable[[str], None],
 ) -> Missed:
     """Return the messages of channels in a range of offsets. A trimmed message in the range makes it too many.
 
-    `stamped`: the times are those of the publishers' clocks.
+    `stamped`: the times are those of the publishers' clocks. `foreign` is called for each record that is left out.
     """
     missed = Missed()
     messages_of, marks_of, probe = f"{stream.name}.m.", f"{stream.name}.t.", stream.subject(PROBE)
@@ -51,8 +58,12 @@ async def read_missed(
         if record.subject.startswith(marks_of) and int(record.data.partition(b" ")[0]) > after:
             missed.give_up()
         elif record.subject.startswith(messages_of) and offset <= last:
-            message = decode_record(channel, record, lives.seq_of(offset), stamped=stamped)
-            found += [] if message is None else [message]
+            try:
+                found.append(
+                    decode_message(channel, record.data, lives.seq_of(offset), None if stamped else record.time)
+                )
+            except ValueError as error:
+                foreign(f"the record {offset} of the channel {channel}: {error}")
     missed.add(found)
     return missed
 

@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import json
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -25,8 +24,6 @@ from .asking import BEHIND_SECONDS, BEHIND_TRIES, Record, seconds_of
 from .client import Answer
 from .stream import Stream, decode_message
 
-logger = logging.getLogger("oncecast.brokers.nats")
-
 IDLE_NANOSECONDS = 5_000_000_000  # a consumer that is forgotten is removed by the server after this
 EXPIRY_NANOSECONDS = 10**9  # a 2.9 server that counts messages which were just trimmed answers nothing before that
 FETCH_SECONDS = 5.0
@@ -36,9 +33,13 @@ SKEW_SECONDS = 5.0  # between the clocks of publishers and the server's, for `si
 
 
 class StreamPages:
-    """Reads pages. `stamped` says that times are the publishers', as the server republishes none."""
+    """Reads pages. `stamped` says that times are the publishers', as the server republishes none.
 
-    def __init__(self, stream: Stream, lives: Lives, *, stamped: bool) -> None:
+    `foreign` is called for each record that is left out.
+    """
+
+    def __init__(self, stream: Stream, lives: Lives, *, stamped: bool, foreign: Callable[[str], None]) -> None:
+        self._foreign = foreign
         self._stream = stream
         self._lives = lives
         self._stamped = stamped
@@ -273,7 +274,7 @@ class StreamPages:
         try:
             return decode_message(channel, answer.data, self._lives.seq_of(offset), time)
         except ValueError as error:
-            logger.error("the record %d of the stream %s is skipped: %s", offset, self._stream.name, error)
+            self._foreign(f"the record {offset} of the stream {self._stream.name}: {error}")
             return None
 
 

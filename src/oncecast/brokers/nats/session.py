@@ -83,7 +83,7 @@ class NatsSession:
         place = self._place
         seen = Cursor(place.epoch, place.seen) if place.epoch else None
         lives = self._lives = await stream.open_life(server, self._new_epoch, self._wall(), seen)
-        reader = self._reader = StreamPages(stream, lives, stamped=stamped)
+        reader = self._reader = StreamPages(stream, lives, stamped=stamped, foreign=self._sink.foreign)
         self._trimmer = Trimmer(stream, reader, lives, self._node, self._policy, self._wall)
         most = stream.most_bytes(state, int(info["max_payload"]))
         self._writes = NatsWrites(client, stream, lives, self._wanting.channels, wall=self._wall, max_payload=most)
@@ -112,7 +112,9 @@ class NatsSession:
         missed = Missed()
         if place.seen < head and wanted:
             after = lives.offset_of(place.seen)
-            missed = await read_missed(self._stream, lives, after, last, set(wanted), stamped=self._stamped)
+            missed = await read_missed(
+                self._stream, lives, after, last, set(wanted), stamped=self._stamped, foreign=self._sink.foreign
+            )
         place.catch_up(self._sink, missed, head, lives.holes(), wanted)
 
     # -- following

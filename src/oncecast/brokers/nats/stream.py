@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ from ..address import Address
 from ..lives import Life, Lives, first_life, read_life
 from ..session import Lost
 from ..stored import stored_data, stored_kind, stored_message
-from .asking import Asking, Record
+from .asking import Asking
 from .client import Answer, OrderedClient
 from .fit import StreamFit
 
@@ -41,9 +40,6 @@ NO_CLUSTER = 10074  # has the replicas that a stream asks for
 PASSING = (408, 503)  # codes of what another attempt may mend
 FULL = (10002, 10023, 10028, 10047)  # limits of the account or the server
 WRONG_LAST = {10071, 10164}
-
-
-logger = logging.getLogger("oncecast.brokers.nats")
 
 
 class Stream(Asking):
@@ -198,15 +194,6 @@ def decode_message(channel: str, data: bytes, seq: int, time: float | None) -> M
         raise ValueError("its head is not ours")
     when = int(stamp) / 1000 if time is None else time
     return stored_message(seq, channel, rest[length:], int(kind), rest[:length].decode() or None, when)
-
-
-def decode_record(channel: str, record: Record, seq: int, *, stamped: bool) -> Message | None:
-    """Return the message of a record; None, with a line in the log, for a foreign record."""
-    try:
-        return decode_message(channel, record.data, seq, None if stamped else record.time)
-    except ValueError as error:
-        logger.error("the message %d of the channel %s is skipped: %s", seq, channel, error)
-        return None
 
 
 def token_of(channel: str) -> str:

@@ -6,8 +6,7 @@ A page is one script's answer, so it is of one moment: nothing is trimmed betwee
 from __future__ import annotations
 
 import heapq
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..stored import stored_message
 from . import scripts
 from .line import RedisLine
 
-logger = logging.getLogger("oncecast.brokers.redis")
+Foreign = Callable[[str], None]
 
 FORWARD = 1_000  # the longest page: a script that reads more would hold the server up
 FIELDS = [b"d", b"k", b"e", b"t"]
@@ -26,9 +25,12 @@ WALK = 1_000  # entries that one script passes on the way back to the N newest
 
 
 async def read_page(
-    line: RedisLine, life: bytes, channels: Sequence[str], start: Start, limit: int, max_bytes: int
+    line: RedisLine, life: bytes, channels: Sequence[str], start: Start, limit: int, max_bytes: int, foreign: Foreign
 ) -> Page:
-    """Read a page from a start. Raises `Lost` where the log has another life by now."""
+    """Read a page from a start. Raises `Lost` where the log has another life by now.
+
+    `foreign` is called for each entry that is left out.
+    """
     (seq,) = await line.script(scripts.PAGE, life, 0, 0)
     head = int(seq)
     floors: dict[str, int] = {}
@@ -46,7 +48,9 @@ async def read_page(
         case _:
             after = await _since(line, channels, start.number, head)
     above = floors or dict(zip(channels, start.floors, strict=False))
-    page, cut, marks, head = await _range(line, life, channels, after, above, max(1, min(limit, FORWARD)), max_bytes)
+    page, cut, marks, head = await _range(
+        line, life, channels, after, above, max(1, min(limit, FORWARD)), max_bytes, foreign
+    )
     if start.kind is StartKind.EARLIEST:
         after = page[0].seq - 1 if page else head
     elif start.kind is StartKind.SINCE:
@@ -64,6 +68,7 @@ async def _range(
     floors: dict[str, int],
     limit: int,
     max_bytes: int,
+    foreign: Foreign,
 ) -> tuple[list[Message], int | None, dict[str, Mark], int]:
     """Return messages in order, where they were cut, the marks, and the head."""
     share = max(1, max_bytes // max(1, len(channels)))
@@ -78,9 +83,9 @@ async def _range(
     for name, found in zip(channels, answer[1:], strict=True):
         marks[name] = _mark(found[0])
         entries = found[2:]
-        ranges.append([m for m in (message_of(name, entry) for entry in entries) if m is not None and m.seq <= head])
+        ranges.append([m for m in messages_of(name, entries, foreign) if m.seq <= head])
         if found[1] and entries:
-            ends.append(_seq(entries[-1][0]))
+            ends.append(int(entries[-1][0].partition(b"-")[0]))  # an entry that is not ours ends a page as well
     cut = min(ends, default=None)
     messages: list[Message] = []
     size = 0
@@ -114,25 +119,26 @@ async def _since(line: RedisLine, channels: Sequence[str], time: float, head: in
     return min((int(first) for first in firsts if first), default=head + 1) - 1
 
 
-async def read_missed(line: RedisLine, after: int, head: int, wanted: Sequence[str]) -> Missed:
+async def read_missed(line: RedisLine, after: int, head: int, wanted: Sequence[str], foreign: Foreign) -> Missed:
     """Return what has come to channels above a number. It is too much also where some of it is trimmed."""
     missed = Missed()
     if after < head:
         # A channel's score is its newest number: one that has grown beyond the head meanwhile counts too.
         changed = await line.command("ZRANGEBYSCORE", f"{line.prefix}:c", f"({after}", "+inf")
         for channel in {name.decode(errors="replace") for name in changed} & set(wanted):
-            await _read_missed_of(line, channel, after, head, missed)
+            await _read_missed_of(line, channel, after, head, missed, foreign)
             if missed.too_much:
                 break
     return missed
 
 
-async def _read_missed_of(line: RedisLine, channel: str, after: int, head: int, missed: Missed) -> None:
+async def _read_missed_of(
+    line: RedisLine, channel: str, after: int, head: int, missed: Missed, foreign: Foreign
+) -> None:
     at = after
     while True:
         entries = await line.command("XRANGE", f"{line.prefix}:s:{channel}", at + 1, head, "COUNT", RANGE)
-        found = [message for message in (message_of(channel, entry) for entry in entries) if message is not None]
-        if not missed.add(found):
+        if not missed.add(messages_of(channel, entries, foreign)):
             return
         if len(entries) < RANGE:
             break
@@ -142,22 +148,21 @@ async def _read_missed_of(line: RedisLine, channel: str, after: int, head: int, 
         missed.give_up()
 
 
-def message_of(channel: str, entry: list[Any]) -> Message | None:
-    """Make a message of a stream's entry; None, with a line in the log, where it is none of ours."""
-    try:
-        identity, fields = entry
-        if fields[0::2] != FIELDS:
-            raise ValueError("its fields are not ours")
-        data, kind, event, time = fields[1::2]
-        return stored_message(_seq(identity), channel, data, int(kind), event.decode() or None, int(time) / 1000)
-    except (ValueError, TypeError, IndexError) as error:
-        report_foreign(channel, error)
-        return None
-
-
-def report_foreign(channel: str, error: Exception) -> None:
-    """Tell the operator of an entry that is skipped."""
-    logger.error("an entry of the channel %s is skipped, as it was not written by Oncecast: %s", channel, error)
+def messages_of(channel: str, entries: Sequence[list[Any]], foreign: Foreign) -> list[Message]:
+    """Make messages of a stream's entries, without those that are none of ours."""
+    messages: list[Message] = []
+    for entry in entries:
+        try:
+            identity, fields = entry
+            if fields[0::2] != FIELDS:
+                raise ValueError("its fields are not ours")
+            data, kind, event, time = fields[1::2]
+            messages.append(
+                stored_message(_seq(identity), channel, data, int(kind), event.decode() or None, int(time) / 1000)
+            )
+        except (ValueError, TypeError, IndexError) as error:
+            foreign(f"an entry of the channel {channel}: {error}")
+    return messages
 
 
 def _mark(text: bytes) -> Mark:

@@ -26,7 +26,7 @@ from ..wanting import Wanting
 from . import operate, scripts
 from .line import RedisLine, connect
 from .opening import check_on, check_server, load_scripts, open_log
-from .pages import read_missed, read_page, read_pushed, report_foreign
+from .pages import read_missed, read_page, read_pushed
 from .primary import connect_primary
 from .subscriber import RedisSubscriber
 from .trims import RedisTrims
@@ -83,7 +83,7 @@ class RedisSession:
         if place.epoch != log.epoch:
             place.begin(self._sink, log.epoch, log.head, log.holes, wanted)
         else:
-            missed = await read_missed(pages, place.seen, log.head, wanted)
+            missed = await read_missed(pages, place.seen, log.head, wanted, self._sink.foreign)
             place.catch_up(self._sink, missed, log.head, log.holes, wanted)
 
     # -- following
@@ -98,7 +98,7 @@ class RedisSession:
         try:
             before, message = read_pushed(channel, payload)
         except ValueError as error:
-            report_foreign(channel, error)
+            self._sink.foreign(f"what was pushed for the channel {channel}: {error}")
             return
         place, seq = self._place, message.seq
         if seq > place.seen and place.follows(self._sink, channel, before, seq):  # else handed over by catching up
@@ -142,7 +142,7 @@ class RedisSession:
 
     async def page(self, channels: Sequence[str], start: Start, limit: int, max_bytes: int) -> Page:
         """Read a page."""
-        return await read_page(self._pages, self._life, channels, start, limit, max_bytes)
+        return await read_page(self._pages, self._life, channels, start, limit, max_bytes, self._sink.foreign)
 
     # -- tending
 

@@ -26,6 +26,7 @@ from ..base import KEY_SECONDS, STARTING, STOP_SECONDS, STOPPING, Capabilities, 
 from ..complaints import Complaints
 from ..follow import Follower
 from ..intake import Intake, refuse
+from ..meters import Meters
 from ..operable import ChannelState, LogState
 from ..outbox import Outbox
 from ..reads import UNREADABLE, ReadQueue, ReadRequest, refuse_read
@@ -88,6 +89,7 @@ class SqliteBroker:
         self._policy = policy
         self._intake = Intake()
         self._queue = ReadQueue()
+        self.meters = Meters()
         self._complaints = Complaints(str(path), time.monotonic)
         self._watch: asyncio.TimerHandle | None = None
         self._sink: Sink
@@ -180,6 +182,7 @@ class SqliteBroker:
         loop = asyncio.get_running_loop()
         self._sink = sink
         self._outbox = Outbox(loop.call_soon_threadsafe, self._fail)
+        opened.store.file.meters = opened.reader.file.meters = self.meters
         follower = Follower(sink, self._outbox.deliver)
         follower.seen = opened.opening.head
         self._writer = Writer(

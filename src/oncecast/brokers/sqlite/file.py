@@ -6,7 +6,6 @@ To change the tables, raise `VERSION` and say in `open_file` what becomes of old
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sqlite3
 import time
@@ -16,16 +15,14 @@ from typing import TypeVar
 
 from ...errors import ConfigurationError
 from ...message import Message
+from ..meters import Meters
 from ..stored import stored_message
-
-logger = logging.getLogger("oncecast.brokers.sqlite.file")
 
 VERSION = 1  # of the tables, in the file's user_version
 APPLICATION = 0x4F636173  # "Ocas", in the file's application_id
 BUSY_SECONDS = 5.0  # for what other programs do to the file: a backup, a look inside
 LOOK_AGAIN = (0.02, 0.05, 0.1, 0.2, 0.4)  # seconds: to move a write-ahead log into the file takes less
 PAGES_KEPT = 4000  # 4 KiB each: the cache of a connection
-REPORTED = 100  # damaged messages that are logged by each connection
 CHECKPOINT_PAGES = 2000  # of the write-ahead log, before they are moved into the file
 
 TABLES = """
@@ -65,7 +62,7 @@ class File:
         self.epoch = ""
         self.db = open_file(path, durability, write=write)
         self._path = path
-        self._reported: set[int] = set()
+        self.meters = Meters()  # until it has those of its broker
 
     def close(self) -> None:
         """Close the connection."""
@@ -91,14 +88,12 @@ class File:
         return head + 1 if row is None else int(row[0])
 
     def message(self, row: Row) -> Message | None:
-        """Return the message in a row of `MESSAGE`. None where it is damaged, which is logged once."""
+        """Return the message in a row of `MESSAGE`. None where it is damaged."""
         seq, channel, data, kind, event, time = row
         with contextlib.suppress(ValueError):
             if type(data) is bytes:
                 return stored_message(seq, channel, data, kind, event, time)
-        if seq not in self._reported and len(self._reported) < REPORTED:
-            self._reported.add(seq)
-            logger.error("%s: message %d of %s is damaged, and is left out", self._path, seq, channel)
+        self.meters.skip(f"{self._path}: message {seq} of {channel}")
         return None
 
     @contextlib.contextmanager
