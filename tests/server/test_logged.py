@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest_asyncio
 
+from oncecast.policy.limits import Limits
 from oncecast.server.connection import Connection
 from oncecast.server.exposition import render
 from oncecast.server.logs import Logs
@@ -204,6 +205,17 @@ async def test_who_asked(begin: Begin) -> None:
     assert [("192.0.2.7", "ann", 200), ("192.0.2.7", None, 403), ("192.0.2.7", None, 401)] == [
         (line["address"], line.get("subject"), line["status"]) for line in lines
     ]
+
+
+async def test_a_connection_that_gives_way_has_a_line(begin: Begin) -> None:
+    """One that has not said whose it is ends for a newer one, past the number of those that may be under way."""
+    limits = Limits(handshakes=8)
+    logged = await begin(proxy_protocol=True, trusted_proxies=("127.0.0.1",), limits=limits, access_log="off")
+    sockets = [await asyncio.open_connection("127.0.0.1", logged.server.port) for _ in range(9)]
+    assert b"" == await sockets[0][0].read()
+    assert [{"code": "handshake_cut", "by": "connect", "address": "127.0.0.1"}] == await logged.lines(1, "audit")
+    for _, writer in sockets:
+        writer.close()
 
 
 async def test_refusals_have_a_line(begin: Begin) -> None:

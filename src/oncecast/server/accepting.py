@@ -73,7 +73,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._meters = app.tls
         self._shared = Shared(self._loop, app.reading, app.monotonic)
-        self._opening: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._opening: dict[asyncio.Task[None], Connection] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
         self._reminded = -REMIND_SECONDS
 
@@ -169,7 +169,7 @@ class Acceptor:
         if not self._at_once and len(self._opening) >= self._app.settings.handshakes:
             self._cut_oldest()
         task = self._loop.create_task(self._open(connection, accepted))
-        self._opening[task] = None
+        self._opening[task] = connection
         self._meters.handshakes = 0 if self._tls is None else len(self._opening)
         task.add_done_callback(partial(self._opened, connection, accepted))
 
@@ -221,11 +221,13 @@ class Acceptor:
 
     def _cut_oldest(self) -> bool:
         """End the oldest TLS handshake that is under way. Return False where there is none."""
-        task = next((task for task in self._opening if not task.cancelling()), None)
-        if task is None:
+        oldest = next(((task, whose) for task, whose in self._opening.items() if not task.cancelling()), None)
+        if oldest is None:
             return False
+        task, connection = oldest
         task.cancel()
         self._meters.cut += 1
+        self._note("handshake_cut", connection)
         return True
 
     def _note(self, code: str, connection: Connection) -> None:
