@@ -70,9 +70,9 @@ class Arena:
         request = self._bench.file(subscriber_request(self.mode, self.channel))
         self.sink.command(f"subscribe {count} {request} 1 {buffer} 1")
 
-    def publisher(self) -> None:
+    def publisher(self, *, headers: str = "") -> None:
         """Connect the publisher, on a WebSocket of its own."""
-        request = self._bench.file(publisher_request())
+        request = self._bench.file(publisher_request(headers=headers))
         self.sink.command(f"publisher {request} {self._bench.file(payload(self._data_bytes, self.channel))}")
 
     def rounds(self, count: int, *, batch: int = 1) -> Rounds:
@@ -141,9 +141,9 @@ def subscriber_request(mode: str, channel: str = CHANNEL, *, query: str = "", he
     return request(f"/v1/channels/{channel}{query}", mode, headers)
 
 
-def publisher_request() -> bytes:
+def publisher_request(*, headers: str = "") -> bytes:
     """Return the request of the publisher: a connection without a channel."""
-    return request("/v1/connect", "websocket")
+    return request("/v1/connect", "websocket", headers)
 
 
 def payload(data_bytes: int, channel: str = CHANNEL) -> bytes:

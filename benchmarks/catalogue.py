@@ -5,7 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 
-from . import asgi, broker, burst, deflate, durable, fanout, idle, latency, poll, publish, scale, stalled, storm
+from . import (
+    asgi,
+    broker,
+    burst,
+    deflate,
+    durable,
+    fanout,
+    guarded,
+    idle,
+    latency,
+    poll,
+    publish,
+    scale,
+    stalled,
+    storm,
+)
 from .base import BenchError, Plan, Row
 from .processes import Bench
 from .tools import compiled
@@ -20,6 +35,7 @@ BENCHMARKS: Mapping[str, Callable[[Bench, Plan], Iterator[Row]]] = {
     "latency": latency.run,
     "poll": poll.run,
     "publish": publish.run,
+    "guarded": guarded.run,
     "stalled": stalled.run,
     "scale": scale.run,
     "storm": storm.run,

@@ -229,8 +229,8 @@ class Bench:
         made = with_certificate(Settings(dev=True, tls=True), {"XDG_STATE_HOME": str(self.directory)})
         return made.tls_cert[0], made.tls_key[0]
 
-    def server(self, *, pinned: bool = True, tls: bool = False, **settings: object) -> ServerProcess:
-        """Start `oncecast serve` with `settings`, and with limits that no benchmark reaches.
+    def server(self, *, pinned: bool = True, tls: bool = False, rules: str = "", **settings: object) -> ServerProcess:
+        """Start `oncecast serve` with `settings`, with `rules` as its file, and with limits that no benchmark reaches.
 
         If `pinned`, it has a core to itself; otherwise it shares all cores with the load.
         """
@@ -247,6 +247,7 @@ class Bench:
             environ[f"ONCECAST_{name.upper()}"] = str(value)
         port = free_port()
         argv = [sys.executable, "-m", "oncecast", "serve", "--port", str(port)]
+        argv += ["--config", str(self.file(rules.encode()))] if rules else []
         return ServerProcess(
             argv,
             port,

@@ -6,7 +6,7 @@ from .base import Plan, Row, alternate, number
 from .processes import Bench, Program, ServerProcess
 from .rival import MISSING, nginx
 
-__all__ = ["compare"]
+__all__ = ["CONNECTIONS", "REQUESTS", "compare", "cost"]
 
 CONNECTIONS = 16
 REQUESTS = 20_000
@@ -20,15 +20,16 @@ def compare(bench: Bench, plan: Plan, server: ServerProcess, request: bytes, *, 
     rival = nginx(bench, body)
     unit, note = "µs CPU per request", f"{CONNECTIONS} connections kept alive, {len(body)} bytes of answer"
     if rival is None:
-        _cost(server, ours, count)
-        figure = _cost(server, ours, count)
+        cost(server, ours, count)
+        figure = cost(server, ours, count)
         return Row(name=name, unit=unit, figure=figure, target=target, note=f"{note}; {MISSING}")
     theirs = bench.load(rival.port, CONNECTIONS, request)
-    measured = alternate(lambda: _cost(server, ours, count), lambda: _cost(rival, theirs, count), plan.pairs)
+    measured = alternate(lambda: cost(server, ours, count), lambda: cost(rival, theirs, count), plan.pairs)
     return measured.row(name, unit, f"{note}; floor: nginx, `return 200`", target=target)
 
 
-def _cost(server: ServerProcess, load: Program, count: int) -> float:
+def cost(server: ServerProcess, load: Program, count: int) -> float:
+    """Return the server's CPU microseconds for one of `count` requests."""
     before = server.cpu_ns()
     done = load.command(f"run {count}")
     return (server.cpu_ns() - before) / number(done, "requests") / 1000

@@ -35,6 +35,7 @@ ROWS = {
     "latency": [f"latency {which}, {transport}" for transport in ("websocket", "sse") for which in ("p99", "mean")],
     "poll": ["poll"],
     "publish": ["publish"],
+    "guarded": ["guarded fanout, websocket", "guarded fanout, sse", "guarded poll", "guarded poll, token"],
     "stalled": ["stalled, latency p99", "stalled, memory", "stalled, silent loss"],
     "scale": ["scale, subscribers", "scale, channels", "scale, channels of one", "scale, channels of ten"],
     "storm": [f"{row}, {transport}" for transport in ("websocket", "sse") for row in ("storm", "storm latency p99")],

@@ -22,6 +22,7 @@ NAMES = (
     "latency",
     "poll",
     "publish",
+    "guarded",
     "stalled",
     "scale",
     "storm",
@@ -56,8 +57,8 @@ def bench(
     as_json: bool,
     as_markdown: bool,
 ) -> None:
-    """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, stalled, scale, storm,
-    durable, asgi, broker.
+    """Measure one benchmark, or all: fanout, burst, deflate, idle, latency, poll, publish, guarded, stalled, scale,
+    storm, durable, asgi, broker.
 
     The server and its floor (a loop in C over send(), or nginx) are measured alternately on one core; the load has
     another. Quote the ratio: it depends little on the machine. Needs Linux and a C compiler. A full run takes about
