@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oncecast.policy.quotas import LIMITED
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
 from tests.token_rig import SECRET, token
@@ -145,6 +146,20 @@ async def test_connections_of_an_address(open_site: Open) -> None:
     assert 2 == site.server.quotas.refused["connections_per_address"]
 
 
+async def test_connects_of_an_address(open_site: Open) -> None:
+    """Past the rate the answer is 429 and a close; another address goes on."""
+    site = await open_site(proxied(Limits(connects_per_second=SLOW)))
+    assert 200 == (await (await site.connect(line("192.0.2.1") + GET)).answer()).status
+    head, _, body = (await ended(await site.connect(line("192.0.2.1") + GET))).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 ")
+    assert error("At most 0.01 new connections from one address a second.") == json.loads(body)
+    found = re.search(rb"\r\nRetry-After: (\d+)", head)
+    assert found is not None
+    assert 90 < int(found[1]) <= 100
+    assert 200 == (await (await site.connect(line("192.0.2.2") + GET)).answer()).status
+    assert 1 == site.server.quotas.refused["connects_per_second"]
+
+
 async def test_handshakes_of_an_address(open_site: Open) -> None:
     """Connections that ask for nothing are few; one that has asked does not count."""
     site = await open_site(proxied(Limits(handshakes_per_address=1)))
@@ -213,6 +228,31 @@ async def test_messages_of_an_address(open_site: Open) -> None:
     assert [201, 429] == [answer.status for answer in answers]
     assert error("At most 0.01 messages of one user a second.") == answers[1].json
     assert 90 < int(answers[1].headers["retry-after"]) <= 100
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in LIMITED if name.endswith(("publishes_per_second", "bytes_per_second"))],
+)
+async def test_each_rate_of_messages(open_site: Open, name: str) -> None:
+    """The second message is refused with the name of its limit, and counted; a client without such a limit goes on."""
+    limits, rules = Limits(), {}
+    if name.startswith("channel_"):
+        rules = {"a": ChannelRule(**{name.removeprefix("channel_"): SLOW})}  # type: ignore[arg-type]
+    else:
+        limits = Limits(**{name: SLOW})  # type: ignore[arg-type]
+    site = await open_site(proxied(limits, channels=rules))
+    peer = await site.connect(line("192.0.2.1"))
+    answers = []
+    for _ in range(2):
+        await peer.send(POST % b"a")
+        answers.append(await peer.answer())
+    assert [201, 429] == [answer.status for answer in answers]
+    assert error(f"At most 0.01 {LIMITED[name]} a second.") == answers[1].json
+    assert 90 < int(answers[1].headers["retry-after"]) <= 300  # a byte takes 100 s
+    assert {name: 1} == {limit: count for limit, count in site.server.quotas.refused.items() if count}
+    other = await site.connect(line("192.0.2.2") + POST % b"b")
+    assert 201 == (await other.answer()).status
 
 
 async def test_what_a_channel_takes(open_site: Open) -> None:
@@ -340,3 +380,21 @@ async def test_pages_of_history(open_site: Open, tmp_path: Path) -> None:
         await socket.send(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
         assert expected in await socket.until(b'"ref":%d' % number)
     assert 6 == site.server.quotas.refused["history_pages_per_second"]
+
+
+async def test_pages_of_history_of_a_user(open_site: Open, tmp_path: Path) -> None:
+    """On two connections together."""
+    settings = proxied(
+        Limits(user_history_pages_per_second=SLOW),
+        broker=f"sqlite:///{tmp_path}/log.db",
+        retention=RetentionSettings(bytes=65536),
+    )
+    site = await open_site(settings)
+    for _ in range(40):  # more than memory keeps
+        site.publish("a", b"x" * 4000)
+    await site.until(lambda: site.server.node.log.head >= 40 and site.server.node.log.count < 40)
+    answers = [await (await site.connect(line("192.0.2.1") + GET)).answer() for _ in range(2)]
+    assert [200, 429] == [answer.status for answer in answers]
+    assert error("At most 0.01 pages of history of one user a second.") == answers[1].json
+    assert 200 == (await (await site.connect(line("192.0.2.2") + GET)).answer()).status
+    assert 1 == site.server.quotas.refused["user_history_pages_per_second"]
