@@ -41,10 +41,12 @@ TYPES = ("subscribe", "unsubscribe", "publish", "auth", "dance", "")
 FIELDS = ("channel", "after", "last", "since", "ref", "data", "data64", "event", "key", "traceparent", "token", "type",
           "more")  # fmt: skip
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "CONNECT", "X" * 40)
+# Every route but `/v1/drain`, which would end the server.
 PATHS = ("/", "/v1/channels/a", "/v1/channels/a,b", "/v1/channels/%ff", "/v1/publish", "/v1/connect", "/v1/ticket",
-         "/v1/disconnect", "/metrics", "/healthz", "/readyz", "/docs/errors", "/nowhere", "*", "http://x/v1/channels/a",
+         "/v1/disconnect", "/v1/overview", "/v1/openapi.json", "/v1/asyncapi.json", "/admin", "/compare",
+         "/oncecast.js", "/metrics", "/healthz", "/readyz", "/docs/errors", "/nowhere", "*", "http://x/v1/channels/a",
          "/v1/channels/" + "a," * 100)  # fmt: skip
-QUERY = ("after", "last", "since", "wait", "limit", "envelope", "token", "x")
+QUERY = ("after", "last", "since", "wait", "limit", "envelope", "order", "token", "ticket", "x")
 HEADERS = ("Host: localhost", "Host: a b", "Content-Length: 3", "Content-Length: -1", "Transfer-Encoding: chunked",
            "Connection: close", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
            "Sec-WebSocket-Version: 12", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Accept: text/event-stream",
@@ -52,11 +54,12 @@ HEADERS = ("Host: localhost", "Host: a b", "Content-Length: 3", "Content-Length:
            "Authorization: Bearer a.b.c", "Idempotency-Key: k", "traceparent: 00-" + "ab" * 16 + "-" + "cd" * 8 + "-01",
            "Content-Type: application/json", "X: " + "y" * 40_000,
            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")  # fmt: skip
-UPGRADE = (
-    "GET /v1/connect HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    "Sec-WebSocket-Protocol: oncecast.v1\r\n%s\r\n"
+HANDSHAKE = (
+    "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n"
 )
+PROTOCOL = "Sec-WebSocket-Protocol: oncecast.v1\r\n"
+SOCKETS = ("/v1/connect", "/v1/channels/a", "/v1/channels/a?last=5")
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
 
@@ -143,7 +146,7 @@ def flood(rng: random.Random, held: Sequence[str]) -> bytes:
         b'{"type":"subscribe","channel":"a","after":"earliest"}',
         b'{"type":"auth","token":"%s"}' % token.encode(),
     ))  # fmt: skip
-    opening = (UPGRADE % f"Authorization: Bearer {token}\r\n").encode()
+    opening = (HANDSHAKE % ("/v1/connect", f"{PROTOCOL}Authorization: Bearer {token}\r\n")).encode()
     return opening + encode_frame(Opcode.TEXT, frame, mask=b"mask") * 30
 
 
@@ -167,9 +170,15 @@ def value(rng: random.Random) -> str:
 
 
 def frames(rng: random.Random, held: Sequence[str] = ()) -> bytes:
-    """Return a handshake and frames of random opcodes, lengths and contents, and perhaps of credentials."""
-    packed = rng.random() < 0.3
-    sent = [(UPGRADE % (DEFLATE if packed else "")).encode()]
+    """Return a handshake and frames of random opcodes, lengths and contents, and perhaps of credentials.
+
+    Some sockets are raw ones, without a protocol, where each frame is a message to the channel of the path.
+    """
+    packed, raw = rng.random() < 0.3, rng.random() < 0.3
+    target = rng.choice(("/v1/channels/a", "/v1/channels/a,b", "/v1/channels/user.ann") if raw else SOCKETS)
+    bearer = f"Authorization: Bearer {rng.choice(held[:3])}\r\n" if held and rng.random() < 0.5 else ""
+    fields = ("" if raw else PROTOCOL) + (DEFLATE if packed else "") + bearer
+    sent = [(HANDSHAKE % (target, fields)).encode()]
     for _ in range(rng.randint(1, 30)):
         data = value(rng).encode()
         if held and rng.random() < 0.3:
