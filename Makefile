@@ -5,8 +5,8 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MINUTES ?= 60 # of make soak
-JOBS ?= $(shell expr 3 '*' $$(nproc) / 2) # processes that run tests: more than cores, as many tests wait for time to pass
-WAITING_JOBS ?= $(shell expr 5 '*' $(JOBS) / 3) # for those without coverage, which wait most of the time
+JOBS ?= $(shell expr 2 '*' $$(nproc)) # processes that run tests: more than cores, as many tests wait for time to pass
+WAITING_JOBS ?= $(shell expr 5 '*' $(JOBS) / 4) # for those without coverage, which wait most of the time
 COVERAGE_MIN ?= 95 # percent of lines and branches that the tests must reach
 
 BIN := .venv/bin
