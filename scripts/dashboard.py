@@ -105,11 +105,11 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
             ("Lag behind the broker", "short", each("oncecast_broker_lag")),
             ("Seconds since the last probe", "s", each("oncecast_broker_silent_seconds")),
             (
-                "Returns, holes and refused messages",
+                "Returns, holes, refused and foreign messages",
                 "short",
                 [
                     (f"sum (increase(oncecast_broker_{name}_total{HERE}{RATE}))", name)
-                    for name in ("returns", "holes", "refused")
+                    for name in ("returns", "holes", "refused", "foreign")
                 ],
             ),
             ("Publishes that wait", "short", each("oncecast_publishes_waiting")),
