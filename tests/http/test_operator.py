@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 import pytest_asyncio
 
-from oncecast.http.overview import Overview
+from oncecast import __version__
+from oncecast.http import roll
+from oncecast.http.overview import Overview, PresentNode
 from oncecast.message import Draft, Kind
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.server import Server
@@ -75,6 +78,33 @@ async def test_what_goes_on(serve: Serve) -> None:
     _, body = await ask(server, "overview?order=listeners", KEY)
     assert [("b", 1), ("a", 0)] == [(row["name"], row["listeners"]) for row in body["channels"]["listed"]]
     writer.close()
+
+
+async def test_the_nodes_that_share_the_log(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node sees the others soon after the first look, and one that has ended no more; a lone one sees itself."""
+    monkeypatch.setattr(roll, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(roll, "ANSWER_SECONDS", 0.0)
+    settings = Settings(port=0, auth=AUTH, broker=f"sqlite:///{tmp_path}/log.db")
+    one, two = [await serve(settings) for _ in range(2)]
+
+    async def nodes(count: int) -> list[PresentNode]:
+        async with asyncio.timeout(SECONDS):
+            while True:
+                _, body = await ask(one, "overview", KEY)
+                found = msgspec.convert(body["nodes"], list[PresentNode])
+                if len(found) == count:
+                    return found
+                await asyncio.sleep(0.05)
+
+    found = {each.name.rpartition(":")[2]: each for each in await nodes(2)}
+    assert {str(one.port): True, str(two.port): False} == {name: each.this for name, each in found.items()}
+    assert [(1, [], [__version__])] * 2 == [(each.processes, each.unready, each.versions) for each in found.values()]
+    monkeypatch.setattr(roll, "PRESENT_SECONDS", 1.0)
+    await two.stop(0)
+    assert [True] == [each.this for each in await nodes(1)]
+    lone = await serve(Settings(port=0, auth=AUTH))
+    _, body = await ask(lone, "overview", KEY)
+    assert [True] == [each["this"] for each in body["nodes"]]
 
 
 async def test_only_a_servers_key_opens_it(serve: Serve) -> None:

@@ -21,6 +21,7 @@ from ..server.brokers import build_broker
 from ..server.build import build_app, build_node, build_policy, build_quotas, build_rules
 from ..server.capacity import Capacity
 from ..server.jwks import RemoteKeys
+from ..server.overview import join_the_roll
 from ..server.settings import Settings, revocation_seconds
 from ..server.tasks import Tasks
 from ..server.tracing import SpanTracing
@@ -85,6 +86,7 @@ class Running(AppLife):
             logger.warning,
             revocation_seconds(settings.auth),
         )
+        join_the_roll(self.app, ", in an application")
         self._issuer = RemoteKeys(self._adopt)
         self._issuer.use(settings.auth)
         self._tasks = Tasks(self.node.fail)

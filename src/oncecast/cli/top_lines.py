@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..core.census import ListedChannel
-from ..http.overview import Overview
+from ..http.overview import Overview, PresentNode
 from .base import escaped
 
 __all__ = ["Style", "TopLine", "lines_of", "waiting_lines"]
@@ -79,8 +79,15 @@ def _head(where: str, now: Overview, before: Overview | None) -> Iterator[TopLin
     late = f"{behind.catching_up:,} catch up, {behind.blocked:,} blocked, the last by {behind.lag:,}"
     yield TopLine(f"listeners    {behind.open:,} subscriptions; {late}")
     yield TopLine(f"processes    {cpu}, {_size(node.memory_bytes)}, {node.restarts:,} restarts")
+    if len(now.nodes) > 1:
+        yield TopLine("nodes        " + "  ".join(_node(each) for each in now.nodes))
     refusals = {f"{row.code} ({row.transport})": row.count for row in now.refusals[:REFUSALS]}
     yield TopLine(f"refusals     {_pairs(refusals) or 'none'}")
+
+
+def _node(row: PresentNode) -> str:
+    this = " (this)" if row.this else ""
+    return f"{row.name}{this} {'NOT READY' if row.unready else f'{row.connections:,}'}"
 
 
 def _channel(row: ListedChannel, width: int) -> TopLine:

@@ -1,4 +1,5 @@
-"""What the nodes of one log tell each other by two internal channels: tickets, their use, and disconnected users.
+"""What the nodes of one log tell each other by two internal channels: tickets, their use, disconnected users, and
+who is there (`roll.py`).
 
 A broker orders its log, and every node reads the same order. So the first record that redeems a ticket decides, on
 every node alike, and a ticket is used once, whichever nodes are asked at the same moment. A ticket is a random text.
@@ -27,6 +28,7 @@ from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import EARLIEST, INTERNAL, JSON, REVOCATIONS, TICKETS, Draft, LogGap, Message, Receipt
 from ..policy.identity import Identity
+from .roll import Presence, Roll
 
 __all__ = ["LATE_SECONDS", "REVOCATION_RECORDS", "TICKET_SECONDS", "Bulletin"]
 
@@ -64,7 +66,9 @@ class _Granted(msgspec.Struct, omit_defaults=True):
 
 
 class _Notice(msgspec.Struct, omit_defaults=True):
-    """One of three: a ticket (its hash), a redemption (the hash and a nonce), or a disconnection (a user)."""
+    """One of five: a ticket (its hash), a redemption (the hash and a nonce), a disconnection (a user), a call of the
+    roll, or an answer to it.
+    """
 
     at: float = 0.0
     ticket: str | None = None
@@ -73,6 +77,8 @@ class _Notice(msgspec.Struct, omit_defaults=True):
     nonce: str = ""
     disconnect: str | None = None
     not_before: float | None = None
+    call: bool = False
+    here: Presence | None = None
 
 
 _read = msgspec.json.Decoder(_Notice).decode
@@ -117,6 +123,14 @@ class Bulletin:
     _tickets: dict[str, _Ticket] = field(default_factory=dict)
     _unheard: dict[int, _Redeeming] = field(default_factory=dict)
     _redeeming: dict[str, _Redeeming] = field(default_factory=dict)
+    roll: Roll = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.roll = Roll(
+            self.monotonic,
+            lambda: self._publish(TICKETS, _Notice(self.wall(), call=True), _unheard_of),
+            lambda presence: self._publish(TICKETS, _Notice(self.wall(), here=presence), _unheard_of),
+        )
 
     def tick(self) -> None:
         """Begin to read, or go on; give up what has waited too long, and forget what has ended. Call it each second."""
@@ -229,6 +243,11 @@ class Bulletin:
                 self._revoke(record.disconnect, record.not_before)
             if record.at > self.wall() - LATE_SECONDS:
                 self.disconnect(record.disconnect)
+        elif record.at > self.wall() - LATE_SECONDS:
+            if record.call:
+                self.roll.called()
+            elif record.here is not None:
+                self.roll.heard(record.here)
 
     def _revoke(self, subject: str, since: float) -> None:
         since = max(since, self.revoked.pop(subject, 0.0))  # taken out, so that the oldest stand at the front
@@ -284,6 +303,10 @@ _LINES = _Lines()
 
 def _ignore(place: Place) -> None:
     """The place is the hub's."""
+
+
+def _unheard_of(outcome: Receipt | Refusal) -> None:
+    """A call or an answer that the broker did not take: the next look asks again."""
 
 
 def _digest(ticket: str) -> str:

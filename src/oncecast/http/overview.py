@@ -1,7 +1,8 @@
 """What `GET /v1/overview` answers: the figures of one node, all its workers together, and its channels.
 
-Invariant: its size is bounded, whatever the clients do: `CHANNELS` at most are listed, and no label has what a peer has
-sent but the names of channels. To add a figure, add a field here, and fill it in `server.overview`.
+Invariant: its size is bounded, whatever the clients do: `CHANNELS` at most are listed, and the nodes of `roll.MOST`
+processes. No label has what a peer has sent but the names of channels, and what nodes say of themselves. To add a
+figure, add a field here, and fill it in `server.overview`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = [
     "MessageCounts",
     "NodeState",
     "Overview",
+    "PresentNode",
     "RefusalCount",
     "SubscriptionCounts",
     "WorkerFigures",
@@ -58,6 +60,22 @@ class NodeState(msgspec.Struct, frozen=True):
     log_messages: Number
     """Held in memory, by all processes together."""
     log_bytes: Number
+
+
+class PresentNode(msgspec.Struct, frozen=True):
+    """A node that shares the log, as it said of itself in the last seconds."""
+
+    name: str
+    """Its host and port."""
+    this: bool
+    """Whether it is the node that answers."""
+    processes: Number
+    connections: Number
+    head: Number
+    """Number of the newest message that one of its processes has."""
+    unready: list[str]
+    """Why processes of it are not ready."""
+    versions: list[str]
 
 
 class WorkerFigures(msgspec.Struct, frozen=True):
@@ -138,6 +156,8 @@ class Overview(msgspec.Struct, frozen=True):
     """The most frequent first."""
     limited: dict[str, Number]
     """What a limit of the settings has refused, by its name."""
+    nodes: list[PresentNode]
+    """This one, and those that share its log: others are here a second or two after the first look."""
     channels: ListedChannels
 
 

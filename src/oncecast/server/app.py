@@ -109,6 +109,7 @@ class App(Service):
         self.expiries: Expiries[Peer] = Expiries()
         self.issuer: RemoteKeys | None = None  # where the server fetches keys
         self.reading = ReadBudget(monotonic, schedule)
+        self.name = ""  # its node's: the host and the port, once it listens
         self.broker = "memory"  # its kind, as the scheme of its URL says
         self.refusals = Refusals()
         self.listeners: Counter[str] = Counter()  # streams, sockets and polls that wait, by transport

@@ -6,7 +6,9 @@ Invariant: the views of several workers are those of one node, as with `measures
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -18,19 +20,23 @@ from ..http.overview import (
     MessageCounts,
     NodeState,
     Overview,
+    PresentNode,
     RefusalCount,
     SubscriptionCounts,
     WorkerFigures,
 )
+from ..http.roll import Presence
 from .app import App
 from .measures import Crew, Measures, measure
 
-__all__ = ["View", "compose", "look"]
+__all__ = ["View", "compose", "join_the_roll", "look"]
 
 
 class View(msgspec.Struct, frozen=True):
-    """What one process knows beside its measures."""
+    """What one process knows beside its measures. `name` is its node's, and `present` who shares its log."""
 
+    name: str
+    present: list[Presence]
     pid: int
     epoch: str
     broker: str
@@ -40,7 +46,31 @@ class View(msgspec.Struct, frozen=True):
 
 def look(app: App, done: Callable[[View], None]) -> None:
     """Call back with the view of this process, some turns of the loop later where it has many channels."""
-    app.node.census.take(lambda census: done(View(os.getpid(), app.node.log.epoch, app.broker, census, measure(app))))
+    present = [] if app.bulletin is None or app.broker == "memory" else app.bulletin.roll.look()  # memory is not shared
+
+    def seen(census: Census) -> None:
+        done(View(app.name, present, os.getpid(), app.node.log.epoch, app.broker, census, measure(app)))
+
+    app.node.census.take(seen)
+
+
+def join_the_roll(app: App, where: str) -> None:
+    """Name the node of this process, and let it answer the others. `where` is its port, or what it is a part of."""
+    app.name = f"{socket.gethostname()}{where}"
+    if app.bulletin is not None:
+        app.bulletin.roll.me = partial(_presence, app)
+
+
+def _presence(app: App) -> Presence:
+    reason = app.unready
+    return Presence(
+        app.name,
+        os.getpid(),
+        __version__,
+        len(app.connections),
+        app.node.log.head,
+        None if reason is None else reason[:1000],
+    )
 
 
 def compose(measures: Measures, crew: Crew, views: Sequence[View], order: str, limit: int, *, now: float) -> Overview:
@@ -92,15 +122,50 @@ def compose(measures: Measures, crew: Crew, views: Sequence[View], order: str, l
         ),
         refusals=_refusals(measures),
         limited=_labels(measures, "limited"),
+        nodes=_nodes(views),
         channels=ListedChannels(order, census.total, census.complete, listed),
     )
+
+
+def _nodes(views: Sequence[View]) -> list[PresentNode]:
+    """Return this node, of what its processes have just measured, and the others, of what they have said."""
+    own = views[0].name
+    heard = {(each.node, each.pid): each for view in views for each in view.present if each.node != own}
+    by_name: dict[str, list[Presence]] = {}
+    for each in heard.values():
+        by_name.setdefault(each.node, []).append(each)
+    by_name[own] = [_own(view) for view in views]
+    return [
+        PresentNode(
+            name=name,
+            this=name == own,
+            processes=len(found),
+            connections=sum(each.connections for each in found),
+            head=max(each.head for each in found),
+            unready=sorted({each.unready for each in found if each.unready is not None}),
+            versions=sorted({each.version for each in found}),
+        )
+        for name, found in sorted(by_name.items())
+    ]
+
+
+def _own(view: View) -> Presence:
+    values = view.measures.values
+    return Presence(
+        view.name, view.pid, __version__, int(values.get("connections", 0)), int(values.get("log_head", 0)), _why(view)
+    )
+
+
+def _why(view: View) -> str | None:
+    """Return why a process is not ready."""
+    return next(iter(_labels(view.measures, "unready")), None)
 
 
 def _figures(view: View) -> WorkerFigures:
     values = view.measures.values
     return WorkerFigures(
         view.pid,
-        next(iter(_labels(view.measures, "unready")), None),
+        _why(view),
         int(values.get("connections", 0)),
         int(values.get("memory_bytes", 0)),
         values.get("cpu_seconds", 0.0),

@@ -34,6 +34,7 @@ from .jwks import RemoteKeys
 from .listening import BACKLOG, bind, bound_unsent, set_send_timeout
 from .logs import Logs
 from .machine import CHANNEL, SECONDS, Machine
+from .overview import join_the_roll
 from .settings import Settings, revocation_seconds
 from .tasks import Tasks
 from .tls import Tls
@@ -130,6 +131,7 @@ class Server:
             self._ticking = self._tasks.start("deadlines", self._tick())
             self._tasks.start("trimming the log", self._trim())
             self.port = self._sockets[0].getsockname()[1]
+            join_the_roll(self.app, f":{self.port}")
             if self._guest is not None:
                 await self._guest.start(self)
                 self._listen()  # only now: nobody waits for an application that may not start
@@ -297,8 +299,14 @@ class Server:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             self.node.tick()
-            if (self.app.authenticator is not None or self.app.asked) and self.app.bulletin is not None:
+            if self.app.bulletin is not None and self._uses_bulletin:
                 self.app.bulletin.tick()
+
+    @property
+    def _uses_bulletin(self) -> bool:
+        """Whether there may be tickets and revocations, or the overview is open and other nodes may share the log."""
+        app = self.app
+        return app.authenticator is not None or app.asked or (app.open and app.broker != "memory")
 
     async def _look_at(self, tls: Tls) -> None:
         while True:

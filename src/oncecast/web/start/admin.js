@@ -88,6 +88,12 @@ function show(now) {
     format.whole(row.connections),
     format.bytes(row.memory_bytes),
   ]);
+  rows("#nodes", now.nodes, "No node has answered.", (row) => [
+    row.this ? `${row.name} (this one)` : row.name,
+    [row.unready.join("; ") || "ready", ...(row.processes > 1 ? [`${row.processes} processes`] : [])].join(" · "),
+    format.whole(row.connections),
+    row.versions.join(", "),
+  ]);
   figure("restarts", node.restarts ? `${format.whole(node.restarts)} restarted` : "");
   before = now;
 }
@@ -106,7 +112,7 @@ function rows(selector, items, none, cells) {
   wanted.forEach((texts, at) => {
     const row = body.rows[at] ?? body.insertRow();
     while (row.cells.length > texts.length) row.deleteCell(-1);
-    row.classList.toggle("late", Boolean(items[at]?.behind || items[at]?.unready));
+    row.classList.toggle("late", Boolean(items[at]?.behind || items[at]?.unready?.length));
     texts.forEach((text, column) => {
       const cell = row.cells[column] ?? row.insertCell();
       cell.colSpan = items.length ? 1 : columns;
