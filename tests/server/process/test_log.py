@@ -69,6 +69,38 @@ def test_a_line_of_json(begin: Begin, capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(other)["error"].endswith("OSError: it has\nfailed")
 
 
+def test_a_record_is_one_line_of_text(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its traceback, and of at most 4096 bytes: the begin of the message is kept, and the end of the traceback."""
+    begin(None, Settings())
+    for text in ("two\r\nlines", "begin" + "ü" * 9000):
+        try:
+            raise OSError("x" * 9000 + "ü\nthe cause")
+        except OSError as error:
+            log(logging.ERROR, text, error=error)
+    log(logging.ERROR, "half \ud800 a pair")
+    lines = capsys.readouterr().err.split("\n")
+    assert [1, 1, 1, 0] == [len(line.split("ERROR oncecast: ")) - 1 for line in lines]
+    assert all(len(line.encode()) < 4096 for line in lines)
+    assert "ERROR oncecast: two\\r\\nlines\\nTraceback (most recent call last):\\n  File " in lines[0]
+    assert "ERROR oncecast: beginü" in lines[1]
+    assert lines[0].endswith("ü\\nthe cause")
+    assert lines[1].endswith("ü\\nthe cause")
+    assert lines[2].endswith("half \\ud800 a pair")
+
+
+def test_a_traceback_in_development(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    """A person reads it at once: it has lines of its own. The exception that ends a process has, too."""
+    begin(None, Settings(dev=True))
+    try:
+        raise OSError("the cause")
+    except OSError as error:
+        log(logging.ERROR, "text", error=error)
+    lines = capsys.readouterr().err.splitlines()
+    assert ("ERROR oncecast: text", "OSError: the cause") == (lines[0].split(" ", 1)[1], lines[-1])
+    sys.excepthook(OSError, OSError("it has crashed"), None)
+    assert "OSError: it has crashed\n" == capsys.readouterr().err
+
+
 def test_a_long_line_of_json(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
     """It has at most 4096 bytes: a message keeps its begin, a traceback its end."""
     begin(None, Settings(log="json"))
@@ -102,6 +134,13 @@ def test_the_form_changes(begin: Begin, capsys: pytest.CaptureFixture[str]) -> N
     text, line = capsys.readouterr().err.splitlines()
     assert text.endswith("INFO oncecast: one")
     assert "three" == json.loads(line)["message"]
+
+
+def test_a_crash_is_one_line(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exception that ends a process is a record as any other."""
+    begin(None, Settings())
+    sys.excepthook(OSError, OSError("it has\ncrashed"), None)
+    assert capsys.readouterr().err.endswith("the process ends by an exception\\nOSError: it has\\ncrashed\n")
 
 
 def test_a_crash_as_json(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:

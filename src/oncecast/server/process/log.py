@@ -1,7 +1,7 @@
 """The log of a server's processes: lines on standard error, which workers share with their supervisor.
 
-Invariant: each record begins with the time in UTC (RFC 3339 §5.6); a worker's has the worker's number after it. As JSON
-a record is one line, of at most `LINE_BYTES`, its traceback included.
+Invariant: each record begins with the time in UTC (RFC 3339 §5.6); a worker's has the worker's number after it. A
+record is one line, of at most `LINE_BYTES`, its traceback included; only in development a traceback has its own lines.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def adopt_log(settings: Settings) -> None:
     """Log in the form and from the level of these settings from now on, where `begin_log` was called."""
     for formatter in _formatters():
         formatter.form = settings.log
+        formatter.folds = not settings.dev
         level = logging.getLevelNamesMapping()[settings.log_level.upper()]
         logging.getLogger("oncecast").setLevel(level)
         logging.getLogger().setLevel(max(level, logging.INFO))  # what libraries say to their own developers is left out
@@ -87,7 +88,7 @@ def _descriptor() -> int | None:
 
 def _say_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Write the traceback that ends a process behind the log's lines: Python's own would be mixed with them."""
-    if any(formatter.form == "json" for formatter in _formatters()):
+    if any(formatter.form == "json" or formatter.folds for formatter in _formatters()):
         logging.getLogger("oncecast.server").critical("the process ends by an exception", exc_info=(kind, error, trace))
         return
     say("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
@@ -106,12 +107,16 @@ def _formatters() -> list[_Formatter]:
 
 
 class _Formatter(logging.Formatter):
-    """Writes the time as 2026-01-31T23:59:59.123Z; as text, or where `form` is so as JSON."""
+    """Writes the time as 2026-01-31T23:59:59.123Z; as text, or where `form` is so as JSON.
+
+    Where `folds`, a record is one line of text too.
+    """
 
     def __init__(self, worker: int | None) -> None:
         whose = "" if worker is None else f"[{worker}] "
         super().__init__(f"%(asctime)s {whose}%(levelname)s %(name)s: %(message)s")
         self.form = "text"
+        self.folds = True
         self._worker = worker
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - the base class's
@@ -121,7 +126,8 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text, or as one line of JSON."""
         if self.form == "text":
-            return super().format(record)
+            text = super().format(record)
+            return _fold(text) if self.folds else text
         fields: dict[str, str | int] = {"time": self.formatTime(record), "log": "server"}
         if self._worker is not None:
             fields["worker"] = self._worker
@@ -129,6 +135,18 @@ class _Formatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             fields["error"] = self.formatException(record.exc_info)
         return _cut(fields)
+
+
+def _fold(text: str) -> str:
+    """Return a text as a line of at most `LINE_BYTES`: what is too long loses its middle."""
+    line = text.replace("\r", "\\r").replace("\n", "\\n")
+    data = line.encode("utf-8", "backslashreplace")
+    if len(data) < LINE_BYTES:
+        return data.decode()
+    # The begin has the message, and the end of a traceback says what went wrong.
+    begin = LINE_BYTES // 4
+    end = LINE_BYTES - 1 - begin - len(MORE)
+    return data[:begin].decode(errors="ignore") + MORE + data[-end:].decode(errors="ignore")
 
 
 def _cut(fields: dict[str, str | int]) -> str:
