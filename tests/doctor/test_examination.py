@@ -67,6 +67,7 @@ NGINX, HAPROXY, CADDY, HTTPD = (
     "\t\tlb_try_duration",
     "    ProxyPreserveHost On\n",
 )
+INTERNAL = "https://internal.example"
 LATER = formatdate(time.time() + 3600, usegmt=True)
 OLD = swapped("proxy_http_version 1.1;", "proxy_ignore_headers X-Accel-Buffering;")  # so it is 1.0, without chunks
 # The proxy, what is found, and the change of its file that is to blame.
@@ -101,6 +102,15 @@ FAULTS: Mapping[str, tuple[str, str, Changed]] = {
     "httpd strips": ("httpd", "upgrade", swapped("upgrade=websocket", "")),
     "httpd renames": ("httpd", "host", swapped(HTTPD, "")),
     "httpd cuts": ("httpd", "quiet", added(HTTPD, "    ProxyTimeout 1")),
+    "httpd speaks HTTP/1.0": ("httpd", "http-version upgrade", added(HTTPD, "    SetEnv force-proxy-request-1.0 1")),
+    "nginx rewrites the origin": ("nginx", "origin", added(NGINX, f"proxy_set_header Origin {INTERNAL};")),
+    "haproxy rewrites the origin": (
+        "haproxy",
+        "origin",
+        added(HAPROXY, f"    http-request set-header Origin {INTERNAL}"),
+    ),
+    "caddy rewrites the origin": ("caddy", "origin", added(CADDY, f"\t\theader_up Origin {INTERNAL}")),
+    "httpd rewrites the origin": ("httpd", "origin", added(HTTPD, f"    RequestHeader set Origin {INTERNAL}")),
     "httpd hides": ("httpd", "cors", added(HTTPD, "    Header unset Access-Control-Allow-Origin")),
 }
 
@@ -206,6 +216,17 @@ async def test_a_deaf_node_is_found(server: Server, tmp_path: Path, pair: Pair) 
         await deaf.stop(0)
 
 
+async def test_a_rewritten_origin_is_found_without_being_asked_for(server: Server, tmp_path: Path, pair: Pair) -> None:
+    """The server's own pages are refused by it, so it is named also where no page's origin is given."""
+    program = PROGRAMS["nginx"]
+    site = site_for("nginx", [server.port] * 3, tmp_path, pair)
+    text = added(NGINX, f"proxy_set_header Origin {INTERNAL};")(program.fitted(site))
+    with running(program, text, site):
+        diagnosis = await examined(site.plain, origin=None)
+    assert {"origin"} == names(diagnosis), diagnosis.findings
+    assert "proxy_set_header Origin" in diagnosis.wrong[0].cure
+
+
 async def test_an_origin_that_is_refused_is_found(server: Server) -> None:
     """The server itself refuses it, and the cure is a setting."""
     diagnosis = await examined(server.port, origin="https://other.example")
@@ -224,6 +245,33 @@ async def test_a_token_is_judged(lifetime: int, found: set[str]) -> None:
         assert found == names(await examined(server.port, origin=None, token=token))
         without = {each.check: each for each in (await examined(server.port, origin=None)).findings}
         assert "ONCECAST_TOKEN" in without["token"].text
+    finally:
+        await server.stop(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("nginx", added(NGINX, 'proxy_set_header Authorization "";')),
+        ("haproxy", added(HAPROXY, "    http-request del-header Authorization")),
+        ("caddy", added(CADDY, "\t\theader_up -Authorization")),
+        ("httpd", added(HTTPD, "    RequestHeader unset Authorization")),
+    ],
+    ids=["nginx", "haproxy", "caddy", "httpd"],
+)
+async def test_a_proxy_that_keeps_the_token(name: str, change: Changed, tmp_path: Path, pair: Pair) -> None:
+    """A token that fits has no finding behind our file, and one that does not reach the server is found."""
+    rule = ChannelRule(subscribe="token", publish="token")
+    server = Server(Settings(port=0, auth=AuthSettings(secret=SECRET), channels={"doctor": rule}))
+    await server.start()
+    try:
+        token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 600}, SECRET, "HS256")
+        program = PROGRAMS[name]
+        site = site_for(name, [server.port] * 3, tmp_path, pair)
+        text = program.fitted(site)
+        for fitted, found in ((text, set()), (change(text), {"token"})):
+            with running(program, fitted, site):
+                assert found == names(await examined(site.plain, origin=None, token=token, proxy=name))
     finally:
         await server.stop(0)
 

@@ -221,7 +221,16 @@ class Httpd(Program):
     def whole(self, text: str, site: Site) -> str:
         enabled = re.search(r"a2enmod (.*)", (FILES / self.file).read_text("utf-8"))
         assert enabled is not None
-        names = ["mpm_event", "authz_core", "slotmem_shm", "socache_shmcb", "deflate", "filter", *enabled[1].split()]
+        names = [
+            "mpm_event",
+            "authz_core",
+            "slotmem_shm",
+            "socache_shmcb",
+            "deflate",
+            "filter",
+            "env",
+            *enabled[1].split(),
+        ]
         loaded = "".join(f"LoadModule {name}_module {self.modules}/mod_{name}.so\n" for name in names)
         return (
             f"{loaded}ServerRoot {site.folder}\nDefaultRuntimeDir {site.folder}\nPidFile {site.folder}/httpd.pid\n"

@@ -47,18 +47,32 @@ async def test_nothing_is_broken_by_our_file(name: str, pair: Pair, folder: Path
     assert set() == await broken_by(name, pair, folder, default=False)
 
 
+COMPRESSING = {
+    "haproxy": (
+        "    mode http\n",
+        "    compression algo gzip\n    compression type text/event-stream application/json\n",
+    ),
+    "caddy": ("(site) {\n", "\tencode gzip\n"),
+}
+
+
 @pytest.mark.parametrize("compression", [False, True], ids=["as it is", "compressing"])
-async def test_haproxy_that_compresses_delays_no_event(pair: Pair, folder: Path, compression: bool) -> None:
-    """A stream forbids it by `no-transform`: HAProxy would hold the end of each event until the next one comes."""
+@pytest.mark.parametrize("name", COMPRESSING)
+async def test_a_proxy_that_compresses_delays_no_event(pair: Pair, folder: Path, name: str, compression: bool) -> None:
+    """A stream forbids it by `no-transform`: HAProxy would hold the end of each event until the next one comes.
+
+    The stream begins with a replay that is long enough to be compressed, and is not.
+    """
     server = Server(Settings(port=0))
     await server.start()
     try:
-        site = site_of(folder / f"compression-{compression}", [server.port] * 3, pair)
-        text = PROGRAMS["haproxy"].fitted(site)
+        server.node.publish([Draft("a", b"x" * 1000, Kind.TEXT)] * 5, lambda outcomes: None)
+        site = site_of(folder / f"{name}-compression-{compression}", [server.port] * 3, pair)
+        text = PROGRAMS[name].fitted(site)
         if compression:
-            lines = "    compression algo gzip\n    compression type text/event-stream application/json\n"
-            text = replaced(text, {"    mode http\n": f"    mode http\n{lines}"})
-        with running(PROGRAMS["haproxy"], text, site):
+            place, lines = COMPRESSING[name]
+            text = replaced(text, {place: place + lines})
+        with running(PROGRAMS[name], text, site):
             assert min(await delays(server, site.plain)) < LATE_SECONDS
             encoding = await asyncio.to_thread(encoding_of_a_poll, site.plain)
             assert ("gzip" if compression else None) == encoding  # it does compress what may be
@@ -141,7 +155,7 @@ async def delays(server: Server, port: int) -> list[float]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         lines = f"Host: 127.0.0.1:{port}", "Accept: text/event-stream", "Accept-Encoding: gzip"
-        writer.write("\r\n".join(["GET /v1/channels/a HTTP/1.1", *lines, "", ""]).encode())
+        writer.write("\r\n".join(["GET /v1/channels/a?after=earliest HTTP/1.1", *lines, "", ""]).encode())
         taken = []
         async with asyncio.timeout(SECONDS):
             assert b"content-encoding" not in (await reader.readuntil(b"\r\n\r\n")).lower()

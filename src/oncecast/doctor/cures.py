@@ -80,7 +80,14 @@ CURES: Mapping[str, Mapping[str, str]] = {
         "httpd": "Remove `Header unset` and `Header set` lines of Access-Control-…",
         "traefik": "Remove the middleware `headers` with accessControl… keys.",
     },
-    "origin": {"": "Add this origin to the server's setting `origins`."},
+    "origin": {
+        "": "Add this origin to the server's setting `origins`; a proxy must pass Origin on as the browser sent it.",
+        "nginx": "Remove `proxy_set_header Origin`.",
+        "haproxy": "Remove `http-request set-header Origin`.",
+        "caddy": "Remove `header_up Origin`.",
+        "httpd": "Remove `RequestHeader set Origin`.",
+        "traefik": "Remove the middleware `headers` with customRequestHeaders of Origin.",
+    },
     "clock": {"": "Let both machines take their time from NTP: tokens end too early or too late."},
     "token": {
         "": "Look with `oncecast token inspect` and the server's settings; the proxy must forward Authorization."

@@ -20,6 +20,7 @@ from .judges import (
     judge_one_log,
     judge_quiet,
     judge_ready,
+    judge_rewriting,
     judge_server,
     judge_stream,
     judge_token,
@@ -85,7 +86,9 @@ async def examine(examinee: Examinee, orders: Orders, say: Callable[[str], None]
                 found.update({check: unknown(check, str(error)) for check in checks})
         if lost:
             found["server"] = judge_lost(lost, proxy)
-    asked_for = [check for check in CHECKS if orders.origin is not None or check not in ("origin", "cors")]
+    asked_for = [
+        check for check in CHECKS if orders.origin is not None or check not in ("origin", "cors") or check in found
+    ]
     return Diagnosis(proxy, tuple(found.get(each) or unknown(each, "Oncecast does not answer") for each in asked_for))
 
 
@@ -96,7 +99,9 @@ def _looks(
 
     async def host() -> list[Finding]:
         own = await examinee.ask("GET", examinee.poll_path, (("Origin", examinee.origin),))
-        return [judge_host(plain, own, examinee.endpoint.url.authority, proxy)]
+        rewriting = judge_rewriting(examinee.origin, own, proxy)  # found without --origin, too
+        host = judge_host(plain, own, examinee.endpoint.url.authority, examinee.origin, proxy)
+        return [host] if rewriting is None else [host, rewriting]
 
     async def ready() -> list[Finding]:
         return [judge_ready(await asyncio.gather(*(_ready(examinee) for _ in range(CONNECTIONS))), proxy)]

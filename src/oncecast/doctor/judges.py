@@ -22,6 +22,7 @@ __all__ = [
     "judge_one_log",
     "judge_quiet",
     "judge_ready",
+    "judge_rewriting",
     "judge_server",
     "judge_stream",
     "judge_token",
@@ -51,13 +52,15 @@ def judge_lost(reasons: Sequence[str], proxy: str | None) -> Finding:
     return wrong("server", text, cure_for("server", proxy))
 
 
-def judge_host(answer: HttpAnswer, own: HttpAnswer, host: str, proxy: str | None) -> Finding:
-    """Judge the Host that the server gets. `own` is the answer to a request with the URL's own origin."""
+def judge_host(answer: HttpAnswer, own: HttpAnswer, host: str, origin: str, proxy: str | None) -> Finding:
+    """Judge the Host that the server gets. `own` is the answer to a request with the URL's own `origin`."""
     if "host_refused" in (answer.code, own.code):
         refused = answer if answer.code == "host_refused" else own
         return wrong(
             "host", f"the server refuses the host it is asked for (421): {refused.message}", cure_for("host", proxy)
         )
+    if judge_rewriting(origin, own, proxy) is not None:
+        return unknown("host", "the server sees another origin than was sent")
     if own.code == "origin_refused":
         text = f"the server sees another host than {host}, so its own pages are refused (403)"
         return wrong("host", text, cure_for("host", proxy))
@@ -114,8 +117,19 @@ def judge_token(answer: HttpAnswer, *, given: bool, channel: str) -> Finding:
     return well("token", f"{'it may' if given else 'none is needed to'} read {channel}")
 
 
+def judge_rewriting(origin: str, answer: HttpAnswer, proxy: str | None) -> Finding | None:
+    """Judge a refusal that names another origin than the one that was sent (`policy.origin` words it), else None."""
+    named = answer.code == "origin_refused" and answer.message.startswith("Pages of ")
+    if not named or answer.message.startswith(f"Pages of {origin[:100]!a} "):
+        return None
+    text = f"the server sees another origin than {origin}, and refuses it: {answer.message}"
+    return wrong("origin", text, cure_for("origin", proxy))
+
+
 def judge_cors(origin: str, own: bool, plain: HttpAnswer, preflight: HttpAnswer, proxy: str | None) -> list[Finding]:
     """Judge what a page of `origin` gets; `own`: it is the URL's own origin, which needs no headers."""
+    if rewritten := judge_rewriting(origin, plain, proxy):
+        return [rewritten, unknown("cors", "the origin is refused")]
     if plain.code == "origin_refused":
         return [
             wrong("origin", f"pages of {origin} are refused (403)", cure_for("origin", None)),
