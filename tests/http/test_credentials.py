@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,12 +19,12 @@ from oncecast.http.service import Rules
 from oncecast.policy.access import Access
 from oncecast.policy.authenticator import Authenticator
 from oncecast.policy.identity import Identity
-from oncecast.policy.keys import KeySet, parse_secret
+from oncecast.policy.keys import KeySet, parse_pem, parse_secret
 from oncecast.policy.origin import Origins
 from oncecast.policy.rules import AccessRules
 from oncecast.policy.server_keys import ServerKeys, hash_line, make_key
 from oncecast.policy.tokens import TokenRules, TokenVerifier
-from tests.token_rig import NOW, SECRET, claims, token
+from tests.token_rig import NOW, SECRET, claims, private_key, public_pem, token
 
 if TYPE_CHECKING:
     from tests.server.conftest import Answer, Bench
@@ -35,6 +37,7 @@ ANN, BOB = token(claims(oncecast={"subscribe": ["user.{sub}"]})), token(claims(s
 OLD = token(claims(exp=1_763_000_000, iat=1_762_000_000))
 LONGER = token(claims(exp=1_764_000_600, oncecast={"subscribe": ["user.{sub}"]}))
 WRONG = token(key="another secret of at least 32 bytes")
+PUBLIC = public_pem(private_key("RS256")).decode()
 OWN = "Origin: http://localhost\r\n"
 NAMED = "Origin: https://app.example\r\n"
 ANY = "Origin: https://any.example\r\n"
@@ -69,6 +72,18 @@ def bearer(text: str) -> str:
 def cookie(text: str) -> str:
     """Return the header."""
     return f"Cookie: a=b; sid={text}\r\n"
+
+
+def forged(
+    head: Mapping[str, Any], secret: str = "", *, signer: Any = None, algorithm: str = "RS256", **more: Any
+) -> str:
+    """Return a token of ann for `chat`, of kid "a", signed with the key of the server, but for what is given."""
+    payload = claims(**{"aud": "chat", "oncecast": {"subscribe": ["user.{sub}"]}, **more})
+    whole = {"kid": "a", **head}
+    if secret:
+        return token(payload, key=secret, head=whole)
+    text = token(payload, key=signer or private_key(algorithm), algorithm=algorithm, head=whole)
+    return text.rpartition(".")[0] + "." if whole.get("alg") == "none" else text
 
 
 PLACES: dict[str, tuple[bytes, int]] = {
@@ -132,6 +147,46 @@ def test_the_answer_to_credentials(guarded: Bench, parse: Parse, name: str) -> N
     assert not any(secret.encode() in raw for secret in (ANN, BOB, OLD, WRONG, KEY))
     secret_url = b"token=" in data.partition(b"\r\n")[0]
     assert ("no-referrer" if secret_url else None) == answer.headers.get("referrer-policy")
+
+
+# What nobody may send, and a part of what the answer says. The server has a public key of kid "a", and is `chat`.
+FORGED: dict[str, tuple[str, str]] = {
+    "no signature": (forged({"alg": "none"}), "Tokens signed with 'none' are not taken here"),
+    "the public key as a secret": (forged({"alg": "HS256"}, PUBLIC), "Tokens signed with 'HS256' are not taken here"),
+    "a key of its own": (forged({"jwk": {"kty": "RSA", "n": "AQ", "e": "AQAB"}}), "has jwk, which is not taken"),
+    "a key elsewhere": (forged({"jku": "https://evil.example/keys"}), "has jku, which is not taken"),
+    "a certificate elsewhere": (forged({"x5u": "https://evil.example/c"}), "has x5u, which is not taken"),
+    "a key that is not known": (forged({"kid": "b"}), "not known here"),
+    "a key by a path": (forged({"kid": "../../etc/passwd"}), "not known here"),
+    "another's signature": (forged({}, signer=private_key("ES256"), algorithm="ES256"), "not taken here"),
+    "ended": (forged({}, exp=int(NOW) - 1, iat=int(NOW) - 60), "has expired"),
+    "not yet valid": (forged({}, nbf=int(NOW) + 10), "not valid yet"),
+    "of another audience": (forged({}, aud="shop"), "aud"),
+    "of no audience": (forged({}, aud=None), "aud"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_the_answer_to_a_forged_token(bench: Bench, parse: Parse, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused with 401 and the reason, wherever it stands, and nothing is asked for over a network."""
+    monkeypatch.setattr(socket, "socket", lambda *arguments, **more: pytest.fail("it opens a socket"))
+    rules = TokenRules(algorithms=frozenset({"RS256"}), audience=frozenset({"chat"}), leeway=0.0)
+    keys = KeySet([dataclasses.replace(key, kid="a") for key in parse_pem(PUBLIC.encode(), "public.pem")])
+    settings = replace(bench.app.settings, access=ACCESS)
+    bench.app.adopt(
+        Rules(
+            settings, bench.app.hosts, Origins(), Authenticator(TokenVerifier(keys, rules), ServerKeys()), cookie="sid"
+        )
+    )
+    assert 200 == parse(bench.ask(get(bearer(forged({}))))).status
+    text, why = FORGED[name]
+    for data in (get(bearer(text)), get(query=f"?token={text}"), get(cookie(text)), get(bearer(text), channel="news")):
+        raw = bench.ask(data)
+        answer = parse(raw)
+        assert (401, "Bearer") == (answer.status, answer.headers.get("www-authenticate"))
+        assert "unauthorized" == answer.json["error"]["code"]
+        assert why in answer.json["error"]["message"]
+        assert text.encode() not in raw
 
 
 @pytest.mark.parametrize(
