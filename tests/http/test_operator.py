@@ -102,6 +102,9 @@ async def test_the_nodes_that_share_the_log(serve: Serve, tmp_path: Path, monkey
     monkeypatch.setattr(roll, "PRESENT_SECONDS", 1.0)
     await two.stop(0)
     assert [True] == [each.this for each in await nodes(1)]
+    _, body = await ask(one, "overview", KEY)  # what nodes tell each other is no traffic
+    assert {"published": 0, "delivered": 0} == {name: body["messages"][name] for name in ("published", "delivered")}
+    assert one.node.publishes > 0
     lone = await serve(Settings(port=0, auth=AUTH))
     _, body = await ask(lone, "overview", KEY)
     assert [True] == [each["this"] for each in body["nodes"]]

@@ -118,6 +118,8 @@ class Bulletin:
     remember_seconds: float = 604_800.0
     revoked: dict[str, float] = field(default_factory=dict)
     forgotten: int = 0  # revocations that have been given up for newer ones
+    written: int = 0  # records that were published here
+    read: int = 0  # records that were delivered here
     _subscription: Subscription | None = None
     _standing: deque[float] = field(default_factory=deque)  # the times of the revocations that the log still has
     _tickets: dict[str, _Ticket] = field(default_factory=dict)
@@ -196,6 +198,7 @@ class Bulletin:
         """Read records."""
         for line in block.split(b"\n"):
             if line:
+                self.read += 1
                 try:
                     record = _read(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -218,6 +221,7 @@ class Bulletin:
         def answered(outcomes: Sequence[Outcome]) -> None:
             done(outcomes[0])
 
+        self.written += 1
         self.node.publish((Draft(channel, msgspec.json.encode(record), JSON),), answered)
 
     def _begin(self, request: _Redeeming) -> None:

@@ -58,6 +58,15 @@ def _counter(name: str, text: str, read: Callable[[App], float]) -> _Metric:
     return _Metric(name, text, read, counter=True)
 
 
+def _published(app: App) -> float:
+    """Return what was published here, without what nodes tell each other."""
+    return app.node.publishes - (0 if app.bulletin is None else app.bulletin.written)
+
+
+def _delivered(app: App) -> float:
+    return app.node.hub.counters.deliveries - (0 if app.bulletin is None else app.bulletin.read)
+
+
 def _refused(app: App) -> float:
     broker = app.node.broker
     return broker.meters.refused if isinstance(broker, Metered) else 0
@@ -206,7 +215,7 @@ METRICS = (
         "Renewed certificates that can't serve, so that the old ones are served on.",
         lambda app: app.tls.renewals_refused,
     ),
-    _counter("publishes", "Messages that this node was asked to publish.", lambda app: app.node.publishes),
+    _counter("publishes", "Messages that this node was asked to publish.", _published),
     _Metric(
         "publishes_waiting",
         "Messages that wait for the broker to come back: limits.publish_wait_seconds.",
@@ -215,7 +224,7 @@ METRICS = (
     _counter(
         "messages", "Messages that this node has received from its broker.", lambda app: app.node.hub.counters.messages
     ),
-    _counter("deliveries", "Messages written to subscribers.", lambda app: app.node.hub.counters.deliveries),
+    _counter("deliveries", "Messages written to subscribers.", _delivered),
     _counter("blocked", "Times that a subscriber's socket was full.", lambda app: app.node.hub.counters.blocked),
     _Metric(
         "broker_lag",
