@@ -1,10 +1,10 @@
 """Run the few tests that failed beside others once more, by themselves: `python -m tests.again STATUS`.
 
 `make test` runs several tests at a time on every core, on a machine that others use as well, and a wait of a test may
-then be too short. A test that fails is printed, and run three times alone: one that fails again is a defect of the
-project; one that passes three times is named as unsteady, which is a defect of the test. More than a few that fail are
-no accident, and nothing is run again; nor after anything but failed tests: a run that was broken off, or an error of
-pytest itself.
+then be too short. A test that fails is printed, and run three times more with no other beside it. One that fails again
+fails the run. One that passes three times is named as unsteady: the test is to blame, or the project is, by a race that
+needs a busy machine, so look into it. More than a few that fail are no accident, and nothing is run again; nor after
+anything but failed tests: a run that was broken off, or an error of pytest itself.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def run(status: int, options: Sequence[str] = ()) -> int:
         return status
     failed = list(json.loads(LAST_FAILED.read_text())) if LAST_FAILED.exists() else []
     if not 0 < len(failed) <= MOST_TESTS:
-        sys.stderr.write(f"{len(failed)} tests failed; none is run again\n")
+        sys.stderr.write(f"{len(failed) or 'no'} failed tests are known to pytest; none is run again\n")
         return FAILED
-    command = [sys.executable, "-m", "pytest", "-n", "0", "--verbose", *options, *failed]
-    for _ in range(TIMES):
+    for name in failed * TIMES:
+        command = [sys.executable, "-m", "pytest", "-n", "0", "--verbose", *options, name]
         if (again := subprocess.run(command, check=False).returncode) != 0:
             return again
     for name in failed:
-        sys.stderr.write(f"unsteady: {name} failed beside other tests and passed {TIMES} times alone. Mend it.\n")
+        sys.stderr.write(f"unsteady: {name} failed beside other tests and passed {TIMES} times alone. Look into it.\n")
     return 0
 
 

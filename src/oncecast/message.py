@@ -25,7 +25,7 @@ CHANNEL_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{CHANNEL_CHARS - 
 # The channels by which nodes tell each other something; no client can name them. What has to be there for days has one
 # of its own, so that what counts for seconds can't push it out.
 REVOCATIONS = "_oncecast"
-TICKETS = "_oncecast.tickets"  # and disconnections
+TICKETS = "_oncecast.tickets"  # and disconnections, and who is there
 INTERNAL = (REVOCATIONS, TICKETS)
 EVENT_CHARS = 128  # an event name is a label, not a payload
 GAP_EVENT = "gap"  # how an SSE stream says that messages were missed

@@ -17,7 +17,7 @@ def test_records_that_are_left_out_are_counted_and_logged_ever_less_often(caplog
             meters.skip(f"record {number}")
     assert 10 == meters.foreign
     said = [
-        f"record {count - 1}: skipped, as it is damaged or not Oncecast's ({count} such records so far)"
+        f"record {count - 1}: left out, as it is damaged or not Oncecast's (a record was left out {count} times)"
         for count in (1, 2, 4, 8)
     ]
     assert said == [record.getMessage() for record in caplog.records]

@@ -25,7 +25,7 @@ import pytest
 from oncecast.cli.top_lines import lines_of
 from oncecast.core.census import Census, ListedChannel
 from oncecast.http.overview import Overview
-from oncecast.http.roll import Presence
+from oncecast.http.roll import PresentProcess
 from oncecast.policy.server_keys import make_key
 from oncecast.server.measures import ALONE, Measures
 from oncecast.server.overview import View, compose
@@ -44,9 +44,9 @@ def overview(time: float = 100.0, *, published: int = 0, channels: int = 2, reas
         "unready": {reason: 1.0} if reason else {},
     }
     measures = Measures(values, labelled)
-    other = Presence("b.example:8000", 9, "0.1", 300, unready="the broker is away")
-    view = View("a.example:8000", [other], 1, "e0", "memory", Census(listed, channels), measures)
-    return compose(measures, ALONE, [view], "rate", 300, now=time)
+    other = PresentProcess("b.example:8000", "m", 9, "0.1", 300, unready="the broker is away")
+    view = View("a.example:8000", 1, "e0", "memory", Census(listed, channels), measures)
+    return compose(measures, ALONE, [view], "rate", 300, now=time, present=[other])
 
 
 def texts(now: Overview, before: Overview | None = None, width: int = 100, height: int = 30) -> list[str]:
@@ -63,7 +63,7 @@ def test_the_lines() -> None:
         "1,200 of 10,000  sse 800  websocket 400",
         "0 published",
         "forbidden (publish) 9  unauthorized (sse) 3",
-        "nodes        a.example:8000 (this) 1,200  b.example:8000 NOT READY",
+        "nodes        b.example:8000 NOT READY  a.example:8000 (this) 1,200",
     ):
         assert part in shown
     assert ["room0", "9.5", "3", "0", "0", "10"] == texts(overview())[-2].split()

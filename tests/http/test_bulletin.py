@@ -11,6 +11,7 @@ from oncecast.core.node import Node
 from oncecast.errors import Refusal
 from oncecast.http import bulletin
 from oncecast.http.bulletin import Bulletin
+from oncecast.http.roll import CALL_SECONDS, PresentProcess
 from oncecast.message import INTERNAL, REVOCATIONS, TICKETS, Draft, LogGap, Reason, Receipt, check_channel
 from oncecast.message import Cursor as Place
 from oncecast.policy.identity import Identity
@@ -66,6 +67,26 @@ def desk() -> Desk:
     """A node's end, which has begun to read."""
     clock = FakeClock()
     return Desk(clock, *memory_node("e", clock))
+
+
+def test_who_is_there(desk: Desk) -> None:
+    """A call is answered by each process that has read it, but not one of long ago, nor while the broker is away."""
+    me = PresentProcess("a:1", "m", 7, "1")
+    desk.bulletin.roll.me = lambda: me
+    assert [] == desk.bulletin.roll.look()
+    desk.turns.run_all()
+    assert [me] == desk.bulletin.roll.look()
+    written = desk.bulletin.written
+    desk.clock.advance(CALL_SECONDS)
+    desk.node.unready = "the broker is away"
+    desk.bulletin.roll.look()
+    assert written == desk.bulletin.written
+    desk.node.unready = None
+    late = Bulletin(desk.node, lambda: desk.clock.wall() + 1000, desk.clock.monotonic, bytes, print, print)
+    late.roll.me = pytest.fail
+    late.tick()
+    desk.turns.run_all()
+    assert [] == late.roll.look()
 
 
 def test_no_client_can_name_the_channels() -> None:

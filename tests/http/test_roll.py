@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oncecast.http.roll import CALL_SECONDS, MOST, PRESENT_SECONDS, Presence, Roll
+from oncecast.http.roll import CALL_SECONDS, MOST, PRESENT_SECONDS, PresentProcess, Roll
 from oncecast.testing.clock import FakeClock
 
 
@@ -14,8 +14,8 @@ class Rig:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.asked = 0
-        self.said: list[Presence] = []
-        self.roll = Roll(self.clock.monotonic, self.ask, self.said.append, lambda: Presence("a:1", 7, "1"))
+        self.said: list[PresentProcess] = []
+        self.roll = Roll(self.clock.monotonic, self.ask, self.said.append, lambda: PresentProcess("a:1", "m", 7, "1"))
 
     def ask(self) -> None:
         """Count a call."""
@@ -47,7 +47,7 @@ def test_a_call_is_answered_once_a_second_at_most(rig: Rig) -> None:
     """Whoever asks, and how often; a process that has no name yet does not answer."""
     for _ in range(5):
         rig.roll.called()
-    assert [Presence("a:1", 7, "1")] == rig.said
+    assert [PresentProcess("a:1", "m", 7, "1")] == rig.said
     rig.clock.advance(1)
     rig.roll.called()
     assert 2 == len(rig.said)
@@ -59,17 +59,17 @@ def test_a_call_is_answered_once_a_second_at_most(rig: Rig) -> None:
 
 def test_who_does_not_answer_any_more_is_forgotten(rig: Rig) -> None:
     """The newest answer of a process counts."""
-    rig.roll.heard(Presence("b:1", 1, "1", 5))
-    rig.roll.heard(Presence("c:1", 1, "1"))
+    rig.roll.heard(PresentProcess("b:1", "m", 1, "1", 5))
+    rig.roll.heard(PresentProcess("c:1", "m", 1, "1"))
     rig.clock.advance(PRESENT_SECONDS - 1)
-    rig.roll.heard(Presence("b:1", 1, "1", 6))
+    rig.roll.heard(PresentProcess("b:1", "m", 1, "1", 6))
     rig.clock.advance(1)
-    assert [Presence("b:1", 1, "1", 6)] == rig.roll.look()
+    assert [PresentProcess("b:1", "m", 1, "1", 6)] == rig.roll.look()
 
 
 def test_what_is_kept_is_bounded(rig: Rig) -> None:
     """The process that was heard of first gives way."""
     for pid in range(MOST + 1):
-        rig.roll.heard(Presence("b:1", pid, "1"))
+        rig.roll.heard(PresentProcess("b:1", "m", pid, "1"))
     found = rig.roll.look()
     assert (MOST, 1) == (len(found), found[0].pid)

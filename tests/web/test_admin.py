@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +39,33 @@ async def test_a_channel_is_browsed_searched_and_published_into(server: ServerPr
     assert 1 == await page.locator("#messages li:visible").count()
     await page.get_by_role("button", name="ops.test", exact=True).wait_for()
     assert not await page.evaluate(OVERFLOWS)
+
+
+async def test_a_log_is_read_from_a_time_on(server: ServerProcess, visit: Visiting) -> None:
+    """Page by page, the newest first, until its end is there."""
+    lines = b"".join(b'{"channel":"ops.long","data":%d}\n' % number for number in range(1200))
+    status, _ = await asyncio.to_thread(post, f"{server.url}v1/publish", lines)
+    assert 200 == status
+    operator = await visit(f"{server.url}admin")
+    page = operator.page
+    await page.get_by_label("Channel", exact=True).fill("ops.long")
+    await page.get_by_label("follow live").uncheck()
+    await page.get_by_label("or since").fill("2020-01-31T12:00:00")
+    await page.get_by_role("button", name="Read", exact=True).click()
+    shown = "(newest) => document.querySelector('#messages li .body')?.textContent === newest"
+    await operator.until(shown, "999")
+    await page.get_by_role("button", name="Read on after these").click()
+    await operator.until(shown, "1199")
+    assert "200" == await page.locator("#messages li .body").last.text_content()  # 1000 are kept on the page
+    await page.get_by_role("button", name="Read on after these").click()
+    await operator.until("() => document.querySelector('#more').hidden")
+    assert "1199" == await page.locator("#messages li .body").first.text_content()
+
+
+def post(url: str, body: bytes) -> tuple[int, bytes]:
+    """Publish a batch."""
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=30) as answer:
+        return answer.status, answer.read()
 
 
 async def test_the_key_opens_it(serving: Serving, visit: Visiting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ class Running(AppLife):
             logger.warning,
             revocation_seconds(settings.auth),
         )
-        join_the_roll(self.app, ", in an application")
+        join_the_roll(self.app, f", application {os.getpgrp()}")
         self._issuer = RemoteKeys(self._adopt)
         self._issuer.use(settings.auth)
         self._tasks = Tasks(self.node.fail)
@@ -200,7 +200,7 @@ class Running(AppLife):
     @property
     def _uses_bulletin(self) -> bool:
         """Whether anybody can be a user of this app, and so be disconnected."""
-        return self.app.authenticator is not None or self.names_users
+        return self.app.confers or self.names_users
 
     names_users = False  # whether the application identifies callers
 

@@ -30,15 +30,17 @@ class Meters(msgspec.Struct):
     foreign: int = 0
 
     def skip(self, record: str) -> None:
-        """Count a record that is skipped. Log the first, and the next after twice as many: a line each.
+        """Count that a record is left out. Log the first time, and the next after twice as many: a line each.
 
-        `record` says which one it is, and what is wrong with it.
+        `record` says which one it is, and what is wrong with it. One that is read again counts again.
         """
         with _counting:
             self.foreign += 1
             count = self.foreign
         if count & (count - 1) == 0:
-            logger.error("%s: skipped, as it is damaged or not Oncecast's (%d such records so far)", record, count)
+            logger.error(
+                "%s: left out, as it is damaged or not Oncecast's (a record was left out %d times)", record, count
+            )
 
     def seconds(self, now: float) -> float:
         """Return the seconds since the last probe came back; 0 before the first."""

@@ -18,6 +18,7 @@ __all__ = ["Style", "TopLine", "lines_of", "waiting_lines"]
 Style = str  # "", "bold", "dim", "red" or "reverse"
 LEAST_NAME = 12  # columns for the name of a channel, however narrow the terminal is
 REFUSALS = 4  # kinds of refusal that are shown
+NODES = 4  # that are shown, those that are not ready first
 _TITLES = ("CHANNEL", "MSG/S", "LISTENERS", "BEHIND", "LAG", "HELD")
 _WIDTHS = (9, 10, 7, 9, 8)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -80,7 +81,10 @@ def _head(where: str, now: Overview, before: Overview | None) -> Iterator[TopLin
     yield TopLine(f"listeners    {behind.open:,} subscriptions; {late}")
     yield TopLine(f"processes    {cpu}, {_size(node.memory_bytes)}, {node.restarts:,} restarts")
     if len(now.nodes) > 1:
-        yield TopLine("nodes        " + "  ".join(_node(each) for each in now.nodes))
+        ordered = sorted(now.nodes, key=lambda each: (not each.unready, not each.this))
+        more = f"  and {len(ordered) - NODES:,} more" if len(ordered) > NODES else ""
+        text = "nodes        " + "  ".join(_node(each) for each in ordered[:NODES]) + more
+        yield TopLine(text, "red" if ordered[0].unready else "")
     refusals = {f"{row.code} ({row.transport})": row.count for row in now.refusals[:REFUSALS]}
     yield TopLine(f"refusals     {_pairs(refusals) or 'none'}")
 

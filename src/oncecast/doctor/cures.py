@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["CURES", "PROXIES", "cure_for", "proxy_of"]
+__all__ = ["CURES", "PROXIES", "REWRITTEN", "cure_for", "proxy_of"]
 
 PROXIES: Mapping[str, re.Pattern[str]] = {
     "nginx": re.compile(r"(?i)nginx|openresty"),
@@ -18,6 +18,8 @@ PROXIES: Mapping[str, re.Pattern[str]] = {
     "httpd": re.compile(r"(?i)apache"),
     "traefik": re.compile(r"(?i)traefik"),
 }
+
+REWRITTEN = "origin, rewritten"
 
 CURES: Mapping[str, Mapping[str, str]] = {
     "server": {"": "Look at the proxy's route to the server, and whether that runs; a prefix belongs in the URL."},
@@ -80,8 +82,9 @@ CURES: Mapping[str, Mapping[str, str]] = {
         "httpd": "Remove `Header unset` and `Header set` lines of Access-Control-…",
         "traefik": "Remove the middleware `headers` with accessControl… keys.",
     },
-    "origin": {
-        "": "Add this origin to the server's setting `origins`; a proxy must pass Origin on as the browser sent it.",
+    "origin": {"": "Add this origin to the server's setting `origins`."},
+    REWRITTEN: {
+        "": "Let the proxy pass Origin on as the browser sent it.",
         "nginx": "Remove `proxy_set_header Origin`.",
         "haproxy": "Remove `http-request set-header Origin`.",
         "caddy": "Remove `header_up Origin`.",
@@ -94,7 +97,7 @@ CURES: Mapping[str, Mapping[str, str]] = {
     },
     "one-log": {"": "Give every node the same broker, as in --broker redis://…, with the same prefix or topic."},
 }
-"""What to do about a finding of a check: by proxy, and "" for any."""
+"""What to do about a finding of a check: by proxy, and "" for any. `REWRITTEN` is another finding of `origin`."""
 
 
 def proxy_of(headers: Mapping[str, str]) -> str | None:

@@ -80,10 +80,13 @@ async def examine(examinee: Examinee, orders: Orders, say: Callable[[str], None]
         lost: list[str] = []
         for checks, look in _looks(examinee, orders, plain, proxy, say):
             try:
-                found.update({each.check: each for each in await look()})
+                findings = await look()
             except (Unreachable, Refused) as error:
                 lost.append(str(error))
-                found.update({check: unknown(check, str(error)) for check in checks})
+                findings = [unknown(check, str(error)) for check in checks]
+            for each in findings:  # what an earlier look has found to be wrong stands
+                if each.check not in found or found[each.check].verdict is not Judgement.WRONG:
+                    found[each.check] = each
         if lost:
             found["server"] = judge_lost(lost, proxy)
     asked_for = [
@@ -100,7 +103,7 @@ def _looks(
     async def host() -> list[Finding]:
         own = await examinee.ask("GET", examinee.poll_path, (("Origin", examinee.origin),))
         rewriting = judge_rewriting(examinee.origin, own, proxy)  # found without --origin, too
-        host = judge_host(plain, own, examinee.endpoint.url.authority, examinee.origin, proxy)
+        host = judge_host(plain, own, examinee.endpoint.url.authority, proxy, rewritten=rewriting is not None)
         return [host] if rewriting is None else [host, rewriting]
 
     async def ready() -> list[Finding]:

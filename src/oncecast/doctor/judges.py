@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 from ..errors import ERRORS
-from .cures import cure_for
+from ..policy.origin import named_origin, shown_origin
+from .cures import REWRITTEN, cure_for
 from .findings import Finding, unknown, well, wrong
 from .observations import EventDelays, Handshake, HttpAnswer, Quiet, Reading, Streamed
 
@@ -52,14 +53,19 @@ def judge_lost(reasons: Sequence[str], proxy: str | None) -> Finding:
     return wrong("server", text, cure_for("server", proxy))
 
 
-def judge_host(answer: HttpAnswer, own: HttpAnswer, host: str, origin: str, proxy: str | None) -> Finding:
-    """Judge the Host that the server gets. `own` is the answer to a request with the URL's own `origin`."""
+def judge_host(
+    answer: HttpAnswer, own: HttpAnswer, host: str, proxy: str | None, *, rewritten: bool = False
+) -> Finding:
+    """Judge the Host that the server gets. `own` is the answer to a request with the URL's own origin.
+
+    `rewritten`: it was refused for another origin than was sent.
+    """
     if "host_refused" in (answer.code, own.code):
         refused = answer if answer.code == "host_refused" else own
         return wrong(
             "host", f"the server refuses the host it is asked for (421): {refused.message}", cure_for("host", proxy)
         )
-    if judge_rewriting(origin, own, proxy) is not None:
+    if rewritten:
         return unknown("host", "the server sees another origin than was sent")
     if own.code == "origin_refused":
         text = f"the server sees another host than {host}, so its own pages are refused (403)"
@@ -118,12 +124,11 @@ def judge_token(answer: HttpAnswer, *, given: bool, channel: str) -> Finding:
 
 
 def judge_rewriting(origin: str, answer: HttpAnswer, proxy: str | None) -> Finding | None:
-    """Judge a refusal that names another origin than the one that was sent (`policy.origin` words it), else None."""
-    named = answer.code == "origin_refused" and answer.message.startswith("Pages of ")
-    if not named or answer.message.startswith(f"Pages of {origin[:100]!a} "):
+    """Judge a refusal that names another origin than the one that was sent; None where it does not."""
+    seen = named_origin(answer.message) if answer.code == "origin_refused" else None
+    if seen is None or seen == shown_origin(origin):
         return None
-    text = f"the server sees another origin than {origin}, and refuses it: {answer.message}"
-    return wrong("origin", text, cure_for("origin", proxy))
+    return wrong("origin", f"the server sees the origin {seen} where {origin} was sent", cure_for(REWRITTEN, proxy))
 
 
 def judge_cors(origin: str, own: bool, plain: HttpAnswer, preflight: HttpAnswer, proxy: str | None) -> list[Finding]:

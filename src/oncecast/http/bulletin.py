@@ -28,7 +28,7 @@ from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import EARLIEST, INTERNAL, JSON, REVOCATIONS, TICKETS, Draft, LogGap, Message, Receipt
 from ..policy.identity import Identity
-from .roll import Presence, Roll
+from .roll import PresentProcess, Roll
 
 __all__ = ["LATE_SECONDS", "REVOCATION_RECORDS", "TICKET_SECONDS", "Bulletin"]
 
@@ -78,7 +78,7 @@ class _Notice(msgspec.Struct, omit_defaults=True):
     disconnect: str | None = None
     not_before: float | None = None
     call: bool = False
-    here: Presence | None = None
+    here: PresentProcess | None = None
 
 
 _read = msgspec.json.Decoder(_Notice).decode
@@ -130,8 +130,8 @@ class Bulletin:
     def __post_init__(self) -> None:
         self.roll = Roll(
             self.monotonic,
-            lambda: self._publish(TICKETS, _Notice(self.wall(), call=True), _unheard_of),
-            lambda presence: self._publish(TICKETS, _Notice(self.wall(), here=presence), _unheard_of),
+            lambda: self._tell(_Notice(self.wall(), call=True)),
+            lambda presence: self._tell(_Notice(self.wall(), here=presence)),
         )
 
     def tick(self) -> None:
@@ -223,6 +223,11 @@ class Bulletin:
 
         self.written += 1
         self.node.publish((Draft(channel, msgspec.json.encode(record), JSON),), answered)
+
+    def _tell(self, record: _Notice) -> None:
+        """Write a call or an answer. While the broker is away nothing is written: it would wait among the publishes."""
+        if self.node.unready is None:
+            self._publish(TICKETS, record, _unheard_of)
 
     def _begin(self, request: _Redeeming) -> None:
         """Say that this node redeems; the first that says so wins."""

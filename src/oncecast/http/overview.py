@@ -1,8 +1,8 @@
 """What `GET /v1/overview` answers: the figures of one node, all its workers together, and its channels.
 
-Invariant: its size is bounded, whatever the clients do: `CHANNELS` at most are listed, and the nodes of `roll.MOST`
-processes. No label has what a peer has sent but the names of channels, and what nodes say of themselves. To add a
-figure, add a field here, and fill it in `server.overview`.
+Invariant: its size is bounded, whatever the clients do: it has at most `CHANNELS` channels, and the nodes of at most
+`roll.MOST` other processes. Of what peers have sent it has only channels' names, and what nodes say of themselves. To
+add a figure, add a field here, and fill it in `server.overview`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which processes share a log: each of them says so where one of them asks, by the bulletin.
 
-Who looks at one node's overview so sees the other nodes too. Nothing is written while nobody looks: a look asks again
+So whoever looks at one node's overview sees the others too. Nothing is written while nobody looks. A look asks again
 after `CALL_SECONDS`, and not where another process has just asked. A process that has not answered for
 `PRESENT_SECONDS` is not shown any more.
 
@@ -16,7 +16,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["CALL_SECONDS", "MOST", "PRESENT_SECONDS", "Presence", "Roll"]
+__all__ = ["CALL_SECONDS", "MOST", "PRESENT_SECONDS", "PresentProcess", "Roll"]
 
 CALL_SECONDS = 5.0
 ANSWER_SECONDS = 1.0  # between two answers
@@ -24,11 +24,13 @@ PRESENT_SECONDS = 12.0  # two calls may be missed
 MOST = 1000  # processes; past it the one that was heard of first is forgotten
 
 
-class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
+class PresentProcess(msgspec.Struct, frozen=True, omit_defaults=True):
     """One process, as it says of itself."""
 
     node: Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
-    """The host and the port that all processes of the node serve."""
+    """The host, and the port that all processes of the node serve; of an application, its process group."""
+    machine: Annotated[str, msgspec.Meta(max_length=64)]
+    """Tells machines and containers apart that have the same host name."""
     pid: Annotated[int, msgspec.Meta(ge=0)]
     version: Annotated[str, msgspec.Meta(max_length=64)]
     connections: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -46,13 +48,13 @@ class Roll:
 
     monotonic: Callable[[], float]
     ask: Callable[[], None]
-    say: Callable[[Presence], None]
-    me: Callable[[], Presence] | None = None
+    say: Callable[[PresentProcess], None]
+    me: Callable[[], PresentProcess] | None = None
     _called: float = -CALL_SECONDS
     _said: float = -ANSWER_SECONDS
-    _present: dict[tuple[str, int], tuple[Presence, float]] = field(default_factory=dict)
+    _present: dict[tuple[str, str, int], tuple[PresentProcess, float]] = field(default_factory=dict)
 
-    def look(self) -> list[Presence]:
+    def look(self) -> list[PresentProcess]:
         """Return who has answered of late, and ask if that was a while ago. The answers come later."""
         now = self.monotonic()
         if now - self._called >= CALL_SECONDS:
@@ -69,9 +71,9 @@ class Roll:
             self._said = now
             self.say(self.me())
 
-    def heard(self, presence: Presence) -> None:
+    def heard(self, presence: PresentProcess) -> None:
         """Keep an answer."""
-        key = presence.node, presence.pid
+        key = presence.node, presence.machine, presence.pid
         self._present.pop(key, None)  # taken out, so that the oldest stand at the front
         if len(self._present) >= MOST:
             del self._present[next(iter(self._present))]

@@ -220,7 +220,7 @@ class Acceptor:
             logger.warning("a connection was closed that has no header of the PROXY protocol: %s", str(error) or "late")
 
     def _cut_oldest(self) -> bool:
-        """End the oldest TLS handshake that is under way. Return False where there is none."""
+        """End the oldest TLS handshake, or wait for a PROXY header, that is under way. Return False without one."""
         oldest = next(((task, whose) for task, whose in self._opening.items() if not task.cancelling()), None)
         if oldest is None:
             return False

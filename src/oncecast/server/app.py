@@ -109,7 +109,7 @@ class App(Service):
         self.expiries: Expiries[Peer] = Expiries()
         self.issuer: RemoteKeys | None = None  # where the server fetches keys
         self.reading = ReadBudget(monotonic, schedule)
-        self.name = ""  # its node's: the host and the port, once it listens
+        self.name = ""  # its node's, once it listens
         self.broker = "memory"  # its kind, as the scheme of its URL says
         self.refusals = Refusals()
         self.listeners: Counter[str] = Counter()  # streams, sockets and polls that wait, by transport
@@ -124,6 +124,11 @@ class App(Service):
         most = limits.header_bytes + max(limits.body_bytes, limits.message_bytes)  # one alone may always be finished
         self.unfinished.limit = max(limits.unfinished_bytes, most + READ_BYTES)
         self._rechecked = list(self.connections)
+
+    @property
+    def confers(self) -> bool:
+        """Whether nodes tell each other of tickets and revocations, or who is there for an overview that is open."""
+        return self.authenticator is not None or self.asked or (self.open and self.broker != "memory")
 
     @property
     def logs(self) -> Logs | None:

@@ -31,7 +31,7 @@ from .app import App
 from .auth import build_authenticator
 from .exposition import render
 from .measures import ALONE, measure
-from .overview import compose, look
+from .overview import View, compose, look, others
 from .pages import load_pages
 from .quota_memory import QuotaMemory
 from .settings import Settings, access_rules, channel_rules, revocation_seconds
@@ -111,7 +111,10 @@ def build_app(
     app.collect = lambda done: done(render(measure(app)))  # a worker collects from all processes instead
 
     def overview(order: str, limit: int, done: Callable[[Overview], None]) -> None:
-        look(app, lambda view: done(compose(view.measures, ALONE, [view], order, limit, now=app.wall())))
+        def seen(view: View) -> None:
+            done(compose(view.measures, ALONE, [view], order, limit, now=app.wall(), present=others(app)))
+
+        look(app, seen)
 
     app.overview = overview
     return app

@@ -215,16 +215,20 @@ METRICS = (
         "Renewed certificates that can't serve, so that the old ones are served on.",
         lambda app: app.tls.renewals_refused,
     ),
-    _counter("publishes", "Messages that this node was asked to publish.", _published),
+    _counter(
+        "publishes", "Messages that this node was asked to publish, without what nodes tell each other.", _published
+    ),
     _Metric(
         "publishes_waiting",
         "Messages that wait for the broker to come back: limits.publish_wait_seconds.",
         lambda app: len(app.node.held),
     ),
     _counter(
-        "messages", "Messages that this node has received from its broker.", lambda app: app.node.hub.counters.messages
+        "messages",
+        "Messages that this node has received from its broker, with what nodes tell each other.",
+        lambda app: app.node.hub.counters.messages,
     ),
-    _counter("deliveries", "Messages written to subscribers.", _delivered),
+    _counter("deliveries", "Messages written to subscribers, without what nodes tell each other.", _delivered),
     _counter("blocked", "Times that a subscriber's socket was full.", lambda app: app.node.hub.counters.blocked),
     _Metric(
         "broker_lag",

@@ -5,10 +5,13 @@ Invariant: the views of several workers are those of one node, as with `measures
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 import msgspec
 
@@ -25,18 +28,17 @@ from ..http.overview import (
     SubscriptionCounts,
     WorkerFigures,
 )
-from ..http.roll import Presence
+from ..http.roll import PresentProcess
 from .app import App
 from .measures import Crew, Measures, measure
 
-__all__ = ["View", "compose", "join_the_roll", "look"]
+__all__ = ["View", "compose", "join_the_roll", "look", "others"]
 
 
 class View(msgspec.Struct, frozen=True):
-    """What one process knows beside its measures. `name` is its node's, and `present` who shares its log."""
+    """What one process knows beside its measures. `name` is its node's."""
 
     name: str
-    present: list[Presence]
     pid: int
     epoch: str
     broker: str
@@ -46,25 +48,31 @@ class View(msgspec.Struct, frozen=True):
 
 def look(app: App, done: Callable[[View], None]) -> None:
     """Call back with the view of this process, some turns of the loop later where it has many channels."""
-    present = [] if app.bulletin is None or app.broker == "memory" else app.bulletin.roll.look()  # memory is not shared
+    app.node.census.take(
+        lambda census: done(View(app.name, os.getpid(), app.node.log.epoch, app.broker, census, measure(app)))
+    )
 
-    def seen(census: Census) -> None:
-        done(View(app.name, present, os.getpid(), app.node.log.epoch, app.broker, census, measure(app)))
 
-    app.node.census.take(seen)
+def others(app: App) -> list[PresentProcess]:
+    """Return the processes that have said of late that they share the log, and ask them again now and then.
+
+    One process of a node asks, for all of them. A log in memory is shared with nobody.
+    """
+    return [] if app.bulletin is None or app.broker == "memory" else app.bulletin.roll.look()
 
 
 def join_the_roll(app: App, where: str) -> None:
-    """Name the node of this process, and let it answer the others. `where` is its port, or what it is a part of."""
+    """Name the node of this process, and let it answer the others. `where` follows the name of the host."""
     app.name = f"{socket.gethostname()}{where}"
     if app.bulletin is not None:
         app.bulletin.roll.me = partial(_presence, app)
 
 
-def _presence(app: App) -> Presence:
+def _presence(app: App) -> PresentProcess:
     reason = app.unready
-    return Presence(
+    return PresentProcess(
         app.name,
+        _machine(),
         os.getpid(),
         __version__,
         len(app.connections),
@@ -73,8 +81,27 @@ def _presence(app: App) -> Presence:
     )
 
 
-def compose(measures: Measures, crew: Crew, views: Sequence[View], order: str, limit: int, *, now: float) -> Overview:
-    """Return the overview of these processes, one at least, at `now` in Unix seconds."""
+@cache
+def _machine() -> str:
+    """Return what tells machines, and containers, apart that have the same host name."""
+    parts = []
+    with contextlib.suppress(OSError):  # another system than Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii"))
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def compose(
+    measures: Measures,
+    crew: Crew,
+    views: Sequence[View],
+    order: str,
+    limit: int,
+    *,
+    now: float,
+    present: Sequence[PresentProcess] = (),
+) -> Overview:
+    """Return the overview of these processes, one at least, at `now` in Unix seconds. `present` are `others`."""
     value = measures.values.get
     reasons = {reason for view in views for reason in _labels(view.measures, "unready")}
     census = merge(view.census for view in views)
@@ -122,38 +149,38 @@ def compose(measures: Measures, crew: Crew, views: Sequence[View], order: str, l
         ),
         refusals=_refusals(measures),
         limited=_labels(measures, "limited"),
-        nodes=_nodes(views),
+        nodes=_nodes(views, present),
         channels=ListedChannels(order, census.total, census.complete, listed),
     )
 
 
-def _nodes(views: Sequence[View]) -> list[PresentNode]:
-    """Return this node, of what its processes have just measured, and the others, of what they have said."""
-    own = views[0].name
-    heard = {(each.node, each.pid): each for view in views for each in view.present if each.node != own}
-    by_name: dict[str, list[Presence]] = {}
-    for each in heard.values():
-        by_name.setdefault(each.node, []).append(each)
-    by_name[own] = [_own(view) for view in views]
+def _nodes(views: Sequence[View], present: Sequence[PresentProcess]) -> list[PresentNode]:
+    """Return this node, of what its processes have just measured, and all else of what it has said."""
+    own = views[0].name, _machine()
+    measured = {view.pid for view in views}
+    nodes: dict[tuple[str, str], list[PresentProcess]] = {own: [_own(view) for view in views]}
+    for each in present:
+        key = each.node, each.machine
+        if key != own or each.pid not in measured:
+            nodes.setdefault(key, []).append(each)
     return [
         PresentNode(
             name=name,
-            this=name == own,
+            this=(name, machine) == own,
             processes=len(found),
             connections=sum(each.connections for each in found),
             head=max(each.head for each in found),
             unready=sorted({each.unready for each in found if each.unready is not None}),
             versions=sorted({each.version for each in found}),
         )
-        for name, found in sorted(by_name.items())
+        for (name, machine), found in sorted(nodes.items())
     ]
 
 
-def _own(view: View) -> Presence:
+def _own(view: View) -> PresentProcess:
     values = view.measures.values
-    return Presence(
-        view.name, view.pid, __version__, int(values.get("connections", 0)), int(values.get("log_head", 0)), _why(view)
-    )
+    connections, head = int(values.get("connections", 0)), int(values.get("log_head", 0))
+    return PresentProcess(view.name, _machine(), view.pid, __version__, connections, head, _why(view))
 
 
 def _why(view: View) -> str | None:

@@ -299,14 +299,8 @@ class Server:
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             self.node.tick()
-            if self.app.bulletin is not None and self._uses_bulletin:
+            if self.app.bulletin is not None and self.app.confers:
                 self.app.bulletin.tick()
-
-    @property
-    def _uses_bulletin(self) -> bool:
-        """Whether there may be tickets and revocations, or the overview is open and other nodes may share the log."""
-        app = self.app
-        return app.authenticator is not None or app.asked or (app.open and app.broker != "memory")
 
     async def _look_at(self, tls: Tls) -> None:
         while True:

@@ -89,9 +89,10 @@ def test_the_end_does_not_wait_for_ever(full_pipe: tuple[int, int], monkeypatch:
 
 
 def test_a_crash_is_printed(pipe: tuple[int, int]) -> None:
-    """The exception that ends a process is on standard error, whole and behind the earlier lines."""
+    """The exception that ends a process in development is on standard error, whole and behind the earlier lines."""
     program = (
-        "import logging; from oncecast.server.process.log import begin_log; begin_log();"
+        "import logging; from oncecast.server.process.log import begin_log;"
+        "from oncecast.server.settings import Settings; begin_log(None, Settings(dev=True));"
         "logging.getLogger('n').warning('logged'); raise OSError('it has crashed')"
     )
     done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=SECONDS)

@@ -239,6 +239,8 @@ async def test_the_overview_has_all_workers(start: Start) -> None:
     assert found["channels"]["complete"]
     assert channel["listeners"] == found["connections"]["listeners"]["sse"] >= len(streams)
     assert sum(worker["connections"] for worker in found["workers"]) == found["connections"]["open"]
+    (node,) = found["nodes"]
+    assert (True, 2, []) == (node["this"], node["processes"], node["unready"])
 
 
 async def test_a_worker_that_is_stuck_does_not_hold_up_the_metrics(start: Start) -> None:

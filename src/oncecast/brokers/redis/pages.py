@@ -85,7 +85,8 @@ async def _range(
         entries = found[2:]
         ranges.append([m for m in messages_of(name, entries, foreign) if m.seq <= head])
         if found[1] and entries:
-            ends.append(int(entries[-1][0].partition(b"-")[0]))  # an entry that is not ours ends a page as well
+            # An entry that is not ours ends a page as well, but no page ends above the head.
+            ends.append(min(head, int(entries[-1][0].partition(b"-")[0])))
     cut = min(ends, default=None)
     messages: list[Message] = []
     size = 0

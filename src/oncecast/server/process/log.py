@@ -1,7 +1,8 @@
 """The log of a server's processes: lines on standard error, which workers share with their supervisor.
 
 Invariant: each record begins with the time in UTC (RFC 3339 §5.6); a worker's has the worker's number after it. A
-record is one line, of at most `LINE_BYTES`, its traceback included; only in development a traceback has its own lines.
+record is one line, of at most `LINE_BYTES`, its traceback included; only in development, as soon as `adopt_log` knows
+of that, a traceback has its own lines.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from ..build import build_quotas
 from ..exposition import render
 from ..guest import Hosting
 from ..measures import Crew, measure
-from ..overview import compose, look
+from ..overview import compose, look, others
 from ..quota_memory import QuotaMemory
 from ..server import Server
 from ..tasks import Tasks
@@ -194,7 +194,8 @@ class _Worker:
         """Call back with the overview of all workers, or with this one's where the supervisor does not answer."""
 
         def show(total: Total) -> None:
-            done(compose(total.measures, total.crew, total.views, order, limit, now=self._server.app.wall()))
+            app = self._server.app
+            done(compose(total.measures, total.crew, total.views, order, limit, now=app.wall(), present=others(app)))
 
         self._viewing.append(show)
         if self._view_timer is None:

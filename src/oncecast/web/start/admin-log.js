@@ -14,6 +14,8 @@ export class ChannelLog {
   #list = find("#messages");
   #state = find("#log-state");
   #form = find("#open-form");
+  #more = find("#more");
+  #cursor = ""; // after the last message that is shown
 
   /** @param {(path: string, how?: RequestInit) => Promise<Response>} ask */
   constructor(ask) {
@@ -25,6 +27,7 @@ export class ChannelLog {
     this.#form.follow.addEventListener("change", () => {
       if (this.#channel) this.open(this.#channel);
     });
+    this.#more.addEventListener("click", () => this.#read(`after=${encodeURIComponent(this.#cursor)}`));
     find("#search").addEventListener("input", () => this.#filter());
     find("#publish-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -32,15 +35,22 @@ export class ChannelLog {
     });
   }
 
-  /** Read a channel, and follow it where that is ticked. @param {string} channel */
-  async open(channel) {
-    this.#reading.abort();
-    const { signal } = (this.#reading = new AbortController());
+  /** Read a channel: its newest messages, or those since a time. @param {string} channel */
+  open(channel) {
     this.#channel = this.#form.channel.value = channel.trim();
     this.#list.replaceChildren();
+    const since = new Date(this.#form.since.value).getTime() / 1_000;
+    return this.#read(since >= 0 ? `since=${since}` : `last=${this.#form.last.value}`);
+  }
+
+  /** Show what comes from a start on, and follow it where that is ticked. @param {string} start */
+  async #read(start) {
+    this.#reading.abort();
+    const { signal } = (this.#reading = new AbortController());
+    this.#more.hidden = true;
     write(this.#state, `Reading ${this.#channel}.`);
     const path = `v1/channels/${encodeURIComponent(this.#channel)}`;
-    let query = `last=${this.#form.last.value}&limit=${KEPT}`;
+    let query = `${start}&limit=${KEPT}`;
     while (!signal.aborted) {
       try {
         const answer = await this.#ask(`${path}?${query}`, { signal, headers: { Accept: "application/json" } });
@@ -54,8 +64,10 @@ export class ChannelLog {
           continue;
         }
         this.#add(body);
+        this.#cursor = body.cursor;
         const follows = this.#form.follow.checked;
         write(this.#state, `${this.#channel}, ${follows ? "followed live" : "as it was read"}.`);
+        this.#more.hidden = follows || !body.messages.length; // how many came does not say whether there are more
         if (!follows) return;
         query = `after=${encodeURIComponent(body.cursor)}&wait=${WAIT_SECONDS}&limit=${KEPT}`;
       } catch {
