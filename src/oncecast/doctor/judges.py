@@ -5,11 +5,11 @@ To add one, see the package's docstring; its tests need no server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 from ..errors import ERRORS
-from ..policy.origin import named_origin, shown_origin
 from .cures import REWRITTEN, cure_for
 from .findings import Finding, unknown, well, wrong
 from .observations import EventDelays, Handshake, HttpAnswer, Quiet, Reading, Streamed
@@ -34,6 +34,7 @@ __all__ = [
 SKEW_SECONDS = 5.0  # a Date has whole seconds, and a token's leeway is small
 LATE_SECONDS = 0.1  # half of what a proxy waits that delays small pieces; a network's own way is not counted
 OLD_VERSION = "HTTP/1.0"
+NAMED_ORIGIN = re.compile(r"Pages of (.+) may not connect here")  # as a server's refusal shows the origin that it saw
 
 
 def judge_server(answer: HttpAnswer, proxy: str | None) -> Finding:
@@ -125,10 +126,10 @@ def judge_token(answer: HttpAnswer, *, given: bool, channel: str) -> Finding:
 
 def judge_rewriting(origin: str, answer: HttpAnswer, proxy: str | None) -> Finding | None:
     """Judge a refusal that names another origin than the one that was sent; None where it does not."""
-    seen = named_origin(answer.message) if answer.code == "origin_refused" else None
-    if seen is None or seen == shown_origin(origin):
+    named = NAMED_ORIGIN.match(answer.message) if answer.code == "origin_refused" else None
+    if named is None or named[1] == f"{origin[:100]!a}":
         return None
-    return wrong("origin", f"the server sees the origin {seen} where {origin} was sent", cure_for(REWRITTEN, proxy))
+    return wrong("origin", f"the server sees the origin {named[1]} where {origin} was sent", cure_for(REWRITTEN, proxy))
 
 
 def judge_cors(origin: str, own: bool, plain: HttpAnswer, preflight: HttpAnswer, proxy: str | None) -> list[Finding]:

@@ -8,7 +8,6 @@ request without one comes from no page, and is allowed.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,28 +57,9 @@ class Origins:
         if "*" in self.allowed and (page is not None or origin == "null"):
             # Never together with credentials: Fetch Standard, CORS protocol.
             return (("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", EXPOSE_HEADERS))
-        raise refuse_origin(origin)
-
-
-_REFUSED = re.compile(r"Pages of (.+) may not connect here")
-
-
-def refuse_origin(origin: str) -> Refusal:
-    """Return the refusal of an origin, which names it."""
-    return Refusal(
-        "origin_refused", f"Pages of {shown_origin(origin)} may not connect here: add that origin to `origins`."
-    )
-
-
-def shown_origin(origin: str) -> str:
-    """Return an origin as a refusal shows it: a peer may have written anything."""
-    return f"{origin[:100]!a}"
-
-
-def named_origin(message: str) -> str | None:
-    """Return the origin that a server's refusal names, as it shows it; None where it names none."""
-    found = _REFUSED.match(message)
-    return None if found is None else found[1]
+        raise Refusal(
+            "origin_refused", f"Pages of {origin[:100]!a} may not connect here: add that origin to `origins`."
+        )
 
 
 def preflight(cors: Headers) -> Headers:
