@@ -354,6 +354,7 @@ async def test_a_head_that_does_not_end(peer: Peer) -> None:
             await connection.request("GET", "/")
 
 
+@pytest.mark.slow
 async def test_a_slow_upload_is_no_failure(peer: Peer) -> None:
     """Each piece of a body has the time of an answer: a line that moves is not given up."""
 

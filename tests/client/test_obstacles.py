@@ -16,6 +16,8 @@ from ..proof.obstacles import MATRIX
 SCALE = 0.15
 FIRST_SECONDS, WORST_SECONDS, BACK_SECONDS = 5.0, 10.0, 60.0
 WORST = "all-silent"
+LIFE = 3.0  # of a token: the warning comes in its last quarter
+GUARDED = ("none", "websocket-403", "sse-cut", "all-silent")
 SLACK = 1.0  # of real time: a loaded machine does not scale
 LOWEST = {
     "none": "websocket",
@@ -30,6 +32,13 @@ async def test_every_row() -> None:
     """One unbroken, ordered stream, in time, over the transport that gets through, and WebSocket again in time."""
     async with python() as listen:
         assert [] == await measure_all(MATRIX, partial(measure, listen=listen, scale=SCALE), faults_of)
+
+
+async def test_rows_with_tokens_that_end() -> None:
+    """The server asks for tokens of three seconds: what stands in the way then keeps no renewal from being made."""
+    async with python() as listen:
+        measured = partial(measure, listen=listen, scale=SCALE, life=LIFE)
+        assert [] == await measure_all(GUARDED, measured, faults_of)
 
 
 async def test_short_requests_and_few_messages() -> None:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from oncecast.client.transports import TRANSPORTS
 from oncecast.message import Draft
 from oncecast.server.server import Server
-from oncecast.server.settings import Limits, Settings
+from oncecast.server.settings import AuthSettings, ChannelRule, Limits, Settings
 
-from .matrix_listeners import CHANNELS, CLIENTS, Heard, Listen
+from .matrix_listeners import CHANNELS, CLIENTS, SECRET, Heard, Listen
 from .obstacles import MATRIX, Obstacles, scaled
 
 __all__ = ["Result", "broken_promises", "main", "measure", "measure_all"]
@@ -54,22 +54,32 @@ class Result:
 
 
 async def measure(
-    row: str, listen: Listen, *, scale: float = 1.0, interval: float = INTERVAL, blocked: float = BLOCKED_SECONDS
+    row: str,
+    listen: Listen,
+    *,
+    scale: float = 1.0,
+    interval: float = INTERVAL,
+    blocked: float = BLOCKED_SECONDS,
+    life: float = 0.0,
 ) -> Result:
     """Measure one row that is unblocked after `blocked` seconds, with a message every `interval` seconds.
 
-    These and all other times are multiplied by `scale`. Raises `AssertionError` where the stream was broken, and
+    These and all other times are multiplied by `scale`, but not `life`: where it is not 0, the server asks for tokens,
+    and each of them ends after so many seconds. Raises `AssertionError` where the stream was broken, and
     `TimeoutError` where it stopped.
     """
     async with contextlib.AsyncExitStack() as stack:
-        server = Server(Settings(port=0, limits=Limits(heartbeat_seconds=max(0.1, 15 * scale))))
+        auth = AuthSettings(secret=SECRET, leeway_seconds=0) if life else AuthSettings()
+        rules = {name: ChannelRule(subscribe="token") for name in CHANNELS} if life else {}
+        limits = Limits(heartbeat_seconds=max(0.1, 15 * scale))
+        server = Server(Settings(port=0, limits=limits, auth=auth, channels=rules))
         await server.start()
         stack.push_async_callback(server.stop, 0.1)
         proxy = await stack.enter_async_context(Obstacles(("127.0.0.1", server.port), scaled(MATRIX[row], scale)))
         published: list[int] = []
         publishing = asyncio.create_task(_publish(server, published, interval * scale))
         stack.push_async_callback(_end, publishing)
-        heard = await stack.enter_async_context(listen(f"http://127.0.0.1:{proxy.port}", scale))
+        heard = await stack.enter_async_context(listen(f"http://127.0.0.1:{proxy.port}", scale, life))
         async with asyncio.timeout(GIVEN_UP_SECONDS):
             await heard.until(lambda: bool(heard.seen))
         await asyncio.sleep(blocked * scale)
@@ -142,9 +152,9 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
 
 
-async def _measure(client: str, rows: list[str], scale: float, blocked: float) -> list[Result]:
+async def _measure(client: str, rows: list[str], scale: float, blocked: float, life: float) -> list[Result]:
     async with CLIENTS[client]() as listen:
-        return await asyncio.gather(*[measure(row, listen, scale=scale, blocked=blocked) for row in rows])
+        return await asyncio.gather(*[measure(row, listen, scale=scale, blocked=blocked, life=life) for row in rows])
 
 
 def main(arguments: list[str]) -> int:
@@ -154,10 +164,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--client", action="append", choices=CLIENTS, help="one of these only; repeatable")
     parser.add_argument("--scale", type=float, default=1.0, help="all times are multiplied by it, and none is judged")
     parser.add_argument("--blocked", type=float, default=BLOCKED_SECONDS, help="seconds until a row is unblocked")
+    parser.add_argument("--life", type=float, default=0.0, help="seconds after which each token ends; 0 for no tokens")
     options = parser.parse_args(arguments)
     broken = []
     for client in options.client or CLIENTS:
-        results = asyncio.run(_measure(client, options.rows, options.scale, options.blocked))
+        results = asyncio.run(_measure(client, options.rows, options.scale, options.blocked, options.life))
         for result in results:
             sys.stdout.write(
                 f"{client:<9} {result.row:<20} first {result.first:5.2f} s   back {result.back:5.1f} s   "

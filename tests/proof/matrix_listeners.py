@@ -1,6 +1,7 @@
 """The applications that the matrix of obstacles is measured with: in Python, in Node and in a page of Chromium.
 
-Each subscribes to the two channels from the beginning and reports its messages. Invariant: `Heard` has them in order of
+Each subscribes to the two channels from the beginning and reports its messages. Where tokens have a `life`, in seconds,
+its function for tokens makes one of that life each time that it is asked. Invariant: `Heard` has them in order of
 arrival at the application. To measure another client, write a function like these, and add it to `CLIENTS`.
 """
 
@@ -17,15 +18,18 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jwt
+
 import oncecast
 from oncecast import AsyncClient, Gap, Messages, Moved, Timing
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
-__all__ = ["CHANNELS", "CLIENTS", "Heard", "Listen", "chromium", "node", "pages", "python"]
+__all__ = ["CHANNELS", "CLIENTS", "SECRET", "Heard", "Listen", "chromium", "node", "pages", "python"]
 
 CHANNELS = ("news", "sport")
+SECRET = "a secret of 32 bytes, or of more."
 SCALED = {"answer", "idle", "wait", "attach", "proof", "probe", "grace"}  # the interval is slept, and so scaled there
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 WEB_CLIENT = Path(oncecast.__file__).parent / "web" / "client" / "index.js"
@@ -71,7 +75,8 @@ class Heard:
             await self._changed.wait()
 
 
-Listen = Callable[[str, float], AbstractAsyncContextManager[Heard]]  # the server's URL, and what times are scaled by
+# The server's URL, what times are scaled by, and the life of each token, 0 for none.
+Listen = Callable[[str, float, float], AbstractAsyncContextManager[Heard]]
 
 
 # Python ----------------------------------------------------------------------------------------------------------
@@ -84,7 +89,7 @@ async def python() -> AsyncGenerator[Listen, None]:
 
 
 @contextlib.asynccontextmanager
-async def _python(url: str, scale: float) -> AsyncGenerator[Heard, None]:
+async def _python(url: str, scale: float, life: float) -> AsyncGenerator[Heard, None]:
     timing = Timing(idle=37.5)  # a number, so that it can be scaled
     timing = replace(timing, **{f.name: getattr(timing, f.name) * scale for f in fields(timing) if f.name in SCALED})
 
@@ -96,7 +101,11 @@ async def _python(url: str, scale: float) -> AsyncGenerator[Heard, None]:
     def moved(move: Moved) -> None:
         heard.note("moved", move.after)
 
-    async with AsyncClient(url, timing=timing, sleep=sleep) as client:
+    def token() -> str:
+        now = time.time()
+        return jwt.encode({"sub": "ann", "iat": int(now), "exp": now + life}, SECRET, "HS256")
+
+    async with AsyncClient(url, timing=timing, sleep=sleep, get_token=token if life else None) as client:
         heard.note("moved", client.transport)
         client.on("transport", moved)
         heard.note("began")
@@ -118,11 +127,21 @@ async def _listen(messages: Messages, heard: Heard) -> None:
 
 # JavaScript ------------------------------------------------------------------------------------------------------
 
-# What both do: `connect`, `base`, `scale` and `tell` are there.
+# What both do: `connect`, `base`, `scale`, `life` and `tell` are there.
 _APPLICATION = f"""
+const base64 = (bytes) => btoa(String.fromCharCode(...bytes));
+const encoded = (bytes) => base64(bytes).replace(/[+]/g, "-").replace(/[/]/g, "_").replace(/=/g, "");
+async function getToken() {{
+  const text = new TextEncoder();
+  const parts = [{{ alg: "HS256" }}, {{ sub: "ann", exp: Date.now() / 1000 + life }}];
+  const signed = parts.map((part) => encoded(text.encode(JSON.stringify(part)))).join(".");
+  const algorithm = {{ name: "HMAC", hash: "SHA-256" }};
+  const key = await crypto.subtle.importKey("raw", text.encode({json.dumps(SECRET)}), algorithm, false, ["sign"]);
+  return `${{signed}}.${{encoded(new Uint8Array(await crypto.subtle.sign("HMAC", key, text.encode(signed))))}}`;
+}}
 const {{ timing }} = connect(base).connection.net;
 const scaled = Object.fromEntries(Object.entries(timing).map(([name, value]) => [name, value * scale]));
-const cast = connect(base, {{ timing: scaled, shareTabs: false }});
+const cast = connect(base, {{ timing: scaled, shareTabs: false, ...(life && {{ getToken }}) }});
 cast.on("transport", ({{ to }}) => tell("moved", to));
 tell("began", null);
 for (const channel of {json.dumps(CHANNELS)}) {{
@@ -133,14 +152,15 @@ for (const channel of {json.dumps(CHANNELS)}) {{
 """
 
 _NODE = f"""
-const [, client, base, scale] = process.argv;
+const [, client, base, ...numbers] = process.argv;
+const [scale, life] = numbers.map(Number);
 const {{ connect }} = await import(client);
 const tell = (kind, value) => console.log(JSON.stringify([kind, value]));
 {_APPLICATION}
 """
 
 _PAGE = f"""
-async (scale) => {{
+async ([scale, life]) => {{
   const base = "/v1";
   const {{ connect }} = await import("/oncecast.js");
   {_APPLICATION}
@@ -155,12 +175,12 @@ async def node() -> AsyncGenerator[Listen, None]:
 
 
 @contextlib.asynccontextmanager
-async def _node(url: str, scale: float) -> AsyncGenerator[Heard, None]:
+async def _node(url: str, scale: float, life: float) -> AsyncGenerator[Heard, None]:
     # Node 20 has a WebSocket only with a flag.
     flags = ("--experimental-websocket", "--no-warnings", "--input-type=module")
     process = await asyncio.create_subprocess_exec(
         _program("node"),
-        *(*flags, "-e", _NODE, "--", WEB_CLIENT.as_uri(), f"{url}/v1", str(scale)),
+        *(*flags, "-e", _NODE, "--", WEB_CLIENT.as_uri(), f"{url}/v1", str(scale), str(life)),
         stdout=asyncio.subprocess.PIPE,
     )
     heard = Heard()
@@ -198,14 +218,14 @@ def pages(browser: Browser) -> Listen:
     """Return what listens in pages of a browser, each with a profile of its own."""
 
     @contextlib.asynccontextmanager
-    async def listen(url: str, scale: float) -> AsyncGenerator[Heard, None]:
+    async def listen(url: str, scale: float, life: float) -> AsyncGenerator[Heard, None]:
         context = await browser.new_context()
         heard = Heard()
         try:
             page = await context.new_page()
             await page.expose_function("tell", lambda kind, value: heard.note(kind, value))
             await page.goto(f"{url}/docs/errors")
-            await page.evaluate(_PAGE, scale)
+            await page.evaluate(_PAGE, [scale, life])
             yield heard
         finally:
             await context.close()

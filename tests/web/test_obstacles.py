@@ -25,6 +25,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SCALE = 0.15
 BACK_SECONDS = 60.0 * SCALE
 BLOCKED_SECONDS = 20.0
+LIFE = 3.0  # of a token: the warning comes in its last quarter
+GUARDED = ("none", "websocket-403", "sse-cut")
 INTERVAL = 1.0  # between messages: ten pages at once, each reported by the browser one by one
 
 
@@ -32,6 +34,12 @@ async def test_every_row(browser: Browser) -> None:
     """Nothing is lost, repeated or out of order, and WebSocket is in use again within its time."""
     measured = partial(measure, listen=pages(browser), scale=SCALE, blocked=BLOCKED_SECONDS, interval=INTERVAL)
     assert [] == await measure_all(MATRIX, measured, faults_of)
+
+
+async def test_rows_with_tokens_that_end(browser: Browser) -> None:
+    """The same with tokens of three seconds, each made when the client asks for one."""
+    measured = partial(measure, listen=pages(browser), scale=SCALE, interval=INTERVAL, life=LIFE)
+    assert [] == await measure_all(GUARDED, measured, faults_of)
 
 
 def faults_of(result: Result) -> Iterator[str]:

@@ -69,6 +69,7 @@ export function createConnection(net, names, tell) {
   let silence = false; // what is checked is a silence, and not a change of the network
   let failures = 0;
   let probes = 0;
+  let planned = false; // a probe is due at some time
   let refusals = 0;
   const retryTimer = createTimer();
   const lingerTimer = createTimer();
@@ -145,7 +146,8 @@ export function createConnection(net, names, tell) {
       tell("transport", { from, to, reason: ladder.why });
     }
     if (silent && ladder.silent()) return lost(link, { reason: ladder.why, calm: true, retry: -1 });
-    planProbe();
+    // A link that opens again, as streams do whose tokens end, does not put a probe off that is due.
+    if (from !== to || !(planned || rival)) planProbe();
     if (replaces) link.adjust(); // the channels may have changed since it was created
   }
 
@@ -246,6 +248,7 @@ export function createConnection(net, names, tell) {
     if (!ladder.rung) return;
     const { probe } = net.timing;
     const pause = Math.min(probe, probe * FIRST_PROBE * 2 ** probes++) * (0.8 + Math.random() / 5);
+    planned = true;
     probeTimer(() => tryFrom(0), pause);
   }
 
@@ -291,6 +294,7 @@ export function createConnection(net, names, tell) {
 
   function endProbe() {
     probeTimer();
+    planned = false;
     renewing = false;
     const link = rival;
     rival = null;
