@@ -31,6 +31,7 @@ def failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return again.LAST_FAILED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fails_at", "status", "runs"), [(0, 0, 3), (1, 1, 1), (3, 1, 3)])
 def test_a_failed_test_is_run_alone(
     fails_at: int, status: int, runs: int, failed: Path, capfd: pytest.CaptureFixture[str]

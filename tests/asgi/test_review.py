@@ -169,6 +169,7 @@ async def test_messages_of_a_socket_stay_in_order() -> None:
             assert [0, 1, 2] == [(await anext(messages)).data for _ in range(3)]
 
 
+@pytest.mark.slow
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the bound a message is refused with `unavailable`. So are the messages that wait at the end."""
     monkeypatch.setattr(review, "WAITING", 1)
@@ -198,6 +199,7 @@ async def test_a_number_that_python_can_not_hold_is_refused(number: bytes, caplo
     assert "" == caplog.text
 
 
+@pytest.mark.slow
 async def test_a_function_that_does_not_end_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is cancelled and goes on is left behind, which the log says."""
     monkeypatch.setattr(review, "STOP_SECONDS", 0.1)

@@ -274,6 +274,7 @@ JSON = st.recursive(
 NAMES = st.sampled_from(["sub", "exp", "nbf", "iat", "iss", "aud", "oncecast", "alg", "kid"])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(NAMES, JSON), st.dictionaries(NAMES, JSON))
 def test_whatever_a_signed_token_holds(head: dict[str, Any], payload: dict[str, Any]) -> None:

@@ -392,6 +392,41 @@ async def test_a_frame_that_means_nothing(scene: Scene, data: bytes, code: str) 
     await scene.check()
 
 
+# What is replaced in a right handshake, by what, and the answer.
+HANDSHAKES: dict[str, tuple[bytes, bytes, int, str]] = {
+    "another version": (b"Version: 13", b"Version: 8", 426, "upgrade_required"),
+    "no version": (b"Sec-WebSocket-Version: 13\r\n", b"", 426, "upgrade_required"),
+    "HTTP/1.0": (b" HTTP/1.1", b" HTTP/1.0", 400, "request_invalid"),
+    "no key": (b"Sec-WebSocket-Key:", b"X-Key:", 400, "request_invalid"),
+    "a key that is too short": (b"dGhlIHNhbXBsZSBub25jZQ==", b"c2hvcnQ=", 400, "request_invalid"),
+    "a key that is no base64": (b"dGhlIHNhbXBsZSBub25jZQ==", b"?" * 24, 400, "request_invalid"),
+    "two keys": (b"Host:", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nHost:", 400, "request_invalid"),
+    "a body": (b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\nabc", 400, "request_invalid"),
+    "a chunked body": (
+        b"\r\n\r\n",
+        b"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        400,
+        "request_invalid",
+    ),
+    "a subprotocol that is no token": (b"oncecast.v1", b"a b", 400, "request_invalid"),
+}
+
+
+@pytest.mark.parametrize("name", HANDSHAKES)
+async def test_a_bad_handshake(scene: Scene, upgrade: Callable[..., bytes], name: str) -> None:
+    """One coded answer, with the version where that is wrong, and the end (RFC 6455 §4.2.1, §4.4)."""
+    old, new, status, code = HANDSHAKES[name]
+    right = upgrade("/v1/channels/a")
+    assert old in right
+    peer = await scene.site.connect(right.replace(old, new, 1))
+    answer = await asyncio.wait_for(peer.answer(), SECONDS)
+    ends = "Upgrade, close" if status == 426 else "close"  # what an upgrade is offered by (RFC 9110 §15.5.22)
+    assert (status, code, ends) == (answer.status, answer.code, answer.headers["connection"])
+    assert ("13" if status == 426 else None) == answer.headers.get("sec-websocket-version")
+    assert b"" == await asyncio.wait_for(peer.all(), SECONDS)
+    await scene.check()
+
+
 async def test_a_websocket_of_a_foreign_page(scene: Scene, upgrade: Callable[..., bytes]) -> None:
     """Another origin's page opens no WebSocket."""
     for origin in (b"https://evil.example", b"null"):

@@ -28,6 +28,7 @@ def peer(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
     return encode_frame(opcode, payload, fin=fin, mask=KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 1024])
 @pytest.mark.parametrize("is_text", [True, False])
 def test_a_message_in_short_fragments(size: int, is_text: bool) -> None:

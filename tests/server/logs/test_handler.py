@@ -119,6 +119,7 @@ def ask(port: int, data: bytes) -> bytes:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers, read", [("1", False), ("2", True)], ids=["one, never read", "two, read later"])
 def test_a_server_whose_standard_error_is_full(
     full_pipe: tuple[int, int], tmp_path: Path, workers: str, read: bool
