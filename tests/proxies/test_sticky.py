@@ -5,12 +5,15 @@ Which server gets it, by each kind of stickiness that the files offer; and what 
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,24 +42,54 @@ class Named(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(scope="module")
-def named() -> Iterator[list[int]]:
-    """The ports of three servers."""
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Named) for _ in range(3)]
-    threads = [threading.Thread(target=server.serve_forever) for server in servers]
-    for thread in threads:
-        thread.start()
-    yield [server.server_address[1] for server in servers]
-    for server, thread in zip(servers, threads, strict=True):
+class EndingServer(ThreadingHTTPServer):
+    """Ends its connections with itself, also those that a proxy keeps."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Named)
+        self.accepted: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Note a connection."""
+        accepted, address = super().get_request()
+        self.accepted.append(accepted)
+        return accepted, address
+
+    def server_close(self) -> None:
+        """Stop listening, and end what is open."""
+        for each in self.accepted:
+            with suppress(OSError):  # it has ended
+                each.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+
+@contextmanager
+def serving() -> Iterator[int]:
+    """Run a server; yield its port."""
+    server = EndingServer()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
         server.shutdown()
         server.server_close()
         thread.join(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def named() -> Iterator[list[int]]:
+    """The ports of three servers."""
+    with ExitStack() as servers:
+        yield [servers.enter_context(serving()) for _ in range(3)]
 
 
 @contextmanager
 def started(program: Program, sticky: str | None, named: list[int], pair: Pair, folder: Path) -> Iterator[int]:
     """Run the proxy; yield its port."""
     with ExitStack() as stack:
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
         site = site_of(folder / f"{program.name}-{sticky}", named, pair)
         stack.enter_context(running(program, program.fitted(site, sticky=sticky), site))
         yield site.plain
@@ -118,3 +151,24 @@ def test_sticky_by_user(name: str, named: list[int], pair: Pair, folder: Path) -
         met = [{ask(port, {"Cookie": f"session=user-{user}"})[0] for _ in range(3)} for user in range(USERS)]
         assert {1} == {len(each) for each in met}
         assert 1 < len(set.union(*met))
+
+
+@pytest.mark.parametrize("name", [name for name, each in PROGRAMS.items() if "user" in each.sticky])
+def test_users_stay_where_another_server_ends(name: str, named: list[int], pair: Pair, folder: Path) -> None:
+    """The hash is a consistent one: only the users of the server that has ended go elsewhere, and to both others."""
+
+    def place(port: int) -> dict[int, str]:
+        return {user: ask(port, {"Cookie": f"session=user-{user}"})[0] for user in range(USERS)}
+
+    with ExitStack() as ending:
+        last = ending.enter_context(serving())
+        with started(PROGRAMS[name], "user", [*named[:2], last], pair, folder / "ending") as port:
+            before = place(port)
+            assert {str(each) for each in (*named[:2], last)} == set(before.values())
+            ending.close()
+            others = {str(each) for each in named[:2]}
+            until = time.monotonic() + SECONDS
+            while not set((after := place(port)).values()) <= others:  # the proxy has yet to find out
+                assert time.monotonic() < until, after
+    assert {user: where for user, where in before.items() if where in others}.items() <= after.items()
+    assert others == {after[user] for user, where in before.items() if where == str(last)}
