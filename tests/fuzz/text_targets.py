@@ -32,7 +32,7 @@ from oncecast.wire import sse
 from oncecast.wire.draft_fields import parse_line
 from oncecast.wire.envelope import message_json
 from oncecast.wire.payload import MAX_DEPTH, json_data, sniff
-from oncecast.wire.traceparent import parse_traceparent, traceparent
+from oncecast.wire.traceparent import FLAGS, parse_traceparent, traceparent
 from oncecast.wire.v1_frames import Publish, Subscribe, message_frame, parse_frame, ref_of
 
 from .pieces import opened, pieces
@@ -158,7 +158,8 @@ def _check_draft(make: Any, content: bytes) -> None:
     given = read.get("traceparent")
     if draft.trace is not None:
         assert given is not None
-        assert given[2:55] == traceparent(draft.trace)[2:]
+        assert given[2:53] == traceparent(draft.trace)[2:53]
+        assert int(given[53:55], 16) & FLAGS == draft.trace[-1]  # flags that are not known are zero
     elif given is not None:
         assert parse_traceparent(given) is None
     _check_written(draft)
