@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
 logger = logging.getLogger("oncecast.brokers")
+
+Foreign = Callable[[str], None]
+"""What is called for a record that is left out, with which one it is and what is wrong with it: see `Meters.skip`."""
 
 _counting = threading.Lock()  # a file is read by several threads
 

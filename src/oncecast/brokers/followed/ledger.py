@@ -32,6 +32,7 @@ import msgspec
 
 from ...message import CHANNEL_PATTERN, INTERNAL, Mark, Message, Retention
 from ..lives import Life, Lives, read_life
+from ..meters import Foreign
 from ..session import Lost
 from ..stored import STORED_KINDS, stored_message
 from .channels import Channel, Channels
@@ -88,7 +89,7 @@ class Ledger:
         node: bytes,
         policy: Callable[[str], Retention],
         key_seconds: float,
-        foreign: Callable[[str], None],
+        foreign: Foreign,
     ) -> None:
         self.first = first
         self.last = first - 1

@@ -10,12 +10,13 @@ only if the leader has the records above it: `Stream.by_one_leader` proves that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 
 from ...message import Message
 from ..handover import CAUGHT_UP, CAUGHT_UP_BYTES, Missed
 from ..lives import Lives
+from ..meters import Foreign
 from .asking import Record
 from .stream import PROBE, Stream, channel_of, decode_message
 
@@ -30,7 +31,7 @@ async def read_missed(
     wanted: Collection[str],
     *,
     stamped: bool,
-    foreign: Callable[[str], None],
+    foreign: Foreign,
 ) -> Missed:
     """Return the messages of channels in a range of offsets. A trimmed message in the range makes it too many.
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -19,6 +19,7 @@ from typing import Any
 
 from ...message import Mark, Message, Page, Start, StartKind
 from ..lives import Lives
+from ..meters import Foreign
 from ..session import Lost
 from .asking import BEHIND_SECONDS, BEHIND_TRIES, Record, seconds_of
 from .client import Answer
@@ -38,7 +39,7 @@ class StreamPages:
     `foreign` is called for each record that is left out.
     """
 
-    def __init__(self, stream: Stream, lives: Lives, *, stamped: bool, foreign: Callable[[str], None]) -> None:
+    def __init__(self, stream: Stream, lives: Lives, *, stamped: bool, foreign: Foreign) -> None:
         self._foreign = foreign
         self._stream = stream
         self._lives = lives

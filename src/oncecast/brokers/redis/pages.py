@@ -6,17 +6,16 @@ A page is one script's answer, so it is of one moment: nothing is trimmed betwee
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
 from ...message import Mark, Message, Page, Start, StartKind
 from ..handover import Missed
+from ..meters import Foreign
 from ..stored import stored_message
 from . import scripts
 from .line import RedisLine
-
-Foreign = Callable[[str], None]
 
 FORWARD = 1_000  # the longest page: a script that reads more would hold the server up
 FIELDS = [b"d", b"k", b"e", b"t"]
