@@ -45,8 +45,8 @@ def overview(time: float = 100.0, *, published: int = 0, channels: int = 2, reas
     }
     measures = Measures(values, labelled)
     other = PresentProcess("b.example:8000", "m", 9, "0.1", 300, unready="the broker is away")
-    view = View("a.example:8000", 1, "e0", "memory", Census(listed, channels), measures)
-    return compose(measures, ALONE, [view], "rate", 300, now=time, present=[other])
+    view = View(1, "e0", "memory", Census(listed, channels), measures)
+    return compose(measures, ALONE, [view], "rate", 300, now=time, name="a.example:8000", present=[other])
 
 
 def texts(now: Overview, before: Overview | None = None, width: int = 100, height: int = 30) -> list[str]:

@@ -199,7 +199,7 @@ class Running(AppLife):
 
     @property
     def _uses_bulletin(self) -> bool:
-        """Whether anybody can be a user of this app, and so be disconnected."""
+        """Whether nodes tell each other something, or anybody can be a user of this app, and so be disconnected."""
         return self.app.confers or self.names_users
 
     names_users = False  # whether the application identifies callers

@@ -112,7 +112,9 @@ def build_app(
 
     def overview(order: str, limit: int, done: Callable[[Overview], None]) -> None:
         def seen(view: View) -> None:
-            done(compose(view.measures, ALONE, [view], order, limit, now=app.wall(), present=others(app)))
+            done(
+                compose(view.measures, ALONE, [view], order, limit, now=app.wall(), name=app.name, present=others(app))
+            )
 
         look(app, seen)
 

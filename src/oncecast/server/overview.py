@@ -36,9 +36,8 @@ __all__ = ["View", "compose", "join_the_roll", "look", "others"]
 
 
 class View(msgspec.Struct, frozen=True):
-    """What one process knows beside its measures. `name` is its node's."""
+    """What one process knows beside its measures."""
 
-    name: str
     pid: int
     epoch: str
     broker: str
@@ -48,9 +47,7 @@ class View(msgspec.Struct, frozen=True):
 
 def look(app: App, done: Callable[[View], None]) -> None:
     """Call back with the view of this process, some turns of the loop later where it has many channels."""
-    app.node.census.take(
-        lambda census: done(View(app.name, os.getpid(), app.node.log.epoch, app.broker, census, measure(app)))
-    )
+    app.node.census.take(lambda census: done(View(os.getpid(), app.node.log.epoch, app.broker, census, measure(app))))
 
 
 def others(app: App) -> list[PresentProcess]:
@@ -99,9 +96,13 @@ def compose(
     limit: int,
     *,
     now: float,
+    name: str,
     present: Sequence[PresentProcess] = (),
 ) -> Overview:
-    """Return the overview of these processes, one at least, at `now` in Unix seconds. `present` are `others`."""
+    """Return the overview of the node of this `name` and of these processes, one at least, at `now` in Unix seconds.
+
+    `present` are `others`.
+    """
     value = measures.values.get
     reasons = {reason for view in views for reason in _labels(view.measures, "unready")}
     census = merge(view.census for view in views)
@@ -149,38 +150,38 @@ def compose(
         ),
         refusals=_refusals(measures),
         limited=_labels(measures, "limited"),
-        nodes=_nodes(views, present),
+        nodes=_nodes(name, views, present),
         channels=ListedChannels(order, census.total, census.complete, listed),
     )
 
 
-def _nodes(views: Sequence[View], present: Sequence[PresentProcess]) -> list[PresentNode]:
+def _nodes(name: str, views: Sequence[View], present: Sequence[PresentProcess]) -> list[PresentNode]:
     """Return this node, of what its processes have just measured, and all else of what it has said."""
-    own = views[0].name, _machine()
+    own = name, _machine()
     measured = {view.pid for view in views}
-    nodes: dict[tuple[str, str], list[PresentProcess]] = {own: [_own(view) for view in views]}
+    nodes: dict[tuple[str, str], list[PresentProcess]] = {own: [_own(name, view) for view in views]}
     for each in present:
         key = each.node, each.machine
         if key != own or each.pid not in measured:
             nodes.setdefault(key, []).append(each)
     return [
         PresentNode(
-            name=name,
-            this=(name, machine) == own,
+            name=key[0],
+            this=key == own,
             processes=len(found),
             connections=sum(each.connections for each in found),
             head=max(each.head for each in found),
             unready=sorted({each.unready for each in found if each.unready is not None}),
             versions=sorted({each.version for each in found}),
         )
-        for (name, machine), found in sorted(nodes.items())
+        for key, found in sorted(nodes.items())
     ]
 
 
-def _own(view: View) -> PresentProcess:
+def _own(name: str, view: View) -> PresentProcess:
     values = view.measures.values
     connections, head = int(values.get("connections", 0)), int(values.get("log_head", 0))
-    return PresentProcess(view.name, _machine(), view.pid, __version__, connections, head, _why(view))
+    return PresentProcess(name, _machine(), view.pid, __version__, connections, head, _why(view))
 
 
 def _why(view: View) -> str | None:

@@ -195,7 +195,18 @@ class _Worker:
 
         def show(total: Total) -> None:
             app = self._server.app
-            done(compose(total.measures, total.crew, total.views, order, limit, now=app.wall(), present=others(app)))
+            done(
+                compose(
+                    total.measures,
+                    total.crew,
+                    total.views,
+                    order,
+                    limit,
+                    now=app.wall(),
+                    name=app.name,
+                    present=others(app),
+                )
+            )
 
         self._viewing.append(show)
         if self._view_timer is None:
