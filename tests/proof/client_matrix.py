@@ -20,7 +20,8 @@ from oncecast.message import Draft
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Limits, Settings
 
-from .matrix_listeners import CHANNELS, CLIENTS, SECRET, Heard, Listen
+from ..token_rig import SECRET
+from .matrix_listeners import CHANNELS, CLIENTS, Heard, Listen
 from .obstacles import MATRIX, Obstacles, scaled
 
 __all__ = ["Result", "broken_promises", "main", "measure", "measure_all"]

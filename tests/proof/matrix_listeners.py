@@ -18,18 +18,18 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jwt
-
 import oncecast
 from oncecast import AsyncClient, Gap, Messages, Moved, Timing
+
+from ..token_rig import SECRET, claims
+from ..token_rig import token as signed
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
-__all__ = ["CHANNELS", "CLIENTS", "SECRET", "Heard", "Listen", "chromium", "node", "pages", "python"]
+__all__ = ["CHANNELS", "CLIENTS", "Heard", "Listen", "chromium", "node", "pages", "python"]
 
 CHANNELS = ("news", "sport")
-SECRET = "a secret of 32 bytes, or of more."
 SCALED = {"answer", "idle", "wait", "attach", "proof", "probe", "grace"}  # the interval is slept, and so scaled there
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 WEB_CLIENT = Path(oncecast.__file__).parent / "web" / "client" / "index.js"
@@ -103,7 +103,7 @@ async def _python(url: str, scale: float, life: float) -> AsyncGenerator[Heard, 
 
     def token() -> str:
         now = time.time()
-        return jwt.encode({"sub": "ann", "iat": int(now), "exp": now + life}, SECRET, "HS256")
+        return signed(claims(iat=int(now), exp=now + life))
 
     async with AsyncClient(url, timing=timing, sleep=sleep, get_token=token if life else None) as client:
         heard.note("moved", client.transport)

@@ -348,6 +348,13 @@ async def test_connections_of_a_user(open_site: Open) -> None:
 # -- history
 
 
+async def fill(site: Site) -> None:
+    """Publish 40 messages to the channel `a`: more than memory keeps."""
+    for _ in range(40):
+        site.publish("a", b"x" * 4000)
+    await site.until(lambda: site.server.node.log.head >= 40 and site.server.node.log.count < 40)
+
+
 async def test_pages_of_history(open_site: Open, tmp_path: Path) -> None:
     """Polls and begins of streams that read the broker are few a second; what memory holds is free."""
     settings = Settings(
@@ -357,9 +364,7 @@ async def test_pages_of_history(open_site: Open, tmp_path: Path) -> None:
         retention=RetentionSettings(bytes=65536),
     )
     site = await open_site(settings)
-    for _ in range(40):  # more than memory keeps
-        site.publish("a", b"x" * 4000)
-    await site.until(lambda: site.server.node.log.head >= 40 and site.server.node.log.count < 40)
+    await fill(site)
     peer = await site.connect(GET)
     assert 40 == len((await peer.answer()).json["messages"])
     for query in (b"?after=earliest", b"?wait=1&after=earliest", b"?last=40", b"?since=1"):
@@ -390,9 +395,7 @@ async def test_pages_of_history_of_a_user(open_site: Open, tmp_path: Path) -> No
         retention=RetentionSettings(bytes=65536),
     )
     site = await open_site(settings)
-    for _ in range(40):  # more than memory keeps
-        site.publish("a", b"x" * 4000)
-    await site.until(lambda: site.server.node.log.head >= 40 and site.server.node.log.count < 40)
+    await fill(site)
     answers = [await (await site.connect(line("192.0.2.1") + GET)).answer() for _ in range(2)]
     assert [200, 429] == [answer.status for answer in answers]
     assert error("At most 0.01 pages of history of one user a second.") == answers[1].json
