@@ -29,7 +29,7 @@ help: ## List the targets
 serve: .make/runtime ## Serve on HOST and PORT, for development
 	$(BIN)/oncecast serve --dev --host $(HOST) --port $(PORT)
 
-quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (a minute and a half on two cores)
+quick: .make/dev ## Run the tests that need no browser, npm or broker's server and are not slow (a minute and a quarter on two cores)
 	$(BIN)/pytest --quiet -n $(JOBS) --dist worksteal -m 'not (browser or npm or servers or slow)'
 
 test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests, most of them under coverage
