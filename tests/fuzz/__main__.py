@@ -20,7 +20,6 @@ RSS_MIB = 1024
 # Of an input: the limits that a parser is held to here are lower, so that more bytes would be more of the same.
 MOST_BYTES = 400
 MORE_BYTES = {"envelopes": 1200, "jwk_sets": 1200, "tokens": 1200}  # brackets past the depth, several keys
-CUTS = 32  # ways of cutting begin there that are a few pieces of random sizes
 
 
 def main() -> int:
@@ -43,6 +42,7 @@ def main() -> int:
 
 
 def _run(name: str, bounds: list[str]) -> int:
+    from .pieces import CUTS
     from .seeds import DICTIONARY, SEEDS
 
     corpus, seeds = WORK / name, WORK / f"{name}-seeds"

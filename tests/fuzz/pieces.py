@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["opened", "pieces"]
+__all__ = ["CUTS", "opened", "pieces"]
 
 HEAD_BYTES = 2
+CUTS = 32  # ways of cutting begin there that are a few pieces of random sizes
 PIECES = 8  # each is a call of the parser, and so costs a fuzzer as much as a small input
 
 
@@ -26,8 +27,8 @@ def pieces(content: bytes, way: int) -> Iterator[bytes]:
         for at in range(len(content)):
             yield content[at : at + 1]
         return
-    if way < 32:
-        at = len(content) * way // 32
+    if way < CUTS:
+        at = len(content) * way // CUTS
         yield from (content[:at], content[at:])
         return
     # Not `random.Random`: to seed one takes longer than many of the inputs.

@@ -146,6 +146,11 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"\1\0ONCECAST_PORT=81\nONCECAST_LIMITS__WAIT_SECONDS=2\nONCECAST_ORIGINS=https://a.example,https://b.example",
         b"\1\0ONCECAST_PORT=tcp://1.2.3.4:80\nONCECAST_LIMITS__MESAGE_BYTES=1\nONCECAST_DEV=true",
     ),
+    "setting_values": (
+        b"\0\x22127.0.0.1", b"\1\x22" + b"80", b"\1\x21" + b"80", b"\2\x22auto", b"\x18\x21true", b"\x0a\x21[1e999, NaN]",
+        b'\7\x21["https://a.example", "*"]', b"\x08\x22*.a.example, [::1]", b"\x0f\x22" + b"10.0.0.0/8, ::1",
+        b"\x19\x21" + b"9" * 250, b"\x24\x22" + b"1e3", b"\x3d\x21[{}]", b"\4\x22redis://a:b@c:1/2", b"\x04\x22\xff",
+    ),
     "tls_opening": (
         b"\0\0GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"\0\0\x16\x03\x01\0\x05\1\0\0\1",
@@ -171,5 +176,6 @@ DICTIONARY: Mapping[str, tuple[bytes, ...]] = {
     "jwk_sets": (b'"keys":', b'"kty":', b'"RSA"', b'"OKP"', b'"EC"', b'"crv":', b'"x":', b'"n":', b'"e":', b'"d":'),
     "forwarded": (b"for=", b'"', b"\\", b"[::1]", b"unknown", b"10.0.0.9", b","),
     "settings": (b"[limits]", b"[channels.", b"[retention]", b"[auth]", b"ONCECAST_", b"__", b'"""', b"1979-05-27"),
+    "setting_values": (b"https://", b"*", b"::", b"/64", b"true", b"1e308", b"-1", b'","', b"\\ud800", b"\\u0000", b"xn--"),
     "proxy_protocol": (b"PROXY ", b"TCP4 ", b"TCP6 ", b"UNKNOWN", b"\r\n\r\n\0\r\nQUIT\n"),
 }  # fmt: skip

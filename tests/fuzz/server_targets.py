@@ -1,21 +1,24 @@
 """What a server's process reads, under fuzzing: its settings, and the first bytes of a TLS connection.
 
 Oracles: what is wrong with settings is one line that names its source, and what is right is written and read again the
-same; bytes that are no handshake end it with an alert, or an answer in plain text.
+same, whole or each value; bytes that are no handshake end it with an alert, or an answer in plain text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import ssl
 import tempfile
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import cast
 
 from oncecast.errors import ConfigurationError
+from oncecast.server.config.setting import RULE, TABLES, Setting, toml
 from oncecast.server.config.sources import Loaded, load
 from oncecast.server.config.text import to_toml
 from oncecast.server.read_budget import ReadBudget
@@ -27,7 +30,7 @@ from oncecast.server.tls.shared import Shared
 
 from .pieces import opened, pieces
 
-__all__ = ["settings", "tls_opening"]
+__all__ = ["setting_values", "settings", "tls_opening"]
 
 
 # -- settings
@@ -74,6 +77,43 @@ def _load(file: Path | None, environ: dict[str, str]) -> Loaded:
         return load(file=file, environ=environ, flags={})
     finally:
         os.chdir(here)
+
+
+EACH = tuple(setting for keys in (*TABLES.values(), RULE) for setting in keys.values())
+WHERE = "here: a key"
+
+
+def setting_values(data: bytes) -> None:
+    """Give the content to one setting, as a variable's text or as a file's value: a reading of it all takes longer."""
+    variant, way, content = opened(data)
+    setting = EACH[variant % len(EACH)]
+    value: object = content.decode("utf-8", "surrogateescape")
+    if way & 1:
+        try:
+            value = json.loads(content)  # as TOML: with numbers of any size, and what is no number
+        except (ValueError, RecursionError):
+            return
+        if value is None:  # which TOML does not have
+            return
+    else:
+        value = setting.from_text(str(value))
+    checked = _checked(setting, value)
+    if checked is None:
+        return
+    written = tomllib.loads(f"value = {toml(checked)}")["value"]
+    assert checked == _checked(setting, written)
+
+
+def _checked(setting: Setting, value: object) -> object:
+    try:
+        return setting.check(value, WHERE)
+    except ConfigurationError as error:
+        text = str(error)
+        assert text.startswith(WHERE)
+        assert text.isprintable()
+        assert len(text) < 1000
+        assert not setting.secret or text.endswith("not what was given")
+        return None
 
 
 # -- TLS
