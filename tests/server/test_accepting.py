@@ -151,13 +151,15 @@ def test_too_few_descriptors_are_a_clear_error(tmp_path: Path, options: tuple[st
 # -- in this process
 
 
-async def test_a_refused_connection_over_tls_is_closed_at_once(open_site: Open, certificate: tuple[str, str]) -> None:
-    """There is no answer without a handshake, and a full server makes none."""
+async def test_a_full_server_says_so_over_tls(open_site: Open, certificate: tuple[str, str]) -> None:
+    """There is no answer without a handshake, so a full server makes a few: `tls/test_farewells.py` has the others."""
     cert, key = certificate
-    site = await open_site(Settings(port=0, tls_cert=(cert,), tls_key=(key,)))
+    site = await open_site(
+        Settings(port=0, tls_cert=(cert,), tls_key=(key,)), tls=ssl.create_default_context(cafile=cert)
+    )
     site.server.app.admission.capacity = Capacity(0, 0)
-    with pytest.raises((ssl.SSLError, ConnectionError)):
-        await asyncio.open_connection("127.0.0.1", site.server.port, ssl=ssl.create_default_context(cafile=cert))
+    peer = await site.connect(HEALTH)
+    assert (await peer.until(b"}")).startswith(b"HTTP/1.1 503 ")
 
 
 async def test_a_handshake_that_fails_gives_its_place_back(open_site: Open, certificate: tuple[str, str]) -> None:

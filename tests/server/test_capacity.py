@@ -27,9 +27,9 @@ def test_a_ceiling_below_the_limit_is_kept() -> None:
 
 def test_too_few_files_are_an_error_that_says_how_many_are_needed() -> None:
     """With the limit that the error names, the server starts."""
-    with pytest.raises(ConfigurationError, match=f"is 40, and the server needs 41 .*ulimit -n.* to {41 + LEAST}"):
+    with pytest.raises(ConfigurationError, match=f"is 40, and the server needs 49 .*ulimit -n.* to {49 + LEAST}"):
         plan(0, 25, 40)
-    assert plan(0, 25, 41 + LEAST).ceiling > 0
+    assert plan(0, 25, 49 + LEAST).ceiling > 0
 
 
 def test_this_processs_own_limit_is_the_default() -> None:

@@ -25,7 +25,8 @@ from .logged import LoggedConnection
 from .presence import arrive
 from .proxied import ProxyHeaderError, read_proxy_header
 from .tls import Tls
-from .tls.opening import DISCARD_BYTES, PlainHttpError, open_channel
+from .tls.farewells import Farewells
+from .tls.opening import PlainHttpError, discard, open_channel
 from .tls.shared import Shared
 
 __all__ = ["Acceptor", "Make", "make_connection"]
@@ -73,6 +74,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._meters = app.tls
         self._shared = Shared(self._loop, app.reading, app.monotonic)
+        self._farewells = None if tls is None else Farewells(self._shared, tls)
         self._opening: dict[asyncio.Task[None], Connection] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
         self._reminded = -REMIND_SECONDS
@@ -96,11 +98,12 @@ class Acceptor:
             await asyncio.wait(self._opening, timeout=OPEN_SECONDS)
 
     async def cancel(self) -> None:
-        """Give up on the connections that are still being opened."""
-        for task in list(self._opening):
+        """Give up on the connections that are still being opened, or that are told why they are refused."""
+        tasks = {*self._opening, *(() if self._farewells is None else self._farewells.tasks)}
+        for task in tasks:
             task.cancel()
-        if self._opening:
-            await asyncio.wait(self._opening, timeout=OPEN_SECONDS)
+        if tasks:
+            await asyncio.wait(tasks, timeout=OPEN_SECONDS)
 
     def _accept(self, sock: socket.socket) -> None:
         admission = self._app.admission
@@ -236,17 +239,19 @@ class Acceptor:
             self._app.logs.note(code, connection.identity)
 
     def _refuse(self, accepted: socket.socket, refusal: Refusal, connection: Connection) -> None:
-        """Answer with an error and close, without waiting for the peer. With TLS that is a close alone."""
+        """Answer with an error and close, without waiting for the peer. With TLS that takes a handshake."""
         if self._app.logs is not None:
             self._app.logs.refuse(refusal.error, connection.identity, how="connect")
+
+        def answer(request: bytes) -> bytes:
+            return encode_fault(self._app, http1.glimpse_fields(request, len(request)), refusal)
+
+        if self._farewells is not None:
+            self._farewells.say(accepted, answer)
+            return
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)
-            if self._tls is None:
-                # Bytes that are unread at the close make the kernel reset the connection, which may drop the answer.
-                data = b""
-                with contextlib.suppress(BlockingIOError):
-                    data = accepted.recv(DISCARD_BYTES)
-                accepted.send(encode_fault(self._app, http1.glimpse_fields(data, len(data)), refusal))
+            accepted.send(answer(discard(accepted)))
 
     def _pause_accepting(self, error: OSError) -> None:
         """Wait for descriptors or memory: the socket stays readable, so to go on at once would be a busy loop."""

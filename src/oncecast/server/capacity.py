@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 
 __all__ = ["LEAST", "RESERVE", "SPARE_FILES", "Capacity", "own_files", "plan"]
 
-SPARE_FILES = 16  # for what is opened while serving: a file of the broker, a certificate, a refused connection
+SPARE_FILES = 24  # for what is opened while serving: a file of the broker, a certificate, refused connections
 RESERVE = 32  # connections past the ceiling, for publishes and probes: each makes one request and is closed
 LEAST = 8  # connections: with fewer a server is of no use
 

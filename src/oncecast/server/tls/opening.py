@@ -1,5 +1,7 @@
 """From an accepted socket to a TLS channel: the handshake, and the answer to a client that speaks plain HTTP.
 
+A connection that is refused before its handshake is told so after it: see `refuse`.
+
 Invariant: a step of a handshake takes the time for reads (`read_budget.py`), as it is a millisecond of arithmetic or
 more: a flood of handshakes holds up the loop no longer than a flood of requests. The caller has the deadline.
 """
@@ -10,16 +12,20 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 
 from .channel import TlsChannel, TlsReader
 from .shared import Shared
 
-__all__ = ["PlainHttpError", "open_channel"]
+__all__ = ["REFUSED_ALERT", "PlainHttpError", "discard", "open_channel", "refuse"]
 
 HELLO_BYTES = 4 << 10  # read at once during the handshake
 RECORD_OF_HANDSHAKE = 0x16  # RFC 8446 §5.1: how a ClientHello begins
 DISCARD_BYTES = 64 << 10  # of a connection that is not served, at a time
 DISCARD_SECONDS = 2.0
+
+# RFC 8446 §6.2: fatal, internal_error. It is the alert of a server that can't go on for a reason of its own.
+REFUSED_ALERT = b"\x15\x03\x03\x00\x02\x02\x50"
 
 PLAIN_HTTP_TEXT = b"This port speaks HTTPS: ask for https:// and not http://, or for wss:// and not ws://.\n"
 PLAIN_HTTP_ANSWER = (
@@ -38,13 +44,52 @@ async def open_channel(shared: Shared, sock: socket.socket, context: ssl.SSLCont
     Raises `OSError` where that fails: `ssl.SSLError` for what the client has sent, which an alert answers,
     `ConnectionError` where it has gone, and `PlainHttpError`. The socket is the caller's to close then.
     """
+    TlsChannel(shared, sock, *await _shake_hands(shared, sock, context), reader).start()
+
+
+async def refuse(
+    shared: Shared, sock: socket.socket, context: ssl.SSLContext, answer: Callable[[bytes], bytes]
+) -> None:
+    """Shake hands, and answer the first bytes of the first request with `answer` of them; then end the connection.
+
+    Raises `OSError` as `open_channel` does. The socket is the caller's to close.
+    """
+    loop = shared.loop
+    tls, incoming, outgoing = await _shake_hands(shared, sock, context)
+    request = b""
+    while not request:
+        try:
+            request = tls.read(DISCARD_BYTES)
+        except ssl.SSLWantReadError:
+            if not (sealed := await loop.sock_recv(sock, HELLO_BYTES)):
+                raise ConnectionResetError("the client has gone before its request") from None
+            incoming.write(sealed)
+    tls.write(answer(request))
+    with contextlib.suppress(ssl.SSLWantReadError):  # the client's close_notify has not come yet
+        tls.unwrap()
+    await _end(loop, sock, outgoing.read())
+
+
+def discard(sock: socket.socket) -> bytes:
+    """Return what has come on a socket that does not block. Unread at the close, it would make that a reset.
+
+    The kernel may drop an answer with a reset. Raises `OSError` where the peer has done so.
+    """
+    with contextlib.suppress(BlockingIOError):
+        return sock.recv(DISCARD_BYTES)
+    return b""
+
+
+async def _shake_hands(
+    shared: Shared, sock: socket.socket, context: ssl.SSLContext
+) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
     loop = shared.loop
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the loops do for their own transports
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_side=True)
     hello = await loop.sock_recv(sock, HELLO_BYTES)
     if hello[:1].isalpha() and hello[:1].isascii():  # a method (RFC 9110 §9.1); no record of TLS begins so
-        await _answer_plain_http(loop, sock)
+        await _end(loop, sock, PLAIN_HTTP_ANSWER)
         raise PlainHttpError("plain HTTP on a port of TLS")
     done = False
     while not done:
@@ -58,7 +103,7 @@ async def open_channel(shared: Shared, sock: socket.socket, context: ssl.SSLCont
                 await loop.sock_sendall(sock, outgoing.read())
         if not done:
             hello = await loop.sock_recv(sock, HELLO_BYTES)
-    TlsChannel(shared, sock, tls, incoming, outgoing, reader).start()
+    return tls, incoming, outgoing
 
 
 class _Step:
@@ -92,9 +137,9 @@ class _Step:
         self.taken.cancel()
 
 
-async def _answer_plain_http(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+async def _end(loop: asyncio.AbstractEventLoop, sock: socket.socket, answer: bytes) -> None:
     """Answer, and discard what comes until the client closes: bytes that are unread at the close make it a reset."""
-    await loop.sock_sendall(sock, PLAIN_HTTP_ANSWER)
+    await loop.sock_sendall(sock, answer)
     sock.shutdown(socket.SHUT_WR)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
