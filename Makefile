@@ -40,12 +40,13 @@ test: .make/dev .make/docs .make/web .make/peers | brokers ## Run all the tests,
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
-proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, without tokens and with tokens that end, twenty-five minutes of nonsense, 2,000 slow peers, 200 crashes, 50 schedules of faults of each broker, every clause through each proxy, two minutes of the soak (an hour and a half)
+proof: .make/dev | system ## Run the longer proofs: 500 seeded runs of a client, the obstacles of all three, without tokens and with tokens that end, thirty-five minutes of nonsense, 2,000 slow peers, 200 crashes, 50 schedules of faults of each broker, every clause through each proxy, two minutes of the soak (an hour and forty minutes)
 	$(BIN)/python -m tests.proof.client_runs --runs 500
 	$(BIN)/python -m tests.proof.client_matrix
 	$(BIN)/python -m tests.proof.client_matrix --life 10
 	$(BIN)/python -m tests.proof.wire_fuzz --minutes 10
 	$(BIN)/python -m tests.proof.wire_fuzz --minutes 10 --guarded
+	$(BIN)/python -m tests.proof.wire_fuzz --minutes 10 --tls
 	$(BIN)/python -m tests.proof.openapi_fuzz --seconds 300
 	$(BIN)/python -m tests.proof.crashes --kills 200 --pauses 20 --wipes 10 --rolls 20
 	$(BIN)/python -m tests.proof.broker_faults --broker redis --schedules 50

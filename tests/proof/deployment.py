@@ -12,11 +12,12 @@ import os
 import random
 import signal
 import sqlite3
+import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = ["Deployment", "Stored"]
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
+READY_SECONDS = 2.0
 LISTENING = b" is listening on "  # said once every worker serves
 LOOK_SECONDS = 0.02  # other processes have no event to wait on
 
@@ -46,6 +48,7 @@ class Deployment:
 
     `under` is a command that runs it, as the same process, and `environ` has other variables. `broker` is the URL of
     another log, and `port` one that is free at each start: a free one of this moment may be a connection's by then.
+    Where `settings` have a certificate, `tls` is a client's context for it.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class Deployment:
         environ: Mapping[str, str] | None = None,
         broker: str | None = None,
         port: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.folder = folder
         self.file = folder / "log.db"
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        self._tls = tls
         self._workers = workers
         self._settings = dict(settings or {})
         self._under = under
@@ -112,7 +117,7 @@ class Deployment:
                 cwd=self.folder,
             )
         end = time.monotonic() + START_SECONDS
-        while LISTENING not in self._said_since(said) or not await asyncio.to_thread(_is_ready, self.port):
+        while LISTENING not in self._said_since(said) or not await asyncio.to_thread(self._is_ready):
             if self._process.returncode is not None or time.monotonic() > end:
                 raise RuntimeError(f"the server does not start:\n{self.log[-2000:]}")
             await asyncio.sleep(LOOK_SECONDS)
@@ -180,9 +185,24 @@ class Deployment:
             log.seek(position)
             return log.read()
 
+    def _connection(self, seconds: float) -> HTTPConnection:
+        if self._tls is not None:
+            return HTTPSConnection("127.0.0.1", self.port, timeout=seconds, context=self._tls)
+        return HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+
+    def _is_ready(self) -> bool:
+        connection = self._connection(READY_SECONDS)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
     def ask(self, method: str, target: str, body: str | None = None, **headers: str) -> tuple[int, Any]:
         """Send one request to a channel, and return the status and the JSON of the answer. It blocks."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+        connection = self._connection(ANSWER_SECONDS)
         try:
             connection.request(method, f"/v1/channels/{target}", body, headers)
             response = connection.getresponse()
@@ -198,17 +218,6 @@ class Deployment:
                 "SELECT m.seq, c.name, m.data FROM messages m JOIN channels c ON c.id = m.channel ORDER BY m.seq"
             )
             return [Stored(f"{epoch}-{seq}", channel, data) for seq, channel, data in rows]
-
-
-def _is_ready(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def _children(pid: int) -> list[int]:

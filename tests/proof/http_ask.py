@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 
 ANSWER_SECONDS = 5.0
@@ -18,14 +19,21 @@ class HttpAnswer:
 
 
 async def ask_http(
-    port: int, method: str, path: str, body: bytes = b"", *, headers: str = "", seconds: float = ANSWER_SECONDS
+    port: int,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    headers: str = "",
+    seconds: float = ANSWER_SECONDS,
+    tls: ssl.SSLContext | None = None,
 ) -> HttpAnswer:
-    """Ask a server on loopback; `headers` are whole lines.
+    """Ask a server on loopback; `headers` are whole lines. With `tls`, over TLS.
 
     Raises `OSError`, or `TimeoutError` without an answer in so many seconds.
     """
     async with asyncio.timeout(seconds):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         try:
             head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}"
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

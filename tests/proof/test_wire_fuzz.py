@@ -13,10 +13,10 @@ from .wire_fuzz import Report, WrongError, attack, run
 SECONDS = 10.0
 
 
-@pytest.mark.parametrize("guarded", [False, True])
-async def test_a_server_under_nonsense(*, guarded: bool) -> None:
+@pytest.mark.parametrize("guarded, sealed", [(False, False), (True, False), (False, True), (True, True)])
+async def test_a_server_under_nonsense(*, guarded: bool, sealed: bool) -> None:
     """Each connection is answered or closed, nothing fails inside, and the listener gets each message once."""
-    report = await run(seed=1, seconds=SECONDS, guarded=guarded)
+    report = await run(seed=1, seconds=SECONDS, guarded=guarded, sealed=sealed)
     assert report.connections >= report.answered > 0
     assert report.messages > 0
 

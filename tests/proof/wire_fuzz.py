@@ -2,7 +2,8 @@
 
 `python -m tests.proof.wire_fuzz --minutes 10 --seed N`. Requests, queries, bodies and frames are made of
 right, nearly right and absurd parts. With `--guarded` the server has access rules, keys and low limits, and the parts
-hold tokens, a key, and addresses as a proxy would name them. Each connection has to get an answer or a close in
+hold tokens, a key, and addresses as a proxy would name them. With `--tls` all of it is encrypted, and some of that is
+damaged on its way. Each connection has to get an answer or a close in
 `DEADLINE_SECONDS`. None may be a 500, and the log may have no traceback. A listener that is there all along gets each
 message once and in order.
 """
@@ -13,26 +14,31 @@ import argparse
 import asyncio
 import os
 import random
+import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jwt
 
 from oncecast.policy.server_keys import hash_line, make_key
+from oncecast.server.settings import Settings
+from oncecast.server.tls.development import with_certificate
 from oncecast.wire.ws_deflate import compress_message
 from oncecast.wire.ws_frames import Opcode, encode_frame
 
 from .deployment import Deployment
 from .http_ask import ask_http
+from .tls_exchange import exchange, trusting
 
 __all__ = ["Report", "run"]
 
 DEADLINE_SECONDS = 60.0
 AT_ONCE = 8
+DAMAGED = 0.05  # of the connections over TLS
 RSS_MIB = 400  # of the server, at its end
 
 NUMBERS = ("0", "1", "-1", "9" * 18, "9" * 40, "1e999", "1.5", "NaN", "null", "true", '""', "[]", "{}")
@@ -197,7 +203,9 @@ def frames(rng: random.Random, held: Sequence[str] = ()) -> bytes:
     return b"".join(sent)
 
 
-async def attack(port: int, rng: random.Random, report: Report, held: Sequence[str] = ()) -> None:
+async def attack(
+    port: int, rng: random.Random, report: Report, held: Sequence[str] = (), tls: ssl.SSLContext | None = None
+) -> None:
     """Make one connection: send in pieces, close one half, and read until the server closes or its time is over."""
     if held and rng.random() < 0.2:
         data = flood(rng, held)
@@ -208,30 +216,44 @@ async def attack(port: int, rng: random.Random, report: Report, held: Sequence[s
     else:
         data = b"".join(request(rng) for _ in range(rng.randint(1, 3)))
     got = b""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     report.connections += 1
+    pieces = list(_cut(data, rng))
+    damaged = rng.randrange(len(pieces)) if tls is not None and pieces and rng.random() < DAMAGED else None
     try:
-        at = 0
-        while at < len(data):
-            size = rng.choice((1, 7, 100, 100_000))
-            writer.write(data[at : at + size])
-            at += size
-            await asyncio.sleep(0)
-        writer.write_eof()
         async with asyncio.timeout(DEADLINE_SECONDS):
-            got = await reader.read()
-    except ConnectionError:
-        pass
+            got = await (_exchange(port, pieces) if tls is None else exchange(port, tls, pieces, damaged))
     except TimeoutError:
         raise WrongError(f"neither an answer nor a close: {data!r}") from None
-    finally:
-        writer.transport.abort()
+    except OSError:  # a reset, or an alert
+        pass
     report.answered += bool(got)
     if b"HTTP/1.1 500" in got or b'"code":"internal"' in got:
         raise WrongError(f"an internal error: {data!r}")
 
 
-async def run(seed: int, seconds: float, *, guarded: bool = False) -> Report:
+def _cut(data: bytes, rng: random.Random) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        size = rng.choice((1, 7, 100, 100_000))
+        yield data[at : at + size]
+        at += size
+
+
+async def _exchange(port: int, pieces: Sequence[bytes]) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            if writer.is_closing():
+                raise ConnectionResetError("the server has closed")
+            writer.write(piece)
+            await asyncio.sleep(0)
+        writer.write_eof()
+        return await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+async def run(seed: int, seconds: float, *, guarded: bool = False, sealed: bool = False) -> Report:
     """Attack a new server for some seconds. Raises `WrongError`."""
     report, rng = Report(), random.Random(seed)
     held = credentials() if guarded else ()
@@ -239,17 +261,21 @@ async def run(seed: int, seconds: float, *, guarded: bool = False) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "oncecast.toml").write_text(GUARDED if guarded else "", "utf-8")
         settings = {"auth__secret": SECRET} if guarded else {"dev": "true"}
-        async with Deployment(Path(folder), workers=1, settings=settings) as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        tls = trusting() if sealed else None
+        if sealed:
+            made = with_certificate(Settings(tls=True), {"XDG_STATE_HOME": folder})
+            settings |= {"tls_cert": made.tls_cert[0], "tls_key": made.tls_key[0]}
+        async with Deployment(Path(folder), workers=1, settings=settings, tls=tls) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
             asked = f"GET /v1/channels/witness HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n{mine}\r\n"
             writer.write(asked.encode())
             await reader.readuntil(b"\r\n\r\n")
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                await asyncio.gather(*[attack(server.port, rng, report, held) for _ in range(AT_ONCE)])
+                await asyncio.gather(*[attack(server.port, rng, report, held, tls) for _ in range(AT_ONCE)])
                 report.messages += 1
                 answer = await ask_http(
-                    server.port, "POST", "/v1/channels/witness", b"%d" % report.messages, headers=mine
+                    server.port, "POST", "/v1/channels/witness", b"%d" % report.messages, headers=mine, tls=tls
                 )
                 if answer.status != 201:
                     raise WrongError(f"a publish is answered with {answer.status}")
@@ -284,8 +310,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guarded", action="store_true", help="attack a server with rules, keys and limits")
+    parser.add_argument("--tls", action="store_true", help="speak TLS")
     options = parser.parse_args(arguments)
-    report = asyncio.run(run(options.seed, options.minutes * 60, guarded=options.guarded))
+    report = asyncio.run(run(options.seed, options.minutes * 60, guarded=options.guarded, sealed=options.tls))
     sys.stdout.write(
         f"seed {options.seed}: {report.connections} connections, {report.answered} answered, "
         f"{report.messages} messages heard\n"
