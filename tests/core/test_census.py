@@ -104,6 +104,25 @@ def test_a_listener_that_is_behind(bench: Bench) -> None:
     assert (2, 1, 3) == (row.listeners, row.behind, row.lag)
 
 
+def test_who_listens(bench: Bench) -> None:
+    """Those of the channel, by how far they are behind, and no more of them than is asked for; how many there are."""
+    bench.publish("a", "a", "b")
+    slow = bench.listen("a")
+    bench.node.hub.block([slow])
+    slower = bench.listen("a", "c", start=EARLIEST)
+    bench.node.hub.block([slower])
+    assert slower.place is not None
+    slower.place.advance(1)
+    live = [bench.listen("a") for _ in range(3)]
+    bench.listen("b")
+    found, total = bench.node.census.listening("a", 10)
+    assert [(slower, 2), (slow, 0)] == found[:2]
+    assert ({*live}, 5) == ({subscription for subscription, _ in found[2:]}, total)
+    assert ([(slower, 2), (slow, 0), (live[0], 0)], 5) == bench.node.census.listening("a", 3)
+    assert ([(slower, 2)], 1) == bench.node.census.listening("c", 3)
+    assert ([], 0) == bench.node.census.listening("d", 3)
+
+
 def test_the_rate_is_that_of_the_last_seconds(bench: Bench) -> None:
     """What came before ten seconds ago does not count; where the window holds less, what it holds does."""
     for _ in range(10):

@@ -438,7 +438,7 @@ class NodeMachine(RuleBasedStateMachine):
         subscriptions = [client.subscription for client in self.clients if not client.closed]
         assert len(subscriptions) == hub.subscriptions
         live = {s for s in subscriptions if s and s.state is State.LIVE}
-        listening = [[a] if isinstance(a, Subscription) else a.members() for a in hub._audiences.of.values()]
+        listening = [[a] if isinstance(a, Subscription) else list(a) for a in hub._audiences.of.values()]
         assert live == {s for members in listening for s in members}
         replay, pages = hub._replay, hub._replay._history
         assert pages is not None

@@ -12,12 +12,13 @@ import pytest_asyncio
 
 from oncecast import __version__
 from oncecast.http import roll
-from oncecast.http.overview import Overview, PresentNode
-from oncecast.message import Draft, Kind
+from oncecast.http.overview import ChannelListeners, Overview, PresentNode
+from oncecast.message import LATEST, Draft, Kind
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.server import Server
-from oncecast.server.settings import AuthSettings, Settings
-from tests.http.test_users import ask, of_ann
+from oncecast.server.settings import AuthSettings, ChannelRule, Settings
+from tests.core.conftest import FakeSink, Words
+from tests.http.test_users import ask, of_ann, until
 from tests.server.conftest import Bench, parse_answer
 from tests.token_rig import SECRET
 
@@ -78,6 +79,48 @@ async def test_what_goes_on(serve: Serve) -> None:
     _, body = await ask(server, "overview?order=listeners", KEY)
     assert [("b", 1), ("a", 0)] == [(row["name"], row["listeners"]) for row in body["channels"]["listed"]]
     writer.close()
+
+
+async def test_who_listens_to_a_channel(serve: Serve) -> None:
+    """Each of its listeners has its transport, what it has shown of itself, and its address."""
+    rules = {"a": ChannelRule(subscribe="public")}
+    server = await serve(Settings(port=0, auth=AUTH, channels=rules))
+    target = "GET /v1/channels/a?after=latest{} HTTP/1.1\r\nHost: localhost\r\n{}\r\n"
+    upgrade = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    stream = "Accept: text/event-stream\r\n"
+    writers = []
+    for query, headers in (
+        ("", f"{stream}Authorization: Bearer {KEY}\r\n"),
+        ("", stream),
+        ("", f"{upgrade}Authorization: Bearer {of_ann()}\r\n"),
+        ("&wait=20", f"Authorization: Bearer {of_ann()}\r\n"),
+    ):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(target.format(query, headers).encode())
+        writers.append(writer)
+    server.node.subscribe(("a", "b"), LATEST, FakeSink(), Words(), lambda place: None)
+    await until(lambda: server.node.hub.live("a") == 5)
+    _, body = await ask(server, "overview?channel=a", KEY)
+    found = msgspec.convert(body["listeners"], ChannelListeners)
+    assert ("a", 5) == (found.channel, found.total)
+    assert [
+        ("long-poll", "token", "ann", "127.0.0.1", 0),
+        ("process", "anybody", None, "", 0),
+        ("sse", "anybody", None, "127.0.0.1", 0),
+        ("sse", "server", "shop", "127.0.0.1", 0),
+        ("websocket", "token", "ann", "127.0.0.1", 0),
+    ] == sorted(msgspec.structs.astuple(row) for row in found.listed)
+    _, body = await ask(server, "overview?channel=b", KEY)
+    assert ["process"] == [row["transport"] for row in body["listeners"]["listed"]]
+    _, body = await ask(server, "overview?channel=none", KEY)
+    assert {"channel": "none", "total": 0, "listed": []} == body["listeners"]
+    _, body = await ask(server, "overview", KEY)
+    assert body["listeners"] is None
+    for writer in writers:
+        writer.close()
 
 
 async def test_the_nodes_that_share_the_log(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +187,8 @@ async def test_development_opens_it_on_loopback_alone(serve: Serve, settings: Se
         ("limit=-1", "limit is a number"),
         ("limit=1&limit=2", "each once"),
         ("colour=red", "each once"),
+        ("channel=a*", "is not a channel name"),
+        ("channel=", "is not a channel name"),
         ("order=%ff", "not UTF-8"),
     ],
 )

@@ -38,6 +38,13 @@ async def test_a_channel_is_browsed_searched_and_published_into(server: ServerPr
     await page.get_by_label("Search").fill("TWO")
     assert 1 == await page.locator("#messages li:visible").count()
     await page.get_by_role("button", name="ops.test", exact=True).wait_for()
+    who = "() => document.querySelector('#listeners tbody').textContent"
+    await operator.until(f"{who}.includes('without a tokenlong-poll127.0.0.1')")  # this page itself
+    operator.expect_problems("status of 400")
+    await page.get_by_label("Channel", exact=True).fill("no such name")
+    await page.get_by_role("button", name="Read").click()
+    await operator.until("() => document.querySelector('#listening').hidden")
+    assert await page.locator("#status").is_hidden()
     assert not await page.evaluate(OVERFLOWS)
 
 

@@ -5,6 +5,9 @@ Invariant: a subscription stands in the audience of each of its channels, or in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 from .subscription import Descriptor, Format, Subscription
 
 
@@ -36,10 +39,11 @@ class Audience:
     def __len__(self) -> int:
         return len(self.gathered) + sum(map(len, self.alone.values()))
 
-    def members(self) -> list[Subscription]:
-        """Return all of them."""
-        alone = [subscription for group in self.alone.values() for subscription in (*group.descriptors, *group.sinks)]
-        return [*alone, *self.gathered]
+    def __iter__(self) -> Iterator[Subscription]:
+        for group in self.alone.values():
+            yield from group.descriptors
+            yield from group.sinks
+        yield from self.gathered
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription."""
@@ -84,13 +88,18 @@ class Audiences:
         """Return every live subscription, once."""
         found: dict[Subscription, None] = {}
         for audience in self.of.values():
-            found.update(dict.fromkeys([audience] if isinstance(audience, Subscription) else audience.members()))
+            found.update(dict.fromkeys([audience] if isinstance(audience, Subscription) else audience))
         return list(found)
 
     def count(self, channel: str) -> int:
         """Return how many live subscriptions a channel has."""
         audience = self.of.get(channel)
         return 1 if isinstance(audience, Subscription) else 0 if audience is None else len(audience)
+
+    def first(self, channel: str, most: int) -> list[Subscription]:
+        """Return the live subscriptions of a channel, at most so many."""
+        audience = self.of.get(channel)
+        return [audience] if isinstance(audience, Subscription) else list(islice(audience or (), most))
 
     def gathered(self, channel: str) -> list[Subscription]:
         """Return the live subscriptions of a channel whose sink gets something else, too."""

@@ -23,6 +23,7 @@ import msgspec
 from ..message import INTERNAL
 from .hub import Hub
 from .log import Log
+from .subscription import Subscription
 
 __all__ = ["MOST", "ORDERS", "Census", "CensusTaker", "ListedChannel", "merge"]
 
@@ -103,6 +104,28 @@ class CensusTaker:
             self._top, self._total = {name: [] for name in ORDERS}, 0
             self._schedule(self._go_on)
 
+    def listening(self, channel: str, most: int) -> tuple[list[tuple[Subscription, int]], int]:
+        """Return at most so many listeners of a channel and how far each is behind, and how many there are.
+
+        Those that are behind come first, by how far. Where too many are, some are missing, as in a census.
+        """
+        behind = []
+        names = 0
+        for subscription in self._hub.lagging()[0]:
+            names += len(subscription.channels)
+            if names > NAMES:
+                break
+            if channel in subscription.channels:
+                behind.append((subscription, self._lag(subscription)))
+        total = len(behind) + self._hub.live(channel)
+        behind.sort(key=lambda row: row[1], reverse=True)
+        live = self._hub.first_live(channel, most)
+        return [*behind, *((each, 0) for each in live)][:most], total
+
+    def _lag(self, subscription: Subscription) -> int:
+        place = subscription.place
+        return 0 if place is None else max(0, self._log.head - place.seq)
+
     def _go_on(self) -> None:
         assert self._rows is not None
         try:
@@ -132,8 +155,7 @@ class CensusTaker:
             names += len(subscription.channels)
             if names > NAMES:
                 return found, False
-            place = subscription.place
-            lag = 0 if place is None else max(0, self._log.head - place.seq)
+            lag = self._lag(subscription)
             for channel in subscription.channels:
                 found.setdefault(channel, []).append(lag)
         return found, complete

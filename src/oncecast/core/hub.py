@@ -233,6 +233,10 @@ class Hub:
         """Return how many live subscriptions a channel has."""
         return self._audiences.count(channel)
 
+    def first_live(self, channel: str, most: int) -> list[Subscription]:
+        """Return the live subscriptions of a channel, at most so many."""
+        return self._audiences.first(channel, most)
+
     # -- what the transports call
 
     def gather(self, subscriptions: Iterable[Subscription]) -> None:

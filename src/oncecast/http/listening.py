@@ -95,7 +95,16 @@ def _long_poll(
     expires = connection.identity.expires
     longest = math.inf if expires is None else expires - service.wall()
     poll = WaitingPoll(
-        service.node, service.settings, connection, channels, query, known, done, connection.may_read, longest=longest
+        service.node,
+        service.settings,
+        connection,
+        channels,
+        query,
+        known,
+        done,
+        connection.may_read,
+        longest=longest,
+        identity=connection.identity,
     )
     connection.wait(request, poll)
 

@@ -12,10 +12,11 @@ import msgspec
 
 from ..core.census import ORDERS
 from ..errors import Refusal
+from ..message import check_channel
 from ..protocol.base import json_reply
 from ..wire import http1
 from .exchange import Exchange
-from .overview import CHANNELS, FIELDS, LISTED, Overview
+from .overview import CHANNELS, FIELDS, LISTED, Look, Overview
 from .service import Service
 
 __all__ = ["DRAIN", "OVERVIEW", "answer", "drain"]
@@ -25,12 +26,11 @@ DRAIN = "/v1/drain"
 
 
 def answer(service: Service, connection: Exchange, request: http1.Request) -> None:
-    """Answer 200 with the overview, by the order and the limit of the query. Raises `Refusal`."""
+    """Answer 200 with the overview that the query asks for. Raises `Refusal`."""
     if service.overview is None:
         raise Refusal("not_found", "Only a server that `oncecast serve` runs has an overview.")
     _check(service, connection)
-    order, limit = _parse(request.query)
-    service.overview(order, limit, partial(_give, connection))
+    service.overview(_parse(request.query), partial(_give, connection))
     connection.wait(request)
 
 
@@ -57,20 +57,21 @@ def _check(service: Service, connection: Exchange) -> None:
     raise Refusal(code, "Only a server's key may do this: send one as Authorization: Bearer.")
 
 
-def _parse(query: str) -> tuple[str, int]:
+def _parse(query: str) -> Look:
     try:
         fields = parse_qsl(query, errors="strict", keep_blank_values=True, max_num_fields=8)
     except ValueError:
         raise Refusal("request_invalid", "The query is not UTF-8 or has over 8 fields.") from None
     given = dict(fields)
     if len(given) < len(fields) or given.keys() - FIELDS:
-        raise Refusal("request_invalid", "Give order and limit, each once at most.")
+        raise Refusal("request_invalid", "Give order, limit and channel, each once at most.")
     order, limit = given.get("order", "rate"), given.get("limit", str(LISTED))
     if order not in ORDERS:
         raise Refusal("request_invalid", f"order is one of {', '.join(ORDERS)}.")
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 4 and int(limit) <= CHANNELS):
         raise Refusal("request_invalid", f"limit is a number from 0 to {CHANNELS}.")
-    return order, int(limit)
+    channel = given.get("channel")
+    return Look(order, int(limit), None if channel is None else check_channel(channel))
 
 
 def _give(connection: Exchange, overview: Overview) -> None:

@@ -1,24 +1,30 @@
 """What `GET /v1/overview` answers: the figures of one node, all its workers together, and its channels.
 
-Invariant: its size is bounded, whatever the clients do: it has at most `CHANNELS` channels, and the nodes of at most
-`roll.MOST` other processes. Of what peers have sent it has only channels' names, and what nodes say of themselves. To
-add a figure, add a field here, and fill it in `server.overview`.
+Invariant: its size is bounded, whatever the clients do: it has at most `CHANNELS` channels, `LISTENERS` listeners of
+one channel, and the nodes of at most `roll.MOST` other processes. Of what peers have sent it has only channels' names,
+the users that tokens name, and what nodes say of themselves. To add a figure, add a field here, and fill it in
+`server.overview`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from ..core.census import MOST, ORDERS, ListedChannel
+from ..message import CHANNEL_PATTERN
 
 __all__ = [
     "CHANNELS",
     "LISTED",
+    "LISTENERS",
+    "ChannelListeners",
     "ConnectionCounts",
     "ListedChannels",
+    "ListedListener",
+    "Look",
     "MessageCounts",
     "NodeState",
     "Overview",
@@ -30,6 +36,7 @@ __all__ = [
 
 CHANNELS = MOST  # listed at most
 LISTED = 50  # without a limit in the query
+LISTENERS = 100  # of the channel that is asked for, listed at most
 
 Number = Annotated[int, msgspec.Meta(ge=0)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
@@ -142,6 +149,29 @@ class ListedChannels(msgspec.Struct, frozen=True):
     listed: list[ListedChannel]
 
 
+class ListedListener(msgspec.Struct, frozen=True):
+    """One that listens to the channel."""
+
+    transport: str
+    """`sse`, `websocket`, `long-poll`, or `process` for an application that hosts the server."""
+    kind: str
+    """`token` or `server`, by what it has shown, else `anybody`."""
+    subject: str | None
+    """The user of its token, or the name of its key."""
+    address: str
+    """Its IP address; empty where it has none."""
+    lag: Number
+    """Numbers of the log from its place to the newest message."""
+
+
+class ChannelListeners(msgspec.Struct, frozen=True):
+    """Who listens to one channel at this node, the furthest behind first."""
+
+    channel: str
+    total: Number
+    listed: list[ListedListener]
+
+
 class Overview(msgspec.Struct, frozen=True):
     """What goes on at one node."""
 
@@ -159,10 +189,21 @@ class Overview(msgspec.Struct, frozen=True):
     nodes: list[PresentNode]
     """This one, and those that share its log: others are here a second or two after the first look."""
     channels: ListedChannels
+    listeners: ChannelListeners | None = None
+    """Of the channel of the query, if it has one."""
 
 
 FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "order": ("The order of the channels.", {"enum": list(ORDERS), "default": "rate"}),
     "limit": ("The most channels to list.", {"type": "integer", "minimum": 0, "maximum": CHANNELS, "default": LISTED}),
+    "channel": ("A channel whose listeners to list.", {"pattern": f"^{CHANNEL_PATTERN.pattern}$"}),
 }
 """The fields of the query, with the text and the schema of each."""
+
+
+class Look(NamedTuple):
+    """What the query asks for: channels by an order, at most so many; and the listeners of one channel."""
+
+    order: str = "rate"
+    limit: int = LISTED
+    channel: str | None = None

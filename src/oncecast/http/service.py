@@ -22,15 +22,15 @@ from .bulletin import Bulletin
 from .credentials import identify, of_a_user, trusts_cookies
 from .exchange import Exchange
 from .memo import KnownPoll, Memo
-from .overview import Overview
+from .overview import Look, Overview
 
 KEY_REMOVED = Refusal("unauthorized", "This server's key has left the settings: connect again with one that counts.")
 
 # Calls back, within a few seconds, with the metrics of all workers as Prometheus's text.
 CollectMetrics = Callable[[Callable[[bytes], None]], None]
 
-# Calls back, within a few seconds, with the overview of all workers: its channels by an order, at most that number.
-GiveOverview = Callable[[str, int, Callable[[Overview], None]], None]
+# Calls back, within a few seconds, with the overview of all workers that was asked for.
+GiveOverview = Callable[[Look, Callable[[Overview], None]], None]
 
 # Begins to stop the whole server, as SIGTERM does, for a reason that the log gets.
 BeginDrain = Callable[[str], None]

@@ -100,6 +100,11 @@ class DuplexSession(ABC):
         self._publishes: PublishBuckets | None = None
         carrier.wake_at(carrier.now() + settings.heartbeat_seconds)
 
+    @property
+    def identity(self) -> Identity:
+        """Who listens."""
+        return self._carrier.identity
+
     # -- for the two kinds
 
     @abstractmethod

@@ -129,6 +129,11 @@ class EventStream:
         for gap in chain_gaps(place.gaps, place.announced):
             self._carrier.send(gap_event(gap))
 
+    @property
+    def identity(self) -> Identity:
+        """Who listens."""
+        return self._carrier.identity
+
     # -- what the hub calls
 
     def write(self, data: bytes, /) -> None:

@@ -22,7 +22,7 @@ from ..core.subscription import Subscription
 from ..errors import Refusal
 from ..message import EARLIEST, Cursor, LogGap, Message, Start
 from ..policy.access import Access
-from ..policy.identity import Identity
+from ..policy.identity import ANYBODY, Identity
 from ..wire import envelope
 from .base import JSON_HEADERS, Clock, Reply, TransportSettings
 from .query import Query, after_cursor, check_count
@@ -242,10 +242,11 @@ class WaitingPoll:
     """One long poll. `done` is called once, with the reply or the refusal, unless the connection closes before.
 
     `longest` is how many seconds it may wait, whatever it asks for: until its token ends, so that the next renews it.
+    `identity` is who has asked.
     Raises `Refusal`.
     """
 
-    __slots__ = ("_clock", "_done", "_node", "_request", "_subscription", "_until", "state")
+    __slots__ = ("_clock", "_done", "_node", "_request", "_subscription", "_until", "identity", "state")
 
     def __init__(
         self,
@@ -259,8 +260,10 @@ class WaitingPoll:
         may_read: MayRead | None = None,
         *,
         longest: float = math.inf,
+        identity: Identity = ANYBODY,
     ) -> None:
         wait = min(parse_wait(settings, query), max(0.0, longest))
+        self.identity = identity
         self._node = node
         self._clock = clock
         self._done = done

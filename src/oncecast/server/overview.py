@@ -18,8 +18,10 @@ import msgspec
 from .. import __version__
 from ..core.census import ORDERS, Census, merge
 from ..http.overview import (
+    ChannelListeners,
     ConnectionCounts,
     ListedChannels,
+    Look,
     MessageCounts,
     NodeState,
     Overview,
@@ -30,6 +32,7 @@ from ..http.overview import (
 )
 from ..http.roll import PresentProcess
 from .app import App
+from .listeners import listeners_of, together
 from .measures import Crew, Measures, measure
 
 __all__ = ["View", "compose", "join_the_roll", "look", "others"]
@@ -43,11 +46,20 @@ class View(msgspec.Struct, frozen=True):
     broker: str
     census: Census
     measures: Measures
+    listeners: ChannelListeners | None = None
 
 
-def look(app: App, done: Callable[[View], None]) -> None:
-    """Call back with the view of this process, some turns of the loop later where it has many channels."""
-    app.node.census.take(lambda census: done(View(os.getpid(), app.node.log.epoch, app.broker, census, measure(app))))
+def look(app: App, channel: str | None, done: Callable[[View], None]) -> None:
+    """Call back with the view of this process, some turns of the loop later where it has many channels.
+
+    The view has the listeners of `channel`, if one is given.
+    """
+
+    def seen(census: Census) -> None:
+        listeners = None if channel is None else listeners_of(app, channel)
+        done(View(os.getpid(), app.node.log.epoch, app.broker, census, measure(app), listeners))
+
+    app.node.census.take(seen)
 
 
 def others(app: App) -> list[PresentProcess]:
@@ -92,21 +104,20 @@ def compose(
     measures: Measures,
     crew: Crew,
     views: Sequence[View],
-    order: str,
-    limit: int,
+    asked: Look,
     *,
     now: float,
     name: str,
     present: Sequence[PresentProcess] = (),
 ) -> Overview:
-    """Return the overview of the node of this `name` and of these processes, one at least, at `now` in Unix seconds.
+    """Return the overview that was asked for, of the node of this `name` and of these processes, one at least.
 
-    `present` are `others`.
+    `now` is in Unix seconds. `present` are `others`.
     """
     value = measures.values.get
     reasons = {reason for view in views for reason in _labels(view.measures, "unready")}
     census = merge(view.census for view in views)
-    listed = sorted(census.channels, key=ORDERS[order], reverse=True)[:limit]
+    listed = sorted(census.channels, key=ORDERS[asked.order], reverse=True)[: asked.limit]
     newest = max(views, key=lambda view: view.measures.values.get("log_head", 0))
     return Overview(
         time=now,
@@ -151,7 +162,8 @@ def compose(
         refusals=_refusals(measures),
         limited=_labels(measures, "limited"),
         nodes=_nodes(name, views, present),
-        channels=ListedChannels(order, census.total, census.complete, listed),
+        channels=ListedChannels(asked.order, census.total, census.complete, listed),
+        listeners=None if asked.channel is None else together(asked.channel, (view.listeners for view in views)),
     )
 
 

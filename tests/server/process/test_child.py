@@ -32,7 +32,7 @@ class Owner:
         self.calls: list[str] = []
         self.news = asyncio.Event()
 
-    def on_asked(self, child: Child, /, *, views: bool) -> None:
+    def on_asked(self, child: Child, /, *, views: bool, channel: str | None) -> None:
         self.calls.append("asked")
         child.tell(Total(Measures(), Crew(9)))
 
@@ -188,7 +188,7 @@ async def test_a_defect_at_a_message_replaces_the_worker(
     child, task = await rig.start()
     await decided(child)
 
-    def fail(child: Child, *, views: bool) -> None:
+    def fail(child: Child, *, views: bool, channel: str | None) -> None:
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(rig.owner, "on_asked", fail)

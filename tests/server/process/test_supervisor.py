@@ -133,9 +133,9 @@ class Running:
         text = (await self.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).body.decode()
         return {name: float(value) for name, value in re.findall(r"^oncecast_(\w+) (\S+)$", text, re.MULTILINE)}
 
-    async def overview(self) -> dict[str, Any]:
+    async def overview(self, query: bytes = b"") -> dict[str, Any]:
         """Return the overview, which `dev` opens."""
-        answer = await self.ask(b"GET /v1/overview HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await self.ask(b"GET /v1/overview%b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % query)
         assert 200 == answer.status, answer.body
         found: dict[str, Any] = answer.json
         return found
@@ -239,6 +239,12 @@ async def test_the_overview_has_all_workers(start: Start) -> None:
     assert found["channels"]["complete"]
     assert channel["listeners"] == found["connections"]["listeners"]["sse"] >= len(streams)
     assert sum(worker["connections"] for worker in found["workers"]) == found["connections"]["open"]
+    one, other, plain = await asyncio.gather(
+        running.overview(b"?channel=a"), running.overview(b"?channel=b"), running.overview()
+    )
+    assert channel["listeners"] == one["listeners"]["total"] == len(one["listeners"]["listed"])
+    assert ("b", 0, None) == (other["listeners"]["channel"], other["listeners"]["total"], plain["listeners"])
+    assert 0 == one["node"]["silent"] == other["node"]["silent"] == plain["node"]["silent"]
     (node,) = found["nodes"]
     assert (True, 2, []) == (node["this"], node["processes"], node["unready"])
 

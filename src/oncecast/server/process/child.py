@@ -81,8 +81,8 @@ MOVES: Mapping[WorkerState, Mapping[WorkerEvent, WorkerState]] = {
 class ChildOwner(Protocol):
     """What a child reports to its supervisor."""
 
-    def on_asked(self, child: Child, /, *, views: bool) -> None:
-        """The worker needs what all workers have measured, and their `views` for the overview."""
+    def on_asked(self, child: Child, /, *, views: bool, channel: str | None) -> None:
+        """The worker needs what all workers have measured, and their `views` for the overview, as `Asked` has it."""
         ...
 
     def on_drain_asked(self, reason: str, /) -> None:
@@ -114,7 +114,7 @@ class Child:
         self._pipe = pipe
         self._owner = owner
         self._measured: asyncio.Event | None = None
-        self._viewed: asyncio.Future[View] | None = None
+        self._viewed: dict[str | None, asyncio.Future[View]] = {}  # by the channel whose listeners are asked for
         self._deadline = asyncio.get_running_loop().call_later(READY_SECONDS, self._fail_to_start)
 
     @classmethod
@@ -185,17 +185,19 @@ class Child:
                 if self.state is WorkerState.SERVING:
                     self._move("left")
                     self._owner.on_leaving(self)
-            case Asked(views=views):
-                self._owner.on_asked(self, views=views)
+            case Asked(views=views, channel=channel):
+                self._owner.on_asked(self, views=views, channel=channel)
             case DrainAsked(reason=reason):
                 self._owner.on_drain_asked(reason)
             case Measured(measures=measures, view=view):
                 self.measures = measures
                 if self._measured is not None:
                     self._measured.set()
-                if view is not None and self._viewed is not None:
-                    self._viewed.set_result(view)
-                    self._viewed = None
+                if view is not None:
+                    channel = None if view.listeners is None else view.listeners.channel
+                    viewed = self._viewed.pop(channel, None)
+                    if viewed is not None:
+                        viewed.set_result(view)
 
     async def measure(self) -> Measures | None:
         """Return what the worker has measured, or None where it does not answer in `COLLECT_SECONDS`."""
@@ -207,13 +209,15 @@ class Child:
             await asyncio.wait_for(measured.wait(), COLLECT_SECONDS)
         return self.measures if measured.is_set() else None
 
-    async def look(self) -> View | None:
+    async def look(self, channel: str | None) -> View | None:
         """Return the view of the worker, or None where it does not answer in `COLLECT_SECONDS`."""
-        viewed = self._viewed
+        viewed = self._viewed.get(channel)
         if viewed is None:
-            viewed = self._viewed = asyncio.get_running_loop().create_future()
-        self._pipe.send(Collect(view=True))
+            viewed = self._viewed[channel] = asyncio.get_running_loop().create_future()
+        self._pipe.send(Collect(view=True, channel=channel))
         done, _ = await asyncio.wait([viewed], timeout=COLLECT_SECONDS)
+        if not done and self._viewed.get(channel) is viewed:
+            del self._viewed[channel]
         return viewed.result() if done else None
 
     def tell(self, message: Total | Change | Pace) -> None:

@@ -87,9 +87,10 @@ class CutOff(_Message, frozen=True):
 
 
 class Collect(_Message, frozen=True):
-    """Answer with `Measured`; with a `view` if one is asked for."""
+    """Answer with `Measured`; with a `view` if one is asked for, and in it the listeners of a `channel`."""
 
     view: bool = False
+    channel: str | None = None
 
 
 class Total(_Message, frozen=True):
@@ -98,6 +99,7 @@ class Total(_Message, frozen=True):
     measures: Measures
     crew: Crew
     views: tuple[View, ...] = ()
+    channel: str | None = None
 
 
 # -- from a worker
@@ -121,6 +123,7 @@ class Asked(_Message, frozen=True):
     """The worker was asked for `/metrics`, or for the overview, and needs what all workers have measured."""
 
     views: bool = False
+    channel: str | None = None
 
 
 class DrainAsked(_Message, frozen=True):

@@ -290,9 +290,9 @@ class Supervisor:
         """Ask whoever started this to stop it."""
         self.on_drain(reason)
 
-    def on_asked(self, child: Child, /, *, views: bool = False) -> None:
-        """Answer a worker with what all workers have measured, and with their `views`."""
-        self._totals.ask(child, views=views)
+    def on_asked(self, child: Child, /, *, views: bool = False, channel: str | None = None) -> None:
+        """Answer a worker with what all workers have measured, and with their `views`, as `Asked` has it."""
+        self._totals.ask(child, views=views, channel=channel)
 
     def on_leaving(self, child: Child, /) -> None:
         """Start the successor of a worker that drains of its own accord now, and not at its end."""

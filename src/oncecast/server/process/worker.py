@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 
 from ...errors import ConfigurationError
-from ...http.overview import Overview
+from ...http.overview import Look, Overview
 from ...policy.quotas import Quotas
 from ..build import build_quotas
 from ..exposition import render
@@ -135,8 +135,8 @@ class _Worker:
         self._workers = workers
         self._asking: list[Callable[[bytes], None]] = []
         self._total_timer: asyncio.TimerHandle | None = None
-        self._viewing: list[Callable[[Total], None]] = []
-        self._view_timer: asyncio.TimerHandle | None = None
+        # By the channel whose listeners are asked for: those who ask, and until when.
+        self._viewing: dict[str | None, tuple[list[Callable[[Total], None]], asyncio.TimerHandle]] = {}
 
     async def listen(self) -> None:
         """Obey the supervisor until it is gone, and then stop."""
@@ -150,8 +150,8 @@ class _Worker:
         match message:
             case Collect(view=False):
                 self._pipe.send(Measured(measure(self._server.app)))
-            case Collect():
-                look(self._server.app, lambda view: self._pipe.send(Measured(view.measures, view)))
+            case Collect(channel=channel):
+                look(self._server.app, channel, lambda view: self._pipe.send(Measured(view.measures, view)))
             case Total(measures=measures, crew=crew, views=()):
                 self._answer(render(measures, crew))
             case Total():
@@ -190,7 +190,7 @@ class _Worker:
         for done in asking:
             done(text)
 
-    def overview(self, order: str, limit: int, done: Callable[[Overview], None]) -> None:
+    def overview(self, asked: Look, done: Callable[[Overview], None]) -> None:
         """Call back with the overview of all workers, or with this one's where the supervisor does not answer."""
 
         def show(total: Total) -> None:
@@ -200,28 +200,28 @@ class _Worker:
                     total.measures,
                     total.crew,
                     total.views,
-                    order,
-                    limit,
+                    asked,
                     now=app.wall(),
                     name=app.name,
                     present=others(app),
                 )
             )
 
-        self._viewing.append(show)
-        if self._view_timer is None:
-            self._view_timer = asyncio.get_running_loop().call_later(TOTAL_SECONDS, self._show_alone)
-            self._pipe.send(Asked(views=True))
+        if asked.channel in self._viewing:
+            self._viewing[asked.channel][0].append(show)
+            return
+        timer = asyncio.get_running_loop().call_later(TOTAL_SECONDS, self._show_alone, asked.channel)
+        self._viewing[asked.channel] = [show], timer
+        self._pipe.send(Asked(views=True, channel=asked.channel))
 
-    def _show_alone(self) -> None:
+    def _show_alone(self, channel: str | None) -> None:
         silent = Crew(1, 0, self._workers - 1)
-        look(self._server.app, lambda view: self._show(Total(view.measures, silent, (view,))))
+        look(self._server.app, channel, lambda view: self._show(Total(view.measures, silent, (view,), channel)))
 
     def _show(self, total: Total) -> None:
-        if self._view_timer is not None:
-            self._view_timer.cancel()
-            self._view_timer = None
-        viewing, self._viewing = self._viewing, []
+        viewing, timer = self._viewing.pop(total.channel, ([], None))
+        if timer is not None:
+            timer.cancel()
         for show in viewing:
             show(total)
 

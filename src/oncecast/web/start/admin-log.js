@@ -17,6 +17,9 @@ export class ChannelLog {
   #more = find("#more");
   #cursor = ""; // after the last message that is shown
 
+  /** The channel that is shown, "" while none is: the server has taken its name. */
+  shown = "";
+
   /** @param {(path: string, how?: RequestInit) => Promise<Response>} ask */
   constructor(ask) {
     this.#ask = ask;
@@ -38,6 +41,7 @@ export class ChannelLog {
   /** Read a channel: its newest messages, or those since a time. @param {string} channel */
   open(channel) {
     this.#channel = this.#form.channel.value = channel.trim();
+    this.shown = "";
     this.#list.replaceChildren();
     const since = new Date(this.#form.since.value).getTime() / 1_000;
     return this.#read(since >= 0 ? `since=${since}` : `last=${this.#form.last.value}`);
@@ -63,6 +67,7 @@ export class ChannelLog {
           await pause();
           continue;
         }
+        this.shown = this.#channel;
         this.#add(body);
         this.#cursor = body.cursor;
         const follows = this.#form.follow.checked;

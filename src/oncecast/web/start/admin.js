@@ -30,7 +30,8 @@ async function look() {
   let closed = false;
   let none = false; // a server without keys, or one that gives no overview: asking again changes nothing
   try {
-    const answer = await ask(`v1/overview?order=${order.value}&limit=100`, {
+    const listeners = log.shown ? `&channel=${encodeURIComponent(log.shown)}` : "";
+    const answer = await ask(`v1/overview?order=${order.value}&limit=100${listeners}`, {
       signal: AbortSignal.timeout(DEADLINE_MS),
     });
     const body = await answer.json();
@@ -94,8 +95,29 @@ function show(now) {
     format.whole(row.connections),
     row.versions.join(", "),
   ]);
+  showListeners(now.listeners);
   figure("restarts", node.restarts ? `${format.whole(node.restarts)} restarted` : "");
   before = now;
+}
+
+/** Say who listens to the channel whose log is shown. */
+function showListeners(listeners) {
+  find("#listening").hidden = !listeners;
+  if (!listeners) return;
+  const { listed, total } = listeners;
+  const some = listed.length < total ? `, of which ${format.whole(listed.length)} are listed` : "";
+  figure("listeners", `${format.whole(total)} at this node${some}`);
+  rows("#listeners", listed, "Nobody listens.", (row) => [
+    whoIs(row),
+    row.transport,
+    row.address || "–",
+    format.whole(row.lag),
+  ]);
+}
+
+function whoIs({ kind, subject }) {
+  if (kind === "anybody") return "without a token";
+  return kind === "server" ? `the key ${subject}` : (subject ?? "a token without a user");
 }
 
 /** @param {string} name @param {string} text */
@@ -112,7 +134,7 @@ function rows(selector, items, none, cells) {
   wanted.forEach((texts, at) => {
     const row = body.rows[at] ?? body.insertRow();
     while (row.cells.length > texts.length) row.deleteCell(-1);
-    row.classList.toggle("late", Boolean(items[at]?.behind || items[at]?.unready?.length));
+    row.classList.toggle("late", Boolean(items[at]?.behind || items[at]?.lag || items[at]?.unready?.length));
     texts.forEach((text, column) => {
       const cell = row.cells[column] ?? row.insertCell();
       cell.colSpan = items.length ? 1 : columns;
