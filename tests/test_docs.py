@@ -15,8 +15,9 @@ Owns the marks that make an example a test, HTML comments on the line above a bl
 * `page`: a page that only a browser could run. `begin NAME`: made by `scripts/reference.py`.
 
 Without a mark a Python program that names the examples' server is run against one where something is published all the
-time; it ends by itself, or is ended once it has printed something. Other Python, JSON and TOML are read here, shell by
-`test_docs_commands.py` and JavaScript by `test_javascript.py`. To have another kind of block checked, add it to `READ`,
+time; it ends by itself, or is ended once it has printed something. Other Python, JSON and TOML are read here. Shell is
+read by `test_docs_commands.py` and run by `test_docs_shell.py`; JavaScript is read by `test_javascript.py` and run by
+`web/test_docs_programs.py`. To have another kind of block checked, add it to `READ`,
 with a test that goes through `blocks`.
 """
 

@@ -1,7 +1,7 @@
 """The shell blocks of the pages: a command that is shown is one that there is, with options that it has.
 
-Those that are marked `run` are run too (`test_docs.py`). The others need a terminal, another machine or a server that
-is not there; here each of their commands is read, by the parser of the program itself where it is ours.
+Each of their commands is read here, by the parser of the program itself where it is ours. They are run too: those that
+are marked `run` in `test_docs.py`, the pages of brokers in `brokers/test_how_to.py`, the others in `test_docs_shell.py`.
 """
 
 from __future__ import annotations

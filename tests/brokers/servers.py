@@ -5,6 +5,7 @@ Where a server's program is missing, its tests are skipped by its name; in CI th
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from oncecast.message import Draft, Kind
+from oncecast.server.server import Server
+from oncecast.server.settings import Settings
 from scripts.broker_servers.base import BrokerServer
 from scripts.broker_servers.kinds import KINDS
 from scripts.broker_servers.system import Missing, free_ports
@@ -59,3 +63,14 @@ def run_servers(directory: Path) -> Iterator[Servers]:
     """Yield the servers, and end them."""
     with ExitStack() as stack:
         yield Servers(directory, stack)
+
+
+async def leave_a_log(folder: Path, *channels: str) -> None:
+    """Write `oncecast.db` with a message of each channel, as a server in that folder leaves it."""
+    server = Server(Settings(port=0, broker=f"sqlite:///{folder}/oncecast.db"))
+    await server.start()
+    published = asyncio.Event()
+    drafts = [Draft(name, b"kept", Kind.TEXT) for name in channels]
+    server.node.publish(drafts, lambda outcomes: published.set())
+    await published.wait()
+    await server.stop(0)
