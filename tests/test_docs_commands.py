@@ -1,7 +1,8 @@
 """The shell blocks of the pages: a command that is shown is one that there is, with options that it has.
 
-Each of their commands is read here, by the parser of the program itself where it is ours. They are run too: those that
-are marked `run` in `test_docs.py`, the pages of brokers in `brokers/test_how_to.py`, the others in `test_docs_shell.py`.
+Each of their commands is read here, by the parser of the program itself where it is ours. They are run too: those
+that are marked `run` in `test_docs.py`, the pages of brokers in `brokers/test_how_to.py`, the others in
+`test_docs_shell.py`.
 """
 
 from __future__ import annotations
