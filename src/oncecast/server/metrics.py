@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..brokers.meters import Metered
+from ..brokers.meters import Metered, Meters
 from ..core.delays import Histogram
 from ..http.listening import LONG_POLL, SHORT_POLL, SSE, WEBSOCKET
 from ..message import Reason
@@ -67,24 +67,17 @@ def _delivered(app: App) -> float:
     return app.node.hub.counters.deliveries - (0 if app.bulletin is None else app.bulletin.read)
 
 
-def _refused(app: App) -> float:
-    broker = app.node.broker
-    return broker.meters.refused if isinstance(broker, Metered) else 0
+_NO_METERS = Meters()
 
 
-def _foreign(app: App) -> float:
+def _meters(app: App) -> Meters:
+    """Return what the broker counts; zeros where it counts nothing."""
     broker = app.node.broker
-    return broker.meters.foreign if isinstance(broker, Metered) else 0
+    return broker.meters if isinstance(broker, Metered) else _NO_METERS
 
 
 def _behind(app: App) -> float:
-    broker = app.node.broker
-    return max(0, broker.meters.head - app.node.log.head) if isinstance(broker, Metered) else 0
-
-
-def _silent(app: App) -> float:
-    broker = app.node.broker
-    return broker.meters.seconds(time.monotonic()) if isinstance(broker, Metered) else 0
+    return max(0, _meters(app).head - app.node.log.head)
 
 
 def _remembered(app: App) -> float:
@@ -239,7 +232,7 @@ METRICS = (
     _Metric(
         "broker_silent_seconds",
         "Seconds since the broker's last probe came back: above 3 it is away. 0 on a file and in memory.",
-        _silent,
+        lambda app: _meters(app).seconds(time.monotonic()),
         join=max,
     ),
     _counter("broker_returns", "Times that the broker was away and came back.", lambda app: app.node.returns),
@@ -251,12 +244,12 @@ METRICS = (
     _counter(
         "broker_refused",
         "Messages that a broker on another machine refused, or did not acknowledge before its connection was lost.",
-        _refused,
+        lambda app: _meters(app).refused,
     ),
     _counter(
         "broker_foreign",
         "Times that a record of the broker was left out, as it is damaged or not Oncecast's.",
-        _foreign,
+        lambda app: _meters(app).foreign,
     ),
     _Metric("memory_bytes", "Resident memory of the processes.", lambda app: _resident()),
     _counter("cpu_seconds", "CPU time of the processes.", lambda app: time.process_time()),
