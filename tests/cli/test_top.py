@@ -24,7 +24,7 @@ import pytest
 
 from oncecast.cli.top_lines import lines_of
 from oncecast.core.census import Census, ListedChannel
-from oncecast.http.overview import Look, Overview
+from oncecast.http.overview import Overview, OverviewRequest
 from oncecast.http.roll import PresentProcess
 from oncecast.policy.server_keys import make_key
 from oncecast.server.measures import ALONE, Measures
@@ -46,7 +46,9 @@ def overview(time: float = 100.0, *, published: int = 0, channels: int = 2, reas
     measures = Measures(values, labelled)
     other = PresentProcess("b.example:8000", "m", 9, "0.1", 300, unready="the broker is away")
     view = View(1, "e0", "memory", Census(listed, channels), measures)
-    return compose(measures, ALONE, [view], Look("rate", 300), now=time, name="a.example:8000", present=[other])
+    return compose(
+        measures, ALONE, [view], OverviewRequest("rate", 300), now=time, name="a.example:8000", present=[other]
+    )
 
 
 def texts(now: Overview, before: Overview | None = None, width: int = 100, height: int = 30) -> list[str]:

@@ -16,7 +16,7 @@ from ..message import check_channel
 from ..protocol.base import json_reply
 from ..wire import http1
 from .exchange import Exchange
-from .overview import CHANNELS, FIELDS, LISTED, Look, Overview
+from .overview import CHANNELS, FIELDS, LISTED, Overview, OverviewRequest
 from .service import Service
 
 __all__ = ["DRAIN", "OVERVIEW", "answer", "drain"]
@@ -57,7 +57,7 @@ def _check(service: Service, connection: Exchange) -> None:
     raise Refusal(code, "Only a server's key may do this: send one as Authorization: Bearer.")
 
 
-def _parse(query: str) -> Look:
+def _parse(query: str) -> OverviewRequest:
     try:
         fields = parse_qsl(query, errors="strict", keep_blank_values=True, max_num_fields=8)
     except ValueError:
@@ -71,7 +71,7 @@ def _parse(query: str) -> Look:
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 4 and int(limit) <= CHANNELS):
         raise Refusal("request_invalid", f"limit is a number from 0 to {CHANNELS}.")
     channel = given.get("channel")
-    return Look(order, int(limit), None if channel is None else check_channel(channel))
+    return OverviewRequest(order, int(limit), None if channel is None else check_channel(channel))
 
 
 def _give(connection: Exchange, overview: Overview) -> None:

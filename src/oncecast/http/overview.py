@@ -24,10 +24,10 @@ __all__ = [
     "ConnectionCounts",
     "ListedChannels",
     "ListedListener",
-    "Look",
     "MessageCounts",
     "NodeState",
     "Overview",
+    "OverviewRequest",
     "PresentNode",
     "RefusalCount",
     "SubscriptionCounts",
@@ -201,7 +201,7 @@ FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """The fields of the query, with the text and the schema of each."""
 
 
-class Look(NamedTuple):
+class OverviewRequest(NamedTuple):
     """What the query asks for: channels by an order, at most so many; and the listeners of one channel."""
 
     order: str = "rate"

@@ -22,7 +22,7 @@ from .bulletin import Bulletin
 from .credentials import identify, of_a_user, trusts_cookies
 from .exchange import Exchange
 from .memo import KnownPoll, Memo
-from .overview import Look, Overview
+from .overview import Overview, OverviewRequest
 
 KEY_REMOVED = Refusal("unauthorized", "This server's key has left the settings: connect again with one that counts.")
 
@@ -30,7 +30,7 @@ KEY_REMOVED = Refusal("unauthorized", "This server's key has left the settings: 
 CollectMetrics = Callable[[Callable[[bytes], None]], None]
 
 # Calls back, within a few seconds, with the overview of all workers that was asked for.
-GiveOverview = Callable[[Look, Callable[[Overview], None]], None]
+GiveOverview = Callable[[OverviewRequest, Callable[[Overview], None]], None]
 
 # Begins to stop the whole server, as SIGTERM does, for a reason that the log gets.
 BeginDrain = Callable[[str], None]

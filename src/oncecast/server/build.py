@@ -15,7 +15,7 @@ from ..core.node import ChannelPolicy, Node
 from ..core.subscription import Lag
 from ..core.tracing import Tracing
 from ..http.bulletin import LATE_SECONDS, REVOCATION_RECORDS, TICKET_SECONDS
-from ..http.overview import Look, Overview
+from ..http.overview import Overview, OverviewRequest
 from ..http.service import Rules
 from ..message import REVOCATIONS, TICKETS, Retention
 from ..policy.authority import is_loopback
@@ -110,7 +110,7 @@ def build_app(
     app.broker = settings.broker.partition(":")[0]
     app.collect = lambda done: done(render(measure(app)))  # a worker collects from all processes instead
 
-    def overview(asked: Look, done: Callable[[Overview], None]) -> None:
+    def overview(asked: OverviewRequest, done: Callable[[Overview], None]) -> None:
         def seen(view: View) -> None:
             done(compose(view.measures, ALONE, [view], asked, now=app.wall(), name=app.name, present=others(app)))
 

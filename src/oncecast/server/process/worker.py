@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 
 from ...errors import ConfigurationError
-from ...http.overview import Look, Overview
+from ...http.overview import Overview, OverviewRequest
 from ...policy.quotas import Quotas
 from ..build import build_quotas
 from ..exposition import render
@@ -190,7 +190,7 @@ class _Worker:
         for done in asking:
             done(text)
 
-    def overview(self, asked: Look, done: Callable[[Overview], None]) -> None:
+    def overview(self, asked: OverviewRequest, done: Callable[[Overview], None]) -> None:
         """Call back with the overview of all workers, or with this one's where the supervisor does not answer."""
 
         def show(total: Total) -> None:
