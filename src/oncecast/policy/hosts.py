@@ -71,7 +71,7 @@ def check_pattern(pattern: str) -> str:
     if not wild and name.count(":") > 1 and not name.startswith("["):
         name = f"[{name}]"
     authority = parse_authority(name)
-    if authority is None or ":" in name.rpartition("]")[2] or (wild and parse_address(name) is not None):
+    if authority is None or ":" in name.rpartition("]")[2] or (wild and parse_address(authority.host) is not None):
         raise ConfigurationError(
             f'{pattern[:100]!a} is not a host: write a name or an address without a port, "*.example.com" or "*"'
         )
