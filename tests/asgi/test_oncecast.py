@@ -124,6 +124,13 @@ def test_the_broker_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "sqlite:///code.db" == Oncecast("sqlite:///code.db").settings.broker
 
 
+def test_how_a_server_listens_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application listens by its own server: variables for `oncecast serve` in its environment are none of its."""
+    for name, value in (("HOST", "0.0.0.0"), ("TLS", "true"), ("TLS_CERT", "a.pem"), ("PROXY_PROTOCOL", "true")):
+        monkeypatch.setenv(f"ONCECAST_{name}", value)
+    assert "memory://" == Oncecast("memory://").settings.broker
+
+
 async def test_hosts_and_origins_are_checked() -> None:
     """A socket at loopback answers to loopback names, unless others are named; pages of other origins are refused."""
     at_loopback: dict[str, Any] = {"server": ("127.0.0.1", 80)}

@@ -98,7 +98,22 @@ def test_patterns(pattern: str, spelled: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["", "a b", "a:80", "[::1]:80", "*a", "a.*", "*.*", "*.", "*.127.0.0.1", "*.127.0.0.1.", "http://a", "a/", "[::1", "a..b"],
+    [
+        "",
+        "a b",
+        "a:80",
+        "[::1]:80",
+        "*a",
+        "a.*",
+        "*.*",
+        "*.",
+        "*.127.0.0.1",
+        "*.127.0.0.1.",
+        "http://a",
+        "a/",
+        "[::1",
+        "a..b",
+    ],
 )
 def test_what_is_no_pattern(pattern: str) -> None:
     """A port, a path and a star elsewhere are mistakes that would never fit a host."""

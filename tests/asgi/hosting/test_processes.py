@@ -9,8 +9,9 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -85,14 +86,19 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *options: str, opened: socket.socket | None = None) -> AsyncIterator[Served]:
+async def running(
+    folder: Path,
+    *options: str,
+    opened: socket.socket | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncIterator[Served]:
     """Run `oncecast serve` in a folder that has the application. systemd has `opened` its socket, if there is one."""
     (folder / "shop.py").write_text(MODULE)
     port, log = free_port(), folder / "log"
     starter: tuple[str, ...] = ()
     if opened is not None:
         starter = ("-c", STARTER, str(opened.fileno()), sys.executable)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ONCECAST_")} | {**variables}
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *starter, "-m", "oncecast", "serve", "--port", str(port), *options),
@@ -167,6 +173,14 @@ async def test_one_process_serves_both_on_each_connection(tmp_path: Path) -> Non
                 assert 0 == await served.ended()
     assert "x" == (tmp_path / "ended").read_text()
     assert re.search(r"access: address=127.0.0.1 method=GET path=/pid status=200 bytes=\d+ seconds=", served.log)
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "workers"])
+async def test_how_the_server_listens_is_not_the_applications(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """An image says by a variable that the server is there for other machines: the `Oncecast` listens nowhere."""
+    async with running(tmp_path, "--app", "shop:app", *options, variables={"ONCECAST_HOST": "0.0.0.0"}) as served:
+        await served.until("is listening on http://0.0.0.0")
+        assert await pids(served.url)
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "workers"])

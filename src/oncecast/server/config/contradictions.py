@@ -19,7 +19,7 @@ from ..cores import worker_count
 from ..jwks import check_url
 from ..settings import DEFAULT_BROKER, MEMORY, SQLITE, Settings, has_keys, may_be_reached
 
-__all__ = ["OPEN_CURE", "check_together", "find_unused"]
+__all__ = ["OPEN_CURE", "check_listening", "check_together", "find_unused"]
 
 _COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 6265 §4.1.1
 
@@ -28,14 +28,18 @@ OPEN_CURE = 'say who may subscribe and publish in tables [channels."PATTERN"], o
 
 def check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     """Raise `ConfigurationError` for the first contradiction. `sources` is as `Loaded` has it."""
-    _check_tls(settings, sources)
     _check_auth(settings, sources)
-    _check_address(settings, sources)
-    _check_proxies(settings, sources)
     _check_broker(settings, sources)
     _check_sizes(settings, sources)
     _check_body(settings, sources)
     _check_url(settings, sources)
+
+
+def check_listening(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Do the same for the settings of a server that listens, which an `Oncecast` in an application does not."""
+    _check_tls(settings, sources)
+    _check_address(settings, sources)
+    _check_proxies(settings, sources)
 
 
 def find_unused(settings: Settings, sources: Mapping[str, str]) -> list[str]:

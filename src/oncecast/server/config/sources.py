@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ..settings import DEFAULT_BROKER, MEMORY, AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
-from .contradictions import check_together, find_unused
+from .contradictions import check_listening, check_together, find_unused
 from .environment import read_environment
 from .file import read_file
 from .setting import TABLES, Given, Path, dotted
@@ -45,7 +45,8 @@ def load(
 
     `file` must exist if it is given; without one, `oncecast.toml` in the working directory is read if it is there.
     `flags` has top-level keys as in `Settings`; `None` and `()` mean that the flag was not given. Where they are
-    arguments in Python, `call` is what was called. Raises `ConfigurationError`.
+    arguments in Python, `call` is what was called: then nothing listens, and how to listen is not checked. Raises
+    `ConfigurationError`.
     """
     if file is None and pathlib.Path(DEFAULT_FILE).exists():  # a directory of that name is reported as a mistake
         file = pathlib.Path(DEFAULT_FILE)
@@ -72,6 +73,8 @@ def load(
         auth=AuthSettings(**values.get(("auth",), {})),  # type: ignore[arg-type]
         channels=rules,
     )
+    if not call:
+        check_listening(settings, sources)
     check_together(settings, sources)
     return Loaded(settings, sources, file, (*warnings, *find_unused(settings, sources)))
 
