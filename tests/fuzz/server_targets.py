@@ -61,7 +61,7 @@ def settings(data: bytes) -> None:
         assert "\n" not in text
         assert text
         return
-    if way % 4:  # to write and read again takes longer than all the rest
+    if way % 16:  # to write and read again takes longer than all the rest
         return
     again = _folder() / "again.toml"
     text = to_toml(loaded.settings, loaded.sources)

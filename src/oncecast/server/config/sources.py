@@ -21,6 +21,7 @@ from .setting import TABLES, Given, Path, dotted
 __all__ = ["DEFAULT_FILE", "Loaded", "Sources", "load"]
 
 DEFAULT_FILE = "oncecast.toml"
+_DEFAULTS = {dotted((*table, key)): "default" for table, keys in TABLES.items() for key in keys}
 FLAGS = {"origins": "--origin", "hosts": "--allowed-host"}  # those that have another name than their setting
 
 
@@ -61,7 +62,7 @@ def load(
     found.setdefault(("broker",), (MEMORY if dev else DEFAULT_BROKER, "default"))
 
     values: dict[Path, dict[str, object]] = {}
-    sources = {dotted((*table, key)): "default" for table, keys in TABLES.items() for key in keys}
+    sources = dict(_DEFAULTS)
     for (*table, key), (value, source) in found.items():
         values.setdefault(tuple(table), {})[key] = value
         sources[dotted((*table, key))] = source
