@@ -40,6 +40,14 @@ SQUEEZED = compress_message(b"to be, or not to be, or to be " * 3)
 STREAM = zlib.compressobj(1, zlib.DEFLATED, -15)
 ENDED = STREAM.compress(b"ended") + STREAM.flush()
 
+SETTINGS = (
+    b'\0\0port = 80\norigins = ["https://a.example"]\n[limits]\nmessage_bytes = 5\nwait_seconds = 1.5\n',
+    b'\0\0dev = true\n[channels."chat.*"]\nlag = "latest"\nmessages = 5\n[retention]\nseconds = 1.0\n',
+    b'\0\0[auth]\naudience = ["a"]\nsecret_file = "x"\n',
+    b"\1\0ONCECAST_PORT=81\nONCECAST_LIMITS__WAIT_SECONDS=2\nONCECAST_ORIGINS=https://a.example,https://b.example",
+    b"\1\0ONCECAST_PORT=tcp://1.2.3.4:80\nONCECAST_LIMITS__MESAGE_BYTES=1\nONCECAST_DEV=true",
+)
+
 SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "requests": (
         b"\0\0" + GET + b"\r\n",
@@ -139,13 +147,8 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"\0\0\r\n\r\n\0\r\nQUIT\n\x20\0\0\0rest",
         b"\0\0\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x27" + bytes(10) + b"\xff\xff" + bytes(27),
     ),
-    "settings": (
-        b'\0\0port = 80\norigins = ["https://a.example"]\n[limits]\nmessage_bytes = 5\nwait_seconds = 1.5\n',
-        b'\0\0dev = true\n[channels."chat.*"]\nlag = "latest"\nmessages = 5\n[retention]\nseconds = 1.0\n',
-        b'\0\0[auth]\naudience = ["a"]\nsecret_file = "x"\n',
-        b"\1\0ONCECAST_PORT=81\nONCECAST_LIMITS__WAIT_SECONDS=2\nONCECAST_ORIGINS=https://a.example,https://b.example",
-        b"\1\0ONCECAST_PORT=tcp://1.2.3.4:80\nONCECAST_LIMITS__MESAGE_BYTES=1\nONCECAST_DEV=true",
-    ),
+    "settings": SETTINGS,
+    "written_settings": SETTINGS,
     "setting_values": (
         b"\0\x22127.0.0.1", b"\1\x22" + b"80", b"\1\x21" + b"80", b"\2\x22auto", b"\x18\x21true", b"\x0a\x21[1e999, NaN]",
         b'\7\x21["https://a.example", "*"]', b"\x08\x22*.a.example, [::1]", b"\x0f\x22" + b"10.0.0.0/8, ::1",
@@ -176,6 +179,7 @@ DICTIONARY: Mapping[str, tuple[bytes, ...]] = {
     "jwk_sets": (b'"keys":', b'"kty":', b'"RSA"', b'"OKP"', b'"EC"', b'"crv":', b'"x":', b'"n":', b'"e":', b'"d":'),
     "forwarded": (b"for=", b'"', b"\\", b"[::1]", b"unknown", b"10.0.0.9", b","),
     "settings": (b"[limits]", b"[channels.", b"[retention]", b"[auth]", b"ONCECAST_", b"__", b'"""', b"1979-05-27"),
+    "written_settings": (b"[limits]", b"[channels.", b"[retention]", b"[auth]", b"ONCECAST_", b"__", b'"""', b"1979-05-27"),
     "setting_values": (b"https://", b"*", b"::", b"/64", b"true", b"1e308", b"-1", b'","', b"\\ud800", b"\\u0000", b"xn--"),
     "proxy_protocol": (b"PROXY ", b"TCP4 ", b"TCP6 ", b"UNKNOWN", b"\r\n\r\n\0\r\nQUIT\n"),
 }  # fmt: skip

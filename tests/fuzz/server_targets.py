@@ -30,7 +30,7 @@ from oncecast.server.tls.shared import Shared
 
 from .pieces import opened, pieces
 
-__all__ = ["setting_values", "settings", "tls_opening"]
+__all__ = ["setting_values", "settings", "tls_opening", "written_settings"]
 
 
 # -- settings
@@ -44,7 +44,23 @@ def _folder() -> Path:
 
 def settings(data: bytes) -> None:
     """Read the content as a settings file, or as lines of variables."""
-    variant, way, content = opened(data)
+    _read_settings(data)
+
+
+def written_settings(data: bytes) -> None:
+    """Do the same; what was taken is written, and reads the same. That takes longer than all the rest."""
+    loaded = _read_settings(data)
+    if loaded is None:
+        return
+    again = _folder() / "again.toml"
+    text = to_toml(loaded.settings, loaded.sources)
+    again.write_bytes(text.encode())
+    if "is set, and not shown" not in text:
+        assert loaded.settings == _load(again, {}).settings
+
+
+def _read_settings(data: bytes) -> Loaded | None:
+    variant, _, content = opened(data)
     file, environ = None, {}
     if variant & 1:
         for line in content.decode("utf-8", "surrogateescape").split("\n"):
@@ -55,19 +71,12 @@ def settings(data: bytes) -> None:
         file = _folder() / "fuzz.toml"
         file.write_bytes(content)
     try:
-        loaded = _load(file, environ)
+        return _load(file, environ)
     except ConfigurationError as error:
         text = str(error)
         assert "\n" not in text
         assert text
-        return
-    if way % 16:  # to write and read again takes longer than all the rest
-        return
-    again = _folder() / "again.toml"
-    text = to_toml(loaded.settings, loaded.sources)
-    again.write_bytes(text.encode())
-    if "is set, and not shown" not in text:
-        assert loaded.settings == _load(again, {}).settings
+        return None
 
 
 def _load(file: Path | None, environ: dict[str, str]) -> Loaded:

@@ -30,6 +30,7 @@ TARGETS: Mapping[str, Target] = {
     "forwarded": policy_targets.forwarded,
     "proxy_protocol": policy_targets.proxy_protocol,
     "settings": server_targets.settings,
+    "written_settings": server_targets.written_settings,
     "setting_values": server_targets.setting_values,
     "tls_opening": server_targets.tls_opening,
 }

@@ -96,7 +96,9 @@ def _near(name: str) -> str:
         if short.endswith(f"__{key}"):
             return f"; did you mean {full}?"
     most = 2 if len(key) > 6 else 1
-    close = [short for short in known if abs(len(short) - len(key)) <= most]  # the others are further away
+    letters = {*key}
+    # The others are further away: by their length, or as more of their letters are not in it.
+    close = [short for short in known if abs(len(short) - len(key)) <= most >= len({*short} - letters)]
     distance, nearest = min(((_distance(key, short, most), short) for short in close), default=(most + 1, ""))
     if distance <= most:
         return f"; did you mean {known[nearest]}?"
