@@ -2,7 +2,8 @@
 
 What another machine or a root's folder would be is this machine and that folder: a URL of the pages is that of a real
 server, with a token's secret and keys, at which something is published all the time. A command that does not end by
-itself has to say something, and is ended by Ctrl-C. `ELSEWHERE` has the commands that other tests run, and which.
+itself has to say something that is no error, and goes on until it is ended. `ELSEWHERE` has the commands that other
+tests run, and which.
 """
 
 from __future__ import annotations
@@ -146,6 +147,7 @@ class Terminal:
                         await asyncio.wait_for(process.wait(), STAYS_SECONDS)
                     assert process.returncode is None, f"{line}: ended, after {said!r}"
                     assert said, line
+                    assert not re.match(rb"Error|Traceback|Usage", said), f"{line}: {said!r}"
                     return
                 said, _ = await process.communicate()
         except TimeoutError:

@@ -123,6 +123,7 @@ async def test_django() -> None:
         text=True,
         env={VARIABLE: SECRET},
         check=False,
+        timeout=SECONDS,
     )
     assert 0 == done.returncode, done.stderr
     given, refused = done.stdout.splitlines()

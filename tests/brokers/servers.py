@@ -20,6 +20,8 @@ from scripts.broker_servers.base import BrokerServer
 from scripts.broker_servers.kinds import KINDS
 from scripts.broker_servers.system import Missing, free_ports
 
+SECONDS = 60.0
+
 
 class Servers:
     """The servers that run."""
@@ -69,8 +71,11 @@ async def leave_a_log(folder: Path, *channels: str) -> None:
     """Write `oncecast.db` with a message of each channel, as a server in that folder leaves it."""
     server = Server(Settings(port=0, broker=f"sqlite:///{folder}/oncecast.db"))
     await server.start()
-    published = asyncio.Event()
-    drafts = [Draft(name, b"kept", Kind.TEXT) for name in channels]
-    server.node.publish(drafts, lambda outcomes: published.set())
-    await published.wait()
-    await server.stop(0)
+    try:
+        published = asyncio.Event()
+        drafts = [Draft(name, b"kept", Kind.TEXT) for name in channels]
+        server.node.publish(drafts, lambda outcomes: published.set())
+        async with asyncio.timeout(SECONDS):
+            await published.wait()
+    finally:
+        await server.stop(0)

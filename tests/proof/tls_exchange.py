@@ -54,7 +54,8 @@ async def exchange(port: int, context: ssl.SSLContext, pieces: Iterable[bytes], 
         with contextlib.suppress(ssl.SSLWantReadError):  # the server has more to say
             tls.unwrap()
         writer.write(outgoing.read())
-        writer.write_eof()
+        with contextlib.suppress(OSError):  # it has reset the connection: the reader says so
+            writer.write_eof()
         return b"".join([data async for data in _opened(tls, reader, incoming)])
     finally:
         writer.transport.abort()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import ssl
@@ -224,7 +225,7 @@ async def attack(
             got = await (_exchange(port, pieces) if tls is None else exchange(port, tls, pieces, damaged))
     except TimeoutError:
         raise WrongError(f"neither an answer nor a close: {data!r}") from None
-    except OSError:  # a reset, or an alert
+    except (ConnectionError, ssl.SSLError):  # a reset, or an alert
         pass
     report.answered += bool(got)
     if b"HTTP/1.1 500" in got or b'"code":"internal"' in got:
@@ -247,7 +248,8 @@ async def _exchange(port: int, pieces: Sequence[bytes]) -> bytes:
                 raise ConnectionResetError("the server has closed")
             writer.write(piece)
             await asyncio.sleep(0)
-        writer.write_eof()
+        with contextlib.suppress(OSError):  # it has reset the connection: the reader says so
+            writer.write_eof()
         return await reader.read()
     finally:
         writer.transport.abort()

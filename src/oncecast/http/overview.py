@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from ..core.census import MOST, ORDERS, ListedChannel
-from ..message import CHANNEL_PATTERN
+from ..message import CHANNEL_SCHEMA
 
 __all__ = [
     "CHANNELS",
@@ -196,7 +196,7 @@ class Overview(msgspec.Struct, frozen=True):
 FIELDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "order": ("The order of the channels.", {"enum": list(ORDERS), "default": "rate"}),
     "limit": ("The most channels to list.", {"type": "integer", "minimum": 0, "maximum": CHANNELS, "default": LISTED}),
-    "channel": ("A channel whose listeners to list.", {"pattern": f"^{CHANNEL_PATTERN.pattern}$"}),
+    "channel": ("A channel whose listeners to list.", {"type": "string", **CHANNEL_SCHEMA}),
 }
 """The fields of the query, with the text and the schema of each."""
 

@@ -1,8 +1,9 @@
 """Accepts connections on the sockets that a server listens on, and hands each to a `Connection`.
 
 Invariant: no more connections are held than `Admission` has places for. One without a place is answered 503, one past a
-limit of its address 429, and it is closed before the next is accepted, so refused connections never pile up. Where the
-system has no descriptor left, accepting pauses for `PAUSE_SECONDS`, as the log says; open connections are served on.
+limit of its address 429, and it is closed before the next is accepted, or soon after its handshake where it is one of
+the few that `tls/farewells.py` answers: refused connections never pile up. Where the system has no descriptor left,
+accepting pauses for `PAUSE_SECONDS`, as the log says; open connections are served on.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._meters = app.tls
         self._shared = Shared(self._loop, app.reading, app.monotonic)
-        self._farewells = None if tls is None else Farewells(self._shared, tls)
+        self._farewells = None if tls is None else Farewells(self._shared, tls, self._meters)
         self._opening: dict[asyncio.Task[None], Connection] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
         self._reminded = -REMIND_SECONDS
@@ -239,7 +240,7 @@ class Acceptor:
             self._app.logs.note(code, connection.identity)
 
     def _refuse(self, accepted: socket.socket, refusal: Refusal, connection: Connection) -> None:
-        """Answer with an error and close, without waiting for the peer. With TLS that takes a handshake."""
+        """Answer with an error and close, without waiting for the peer; over TLS see `Farewells`."""
         if self._app.logs is not None:
             self._app.logs.refuse(refusal.error, connection.identity, how="connect")
 
@@ -247,7 +248,10 @@ class Acceptor:
             return encode_fault(self._app, http1.glimpse_fields(request, len(request)), refusal)
 
         if self._farewells is not None:
-            self._farewells.say(accepted, answer)
+            if refusal is FULL and self._proxied:  # its handshake comes behind a header that has not been read
+                self._farewells.alert(accepted)
+            else:
+                self._farewells.say(accepted, answer)
             return
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)

@@ -239,12 +239,14 @@ async def test_the_overview_has_all_workers(start: Start) -> None:
     assert found["channels"]["complete"]
     assert channel["listeners"] == found["connections"]["listeners"]["sse"] >= len(streams)
     assert sum(worker["connections"] for worker in found["workers"]) == found["connections"]["open"]
-    one, other, plain = await asyncio.gather(
-        running.overview(b"?channel=a"), running.overview(b"?channel=b"), running.overview()
-    )
+    async with asyncio.timeout(SECONDS):
+        while True:  # each is asked for by itself; a worker that is busy for a second would be missing
+            asked = await asyncio.gather(*(running.overview(b"?channel=" + name) for name in (b"a", b"b")))
+            one, other = asked
+            if not any(each["node"]["silent"] for each in asked):
+                break
     assert channel["listeners"] == one["listeners"]["total"] == len(one["listeners"]["listed"])
-    assert ("b", 0, None) == (other["listeners"]["channel"], other["listeners"]["total"], plain["listeners"])
-    assert 0 == one["node"]["silent"] == other["node"]["silent"] == plain["node"]["silent"]
+    assert ("b", 0, None) == (other["listeners"]["channel"], other["listeners"]["total"], found["listeners"])
     (node,) = found["nodes"]
     assert (True, 2, []) == (node["this"], node["processes"], node["unready"])
 

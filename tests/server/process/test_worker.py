@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from oncecast.errors import ConfigurationError
+from oncecast.http.overview import OverviewRequest
+from oncecast.message import LATEST
 from oncecast.server.measures import Crew, Measures
+from oncecast.server.overview import look
 from oncecast.server.process import worker as module
 from oncecast.server.process.control import Asked, Begin, Change, FromWorker, Pipe, Total, ToWorker
 from oncecast.server.process.worker import _Worker
 from oncecast.server.settings import Settings
+from tests.core.conftest import FakeSink, Words
 
 if TYPE_CHECKING:
     from tests.server.conftest import Open
@@ -74,6 +79,28 @@ async def test_a_supervisor_that_does_not_answer(rig: Rig, monkeypatch: pytest.M
     rig.worker.collect(answer.set_result)
     text = await asyncio.wait_for(answer, SECONDS)
     assert b"oncecast_workers_silent 2.0" in text
+
+
+async def test_an_older_supervisor_knows_of_no_channel(rig: Rig) -> None:
+    """Its answer is that of each who asks for a channel's listeners, which this worker then has of its own."""
+    loop = asyncio.get_running_loop()
+    plain, heard, silent = [loop.create_future() for _ in range(3)]
+    app = rig.worker._server.app
+    app.node.subscribe(("a",), LATEST, FakeSink(), Words(), lambda place: None)
+    rig.worker.overview(OverviewRequest(channel="a"), heard.set_result)
+    rig.worker.overview(OverviewRequest(channel="b"), silent.set_result)
+    rig.worker.overview(OverviewRequest(), plain.set_result)
+    assert ["a", "b", None] == [(await rig.pipe.receive()).channel for _ in range(3)]  # type: ignore[union-attr]
+    viewed = loop.create_future()
+    look(app, None, viewed.set_result)
+    own = await asyncio.wait_for(viewed, SECONDS)
+    other = structs.replace(own, pid=own.pid + 1)
+    rig.pipe.send(Total(Measures(), Crew(2), (own, other)))
+    assert (await asyncio.wait_for(plain, SECONDS)).listeners is None
+    rig.pipe.send(Total(Measures(), Crew(2), (own, other)))
+    found = [(await asyncio.wait_for(each, SECONDS)).listeners for each in (heard, silent)]
+    assert [("a", 1), ("b", 0)] == [(listeners.channel, listeners.total) for listeners in found]
+    assert {} == rig.worker._viewing
 
 
 async def test_files_that_have_changed_since_the_supervisor_looked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ import pytest
 
 from oncecast.policy.bucket import Bucket
 from oncecast.policy.quotas import Quotas
+from oncecast.server.capacity import Capacity
 from oncecast.server.settings import Limits, Settings
-from oncecast.server.tls import farewells
+from oncecast.server.tls import farewells, opening
 
 if TYPE_CHECKING:
     from tests.server.conftest import Open, Site
@@ -56,6 +58,7 @@ async def test_a_request_that_comes_late(site: Site, dial: Dial) -> None:
     second = await dial(site.server.port)
     gone = await dial(site.server.port)
     gone.sock.close()
+    meters = site.server.app.tls
     plain = await dial(site.server.port, shake=False)
     await asyncio.get_running_loop().sock_sendall(plain.sock, HEALTH)
     assert (await asyncio.get_running_loop().sock_recv(plain.sock, 100)).startswith(b"HTTP/1.1 400 ")
@@ -64,6 +67,53 @@ async def test_a_request_that_comes_late(site: Site, dial: Dial) -> None:
     assert b"429" in await second.all()
     second.sock.close()
     await site.until(lambda: not _under_way(site))
+    assert (1, 1) == (meters.plain, meters.failed)
+
+
+async def test_one_that_says_goodbye(site: Site, dial: Dial) -> None:
+    """A refused client that ends at once, as a check of a port does, is gone, and others are served."""
+    first = await dial(site.server.port)
+    second = await dial(site.server.port)
+    await second.say_goodbye()
+    await site.until(lambda: not _under_way(site))
+    await first.send(HEALTH)
+    await first.until(b"ok")
+
+
+async def test_a_request_in_several_records(site: Site, dial: Dial) -> None:
+    """What comes behind the first record does not take the answer away."""
+    await dial(site.server.port)
+    second = await dial(site.server.port)
+    for piece in (b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", b"hello", HEALTH):
+        second.tls.write(piece)
+    await second.flush()
+    assert (await second.until(b"too_many_requests")).startswith(b"HTTP/1.1 429 ")
+
+
+async def test_records_without_data(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused client that sends and sends, and never a byte of a request, is closed after some reads."""
+    monkeypatch.setattr(opening, "FIRST_READS", 3)
+    await dial(site.server.port)
+    second = await dial(site.server.port)
+    loop = asyncio.get_running_loop()
+    second.tls.write(HEALTH)
+    record = second.outgoing.read()
+    with contextlib.suppress(ConnectionError):
+        for at in range(len(record) - 1):  # a record that never is whole
+            await loop.sock_sendall(second.sock, record[at : at + 1])
+            await asyncio.sleep(0.02)
+    await site.until(lambda: not _under_way(site))
+
+
+async def test_a_full_server_behind_a_proxy(open_site: Open, certificate: tuple[str, str], dial: Dial) -> None:
+    """Where the handshake stands behind a header that nobody has read, there is an alert, and nothing in plain text."""
+    cert, key = certificate
+    settings = Settings(port=0, tls_cert=(cert,), tls_key=(key,), proxy_protocol=True, trusted_proxies=("127.0.0.1",))
+    behind = await open_site(settings)
+    behind.server.app.admission.capacity = Capacity(0, 0)
+    peer = await dial(behind.server.port, shake=False)
+    await asyncio.get_running_loop().sock_sendall(peer.sock, b"PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n")
+    assert opening.REFUSED_ALERT == await asyncio.get_running_loop().sock_recv(peer.sock, 1000)
 
 
 async def test_the_others_get_an_alert(site: Site, dial: Dial) -> None:
@@ -87,7 +137,7 @@ async def test_a_flood_gets_few_handshakes(site: Site, dial: Dial, monkeypatch: 
 
 async def test_one_that_does_not_ask(site: Site, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused client that shakes hands and sends nothing is closed at its deadline."""
-    monkeypatch.setattr(farewells, "SECONDS", 0.2)
+    monkeypatch.setattr(farewells, "SECONDS", 2.0)
     await dial(site.server.port)
     second = await dial(site.server.port)
     while await second.more():  # the session's tickets

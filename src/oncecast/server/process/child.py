@@ -82,7 +82,7 @@ class ChildOwner(Protocol):
     """What a child reports to its supervisor."""
 
     def on_asked(self, child: Child, /, *, views: bool, channel: str | None) -> None:
-        """The worker needs what all workers have measured, and their `views` for the overview, as `Asked` has it."""
+        """The worker needs what all have measured; with `views` also their views, and in these who is on `channel`."""
         ...
 
     def on_drain_asked(self, reason: str, /) -> None:

@@ -291,7 +291,7 @@ class Supervisor:
         self.on_drain(reason)
 
     def on_asked(self, child: Child, /, *, views: bool = False, channel: str | None = None) -> None:
-        """Answer a worker with what all workers have measured, and with their `views`, as `Asked` has it."""
+        """Answer a worker with what all have measured; with `views` also with their views, and who is on `channel`."""
         self._totals.ask(child, views=views, channel=channel)
 
     def on_leaving(self, child: Child, /) -> None:

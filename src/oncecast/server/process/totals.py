@@ -37,7 +37,7 @@ class Totals:
         self._past = add([self._past, lasting(child.measures)])
 
     def ask(self, child: Child, *, views: bool = False, channel: str | None = None) -> None:
-        """Answer a worker with what all have measured, and with their `views`, which have a channel's listeners."""
+        """Answer a worker with what all have measured; with `views` also with their views, and who is on `channel`."""
         if (views, channel) in self._askers:
             self._askers[views, channel].append(child)
             return

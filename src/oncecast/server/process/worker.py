@@ -17,14 +17,17 @@ import socket
 import sys
 from collections.abc import Callable
 
+import msgspec
+
 from ...errors import ConfigurationError
 from ...http.overview import Overview, OverviewRequest
 from ...policy.quotas import Quotas
 from ..build import build_quotas
 from ..exposition import render
 from ..guest import Hosting
+from ..listeners import listeners_of
 from ..measures import Crew, measure
-from ..overview import compose, look, others
+from ..overview import View, compose, look, others
 from ..quota_memory import QuotaMemory
 from ..server import Server
 from ..tasks import Tasks
@@ -135,7 +138,7 @@ class _Worker:
         self._workers = workers
         self._asking: list[Callable[[bytes], None]] = []
         self._total_timer: asyncio.TimerHandle | None = None
-        # By the channel whose listeners are asked for: those who ask, and until when.
+        # By the channel whose listeners are asked for: the callbacks, and the timer that ends their wait.
         self._viewing: dict[str | None, tuple[list[Callable[[Total], None]], asyncio.TimerHandle]] = {}
 
     async def listen(self) -> None:
@@ -219,11 +222,23 @@ class _Worker:
         look(self._server.app, channel, lambda view: self._show(Total(view.measures, silent, (view,), channel)))
 
     def _show(self, total: Total) -> None:
+        if total.channel is None and None not in self._viewing:
+            # Of an older supervisor, which knows of no channel: this worker says who listens here.
+            for channel in list(self._viewing):
+                self._show(msgspec.structs.replace(total, channel=channel, views=self._with_listeners(total, channel)))
+            return
         viewing, timer = self._viewing.pop(total.channel, ([], None))
         if timer is not None:
             timer.cancel()
         for show in viewing:
             show(total)
+
+    def _with_listeners(self, total: Total, channel: str | None) -> tuple[View, ...]:
+        assert channel is not None
+        own = listeners_of(self._server.app, channel)
+        return tuple(
+            msgspec.structs.replace(view, listeners=own) if view.pid == os.getpid() else view for view in total.views
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ HELLO_BYTES = 4 << 10  # read at once during the handshake
 RECORD_OF_HANDSHAKE = 0x16  # RFC 8446 §5.1: how a ClientHello begins
 DISCARD_BYTES = 64 << 10  # of a connection that is not served, at a time
 DISCARD_SECONDS = 2.0
+FIRST_READS = 16  # for the first bytes of a request that is refused
 
 # RFC 8446 §6.2: fatal, internal_error. It is the alert of a server that can't go on for a reason of its own.
 REFUSED_ALERT = b"\x15\x03\x03\x00\x02\x02\x50"
@@ -54,20 +55,31 @@ async def refuse(
 
     Raises `OSError` as `open_channel` does. The socket is the caller's to close.
     """
-    loop = shared.loop
     tls, incoming, outgoing = await _shake_hands(shared, sock, context)
-    request = b""
-    while not request:
+    request = await _first_bytes(shared.loop, sock, tls, incoming)
+    tls.write(answer(request))
+    with contextlib.suppress(ssl.SSLError):  # the client has not said close_notify, or has sent more than was read
+        tls.unwrap()
+    await _end(shared.loop, sock, outgoing.read())
+
+
+async def _first_bytes(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO
+) -> bytes:
+    """Read the first bytes of a request, in `FIRST_READS` at most: a peer may send records without data for ever."""
+    for _ in range(FIRST_READS):
         try:
             request = tls.read(DISCARD_BYTES)
         except ssl.SSLWantReadError:
             if not (sealed := await loop.sock_recv(sock, HELLO_BYTES)):
-                raise ConnectionResetError("the client has gone before its request") from None
+                break
             incoming.write(sealed)
-    tls.write(answer(request))
-    with contextlib.suppress(ssl.SSLWantReadError):  # the client's close_notify has not come yet
-        tls.unwrap()
-    await _end(loop, sock, outgoing.read())
+            await asyncio.sleep(0)  # `sock_recv` returns at once where there is something to read
+        else:
+            if not request:  # close_notify
+                break
+            return request
+    raise ConnectionResetError("the client has gone before its request")
 
 
 def discard(sock: socket.socket) -> bytes:
@@ -141,7 +153,7 @@ async def _end(loop: asyncio.AbstractEventLoop, sock: socket.socket, answer: byt
     """Answer, and discard what comes until the client closes: bytes that are unread at the close make it a reset."""
     await loop.sock_sendall(sock, answer)
     sock.shutdown(socket.SHUT_WR)
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(DISCARD_SECONDS):
-            while await loop.sock_recv(sock, DISCARD_BYTES):
-                ...
+            while await loop.sock_recv(sock, DISCARD_BYTES):  # noqa: ASYNC110 - no event is waited for
+                await asyncio.sleep(0)  # it returns at once where there is something to read

@@ -95,7 +95,7 @@ function show(now) {
     format.whole(row.connections),
     row.versions.join(", "),
   ]);
-  showListeners(now.listeners);
+  showListeners(now.listeners?.channel === log.shown ? now.listeners : null); // another may have been opened meanwhile
   figure("restarts", node.restarts ? `${format.whole(node.restarts)} restarted` : "");
   before = now;
 }
