@@ -10,7 +10,7 @@ import pytest
 from . import wire_fuzz
 from .wire_fuzz import Report, WrongError, attack, run
 
-SECONDS = 10.0
+SECONDS = 5.0
 
 
 @pytest.mark.parametrize("guarded, sealed", [(False, False), (True, False), (False, True), (True, True)])
