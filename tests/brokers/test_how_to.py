@@ -12,8 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ class Terminals:
         assert 0 == process.returncode, (line, printed.decode())
         return printed.decode()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """End what still runs."""
         await self._stack.aclose()
 
@@ -77,16 +76,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def terminals(folder: Path, port: int) -> AsyncIterator[Terminals]:
-    """Yield terminals, and end what runs in them."""
-    opened = Terminals(folder, port)
-    try:
-        yield opened
-    finally:
-        await opened.close()
 
 
 async def is_ready(port: str) -> None:
@@ -114,7 +103,7 @@ async def test_the_page_is_followed(kind: str, servers: Servers, tmp_path: Path)
     assert {*found} == {*served, moved, heard, said, status, channels}
     with ExitStack() as stack:
         server = await asyncio.to_thread(servers.own, kind, stack)
-        async with asyncio.timeout(SECONDS), terminals(tmp_path, server.port) as terminal:
+        async with asyncio.timeout(SECONDS), aclosing(Terminals(tmp_path, server.port)) as terminal:
             await leave_a_log(tmp_path, "old")
             await terminal.run(moved)
             for line in served:

@@ -109,22 +109,11 @@ class CensusTaker:
 
         Those that are behind come first, by how far. Where too many are, some are missing, as in a census.
         """
-        behind = []
-        names = 0
-        for subscription in self._hub.lagging()[0]:
-            names += len(subscription.channels)
-            if names > NAMES:
-                break
-            if channel in subscription.channels:
-                behind.append((subscription, self._lag(subscription)))
+        behind = [row for row in self._lagging()[0] if channel in row[0].channels]
         total = len(behind) + self._hub.live(channel)
         behind.sort(key=lambda row: row[1], reverse=True)
         live = self._hub.first_live(channel, most)
         return [*behind, *((each, 0) for each in live)][:most], total
-
-    def _lag(self, subscription: Subscription) -> int:
-        place = subscription.place
-        return 0 if place is None else max(0, self._log.head - place.seq)
 
     def _go_on(self) -> None:
         assert self._rows is not None
@@ -149,15 +138,23 @@ class CensusTaker:
     def _behind(self) -> tuple[dict[str, list[int]], bool]:
         """Return how far those are behind that listen to each channel, and whether that is all of them."""
         found: dict[str, list[int]] = {}
+        rows, complete = self._lagging()
+        for subscription, lag in rows:
+            for channel in subscription.channels:
+                found.setdefault(channel, []).append(lag)
+        return found, complete
+
+    def _lagging(self) -> tuple[list[tuple[Subscription, int]], bool]:
+        """Return who is behind, of `NAMES` channels at most, and how far; and whether that is all of them."""
+        found: list[tuple[Subscription, int]] = []
         subscriptions, complete = self._hub.lagging()
         names = 0
         for subscription in subscriptions:
             names += len(subscription.channels)
             if names > NAMES:
                 return found, False
-            lag = self._lag(subscription)
-            for channel in subscription.channels:
-                found.setdefault(channel, []).append(lag)
+            place = subscription.place
+            found.append((subscription, 0 if place is None else max(0, self._log.head - place.seq)))
         return found, complete
 
     def _look(self, behind: Mapping[str, list[int]], now: float) -> Iterator[ListedChannel]:
