@@ -1,6 +1,7 @@
 """What holds for every test: its marks by where it stands, no deadline for an example of Hypothesis, SIGINT, which
 some shells let their jobs ignore, that it leaves no transport open (`open_transports.py`), and that a collection of
-garbage does not visit the tests themselves.
+garbage does not visit the tests themselves. And what tests of all folders share: the real servers of brokers, and the
+wheel.
 
 Owns `MARKS`, the table that `make quick` selects by and by which the long tests come first. To mark a test, add its
 file or folder, not a decorator.
@@ -12,7 +13,8 @@ import gc
 import os
 import re
 import signal
-from collections.abc import Generator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +22,10 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
+from tests.brokers.servers import Servers
 from tests.open_transports import pytest_configure as pytest_configure
 from tests.open_transports import pytest_runtest_teardown as pytest_runtest_teardown
+from tests.package_rig import ROOT, built
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -221,3 +225,16 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The real servers of brokers, of which each kind is started for the first test that needs it."""
+    with ExitStack() as stack:
+        yield Servers(tmp_path_factory.mktemp("servers"), stack)
+
+
+@pytest.fixture(scope="session")
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, built by the backend that pyproject.toml names."""
+    return built("wheel", ROOT, tmp_path_factory.mktemp("wheel"))

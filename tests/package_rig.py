@@ -41,16 +41,13 @@ def tree() -> list[Path]:
 
 
 def pythons() -> dict[str, Path]:
-    """Every Python of this machine that the package is for, by its version: this one, those of PATH and of pyenv.
-
-    A version that is there several times is tried once.
-    """
-    found: dict[str, Path] = {}
+    """A Python of each version that the package is for, as `3.12`: this one first, then those of PATH and of pyenv."""
+    found: dict[tuple[int, int], Path] = {}
     for path in [Path(sys.executable), *_candidates()]:
         version = _version(path)
-        if version is not None and tuple(map(int, version.split(".")[:2])) >= OLDEST:
+        if version is not None and version >= OLDEST:
             found.setdefault(version, path)
-    return dict(sorted(found.items(), key=lambda each: tuple(map(int, each[0].split(".")))))
+    return {f"{major}.{minor}": path for (major, minor), path in sorted(found.items())}
 
 
 def _candidates() -> Iterator[Path]:
@@ -64,14 +61,17 @@ def _candidates() -> Iterator[Path]:
                 yield path
 
 
-def _version(path: Path) -> str | None:
-    """Return `3.12.1`, or None where this starts no CPython that can make an environment."""
-    script = "import sys, venv; print(sys.implementation.name, *sys.version_info[:3])"
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return `(3, 12)`, or None where this starts no CPython that can make an environment."""
+    script = "import sys, venv; print(sys.implementation.name, *sys.version_info[:2])"
     try:
         ended = subprocess.run(
             [path, "-c", script], capture_output=True, text=True, check=False, timeout=SECONDS, cwd=path.parent
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    name, _, version = ended.stdout.strip().partition(" ")
-    return version.replace(" ", ".") if ended.returncode == 0 and name == "cpython" else None
+    match ended.stdout.split():
+        case ["cpython", major, minor] if ended.returncode == 0:
+            return int(major), int(minor)
+        case _:
+            return None

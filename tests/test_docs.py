@@ -6,7 +6,7 @@ Owns the marks that make an example a test, HTML comments on the line above a bl
   is stopped when it has printed what is expected, or its first line.
 * `prints`, after one of these: the block is what it prints. Blank lines aside; the epoch and times are made alike.
 * `socket PATH [PROTOCOL]`: lines with → are sent and lines with ← expected on that WebSocket.
-* `token`: Python that defines `token_of`, whose token a server with the same secret takes.
+* `token`: Python that defines `token_of`, which `test_docs_tokens.py` uses.
 * `app`: Python of an application, checked and run by `tests/asgi/test_examples.py`.
 * `celery`: a task, run by a worker of Celery in `tests/asgi/test_celery.py`.
 * `file NAME`: a file of the project that `tests/testing/test_how_to.py` checks and runs, or an application that
@@ -30,10 +30,7 @@ import itertools
 import json
 import os
 import re
-import signal
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,65 +41,21 @@ import websockets
 from websockets.asyncio.client import connect
 
 from oncecast.cli.server import serve
-from oncecast.message import Draft
 from oncecast.protocol import events
 from oncecast.protocol.base import DRAIN_MS
 from oncecast.server import config
-from oncecast.server.auth import build_authenticator
 from oncecast.server.server import Server
-from oncecast.server.settings import AuthSettings, Settings
+from oncecast.server.settings import Settings
+from tests.docs_rig import ROOT, SERVER, Block, bash, blocks, busy, name, pages, without_blocks
 
-ROOT = Path(__file__).parent.parent
-SKIPPED = {".venv", "node_modules", ".pytest_cache", ".git", "build", "dist"}
 SECONDS = 60.0  # for one example; the slowest waits for a fraction of a second
-SERVER = "127.0.0.1:8000"  # what the examples call it
 EPOCH, TIME = "k3f9x2", "1764000000.123"  # what their ids and times look like
 
 # What is read without a mark; of a proxy's own languages `proxies/test_files.py` reads what a page has of our files.
 READ = {"python", "json", "toml", "sh", "js", "text", "nginx", "apache", "yaml", "jsx"}
 
-_BLOCK = re.compile(r"(?:^<!-- ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A fenced block: the mark above it, its language, its content, and the first line it stands on."""
-
-    mark: str
-    language: str
-    text: str
-    line: int
-
-
-def pages() -> list[Path]:
-    """Every page of the tree; installed packages are not looked through, which takes a second."""
-    found = []
-    for folder, folders, files in os.walk(ROOT):
-        folders[:] = [name for name in folders if name not in SKIPPED]
-        found += [Path(folder, name) for name in files if name.endswith(".md")]
-    return sorted(found)
-
-
-def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
-    text = page.read_text("utf-8")
-    return [
-        Block(found[1] or "", found[2], found[3], text.count("\n", 0, found.start()) + 1)
-        for found in _BLOCK.finditer(text)
-    ]
-
-
-def name(page: Path) -> str:
-    """A page's path in the tree."""
-    return page.relative_to(ROOT).as_posix()
-
-
-def type_checker(file: str) -> list[str]:
-    """Return a command that checks a file strictly. It begins with what `make check` has found out of the package."""
-    options = ("--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache"))
-    return [sys.executable, "-m", "mypy", "--strict", *options, file]
 
 
 each_page = pytest.mark.parametrize("page", pages(), ids=name)
@@ -142,7 +95,7 @@ def test_the_check_for_freshness_can_fail(monkeypatch: pytest.MonkeyPatch) -> No
 def test_relative_links_lead_somewhere(page: Path) -> None:
     """Each link to a file finds it, and each to a part of one finds its heading."""
     broken = []
-    for link in _LINK.findall(_BLOCK.sub("", page.read_text("utf-8"))):
+    for link in _LINK.findall(without_blocks(page)):
         url = urlsplit(link)
         if url.scheme or url.netloc:
             continue
@@ -167,8 +120,7 @@ def test_each_picture_is_shown_and_there() -> None:
 
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings: lower case, punctuation dropped, hyphens for spaces."""
-    text = _BLOCK.sub("", page.read_text("utf-8"))
-    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text))
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(without_blocks(page)))
     return {heading.strip().replace(" ", "-") for heading in words}
 
 
@@ -265,32 +217,18 @@ async def test_examples_do_what_they_show(page: Path, tmp_path: Path) -> None:
 async def run(block: Block, server: Server, home: Path, expected: list[str] | None) -> list[str]:
     """Run a shell block; return the lines it printed that are not blank. Without `expected`, a 4xx or 5xx fails."""
     (home / ".curlrc").write_text("silent\nshow-error\n" + ("" if expected else "fail-with-body\n"))
-    process = await asyncio.create_subprocess_exec(
-        "bash",
-        "-euo",
-        "pipefail",
-        "-c",
-        block.text.replace(SERVER, f"127.0.0.1:{server.port}"),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=home,
-        env={"PATH": os.environ["PATH"], "CURL_HOME": str(home), "HOME": str(home)},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
+    text = block.text.replace(SERVER, f"127.0.0.1:{server.port}")
+    environ = {"PATH": os.environ["PATH"], "CURL_HOME": str(home), "HOME": str(home)}
     lines: list[str] = []
-    streams = block.mark == "run stream"
-    try:
+    async with bash(text, home, environ, errors=None) as process:
+        assert process.stdout is not None
         while line := await process.stdout.readline():
-            if text := alike(line.decode().rstrip("\n"), server):
-                lines.append(text)
-            if streams and len(lines) == len(expected or ("",)):
+            if shown := alike(line.decode().rstrip("\n"), server):
+                lines.append(shown)
+            if block.mark == "run stream" and len(lines) == len(expected or ("",)):
                 return lines
         assert 0 == await process.wait(), block.text
-        return lines
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    return lines
 
 
 async def talk(block: Block, server: Server, where: str) -> None:
@@ -319,38 +257,27 @@ async def test_programs_run(text: str, tmp_path: Path) -> None:
     """A Python program of a page works as it stands, and says nothing on standard error."""
     server = Server(Settings(port=0))
     await server.start()
-    publishing = asyncio.create_task(publish_all_the_time(server))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-u",
-        "-c",
-        text.replace(SERVER, f"127.0.0.1:{server.port}"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=tmp_path,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
     try:
-        async with asyncio.timeout(SECONDS):
-            if not await process.stdout.readline():
-                assert 0 == await process.wait()
+        async with busy(server), asyncio.timeout(SECONDS):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-u", "-c", text.replace(SERVER, f"127.0.0.1:{server.port}")),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=tmp_path,
+            )
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                if not await process.stdout.readline():
+                    assert 0 == await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                said = await process.stderr.read()
+                await process.wait()
     finally:
-        publishing.cancel()
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        said = await process.stderr.read()
         await server.stop(0)
     assert "" == said.decode()
-
-
-async def publish_all_the_time(server: Server) -> None:
-    """Publish to the channels of the examples, ten times a second."""
-    for number in itertools.count():
-        for channel in ("news", "sport", "prices", "orders", "chat", "kitchen"):
-            server.node.publish((Draft(channel, b"%d" % number),), lambda outcomes: None)
-        await asyncio.sleep(0.1)
 
 
 def alike(text: str, server: Server) -> str:
@@ -383,15 +310,3 @@ def test_the_help_and_the_reference_agree_on_the_default_broker() -> None:
         broker = config.load(file=None, environ={}, flags={"dev": dev or None}).settings.broker
         assert broker in shown
         assert f'`"{broker}"`' in row
-
-
-def test_the_token_of_an_application() -> None:
-    """The function that the page shows makes a token that a server with the same secret takes."""
-    (block,) = [block for block in blocks(ROOT / "docs/how-to/authenticate.md") if block.mark == "token"]
-    secret = "s" * 32
-    scope: dict[str, Any] = {}
-    exec(compile(block.text.replace('os.environ["ONCECAST_SECRET_OF_MY_APP"]', repr(secret)), "page", "exec"), scope)
-    authenticator = build_authenticator(AuthSettings(secret=secret))
-    assert authenticator is not None
-    identity = authenticator.identify(scope["token_of"]("ann"), "", time.time())
-    assert ("ann", ("user.ann", "news")) == (identity.subject, identity.subscribe)

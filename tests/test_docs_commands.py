@@ -21,7 +21,7 @@ import pytest
 
 from oncecast.cli.commands import commands
 from oncecast.http.documents.openapi import openapi
-from tests.test_docs import ROOT, blocks, name, pages
+from tests.docs_rig import ROOT, blocks, name, pages
 
 HERE_DOCUMENT = re.compile(r"<<-?\s*'?(\w+)'?(.*)\n(?:.*\n)*?\1$", re.MULTILINE)
 OPERATORS = {"|", "||", "&", "&&", ";", "(", ")"}

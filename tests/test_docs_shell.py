@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import re
 import shutil
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +26,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from benchmarks.processes import environment, free_port
-from oncecast.message import Draft, Kind
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
 from oncecast.server.tls.development import with_certificate
-from tests.brokers.servers import Servers, leave_a_log, run_servers
-from tests.test_docs import ROOT, Block, blocks, name, pages
+from tests.brokers.servers import Servers, leave_a_log
+from tests.docs_rig import ROOT, Block, bash, blocks, busy, name, pages
 from tests.token_rig import SECRET
 
 SECONDS = 120.0
@@ -128,19 +125,10 @@ class Terminal:
         """Run a line to its end, or until it has said something where it has none."""
         endless = ENDLESS.search(line) is not None
         line = self.site.here(line, self.folder)
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-euo", "pipefail", "-c", line),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=self.folder,
-            env=self.variables,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
         said = b""
         try:
-            async with asyncio.timeout(SECONDS):
+            async with bash(line, self.folder, self.variables) as process, asyncio.timeout(SECONDS):
+                assert process.stdout is not None
                 if endless:
                     said = await process.stdout.readline()
                     with contextlib.suppress(TimeoutError):
@@ -148,15 +136,11 @@ class Terminal:
                     assert process.returncode is None, f"{line}: ended, after {said!r}"
                     assert said, line
                     assert not re.match(rb"Error|Traceback|Usage", said), f"{line}: {said!r}"
-                    return
-                said, _ = await process.communicate()
+                else:
+                    said, _ = await process.communicate()
+                    assert 0 == process.returncode, f"{line}: {said.decode()}"
         except TimeoutError:
             raise AssertionError(f"{line}: does not end, after {said!r}") from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        assert 0 == process.returncode, f"{line}: {said.decode()}"
 
 
 async def furnish(folder: Path, home: Path) -> None:
@@ -193,27 +177,11 @@ async def a_busy_server() -> AsyncIterator[Server]:
     origins = ("https://app.example.com",)
     server = Server(Settings(port=0, dev=True, auth=auth, origins=origins, channels=rules))
     await server.start()
-
-    async def publish() -> None:
-        for number in itertools.count():
-            data = b'{"n":%d}' % number
-            drafts = [Draft(name, data, Kind.JSON) for name in ("news", "sport", "prices", "orders", "kitchen")]
-            server.node.publish(drafts, lambda outcomes: None)
-            await asyncio.sleep(0.05)
-
-    publishing = asyncio.create_task(publish())
     try:
-        yield server
+        async with busy(server):
+            yield server
     finally:
-        publishing.cancel()
-        await asyncio.wait([publishing])
         await server.stop(0)
-
-
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real brokers by their kind."""
-    yield from run_servers(tmp_path_factory.mktemp("servers"))
 
 
 @pytest.mark.parametrize("block", [block for _, block in shell()], ids=[place for place, _ in shell()])

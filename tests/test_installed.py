@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import oncecast
-from tests.package_rig import ROOT, built, pythons
+from tests.package_rig import ROOT, pythons
 
 SECONDS = 120  # for a program that takes one or two
 PYTHONS = pythons()
@@ -119,23 +119,17 @@ def _is_ours(name: str) -> bool:
     return name.startswith(("ONCECAST_", "PYTHON", "COVERAGE_")) or name == "VIRTUAL_ENV"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree."""
-    return built("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
-
-
 @pytest.mark.parametrize("version", PYTHONS)
-def test_an_installed_wheel(version: str, wheel: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel(version: str, wheel_file: Path, tmp_path: Path) -> None:
     """All of it works in an environment of this Python. One test, as the environment is what takes the time."""
-    installed = Installed(PYTHONS[version], wheel, tmp_path)
+    installed = Installed(PYTHONS[version], wheel_file, tmp_path)
     is_this_version(installed)
     imports_every_module(installed)
     passes_a_message_on(installed)
     names_a_missing_extra(installed)
     is_imported_cheaply(installed)
     if version == list(PYTHONS)[-1]:  # where a package is most likely to lack a wheel
-        resolves_the_extras(installed, wheel)
+        resolves_the_extras(installed, wheel_file)
         is_typed(installed, tmp_path)
 
 

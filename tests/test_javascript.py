@@ -22,7 +22,7 @@ import oncecast
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, Limits, Settings
 from oncecast.server.tls.development import with_certificate
-from tests.test_docs import blocks, name, pages
+from tests.docs_rig import blocks, name, pages
 from tests.token_rig import SECRET
 
 HERE = Path(__file__).parent

@@ -25,7 +25,7 @@ import websockets
 
 import oncecast
 from tests.asgi.conftest import SECONDS
-from tests.test_docs import ROOT, blocks
+from tests.docs_rig import ROOT, blocks
 
 __all__ = ["PEERS", "Ear", "Peer", "serving", "write_apps"]
 

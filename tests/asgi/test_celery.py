@@ -19,7 +19,7 @@ import pytest
 
 from oncecast import Oncecast
 from tests.asgi.conftest import SECONDS
-from tests.test_docs import ROOT, blocks
+from tests.docs_rig import ROOT, blocks
 
 PAGE = ROOT / "docs" / "how-to" / "in-your-app.md"
 # What the page does not show: where the queue is, and a worker that has published before it forks.

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.test_docs import ROOT, blocks, type_checker
+from tests.docs_rig import ROOT, blocks, type_checker
 
 PAGE = ROOT / "docs" / "how-to" / "in-your-app.md"
 PRELUDE = """

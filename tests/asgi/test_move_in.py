@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ import pytest
 from oncecast import Oncecast
 from tests.asgi.conftest import SECONDS, free_port
 from tests.asgi.move_in import PEERS, UVICORN, Ear, Peer, Say, serving, write_apps
-from tests.brokers.servers import run_servers
-from tests.test_docs import ROOT, blocks, pages
+from tests.brokers.servers import Servers
+from tests.docs_rig import ROOT, blocks, pages
 
 AGAIN_SECONDS = 0.5  # to wait for a message before it is said again
 
@@ -70,12 +71,10 @@ def test_each_page_has_a_row() -> None:
 
 
 @pytest.fixture
-async def redis(peer: Peer, tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of a Redis where the library needs one, else nothing."""
-    place = tmp_path / "redis"
-    place.mkdir()
-    with contextlib.contextmanager(run_servers)(place) as servers:
-        yield (await asyncio.to_thread(servers, "redis")).url if peer.needs_redis else ""
+async def redis(peer: Peer, servers: Servers) -> AsyncIterator[str]:
+    """The URL of a Redis of its own where the library needs one, else nothing."""
+    with ExitStack() as stack:
+        yield (await asyncio.to_thread(servers.own, "redis", stack)).url if peer.needs_redis else ""
 
 
 @each_peer

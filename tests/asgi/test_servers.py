@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import oncecast
 from oncecast.client.values import ClientMessage
 from tests.asgi.conftest import SECONDS, free_port, serving
-from tests.brokers.servers import run_servers
+from tests.brokers.servers import Servers
 
 TRANSPORTS = ("websocket", "sse", "long-poll")
 PAIRS = [
@@ -53,10 +52,9 @@ async def test_everybody_hears_everything(server: str, app: str, options: tuple[
     await hear_everything(server, app, f"sqlite:///{tmp_path}/app.db", *options)
 
 
-async def test_workers_share_a_redis(tmp_path: Path) -> None:
+async def test_workers_share_a_redis(servers: Servers) -> None:
     """Several workers on one Redis get each other's messages."""
-    with contextlib.contextmanager(run_servers)(tmp_path) as servers:
-        await hear_everything("uvicorn", "starlette_app", servers("redis").url, "--workers", "2")
+    await hear_everything("uvicorn", "starlette_app", servers.new_log("redis"), "--workers", "2")
 
 
 async def hear_everything(server: str, app: str, broker: str, *options: str) -> None:

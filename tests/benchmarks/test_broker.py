@@ -19,7 +19,7 @@ from oncecast.cli.commands import commands
 from oncecast.server.brokers import BUILDERS
 from scripts.broker_servers import kinds
 from scripts.broker_servers.system import Missing
-from tests.brokers.servers import Servers, run_servers
+from tests.brokers.servers import Servers
 
 ROWS = [
     "one by one",
@@ -32,12 +32,6 @@ ROWS = [
     "delivery p99",
     "1,000 channels",
 ]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real servers by their kind."""
-    yield from run_servers(tmp_path_factory.mktemp("servers"))
 
 
 def run(*urls: str) -> Result:
@@ -77,9 +71,11 @@ def test_nothing_is_left_on_the_server(servers: Servers) -> None:
     server = servers("redis")
     client: Any = redis.Redis(port=server.port)
     client.set("mine", "1")
-    before = sorted(client.keys())
+    before = set(client.keys())
     assert 0 == run(server.url).exit_code
-    assert before == sorted(client.keys())
+    after = set(client.keys())
+    assert b"mine" in after
+    assert after <= before  # a key of another test may have had its time
     client.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,9 @@ from benchmarks.base import BenchError
 from benchmarks.broker_node import Node
 from benchmarks.broker_peers import NodePeer, isolated
 from oncecast.errors import Refusal
-from tests.brokers.servers import Servers, run_servers
+from tests.brokers.servers import Servers
 
 KINDS = ("redis", "nats", "rabbitmq", "kafka")
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real servers by their kind."""
-    yield from run_servers(tmp_path_factory.mktemp("servers"))
 
 
 @pytest.mark.parametrize("floor", [False, True], ids=["node", "floor"])

@@ -1,4 +1,4 @@
-"""Real servers for the tests of brokers: one of each kind for a session, on free ports, started when first asked for.
+"""Real servers of brokers for the tests: one of each kind for a session, on free ports, started when first asked for.
 
 Where a server's program is missing, its tests are skipped by its name; in CI they fail.
 """
@@ -6,8 +6,8 @@ Where a server's program is missing, its tests are skipped by its name; in CI th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +21,15 @@ from scripts.broker_servers.kinds import KINDS
 from scripts.broker_servers.system import Missing, free_ports
 
 SECONDS = 60.0
+LOGS = {  # what names a log in a URL, for each kind
+    "redis": "prefix",
+    "valkey": "prefix",
+    "nats": "stream",
+    "nats-newest": "stream",
+    "kafka": "topic",
+    "rabbitmq": "stream",
+}
+_numbers = itertools.count()
 
 
 class Servers:
@@ -36,6 +45,11 @@ class Servers:
         if name not in self._running:
             self._running[name] = self.own(name, self._stack)
         return self._running[name]
+
+    def new_log(self, name: str) -> str:
+        """Return the URL of a log that nothing else uses, on the server of a kind."""
+        server, _, _ = self(name).url.partition("?")
+        return f"{server}?{LOGS[name]}=log{os.getpid()}x{next(_numbers)}"
 
     def own(
         self, name: str, stack: ExitStack, kind: type[BrokerServer] | None = None, **options: object
@@ -59,12 +73,6 @@ def require(name: str) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"{name}: {missing}")
         pytest.skip(f"{name}: {missing}")
-
-
-def run_servers(directory: Path) -> Iterator[Servers]:
-    """Yield the servers, and end them."""
-    with ExitStack() as stack:
-        yield Servers(directory, stack)
 
 
 async def leave_a_log(folder: Path, *channels: str) -> None:

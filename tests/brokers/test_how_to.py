@@ -1,18 +1,16 @@
 """The how-to page of each broker is followed: its commands, in its order, with a real server of that kind.
 
-The page's installation is left out, as the packages are here. The ports are the test's own. A block that moves a log
-comes first, as the page says that it has to.
+The page's installation is left out, as the packages are here. The log and the ports are the test's own. A block that
+moves a log comes first, as the page says that it has to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-import signal
 import sys
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -20,11 +18,11 @@ from aiohttp import ClientSession
 
 from benchmarks.processes import environment, free_port
 from tests.brokers.servers import Servers, leave_a_log
-from tests.test_docs import ROOT, blocks
+from tests.docs_rig import ROOT, bash, blocks
 
 SECONDS = 120.0
 PROGRAM = "oncecast/bin/oncecast "
-BROKER_PORT = re.compile(r"(?<=127\.0\.0\.1:)(?:6379|4222|5552|9092)(?!\d)")
+LOG = re.compile(r"'(?:redis|nats|amqp|kafka)://[^']+'")
 
 
 def lines_of(kind: str) -> list[str]:
@@ -34,30 +32,21 @@ def lines_of(kind: str) -> list[str]:
 
 
 class Terminals:
-    """Runs lines of the page in a folder, with other ports than the page's."""
+    """Runs lines of the page in a folder, with another log and other ports than the page's."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.ports = {"8001": str(free_port()), "8002": str(free_port())}
         self._folder = folder
-        self._port = port
+        self._url = url
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self, line: str) -> asyncio.subprocess.Process:
         """Begin a command, which is ended with the terminals."""
         line = line.replace(PROGRAM, f"{Path(sys.executable).parent / 'oncecast'} ")
-        line = BROKER_PORT.sub(str(self._port), line)
+        line = LOG.sub(f"'{self._url}'", line)
         for shown, own in self.ports.items():
             line = re.sub(rf"\b{shown}\b", own, line)
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-euo", "pipefail", "-c", line),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=self._folder,
-            env=environment(),
-            start_new_session=True,
-        )
-        self._stack.push_async_callback(_end, process)
-        return process
+        return await self._stack.enter_async_context(bash(line, self._folder, environment()))
 
     async def run(self, line: str) -> str:
         """Run a command to its end, and return what it has printed."""
@@ -69,13 +58,6 @@ class Terminals:
     async def aclose(self) -> None:
         """End what still runs."""
         await self._stack.aclose()
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
 
 
 async def is_ready(port: str) -> None:
@@ -101,20 +83,19 @@ async def test_the_page_is_followed(kind: str, servers: Servers, tmp_path: Path)
     (channels,) = [line for line in found if "broker channels" in line]
     assert 2 == len(served)
     assert {*found} == {*served, moved, heard, said, status, channels}
-    with ExitStack() as stack:
-        server = await asyncio.to_thread(servers.own, kind, stack)
-        async with asyncio.timeout(SECONDS), aclosing(Terminals(tmp_path, server.port)) as terminal:
-            await leave_a_log(tmp_path, "old")
-            await terminal.run(moved)
-            for line in served:
-                await terminal.open(line)
-            for port in terminal.ports.values():
-                await is_ready(port)
-            listener = await terminal.open(heard)
-            assert listener.stdout is not None
-            assert (await listener.stdout.readline()).startswith(b"listening to news over ")
-            await terminal.run(said)
-            assert b"hello\n" == await listener.stdout.readline()
-            assert kind in (await terminal.run(status)).lower()
-            listed = await terminal.run(channels)
-            assert {"news", "old"} <= {*listed.split()}
+    url = await asyncio.to_thread(servers.new_log, kind)
+    async with asyncio.timeout(SECONDS), aclosing(Terminals(tmp_path, url)) as terminal:
+        await leave_a_log(tmp_path, "old")
+        await terminal.run(moved)
+        for line in served:
+            await terminal.open(line)
+        for port in terminal.ports.values():
+            await is_ready(port)
+        listener = await terminal.open(heard)
+        assert listener.stdout is not None
+        assert (await listener.stdout.readline()).startswith(b"listening to news over ")
+        await terminal.run(said)
+        assert b"hello\n" == await listener.stdout.readline()
+        assert kind in (await terminal.run(status)).lower()
+        listed = await terminal.run(channels)
+        assert {"news", "old"} <= {*listed.split()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,20 +20,10 @@ from oncecast.errors import ConfigurationError, Refusal, UsageError
 from oncecast.message import Cursor, Draft, Page, Receipt, Retention, Start, StartKind
 from oncecast.server.brokers import build_broker
 from oncecast.server.settings import Settings
-from tests.brokers.servers import Servers
+from tests.brokers.servers import LOGS, Servers
 
 EVERYTHING = Retention(100_000_000, 315_360_000.0)
 _numbers = itertools.count()
-
-# A row for each kind: the server's kind, and the option that gives a log of its own.
-KINDS = {
-    "redis": "prefix",
-    "valkey": "prefix",
-    "nats": "stream",
-    "nats-newest": "stream",
-    "kafka": "topic",
-    "rabbitmq": "stream",
-}
 
 
 class QuietSink:
@@ -44,18 +33,13 @@ class QuietSink:
         return lambda *arguments: None
 
 
-@pytest.fixture(params=["sqlite", *KINDS])
+@pytest.fixture(params=["sqlite", *LOGS])
 def url(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> str:
     """Where a log of its own is."""
     kind: str = request.param
     if kind == "sqlite":
         return f"sqlite:///{tmp_path}/log.db"
-    return url_of(servers, kind)
-
-
-def url_of(servers: Servers, kind: str) -> str:
-    """Return where a log of its own is, on a server of this kind."""
-    return f"{servers(kind).url.partition('?')[0]}?{KINDS[kind]}=operable{os.getpid()}x{next(_numbers)}"
+    return servers.new_log(kind)
 
 
 def make(url: str, epoch: Callable[[], str] | None = None) -> Broker:
@@ -149,10 +133,10 @@ async def test_trimming_by_age(url: str) -> None:
         await broker.stop()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOGS)
 async def test_no_log_begins_where_none_may(kind: str, servers: Servers) -> None:
     """If `epoch` raises, the server is not changed."""
-    url = url_of(servers, kind)
+    url = servers.new_log(kind)
 
     def none() -> str:
         raise ConfigurationError("there is no log")
@@ -197,10 +181,10 @@ async def test_a_session_without_these_three(servers: Servers) -> None:
         await broker.inspect()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LOGS)
 async def test_its_meters(kind: str, servers: Servers) -> None:
     """The head is the last acknowledged number, and a probe that has come back is noted."""
-    broker = make(f"{servers(kind).url.partition('?')[0]}?{KINDS[kind]}=operable{os.getpid()}x{next(_numbers)}")
+    broker = make(servers.new_log(kind))
     assert isinstance(broker, Metered)
     assert (0, 0.0) == (broker.meters.head, broker.meters.seconds(time.monotonic()))
     await broker.start(cast(Sink, QuietSink()))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,28 +12,18 @@ import pytest
 from oncecast.cli import broker_log
 from oncecast.cli.broker_lines import end_line, head_line, message_line
 from oncecast.message import Kind, Message
-from tests.brokers.servers import Servers, run_servers
+from tests.brokers.servers import Servers
 from tests.cli.conftest import call, complaint, free_port
 
 _numbers = itertools.count()
-
-# A row for each kind: the server's kind, and the option that gives a log of its own.
-KINDS = {"redis": "prefix", "nats": "stream", "rabbitmq": "stream", "kafka": "topic"}
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real servers by their kind."""
-    yield from run_servers(tmp_path_factory.mktemp("servers"))
+KINDS = ("redis", "nats", "rabbitmq", "kafka")
 
 
 def new_url(kind: str, servers: Servers) -> str:
     """Where a log of its own is, not made yet."""
-    number = next(_numbers)
     if kind == "sqlite":
-        return f"sqlite:///log{number}.db"
-    server, _, _ = servers(kind).url.partition("?")
-    return f"{server}?{KINDS[kind]}=cli{os.getpid()}x{number}"
+        return f"sqlite:///log{next(_numbers)}.db"
+    return servers.new_log(kind)
 
 
 @pytest.fixture(params=["sqlite", *KINDS])

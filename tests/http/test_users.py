@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,12 @@ from oncecast.policy.limits import Limits
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, Settings
-from tests.brokers.servers import Servers, run_servers
+from tests.brokers.servers import Servers
 from tests.token_rig import SECRET, token
 
 SECONDS = 60.0
 KEY = make_key(bytes(32))
 AUTH = AuthSettings(secret=SECRET, leeway_seconds=0, server_keys=(hash_line("shop", KEY),))
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real servers of brokers by their kind."""
-    yield from run_servers(tmp_path_factory.mktemp("servers"))
 
 
 def of_ann(age: float = 0.0, **more: object) -> str:
@@ -91,8 +83,7 @@ def brokers(name: str, servers: Servers, directory: Path) -> str:
     """Return the URL of an empty log."""
     if name == "sqlite":
         return f"sqlite:///{directory / 'log.db'}"
-    option = {"redis": "prefix", "nats": "stream", "kafka": "topic", "rabbitmq": "stream"}[name]
-    return f"{servers(name).url.partition('?')[0]}?{option}=u{next(_numbers)}"
+    return servers.new_log(name)
 
 
 async def test_a_ticket_is_used_once() -> None:

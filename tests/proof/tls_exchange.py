@@ -15,11 +15,14 @@ __all__ = ["exchange", "trusting"]
 READ_BYTES = 1 << 16
 
 
-def trusting() -> ssl.SSLContext:
-    """Return a client's context that takes any certificate."""
+def trusting(cert: str | None = None) -> ssl.SSLContext:
+    """Return a client's context that trusts a certificate, or any."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    if cert is None:
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_verify_locations(cert)
     return context
 
 

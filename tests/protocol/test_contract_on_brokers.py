@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,8 @@ from oncecast.testing.subscriber import Subscriber
 from oncecast.testing.subscribers import SUBSCRIBERS, SseSubscriber
 from oncecast.testing.transport import CHECKS, check_transport
 from oncecast.testing.transport_bench import EPOCH
-from tests.brokers.servers import Servers, run_servers
+from tests.brokers.servers import Servers
 
-_numbers = itertools.count()
 # A file and a Redis server trim in batches: a script of Redis once a channel is over by an eighth and 16, the writer of
 # a file between its batches. A node that was delivered the messages has trimmed at the exact number, one that reads the
 # history has not. So these clauses, which name that number, hold by chance; `marks_what_it_trims` of the brokers'
@@ -66,12 +64,6 @@ async def test_contract_on_a_history(kind: type[Subscriber], name: str) -> None:
     await check_transport(kind, name, start=start)
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Real servers by their kind."""
-    yield from run_servers(tmp_path_factory.mktemp("servers"))
-
-
 @pytest.mark.parametrize("kind, name", HELD, ids=[f"{kind.name}-{name}" for kind, name in HELD])
 async def test_contract_on_sqlite(kind: type[Subscriber], name: str, tmp_path: Path) -> None:
     """Each transport keeps each clause where a file orders and keeps the log."""
@@ -88,7 +80,7 @@ async def test_contract_on_sqlite(kind: type[Subscriber], name: str, tmp_path: P
 @pytest.mark.parametrize("kind, name", HELD, ids=[f"{kind.name}-{name}" for kind, name in HELD])
 async def test_contract_on_redis(kind: type[Subscriber], name: str, servers: Servers) -> None:
     """Each transport keeps each clause where a Redis server orders and keeps the log."""
-    url = f"{servers('redis').url}?prefix=t{next(_numbers)}"
+    url = servers.new_log("redis")
 
     async def start(settings: Settings, broker: MemoryBroker) -> Server:
         remote = redis_broker(url, new_epoch=lambda: EPOCH, policy=lambda channel: _retention(settings))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.brokers.certificates import Authority, Pair
-from tests.brokers.servers import Servers, run_servers
+from tests.brokers.servers import Servers
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +23,9 @@ def pair(authority: Authority) -> Pair:
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_url(servers: Servers) -> str:
     """The URL of a Redis server."""
-    run: Iterator[Servers] = run_servers(tmp_path_factory.mktemp("redis"))
-    yield next(run)("redis").url
-    for _ in run:
-        pass
+    return servers("redis").url
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from oncecast.server.server import Server
 from oncecast.server.settings import Settings
 from oncecast.server.tracing import SPANS, ServerTracing, SpanTracing
 from oncecast.wire.traceparent import traceparent
-from tests.test_docs import ROOT, blocks
+from tests.docs_rig import ROOT, blocks
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = bytes.fromhex(TRACE + SPAN + "01")

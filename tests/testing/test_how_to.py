@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import ROOT, blocks, type_checker
+from tests.docs_rig import ROOT, blocks, type_checker
 
 PAGE = ROOT / "docs" / "how-to" / "test-your-app.md"
 FLAGS = ("-p", "no:cacheprovider", "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function")

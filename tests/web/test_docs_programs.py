@@ -6,18 +6,15 @@ after `// after`. What it leaves to the application, as `show`, is noted here. T
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
-from oncecast.message import Draft, Kind
 from oncecast.server.server import Server
 from oncecast.server.settings import Settings
-from tests.test_docs import SERVER, Block, blocks, name, pages
+from tests.docs_rig import SERVER, Block, blocks, busy, name, pages
 
 if TYPE_CHECKING:
     from tests.web.conftest import Visit, Visiting
@@ -26,8 +23,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 AFTER = "// after\n"
 NAMES = ("oncecast.js", "/v1/channels/", "/v1/connect")
-CHANNELS = ("news", "prices", "orders", "room-7", "chat.7")
-EVENTS = (None, "chat", "order", "tick")
 PAGE = "<!doctype html><link rel=icon href=data:,><body></body>"
 # What the programs call, and where they print.
 APPLICATION = """
@@ -60,19 +55,11 @@ async def server() -> AsyncIterator[Server]:
     """A server on whose channels something is published all the time, with and without events."""
     server = Server(Settings(port=0))
     await server.start()
-
-    async def publish() -> None:
-        while True:
-            drafts = [Draft(channel, b'{"text":"hi"}', Kind.JSON, event) for channel in CHANNELS for event in EVENTS]
-            server.node.publish(drafts, lambda outcomes: None)
-            await asyncio.sleep(0.2)
-
-    publishing = asyncio.create_task(publish())
-    yield server
-    publishing.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await publishing
-    await server.stop(0)
+    try:
+        async with busy(server):
+            yield server
+    finally:
+        await server.stop(0)
 
 
 async def blank(visit: Visiting, server: Server, text: str) -> Visit:

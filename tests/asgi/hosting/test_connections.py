@@ -12,8 +12,8 @@ from oncecast.policy.limits import Limits
 from oncecast.server.settings import Settings
 from oncecast.server.tls.development import with_certificate
 from tests.asgi.hosting.conftest import SECONDS, Beside, OwnApp, ask
+from tests.proof.tls_exchange import trusting
 from tests.server.conftest import handshake, parse_answer
-from tests.server.tls.conftest import trusting
 
 APP = b"app GET /own 127.0.0.1 http"
 POLL = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n"

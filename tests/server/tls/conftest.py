@@ -17,20 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tests.proof.tls_exchange import trusting
+
 SECONDS = 30.0
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-
-def trusting(cert: str | None = None) -> ssl.SSLContext:
-    """Return a client's context that trusts a certificate, or any."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    if cert is None:
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        context.load_verify_locations(cert)
-    return context
 
 
 class TlsClient:
