@@ -6,13 +6,14 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
 
 from oncecast.errors import Refusal
-from oncecast.http import routes
+from oncecast.http import listening, routes
 from oncecast.http.bulletin import Bulletin
 from oncecast.http.credentials import public_query
 from oncecast.http.service import Rules
@@ -24,6 +25,7 @@ from oncecast.policy.origin import Origins
 from oncecast.policy.rules import AccessRules
 from oncecast.policy.server_keys import ServerKeys, hash_line, make_key
 from oncecast.policy.tokens import TokenRules, TokenVerifier
+from oncecast.protocol.polls import answer_poll
 from tests.token_rig import NOW, SECRET, claims, private_key, public_pem, token
 
 if TYPE_CHECKING:
@@ -291,6 +293,26 @@ def test_rules_that_may_change_are_asked_about_a_remembered_poll(guarded: Bench,
         moody.allows = allows
         connection.receive(get(bearer(ANN)))
         assert status == parse(transport.take()).status
+
+
+def test_an_answer_of_the_rules_before_is_not_remembered(
+    guarded: Bench, parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll waits for the log while other rules are adopted: its answer is given, and not given again."""
+    app, held = guarded.app, list[Callable[[], None]]()
+    connection, transport = guarded.connect()
+    other, others = guarded.connect()
+    with monkeypatch.context() as patch:
+        patch.setattr(listening, "answer_poll", lambda *given: held.append(partial(answer_poll, *given)))
+        connection.receive(get(channel="news"))
+    access = AccessRules({"news": ("server", "server")})
+    app.adopt(Rules(replace(app.settings, access=access), app.hosts, app.origins, knowing()))
+    other.receive(get(channel="news"))
+    assert 403 == parse(others.take()).status
+    held.pop()()
+    assert 200 == parse(transport.take()).status
+    other.receive(get(channel="news"))
+    assert 403 == parse(others.take()).status
 
 
 def test_no_credentials_are_logged(

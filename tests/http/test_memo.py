@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from oncecast.http.memo import ANSWER_BYTES, ANSWERS, KnownPoll, Memo
-from oncecast.wire.http1 import Request
+from oncecast.policy.limits import Limits
+from oncecast.wire.http1 import MEMO_BYTES, Request, RequestParser
 
 
 def poll() -> Request:
@@ -14,6 +15,15 @@ def poll() -> Request:
 def known(request: Request, version: int = 1, answer: bytes = b"answer") -> KnownPoll:
     """Return a poll with its answer."""
     return KnownPoll(request, ("a",), answer, version, public=True, identity=None)
+
+
+def parsed(data: bytes) -> Request:
+    """Return the request of these bytes, as a connection of its own reads them."""
+    parser = RequestParser(Limits())
+    parser.feed(data)
+    request = parser.next()
+    assert request is not None
+    return request
 
 
 def answer_of(memo: Memo, request: Request, version: int, second: int) -> bytes | None:
@@ -48,6 +58,19 @@ def test_long_answers_are_not_kept() -> None:
     assert memo.get(request, 1, 1) is None
     memo.put(known(request, answer=b"x" * ANSWER_BYTES), 1)
     assert memo.get(request, 1, 1) is not None
+
+
+def test_a_request_that_does_not_come_again_is_not_kept() -> None:
+    """by what the parser keeps, which is no body and no long head,"""
+    memo = Memo()
+    body = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1"
+    long = b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * MEMO_BYTES)
+    short = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for data, kept in ((body, False), (long, False), (short, True)):
+        first, second = parsed(data), parsed(data)
+        memo.get(first, 1, 1)
+        memo.put(known(first), 1)
+        assert kept is (memo.get(second, 1, 1) is not None)
 
 
 def test_answers_are_bounded() -> None:

@@ -232,6 +232,17 @@ ROWS: dict[str, Row] = {
         answered(400, "request_invalid"),
         GET.replace(b"/a", b"/" + b"a%d," * 2000 % tuple(range(2000)) + b"b") % b"" + b"Connection: close\r\n\r\n",
     ),
+    **{
+        f"spaces in a field before a line that is none, {name.decode()}": Row(
+            answered(400, "request_invalid"), b"GET / HTTP/1.1\r\n%b:%b\x80\r\nbad\r\n\r\n" % (name, b" " * 32_600)
+        )
+        for name in (b"Host", b"Origin")
+    },
+    "polls with bodies": Row(
+        answered(200),
+        pieces=[*[GET.replace(b"/a", b"/q") % b"" + b"Content-Length: 500000\r\n\r\n" + b"x" * 500_000] * 20, END],
+        settings=Settings(port=0),
+    ),
     "many fields of a query": Row(answered(400, "request_invalid"), GET % (b"?" + b"a=b&" * 3000) + CLOSE),
     # bodies
     "a body that dribbles in": Row(
@@ -493,6 +504,36 @@ async def test_a_hostile_connection(open_site: Open, monkeypatch: pytest.MonkeyP
         if cost.peak < row.most_bytes:
             break
     assert cost.seconds < STALL_SECONDS
+    assert cost.peak < row.most_bytes
+
+
+# By what may become the key of a cache: a request in which that is long, and of this number alone.
+LONG_TEXTS: dict[str, Callable[[int], bytes]] = {
+    "host": lambda number: b"GET /v1/channels/a HTTP/1.1\r\nHost: h%030000d\r\n\r\n" % number,
+    "origin": lambda number: GET % b"" + b"Origin: https://h%030000d\r\n\r\n" % number,
+    "accept": lambda number: GET % b"?limit=1" + b"Accept: text/event-stream;q=0,a/%030000d\r\n\r\n" % number,
+    "type": lambda number: (
+        POST % b"/v1/channels/b" + b"Content-Length: 1\r\nContent-Type: a/%030000d\r\n\r\n1" % number
+    ),
+    "query": lambda number: GET % (b"?x=%015000d" % number) + b"\r\n",
+    "path": lambda number: (
+        b"GET /v1/channels/%b HTTP/1.1\r\n" % b",".join(b"%dx%d" % (number, each) for each in range(1000))
+        + HOST
+        + b"\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+async def test_a_long_text_is_not_remembered(open_site: Open, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Each request has another one, and the memory that they cost together is that of one connection."""
+    numbers = itertools.count()
+    for _ in range(READINGS):
+        pieces = [LONG_TEXTS[name](number) for number in itertools.islice(numbers, 300)]
+        row = Row(answered(200), pieces=[*pieces, END], settings=Settings(port=0, limits=PATIENT))
+        cost = await _assail(open_site, monkeypatch, row, "memory")
+        if cost.peak < row.most_bytes:
+            break
     assert cost.peak < row.most_bytes
 
 

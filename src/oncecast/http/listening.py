@@ -22,7 +22,7 @@ from ..wire import http1, ws_handshake
 from ..wire.ws_deflate import Deflate
 from .credentials import privacy_headers, public_query
 from .exchange import Agreement, Exchange
-from .memo import ANSWER_BYTES, KnownPoll
+from .memo import ANSWER_BYTES, KnownPoll, Memo
 from .replies import encode, names
 from .service import Service
 
@@ -54,9 +54,8 @@ def listen(service: Service, connection: Exchange, request: http1.Request, chann
         _long_poll(service, connection, request, channels, query)
     else:
         parse_wait(service.settings, query)  # HEAD does not wait, and is refused what GET is
-        answered = partial(
-            _short_polled, service, connection, request, channels, service.node.log.version, service.second
-        )
+        version, memo = service.node.log.version, service.memo  # a reload gives another memo, with other rules
+        answered = partial(_short_polled, service, connection, request, channels, version, memo, service.second)
         known = headers.get("if-none-match")
         service.counters.listens[SHORT_POLL] += 1
         answer_poll(service.node, service.settings, channels, query, known, answered, connection.may_read)
@@ -69,6 +68,7 @@ def _short_polled(
     request: http1.Request,
     channels: tuple[str, ...],
     version: int,
+    memo: Memo,
     second: int,
     reply: Reply | Refusal,
 ) -> None:
@@ -82,7 +82,7 @@ def _short_polled(
     answer = encode(service, request, reply)
     public = service.access.is_public(channels)
     identity = None if service.authenticator is None else connection.identity
-    service.memo.put(KnownPoll(request, channels, answer, version, public=public, identity=identity), second)
+    memo.put(KnownPoll(request, channels, answer, version, public=public, identity=identity), second)
     connection.send(answer)
 
 

@@ -6,16 +6,17 @@ does the answer. Its credentials are part of the head too, and prove the same as
 asked each time, for the channels that the entry names. Only channels that everybody may read need no question, which
 the entry knows (`public`).
 
-Invariant: an entry exists only for a request that the rules of its `Memo` allow. An answer is given again only for the
-same request, the same version of the log, and the same second, which is what its Date says.
+Invariant: an entry exists only for a request that the rules of its `Memo` allow, and that the parser keeps: of one with
+a body or a long head the next is another object. An answer is given again only for the same request, the same version
+of the log, and the same second, which is what its Date says.
 """
 
 from __future__ import annotations
 
 from ..policy.identity import Identity
-from ..wire.http1 import Request
+from ..wire.http1 import MEMO_BYTES, Request
 
-ANSWERS = 1024  # different polls within one second; past that all are dropped
+ANSWERS = 512  # different polls within one second, as many as the parser keeps; past that all are dropped
 ANSWER_BYTES = 4096  # an answer with nothing new has about 250; a long one costs more to send than to make
 
 
@@ -67,8 +68,15 @@ class Memo:
         return known if known is not None and known.version == version else None
 
     def put(self, poll: KnownPoll, second: int) -> None:
-        """Keep an answer that was made in this second."""
-        if self._keeps and second == self._second and len(poll.answer) <= ANSWER_BYTES:
+        """Keep an answer that was made in this second, to a request that may come again."""
+        if self._keeps and second == self._second and len(poll.answer) <= ANSWER_BYTES and _may_come(poll.request):
             if len(self._polls) >= ANSWERS:
                 self._polls.clear()
             self._polls[id(poll.request)] = poll
+
+
+def _may_come(request: Request) -> bool:
+    """Return whether the parser may give this very object again. An entry holds its request, so this bounds both."""
+    headers = request.headers
+    size = len(request.target) + len("".join(headers)) + len("".join(headers.values()))
+    return size <= MEMO_BYTES and not request.body

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ..errors import Refusal
-from ..protocol.base import Reply
+from ..protocol.base import TAGS, Reply
 from ..wire import http1
 from .exchange import Exchange
 from .replies import error_reply, names, text_reply
@@ -72,7 +72,7 @@ def _plain(service: Service, request: http1.Request, path: str) -> Reply:
             headers += (("Content-Encoding", "gzip"),)
             # A strong tag names exact bytes (RFC 9110 §8.8.1), so the compressed ones have another.
             body, etag = page.gzipped, f'{etag[:-1]}-gzip"'
-    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",", TAGS)]
     if etag in tags:
         return Reply(304, (("ETag", etag), *headers), b"")
     return Reply(200, (("Content-Type", page.content_type), ("ETag", etag), *headers), body)

@@ -13,7 +13,7 @@ from ..errors import Refusal
 from ..message import BINARY, JSON, TEXT, Draft, Kind, check_event, check_key
 from ..policy.access import ALLOW_ALL
 from ..protocol import base
-from ..protocol.base import JSON_HEADERS, Reply
+from ..protocol.base import JSON_HEADERS, KEPT_CHARS, Reply
 from ..wire import draft_fields, envelope, http1, payload
 from ..wire.traceparent import parse_traceparent
 from .exchange import Exchange
@@ -130,7 +130,7 @@ def _line(line: bytes, message_bytes: int) -> Draft:
 
 def _typed(body: bytes, content_type: str) -> tuple[bytes, Kind]:
     """Read a body by its Content-Type (RFC 9110 §8.3)."""
-    media, charset = _media_type(content_type)
+    media, charset = (_known_type if len(content_type) <= KEPT_CHARS else _media_type)(content_type)
     if media == "application/json":
         return payload.json_data(body), JSON
     if media.startswith("text/"):
@@ -143,7 +143,6 @@ def _typed(body: bytes, content_type: str) -> tuple[bytes, Kind]:
     return body, BINARY
 
 
-@lru_cache(maxsize=256)
 def _media_type(content_type: str) -> tuple[str, str]:
     media, *parameters = content_type.split(";")
     charset = ""
@@ -152,3 +151,6 @@ def _media_type(content_type: str) -> tuple[str, str]:
         if name.strip().lower() == "charset":
             charset = value.strip().strip('"').lower()
     return media.strip().lower(), charset
+
+
+_known_type = lru_cache(maxsize=256)(_media_type)

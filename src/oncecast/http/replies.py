@@ -9,11 +9,13 @@ from math import ceil
 
 from ..errors import Refusal
 from ..policy.origin import Headers
-from ..protocol.base import Reply, json_reply
+from ..protocol.base import KEPT_CHARS, Reply, json_reply
 from ..wire import envelope, http1, ws_handshake
 from .credentials import privacy_headers
 from .exchange import Agreement
 from .service import Service
+
+ACCEPTED = 100  # items of an Accept that are read: browsers send fewer than ten
 
 
 def error_reply(refusal: Refusal) -> Reply:
@@ -118,11 +120,20 @@ def encode_fault(service: Service, headers: Mapping[str, str], refusal: Refusal)
     return http1.response(reply.status, reply.headers + cors, reply.body, keep_alive=False, date=service.date)
 
 
-@lru_cache(maxsize=256)
 def names(accept: str, wanted: str) -> bool:
-    """Return whether an Accept or Accept-Encoding (RFC 9110 §12.5) names something, not with a weight of nothing."""
-    for item in accept.split(","):
+    """Return whether an Accept or Accept-Encoding (RFC 9110 §12.5) names something, not with a weight of nothing.
+
+    What has come after its first ACCEPTED items is not read.
+    """
+    return (_known_names if len(accept) <= KEPT_CHARS else _names)(accept, wanted)
+
+
+def _names(accept: str, wanted: str) -> bool:
+    for item in accept.split(",", ACCEPTED)[:ACCEPTED]:
         name, *parameters = (part.strip().lower() for part in item.split(";"))
         if name == wanted:
             return not any(p.startswith("q=") and p[2:].strip("0.") == "" for p in parameters)
     return False
+
+
+_known_names = lru_cache(maxsize=256)(_names)

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 HOST_CHARS = 255  # RFC 1035 §2.3.4: no name in the DNS is longer
 MAX_PORT = 65535
+AUTHORITY_CHARS = HOST_CHARS + 6  # with a colon and a port
+ORIGIN_CHARS = AUTHORITY_CHARS + 32  # with a scheme, of which the longest registered ones have some twenty
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 # RFC 3986 §3.2.2, without the sub-delims and percent-encoding of a reg-name: no name in the DNS needs them. No user
@@ -43,9 +45,13 @@ class Origin:
         return f"{self.scheme}://{self.host}" if hidden else f"{self.scheme}://{self.host}:{self.port}"
 
 
-@lru_cache(maxsize=1024)  # the clients of one server name few hosts
 def parse_authority(text: str) -> Authority | None:
     """Read `host[:port]`; None for anything else."""
+    return _authority(text) if len(text) <= AUTHORITY_CHARS else None
+
+
+@lru_cache(maxsize=1024)  # the clients of one server name few hosts
+def _authority(text: str) -> Authority | None:
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         return None
@@ -56,9 +62,13 @@ def parse_authority(text: str) -> Authority | None:
     return Authority(host, port)
 
 
-@lru_cache(maxsize=1024)
 def parse_origin(text: str) -> Origin | None:
     """Read `scheme://host[:port]`, as an `Origin` header has it; None for anything else, `null` too."""
+    return _origin(text) if len(text) <= ORIGIN_CHARS else None
+
+
+@lru_cache(maxsize=1024)
+def _origin(text: str) -> Origin | None:
     match = _ORIGIN.fullmatch(text)
     authority = parse_authority(match[2]) if match is not None else None
     if match is None or authority is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import ConfigurationError, Refusal
-from .authority import is_loopback, parse_address, parse_authority
+from .authority import AUTHORITY_CHARS, is_loopback, parse_address, parse_authority
 
 VERDICTS = 1024  # hosts whose verdict is remembered: a peer can make up any number of them
 
@@ -45,9 +45,11 @@ class Hosts:
             return
         allowed = self._verdicts.get(host)
         if allowed is None:
+            allowed = self._allows(host)
             if len(self._verdicts) >= VERDICTS:
                 self._verdicts.clear()
-            allowed = self._verdicts[host] = self._allows(host)
+            if len(host) <= AUTHORITY_CHARS:
+                self._verdicts[host] = allowed
         if not allowed:
             raise Refusal(
                 "host_refused",

@@ -71,6 +71,8 @@ from ..policy.limits import Limits
 from ..policy.quotas import Quotas
 
 HEARTBEAT_HEADER = "Oncecast-Heartbeat"  # of the answer that opens a stream or a socket: seconds between heartbeats
+KEPT_CHARS = 256  # of a client's text whose reading is remembered: a cache is bounded in bytes only where its keys are
+TAGS = 100  # of an If-None-Match that are read (RFC 9110 §13.1.2): past them, an answer may be one that the client has
 DRAIN_MS = 1000  # after this a client of a stopping server connects again: a successor is ready by then
 
 

@@ -24,7 +24,7 @@ from ..message import EARLIEST, Cursor, LogGap, Message, Start
 from ..policy.access import Access
 from ..policy.identity import ANYBODY, Identity
 from ..wire import envelope
-from .base import JSON_HEADERS, Clock, Reply, TransportSettings
+from .base import JSON_HEADERS, TAGS, Clock, Reply, TransportSettings
 from .query import Query, after_cursor, check_count
 
 __all__ = ["MOVES", "PollRequest", "PollState", "WaitingPoll", "answer_poll", "parse_wait"]
@@ -128,9 +128,12 @@ class PollRequest:
 
 
 def _etag_cursors(header: str | None) -> tuple[Cursor, ...]:
-    """Return the cursors in an If-None-Match (RFC 9110 §13.1.2); a tag that is no cursor matches nothing."""
+    """Return the cursors in an If-None-Match (RFC 9110 §13.1.2); a tag that is no cursor matches nothing.
+
+    Nor does one after the first TAGS, which costs no more than an answer that the client has.
+    """
     cursors = []
-    for tag in (header or "").split(","):
+    for tag in (header or "").split(",", TAGS)[:TAGS]:
         try:
             cursors.append(Cursor.parse(tag.strip().removeprefix("W/").strip('"')))
         except Refusal:

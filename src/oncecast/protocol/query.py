@@ -25,7 +25,7 @@ from ..message import (
     StartKind,
     check_channel,
 )
-from .base import TransportSettings
+from .base import KEPT_CHARS, TransportSettings
 
 __all__ = [
     "FIELDS",
@@ -38,6 +38,7 @@ __all__ = [
     "parse_start",
 ]
 
+KEPT = 512  # paths, and queries, that are remembered: a path of KEPT_CHARS may have 128 channels
 QUERY_FIELDS = 32  # a URL of 16 KiB could hold thousands of empty ones
 # Not what `float` accepts, which differs between languages: 1_0, white space, 1e3, inf.
 _SECONDS = re.compile(rf"[0-9]{{1,{NUMBER_DIGITS}}}(?:\.[0-9]{{1,{NUMBER_DIGITS}}})?")
@@ -70,15 +71,21 @@ class Query:
     envelope: bool
 
 
-@lru_cache(maxsize=1024)  # clients repeat their URLs
 def parse_channels(names: str) -> tuple[str, ...]:
     """Read the channels of a path: names separated by commas, each once, in the order given. Raises `Refusal`."""
+    return (_known_channels if len(names) <= KEPT_CHARS else _channels)(names)
+
+
+def parse_query(query: str) -> Query:
+    """Read `after`, `last`, `since`, `wait`, `limit`, `envelope`; other fields are ignored. Raises `Refusal`."""
+    return (_known_query if len(query) <= KEPT_CHARS else _query)(query)
+
+
+def _channels(names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check_channel(name) for name in names.split(",")))
 
 
-@lru_cache(maxsize=1024)
-def parse_query(query: str) -> Query:
-    """Read `after`, `last`, `since`, `wait`, `limit`, `envelope`; other fields are ignored. Raises `Refusal`."""
+def _query(query: str) -> Query:
     try:
         fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS)
     except ValueError:
@@ -96,6 +103,11 @@ def parse_query(query: str) -> Query:
         limit=_whole("limit", known.get("limit"), 1),
         envelope=known.get("envelope", "0") not in ("0", "false", ""),
     )
+
+
+# Clients repeat their URLs.
+_known_channels = lru_cache(maxsize=KEPT)(_channels)
+_known_query = lru_cache(maxsize=KEPT)(_query)
 
 
 def parse_start(after: str | None, last: int | None, since: float | None) -> Start | None:

@@ -24,6 +24,7 @@ __all__ = [
     "CONTINUE",
     "EMPTY_LINES",
     "LAST_CHUNK",
+    "MEMO_BYTES",
     "METHOD_BYTES",
     "Request",
     "RequestLimits",

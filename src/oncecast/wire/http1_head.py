@@ -30,8 +30,9 @@ MEMO_BYTES = 2048  # browsers' heads are 400 to 1,500 bytes
 
 _REQUEST_LINE = re.compile(rf"({TOKEN}{{1,{METHOD_BYTES}}}) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n".encode())
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+# Each part is possessive: of a line of n spaces that ends badly, the two runs could be divided in n ways.
 _GLIMPSED = {
-    name: re.compile(rf"(?i:\r\n{name}:)[ \t]*([\x21-\x7e]*)[ \t]*(?=\r\n)".encode()) for name in ("host", "origin")
+    name: re.compile(rf"(?i:\r\n{name}:)[ \t]*+([\x21-\x7e]*+)[ \t]*+(?=\r\n)".encode()) for name in ("host", "origin")
 }
 # Fields of one value (RFC 9110 §5.3): joined by a comma, two of them would read as a third.
 _SINGLE = frozenset({"authorization", "content-type", "idempotency-key", "last-event-id", "oncecast-event", "origin"})
