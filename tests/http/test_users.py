@@ -164,6 +164,32 @@ async def test_a_server_asks_for_a_user() -> None:
             assert 400 == (await ask(server, "ticket", KEY, body))[0]
 
 
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({}, (200, 201)),
+        ({"subscribe": ["c"]}, (200, 403)),
+        ({"publish": ["c"]}, (403, 201)),
+        ({"subscribe": [], "publish": []}, (403, 403)),
+        ({"subscribe": ["c"], "publish": ["c"]}, (200, 201)),
+    ],
+)
+async def test_a_list_that_a_server_leaves_out(lists: dict[str, object], expected: tuple[int, int]) -> None:
+    """It grants nothing where the other one is given, as in the claim of a token; without both the rules decide."""
+    async with nodes("memory://", 1) as (server,):
+        read, _ = await ask(server, f"channels/c?ticket={await ticket_of(server, KEY, {'sub': 'bob', **lists})}")
+        ticket = await ticket_of(server, KEY, {"sub": "bob", **lists})
+        async with connect(
+            f"ws://127.0.0.1:{server.port}/v1/connect?ticket={ticket}",
+            subprotocols=[websockets.Subprotocol("oncecast.v1")],
+        ) as socket:
+            await socket.send('{"type":"publish","channel":"c","data":1,"ref":1}')
+            async with asyncio.timeout(SECONDS):
+                while (answer := json.loads(await socket.recv()))["type"] not in ("published", "error"):
+                    pass
+        assert expected == (read, 201 if answer["type"] == "published" else {"forbidden": 403}[answer["code"]])
+
+
 async def test_who_may_disconnect() -> None:
     """A server only, with a user's name."""
     async with nodes("memory://", 1) as (server,):

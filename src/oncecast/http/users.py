@@ -13,7 +13,7 @@ import msgspec
 from ..errors import Refusal
 from ..message import CHANNEL_PATTERN, Receipt
 from ..policy.channels import is_pattern
-from ..policy.identity import Identity
+from ..policy.identity import Identity, Patterns
 from ..policy.tokens import PATTERNS, SUBJECT_CHARS, is_subject
 from ..protocol.base import json_reply
 from ..wire import envelope, http1
@@ -170,11 +170,17 @@ def _named(body: bytes, now: float) -> Identity:
         "",
         _subject(asked.sub),
         "token",
-        None if asked.subscribe is None else tuple(asked.subscribe),
-        None if asked.publish is None else tuple(asked.publish),
+        *_granted(asked.subscribe, asked.publish),
         now,
         now + SERVED_SECONDS,
     )
+
+
+def _granted(subscribe: list[str] | None, publish: list[str] | None) -> tuple[Patterns | None, Patterns | None]:
+    """Return what a ticket grants. As in a token: where one list is given, the other is empty unless it is too."""
+    if subscribe is None and publish is None:
+        return None, None
+    return tuple(subscribe or ()), tuple(publish or ())
 
 
 def _subject(subject: str) -> str:
