@@ -11,7 +11,7 @@ from oncecast.core import log as log_module
 from oncecast.core.entry import ENTRY_BYTES, TRACE_MEMORY
 from oncecast.core.log import Log
 from oncecast.core.place import resolve
-from oncecast.message import Kind, Mark, Message, Reason, Retention
+from oncecast.message import INTERNAL, REVOCATIONS, TICKETS, Kind, Mark, Message, Reason, Retention
 from tests.core.conftest import after, fill, make, plain, read, seqs
 
 BOTH = ("a", "b")
@@ -125,6 +125,23 @@ def test_bytes_skip_what_other_retention_took_already() -> None:
     """An entry that its channel has dropped is passed over, and the next oldest goes."""
     log = Log("e", lambda channel: Retention(messages=1 if channel == "a" else 9), max_bytes=3 * (ENTRY_BYTES + 1))
     assert [5, 6, 7] == seqs(fill(log, "aabbbba").read_after(BOTH, 0, 9))
+
+
+def test_an_internal_channel_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its records push out the oldest of their own channel alone, and no message pushes out one of them."""
+    monkeypatch.setattr(log_module, "INTERNAL_BYTES", 2 * (ENTRY_BYTES + 100))
+    log = make(max_bytes=2 * (ENTRY_BYTES + 100))
+    for seq, channel in enumerate(("a", REVOCATIONS, *[TICKETS] * 50, "b"), 1):
+        log.append(Message(seq, channel, bytes(100), Kind.JSON, None, 0.0), 0.0)
+    assert [1, 2, 51, 52, 53] == seqs(log.read_after((*BOTH, *INTERNAL), 0, 99))
+    assert (5, 5 * (ENTRY_BYTES + 100)) == (log.count, log.bytes)
+    fill(log, "bb", data=bytes(100))
+    assert [2, 51, 52, 54, 55] == seqs(log.read_after((*BOTH, *INTERNAL), 0, 99))
+    log.encode(log.read_after((TICKETS,), 0, 1)[0], Upper())
+    log.trim(0.0)
+    assert [2, 52, 54, 55] == seqs(log.read_after((*BOTH, *INTERNAL), 0, 99))
+    log.forget(60)
+    assert (0, 0) == (log.count, log.bytes)
 
 
 def test_a_number_never_goes_back() -> None:
@@ -267,8 +284,9 @@ def test_the_order_of_ages_is_compacted() -> None:
     """Entries that retention took leave the log's order too, though they left from its middle."""
     log = Log("e", lambda channel: Retention(messages=2))
     fill(log, "b" + "a" * 5000)
-    assert len(log._order) <= 2 * log.count + 1025
-    assert log._windows["b"] is log._order[0]
+    order = log._windows["b"].budget.order
+    assert len(order) <= 2 * log.count + 1025
+    assert log._windows["b"] is order[0]
 
 
 def test_what_is_dropped_is_let_go_of_at_once() -> None:

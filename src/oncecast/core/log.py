@@ -7,7 +7,8 @@ Invariants
 * Entries stand in the order of their sequence numbers, within a channel and across all channels.
 * The log has the trimmed mark of each channel: the last `seq` that it trimmed there. A reader has missed a message if
   and only if the mark is above its place. Gaps are made from that (`place.py`).
-* The bytes held, encodings included, stay under `max_bytes`: above it the oldest entry of all channels is dropped.
+* The bytes held, encodings included, stay under `max_bytes`: above it the oldest entry of all channels is dropped. An
+  internal channel has `INTERNAL_BYTES` of its own instead, as a client that may not publish causes records there too.
 
 Time is passed in: `now` is in seconds of a monotonic clock, for retention by age. `Message.time` is wall-clock time.
 """
@@ -22,12 +23,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 
 from ..brokers.base import Opening
-from ..message import MAX_SEQ, Cursor, Mark, Message, Page, RetentionPolicy
+from ..message import INTERNAL, MAX_SEQ, Cursor, Mark, Message, Page, RetentionPolicy
 from .entry import DROPPED, ENTRY_BYTES, TRACE_MEMORY, Encoding, Entry
-from .window import Window
+from .window import PASSED, Budget, Window
 
 MARKS = 100_000  # marks that are kept of channels without an entry; all older ones share one mark
-PASSED = 64  # places in the log's order whose entries are dropped, before the order is tidied
+INTERNAL_BYTES = 16 << 20  # of an internal channel: some 20,000 records, where each is of use for a minute
 SWEEP_CHANNELS = 2_000  # channels that one `trim` looks at, which takes a millisecond or two
 
 _UNWANTED = Mark(MAX_SEQ, math.inf)  # of a channel that the broker does not deliver: all of it is in the history
@@ -62,12 +63,10 @@ class Log:
         self.head = floor.seq
         self.version = 0
         self.life = 0
-        self.bytes = 0
-        self.count = 0
         self._retention = retention
-        self._max_bytes = max_bytes
+        self._budget = Budget(max_bytes)
+        self._own_budgets = {name: Budget(INTERNAL_BYTES) for name in INTERNAL}
         self._windows: dict[str, Window] = {}
-        self._order: deque[Window] = deque()  # the window of each entry by age, of dropped entries too
         self._marks: OrderedDict[str, Mark] = OrderedDict(marks or {})
         self._oldest_mark = floor  # the mark of each channel that has none of its own
         self._holes = _merged(holes)
@@ -90,16 +89,17 @@ class Log:
         entries.append(entry)
         self.head = message.seq
         self.version += 1
-        self.count += 1
-        self.bytes += ENTRY_BYTES + len(message.data) + (0 if message.trace is None else TRACE_MEMORY)
-        self._order.append(window)
+        budget = window.budget
+        budget.count += 1
+        budget.bytes += ENTRY_BYTES + len(message.data) + (0 if message.trace is None else TRACE_MEMORY)
+        budget.order.append(window)
         first = window.first
         if len(entries) - first > window.retained or entries[first].appended < now - window.retained_seconds:
             self._trim_window(window, now)
-        if self.bytes > self._max_bytes:
-            self._trim_bytes()
-        if len(self._order) > self.count + PASSED:
-            self._tidy_order()
+        if budget.bytes > budget.max_bytes:
+            budget.trim(self._drop)
+        if len(budget.order) > budget.count + PASSED:
+            budget.tidy()
         return entry
 
     def encode(self, entry: Entry, encoding: Encoding) -> bytes:
@@ -116,12 +116,12 @@ class Log:
         else:
             entry.others[encoding] = data
         if entry.held:
-            self.bytes += len(data)
+            self._budget_of(entry.message.channel).bytes += len(data)
         return data
 
     def change(self, max_bytes: int) -> None:
         """Ask `retention` again for each channel. The next appends and trims apply it; what is trimmed stays so."""
-        self._max_bytes = max_bytes
+        self._budget.max_bytes = max_bytes
         for window in self._windows.values():
             window.retain(self._retention(window.name))
 
@@ -134,7 +134,8 @@ class Log:
                 self._sweep.append(window)
             else:
                 self._close(window)
-        self._trim_bytes()  # encodings were added since the last append
+        for budget in (self._budget, *self._own_budgets.values()):
+            budget.trim(self._drop)  # encodings were added since the last append
 
     def drop_trimmed(self, page: Page) -> None:
         """Drop what the history has trimmed: no reader may be sent a message that a gap has named."""
@@ -149,12 +150,12 @@ class Log:
             for entry in window.entries:
                 entry.held = False  # a turn may still deliver it
         self._windows.clear()
-        self._order.clear()
         self._marks.clear()
         self._sweep.clear()
         self._oldest_mark = Mark(seq, math.inf)  # the time of a message that was never here is not known
         self.head = max(self.head, seq)
-        self.bytes = self.count = 0
+        for budget in (self._budget, *self._own_budgets.values()):
+            budget.clear()
         self.version += 1
 
     def renew(self, opening: Opening, now: float) -> None:
@@ -224,6 +225,16 @@ class Log:
                 return entries[:index]
         return entries
 
+    @property
+    def bytes(self) -> int:
+        """The bytes held, encodings included."""
+        return self._budget.bytes + sum(each.bytes for each in self._own_budgets.values())
+
+    @property
+    def count(self) -> int:
+        """The entries held."""
+        return self._budget.count + sum(each.count for each in self._own_budgets.values())
+
     def window(self, channel: str) -> Window | None:
         """Return the window of a channel that has entries."""
         return self._windows.get(channel) or None
@@ -290,9 +301,12 @@ class Log:
 
     # -- helpers
 
+    def _budget_of(self, channel: str) -> Budget:
+        return self._own_budgets.get(channel, self._budget)
+
     def _open(self, channel: str) -> Window:
         mark = self._marks.pop(channel, self._oldest_mark)
-        window = self._windows[channel] = Window(channel, self._retention(channel), mark)
+        window = self._windows[channel] = Window(channel, self._retention(channel), mark, self._budget_of(channel))
         self._sweep.append(window)
         return window
 
@@ -321,10 +335,11 @@ class Log:
         window.first = first
         message = entry.message
         traced = 0 if message.trace is None else TRACE_MEMORY
-        self.bytes -= ENTRY_BYTES + len(message.data) + traced + len(entry.encoded)
+        budget = window.budget
+        budget.bytes -= ENTRY_BYTES + len(message.data) + traced + len(entry.encoded)
         if entry.others:
-            self.bytes -= sum(map(len, entry.others.values()))
-        self.count -= 1
+            budget.bytes -= sum(map(len, entry.others.values()))
+        budget.count -= 1
         self.version += 1
 
     def _trim_window(self, window: Window, now: float) -> None:
@@ -334,28 +349,6 @@ class Log:
             if held <= most and entries[window.first].appended >= oldest:
                 return
             self._drop(window)
-
-    def _trim_bytes(self) -> None:
-        while self.bytes > self._max_bytes and self.count > 1:
-            window = self._order.popleft()
-            if not window.passed:
-                self._drop(window)
-            window.passed -= 1
-
-    def _tidy_order(self) -> None:
-        """Remove the places of dropped entries: from the front at once, from the rest when they are half of it."""
-        order = self._order
-        while order and (window := order[0]).passed:
-            window.passed -= 1
-            order.popleft()
-        if len(order) > 2 * self.count + 1024:
-            kept: deque[Window] = deque()
-            for window in order:
-                if window.passed:
-                    window.passed -= 1
-                else:
-                    kept.append(window)
-            self._order = kept
 
 
 def _merged(holes: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

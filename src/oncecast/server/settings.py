@@ -54,9 +54,9 @@ class RetentionSettings(Struct, frozen=True, kw_only=True):
 
     messages: Annotated[int, Meta(ge=1, le=100_000_000, description="Messages kept per channel.")] = 10_000
     seconds: Annotated[float, Meta(ge=1, le=315_360_000, description="Seconds that a message is kept.")] = 3600.0
-    bytes: Annotated[int, Meta(ge=65536, le=2**50, description="Bytes that the whole log may take in memory.")] = (
-        256 * MIB
-    )
+    bytes: Annotated[
+        int, Meta(ge=65536, le=2**50, description="Bytes that the messages of all channels may take in memory.")
+    ] = 256 * MIB
     key_seconds: Annotated[
         float, Meta(ge=1, le=31_536_000, description="Seconds for which the same Idempotency-Key is one message.")
     ] = 86_400.0
