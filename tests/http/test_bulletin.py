@@ -236,6 +236,26 @@ def test_too_many_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None
     assert "unavailable" == desk.redeem("bb")[-1]
 
 
+def test_tickets_are_bounded_by_bytes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound the oldest are forgotten: a few of many patterns, or many of few."""
+    patterns = tuple(f"{number:064d}*" for number in range(64))
+    large = Identity("", "ann", "token", patterns, patterns, 5.0, 2_000_000_000.0)
+    desk.bulletin.issue(large, lambda ticket: None)
+    desk.after(0)
+    size = desk.bulletin._ticket_bytes
+    assert 128 * 64 < size < 128 * 200
+    monkeypatch.setattr(bulletin, "KNOWN_BYTES", 3 * size)
+    for _ in range(5):
+        desk.bulletin.issue(large, lambda ticket: None)
+        desk.after(0)
+    assert (3, 3 * size) == (len(desk.bulletin._tickets), desk.bulletin._ticket_bytes)
+    tickets = [desk.ticket() for _ in range(5)]
+    assert 2 + 5 == len(desk.bulletin._tickets)
+    assert [ANN] == desk.redeem(tickets[0])
+    desk.after(bulletin.TICKET_SECONDS + bulletin.LATE_SECONDS + 1)
+    assert (0, 0) == (len(desk.bulletin._tickets), desk.bulletin._ticket_bytes)
+
+
 def test_a_used_ticket_causes_no_record(desk: Desk) -> None:
     """A ticket that was used, or has expired, writes nothing to the log."""
     used, late = desk.ticket(), desk.ticket()

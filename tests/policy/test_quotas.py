@@ -180,6 +180,18 @@ def test_users_whose_names_look_like_other_keys() -> None:
     assert refused(one.publish, ANN, "b", 1, 0.0) is None
 
 
+def test_tickets_of_a_user() -> None:
+    """They have a rate of their own, count as messages too, and a server's key may ask for any number."""
+    one = quotas(Limits(user_tickets_per_second=1))
+    assert [None, None] == [refused(one.issue, ANN, 0.0) for _ in range(2)]
+    assert ("too_many_requests", "At most 1 tickets of one user a second.", 1.0) == refused(one.issue, ANN, 0.0)
+    assert refused(one.publish, ANN, "a", 1, 0.0) is None
+    assert [None] * 9 == [refused(one.issue, Identity("192.0.2.7", "shop", "server"), 0.0) for _ in range(9)]
+    two = quotas(Limits(user_publishes_per_second=1))
+    assert [None, None] == [refused(two.issue, ANN, 0.0) for _ in range(2)]
+    assert ("too_many_requests", "At most 1 messages of one user a second.", 1.0) == refused(two.issue, ANN, 0.0)
+
+
 def test_pages_of_history_of_a_user() -> None:
     """As messages are counted."""
     one = quotas(Limits(user_history_pages_per_second=1))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import floor
+from sys import getsizeof
 
 import msgspec
 
@@ -33,7 +34,9 @@ from .roll import PresentProcess, Roll
 __all__ = ["LATE_SECONDS", "REVOCATION_RECORDS", "TICKET_SECONDS", "Bulletin"]
 
 TICKET_SECONDS = 30.0
-KNOWN = 100_000  # tickets at a time, about 50 MiB; past it the oldest are forgotten
+KNOWN_BYTES = 64 << 20  # of tickets at a time: 100,000, or 5,000 of the most patterns; past it the oldest are forgotten
+POINTER_BYTES = 8
+TICKET_BYTES = 600  # the objects of a ticket without its texts, measured with tracemalloc
 WAITING = 10_000  # requests that wait for a ticket
 NEWS_SECONDS = 2.0  # for a ticket that another node has just issued to be heard of here
 ANSWER_SECONDS = 5.0  # for one's own record to come back
@@ -90,6 +93,12 @@ class _Ticket:
     granted: _Granted
     winner: str | None = None  # the nonce of the first redemption
 
+    def size(self) -> int:
+        """Return about how many bytes it takes."""
+        granted = self.granted
+        texts = (granted.subject or "", *(granted.subscribe or ()), *(granted.publish or ()))
+        return TICKET_BYTES + sum(getsizeof(text) + POINTER_BYTES for text in texts)
+
 
 @dataclass(slots=True)
 class _Redeeming:
@@ -123,6 +132,7 @@ class Bulletin:
     _subscription: Subscription | None = None
     _standing: deque[float] = field(default_factory=deque)  # the times of the revocations that the log still has
     _tickets: dict[str, _Ticket] = field(default_factory=dict)
+    _ticket_bytes: int = 0
     _unheard: dict[int, _Redeeming] = field(default_factory=dict)
     _redeeming: dict[str, _Redeeming] = field(default_factory=dict)
     roll: Roll = field(init=False)
@@ -148,8 +158,8 @@ class Bulletin:
         for request in [each for each in self._redeeming.values() if now >= each.until]:
             del self._redeeming[request.nonce]
             request.done(_LATE)
-        while self._tickets and (first := next(iter(self._tickets.items())))[1].until < wall - LATE_SECONDS:
-            del self._tickets[first[0]]
+        while self._tickets and next(iter(self._tickets.values())).until < wall - LATE_SECONDS:
+            self._forget_oldest()
         for subject in [each for each, since in self.revoked.items() if since + self.remember_seconds < wall]:
             del self.revoked[subject]
         while self._standing and self._standing[0] + self.remember_seconds < wall:
@@ -272,12 +282,17 @@ class Bulletin:
     def _hear(self, digest: str, ticket: _Ticket) -> None:
         if ticket.until < self.wall() - LATE_SECONDS:
             return
-        if len(self._tickets) >= KNOWN:
-            del self._tickets[next(iter(self._tickets))]
-        self._tickets.setdefault(digest, ticket)
+        if digest not in self._tickets:
+            self._ticket_bytes += ticket.size()
+            while self._tickets and self._ticket_bytes > KNOWN_BYTES:
+                self._forget_oldest()
+            self._tickets[digest] = ticket
         for request in [each for each in self._unheard.values() if each.digest == digest]:
             del self._unheard[id(request)]
             self._begin(request)
+
+    def _forget_oldest(self) -> None:
+        self._ticket_bytes -= self._tickets.pop(next(iter(self._tickets))).size()
 
     def _redeemed(self, digest: str, nonce: str) -> None:
         ticket = self._tickets.get(digest)

@@ -144,6 +144,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     user_bytes_per_second: Annotated[
         ByteRate, Meta(description="Bytes of messages a second of one user, on all connections; then 429.")
     ] = float(16 * MIB)
+    user_tickets_per_second: Annotated[
+        Rate, Meta(description="Tickets a second that one user may go on asking for, on all connections; then 429.")
+    ] = 20.0
     user_history_pages_per_second: Annotated[
         Rate, Meta(description="As history_pages_per_second, of one user, on all connections; past that, 429.")
     ] = 1000.0

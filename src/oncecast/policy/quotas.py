@@ -44,6 +44,7 @@ LIMITED: Mapping[str, str] = {
     "history_pages_per_second": "pages of history of one connection",
     "user_publishes_per_second": "messages of one user",
     "user_bytes_per_second": "bytes of one user's messages",
+    "user_tickets_per_second": "tickets of one user",
     "user_history_pages_per_second": "pages of history of one user",
     "channel_publishes_per_second": "messages to this channel",
     "channel_bytes_per_second": "bytes of messages to this channel",
@@ -192,9 +193,10 @@ class Quotas:
         self._spend("channel_bytes_per_second", whole, size, quota.bytes_per_second, now)
 
     def issue(self, identity: Identity, now: float) -> None:
-        """Count a record that is written for a user: a message or a ticket. Raises `Refusal` (`too_many_requests`)."""
+        """Count a ticket, which counts as a message too. Raises `Refusal` (`too_many_requests`)."""
         user = self._user(identity)
         if user:
+            self._spend("user_tickets_per_second", user, 1, self._limits.user_tickets_per_second, now)
             self._write(user, now)
 
     def read_page(self, identity: Identity, now: float) -> None:
