@@ -38,12 +38,13 @@ def test_a_token_is_verified_once() -> None:
 
 
 def test_an_unknown_key_is_reported() -> None:
-    """The token is refused all the same; while there are no keys at all, the client is asked to try again."""
+    """The token is refused all the same; while the issuer's keys are awaited, the client is asked to try again."""
     reports: list[None] = []
     (key,) = parse_pem(public_pem(private_key("RS256")), "f")
     text = token(key=private_key("RS256"), algorithm="RS256", head={"kid": "2"})
-    for keys, code in ((KeySet([dataclasses.replace(key, kid="1")]), "unauthorized"), (KeySet(), "unavailable")):
-        known = Authenticator(TokenVerifier(keys, TokenRules()), ServerKeys())
+    keys = KeySet([dataclasses.replace(key, kid="1")])
+    for awaited, code in ((frozenset[str](), "unauthorized"), (frozenset({"RS256"}), "unavailable")):
+        known = Authenticator(TokenVerifier(keys, TokenRules(), awaited), ServerKeys())
         known.on_unknown_key = lambda: reports.append(None)
         with pytest.raises(Refusal) as caught:
             known.identify(text, "", NOW)

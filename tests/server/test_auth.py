@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from oncecast.errors import ConfigurationError, Refusal
+from oncecast.policy.keys import parse_pem
 from oncecast.policy.server_keys import hash_line, make_key
 from oncecast.server.auth import build_authenticator
 from oncecast.server.server import Server
@@ -67,6 +68,27 @@ def test_all_that_can_be_set() -> None:
         authenticator.identify(token(key=private_key("ES256"), algorithm="ES256"), "", NOW)
     for key, algorithm in (("o" * 32, "HS256"), (private_key("RS256"), "RS256"), (private_key("EdDSA"), "EdDSA")):
         authenticator.identify(token(claims(iss="i", aud="a"), key=key, algorithm=algorithm), "", NOW)
+
+
+def test_what_is_served_while_the_keys_of_the_issuer_are_awaited() -> None:
+    """What a key here has signed; what the issuer may have signed is asked to come again, and nothing else is."""
+    auth = AuthSettings(secret=SECRET, public_key_file="public.pem", jwks_url="https://login.example.com/jwks")
+    awaiting = build_authenticator(auth)
+    fetched = build_authenticator(auth, parse_pem(public_pem(private_key("ES256")), "f"))
+    assert awaiting is not None
+    assert fetched is not None
+    for own, algorithm in ((SECRET, "HS256"), (private_key("RS256"), "RS256"), (private_key("EdDSA"), "EdDSA")):
+        assert "ann" == awaiting.identify(token(key=own, algorithm=algorithm), "", NOW).subject
+    of_issuer = token(key=private_key("ES256"), algorithm="ES256")
+    damaged = token(key=private_key("EdDSA"), algorithm="EdDSA").rpartition(".")[0] + "." + "A" * 86
+    away, wrong = "unavailable", "unauthorized"
+    for text, code in ((of_issuer, away), (damaged, away), (token(key="x" * 32), wrong), ("x", wrong)):
+        with pytest.raises(Refusal) as caught:
+            awaiting.identify(text, "", NOW)
+        assert code == caught.value.code, text
+    assert "ann" == fetched.identify(of_issuer, "", NOW).subject
+    with pytest.raises(Refusal, match="signature is wrong"):
+        fetched.identify(damaged, "", NOW)
 
 
 MISTAKES: dict[str, tuple[AuthSettings, str]] = {

@@ -1,7 +1,8 @@
 """From credentials to an identity: a token of a user, or a key of a server. They are verified nowhere else.
 
 Invariant: refused credentials never give the identity of anybody: each call returns an identity or raises `Refusal`
-(`unauthorized`). A token is verified once; after that its digest is found in a bounded memory until it ends.
+(`unauthorized`, or `unavailable` while the issuer's keys are awaited). A token is verified once; after that its digest
+is found in a bounded memory until it ends.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class AuthCounters:
 class Authenticator:
     """Verifies credentials. Without `verifier` no tokens are taken, and without keys no keys.
 
-    `on_unknown_key` is called for a token that names a key that is not known. It must not block, and must be bounded:
-    nothing about such a token is proved.
+    `on_unknown_key` is called for a token that may be signed by a key that is not known. It must not block, and must be
+    bounded: nothing about such a token is proved.
     """
 
     __slots__ = ("_known", "counters", "on_unknown_key", "server_keys", "verifier")
@@ -79,9 +80,6 @@ class Authenticator:
             return self.verifier.verify(token, now)
         except UnknownKey:
             self.on_unknown_key()
-            if not len(self.verifier.keys):
-                text = "The issuer's keys could not be fetched yet: try again in a moment."
-                raise Refusal("unavailable", text, retry_after=2) from None
             raise
 
 

@@ -36,6 +36,7 @@ TOKEN_CHARS = 8192  # what clients send at most; a token with the longest list o
 SUBJECT_CHARS = 255  # the length that OpenID Connect Core §2 gives `sub`
 PATTERNS = 64  # for each of subscribe and publish
 LAST_SECOND = 253_402_300_799  # of the year 9999: no later time can be written as a date
+AWAITED_SECONDS = 2.0  # the Retry-After while the issuer's keys are awaited
 # RFC 7515 §4.1.2 to §4.1.5 and §4.1.11: keys that a token brings along, and extensions that must be understood.
 REFUSED_HEADS = ("jwk", "jku", "x5u", "x5c", "crit")
 
@@ -58,7 +59,9 @@ class TokenRules:
 
 
 class UnknownKey(Refusal):
-    """A token of an algorithm that is taken names a key that is not known: it may have been signed by a newer one."""
+    """A token of an algorithm that is taken may have been signed by a key that is not known: by a newer one
+    (`unauthorized`), or by one of an issuer whose keys are awaited (`unavailable`).
+    """
 
 
 def looks_like_token(text: str) -> bool:
@@ -72,16 +75,21 @@ def is_subject(text: str) -> bool:
 
 
 class TokenVerifier:
-    """Verifies tokens against keys. It does no I/O, and reads no clock: time is passed in, in Unix seconds."""
+    """Verifies tokens against keys. It does no I/O, and reads no clock: time is passed in, in Unix seconds.
 
-    __slots__ = ("keys", "rules")
+    `awaited` are the algorithms of an issuer whose keys have not been fetched yet: a token of these that no key here
+    has signed may be the issuer's.
+    """
 
-    def __init__(self, keys: KeySet, rules: TokenRules) -> None:
+    __slots__ = ("awaited", "keys", "rules")
+
+    def __init__(self, keys: KeySet, rules: TokenRules, awaited: frozenset[str] = frozenset()) -> None:
         self.keys = keys
         self.rules = rules
+        self.awaited = awaited
 
     def verify(self, token: str, now: float) -> Identity:
-        """Return the identity that a token proves. Raises `Refusal` (`unauthorized`), `UnknownKey` among them.
+        """Return the identity that a token proves. Raises `Refusal` (`unauthorized`), or `UnknownKey`.
 
         Its `expires` is the token's `exp` and the leeway: from then on the token is refused. Its `issued` is `iat` less
         the leeway: the token can't be older.
@@ -98,9 +106,13 @@ class TokenVerifier:
             taken = ", ".join(sorted(self.rules.algorithms))
             _refuse(f"Tokens signed with {algorithm[:20]!a} are not taken here: sign them with {taken}.")
         keys = self.keys.find(algorithm, kid)
-        if not keys:
-            raise UnknownKey("unauthorized", "The token is signed with a key that is not known here: get a fresh one.")
         if not any(key.verifies(signed, signature) for key in keys):
+            if algorithm in self.awaited:
+                text = "The issuer's keys could not be fetched yet: try again in a moment."
+                raise UnknownKey("unavailable", text, retry_after=AWAITED_SECONDS)
+            if not keys:
+                text = "The token is signed with a key that is not known here: get a fresh one."
+                raise UnknownKey("unauthorized", text)
             _refuse("The token's signature is wrong: get a token from the issuer that this server trusts.")
 
     def _check_claims(self, claims: dict[str, Any], now: float) -> Identity:

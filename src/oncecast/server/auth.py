@@ -26,7 +26,7 @@ FILE_BYTES = 256 * 1024  # of keys: one has less than 1 KiB
 def build_authenticator(auth: AuthSettings, fetched: Sequence[VerifyingKey] = ()) -> Authenticator | None:
     """Return what verifies credentials; None where the settings name no key. Raises `ConfigurationError`.
 
-    `fetched` are the keys that `jwks_url` has, as far as they are known.
+    `fetched` are the keys that `jwks_url` has: none where they have never been fetched.
     """
     keys = list(_read_keys(auth))
     server_keys = ServerKeys(auth.server_keys)
@@ -41,7 +41,8 @@ def build_authenticator(auth: AuthSettings, fetched: Sequence[VerifyingKey] = ()
         max_seconds=auth.max_token_seconds,
     )
     usable = (key for key in (*keys, *fetched) if key.algorithm in algorithms)
-    return Authenticator(TokenVerifier(KeySet(usable), rules), server_keys)
+    awaited = algorithms & PUBLIC if auth.jwks_url is not None and not fetched else frozenset[str]()
+    return Authenticator(TokenVerifier(KeySet(usable), rules, awaited), server_keys)
 
 
 def _read_keys(auth: AuthSettings) -> Iterator[VerifyingKey]:
