@@ -230,10 +230,18 @@ def test_a_subscription_that_ends_begins_again(desk: Desk) -> None:
 
 
 def test_too_many_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the bound a request is asked to come again, and nothing is kept for it."""
+    """Past the bound a request is asked to come again; tickets that nobody has issued refuse none that is known."""
     monkeypatch.setattr(bulletin, "WAITING", 1)
+    first, second = desk.ticket(), desk.ticket()
     desk.redeem("aa")
     assert "unavailable" == desk.redeem("bb")[-1]
+    assert ANN == desk.redeem(first)[-1]
+    third = desk.ticket()
+    desk.bulletin.redeem(second, desk.results.append)
+    desk.bulletin.redeem(third, desk.results.append)  # in the same turn, so that the second waits for its record
+    assert "unavailable" == desk.results[-1].code
+    desk.turns.run_all()
+    assert ANN == desk.results[-1]
 
 
 def test_tickets_are_bounded_by_bytes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ TICKET_SECONDS = 30.0
 KNOWN_BYTES = 64 << 20  # of tickets at a time: 100,000, or 5,000 of the most patterns; past it the oldest are forgotten
 POINTER_BYTES = 8
 TICKET_BYTES = 600  # the objects of a ticket without its texts, measured with tracemalloc
-WAITING = 10_000  # requests that wait for a ticket
+WAITING = 10_000  # requests that wait for a ticket to be heard of, and apart from them those that redeem a known one
 NEWS_SECONDS = 2.0  # for a ticket that another node has just issued to be heard of here
 ANSWER_SECONDS = 5.0  # for one's own record to come back
 NOBODY = "-"  # has redeemed a ticket that was revoked; a nonce is hexadecimal
@@ -178,10 +178,11 @@ class Bulletin:
         """Use a ticket, and call `done` with what it grants, or with why it does not."""
         digest = _digest(ticket)
         now = self.monotonic()
-        if len(self._unheard) + len(self._redeeming) >= WAITING:
-            done(Refusal("unavailable", "Too many tickets are being looked up: try again.", retry_after=1))
-        elif (known := self._tickets.get(digest)) is not None and (known.winner or self.wall() >= known.until):
+        known = self._tickets.get(digest)
+        if known is not None and (known.winner or self.wall() >= known.until):
             done(_UNKNOWN)  # without a record, as the request has proved nothing
+        elif len(self._unheard if known is None else self._redeeming) >= WAITING:  # made-up ones refuse no known one
+            done(Refusal("unavailable", "Too many tickets are being looked up: try again.", retry_after=1))
         elif known is not None:
             self._begin(_Redeeming(digest, done, now + ANSWER_SECONDS))
         else:
