@@ -229,6 +229,36 @@ def test_a_subscription_that_ends_begins_again(desk: Desk) -> None:
     assert [ANN] == desk.redeem(desk.ticket())
 
 
+def test_no_record_counts_twice(desk: Desk) -> None:
+    """A subscription that was refused goes on where it was: what came meanwhile counts, nothing from before does."""
+    desk.bulletin.end("bob", lambda receipt: None, revoke=False)
+    desk.bulletin.end("ann", lambda receipt: None, revoke=True)
+    desk.after(0)
+    ticket = desk.ticket()
+    desk.bulletin.refuse(Refusal("unavailable", "The broker is away."))
+    assert 0 == desk.node.hub.subscriptions
+    desk.bulletin.end("eve", lambda receipt: None, revoke=False)
+    desk.bulletin.end("joe", lambda receipt: None, revoke=True)
+    desk.turns.run_all()
+    assert ["bob", "ann"] == desk.ended
+    desk.after(1)
+    assert ["bob", "ann", "eve", "joe"] == desk.ended
+    assert [ANN] == desk.redeem(ticket)
+    assert 2 == len(desk.bulletin._standing)
+    assert [] == desk.warned
+
+
+def test_the_clocks_of_nodes_may_differ(desk: Desk) -> None:
+    """What comes while a node reads is news, whenever its writer says it was; what was there before has to be young."""
+    for seconds in (-1000, 1000):
+        other = Bulletin(desk.node, lambda: desk.clock.wall() + seconds, desk.clock.monotonic, bytes, print, print)  # noqa: B023
+        other.end(f"at {seconds}", lambda receipt: None, revoke=False)
+        desk.turns.run_all()
+    assert ["at -1000", "at 1000"] == desk.ended
+    late = Desk(desk.clock, desk.node, desk.turns)
+    assert ["at 1000"] == late.ended
+
+
 def test_too_many_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the bound a request is asked to come again; tickets that nobody has issued refuse none that is known."""
     monkeypatch.setattr(bulletin, "WAITING", 1)

@@ -27,7 +27,20 @@ from ..core.node import Node
 from ..core.place import Place
 from ..core.subscription import Subscription
 from ..errors import Refusal
-from ..message import EARLIEST, INTERNAL, JSON, REVOCATIONS, TICKETS, Draft, LogGap, Message, Receipt
+from ..message import (
+    EARLIEST,
+    INTERNAL,
+    JSON,
+    REVOCATIONS,
+    TICKETS,
+    Cursor,
+    Draft,
+    LogGap,
+    Message,
+    Receipt,
+    Start,
+    StartKind,
+)
 from ..policy.identity import Identity
 from .roll import PresentProcess, Roll
 
@@ -41,7 +54,7 @@ WAITING = 10_000  # requests that wait for a ticket to be heard of, and apart fr
 NEWS_SECONDS = 2.0  # for a ticket that another node has just issued to be heard of here
 ANSWER_SECONDS = 5.0  # for one's own record to come back
 NOBODY = "-"  # has redeemed a ticket that was revoked; a nonce is hexadecimal
-LATE_SECONDS = 60.0  # a record that is older disconnects nobody: this node has just begun to read
+LATE_SECONDS = 60.0  # a record from before this node began to read disconnects nobody if it is older
 REVOKED = 100_000  # users whose older tokens are refused; past it no more can be revoked, as one would be forgotten
 REVOCATION_RECORDS = 2 * REVOKED  # kept in the log, as a user may be revoked again; past it no more can be either
 REVOKED_SECONDS = 60.0  # the Retry-After when no more users can be revoked
@@ -52,6 +65,7 @@ _FULL = Refusal(
     "As many revocations stand as can be kept: let tokens end sooner (auth.max_token_seconds), or change the keys.",
     retry_after=REVOKED_SECONDS,
 )
+_NOWHERE = Cursor("", 0)
 _LATE = Refusal("unavailable", "The ticket could not be looked up in time: try again.", retry_after=1)
 
 Redeemed = Callable[[Identity | Refusal], None]
@@ -130,6 +144,8 @@ class Bulletin:
     written: int = 0  # records that were published here
     read: int = 0  # records that were delivered here
     _subscription: Subscription | None = None
+    _begun: Cursor = _NOWHERE  # the log's head as it began to read: what comes later is news, whatever a clock says
+    _place: Cursor | None = None  # of the last record that was read
     _standing: deque[float] = field(default_factory=deque)  # the times of the revocations that the log still has
     _tickets: dict[str, _Ticket] = field(default_factory=dict)
     _ticket_bytes: int = 0
@@ -147,10 +163,13 @@ class Bulletin:
     def tick(self) -> None:
         """Begin to read, or go on; give up what has waited too long, and forget what has ended. Call it each second."""
         if self._subscription is None:
+            start = EARLIEST if self._place is None else Start(StartKind.CURSOR, self._place)
             try:
-                self._subscription = self.node.subscribe(INTERNAL, EARLIEST, self, _LINES, _ignore)
+                self._subscription = self.node.subscribe(INTERNAL, start, self, _LINES, _ignore)
             except Refusal:
                 return  # the node is not ready yet
+            if not self._begun.epoch:
+                self._begun = self.node.log.cursor(self.node.log.head)
         now, wall = self.monotonic(), self.wall()
         for request in [each for each in self._unheard.values() if now >= each.until]:
             del self._unheard[id(request)]
@@ -208,23 +227,26 @@ class Bulletin:
     def write(self, block: bytes, /) -> None:
         """Read records."""
         for line in block.split(b"\n"):
-            if line:
+            place, _, data = line.partition(b" ")
+            if data:
                 self.read += 1
                 try:
-                    record = _read(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                    self._place, record = Cursor.parse(place.decode()), _read(data)
+                except (Refusal, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                     self.warn("a record of the internal channel is skipped: it was not written by Oncecast")
                     continue
-                self._take(record)
+                is_news = self._place.epoch != self._begun.epoch or self._place.seq > self._begun.seq
+                self._take(record, late=not is_news and record.at <= self.wall() - LATE_SECONDS)
 
     def gap(self, gap: LogGap, /) -> None:
         """Go on: a ticket that was missed is not known, and a revocation that was missed is in the log no more."""
         self.warn(f"records of the internal channel are gone ({gap.reason.value})")
 
     def refuse(self, refusal: Refusal, /) -> None:
-        """Begin again at the next tick."""
+        """Go on at the next tick, after the last record that was read: none counts twice."""
+        if self._subscription is not None:
+            self.node.hub.detach(self._subscription)
         self._subscription = None
-        self._standing.clear()
 
     # -- helpers
 
@@ -252,7 +274,7 @@ class Bulletin:
         if isinstance(outcome, Refusal) and self._redeeming.pop(request.nonce, None) is not None:
             request.done(outcome)
 
-    def _take(self, record: _Notice) -> None:
+    def _take(self, record: _Notice, *, late: bool) -> None:
         if record.ticket is not None and record.granted is not None:
             self._hear(record.ticket, _Ticket(record.at + TICKET_SECONDS, record.granted))
         elif record.redeem is not None:
@@ -261,9 +283,9 @@ class Bulletin:
             if record.not_before is not None:
                 self._standing.append(record.at)
                 self._revoke(record.disconnect, record.not_before)
-            if record.at > self.wall() - LATE_SECONDS:
+            if not late:
                 self.disconnect(record.disconnect)
-        elif record.at > self.wall() - LATE_SECONDS:
+        elif not late:
             if record.call:
                 self.roll.called()
             elif record.here is not None:
@@ -312,11 +334,11 @@ class Bulletin:
 
 
 class _Lines:
-    """The format of the subscription: a line for each record."""
+    """The format of the subscription: a line for each record, with its cursor."""
 
     def message(self, message: Message, epoch: str) -> bytes:
         """Return a record."""
-        return message.data + b"\n"
+        return b"%s-%d %s\n" % (epoch.encode(), message.seq, message.data)
 
     def block(self, parts: list[bytes]) -> bytes:
         """Join records."""
