@@ -13,14 +13,16 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 
 import oncecast
 from oncecast.server.capacity import RESERVE, Capacity
+from oncecast.server.server import Server
 from oncecast.server.settings import Limits, Settings
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ READY = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42"
 SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+PROXIED = b"PROXY TCP4 192.0.2.1 192.0.2.1 1 2\r\n"
+TURNS = 12  # of the loop: from a connect to an open connection there are about six
 
 
 class Process:
@@ -266,6 +270,74 @@ async def test_a_defect_while_a_connection_opens_costs_that_connection_alone(
     peer = await site.connect(HEALTH)
     assert 200 == (await asyncio.wait_for(peer.answer(), SECONDS)).status
     assert "a defect" in caplog.text
+
+
+@contextlib.asynccontextmanager
+async def one_place() -> AsyncIterator[Server]:
+    """Run a server behind a proxy that has a place for one connection, and takes one from each address."""
+    limits = Limits(connections_per_address=1, head_seconds=600)
+    server = Server(Settings(port=0, proxy_protocol=True, trusted_proxies=("127.0.0.1",), limits=limits))
+    await server.start()
+    server.app.admission.capacity = Capacity(1, 0)
+    try:
+        yield server
+    finally:
+        await server.stop(0.1)
+
+
+async def pass_turns(turns: int) -> None:
+    """Let the loop take as many turns."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def has_place(server: Server) -> None:
+    """Wait until the next connection may have a place."""
+    while server.app.admission.full:  # noqa: ASYNC110 - no event is set for that
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_connection_that_is_cut_while_it_opens_gives_its_place_back(run: Callable[..., Any]) -> None:
+    """A place, and the count of an address, are free again whenever another connection comes to a full server."""
+
+    async def scenarios() -> None:
+        loop = asyncio.get_running_loop()
+        async with one_place() as server:
+            for turns in range(TURNS):
+                with connect(server.port, PROXIED):
+                    await pass_turns(turns)
+                    with connect(server.port, PROXIED):
+                        await pass_turns(TURNS)
+                await asyncio.wait_for(has_place(server), SECONDS)
+                with connect(server.port, PROXIED + HEALTH) as peer:
+                    peer.setblocking(False)
+                    answer = await asyncio.wait_for(loop.sock_recv(peer, 1000), SECONDS)
+                    assert answer.startswith(b"HTTP/1.1 200 "), f"{turns} turns: {answer!r}"
+                await asyncio.wait_for(has_place(server), SECONDS)
+
+    run(scenarios())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_connection_that_opens_when_the_others_are_cut_ends_too(run: Callable[..., Any]) -> None:
+    """A connection is given up or opens when the acceptor gives up, and a stop leaves neither behind."""
+
+    async def scenario(turns: int) -> None:
+        async with one_place() as server:
+            with connect(server.port, PROXIED) as peer:
+                peer.setblocking(False)
+                await pass_turns(turns)
+                assert server._acceptor is not None
+                await server._acceptor.cancel()
+                await asyncio.wait_for(server.stop(0.0), SECONDS)
+                assert set() == server.app.connections, f"{turns} turns"
+                assert not server.app.admission.full, f"{turns} turns"
+
+    async def scenarios() -> None:
+        await asyncio.gather(*map(scenario, range(TURNS)))
+
+    run(scenarios())
 
 
 def test_the_metric_counts_those_turned_away(tmp_path: Path) -> None:

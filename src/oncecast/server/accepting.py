@@ -4,6 +4,9 @@ Invariant: no more connections are held than `Admission` has places for. One wit
 limit of its address 429, and it is closed before the next is accepted, or soon after its handshake where it is one of
 the few that `tls/farewells.py` answers: refused connections never pile up. Where the system has no descriptor left,
 accepting pauses for `PAUSE_SECONDS`, as the log says; open connections are served on.
+
+Only a connection that waits for its peer is cut: for a header of the PROXY protocol, or in a TLS handshake. While the
+loop opens it, in a turn or two, it is not: uvloop would call its `connection_made`, and never its `connection_lost`.
 """
 
 from __future__ import annotations
@@ -76,7 +79,8 @@ class Acceptor:
         self._meters = app.tls
         self._shared = Shared(self._loop, app.reading, app.monotonic)
         self._farewells = None if tls is None else Farewells(self._shared, tls, self._meters)
-        self._opening: dict[asyncio.Task[None], Connection] = {}  # the oldest first
+        self._opening: set[asyncio.Task[None]] = set()
+        self._waiting: dict[Connection, asyncio.Task[None]] = {}  # of these, for their peers; the oldest first
         self._pause: asyncio.TimerHandle | None = None
         self._reminded = -REMIND_SECONDS
 
@@ -99,11 +103,14 @@ class Acceptor:
             await asyncio.wait(self._opening, timeout=OPEN_SECONDS)
 
     async def cancel(self) -> None:
-        """Give up on the connections that are still being opened, or that are told why they are refused."""
-        tasks = {*self._opening, *(() if self._farewells is None else self._farewells.tasks)}
-        for task in tasks:
+        """Give up on the connections that wait for their peers, or that are told why they are refused.
+
+        The others that are being opened are open then.
+        """
+        refused = set() if self._farewells is None else self._farewells.tasks
+        for task in (*self._waiting.values(), *refused):
             task.cancel()
-        if tasks:
+        if tasks := self._opening | refused:
             await asyncio.wait(tasks, timeout=OPEN_SECONDS)
 
     def _accept(self, sock: socket.socket) -> None:
@@ -170,28 +177,29 @@ class Acceptor:
         return True
 
     def _begin(self, connection: Connection, accepted: socket.socket) -> None:
-        if not self._at_once and len(self._opening) >= self._app.settings.handshakes:
+        if len(self._waiting) >= self._app.settings.handshakes:
             self._cut_oldest()
         task = self._loop.create_task(self._open(connection, accepted))
-        self._opening[task] = connection
-        self._meters.handshakes = 0 if self._tls is None else len(self._opening)
+        self._opening.add(task)
+        if not self._at_once:
+            self._waiting[connection] = task
+        self._meters.handshakes = 0 if self._tls is None else len(self._waiting)
         task.add_done_callback(partial(self._opened, connection, accepted))
 
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
-        if self._at_once:
-            await self._loop.connect_accepted_socket(lambda: connection, accepted)
-            return
         async with asyncio.timeout(self._handshake_seconds):
             if self._proxied and not await self._learn(connection, accepted):
                 return
-            if self._tls is None:
-                await self._loop.connect_accepted_socket(lambda: connection, accepted)
+            if self._tls is not None:
+                await open_channel(self._shared, accepted, self._tls.context, connection)
                 return
-            await open_channel(self._shared, accepted, self._tls.context, connection)
+        self._waiting.pop(connection, None)
+        await self._loop.connect_accepted_socket(lambda: connection, accepted)
 
     def _opened(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
-        self._opening.pop(task, None)
-        self._meters.handshakes = 0 if self._tls is None else len(self._opening)
+        self._opening.discard(task)
+        self._waiting.pop(connection, None)
+        self._meters.handshakes = 0 if self._tls is None else len(self._waiting)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, ProxyHeaderError) or (self._proxied and isinstance(error, TimeoutError)):
             self._unnamed(error)
@@ -225,11 +233,10 @@ class Acceptor:
 
     def _cut_oldest(self) -> bool:
         """End the oldest TLS handshake, or wait for a PROXY header, that is under way. Return False without one."""
-        oldest = next(((task, whose) for task, whose in self._opening.items() if not task.cancelling()), None)
-        if oldest is None:
+        if not self._waiting:
             return False
-        task, connection = oldest
-        task.cancel()
+        connection = next(iter(self._waiting))
+        self._waiting.pop(connection).cancel()
         self._meters.cut += 1
         self._note("handshake_cut", connection)
         return True

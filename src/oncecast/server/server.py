@@ -258,9 +258,9 @@ class Server:
             await self.app.wait_until_empty(max(seconds, leaving.seconds + goodbye))
         while leaving and self._is_ticking():  # the rate was lowered meanwhile
             await self.app.wait_until_empty(leaving.seconds + goodbye)
-        self.cut_off()
         if self._acceptor is not None:
             await self._acceptor.cancel()
+        self.cut_off()
         await self.app.wait_until_empty(CUT_SECONDS)
         if self._guest is not None:
             await self._guest.stop()
