@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncecast.policy.quotas import LIMITED
+from oncecast.server import accepting
 from oncecast.server.server import Server
 from oncecast.server.settings import AuthSettings, ChannelRule, Limits, RetentionSettings, Settings
 from tests.token_rig import SECRET, token
@@ -112,6 +115,44 @@ async def test_a_header_that_never_comes_has_a_deadline(open_site: Open) -> None
     peer.writer.write_eof()
     assert b"" == await ended(peer)
     await site.until(lambda: site.server.app.admission.unnamed == 3)
+
+
+async def test_a_peer_that_resets_before_its_header_is_no_handshake_that_failed(open_site: Open) -> None:
+    """Whatever ends a connection before its header was whole, it counts as one that has none."""
+    site = await open_site(proxied())
+    for data in (b"", b"PROXY TCP4 192"):
+        with socket.create_connection(("127.0.0.1", site.server.port)) as sock:
+            sock.sendall(data)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await site.until(lambda: site.server.app.admission.unnamed + site.server.app.tls.failed == 2)
+    assert 0 == site.server.app.tls.failed
+
+
+async def test_a_late_handshake_behind_a_header_is_a_handshake_that_failed(
+    open_site: Open, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that has said whose connection it is has done its part: the metrics and the log blame the client."""
+
+    async def be_late(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(accepting, "open_channel", be_late)
+    cert, key = certificate
+    site = await open_site(proxied(tls_cert=(cert,), tls_key=(key,)))
+    assert b"" == await ended(await site.connect(line("192.0.2.1")))
+    await site.until(lambda: site.server.app.tls.failed == 1)
+    assert 0 == site.server.app.admission.unnamed
+
+
+@pytest.mark.parametrize("sent", [b"", line("192.0.2.1")], ids=["header", "handshake"])
+async def test_another_time_for_a_head_holds_for_what_comes_before_it(
+    open_site: Open, certificate: tuple[str, str], sent: bytes
+) -> None:
+    """The wait for a header and the handshake have the time that the settings give now, not that of the start."""
+    cert, key = certificate
+    site = await open_site(proxied(Limits(head_seconds=600), tls_cert=(cert,), tls_key=(key,)))
+    site.server.reload(proxied(Limits(head_seconds=0.1), tls_cert=(cert,), tls_key=(key,)))
+    assert b"" == await ended(await site.connect(sent))
 
 
 async def test_a_stranger_has_no_header_taken(open_site: Open) -> None:

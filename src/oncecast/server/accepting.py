@@ -64,7 +64,6 @@ class Acceptor:
         sockets: Sequence[socket.socket],
         *,
         tls: Tls | None,
-        handshake_seconds: float,
         proxied: bool = False,
         make: Make | None = None,
     ) -> None:
@@ -74,7 +73,6 @@ class Acceptor:
         self._proxied = proxied
         self._make = make or make_connection
         self._at_once = tls is None and not proxied  # a connection is open in the turn after it was accepted
-        self._handshake_seconds = handshake_seconds
         self._loop = asyncio.get_running_loop()
         self._meters = app.tls
         self._shared = Shared(self._loop, app.reading, app.monotonic)
@@ -158,15 +156,19 @@ class Acceptor:
         if quotas is not None:
             connection.presence = arrive(quotas, connection.identity.address, self._app.monotonic())
 
-    async def _learn(self, connection: Connection, accepted: socket.socket) -> bool:
+    async def _learn(self, connection: Connection, accepted: socket.socket, until: float) -> bool:
         """Learn from its proxy whose connection it is, and count it. Returns False where it was refused, and closed.
 
-        Raises `ProxyHeaderError`.
+        `until` is by the loop's clock. Raises `ProxyHeaderError`.
         """
         quotas = self._app.settings.quotas
         if quotas is None or not quotas.is_proxy(connection.identity.address):
             raise ProxyHeaderError(f"{connection.identity.address} is not one of trusted_proxies")
-        header = await read_proxy_header(self._loop, accepted)
+        try:
+            async with asyncio.timeout_at(until):
+                header = await read_proxy_header(self._loop, accepted)
+        except OSError as error:  # it is no header, or late, or the proxy has gone
+            raise ProxyHeaderError(str(error) or "late") from None
         if header.address is not None:
             connection.identity = _identify(header.address)
         try:
@@ -187,12 +189,13 @@ class Acceptor:
         task.add_done_callback(partial(self._opened, connection, accepted))
 
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
-        async with asyncio.timeout(self._handshake_seconds):
-            if self._proxied and not await self._learn(connection, accepted):
-                return
-            if self._tls is not None:
+        until = self._loop.time() + self._app.settings.head_seconds
+        if self._proxied and not await self._learn(connection, accepted, until):
+            return
+        if self._tls is not None:
+            async with asyncio.timeout_at(until):
                 await open_channel(self._shared, accepted, self._tls.context, connection)
-                return
+            return
         self._waiting.pop(connection, None)
         await self._loop.connect_accepted_socket(lambda: connection, accepted)
 
@@ -201,7 +204,7 @@ class Acceptor:
         self._waiting.pop(connection, None)
         self._meters.handshakes = 0 if self._tls is None else len(self._waiting)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ProxyHeaderError) or (self._proxied and isinstance(error, TimeoutError)):
+        if isinstance(error, ProxyHeaderError):
             self._unnamed(error)
             self._note("proxy_header_missing", connection)
         elif isinstance(error, PlainHttpError):
@@ -223,13 +226,13 @@ class Acceptor:
         self._app.admission.take_over()
         return True
 
-    def _unnamed(self, error: OSError) -> None:
+    def _unnamed(self, error: ProxyHeaderError) -> None:
         """Count a connection that was closed as nothing says whose it is, and log it once a minute."""
         self._app.admission.unnamed += 1
         now = self._loop.time()
         if now - self._reminded >= REMIND_SECONDS:
             self._reminded = now
-            logger.warning("a connection was closed that has no header of the PROXY protocol: %s", str(error) or "late")
+            logger.warning("a connection was closed that has no header of the PROXY protocol: %s", error)
 
     def _cut_oldest(self) -> bool:
         """End the oldest TLS handshake, or wait for a PROXY header, that is under way. Return False without one."""

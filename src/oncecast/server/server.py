@@ -156,7 +156,6 @@ class Server:
             self.app,
             self._sockets,
             tls=self._tls,
-            handshake_seconds=self.settings.limits.head_seconds,
             proxied=self.settings.proxy_protocol,
             make=None if self._guest is None else self._guest.connection,
         )
