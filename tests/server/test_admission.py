@@ -74,6 +74,23 @@ def test_a_connection_that_never_opened_gives_its_place_back() -> None:
         admission.give_back()
 
 
+def test_the_others_hear_of_a_connection_that_never_opened() -> None:
+    """The number that all processes share is lower again once a handshake has failed, not with the next connection."""
+    admission: Admission[Peer] = Admission(Capacity(9, 0), Clock())
+    said: list[int] = []
+
+    def room(own: int) -> int:
+        said.append(own)
+        return 1
+
+    admission.room = room
+    for _ in range(3):
+        admission.take()
+    for _ in range(3):
+        admission.give_back()
+    assert 0 == said[-1]
+
+
 def test_a_place_that_is_taken_over_is_counted_as_turned_away() -> None:
     """Whose place it was gives it back when it is cut."""
     admission: Admission[Peer] = Admission(Capacity(1, 0), Clock())

@@ -77,6 +77,7 @@ class Admission(Generic[T]):
     def give_back(self) -> None:
         """Give back the place of a connection that never opened."""
         self._opening -= 1
+        self._room()
 
     def add(self, connection: T) -> bool:
         """Count a connection in that has opened. Return whether it is reserved."""
@@ -117,6 +118,7 @@ class Admission(Generic[T]):
             )
 
     def _room(self) -> int:
+        """Say how many places are taken, and return how many more there are in all processes."""
         return self.room(self._occupied())
 
     def _has_place(self) -> bool:
