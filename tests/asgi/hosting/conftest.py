@@ -14,8 +14,9 @@ from oncecast.asgi.hosting import guest
 from oncecast.asgi.hosting.guest import AppGuest
 from oncecast.server.settings import Settings
 from tests.server.conftest import Answer, Open, Peer, Site, open_site
+from tests.server.tls.conftest import Dial, dial
 
-__all__ = ["Beside", "OwnApp", "ask", "beside", "open_site"]
+__all__ = ["Beside", "Dial", "OwnApp", "ask", "beside", "dial", "open_site"]
 
 SECONDS = 60.0
 
@@ -27,7 +28,7 @@ class OwnApp:
         self.cast = cast
         self.life: list[str] = []
         self.bodies: list[bytes] = []
-        self.go = asyncio.Event()  # the answer of /late
+        self.go = asyncio.Event()  # the answer of /late, and the reading of /slow
         self.asked = asyncio.Event()  # for it
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -55,6 +56,8 @@ class OwnApp:
             await send({"type": "websocket.send", "text": event["text"]})
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await self.go.wait()
         if scope["path"] == "/early":
             pass
         else:

@@ -11,7 +11,7 @@ from oncecast.asgi.oncecast import Oncecast
 from oncecast.policy.limits import Limits
 from oncecast.server.settings import Settings
 from oncecast.server.tls.development import with_certificate
-from tests.asgi.hosting.conftest import SECONDS, Beside, OwnApp, ask
+from tests.asgi.hosting.conftest import SECONDS, Beside, Dial, OwnApp, ask
 from tests.proof.tls_exchange import trusting
 from tests.server.conftest import handshake, parse_answer
 
@@ -177,6 +177,25 @@ async def test_tls_serves_both(beside: Beside, tmp_path: Path) -> None:
         await peer.until(b"\r\n\r\n")
         await peer.say(type="hello")
         assert {"type": "hello"} == await peer.frame()
+
+
+async def test_a_body_that_comes_with_the_end_over_tls(beside: Beside, dial: Dial, tmp_path: Path) -> None:
+    """An application that has not read a body yet still gets it whole, as over TCP, where its client has ended."""
+    settings = with_certificate(Settings(port=0, app="own:app", dev=True, tls=True), {"XDG_STATE_HOME": str(tmp_path)})
+    app = OwnApp()
+    site = await beside(app, settings)
+    client = await dial(site.server.port)
+    await site.until(lambda: len(site.server.app.connections) == 1)
+    (connection,) = site.server.app.connections
+    channel = connection._transport  # type: ignore[attr-defined]
+    body = b"y" * 65_700  # uvicorn pauses past 64 KiB: at the last read of the channel's, which has the end as well
+    client.tls.write(b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    await client.say_goodbye()
+    await site.until(lambda: channel._ended)
+    app.go.set()
+    await site.until(lambda: len(app.bodies) == 1)
+    assert [body] == app.bodies
+    await site.until(lambda: not site.server.app.connections)
 
 
 @pytest.mark.parametrize(

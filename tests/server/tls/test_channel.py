@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from oncecast.server.read_budget import TURN_SECONDS, ReadBudget
 from oncecast.server.settings import Limits, Settings
+from oncecast.wire.ws_frames import Opcode, encode_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.server.conftest import Open, Site
     from tests.server.tls.conftest import Dial
 
 SECONDS = 30.0
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
 SSE = b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+POLL = b"GET /v1/channels/a?after=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LONG = b"GET /v1/channels/a?after=latest&wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -31,6 +37,35 @@ def settings(certificate: tuple[str, str], **limits: Any) -> Settings:
 async def gone(site: Site) -> None:
     """Wait until the server has no connection."""
     await site.until(lambda: not site.server.app.connections)
+
+
+class Busy:
+    """A connection that has read for a turn's time in each turn, so that what the others read has to wait."""
+
+    def __init__(self, budget: ReadBudget) -> None:
+        self.budget = budget
+        self.over = False
+
+    def go_on(self) -> None:
+        self.budget.seconds = TURN_SECONDS
+        if not self.over:
+            self.budget.wait(self)
+
+    def abort(self) -> None:
+        raise AssertionError("it did not fail")
+
+
+@contextlib.contextmanager
+def busy(site: Site) -> Iterator[None]:
+    """Leave no connection of a server any time to read in the turn in which it becomes readable."""
+    others = [Busy(site.server.app.reading) for _ in range(2)]  # so that what is held waits for two turns at least
+    for other in others:
+        other.go_on()
+    try:
+        yield
+    finally:
+        for other in others:
+            other.over = True
 
 
 # -- reading
@@ -153,6 +188,101 @@ async def test_a_close_frame_is_answered_with_the_same_code(
     await client.until(b"\r\n\r\n")
     await client.say_goodbye()
     assert await client.all() in (b"", b'{"status":"ok"}')
+    await gone(site)
+
+
+@pytest.mark.parametrize("how", ["goodbye", "end", "goodbye and end", "fault"])
+@pytest.mark.parametrize("kind", ["request", "frames"])
+@pytest.mark.parametrize("waits", [False, True], ids=["idle", "busy"])
+async def test_what_comes_before_the_end_is_handled(
+    open_site: Open,
+    certificate: tuple[str, str],
+    dial: Dial,
+    upgrade: Callable[..., bytes],
+    kind: str,
+    how: str,
+    waits: bool,
+) -> None:
+    """What a client publishes just before it ends, or breaks TLS, is published, also where its turn comes later."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    await site.until(lambda: len(site.server.app.connections) == 1)
+    if kind == "frames":
+        await client.send(upgrade("/v1/channels/a", protocol=None))
+        await client.until(b"\r\n\r\n")
+    count = 1 if kind == "request" else 2_000  # more frames than are handled in one slice
+    client.tls.write(POST if kind == "request" else encode_frame(Opcode.TEXT, b"1", mask=b"mask") * count)
+    if how.startswith("goodbye"):
+        with pytest.raises(ssl.SSLWantReadError):
+            client.tls.unwrap()
+    elif how == "fault":
+        client.outgoing.write(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+    with busy(site) if waits else contextlib.nullcontext():
+        await client.flush()
+        if how.endswith("end"):
+            client.sock.shutdown(socket.SHUT_WR)
+        if kind == "request" and how != "fault":
+            assert (await client.all()).startswith(b"HTTP/1.1 201 ")
+        await gone(site)
+    assert count == site.server.node.log.head
+
+
+async def test_a_server_that_stops_while_an_end_waits(
+    open_site: Open, certificate: tuple[str, str], dial: Dial
+) -> None:
+    """The end of a client whose last request waits for its turn does not keep a server from stopping."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    await site.until(lambda: len(site.server.app.connections) == 1)
+    (connection,) = site.server.app.connections
+    client.tls.write(POST)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.unwrap()
+    with busy(site):
+        await client.flush()
+        await site.until(lambda: connection._held is not None or not site.server.app.connections)  # type: ignore[attr-defined]
+        await asyncio.wait_for(site.server.stop(SECONDS), SECONDS)
+    assert (1, 0) == (site.server.node.log.head, len(site.server.app.connections))
+    assert (await client.all()).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize("request_", [POLL, SSE], ids=["answer", "stream"])
+@pytest.mark.parametrize("resets", [False, True], ids=["late", "reset"])
+async def test_an_end_that_waits_for_room_has_a_deadline(
+    open_site: Open, certificate: tuple[str, str], dial: Dial, request_: bytes, resets: bool
+) -> None:
+    """A client that ends and takes nothing of what is written is cut off in time, or at once if it resets."""
+    late = {} if resets else {"answer_seconds": 0.2, "heartbeat_seconds": 0.2}
+    site = await open_site(settings(certificate, message_bytes=1 << 20, **late))
+    client = await dial(site.server.port)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if request_ is SSE:
+        await client.send(SSE)
+        await client.until(b"retry: 1000\n\n")
+    for _ in range(8):
+        site.publish("a", b"x" * (1 << 20))
+    if request_ is not SSE:
+        await client.send(request_)
+    await site.until(lambda: any(c._full for c in site.server.app.connections))  # type: ignore[attr-defined]
+    with contextlib.suppress(ssl.SSLError):
+        client.tls.unwrap()
+    await client.flush()
+    if resets:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        client.sock.close()
+    await gone(site)
+
+
+async def test_an_end_without_a_goodbye_ends_one_direction(
+    open_site: Open, certificate: tuple[str, str], dial: Dial
+) -> None:
+    """RFC 9112 §9.8: a server is prepared for an end without close_notify. The answer that is due is given."""
+    site = await open_site(settings(certificate))
+    client = await dial(site.server.port)
+    await client.send(LONG)
+    await site.until(lambda: any(c.phase.name == "WAITING" for c in site.server.app.connections))  # type: ignore[attr-defined]
+    client.sock.shutdown(socket.SHUT_WR)
+    assert b'{"messages":[]' in await client.all()
     await gone(site)
 
 

@@ -7,8 +7,9 @@ that all connections share. A slice is read in bounded time: OpenSSL answers rec
 
 Invariants: bytes leave in the order of the writes. Of what a socket does not take, one sealed piece is kept, and
 otherwise the plain bytes, which are those of all the block's readers. What OpenSSL has read is handed over at once, so
-a connection that does not read holds no plain bytes. After the end nothing is written, and the protocol's
-`connection_lost` is called once.
+a connection that does not read holds no plain bytes. The peer's end comes behind all that it has sent: a reader that
+has paused hears of it when it resumes. After the end nothing is written, and the protocol's `connection_lost` is called
+once.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class TlsChannel(asyncio.Transport):
         "_descriptor",
         "_end",
         "_ended",
+        "_fault",
         "_full",
         "_goodbye_said",
         "_incoming",
@@ -115,6 +117,7 @@ class TlsChannel(asyncio.Transport):
         self._waiting = False  # for its turn
         self._polled = False  # the loop looks whether there is something to read
         self._ended = False  # the peer sends nothing more
+        self._fault: ssl.SSLError | None = None  # of the peer's: OpenSSL opens and seals nothing more
         self._end: ChannelEnd | None = None
         self._goodbye_said = False
         self._lost = False
@@ -159,8 +162,8 @@ class TlsChannel(asyncio.Transport):
         return self._lost or self._end is CLOSE
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes. What is written after the end is dropped."""
-        if self._lost or self._end is not None:
+        """Send bytes. What is written after the end, or after a fault of the peer's, is dropped."""
+        if self._lost or self._end is not None or self._fault is not None:
             return
         if not data:  # see `send`
             self._wait_for_room()
@@ -219,6 +222,8 @@ class TlsChannel(asyncio.Transport):
         """Read again."""
         self._wanted = True
         self._poll()
+        if self._ended:  # later, as a loop would: the caller may be about to handle what it holds
+            self._shared.loop.call_soon(self._hand_over)
 
     # -- what the read budget calls
 
@@ -257,40 +262,29 @@ class TlsChannel(asyncio.Transport):
         except OSError as error:
             self._lose(error)
             return
-        if size == 0:
-            self._incoming.write_eof()
-        self._receive(size)
+        if size == 0:  # also without a close_notify: RFC 9112 §9.8. What it has cut off shows that by its length.
+            self._ended = True
+            self._poll()
+            self._hand_over()
+        elif self._fault is None:
+            self._receive(size)
 
     def _receive(self, size: int) -> None:
         """Open what has come, and hand it over. Without a size, look what OpenSSL has already."""
         shared = self._shared
         began = shared.monotonic()
         opened = 0
-        try:
-            for at in range(0, size or 1, SLICE_BYTES):
-                self._incoming.write(shared.sealed[at : min(at + SLICE_BYTES, size)])
-                opened = self._open(opened)
-        except ssl.SSLError as error:
-            if self._end is None:
-                self._fail(error)
-                return
-            # The answer is sent, and what comes now is of no interest; to close would make the kernel reset it.
-            self._ended = size == 0
+        for at in range(0, size or 1, SLICE_BYTES):
+            self._incoming.write(shared.sealed[at : min(at + SLICE_BYTES, size)])
+            opened = self._open(opened)
+            if self._fault is not None:
+                break
         shared.spend(began)
-        if self._outgoing.pending:
+        if self._outgoing.pending:  # answers of OpenSSL, or the alert of a fault (RFC 8446 §6.2)
             self._push(self._outgoing.read())
-        try:
-            if opened and not self._lost:
-                self._reader.take(bytes(shared.plain[:opened]))
-            if self._ended and not self.is_closing():
-                self._poll()
-                if not self._reader.eof_received():
-                    self.close()
-        except Exception as error:  # noqa: BLE001 - a defect of the reader's, which must not leave the socket open
-            shared.loop.call_exception_handler(
-                {"message": "a connection failed", "exception": error, "transport": self}
-            )
-            self._lose(error)
+        if self._ended:
+            self._poll()
+        self._hand_over(opened)
 
     def _open(self, opened: int) -> int:
         """Open whole records into the shared buffer behind `opened` bytes. Returns how many bytes are there now."""
@@ -301,9 +295,29 @@ class TlsChannel(asyncio.Transport):
             self._ended = True
         except ssl.SSLWantReadError:
             pass
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+        except ssl.SSLZeroReturnError:
             self._ended = True
+        except ssl.SSLError as error:
+            self._fault, self._unsent = error, None
+            # Once the answer is sent, what comes is of no interest; to close would make the kernel reset it.
+            self._ended = self._end is None
         return opened
+
+    def _hand_over(self, opened: int = 0) -> None:
+        """Give the reader what is opened, and then the peer's end, unless it has paused: see `resume_reading`."""
+        try:
+            if opened and not self._lost:
+                self._reader.take(bytes(self._shared.plain[:opened]))
+            if self._ended and self._wanted and not self.is_closing():
+                if self._fault is not None:
+                    self._lose(self._fault)
+                elif not self._reader.eof_received():
+                    self.close()
+        except Exception as error:  # noqa: BLE001 - a defect of the reader's, which must not leave the socket open
+            self._shared.loop.call_exception_handler(
+                {"message": "a connection failed", "exception": error, "transport": self}
+            )
+            self._lose(error)
 
     # -- helpers: writing
 
@@ -388,13 +402,6 @@ class TlsChannel(asyncio.Transport):
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:  # the peer has reset the connection
             self._lose(error)
-
-    def _fail(self, error: ssl.SSLError) -> None:
-        """Close, as the peer breaks the protocol: it is sent the alert that OpenSSL has made (RFC 8446 §6.2)."""
-        if not self._sealed:
-            with contextlib.suppress(OSError):
-                os.write(self._descriptor, self._outgoing.read())
-        self._lose(error)
 
     def _lose(self, error: Exception | None) -> None:
         """Close the socket in the next turn of the loop, so that no caller is called back while it runs."""
