@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 from oncecast import Caller, Grant, Oncecast, Refused, UsageError
 from oncecast.errors import Refusal
+from oncecast.policy.limits import Limits
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
 from tests.asgi.peers import HandPeer, http_scope, socket_scope
 
@@ -184,6 +186,21 @@ async def test_a_user_is_disconnected() -> None:
         assert 401 == (await poll.next())["status"]
         await cast.publish("orders", 1)
         await bob.until(b"data: 1")
+
+
+async def test_one_who_gives_up_on_a_disconnection_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The record that waits for the broker gets its answer, which nobody takes."""
+    async with casting(lambda caller: None, settings=Settings(limits=Limits(publish_wait_seconds=60.0))) as cast:
+        assert cast._life is not None
+        node = cast._life.node
+        node.away("gone")
+        giving_up = asyncio.create_task(cast.disconnect("ann"))
+        await asyncio.sleep(0)  # its first step is to publish the record
+        assert 1 == len(node.held)
+        giving_up.cancel()
+        await asyncio.wait({giving_up})
+        node.held.expire(math.inf)
+        assert (0, None, False) == (len(node.held), node.failed, "InvalidStateError" in caplog.text)
 
 
 async def test_tokens_of_the_settings_are_verified_first() -> None:

@@ -48,6 +48,22 @@ def test_a_wait_goes_on_when_the_log_has_come_to_its_number() -> None:
     assert (["a", "b", "d", "c"], 0) == (waits.seen, len(waits.ahead))
 
 
+def test_a_wait_that_fails_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """The waits behind it go on, or are refused, and the log has the error."""
+    waits = Waits()
+
+    def fails(*refusal: Refusal) -> None:
+        raise RuntimeError("nobody waits")
+
+    for seq in (1, 2):
+        waits.ahead.add(f"failing {seq}", seq, fails, fails)
+        waits.add(str(seq), seq)
+    waits.ahead.reach(1)
+    waits.ahead.expire(0.0)
+    waits.ahead.expire(WAIT_SECONDS)
+    assert (["1", "2 unavailable"], 2) == (waits.seen, caplog.text.count("RuntimeError: nobody waits"))
+
+
 def test_a_wait_that_is_removed_ends() -> None:
     """A removed wait is called neither by `reach` nor by `expire`."""
     waits = Waits()

@@ -94,6 +94,18 @@ def test_messages_and_listeners(bench: Bench) -> None:
     assert {"a", "b"} == set(bench.rows())
 
 
+def test_one_who_fails_at_the_census_ends_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The others that ask get it, and the log has the error."""
+
+    def fails(found: Census) -> None:
+        raise RuntimeError("nobody takes this")
+
+    bench.now += census.FRESH_SECONDS
+    bench.node.census.take(fails)
+    assert Census() == bench.take()
+    assert "nobody takes this" in caplog.text
+
+
 def test_a_listener_that_is_behind(bench: Bench) -> None:
     """One whose socket is full is a listener still, behind, with its distance to the head."""
     slow = bench.listen("a")

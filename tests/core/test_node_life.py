@@ -63,6 +63,11 @@ class Listener:
         self.refusals.append(refusal)
 
 
+def fails(outcome: object) -> None:
+    """Fail, as a callback."""
+    raise RuntimeError("nobody takes this")
+
+
 class Bench:
     """A node on a broker with a history, a fake clock, and turns that a test ends."""
 
@@ -280,7 +285,38 @@ def test_what_waits_is_refused_when_the_broker_fails() -> None:
     assert ["unavailable"] == codes(held)
 
 
+@pytest.mark.parametrize("end", ["late", "failed", "back"])
+def test_a_publisher_that_fails_at_its_answer_ends_nothing(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The publish behind it is answered, and the log has the error."""
+    bench = Bench(wait=5.0)
+    bench.node.away("gone")
+    bench.node.publish([Draft("a", b"1")], fails)
+    behind = bench.publish("a")
+    if end == "late":
+        bench.clock.advance(5.0)
+        bench.node.tick()
+    elif end == "failed":
+        bench.node.fail("for good")
+    else:
+        bench.node.back()
+    assert ["taken" if end == "back" else "unavailable"] == codes(behind)
+    assert "nobody takes this" in caplog.text
+
+
 # -- reads and their deadlines
+
+
+def test_a_reader_that_fails_at_its_answer_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The reads behind it are answered at their deadline, those that wait for the log among them."""
+    bench = Bench(at_once=False)
+    bench.broker.append(*(Draft("a", b"1") for _ in range(9)))
+    bench.broker.skip()
+    bench.node.poll(("a",), EARLIEST, 100, fails)
+    polled = bench.poll("a", EARLIEST)
+    bench.clock.advance(ANSWER_SECONDS)
+    bench.node.tick()
+    assert ["unavailable"] == [answer.code for answer in polled if isinstance(answer, Refusal)]
+    assert "nobody takes this" in caplog.text
 
 
 def test_a_read_that_is_not_answered_is_refused_after_its_time() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
-from ..brokers.base import STOPPING, Outcome
+from ..brokers.base import STOPPING
 from ..client.feed import Feed
 from ..core.node import Node
 from ..errors import Refusal
@@ -24,9 +26,18 @@ from ..server.settings import Settings
 from .listener import OwnListener, as_failure
 from .stopping import watch_hypercorn
 
-__all__ = ["CUT_SECONDS", "AppLife"]
+__all__ = ["CUT_SECONDS", "AppLife", "settle"]
 
 CUT_SECONDS = 0.5  # for the tasks of streams to send the last event
+
+
+T = TypeVar("T")
+
+
+def settle(future: asyncio.Future[T], outcome: T) -> None:
+    """Give a future its outcome, unless who waited for it has given up, which cancels it."""
+    if not future.done():
+        future.set_result(outcome)
 
 
 class AppLife(ABC):
@@ -66,12 +77,7 @@ class AppLife(ABC):
     def publish(self, draft: Draft) -> asyncio.Future[Receipt | Refusal]:
         """Publish one message; the future has the outcome."""
         found: asyncio.Future[Receipt | Refusal] = self.loop.create_future()
-
-        def done(outcomes: Sequence[Outcome]) -> None:
-            if not found.done():
-                found.set_result(outcomes[0])
-
-        self.node.publish((draft,), done)
+        self.node.publish((draft,), lambda outcomes: settle(found, outcomes[0]))
         return found
 
     def listen(self, feed: Feed) -> None:
@@ -88,12 +94,7 @@ class AppLife(ABC):
     async def resolve_start(self, channels: tuple[str, ...], start: Start) -> Start:
         """Return a start that means the same later, see `Node.resolve_start`. Raises `Refusal`."""
         found: asyncio.Future[Start | Refusal] = self.loop.create_future()
-
-        def done(resolved: Start | Refusal) -> None:
-            if not found.done():
-                found.set_result(resolved)
-
-        self.node.resolve_start(channels, start, done)
+        self.node.resolve_start(channels, start, partial(settle, found))
         resolved = await found
         if isinstance(resolved, Refusal):
             raise resolved

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ from ..policy.rules import Allowed
 from ..protocol.query import Query, parse_start
 from ..server.settings import Settings
 from .embedding import Embedding, settings_of
-from .life import AppLife
+from .life import AppLife, settle
 from .listener import as_failure
 from .review import check_content, check_pattern_of
 from .scopes import AsgiSend, Receive, Scope
@@ -115,7 +116,7 @@ class Oncecast(Embedding):
         bulletin = life.app.bulletin
         assert bulletin is not None
         found: asyncio.Future[Receipt | Refusal] = life.loop.create_future()
-        bulletin.end(subject, found.set_result, revoke=False)
+        bulletin.end(subject, partial(settle, found), revoke=False)
         if isinstance(outcome := await found, Refusal):
             raise as_failure(outcome)
 

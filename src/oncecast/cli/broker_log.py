@@ -10,7 +10,9 @@ import contextlib
 import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ..brokers.base import Broker, BrokerUnreachable, Opening, Outcome
 from ..brokers.operable import Operable
@@ -22,10 +24,18 @@ from .base import FAILED, MISUSED, Failure, warn
 
 __all__ = ["KEPT", "OpenLog", "open_log"]
 
+T = TypeVar("T")
+
 KEPT = Retention(100_000_000, 315_360_000.0)
 GROUP = 64  # channels of one page
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 1 << 18  # of each group: 10,000 channels are 157 groups
+
+
+def _settle(answer: asyncio.Future[T], outcome: T) -> None:
+    """Give a future its outcome, unless the command was interrupted, which cancels it."""
+    if not answer.done():
+        answer.set_result(outcome)
 
 
 class OpenLog:
@@ -76,14 +86,14 @@ class OpenLog:
     async def publish(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         """Append drafts, and return what came of each."""
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        self.broker.publish(drafts, answer.set_result)
+        self.broker.publish(drafts, partial(_settle, answer))
         return await answer
 
     async def read(self, channels: Sequence[str], after: int) -> Page:
         """Read one page after a number. Raises `Refusal`."""
         answer: asyncio.Future[Page | Refusal] = asyncio.get_running_loop().create_future()
         start = Start(StartKind.CURSOR, Cursor(self.epoch, after))
-        self.broker.read(channels, start, PAGE_MESSAGES, PAGE_BYTES, answer.set_result)
+        self.broker.read(channels, start, PAGE_MESSAGES, PAGE_BYTES, partial(_settle, answer))
         page = await answer
         if isinstance(page, Refusal):
             raise page

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import Refusal
+from .answers import answer
 
 WAIT_SECONDS = 10.0  # a node is behind the others for milliseconds; one that is for longer has lost its broker
 WAITS = 10_000  # a bound, as polls whose clients are gone wait too
@@ -59,7 +60,7 @@ class Ahead:
             del self._waits[owner]
         self._least = min((wait.seq for wait in self._waits.values()), default=0)
         for _, wait in reached:
-            wait.go_on()
+            answer(wait.go_on)
 
     def expire(self, now: float) -> None:
         """Refuse those that have waited for `WAIT_SECONDS`, by a monotonic clock."""
@@ -72,4 +73,4 @@ class Ahead:
         for owner, _ in late:
             del self._waits[owner]
         for _, wait in late:
-            wait.refuse(LATE)
+            answer(wait.refuse, LATE)

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from ..message import INTERNAL
+from .answers import answer
 from .hub import Hub
 from .log import Log
 from .subscription import Subscription
@@ -133,7 +134,7 @@ class CensusTaker:
         self._rows = None
         asking, self._asking = self._asking, []
         for done in asking:
-            done(self._last)
+            answer(done, self._last)
 
     def _behind(self) -> tuple[dict[str, list[int]], bool]:
         """Return how far those are behind that listen to each channel, and whether that is all of them."""

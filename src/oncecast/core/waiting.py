@@ -1,7 +1,8 @@
 """Calls that wait for the broker, each with a deadline: publishes while it is away, and reads of its history.
 
 Invariants
-* Each call is answered once: by the broker, or with `unavailable` after its deadline.
+* Each call is answered once: by the broker, or with `unavailable` after its deadline. A callback that raises is logged,
+  and ends nothing.
 * At most `HELD_DRAFTS` drafts and `HELD_BYTES` of their data wait; past either a publish is refused.
 
 Time is passed in: `expire` is called about once a second.
@@ -17,6 +18,7 @@ from functools import partial
 from ..brokers.base import ANSWER_SECONDS, Done, Read
 from ..errors import Refusal
 from ..message import Draft, Page
+from .answers import answer
 
 HELD_DRAFTS = 10_000
 HELD_BYTES = 16 << 20
@@ -59,7 +61,7 @@ class HeldPublishes:
             return
         self._drafts += len(drafts)
         self._bytes += size
-        self._held.append(_Held(drafts, done, size, now + self.seconds))
+        self._held.append(_Held(drafts, partial(answer, done), size, now + self.seconds))
 
     def expire(self, now: float) -> None:
         """Refuse what has waited for too long."""
@@ -113,7 +115,7 @@ class OpenReads:
         for number in list(self._open):
             self._answer(number, refusal)
 
-    def _answer(self, number: int, answer: Page | Refusal) -> None:
-        found = self._open.pop(number, None)
-        if found is not None:
-            found[1](answer)
+    def _answer(self, number: int, found: Page | Refusal) -> None:
+        read = self._open.pop(number, None)
+        if read is not None:
+            answer(read[1], found)
