@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from oncecast import EventAnswer, Oncecast
+from oncecast.asgi.running import Running
 from oncecast.asgi.stopping import StopSignals, watch_hypercorn
 from tests.asgi.conftest import SECONDS
 from tests.asgi.peers import HandPeer, http_scope
@@ -242,6 +243,23 @@ async def test_blocks_resume_and_end() -> None:
         await anext(rest)
         cast.drain()
         assert b"retry: 1000" in b"".join([piece async for piece in rest])
+
+
+async def test_new_keys_leave_the_streams_of_routes_open() -> None:
+    """The route has decided who may listen, so the settings' rules end neither kind of answer."""
+    async with Oncecast("memory://", subscribe="token") as cast:
+        life = cast._life
+        assert isinstance(life, Running)
+        blocks = cast.stream("a", http_scope("/")).blocks()
+        async with HandPeer(cast.stream("a", http_scope("/")), http_scope("/")) as peer:
+            await peer.until(b"id:")
+            assert b"id:" in await anext(blocks)
+            life._adopt()  # as when the issuer of tokens has other keys
+            life.look()
+            await cast.publish("a", 1)
+            await peer.until(b"data: 1")
+            assert b"data: 1" in await anext(blocks)
+        await blocks.aclose()  # type: ignore[attr-defined]
 
 
 async def test_head_of_a_stream_ends() -> None:

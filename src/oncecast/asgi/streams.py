@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from ..errors import Refusal
+from ..policy.access import Access
 from ..policy.origin import Headers
 from ..protocol.base import Carrier
 from ..protocol.events import EventStream, error_event, parse_stream, retry_event, stream_headers
@@ -30,6 +31,13 @@ def scope_of(request: Any) -> Scope:
     """Return the scope of a framework's request, or of one that is a scope itself."""
     scope: Scope = getattr(request, "scope", request)
     return scope
+
+
+class _RouteConnection(EventsConnection):
+    """A request of a route of the application's, which has decided who may listen: it has no identity of ours."""
+
+    def recheck(self, access: Access, /) -> None:
+        """Go on: neither rules nor keys of the settings apply."""
 
 
 class EventAnswer:
@@ -65,7 +73,7 @@ class EventAnswer:
         request = http1.Request(
             method=str(scope.get("method", "GET")), target=self.media_type, path="", keep_alive=False
         )
-        connection = EventsConnection(life.app, request, "")
+        connection = _RouteConnection(life.app, request, "")
         await connection.run(receive, send, partial(self._open, life, connection))
         if self.background is not None:
             await self.background()
@@ -74,7 +82,7 @@ class EventAnswer:
         """Yield the pieces of the body. Close it (or end its iteration) to leave."""
         life = await self._life()
         request = http1.Request(method="GET", target="", path="", keep_alive=False)
-        connection = EventsConnection(life.app, request, "")
+        connection = _RouteConnection(life.app, request, "")
         life.app.admit(connection)
         try:
             await self._open(life, connection)
