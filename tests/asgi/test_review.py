@@ -14,7 +14,7 @@ from oncecast import Oncecast, Publication, Refused
 from oncecast.asgi import review
 from oncecast.message import Kind
 from tests.asgi.conftest import SECONDS
-from tests.asgi.peers import HandPeer, socket_scope
+from tests.asgi.peers import HandPeer, http_scope, socket_scope
 
 CHANNEL = "/v1/channels/chat.a"
 
@@ -29,6 +29,12 @@ def casting(check: Any, pattern: str = "chat.*", **more: Any) -> Oncecast:
 def http(cast: Oncecast) -> httpx.AsyncClient:
     """Return a client of the application, without a server."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(cast), base_url="http://app.example")
+
+
+def from_address(cast: Oncecast, address: str) -> httpx.AsyncClient:
+    """Return a client of the application that has this address."""
+    transport = httpx.ASGITransport(cast, client=(address, 1234))
+    return httpx.AsyncClient(transport=transport, base_url="http://app.example")
 
 
 async def changes(publication: Publication) -> None:
@@ -187,6 +193,66 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (503, "1") == (busy.status_code, busy.headers["retry-after"])
         await cast.stop()
         assert 503 == (await first).status_code
+
+
+@pytest.mark.parametrize("bound", ["SHARE", "SHARE_BYTES"])
+async def test_what_waits_of_one_publisher_is_bounded(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """A second publish of one address is refused while its share is used, whatever the connection; another's is not."""
+    monkeypatch.setattr(review, bound, 1)
+    go, asked = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def check(publication: Publication) -> None:
+        asked.release()
+        await go.wait()
+
+    cast = casting(check, handler_seconds=3600)
+    lines = b'{"channel": "chat.a", "data": 1}\n' * 2
+    async with cast, from_address(cast, "192.0.2.1") as one, from_address(cast, "198.51.100.1") as other:
+        first = asyncio.create_task(one.post("/v1/publish", content=lines))  # more than the share, and the only one
+        await asked.acquire()
+        assert 503 == (await one.post(CHANNEL, json=1)).status_code
+        second = asyncio.create_task(other.post(CHANNEL, json=1))
+        await asked.acquire()
+        go.set()
+        assert (2, 201) == ((await first).text.count('"id"'), (await second).status_code)
+        assert 201 == (await one.post(CHANNEL, json=1)).status_code
+
+
+async def test_what_a_client_that_has_left_gave_is_dropped() -> None:
+    """The function that runs ends, and what it accepts is published; no other is called."""
+    go, asked = asyncio.Event(), asyncio.Event()
+    seen: list[Any] = []
+
+    async def check(publication: Publication) -> None:
+        seen.append(publication.data)
+        asked.set()
+        await go.wait()
+
+    cast = casting(check)
+    scope = socket_scope("/v1/connect", protocols=("oncecast.v1",))
+    async with cast, cast.subscribe("chat.a", "other") as messages:
+        async with HandPeer(cast, scope) as peer:
+            assert "websocket.accept" == (await peer.next())["type"]
+            for number, channel in enumerate(("chat.a", "chat.a", "other")):
+                peer.text(json.dumps({"type": "publish", "channel": channel, "data": number}))
+                await asyncio.sleep(0)
+            await asked.wait()
+            peer.leave()
+            await peer.ended()
+        batch = b"".join(b'{"channel": "chat.a", "data": %d}\n' % number for number in (3, 4))
+        asked.clear()
+        posted = http_scope("/v1/publish", ("content-length", str(len(batch))), method="POST")
+        async with HandPeer(cast, posted) as peer:
+            peer.say({"type": "http.request", "body": batch, "more_body": False})
+            async with asyncio.timeout(SECONDS):
+                await asked.wait()
+            peer.leave()
+            await peer.ended()
+        go.set()
+        async with asyncio.timeout(SECONDS):
+            assert {0, 3} == {(await anext(messages)).data for _ in range(2)}
+        await cast.publish("other", 5)
+        assert ([0, 3], 5) == (seen, (await anext(messages)).data)
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"1" * 5000])

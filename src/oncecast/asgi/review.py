@@ -1,8 +1,9 @@
 """The functions that check what clients publish: `on_publish`.
 
-Invariants: each draft has one outcome; what one owner gives is published in the order in which it was given, however
-long the functions take; a function that fails or is late refuses its message. The number of waiting messages has a
-bound; past it a message is refused.
+Invariants: each draft has one outcome, unless its owner has left; what one owner gives is published in the order in
+which it was given, however long the functions take; a function that fails or is late refuses its message. The number of
+waiting messages has a bound, and so has each publisher's share of it; past either a message is refused. Once an owner
+has left, no function is asked about what it gave: what was accepted before is published, and the rest is dropped.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ logger = logging.getLogger("oncecast.asgi")
 
 WAITING = 10_000  # messages that wait for a function, all clients together
 WAITING_BYTES = 64 << 20
+SHARE = 2_500  # of one publisher, who may always have one publish: a batch has up to 4,000 lines
+SHARE_BYTES = 16 << 20
 STOP_SECONDS = 2.0  # for functions that are cancelled to end
 
 BUSY = Refusal("unavailable", "Too many messages wait for the application: publish again in a moment.", retry_after=1)
@@ -119,6 +122,7 @@ class _Batch:
     """Drafts that wait, and the callback for their outcomes."""
 
     identity: Identity
+    publisher: object
     drafts: Sequence[Draft]
     publish: Append
     done: Done
@@ -128,17 +132,53 @@ class _Batch:
         self.size = sum(len(draft.data) for draft in self.drafts)
 
 
-class PublishReview:
-    """The functions, by their patterns, each asked in the order in which they were registered."""
+@dataclass(slots=True)
+class _Line:
+    """The batches of one owner, in order. The functions are asked about the first one."""
 
-    def __init__(self, checks: Sequence[tuple[str, Check]], seconds: float, message_bytes: Callable[[], int]) -> None:
+    batches: deque[_Batch]
+    left: bool = False
+
+
+@dataclass(slots=True)
+class _Amount:
+    """How much waits."""
+
+    messages: int = 0
+    size: int = 0
+
+    def fits(self, batch: _Batch, messages: int, size: int) -> bool:
+        """Return whether there is room for a batch, where this may be at most so much."""
+        return self.messages + len(batch.drafts) <= messages and self.size + batch.size <= size
+
+    def add(self, batch: _Batch, sign: int) -> None:
+        """Count a batch in (1) or out (-1)."""
+        self.messages += sign * len(batch.drafts)
+        self.size += sign * batch.size
+
+
+class PublishReview:
+    """The functions, by their patterns, each asked in the order in which they were registered.
+
+    `publisher` returns the key of who publishes: a user, or an address; "" where many may be behind one address, so
+    that each owner counts for itself.
+    """
+
+    def __init__(
+        self,
+        checks: Sequence[tuple[str, Check]],
+        seconds: float,
+        message_bytes: Callable[[], int],
+        publisher: Callable[[Identity], str],
+    ) -> None:
         self._checks = checks
         self._seconds = seconds
         self._message_bytes = message_bytes
-        self._lines: dict[object, deque[_Batch]] = {}
+        self._publisher = publisher
+        self._lines: dict[object, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting = 0
-        self._size = 0
+        self._waiting = _Amount()
+        self._shares: dict[object, _Amount] = {}  # of the publishers of which something waits
 
     def publish(
         self, owner: object, identity: Identity, drafts: Sequence[Draft], publish: Append, done: Done, /
@@ -148,19 +188,30 @@ class PublishReview:
         if line is None and not any(self._wants(draft.channel) for draft in drafts):
             publish(drafts, done)
             return
-        batch = _Batch(identity, drafts, publish, done)
-        if self._waiting + len(drafts) > WAITING or self._size + batch.size > WAITING_BYTES:
+        batch = _Batch(identity, self._publisher(identity) or owner, drafts, publish, done)
+        share = self._shares.get(batch.publisher)
+        if not self._waiting.fits(batch, WAITING, WAITING_BYTES) or not (
+            share is None or share.fits(batch, SHARE, SHARE_BYTES)
+        ):
             done([BUSY] * len(drafts))
             return
-        self._waiting += len(drafts)
-        self._size += batch.size
+        self._waiting.add(batch, 1)
+        self._shares.setdefault(batch.publisher, _Amount()).add(batch, 1)
         if line is not None:
-            line.append(batch)
+            line.batches.append(batch)
             return
-        self._lines[owner] = deque((batch,))
+        self._lines[owner] = _Line(deque((batch,)))
         task = asyncio.create_task(self._work(owner), name="oncecast: on_publish")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def leave(self, owner: object, /) -> None:
+        """Drop what an owner has given, but for what the functions have accepted already."""
+        line = self._lines.get(owner)
+        if line is not None:
+            line.left = True
+            while len(line.batches) > 1:
+                self._forget(line.batches.pop())
 
     async def stop(self) -> None:
         """Refuse what waits."""
@@ -177,20 +228,27 @@ class PublishReview:
     async def _work(self, owner: object) -> None:
         line = self._lines[owner]
         try:
-            while line:
-                batch = line[0]
-                found = [await self._judge(draft, batch.identity) for draft in batch.drafts]
-                self._forget(line.popleft())
-                _publish(batch, found)
+            while line.batches:
+                batch = line.batches[0]
+                found = [await self._judge(draft, batch.identity) for draft in batch.drafts if not line.left]
+                self._forget(line.batches.popleft())
+                if line.left:
+                    _publish_unheard(batch, found)
+                else:
+                    _publish(batch, found)
         finally:
             del self._lines[owner]
-            for batch in line:
+            for batch in line.batches:
                 self._forget(batch)
                 batch.done([STOPPING] * len(batch.drafts))
 
     def _forget(self, batch: _Batch) -> None:
-        self._waiting -= len(batch.drafts)
-        self._size -= batch.size
+        self._waiting.add(batch, -1)
+        share = self._shares.get(batch.publisher)
+        if share is not None:  # else it was of batches without messages
+            share.add(batch, -1)
+            if not share.messages:
+                del self._shares[batch.publisher]
 
     async def _judge(self, draft: Draft, identity: Identity) -> Draft | Refusal:
         publication = Publication(draft, identity)
@@ -231,6 +289,12 @@ def _publish(batch: _Batch, found: list[Draft | Refusal]) -> None:
         batch.done([each if isinstance(each, Refusal) else next(published) for each in found])
 
     batch.publish(accepted, done)
+
+
+def _publish_unheard(batch: _Batch, found: list[Draft | Refusal]) -> None:
+    accepted = [each for each in found if isinstance(each, Draft)]
+    if accepted:
+        batch.publish(accepted, lambda outcomes: None)
 
 
 def check_content(data: Any, limit: int) -> Content:

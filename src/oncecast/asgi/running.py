@@ -70,7 +70,10 @@ class Running(AppLife):
         app = build_app(settings, node, monotonic=monotonic, schedule=loop.call_soon)
         super().__init__(settings, node, app, build_quotas(settings), monotonic)
         self.node.on_failure = self._failed
-        self._review = PublishReview(checks, handler_seconds, lambda: settings.limits.message_bytes) if checks else None
+        self._review: PublishReview | None = None
+        if checks:
+            message_bytes = lambda: settings.limits.message_bytes  # noqa: E731
+            self._review = PublishReview(checks, handler_seconds, message_bytes, self._quotas.publisher)
         if surroundings is not None:
             self.app.wall = surroundings.wall
         limits = settings.limits

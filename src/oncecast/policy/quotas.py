@@ -179,7 +179,7 @@ class Quotas:
         quota = NO_CHANNEL_QUOTA if self._channels is None else self._channels.find(channel)
         if quota.message_bytes is not None and size > quota.message_bytes:
             raise Refusal("body_too_large", f"A message of {channel} is at most {quota.message_bytes} bytes.")
-        user = self._user(identity)
+        user = self.publisher(identity)
         if user:
             self._write(user, now)
             self._spend("user_bytes_per_second", user, size, self._limits.user_bytes_per_second, now)
@@ -194,14 +194,14 @@ class Quotas:
 
     def issue(self, identity: Identity, now: float) -> None:
         """Count a ticket, which counts as a message too. Raises `Refusal` (`too_many_requests`)."""
-        user = self._user(identity)
+        user = self.publisher(identity)
         if user:
             self._spend("user_tickets_per_second", user, 1, self._limits.user_tickets_per_second, now)
             self._write(user, now)
 
     def read_page(self, identity: Identity, now: float) -> None:
         """Count a page of the broker's history. Raises `Refusal`."""
-        user = self._user(identity)
+        user = self.publisher(identity)
         if user:
             most = self._limits.user_history_pages_per_second
             self._spend("user_history_pages_per_second", user, 1, most, now)
@@ -216,8 +216,8 @@ class Quotas:
         """Return the key of a token's user, for `join`; "" for others."""
         return f"user {identity.subject}" if identity.kind == "token" and identity.subject else ""
 
-    def _user(self, identity: Identity) -> str:
-        """Return the key of a user: a token's subject, else the address; "" without a limit of this kind."""
+    def publisher(self, identity: Identity) -> str:
+        """Return the key of a publisher: a token's subject, else the address; "" without a limit of this kind."""
         if identity.kind != "anybody":
             if identity.kind == "server":
                 return ""

@@ -242,6 +242,12 @@ class Review(Protocol):
         """
         ...
 
+    def leave(self, owner: object, /) -> None:
+        """Drop what an owner has given and has not been looked at, as its connection has closed. It hears of nothing
+        any more: no `done` of its own is called.
+        """
+        ...
+
 
 class TransportSettings(Limits, frozen=True, kw_only=True):
     """What the transports are set to: the limits, compression of WebSocket messages (`deflate`), the access rules.

@@ -184,6 +184,8 @@ class DuplexSession(ABC):
         """Forget the client."""
         self._move("closed")
         self._leave()
+        if self._settings.review is not None:
+            self._settings.review.leave(self)
 
     # -- what the hub calls
 

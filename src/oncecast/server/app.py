@@ -176,6 +176,8 @@ class App(Service):
             self.expiries.forget(connection)
         if self.leaving is not None:
             self.leaving.discard(connection)
+        if self.settings.review is not None:
+            self.settings.review.leave(connection)
         if not self.connections and self.when_empty is not None:
             self.when_empty()
 

@@ -106,7 +106,11 @@ class AppGuest:
         if cast is None:
             return rules
         if self._review is None and cast.checks:
-            self._review = PublishReview(cast.checks, cast.handler_seconds, lambda: self._limits.message_bytes)
+            quotas = rules.settings.quotas  # the same as long as the server runs
+            assert quotas is not None
+            self._review = PublishReview(
+                cast.checks, cast.handler_seconds, lambda: self._limits.message_bytes, quotas.publisher
+            )
         access = cast.rules_of(structs.replace(settings, dev=self._own.dev))
         return Rules(
             settings=structs.replace(rules.settings, access=access, review=self._review),
