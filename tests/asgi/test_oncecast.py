@@ -100,6 +100,23 @@ def test_what_is_no_function_is_refused_at_once(given: Any) -> None:
         Oncecast("memory://").on_publish("chat.*")(given)
 
 
+@pytest.mark.parametrize("given", [0, -1.0, True, "4", None, float("nan"), float("inf"), 10**400])
+def test_what_are_no_seconds_is_refused(given: Any) -> None:
+    """And not where a timer would fail later."""
+    with pytest.raises(UsageError, match=r"^handler_seconds: give seconds, above 0"):
+        Oncecast("memory://", handler_seconds=given)
+    with pytest.raises(UsageError, match=r"^timeout: give seconds, above 0"):
+        Oncecast("memory://").publish_sync("a", 1, timeout=given)
+
+
+@pytest.mark.parametrize("given", [7, None, b"ann", "", "a\nb", "x" * 256])
+async def test_what_is_no_user_can_not_be_disconnected(given: Any) -> None:
+    """No connection has it as its subject, so nothing would end."""
+    async with Oncecast("memory://") as cast:
+        with pytest.raises(UsageError, match=r"^disconnect: give the subject of a Grant, a str of 1 to 255 characters"):
+            await cast.disconnect(given)
+
+
 def test_wrong_arguments_are_errors() -> None:
     """The constructor raises for an unknown word and for an unknown broker."""
     with pytest.raises(UsageError, match="subscribe: give public"):
@@ -108,6 +125,12 @@ def test_wrong_arguments_are_errors() -> None:
         Oncecast("mysql://x")
     with pytest.raises(UsageError, match="begins with /"):
         Oncecast("memory://").beside(Oncecast("memory://"), "rt")
+    with pytest.raises(UsageError, match="begins with /"):
+        Oncecast("memory://").beside(Oncecast("memory://"), None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="beside: give a function"):
+        Oncecast("memory://").beside("app:app")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a channel is a str, not int"):
+        Oncecast("memory://").stream(7, http_scope("/"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no channel or pattern"):
         Oncecast("memory://").on_publish("not a pattern!")
 

@@ -32,6 +32,8 @@ def test_what_is_no_channel() -> None:
     assert ("channel_invalid", 400) == (refused.value.code, refused.value.status)
     with pytest.raises(UsageError, match="a channel is a str"):
         channels_of([[1]])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="a channel is a str, not NoneType"):
+        channels_of([None])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ __all__ = ["Caller", "Grant", "WhoAsks", "ask", "call_in_time"]
 logger = logging.getLogger("oncecast.asgi")
 
 T = TypeVar("T")
+SUBJECT_RULE = f"a str of 1 to {SUBJECT_CHARS} characters, none of them a control character"
 # What a server says of a request (ASGI 3.0), and the application. All else is of middleware, and maybe of a cookie.
 _OF_THE_SERVER = frozenset(
     {
@@ -57,7 +58,7 @@ class Grant:
         for name in ("subscribe", "publish"):
             object.__setattr__(self, name, _patterns(name, getattr(self, name)))
         if self.subject is not None and not (isinstance(self.subject, str) and is_subject(self.subject)):
-            raise UsageError(f"subject: give a str of 1 to {SUBJECT_CHARS} characters, not {self.subject!r}")
+            raise UsageError(f"subject: give {SUBJECT_RULE}, not {self.subject!r}")
         if self.expires is not None and not (isinstance(self.expires, int | float) and math.isfinite(self.expires)):
             raise UsageError(f"expires: give Unix seconds, not {self.expires!r}")
 

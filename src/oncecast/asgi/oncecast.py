@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,8 +26,10 @@ from ..client.values import Ack, Gap
 from ..errors import Refusal, UsageError
 from ..message import Draft, Receipt
 from ..policy.rules import Allowed
+from ..policy.tokens import is_subject
 from ..protocol.query import Query, parse_start
 from ..server.settings import Settings
+from .callers import SUBJECT_RULE
 from .embedding import Embedding, settings_of
 from .life import AppLife, settle
 from .listener import as_failure
@@ -76,6 +79,7 @@ class Oncecast(Embedding):
         for name, list_of in (("origins", origins), ("hosts", hosts)):
             if isinstance(list_of, str):  # its letters would be taken
                 raise UsageError(f"{name}: give a list, [{list_of!r}]")
+        _check_seconds("handler_seconds", handler_seconds)
         flags = {"broker": broker, "dev": dev or None, "origins": tuple(origins), "hosts": tuple(hosts)}
         super().__init__(settings_of(settings, flags), subscribe, publish, handler_seconds)
         self._attaching: set[asyncio.Task[None]] = set()
@@ -111,7 +115,12 @@ class Oncecast(Embedding):
         return register
 
     async def disconnect(self, subject: str) -> None:
-        """End the streams and sockets of a user, in every process."""
+        """End the streams and sockets of a user, in every process. Raises `UsageError`, `Refused` and `Unavailable`.
+
+        What `authorize` is still asked about the user when this is called is refused.
+        """
+        if not isinstance(subject, str) or not is_subject(subject):
+            raise UsageError(f"disconnect: give the subject of a Grant, {SUBJECT_RULE}, not {subject!r}")
         life = await self._living()
         bulletin = life.app.bulletin
         assert bulletin is not None
@@ -152,6 +161,7 @@ class Oncecast(Embedding):
         It uses the loop of the application, or starts one in a thread. Raises what `publish` raises, and `UsageError`
         on the application's own loop, which would wait for itself.
         """
+        _check_seconds("timeout", timeout)
         draft = self._draft(channel, data, event, key)
         life = self._life
         if life is None or not life.usable:
@@ -212,7 +222,8 @@ class Oncecast(Embedding):
 
     def beside(self, app: AsgiApp, path: str = "/rt") -> AsgiApp:
         """Return an ASGI application that is this one below `path`, and `app` elsewhere: for Django and Quart."""
-        if not path.startswith("/") or path.endswith("/"):
+        _check_function("beside", app)
+        if not isinstance(path, str) or not path.startswith("/") or path.endswith("/"):
             raise UsageError(f"path: give one that begins with / and does not end with it, not {path!r}")
         return Beside(app, self, path, self.start, self.stop)
 
@@ -260,6 +271,11 @@ def _tell_nobody(gap: Gap) -> None:
 
 def _is_unheard() -> bool:
     return False
+
+
+def _check_seconds(name: str, given: object) -> None:
+    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 < given <= threading.TIMEOUT_MAX:
+        raise UsageError(f"{name}: give seconds, above 0, not {given!r}")
 
 
 def _check_function(name: str, function: object) -> None:

@@ -21,7 +21,7 @@ def channels_of(given: Iterable[str | Sequence[str]]) -> tuple[str, ...]:
     """Return the channels of a call, which has names and lists of names. Raises `UsageError`, `Refused`."""
     names: list[str] = []
     for each in given:
-        names += [each] if isinstance(each, str) else each
+        names += each if isinstance(each, Iterable) and not isinstance(each, str) else (each,)
     if not names:
         raise UsageError("a subscription needs a channel")
     for name in names:
