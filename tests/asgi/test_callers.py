@@ -188,6 +188,49 @@ async def test_a_user_is_disconnected() -> None:
         await bob.until(b"data: 1")
 
 
+@pytest.mark.parametrize("kind", ["stream", "publish", "auth"])
+async def test_who_is_disconnected_while_the_function_is_asked_is_refused(kind: str) -> None:
+    """What the function knew before the disconnection opens nothing after it; another user's request goes on."""
+    answer, asked = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def authorize(caller: Caller) -> Grant | None:
+        name = caller.token
+        if name is None:
+            return None
+        if "slow" in name:
+            asked.release()
+            await answer.wait()
+        return Grant(name.removeprefix("slow-"), ["*"], ["*"])
+
+    def asking(name: str) -> HandPeer:
+        token = ("authorization", f"Bearer {name}")
+        if kind == "stream":
+            return HandPeer(cast, http_scope(CHANNEL, ("accept", "text/event-stream"), token))
+        if kind == "publish":
+            return HandPeer(cast, http_scope(CHANNEL, token, method="POST"))
+        return HandPeer(cast, socket_scope("/v1/connect", protocols=("oncecast.v1",)))
+
+    cast = casting(authorize)
+    stream = http_scope(CHANNEL, ("accept", "text/event-stream"), ("authorization", "Bearer ann"))
+    async with cast, HandPeer(cast, stream) as open_one, asking("slow-ann") as ann, asking("slow-bob") as bob:
+        await open_one.until(b"id:")
+        for peer, name in ((ann, "slow-ann"), (bob, "slow-bob")):
+            if kind == "publish":
+                peer.say({"type": "http.request", "body": b"1", "more_body": False})
+            elif kind == "auth":
+                assert "websocket.accept" == (await peer.next())["type"]
+                peer.text(json.dumps(auth(name)))
+            await asked.acquire()
+        await cast.disconnect("ann")
+        await open_one.until(b"event: error")
+        answer.set()
+        if kind == "auth":
+            frames = [json.loads((await peer.next())["text"]) for peer in (ann, bob)]
+            assert ["unauthorized", None] == [frame.get("code") for frame in frames]
+        else:
+            assert [401, 200 if kind == "stream" else 201] == [(await peer.next())["status"] for peer in (ann, bob)]
+
+
 async def test_one_who_gives_up_on_a_disconnection_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """The record that waits for the broker gets its answer, which nobody takes."""
     async with casting(lambda caller: None, settings=Settings(limits=Limits(publish_wait_seconds=60.0))) as cast:

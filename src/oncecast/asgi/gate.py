@@ -18,6 +18,7 @@ from ..policy.access import ALLOW_ALL, Access
 from ..policy.identity import Identity
 from ..policy.rules import AccessRules, Allowed
 from ..policy.tokens import TOKEN_CHARS
+from ..server.expiries import DISCONNECTED
 from ..server.settings import Settings, access_rules
 from ..wire import http1
 from .callers import Caller, WhoAsks, ask
@@ -25,7 +26,7 @@ from .connection import AsgiConnection
 from .life import AppLife
 from .scopes import Scope, server_of
 
-__all__ = ["Unruled", "access_of", "find_out", "renew"]
+__all__ = ["Unruled", "access_of", "find_holder", "find_out", "renew"]
 
 
 class Unruled(Access):
@@ -89,8 +90,7 @@ async def find_out(
     if redeems(app, request):  # the function was asked when the ticket was issued
         return
     caller = Caller(request, scope, connection.identity, cookies=cookies)
-    connection.identity = await ask(authorize, caller, app.wall(), seconds)
-    app.check_counts(connection.identity)
+    connection.identity = await find_holder(app, authorize, caller, seconds)
 
 
 async def renew(
@@ -108,8 +108,17 @@ async def renew(
         raise Refusal("unauthorized", f"A token has 1 to {TOKEN_CHARS} characters of ASCII, without spaces around it.")
     verified = Identity(address) if app.authenticator is None else app.verify(token, address)
     caller = Caller(request, scope, verified, cookies=cookies, token=token)
-    found = await ask(authorize, caller, app.wall(), seconds)
+    found = await find_holder(app, authorize, caller, seconds)
     if found.kind == "anybody":
         raise Refusal("request_invalid", "The application takes no token here: leave it out.")
+    return found
+
+
+async def find_holder(app: Service, authorize: WhoAsks, caller: Caller, seconds: float) -> Identity:
+    """Ask who a caller is. Raises `Refusal`, also where that user was disconnected or revoked meanwhile."""
+    before = app.ended.count
+    found = await ask(authorize, caller, app.wall(), seconds)
+    if found.kind == "token" and app.ended.since(found.subject or "", before):
+        raise DISCONNECTED.with_traceback(None)
     app.check_counts(found)
     return found

@@ -20,6 +20,7 @@ from ..protocol.base import TransportSettings
 from ..wire import http1
 from .bulletin import Bulletin
 from .credentials import identify, of_a_user, trusts_cookies
+from .ended import LatelyEnded
 from .exchange import Exchange
 from .memo import KnownPoll, Memo
 from .overview import Overview, OverviewRequest
@@ -97,6 +98,7 @@ class Service:
         self.authentications = AuthCounters()
         self.identifies = False
         self.bulletin: Bulletin | None = None  # what the nodes tell each other; the server makes it
+        self.ended = LatelyEnded()
         self.adopt(rules)
         self.pages = pages
         self.wall = wall

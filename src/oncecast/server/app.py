@@ -183,6 +183,7 @@ class App(Service):
 
     def disconnect(self, subject: str) -> None:
         """End the connections of a user, some in each turn of the loop."""
+        self.ended.note(subject)
         self._disconnect(subject, list(self.connections))
 
     def _disconnect(self, subject: str, connections: list[Peer]) -> None:

@@ -129,6 +129,32 @@ async def test_a_user_is_disconnected_wherever_connected(beside: Beside) -> None
             await peer.until(b"event: error")
 
 
+@pytest.mark.parametrize("path", ["/v1/channels/user.ann", "/%761/channels/user.ann"])
+async def test_who_is_disconnected_while_the_function_is_asked_is_refused(beside: Beside, path: str) -> None:
+    """On the server's routes, and over ASGI."""
+    cast = Oncecast("memory://")
+    answer, asked = asyncio.Event(), asyncio.Event()
+
+    @cast.authorize
+    async def who(caller: Caller) -> Grant:
+        if "x-slow" in caller.headers:
+            asked.set()
+            await answer.wait()
+        return Grant("ann", ["*"])
+
+    site = await beside(OwnApp(cast))
+    lines = "Host: localhost\r\nAccept: text/event-stream\r\n"
+    open_one = await site.connect(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+    async with asyncio.timeout(SECONDS):
+        await open_one.until(b"retry: ")
+        late = await site.connect(f"GET {path} HTTP/1.1\r\n{lines}X-Slow: 1\r\n\r\n".encode())
+        await asked.wait()
+        await cast.disconnect("ann")
+        await open_one.until(b"event: error")
+        answer.set()
+        assert 401 == (await late.answer()).status
+
+
 async def test_an_oncecast_without_rules_opens_nothing(beside: Beside) -> None:
     """The server's routes are as closed as the application's, whatever --dev opens for a server alone."""
     site = await beside(OwnApp(Oncecast("memory://")), Settings(port=0, app="own:app", dev=True))

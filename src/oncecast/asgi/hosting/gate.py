@@ -19,8 +19,8 @@ from ...http.exchange import Exchange
 from ...http.service import Service
 from ...policy.identity import Identity
 from ...wire import http1
-from ..callers import Caller, WhoAsks, ask
-from ..gate import renew
+from ..callers import Caller, WhoAsks
+from ..gate import find_holder, renew
 from ..scopes import Scope
 from .native import Lendable, LoggedSharedConnection, SharedConnection
 
@@ -75,7 +75,7 @@ class NativeGate:
     async def _ask(self, service: Service, connection: Lendable, request: http1.Request, caller: Caller) -> None:
         found: Identity | Refusal
         try:
-            found = await ask(self._authorize, caller, service.wall(), self._seconds)
+            found = await find_holder(service, self._authorize, caller, self._seconds)
         except Refusal as refusal:
             found = refusal.as_value()
         connection.proceed(request, partial(_go_on, service, connection, request, found))
@@ -85,7 +85,6 @@ def _go_on(service: Service, connection: Lendable, request: http1.Request, found
     if isinstance(found, Refusal):
         raise found.copy()
     connection.identity = found
-    service.check_counts(found)
     routes.handle(service, connection, request)
 
 
