@@ -10,12 +10,13 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import cache
 
 from oncecast.errors import Refusal
 from oncecast.policy.channels import is_pattern, parse_pattern
-from oncecast.policy.forwarded import ForwardedHeader, TrustedProxies, network_of
+from oncecast.policy.forwarded import MOST_HOPS, READ_CHARS, ForwardedHeader, TrustedProxies, network_of
 from oncecast.policy.keys import ALGORITHMS, MAX_KEYS, KeySet, parse_jwk_set, parse_secret
 from oncecast.policy.tokens import (
     LAST_SECOND,
@@ -140,7 +141,7 @@ def _proxies(header: ForwardedHeader) -> TrustedProxies:
 
 
 def forwarded(data: bytes) -> None:
-    """Whatever a client writes into a proxy's header, the address that the proxy adds is the client's."""
+    """Whatever a client writes into a proxy's header, or a proxy quotes, the address that the proxy adds is found."""
     variant, _, content = opened(data)
     header: ForwardedHeader = "forwarded" if variant & 1 else "x-forwarded-for"
     proxies = _proxies(header)
@@ -151,6 +152,11 @@ def forwarded(data: bytes) -> None:
     added = f"for={CLIENT}" if variant & 1 else CLIENT
     assert CLIENT == proxies.client(PROXY, {header: f"{value}, {added}"})
     assert CLIENT == proxies.client(PROXY, {header: f"{value},{added},{added.replace(CLIENT, '10.1.2.3')}"})
+    if variant & 1 and value.count(",") < MOST_HOPS:  # the proxy may quote what the client has sent as `Host`
+        host = 'host="' + re.sub(r'(["\\])', r"\\\1", value[: READ_CHARS // 4]) + '"'
+        assert CLIENT == proxies.client(PROXY, {header: f"{added};{host}"})
+        assert CLIENT == proxies.client(PROXY, {header: f"{host};{added}"})
+        assert PROXY == proxies.client(PROXY, {header: host})
     assert network_of(found) == network_of(network_of(found).removesuffix("/64") or found)
     network_of(value)
 

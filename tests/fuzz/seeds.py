@@ -138,6 +138,7 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"\0\x001.2.3.4, 10.0.0.2:80, [2001:db8::1]:443",
         b"\1\0for=1.2.3.4;proto=http, for=\"[2001:db8::1]:80\";by=_x, for=unknown",
         b"\1\0for=\"a\\\"b, c",
+        b"\1\0a.example; For=192.0.2.8",
     ),
     "proxy_protocol": (
         b"\0\0PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\nGET / HTTP/1.1\r\n",
@@ -177,7 +178,7 @@ DICTIONARY: Mapping[str, tuple[bytes, ...]] = {
     "queries": (b"after=", b"last=", b"since=", b"wait=", b"limit=", b"envelope=", b"latest", b"earliest", b"%00"),
     "tokens": (b'"alg":', b'"HS256"', b'"exp":', b'"nbf":', b'"oncecast":', b'"subscribe":', b"{sub}", b"1e999", b"NaN"),
     "jwk_sets": (b'"keys":', b'"kty":', b'"RSA"', b'"OKP"', b'"EC"', b'"crv":', b'"x":', b'"n":', b'"e":', b'"d":'),
-    "forwarded": (b"for=", b'"', b"\\", b"[::1]", b"unknown", b"10.0.0.9", b","),
+    "forwarded": (b"for=", b";for=", b'"', b"\\", b"[::1]", b"unknown", b"10.0.0.9", b","),
     "settings": (b"[limits]", b"[channels.", b"[retention]", b"[auth]", b"ONCECAST_", b"__", b'"""', b"1979-05-27"),
     "written_settings": (b"[limits]", b"[channels.", b"[retention]", b"[auth]", b"ONCECAST_", b"__", b'"""', b"1979-05-27"),
     "setting_values": (b"https://", b"*", b"::", b"/64", b"true", b"1e308", b"-1", b'","', b"\\ud800", b"\\u0000", b"xn--"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
@@ -110,3 +111,10 @@ def test_a_header_read_from_its_front_is_noticed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(forwarded_policy, "_addresses", lambda value: iter([value.partition(",")[0]]))
     with pytest.raises(AssertionError):
         TARGETS["forwarded"](b"\0\x001.2.3.4")
+
+
+def test_a_name_that_is_read_out_of_quotes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search for `for` finds one in the value of another name, which may be the client's word."""
+    monkeypatch.setattr(forwarded_policy, "_PAIR", re.compile(r"(?:^|;)[ \t]*(for)=([^;\"]*)"))
+    with pytest.raises(AssertionError):
+        TARGETS["forwarded"](b"\1\0no target has seen this;for=x")  # else what it says would be remembered

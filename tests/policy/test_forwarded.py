@@ -71,6 +71,11 @@ def test_x_forwarded_for(value: str, expected: str) -> None:
         (r'for="192.0.2\.1"', "192.0.2.1"),
         ('for=192.0.2.1;host="a,b"', "192.0.2.1"),
         ('for=192.0.2.1;host="a, for=6.6.6.6"', "192.0.2.1"),
+        ('for=192.0.2.1;host="a;for=6.6.6.6"', "192.0.2.1"),
+        ('host="a; FOR=6.6.6.6;b";fOR=192.0.2.1', "192.0.2.1"),
+        (r'for=192.0.2.1;host="a\";for=6.6.6.6"', "192.0.2.1"),
+        ('host="a;for=6.6.6.6"', PROXY),
+        ('x-for=6.6.6.6;for="192.0.2.1";forx=6.6.6.6', "192.0.2.1"),
         ("for=unknown", PROXY),
         ('for="_gazonk"', PROXY),
         ("for=192.0.2.1, for=_secret, for=10.0.0.3", "10.0.0.3"),
@@ -182,6 +187,15 @@ def test_whatever_a_client_sends_its_address_is_found(sent: str, own: str, proxi
     expected = str(mapped or found)
     assert expected == client(", ".join([sent, own, *proxies]))
     assert expected == client(", ".join([sent, *map(spelled, [own, *proxies])]), "forwarded")
+
+
+@given(st.text(st.sampled_from('for=";,\\ \t[]:.1a'), max_size=MOST_HOPS - 1), OUTSIDE)
+def test_what_a_proxy_quotes_is_not_read(sent: str, own: str) -> None:
+    """RFC 7239 section 4: a `host` that is the client's word names nobody, wherever it stands in the element."""
+    host = 'host="' + sent.replace("\\", r"\\").replace('"', r"\"") + '"'
+    expected = client(own)
+    assert expected == client(f"{spelled(own)};{host}", "forwarded")
+    assert expected == client(f"{host};{spelled(own)}", "forwarded")
 
 
 @given(st.text(st.sampled_from('for=";,\\ \t[]:_1.a'), max_size=60), st.sampled_from(["forwarded", "x-forwarded-for"]))

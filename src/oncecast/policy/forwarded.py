@@ -35,7 +35,7 @@ IPV6_PREFIX = 64  # a customer has at least this (RFC 6177), so an attacker can 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105
 _VALUE = rf'(?:{_TOKEN}|"(?:[^"\\]|\\.)*")'
 _ELEMENT = re.compile(rf"[ \t]*{_TOKEN}={_VALUE}(?:[ \t]*;[ \t]*{_TOKEN}={_VALUE})*[ \t]*")
-_FOR = re.compile(rf"(?:^|;)[ \t]*for=({_VALUE})", re.IGNORECASE)
+_PAIR = re.compile(rf"({_TOKEN})=({_VALUE})")  # one after the other, of what `_ELEMENT` matches
 _PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"  # RFC 7239 §6: of a node, perhaps obfuscated
 _NODE = re.compile(rf"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)){_PORT}")
 
@@ -145,7 +145,7 @@ def _elements(value: str) -> Iterator[str | None]:
         else:
             yield None
             return
-        named = _FOR.findall(value[begin + 1 :])
+        named = [text for name, text in _PAIR.findall(value, begin + 1) if name.lower() == "for"]
         yield _address(_unquoted(named[0])) if len(named) == 1 else None
         if begin < 0:
             return
