@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncecast.errors import ConfigurationError
-from oncecast.policy.forwarded import CLIENTS, MOST_HOPS, READ_CHARS, ForwardedHeader, TrustedProxies, network_of
+from oncecast.policy.forwarded import (
+    CLIENTS,
+    MOST_HOPS,
+    READ_CHARS,
+    ForwardedHeader,
+    TrustedProxies,
+    network_of,
+    parse_network,
+)
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48")
 PROXY = "10.0.0.1"
@@ -141,7 +149,42 @@ def test_what_is_remembered_is_bounded_and_of_one_proxy() -> None:
     assert size == len(proxies._known)
 
 
-@pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "proxy.example", "", "10.0.0.0-10.0.0.9", "1.2.3.4:80"])
+@pytest.mark.parametrize(
+    "network, expected",
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("::fffe:0:0/95", "::fffe:0:0/95"),
+        ("2001:db8::/32", "2001:db8::/32"),
+    ],
+)
+def test_a_network_of_mapped_addresses_is_one_of_ipv4(network: str, expected: str) -> None:
+    """A socket of both families has IPv4 peers as RFC 4291 section 2.5.5.2 maps them, and so may a list of proxies."""
+    assert expected == str(parse_network(network))
+
+
+def test_a_proxy_of_a_mapped_network_is_trusted() -> None:
+    """However its address and its network are written."""
+    for network in ("10.0.0.0/8", "::ffff:10.0.0.0/104"):
+        for peer in ("10.0.0.1", "::ffff:10.0.0.1"):
+            assert TrustedProxies((network,)).trusts(peer)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.1/8",
+        "::ffff:10.0.0.1/104",
+        "::ffff:0:0/95",
+        "10.0.0.0/33",
+        "proxy.example",
+        "",
+        "10.0.0.0-10.0.0.9",
+        "1.2.3.4:80",
+    ],
+)
 def test_what_is_no_network(text: str) -> None:
     """An error of the settings says how to write one."""
     with pytest.raises(ConfigurationError, match="is no network: write an address"):

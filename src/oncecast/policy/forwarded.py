@@ -92,13 +92,19 @@ class TrustedProxies:
 
 
 def parse_network(text: str) -> IpNetwork:
-    """Read an address or a network. Raises `ConfigurationError`, also for one with bits set behind its prefix."""
+    """Read an address or a network; one of IPv4 addresses in IPv6 comes out as IPv4, as `parse_address` does.
+
+    Raises `ConfigurationError`, also for one with bits set behind its prefix.
+    """
     try:
-        return ipaddress.ip_network(text)
+        network = ipaddress.ip_network(text)
     except ValueError:
         raise ConfigurationError(
             f"{text[:100]!a} is no network: write an address, or a network as 10.0.0.0/8 or 2001:db8::/32"
         ) from None
+    if isinstance(network, ipaddress.IPv6Network) and (mapped := network.network_address.ipv4_mapped) is not None:
+        return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))  # no shorter, as bits before are set
+    return network
 
 
 @lru_cache(maxsize=4096)
