@@ -1136,6 +1136,19 @@ def test_too_many_unfinished_messages_close_a_websocket(bench: Bench, upgrade: C
     assert (True, 0) == (transport.eof_written, bench.app.unfinished.total)
 
 
+def test_an_unfinished_message_on_a_websocket_that_closes_cuts_it(bench: Bench, upgrade: Callable[..., bytes]) -> None:
+    """What comes before the peer's Close is held too, and after ours no other can say why: its memory is given back."""
+    connection, transport = bench.connect()
+    connection.receive(upgrade("/v1/channels/a"))
+    bench.turn()
+    connection.drain()
+    connection.receive(encode_frame(Opcode.TEXT, b"half", fin=False, mask=b"mask"))
+    assert (4, False) == (bench.app.unfinished.total, transport.aborted)
+    bench.app.unfinished.limit = 3
+    connection.receive(encode_frame(Opcode.CONTINUATION, b"more", fin=False, mask=b"mask"))
+    assert (0, True) == (bench.app.unfinished.total, transport.aborted)
+
+
 def test_the_loop_keeps_two_methods_of_a_connection() -> None:
     """A connection has none of the methods that uvloop keeps bound, 64 bytes each, but the two that it calls."""
     kept = [name for name in ("get_buffer", "buffer_updated", "data_received") if hasattr(Connection, name)]

@@ -214,6 +214,8 @@ class Connection(Responder):
             self.fail(OVERFLOW)
         elif self.phase is STREAMING:
             cast(Listener, self._listener).refuse(OVERFLOW)
+            if self.phase is STREAMING:  # it has said goodbye before, and would hold the message until the peer does
+                self.abort()
         else:  # an answer is under way, and the refusal can't be put into it
             self.abort()
 
