@@ -133,7 +133,7 @@ class _Batch:
 
 
 @dataclass(slots=True)
-class _Line:
+class _OwnerLine:
     """The batches of one owner, in order. The functions are asked about the first one."""
 
     batches: deque[_Batch]
@@ -175,7 +175,7 @@ class PublishReview:
         self._seconds = seconds
         self._message_bytes = message_bytes
         self._publisher = publisher
-        self._lines: dict[object, _Line] = {}
+        self._lines: dict[object, _OwnerLine] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = _Amount()
         self._shares: dict[object, _Amount] = {}  # of the publishers of which something waits
@@ -200,7 +200,7 @@ class PublishReview:
         if line is not None:
             line.batches.append(batch)
             return
-        self._lines[owner] = _Line(deque((batch,)))
+        self._lines[owner] = _OwnerLine(deque((batch,)))
         task = asyncio.create_task(self._work(owner), name="oncecast: on_publish")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
