@@ -145,6 +145,28 @@ async def test_cookies_count_for_own_pages_only() -> None:
     assert "session" in own.scope
 
 
+@pytest.mark.parametrize("scheme, status", [("http", 200), ("https", 403)])
+async def test_the_own_origin_has_the_scheme_of_the_scope(scheme: str, status: int) -> None:
+    """Where the server is reached by HTTPS, a page that came by HTTP, which anybody on the way may have made, is not
+    its own: its cookies are not seen, and it may not read the answer.
+    """
+    seen: list[Caller] = []
+
+    def authorize(caller: Caller) -> Grant:
+        seen.append(caller)
+        return Grant("ann", ["*"])
+
+    headers = (("origin", "http://app.example"), ("cookie", "session=x"))
+    foreign = casting(authorize)
+    async with foreign, HandPeer(foreign, http_scope(CHANNEL, *headers, scheme=scheme)) as peer:
+        answer = await peer.next()
+        assert (status, status == 403) == (answer["status"], (b"vary", b"Origin") in answer["headers"])
+    every = casting(authorize, origins=["*"])
+    async with every, HandPeer(every, http_scope(CHANNEL, *headers, scheme=scheme)) as peer:
+        assert 200 == (await peer.next())["status"]
+    assert ({"session": "x"} if status == 200 else {}) == seen[-1].cookies
+
+
 async def test_pages_that_may_not_connect_are_not_asked_about() -> None:
     """The function is not called for a foreign page or a preflight."""
     seen: list[Caller] = []

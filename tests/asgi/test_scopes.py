@@ -97,6 +97,15 @@ def test_a_handshake_of_any_server_is_one() -> None:
     assert ("a, b", False) == (headers["sec-websocket-protocol"], "sec-websocket-extensions" in headers)
 
 
+@pytest.mark.parametrize("given, expected", [("http", "http"), ("ws", "http"), ("https", "https"), ("wss", "https")])
+def test_the_scheme_is_that_of_the_scope(given: str, expected: str) -> None:
+    """It is one of HTTP for sockets too; the server may not say it."""
+    assert expected == read_request(http_scope("/", scheme=given), LIMITS).scheme
+    scope = http_scope("/")
+    del scope["scheme"]
+    assert "" == read_request(scope, LIMITS).scheme
+
+
 def test_addresses_may_be_unknown() -> None:
     """A Unix socket has none."""
     assert ("", "") == (address_of({"client": None}), server_of({"server": ("/run/app.sock", None)}))

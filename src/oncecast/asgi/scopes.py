@@ -81,7 +81,7 @@ def read_request(scope: Scope, limits: Limits) -> http1.Request:
     if len(head) > limits.header_bytes:
         raise Refusal("headers_too_large", f"The head is over {limits.header_bytes} bytes: send less.")
     # Not kept alive, as far as the routes can see: another request may come on this connection, but not to this object.
-    return structs.replace(read_head(head[:-2]).request, keep_alive=False)
+    return structs.replace(read_head(head[:-2]).request, keep_alive=False, scheme=_scheme_of(scope))
 
 
 def _fields(scope: Scope, *, is_socket: bool) -> Iterable[tuple[bytes, bytes]]:
@@ -101,6 +101,11 @@ def _fields(scope: Scope, *, is_socket: bool) -> Iterable[tuple[bytes, bytes]]:
         yield from _HANDSHAKE
         if not protocols and scope.get("subprotocols"):
             yield b"sec-websocket-protocol", ", ".join(scope["subprotocols"]).encode("latin-1", "replace")
+
+
+def _scheme_of(scope: Scope) -> str:
+    """Return the scheme by which a request came, behind a proxy as far as the server knows it; "" if it is unknown."""
+    return {"http": "http", "ws": "http", "https": "https", "wss": "https"}.get(scope.get("scheme", ""), "")
 
 
 def address_of(scope: Scope) -> str:

@@ -122,7 +122,7 @@ def _stream(
     service: Service, connection: Exchange, request: http1.Request, channels: tuple[str, ...], query: Query
 ) -> None:
     headers = stream_headers(service.settings.heartbeat_seconds)
-    headers = (*headers, *service.cors_headers(request.headers), *privacy_headers(request))
+    headers = (*headers, *service.cors_headers(request.headers, request.scheme), *privacy_headers(request))
     start = parse_stream(service.settings, channels, query, request.headers.get("last-event-id"))
     if request.method == "HEAD":  # RFC 9110 §9.3.2: what GET would say, so no length; and RFC 9112 §6.3: no body
         connection.answer_events(headers, b"")

@@ -71,7 +71,7 @@ def headers_of(service: Service, request: http1.Request, reply: Reply) -> Header
     if request.query:
         headers += privacy_headers(request)
     if "origin" in request.headers:
-        headers += service.cors_headers(request.headers)
+        headers += service.cors_headers(request.headers, request.scheme)
     return headers
 
 

@@ -133,7 +133,7 @@ class Service:
         """Return the CORS headers of an answer to this request. Raises `Refusal` for the origin of a foreign page."""
         headers = request.headers
         origin = headers.get("origin")
-        return () if origin is None else self.origins.check(origin, headers.get("host"), self.scheme)
+        return () if origin is None else self.origins.check(origin, headers.get("host"), request.scheme or self.scheme)
 
     def identify(self, connection: Exchange, request: http1.Request) -> None:
         """Set the identity of a connection to that of its request. Raises `Refusal`.
@@ -196,8 +196,8 @@ class Service:
         self.check_counts(identity)
         return identity
 
-    def cors_headers(self, headers: Mapping[str, str]) -> Headers:
-        """Return the CORS headers of any answer, an error too, to a request with these headers.
+    def cors_headers(self, headers: Mapping[str, str], scheme: str = "") -> Headers:
+        """Return the CORS headers of any answer, an error too, to a request with these headers, by its `scheme`.
 
         A page of a refused origin may not read the answer; then only `Vary` keeps a cache from giving it to another.
         """
@@ -205,7 +205,7 @@ class Service:
         if origin is None:
             return ()
         try:
-            return self.origins.check(origin, headers.get("host"), self.scheme)
+            return self.origins.check(origin, headers.get("host"), scheme or self.scheme)
         except Refusal:
             return (("Vary", "Origin"),)
 

@@ -45,7 +45,7 @@ class Request(msgspec.Struct, frozen=True):
     `target` is as it was sent, `raw_path` its path, `path` the path percent-decoded (UTF-8); `query` is what follows
     the first `?`, undecoded. `version` is (1, 0) or (1, 1). `headers` has names in lower case; for
     a target in absolute form its `host` is the target's (RFC 9112 §3.2.2). `keep_alive`: may the connection carry
-    another request after this one?
+    another request after this one? `scheme` is `http` or `https`, or "" for that of the server.
     """
 
     method: str
@@ -57,6 +57,7 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes = b""
     keep_alive: bool = True
     raw_path: str = ""
+    scheme: str = ""
 
 
 class Head(msgspec.Struct, frozen=True):
