@@ -18,6 +18,7 @@ import pytest
 from oncecast import Caller, Grant, Oncecast, Refused, UsageError
 from oncecast.errors import Refusal
 from oncecast.policy.limits import Limits
+from oncecast.policy.tokens import LAST_SECOND
 from oncecast.server.settings import AuthSettings, ChannelRule, Settings
 from tests.asgi.peers import HandPeer, http_scope, socket_scope
 
@@ -89,7 +90,14 @@ async def test_what_is_said_is_obeyed(function: Callable[[Caller], Any], status:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"subscribe": ["no pattern!"]}, {"subscribe": ["user.{sub}"]}, {"subject": ""}, {"expires": "soon"}]
+    "wrong",
+    [
+        {"subscribe": ["no pattern!"]},
+        {"subscribe": ["user.{sub}"]},
+        {"subject": ""},
+        *({"expires": expires} for expires in ("soon", True, -1, math.nan, math.inf, 1e308, LAST_SECOND + 1, 10**5000)),
+    ],
+    ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_grant_of_nonsense_is_an_error(wrong: dict[str, Any]) -> None:
     """The constructor of `Grant` raises for a pattern or a time that can't hold."""
@@ -179,6 +187,28 @@ async def test_pages_that_may_not_connect_are_not_asked_about() -> None:
     async with cast, HandPeer(cast, http_scope(CHANNEL, method="OPTIONS")) as peer:
         assert 204 == (await peer.next())["status"]
     assert [] == seen
+
+
+@pytest.mark.parametrize("query, status", [("token=t1", 200), ("token=t2", 400), ("token=t1&token=t2", 400)])
+async def test_several_tokens_are_refused(query: str, status: int) -> None:
+    """The server can't say which of them counts; one that is sent twice is one."""
+    seen: list[str | None] = []
+
+    def authorize(caller: Caller) -> Grant:
+        seen.append(caller.token)
+        return Grant("ann", ["*"])
+
+    answer = await ask(casting(authorize), f"{CHANNEL}?{query}", authorization="Bearer t1")
+    assert status == answer.status_code
+    assert (["t1"] if status == 200 else []) == seen
+    assert status == 200 or "request_invalid" == answer.json()["error"]["code"]
+
+
+async def test_a_grant_that_lasts_to_the_end_of_time_opens_a_stream() -> None:
+    """The last second that a `Grant` takes is one that a stream can wait for."""
+    cast = casting(lambda caller: Grant("ann", ["*"], expires=LAST_SECOND))
+    async with cast, HandPeer(cast, http_scope(CHANNEL, ("accept", "text/event-stream"))) as peer:
+        await peer.until(b"id:")
 
 
 async def test_a_grant_ends_its_streams() -> None:

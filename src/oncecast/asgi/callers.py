@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from ..errors import ERRORS, Refusal, UsageError
 from ..http.credentials import TOKEN_PROTOCOL, public_query, read_credentials
 from ..policy.channels import is_pattern
 from ..policy.identity import Identity
-from ..policy.tokens import SUBJECT_CHARS, is_subject
+from ..policy.tokens import LAST_SECOND, SUBJECT_CHARS, is_subject
 from ..protocol.query import QUERY_FIELDS
 from ..wire import http1
 from .scopes import Scope
@@ -45,8 +44,8 @@ class Grant:
     """What the application grants to a caller: `subject` is the user, if it is one.
 
     `subscribe` and `publish` are channels, or patterns as in the settings (`chat.*`); None leaves it to the rules of
-    the settings. With `expires`, in Unix seconds, streams and sockets end then. Raises `UsageError` for what is no
-    pattern.
+    the settings. With `expires`, in Unix seconds up to the year 9999, streams and sockets end then. Raises `UsageError`
+    for what is no pattern, subject or time.
     """
 
     subject: str | None = None
@@ -59,8 +58,11 @@ class Grant:
             object.__setattr__(self, name, _patterns(name, getattr(self, name)))
         if self.subject is not None and not (isinstance(self.subject, str) and is_subject(self.subject)):
             raise UsageError(f"subject: give {SUBJECT_RULE}, not {self.subject!r}")
-        if self.expires is not None and not (isinstance(self.expires, int | float) and math.isfinite(self.expires)):
-            raise UsageError(f"expires: give Unix seconds, not {self.expires!r}")
+        expires: object = self.expires
+        if expires is not None and (
+            isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 <= expires <= LAST_SECOND
+        ):
+            raise UsageError(f"expires: give Unix seconds, a number from 0 to {LAST_SECOND}")
 
     def identity(self, address: str, now: float) -> Identity:
         """Return the identity that this grants at an address."""
@@ -135,8 +137,13 @@ class Caller:
 
     @cached_property
     def token(self) -> str | None:
-        """The token that a client sends, in `Authorization: Bearer`, a subprotocol, or the query. Raises `Refusal`."""
+        """The token that a client sends, in `Authorization: Bearer`, a subprotocol, or the query.
+
+        Raises `Refusal` for one that can't be read, and for several that differ: which of them counts is not known.
+        """
         found = read_credentials(self._request, None)
+        if len(found) > 1:
+            raise Refusal("request_invalid", "The request has several tokens: send one.")
         return found[0] if found else None
 
 
