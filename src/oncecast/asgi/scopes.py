@@ -121,5 +121,11 @@ def server_of(scope: Scope) -> str:
 
 
 def headers_of_scope(scope: Scope) -> Mapping[str, str]:
-    """Return the headers of a scope by their names in lower case; of a repeated one the last."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    """Return the headers of a scope by their names in lower case; repeated ones are joined, as in HTTP/1.1's head."""
+    headers: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+        if name in headers:
+            text = headers[name] + ("; " if name == "cookie" else ", ") + text
+        headers[name] = text
+    return headers

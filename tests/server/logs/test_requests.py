@@ -36,6 +36,7 @@ def request(target: str, method: str = "GET") -> http1.Request:
         ("/v1/channels/a;token=s", "/v1/channels/a..."),
         ("/v1/channels/a%26token%3ds", "/v1/channels/a..."),
         ("/v1/channels/a%3Btoken", "/v1/channels/a..."),
+        ("/v1/channels/a%253Ftoken%25253Ds", "/v1/channels/a..."),
     ],
 )
 def test_target(target: str, shown: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...server.logs.line import Value
-from ...server.logs.requests import PATH_CHARS, shown_method
+from ...server.logs.requests import PATH_CHARS, shown_method, shown_path
 from ..scopes import AsgiSend, Event, Receive, Scope, address_of, headers_of_scope
 from ..wrapping import AsgiApp
 from .life import HostedLife
@@ -79,7 +79,7 @@ class Outside:
             fields: dict[str, Value] = {
                 "address": address_of(scope) or "-",
                 "method": shown_method(scope.get("method", "GET")),
-                "path": path.partition("?")[0][:PATH_CHARS] + ("?..." if scope.get("query_string") else ""),
+                "path": shown_path(path.partition("?")[0], PATH_CHARS) + ("?..." if scope.get("query_string") else ""),
                 **more,
                 "bytes": size,
                 "seconds": round(time.monotonic() - began, 3),

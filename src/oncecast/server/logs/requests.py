@@ -15,7 +15,7 @@ from ...http.routes import CHANNELS
 from ...message import CURSOR_PATTERN
 from ...wire import http1
 
-__all__ = ["FIELDS", "PATH_CHARS", "channels_of", "shown_briefly", "shown_method", "shown_target"]
+__all__ = ["FIELDS", "PATH_CHARS", "channels_of", "shown_briefly", "shown_method", "shown_path", "shown_target"]
 
 _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?", re.ASCII)
 _START = re.compile(rf"latest|earliest|{CURSOR_PATTERN.pattern}", re.ASCII)
@@ -32,13 +32,14 @@ FIELDS: Mapping[str, re.Pattern[str]] = {
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 PATH_CHARS = 200  # of the line about a defect: a path may have as many bytes as `url_bytes` allows
-_FIELD_MARK = re.compile(r"[?&;=]|%(?:3f|26|3b|3d)", re.IGNORECASE)  # what a query has, as it is or encoded
+# What a query has: as it is, encoded, or encoded several times.
+_FIELD_MARK = re.compile(r"[?&;=]|%(?:25)*(?:3f|26|3b|3d)", re.IGNORECASE)
 SHOWN_FIELDS = 8  # a query may have thousands
 
 
 def shown_target(request: http1.Request) -> str:
     """Return the path as it was sent, and what may be shown of its query."""
-    path = _cut(request.raw_path or request.path)
+    path = shown_path(request.raw_path or request.path)
     if not request.query:
         return path
     shown: list[str] = []
@@ -55,7 +56,7 @@ def shown_target(request: http1.Request) -> str:
 
 def shown_briefly(method: str, path: str) -> str:
     """Return a method and a decoded path for a line of text: escaped, and cut before what may be a field of a query."""
-    quoted = json.dumps(_cut(path, PATH_CHARS)).replace("\x7f", "\\u007f")
+    quoted = json.dumps(shown_path(path, PATH_CHARS)).replace("\x7f", "\\u007f")
     return f"{shown_method(method)} {quoted}"
 
 
@@ -64,11 +65,12 @@ def shown_method(method: str) -> str:
     return method if method in METHODS else "other"
 
 
-def channels_of(request: http1.Request) -> str | None:
-    """Return the channels that the path of a request names, as they stand there, up to what may be a field."""
-    return _cut(request.path[len(CHANNELS) :]) if request.path.startswith(CHANNELS) else None
-
-
-def _cut(path: str, most: int | None = None) -> str:
+def shown_path(path: str, most: int | None = None) -> str:
+    """Return a path, decoded or not, up to what may be a field of a query and to `most` characters."""
     shown = _FIELD_MARK.split(path, maxsplit=1)[0][:most]
     return shown if len(shown) == len(path) else f"{shown}..."
+
+
+def channels_of(request: http1.Request) -> str | None:
+    """Return the channels that the path of a request names, as they stand there, up to what may be a field."""
+    return shown_path(request.path[len(CHANNELS) :]) if request.path.startswith(CHANNELS) else None
