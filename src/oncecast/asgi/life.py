@@ -11,10 +11,10 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
 
 from ..brokers.base import STOPPING
 from ..client.feed import Feed
+from ..core.answers import settle
 from ..core.node import Node
 from ..errors import Refusal
 from ..message import Draft, Receipt, Start
@@ -26,18 +26,9 @@ from ..server.settings import Settings
 from .listener import OwnListener, as_failure
 from .stopping import watch_hypercorn
 
-__all__ = ["CUT_SECONDS", "AppLife", "settle"]
+__all__ = ["CUT_SECONDS", "AppLife"]
 
 CUT_SECONDS = 0.5  # for the tasks of streams to send the last event
-
-
-T = TypeVar("T")
-
-
-def settle(future: asyncio.Future[T], outcome: T) -> None:
-    """Give a future its outcome, unless who waited for it has given up, which cancels it."""
-    if not future.done():
-        future.set_result(outcome)
 
 
 class AppLife(ABC):

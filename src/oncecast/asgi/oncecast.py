@@ -23,6 +23,7 @@ from ..client.messages import Messages
 from ..client.starts import channels_of, start_of
 from ..client.trace import current_trace
 from ..client.values import Ack, Gap
+from ..core.answers import settle
 from ..errors import Refusal, UsageError
 from ..message import Draft, Receipt
 from ..policy.rules import Allowed
@@ -31,7 +32,7 @@ from ..protocol.query import Query, parse_start
 from ..server.settings import Settings
 from .callers import SUBJECT_RULE
 from .embedding import Embedding, settings_of
-from .life import AppLife, settle
+from .life import AppLife
 from .listener import as_failure
 from .review import check_content, check_pattern_of
 from .scopes import AsgiSend, Receive, Scope

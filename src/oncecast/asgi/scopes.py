@@ -122,10 +122,7 @@ def server_of(scope: Scope) -> str:
 
 def headers_of_scope(scope: Scope) -> Mapping[str, str]:
     """Return the headers of a scope by their names in lower case; repeated ones are joined, as in HTTP/1.1's head."""
-    headers: dict[str, str] = {}
-    for raw, value in scope["headers"]:
-        name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
-        if name in headers:
-            text = headers[name] + ("; " if name == "cookie" else ", ") + text
-        headers[name] = text
-    return headers
+    lines: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        lines.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return {name: ("; " if name == "cookie" else ", ").join(values) for name, values in lines.items()}

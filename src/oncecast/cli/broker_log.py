@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from ..brokers.base import Broker, BrokerUnreachable, Opening, Outcome
 from ..brokers.operable import Operable
+from ..core.answers import settle
 from ..errors import ConfigurationError, Refusal, UsageError
 from ..message import Cursor, Draft, Message, Page, Retention, Start, StartKind
 from ..server.brokers import build_broker, random_epoch
@@ -24,18 +24,10 @@ from .base import FAILED, MISUSED, Failure, warn
 
 __all__ = ["KEPT", "OpenLog", "open_log"]
 
-T = TypeVar("T")
-
 KEPT = Retention(100_000_000, 315_360_000.0)
 GROUP = 64  # channels of one page
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 1 << 18  # of each group: 10,000 channels are 157 groups
-
-
-def _settle(answer: asyncio.Future[T], outcome: T) -> None:
-    """Give a future its outcome, unless the command was interrupted, which cancels it."""
-    if not answer.done():
-        answer.set_result(outcome)
 
 
 class OpenLog:
@@ -86,14 +78,14 @@ class OpenLog:
     async def publish(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         """Append drafts, and return what came of each."""
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        self.broker.publish(drafts, partial(_settle, answer))
+        self.broker.publish(drafts, partial(settle, answer))
         return await answer
 
     async def read(self, channels: Sequence[str], after: int) -> Page:
         """Read one page after a number. Raises `Refusal`."""
         answer: asyncio.Future[Page | Refusal] = asyncio.get_running_loop().create_future()
         start = Start(StartKind.CURSOR, Cursor(self.epoch, after))
-        self.broker.read(channels, start, PAGE_MESSAGES, PAGE_BYTES, partial(_settle, answer))
+        self.broker.read(channels, start, PAGE_MESSAGES, PAGE_BYTES, partial(settle, answer))
         page = await answer
         if isinstance(page, Refusal):
             raise page
