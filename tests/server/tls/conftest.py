@@ -116,8 +116,11 @@ async def dial() -> AsyncIterator[Dial]:
         *,
         name: str | None = "localhost",
         shake: bool = True,
+        receive_bytes: int | None = None,
     ) -> TlsClient:
         sock = socket.socket()
+        if receive_bytes is not None:  # before it connects, or it tells of a larger buffer
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         clients.append(TlsClient(sock, context or trusting(), name))

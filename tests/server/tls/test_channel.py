@@ -10,13 +10,19 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from oncecast.server.read_budget import TURN_SECONDS, ReadBudget
 from oncecast.server.settings import Limits, Settings
+from oncecast.server.tls.channel import SLICE_BYTES
 from oncecast.wire.ws_frames import Opcode, encode_frame
+from tests.proof.tls_exchange import trusting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.server.conftest import Open, Site
     from tests.server.tls.conftest import Dial
@@ -37,6 +43,32 @@ def settings(certificate: tuple[str, str], **limits: Any) -> Settings:
 async def gone(site: Site) -> None:
     """Wait until the server has no connection."""
     await site.until(lambda: not site.server.app.connections)
+
+
+class KeyUpdates:
+    """Seals KeyUpdates that ask for one of the server's (RFC 8446 §4.6.3, §5.2, §7.2), which Python's `ssl` can't send.
+
+    `sent` is how many records the client has sent under its first key; it can send nothing by `ssl` after these.
+    """
+
+    def __init__(self, log: Path, sent: int) -> None:
+        named = {line.split()[0]: line.split()[2] for line in log.read_text().splitlines() if line[0] != "#"}
+        self.secret = bytes.fromhex(named["CLIENT_TRAFFIC_SECRET_0"])
+        self.sent = sent
+
+    def expand(self, label: bytes, size: int) -> bytes:
+        kind = hashes.SHA384() if len(self.secret) == 48 else hashes.SHA256()
+        info = size.to_bytes(2) + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
+        return HKDFExpand(kind, size, info).derive(self.secret)
+
+    def __next__(self) -> bytes:
+        inner = b"\x18\0\0\x01\x01" + b"\x16"
+        head = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2)
+        mask = int.from_bytes(self.expand(b"iv", 12)) ^ self.sent
+        key = self.expand(b"key", 32 if len(self.secret) == 48 else 16)
+        record = head + AESGCM(key).encrypt(mask.to_bytes(12), inner, head)
+        self.secret, self.sent = self.expand(b"traffic upd", len(self.secret)), 0
+        return record
 
 
 class Busy:
@@ -163,6 +195,35 @@ async def test_a_client_that_resets_while_it_is_written_to(
     await site.until(lambda: len(site.server.app.connections) == 1)
 
 
+@pytest.mark.parametrize("close", [b"close", b"keep-alive"])
+async def test_key_updates_of_a_client_that_reads_nothing(
+    open_site: Open, certificate: tuple[str, str], dial: Dial, close: bytes, tmp_path: Path
+) -> None:
+    """The server keeps at most 64 KiB of the KeyUpdates that it is asked for, and the answer before comes whole."""
+    site = await open_site(settings(certificate, message_bytes=1 << 20))
+    site.publish("a", b"x" * (1 << 20))
+    trust = trusting()
+    trust.keylog_filename = str(tmp_path / "keys")
+    client = await dial(site.server.port, trust, receive_bytes=1 << 14)
+    await site.until(lambda: len(site.server.app.connections) == 1)
+    (connection,) = site.server.app.connections
+    channel = connection._transport  # type: ignore[attr-defined]
+    channel.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    await client.send(POLL.replace(b"Host", b"Connection: " + close + b"\r\nHost"))
+    await site.until(lambda: channel._sealed)
+    answer = channel.get_write_buffer_size()
+    updates = KeyUpdates(tmp_path / "keys", sent=1)
+    flood = b"".join(next(updates) for _ in range(8_000))  # 216,000 bytes
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client.sock, flood))
+    most = 0
+    for _ in range(200):
+        await asyncio.sleep(0)
+        most = max(most, channel.get_write_buffer_size())
+    assert most <= answer + (64 << 10)
+    assert b"x" * (1 << 20) in await client.until(b'x"')
+    await sending
+
+
 # -- the end
 
 
@@ -175,6 +236,32 @@ async def test_the_server_ends_with_close_notify(open_site: Open, certificate: t
     await client.send(b"what comes now is discarded")
     await client.say_goodbye()
     client.sock.close()
+    await gone(site)
+
+
+async def test_what_comes_behind_the_goodbye_is_discarded(
+    open_site: Open, certificate: tuple[str, str], dial: Dial, tmp_path: Path
+) -> None:
+    """Neither a KeyUpdate nor what is no record resets an answer that may still be read, and none of it is kept."""
+    site = await open_site(settings(certificate))
+    trust = trusting()
+    trust.keylog_filename = str(tmp_path / "keys")
+    client = await dial(site.server.port, trust)
+    await client.send(b"nonsense\r\n\r\n")
+    assert (await client.all()).startswith(b"HTTP/1.1 400 ")
+    (connection,) = site.server.app.connections
+    channel = connection._transport  # type: ignore[attr-defined]
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(client.sock, next(KeyUpdates(tmp_path / "keys", sent=1)))
+    await loop.sock_sendall(client.sock, b"x" * 64)
+    await site.until(lambda: channel._fault is not None)
+    assert not channel.is_closing()
+    sending = asyncio.create_task(loop.sock_sendall(client.sock, b"x" * (1 << 22)))
+    while not sending.done():
+        assert channel._incoming.pending <= SLICE_BYTES
+        await asyncio.sleep(0)
+    await sending
+    client.sock.shutdown(socket.SHUT_WR)
     await gone(site)
 
 

@@ -5,11 +5,11 @@ OpenSSL reads and writes memory, in slices, so that it keeps little of it, and t
 that all connections share. A slice is read in bounded time: OpenSSL answers records that bring no data (RFC 8446
 §4.6.3) by itself, and would do so for as long as a peer sends them.
 
-Invariants: bytes leave in the order of the writes. Of what a socket does not take, one sealed piece is kept, and
-otherwise the plain bytes, which are those of all the block's readers. What OpenSSL has read is handed over at once, so
-a connection that does not read holds no plain bytes. The peer's end comes behind all that it has sent: a reader that
-has paused hears of it when it resumes. After the end nothing is written, and the protocol's `connection_lost` is called
-once.
+Invariants: bytes leave in the order of the writes. Of what a socket does not take, one sealed piece is kept with what
+OpenSSL says by itself, at most 64 KiB in all, and otherwise the plain bytes, which are those of all the block's
+readers. What OpenSSL has read is handed over at once, so a connection that does not read holds no plain bytes. The
+peer's end comes behind all that it has sent: a reader that has paused hears of it when it resumes. After the end
+nothing is written, and the protocol's `connection_lost` is called once.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ __all__ = ["SLICE_BYTES", "TlsChannel", "TlsReader"]
 
 SLICE_BYTES = 4 << 10  # sealed or opened in one call: OpenSSL keeps a buffer of the longest slice
 PIECE_SLICES = 4  # in one write to the socket
+# Unsent, with which the socket is still read. OpenSSL answers a KeyUpdate with a record as long (RFC 8446 §4.6.3), so
+# that a peer which reads nothing could make it seal without end.
+SEALED_UNREAD_BYTES = 48 << 10
 
 
 class ChannelEnd(enum.Enum):
@@ -238,7 +241,11 @@ class TlsChannel(asyncio.Transport):
 
     def _poll(self) -> None:
         """Let the loop look at the socket, or let it stop, as is wanted."""
-        wanted = self._wanted and not (self._waiting or self._ended or self._lost or self._end is CLOSE)
+        wanted = (
+            self._wanted
+            and not (self._waiting or self._ended or self._lost or self._end is CLOSE)
+            and len(self._sealed) <= SEALED_UNREAD_BYTES
+        )
         if wanted is not self._polled:
             self._polled = wanted
             if wanted:
@@ -282,8 +289,7 @@ class TlsChannel(asyncio.Transport):
         shared.spend(began)
         if self._outgoing.pending:  # answers of OpenSSL, or the alert of a fault (RFC 8446 §6.2)
             self._push(self._outgoing.read())
-        if self._ended:
-            self._poll()
+        self._poll()
         self._hand_over(opened)
 
     def _open(self, opened: int) -> int:
@@ -366,6 +372,7 @@ class TlsChannel(asyncio.Transport):
         sealed, self._sealed = self._sealed, b""
         self._shared.loop.remove_writer(self._descriptor)
         self._push(sealed)
+        self._poll()
         self._send_on()
         if self._sealed or self._lost:
             return
