@@ -463,6 +463,7 @@ def test_an_answer_that_is_read_in_time(bench: Bench, parse_all: ParseAll) -> No
     connection, transport = bench.connect(room=10)
     connection.receive(HEALTH + GET + POST[:-1])
     transport.drain()
+    bench.turn()
     assert [200, 200] == [answer.status for answer in parse_all(transport.take())]
     assert transport.is_reading()
     bench.pass_time(31)
@@ -544,6 +545,7 @@ def test_eof_while_answers_do_not_fit(bench: Bench, parse_all: ParseAll) -> None
     connection.receive(HEALTH + HEALTH + LONG)
     assert connection.eof_received()
     transport.drain()
+    bench.turn()
     assert 3 == len(parse_all(transport.take()))
     assert transport.closing
     assert Phase.LINGERING is phase_of(connection)
@@ -696,6 +698,17 @@ def test_drain_ends_an_idle_connection(bench: Bench) -> None:
     connection.receive(HEALTH)
     bench.app.ready = False
     connection.drain()
+    assert transport.eof_written
+
+
+def test_drain_ends_a_connection_that_has_its_turn_later(bench: Bench) -> None:
+    """A connection that looks in the next turn whether there is another request is ended then, as there is none."""
+    connection, transport = bench.connect(room=10)
+    connection.receive(HEALTH)
+    transport.drain()
+    bench.app.leave(1)
+    assert not transport.eof_written
+    bench.turn()
     assert transport.eof_written
 
 

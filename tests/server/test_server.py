@@ -17,6 +17,7 @@ import uvloop
 from oncecast.errors import ConfigurationError
 from oncecast.server import server as module
 from oncecast.server.capacity import own_files
+from oncecast.server.connection import Connection
 from oncecast.server.machine import CHANNEL
 from oncecast.server.phases import Phase
 from oncecast.server.server import Server
@@ -445,6 +446,41 @@ async def test_resets_of_every_kind(open_site: Open) -> None:
         await asyncio.sleep(0)
     await site.until(lambda: not site.server.app.connections)
     assert 0 == site.server.node.hub.subscriptions
+
+
+async def test_a_reset_as_the_socket_takes_bytes_again(open_site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that resets just before the answer behind a large one is written is lost once, and no callback raises.
+
+    asyncio reports it twice where a protocol closes its transport in `resume_writing`.
+    """
+    site = await open_site(Settings(port=0, limits=Limits(message_bytes=1 << 20)))
+    for _ in range(4):
+        site.publish("a", b"x" * (1 << 20))  # more than the kernel's buffers take
+    loop = asyncio.get_running_loop()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.setblocking(False)
+    await loop.sock_connect(client, ("127.0.0.1", site.server.port))
+    await loop.sock_sendall(client, b"GET /v1/channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEALTH)
+    await site.until(lambda: any(c._full for c in site.server.app.connections))  # type: ignore[attr-defined]
+    read = Connection._read
+
+    def read_after_a_reset(connection: Connection) -> None:
+        client.close()  # by `SO_LINGER` it is a reset
+        read(connection)
+
+    monkeypatch.setattr(Connection, "_read", read_after_a_reset)
+
+    def read_on() -> bool:
+        """Read what has come, and return whether the server has lost the connection."""
+        with contextlib.suppress(OSError):  # it is closed
+            while client.recv(1 << 16):
+                pass
+        return not site.server.app.connections
+
+    await site.until(read_on)
+    await asyncio.sleep(0)  # what is due now raises nothing: see `open_site`
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

@@ -121,14 +121,20 @@ class Connection(Responder):
             self._await_taking()
 
     def resume_writing(self) -> None:
-        """The socket takes bytes again."""
+        """The socket takes bytes again: what was read ahead has its turn.
+
+        It is not handled here, as asyncio would call `connection_lost` twice if it closed the connection meanwhile.
+        """
         self._full = False
-        self._set_reading()
         if self._listener is not None:
+            self._set_reading()
             self._call(self._listener.drained)
         elif self.phase is READING:
             self._stage = IDLE
-            self._call(self._read)
+            if self._held is None:
+                self._wait_for_turn(b"")
+        else:
+            self._set_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget everything."""

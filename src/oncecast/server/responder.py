@@ -353,8 +353,8 @@ class Responder(Inlet):
         """Set the deadline for what is awaited; the bytes of a head or a body that dribble in do not move it."""
         if self.phase is not READING:
             return
-        if self._eof:
-            self.end()  # what is missing will never come
+        if self._eof or (stage is IDLE and not self._fresh and self.app.must_leave(self)):
+            self.end()  # what is missing will never come, or its moment to leave came while it waited for its turn
             return
         if stage is self._stage and stage is not IDLE:
             return
