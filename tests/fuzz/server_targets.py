@@ -23,9 +23,9 @@ from oncecast.server.config.sources import Loaded, load
 from oncecast.server.config.text import to_toml
 from oncecast.server.read_budget import ReadBudget
 from oncecast.server.settings import Settings
-from oncecast.server.tls.channel import TlsReader
 from oncecast.server.tls.development import with_certificate
 from oncecast.server.tls.opening import PLAIN_HTTP_ANSWER, open_channel
+from oncecast.server.tls.reader import TlsReader
 from oncecast.server.tls.shared import Shared
 
 from .pieces import opened, pieces

@@ -21,11 +21,12 @@ import os
 import socket
 import ssl
 from collections import deque
-from typing import Protocol, cast
+from typing import cast
 
+from .reader import TlsReader
 from .shared import Shared
 
-__all__ = ["SLICE_BYTES", "TlsChannel", "TlsReader"]
+__all__ = ["SLICE_BYTES", "TlsChannel"]
 
 SLICE_BYTES = 4 << 10  # sealed or opened in one call: OpenSSL keeps a buffer of the longest slice
 PIECE_SLICES = 4  # in one write to the socket
@@ -42,34 +43,6 @@ class ChannelEnd(enum.Enum):
 
 
 EOF, CLOSE = ChannelEnd
-
-
-class TlsReader(Protocol):
-    """The protocol that a channel serves; all but `take` are as in `asyncio.Protocol`."""
-
-    def connection_made(self, transport: asyncio.BaseTransport, /) -> None:
-        """Begin."""
-        ...
-
-    def take(self, data: bytes, /) -> None:
-        """Handle decrypted bytes."""
-        ...
-
-    def eof_received(self) -> bool | None:
-        """The peer sends nothing more. Return whether something is still to be sent to it."""
-        ...
-
-    def pause_writing(self) -> None:
-        """The socket is full."""
-        ...
-
-    def resume_writing(self) -> None:
-        """The socket has taken everything."""
-        ...
-
-    def connection_lost(self, error: Exception | None, /) -> None:
-        """Forget everything."""
-        ...
 
 
 class TlsChannel(asyncio.Transport):

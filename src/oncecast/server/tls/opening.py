@@ -14,7 +14,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from .channel import TlsChannel, TlsReader
+from .channel import TlsChannel
+from .reader import TlsReader
 from .shared import Shared
 
 __all__ = ["REFUSED_ALERT", "PlainHttpError", "discard", "open_channel", "refuse"]
