@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
+import threading
 import time
 import urllib.error
 from collections.abc import AsyncIterator, Callable
@@ -251,6 +253,39 @@ async def test_an_issuer_that_does_not_answer(issuer: Issuer, monkeypatch: pytes
     await asyncio.wait({task})
 
 
+@pytest.mark.parametrize(
+    ("scheme", "begins"),
+    [
+        ("http", b"HTTP/1.1 200 OK\r\nX: "),
+        ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("https", b"\x16\x03\x03\x40\x00"),  # a record of the handshake, of 16 KiB
+    ],
+)
+async def test_an_issuer_that_dribbles(scheme: str, begins: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed at the deadline, and the thread ends, in the handshake, the head and the body."""
+
+    async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(begins)
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"a")
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await reader.read(65536)
+        writer.close()
+        ended.set()
+
+    ended = asyncio.Event()
+    monkeypatch.setattr(jwks, "DEADLINE_SECONDS", 0.5)
+    async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
+        with pytest.raises(TimeoutError, match=r"no answer within 0\.5 s"):
+            await get_whole(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        async with asyncio.timeout(SECONDS):
+            await ended.wait()
+        await until(lambda: not any(each.name == "oncecast-issuer-keys" for each in threading.enumerate()))
+
+
 async def test_get(issuer: Issuer) -> None:
     """A fetch returns the whole body, or raises `OSError` where the issuer is away."""
     assert issuer.content == await get_whole(issuer.url)
@@ -263,7 +298,7 @@ async def test_get(issuer: Issuer) -> None:
     [
         (urllib.error.URLError(ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
         (urllib.error.URLError(TimeoutError("timed out")), "timed out"),
-        (TimeoutError(), f"no answer within {jwks.DEADLINE_SECONDS:g} s"),
+        (TimeoutError("no answer within 10 s"), "no answer within 10 s"),
         (OSError("the answer is 500"), "the answer is 500"),
         (http.client.RemoteDisconnected("Remote end\r\n closed"), "Remote end closed"),
         (ValueError(), "ValueError"),

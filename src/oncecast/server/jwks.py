@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -55,7 +55,7 @@ class RemoteKeys:
     """The keys of the issuer: `keys`, none until the first fetch. `changed` is called when they are others.
 
     `changed` may raise `ConfigurationError`: the log then says that the new keys are not taken. `get` returns what a
-    URL holds, or raises `OSError`.
+    URL holds, or raises `OSError`, within `DEADLINE_SECONDS`.
     """
 
     def __init__(self, changed: Callable[[], None], *, get: Get | None = None) -> None:
@@ -101,8 +101,7 @@ class RemoteKeys:
 
     async def _fetch(self, url: str) -> None:
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                content = await self._get(url)
+            content = await self._get(url)
             keys = tuple(parse_jwk_set(content))
         except (OSError, ValueError, HTTPException) as error:  # TimeoutError is an OSError
             if url == self._url:
@@ -125,9 +124,13 @@ class RemoteKeys:
 
 
 async def get_whole(url: str) -> bytes:
-    """Return what a URL holds, by a thread that no shutdown waits for. Raises `OSError` or `ValueError`."""
+    """Return what a URL holds, by a thread that no shutdown waits for. Raises `OSError` or `ValueError`.
+
+    It has `DEADLINE_SECONDS`. Then its connection is cut, so that the thread ends too.
+    """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
+    line = _Line()
 
     def finish(content: bytes, error: Exception | None) -> None:
         if answer.done():  # its deadline has passed
@@ -140,14 +143,77 @@ async def get_whole(url: str) -> bytes:
     def work() -> None:
         content, failure = b"", None
         try:
-            content = _read(url)
+            content = _read(url, line)
         except Exception as error:  # noqa: BLE001 - a thread's edge: whatever it is, the loop is waiting
             failure = error if isinstance(error, OSError | ValueError | HTTPException) else OSError(repr(error))
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits
             loop.call_soon_threadsafe(finish, content, failure)
 
     threading.Thread(target=work, name="oncecast-issuer-keys", daemon=True).start()
-    return await answer
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            return await answer
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {DEADLINE_SECONDS:g} s") from None
+    finally:
+        line.cut()
+
+
+class _Line:
+    """The connection of one fetch. It can be cut from outside of its thread, in the handshake, the head or the body.
+
+    The timeout of a socket is that of each `recv`, so an issuer that sends a byte a second would keep the thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._copies: list[socket.socket] = []
+        self._is_cut = False
+
+    def connect(self, *place: Any) -> socket.socket:
+        """Do as `socket.create_connection`."""
+        made = socket.create_connection(*place)
+        with self._lock:
+            if self._is_cut:
+                made.close()
+                raise TimeoutError
+            self._copies.append(made.dup())  # TLS takes the descriptor away from `made`
+        return made
+
+    def cut(self) -> None:
+        """End what is connected, and connect nothing more."""
+        with self._lock:
+            self._is_cut = True
+        for copy in self._copies:
+            with contextlib.suppress(OSError):  # the issuer has closed it
+                copy.shutdown(socket.SHUT_RDWR)
+            copy.close()
+
+
+class _ByLine(urllib.request.AbstractHTTPHandler):
+    """Connects by a line."""
+
+    def __init__(self, line: _Line) -> None:
+        super().__init__()
+        self._line = line
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **more: Any) -> HTTPResponse:
+        """Send the request."""
+
+        def make(host: str, **given: Any) -> HTTPConnection:
+            connection: HTTPConnection = http_class(host, **given)
+            connection._create_connection = self._line.connect  # type: ignore[attr-defined]
+            return connection
+
+        return super().do_open(make, req, **more)
+
+
+class _Http(_ByLine, urllib.request.HTTPHandler):
+    """Of http."""
+
+
+class _Https(_ByLine, urllib.request.HTTPSHandler):
+    """Of https."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -160,12 +226,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _read(url: str) -> bytes:
-    until = time.monotonic() + DEADLINE_SECONDS
+def _read(url: str, line: _Line) -> bytes:
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - see `check_url`
     content = b""
     try:
-        opened = urllib.request.build_opener(_NoRedirect).open(request, timeout=DEADLINE_SECONDS)
+        opener = urllib.request.build_opener(_NoRedirect, _Http(line), _Https(line))
+        opened = opener.open(request, timeout=DEADLINE_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
         led = ": a redirect is not followed, so set jwks_url to where it leads" if 300 <= error.code < 400 else ""
@@ -175,8 +241,6 @@ def _read(url: str) -> bytes:
             content += piece
             if len(content) > SET_BYTES:
                 raise ValueError(f"it has over {SET_BYTES} bytes")
-            if time.monotonic() > until:
-                raise TimeoutError(f"it takes over {DEADLINE_SECONDS:g} s")
     return content
 
 
@@ -191,6 +255,4 @@ def _reason(error: Exception) -> str:
     """Return what went wrong, without the words of Python's own modules around it."""
     cause = cause_of(error)
     text = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
-    if isinstance(cause, TimeoutError) and not str(cause):
-        text = f"no answer within {DEADLINE_SECONDS:g} s"
     return " ".join(text.split())[:200]
