@@ -328,7 +328,6 @@ def token_of(subject: str) -> str:
         ("POST", CHANNEL + "?ticket=1"),
         ("POST", "/v1/publish?ticket=1"),
         ("POST", "/v1/ticket?ticket=1"),
-        ("GET", "/v1/channels/a?ticket="),
     ],
 )
 async def test_a_ticket_that_nobody_redeems_hides_no_request(method: str, path: str) -> None:

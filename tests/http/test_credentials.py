@@ -111,6 +111,13 @@ PLACES: dict[str, tuple[bytes, int]] = {
     "the query, empty": (get(query="?token=", channel="news"), 401),
     "the query, twice the same": (get(query=f"?token={ANN}&token={ANN}"), 200),
     "the query, two": (get(query=f"?token={ANN}&token={BOB}"), 400),
+    "a tab after the scheme": (get(f"Authorization:\tBearer\t {ANN}\r\n"), 200),
+    "a wrong token after a tab": (get("Authorization: Bearer\tx\r\n", channel="news"), 401),
+    "the query, percent-encoded": (get(query=f"?after=latest&%74oken={ANN}"), 200),
+    "the query, wrong and percent-encoded": (get(query="?t%6Fken=x", channel="news"), 401),
+    "a field whose name has token in it": (get(query="?tokens=%20y&tickets=x", channel="news"), 200),
+    "an empty ticket": (get(query="?ticket=", channel="news"), 401),
+    "two tickets, one of them percent-encoded": (get(query="?%74icket=x&ticket=y", channel="news"), 400),
     "the query, wrong": (get(query=f"?token={WRONG}", channel="news"), 401),
     "a key in the query": (get(query=f"?token={KEY}"), 401),
     "a cookie": (get(cookie(ANN)), 200),
@@ -147,7 +154,8 @@ def test_the_answer_to_credentials(guarded: Bench, parse: Parse, name: str) -> N
     assert status == answer.status
     assert ("Bearer" if status == 401 else None) == answer.headers.get("www-authenticate")
     assert not any(secret.encode() in raw for secret in (ANN, BOB, OLD, WRONG, KEY))
-    secret_url = b"token=" in data.partition(b"\r\n")[0]
+    line = data.partition(b"\r\n")[0]
+    secret_url = b"ken=" in line or b"icket=" in line
     assert ("no-referrer" if secret_url else None) == answer.headers.get("referrer-policy")
 
 
@@ -253,7 +261,8 @@ def test_a_remembered_poll_verifies_no_token_twice_and_still_obeys_a_revocation(
     assert 401 == parse(transport.take()).status
 
 
-def test_a_remembered_poll_with_a_ticket_is_not_given_again(guarded: Bench, parse: Parse) -> None:
+@pytest.mark.parametrize("name", ["ticket", "%74icket"])
+def test_a_remembered_poll_with_a_ticket_is_not_given_again(guarded: Bench, parse: Parse, name: str) -> None:
     """The same head comes in the same second and at the same version of the log; the ticket in it was used."""
     app = guarded.app
     app.wall = lambda: NOW
@@ -266,7 +275,7 @@ def test_a_remembered_poll_with_a_ticket_is_not_given_again(guarded: Bench, pars
     connection, transport = guarded.connect()
     answers = []
     for _ in range(2):
-        connection.receive(get(query=f"?ticket={tickets[0]}"))
+        connection.receive(get(query=f"?{name}={tickets[0]}"))
         guarded.turn()
         answers.append(parse(transport.take()))
     assert [200, 401] == [answer.status for answer in answers]
@@ -439,3 +448,17 @@ def test_a_revoked_token_of_an_issuer_whose_clock_is_ahead(guarded: Bench) -> No
     for ahead, status in ((20, 401), (29, 401), (30, 200)):
         ahead_of_us = token(claims(iat=NOW + ahead, oncecast={"subscribe": ["user.{sub}"]}))
         assert f"HTTP/1.1 {status} ".encode() == guarded.ask(get(bearer(ahead_of_us)))[:13]
+
+
+def test_a_revoked_token_beside_a_fresh_one(guarded: Bench) -> None:
+    """Each of two tokens of one user has to count, whichever ends later and wherever it stands."""
+    ignored: list[str] = []
+    guarded.app.bulletin = Bulletin(guarded.app.node, lambda: NOW, lambda: 0.0, bytes, ignored.append, ignored.append)
+    guarded.app.bulletin.revoked["ann"] = NOW
+    grants = {"subscribe": ["user.{sub}"]}
+    fresh = token(claims(iat=NOW + 30, exp=NOW + 100, oncecast=grants))
+    for end in (NOW + 50, NOW + 200):
+        revoked = token(claims(iat=NOW - 5, exp=end, oncecast=grants))
+        for one, other in ((fresh, revoked), (revoked, fresh)):
+            assert b"HTTP/1.1 401 " == guarded.ask(get(bearer(one), f"?token={other}"))[:13]
+    assert b"HTTP/1.1 200 " == guarded.ask(get(bearer(fresh), f"?token={fresh}"))[:13]

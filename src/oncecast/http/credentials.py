@@ -9,7 +9,7 @@ to `read_credentials`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import parse_qsl, unquote_plus
 
 from ..errors import Refusal
@@ -20,7 +20,16 @@ from ..policy.server_keys import KEY_PREFIX
 from ..protocol.query import QUERY_FIELDS
 from ..wire import http1
 
-__all__ = ["TOKEN_PROTOCOL", "identify", "of_a_user", "privacy_headers", "public_query", "read_credentials"]
+__all__ = [
+    "TOKEN_PROTOCOL",
+    "has_field",
+    "identify",
+    "of_a_user",
+    "privacy_headers",
+    "public_query",
+    "read_credentials",
+    "read_fields",
+]
 
 TOKEN_PROTOCOL = "oncecast.token."  # noqa: S105 - what a subprotocol with a token begins with
 SECRET_FIELDS = ("token", "ticket")  # of a query
@@ -29,15 +38,23 @@ _PRIVACY: Headers = (("Referrer-Policy", "no-referrer"),)
 
 
 def identify(
-    authenticator: Authenticator, request: http1.Request, address: str, now: float, *, cookie: str | None
+    authenticator: Authenticator,
+    request: http1.Request,
+    address: str,
+    now: float,
+    *,
+    cookie: str | None,
+    check: Callable[[Identity], None],
 ) -> Identity:
     """Return the identity of a request: anybody's if it has no credentials. Raises `Refusal`.
 
-    `cookie` names the one that may hold a token, None where none may: see `trusts_cookies`.
+    `cookie` names the one that may hold a token, None where none may: see `trusts_cookies`. `check` raises `Refusal`
+    for credentials that count no more. It is asked about each: of two, the one that is left out may be revoked.
     """
     identity: Identity | None = None
     for credential in read_credentials(request, cookie):
         found = authenticator.identify(credential, address, now)
+        check(found)
         if identity is not None and not _agree(found, identity):
             raise Refusal("request_invalid", "The request has the credentials of two: send those of one.")
         if identity is None or (found.expires or 0.0) > (identity.expires or 0.0):
@@ -63,7 +80,7 @@ def read_credentials(request: http1.Request, cookie: str | None) -> tuple[str, .
 
 def _read(request: http1.Request, cookie: str | None) -> Iterator[str]:
     headers = request.headers
-    scheme, _, given = headers.get("authorization", "").partition(" ")
+    scheme, _, given = headers.get("authorization", "").replace("\t", " ").partition(" ")  # RFC 9110 §5.6.3
     if scheme.lower() == "bearer":  # RFC 6750 §2.1; another scheme is of a proxy
         yield _present(given.strip(" "), "Authorization: Bearer has no token behind it: send one, or no header.")
     elif not given and _NAKED.match(scheme):
@@ -74,8 +91,8 @@ def _read(request: http1.Request, cookie: str | None) -> Iterator[str]:
         name = name.strip(" \t")
         if name.startswith(TOKEN_PROTOCOL):
             yield of_a_user(_present(name[len(TOKEN_PROTOCOL) :], "The subprotocol has no token behind it."))
-    if "token" in request.query:
-        for field, value in _fields(request.query):
+    if has_field(request.query, "token"):
+        for field, value in read_fields(request.query):
             if field == "token":
                 yield of_a_user(_present(value, "The query has an empty token: leave it out, or fill it in."))
 
@@ -102,11 +119,19 @@ def _cookies(header: str, name: str) -> Iterator[str]:
             yield value
 
 
-def _fields(query: str) -> list[tuple[str, str]]:
+def read_fields(query: str) -> list[tuple[str, str]]:
+    """Return the fields of a query. Raises `Refusal`."""
     try:
         return parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS)
     except ValueError:
         raise Refusal("request_invalid", f"The query is not UTF-8 or has over {QUERY_FIELDS} fields.") from None
+
+
+def has_field(query: str, name: str) -> bool:
+    """Return whether a query has a field of this name, percent-encoded or not, or maybe one that contains the name."""
+    if name in query:
+        return True
+    return "%" in query and any(unquote_plus(field.partition("=")[0]) == name for field in query.split("&"))
 
 
 def public_query(query: str) -> str:

@@ -20,7 +20,7 @@ from ..protocol.raw import RawSession
 from ..protocol.v1 import PROTOCOL, V1Session
 from ..wire import http1, ws_handshake
 from ..wire.ws_deflate import Deflate
-from .credentials import privacy_headers, public_query
+from .credentials import has_field, privacy_headers, public_query
 from .exchange import Agreement, Exchange
 from .memo import ANSWER_BYTES, KnownPoll, Memo
 from .replies import encode, names
@@ -76,7 +76,8 @@ def _short_polled(
     if late or isinstance(reply, Refusal) or len(reply.body) > ANSWER_BYTES or not service.ready:
         _answer_poll(service, connection, reply)
         return
-    if reply.status != 200 or not request.keep_alive or "ticket=" in request.query:  # none comes again, or may not
+    # None of these comes again, or it may not.
+    if reply.status != 200 or not request.keep_alive or has_field(request.query, "ticket"):
         connection.reply(reply)
         return
     answer = encode(service, request, reply)

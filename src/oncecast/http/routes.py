@@ -11,6 +11,7 @@ from ..protocol.base import Reply
 from ..protocol.query import parse_channels
 from ..wire import http1
 from . import listening, operator, pages, publishing, users
+from .credentials import has_field
 from .exchange import Exchange
 from .service import Service
 
@@ -42,7 +43,7 @@ def handle(service: Service, connection: Exchange, request: http1.Request) -> No
         allow: tuple[str, ...] = ("GET", "HEAD", "POST", "OPTIONS")
         if request.method in ("GET", "HEAD"):
             channels = parse_channels(path[len(CHANNELS) :])
-            if "ticket=" in request.query:
+            if has_field(request.query, "ticket"):
                 users.with_ticket(
                     service, connection, request, partial(listening.listen, service, connection, request, channels)
                 )

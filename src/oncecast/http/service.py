@@ -148,8 +148,9 @@ class Service:
         cookie = self.cookie
         if cookie is not None and not trusts_cookies(request, self.check_origin(request)):
             cookie = None
-        connection.identity = identify(self.authenticator, request, address, self.wall(), cookie=cookie)
-        self.check_counts(connection.identity)
+        connection.identity = identify(
+            self.authenticator, request, address, self.wall(), cookie=cookie, check=self.check_counts
+        )
 
     def recognize(self, connection: Exchange, poll: KnownPoll) -> bool:
         """Do as `identify` for the very request that is remembered: to hash its token costs as much as the answer.

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, TypeAlias, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -18,6 +17,7 @@ from ..policy.tokens import PATTERNS, SUBJECT_CHARS, is_subject
 from ..protocol.base import json_reply
 from ..wire import envelope, http1
 from .bulletin import TICKET_SECONDS, Bulletin
+from .credentials import has_field, read_fields
 from .exchange import Exchange
 from .service import Service
 
@@ -118,13 +118,13 @@ def disconnect(service: Service, connection: Exchange, request: http1.Request) -
 
 def has_ticket(request: http1.Request) -> bool:
     """Return whether a request has a ticket where `with_ticket` looks for one. Raises `Refusal`."""
-    return "ticket=" in request.query and _ticket_of(request.query) is not None
+    return _ticket_of(request.query) is not None
 
 
 def with_ticket(service: Service, connection: Exchange, request: http1.Request, answer: Callable[[], None]) -> None:
     """Answer a request, as soon as the ticket in its query is redeemed, where it has one. Raises `Refusal`."""
-    ticket = _ticket_of(request.query) if "ticket=" in request.query else None
-    if ticket is None or service.authenticator is None:
+    ticket = None if service.authenticator is None else _ticket_of(request.query)
+    if ticket is None:
         answer()
         return
     if connection.identity.kind != "anybody":
@@ -198,10 +198,11 @@ def _decode(body: bytes, kind: type[T], wanted: str) -> T:
 
 
 def _ticket_of(query: str) -> str | None:
-    try:
-        given = [value for name, value in parse_qsl(query, errors="strict", max_num_fields=32) if name == "ticket"]
-    except ValueError:
-        raise Refusal("request_invalid", "The query is not UTF-8 or has over 32 fields.") from None
+    if not has_field(query, "ticket"):
+        return None
+    given = [value for name, value in read_fields(query) if name == "ticket"]
     if len(given) > 1:
         raise Refusal("request_invalid", "ticket stands twice in the query: give it once.")
+    if given == [""]:
+        raise Refusal("unauthorized", "The query has an empty ticket: leave it out, or fill it in.")
     return given[0] if given else None
