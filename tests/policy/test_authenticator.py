@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from oncecast.errors import Refusal
-from oncecast.policy.authenticator import KNOWN, Authenticator
+from oncecast.policy import authenticator as authenticator_module
+from oncecast.policy.authenticator import Authenticator
 from oncecast.policy.identity import Identity
 from oncecast.policy.keys import KeySet, parse_pem, parse_secret
 from oncecast.policy.server_keys import ServerKeys, hash_line, make_key
@@ -52,21 +53,29 @@ def test_an_unknown_key_is_reported() -> None:
     assert 2 == len(reports)
 
 
-def test_the_memory_is_bounded() -> None:
-    """The token that was used longest ago is forgotten."""
+def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bytes the token that was used longest ago is forgotten, and one of many patterns takes their room."""
     known = authenticator()
     first, second = (token(claims(n=n)) for n in (1, 2))
     known.identify(first, "", NOW)
+    size = known._known_bytes
+    monkeypatch.setattr(authenticator_module, "KNOWN_BYTES", 100 * size)
     known.identify(second, "", NOW)
     known.identify(first, "", NOW)
-    for n in range(KNOWN - 1):
+    for n in range(99):
         known.identify(token(claims(m=n)), "", NOW)
-    assert KNOWN == len(known._known)
+    assert (100, 100 * size) == (len(known._known), known._known_bytes)
     verified = known.counters.verified
     known.identify(first, "", NOW)
     assert verified == known.counters.verified
     known.identify(second, "", NOW)
     assert verified + 1 == known.counters.verified
+    large = token(claims(oncecast={"subscribe": [f"{n:035d}*" for n in range(64)]}))
+    known.identify(large, "", NOW)
+    assert 64 * 35 < 100 * size - (len(known._known) - 1) * size < 64 * 140
+    with pytest.raises(Refusal, match="expired"):
+        known.identify(large, "", NOW + 90)
+    assert len(known._known) * size == known._known_bytes
 
 
 def test_no_token_is_kept() -> None:

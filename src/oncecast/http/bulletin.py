@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import floor
-from sys import getsizeof
 
 import msgspec
 
@@ -41,14 +40,13 @@ from ..message import (
     Start,
     StartKind,
 )
-from ..policy.identity import Identity
+from ..policy.identity import Identity, grant_bytes
 from .roll import PresentProcess, Roll
 
 __all__ = ["LATE_SECONDS", "REVOCATION_RECORDS", "TICKET_SECONDS", "Bulletin"]
 
 TICKET_SECONDS = 30.0
 KNOWN_BYTES = 64 << 20  # of tickets at a time: 100,000, or 5,000 of the most patterns; past it the oldest are forgotten
-POINTER_BYTES = 8
 TICKET_BYTES = 600  # the objects of a ticket without its texts, measured with tracemalloc
 WAITING = 10_000  # requests that wait for a ticket to be heard of, and apart from them those that redeem a known one
 NEWS_SECONDS = 2.0  # for a ticket that another node has just issued to be heard of here
@@ -110,8 +108,7 @@ class _Ticket:
     def size(self) -> int:
         """Return about how many bytes it takes."""
         granted = self.granted
-        texts = (granted.subject or "", *(granted.subscribe or ()), *(granted.publish or ()))
-        return TICKET_BYTES + sum(getsizeof(text) + POINTER_BYTES for text in texts)
+        return TICKET_BYTES + grant_bytes(granted.subject, granted.subscribe, granted.publish)
 
 
 @dataclass(slots=True)

@@ -9,11 +9,14 @@ What credentials grant is not all that is allowed: `access.py` compares it with 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Literal
 
 from .channels import matches
 
-__all__ = ["ANYBODY", "Identity", "IdentityKind", "Patterns"]
+__all__ = ["ANYBODY", "Identity", "IdentityKind", "Patterns", "grant_bytes"]
+
+POINTER_BYTES = 8
 
 Patterns = tuple[str, ...]  # channel names, prefixes and `*`, or `*`: see `channels.is_pattern`
 IdentityKind = Literal["anybody", "token", "server"]
@@ -53,6 +56,12 @@ class Identity:
     def may_publish(self, channel: str) -> bool:
         """Return whether the credentials grant to publish to this channel. True where they do not mention channels."""
         return self.publish is None or any(matches(pattern, channel) for pattern in self.publish)
+
+
+def grant_bytes(subject: str | None, subscribe: Patterns | None, publish: Patterns | None) -> int:
+    """Return how many bytes of memory a subject and patterns take, the tuples' own headers apart."""
+    texts = (subject or "", *(subscribe or ()), *(publish or ()))
+    return sum(getsizeof(text) + POINTER_BYTES for text in texts)
 
 
 ANYBODY = Identity()
