@@ -35,13 +35,13 @@ from ..message import (
     Cursor,
     Draft,
     LogGap,
-    Message,
     Receipt,
     Start,
     StartKind,
 )
 from ..policy.identity import Identity, grant_bytes
-from .roll import PresentProcess, Roll
+from .notices import LINES, Granted, Notice, read_notice
+from .roll import Roll
 
 __all__ = ["LATE_SECONDS", "REVOCATION_RECORDS", "TICKET_SECONDS", "Bulletin"]
 
@@ -70,39 +70,10 @@ Redeemed = Callable[[Identity | Refusal], None]
 Published = Callable[[Receipt | Refusal], None]
 
 
-class _Granted(msgspec.Struct, omit_defaults=True):
-    """What a ticket grants."""
-
-    subject: str | None = None
-    subscribe: tuple[str, ...] | None = None
-    publish: tuple[str, ...] | None = None
-    issued: float | None = None
-    expires: float | None = None
-
-
-class _Notice(msgspec.Struct, omit_defaults=True):
-    """One of five: a ticket (its hash), a redemption (the hash and a nonce), a disconnection (a user), a call of the
-    roll, or an answer to it.
-    """
-
-    at: float = 0.0
-    ticket: str | None = None
-    granted: _Granted | None = None
-    redeem: str | None = None
-    nonce: str = ""
-    disconnect: str | None = None
-    not_before: float | None = None
-    call: bool = False
-    here: PresentProcess | None = None
-
-
-_read = msgspec.json.Decoder(_Notice).decode
-
-
 @dataclass(slots=True)
 class _Ticket:
     until: float
-    granted: _Granted
+    granted: Granted
     winner: str | None = None  # the nonce of the first redemption
 
     def size(self) -> int:
@@ -153,8 +124,8 @@ class Bulletin:
     def __post_init__(self) -> None:
         self.roll = Roll(
             self.monotonic,
-            lambda: self._tell(_Notice(self.wall(), call=True)),
-            lambda presence: self._tell(_Notice(self.wall(), here=presence)),
+            lambda: self._tell(Notice(self.wall(), call=True)),
+            lambda presence: self._tell(Notice(self.wall(), here=presence)),
         )
 
     def tick(self) -> None:
@@ -162,7 +133,7 @@ class Bulletin:
         if self._subscription is None:
             start = EARLIEST if self._place is None else Start(StartKind.CURSOR, self._place)
             try:
-                self._subscription = self.node.subscribe(INTERNAL, start, self, _LINES, _ignore)
+                self._subscription = self.node.subscribe(INTERNAL, start, self, LINES, _ignore)
             except Refusal:
                 return  # the node is not ready yet
             if not self._begun.epoch:
@@ -186,8 +157,8 @@ class Bulletin:
     def issue(self, identity: Identity, done: Callable[[str | Refusal], None]) -> None:
         """Make a ticket that grants what an identity does, and call `done` with it once every node can know it."""
         ticket = self.random(24).hex()
-        granted = _Granted(identity.subject, identity.subscribe, identity.publish, identity.issued, identity.expires)
-        record = _Notice(self.wall(), ticket=_digest(ticket), granted=granted)
+        granted = Granted(identity.subject, identity.subscribe, identity.publish, identity.issued, identity.expires)
+        record = Notice(self.wall(), ticket=_digest(ticket), granted=granted)
         self._publish(TICKETS, record, lambda outcome: done(outcome if isinstance(outcome, Refusal) else ticket))
 
     def redeem(self, ticket: str, done: Redeemed) -> None:
@@ -216,7 +187,7 @@ class Bulletin:
             done(_FULL)
             return
         now = self.wall()
-        record = _Notice(now, disconnect=subject, not_before=float(floor(now)) if revoke else None)
+        record = Notice(now, disconnect=subject, not_before=float(floor(now)) if revoke else None)
         self._publish(REVOCATIONS if revoke else TICKETS, record, done)
 
     # -- what the hub calls
@@ -228,7 +199,7 @@ class Bulletin:
             if data:
                 self.read += 1
                 try:
-                    self._place, record = Cursor.parse(place.decode()), _read(data)
+                    self._place, record = Cursor.parse(place.decode()), read_notice(data)
                 except (Refusal, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                     self.warn("a record of the internal channel is skipped: it was not written by Oncecast")
                     continue
@@ -247,14 +218,14 @@ class Bulletin:
 
     # -- helpers
 
-    def _publish(self, channel: str, record: _Notice, done: Published) -> None:
+    def _publish(self, channel: str, record: Notice, done: Published) -> None:
         def answered(outcomes: Sequence[Outcome]) -> None:
             done(outcomes[0])
 
         self.written += 1
         self.node.publish((Draft(channel, msgspec.json.encode(record), JSON),), answered)
 
-    def _tell(self, record: _Notice) -> None:
+    def _tell(self, record: Notice) -> None:
         """Write a call or an answer. While the broker is away nothing is written: it would wait among the publishes."""
         if self.node.unready is None:
             self._publish(TICKETS, record, _unheard_of)
@@ -264,14 +235,14 @@ class Bulletin:
         request.nonce = self.random(16).hex()
         request.until = self.monotonic() + ANSWER_SECONDS
         self._redeeming[request.nonce] = request
-        record = _Notice(self.wall(), redeem=request.digest, nonce=request.nonce)
+        record = Notice(self.wall(), redeem=request.digest, nonce=request.nonce)
         self._publish(TICKETS, record, partial(self._announced, request))
 
     def _announced(self, request: _Redeeming, outcome: Receipt | Refusal) -> None:
         if isinstance(outcome, Refusal) and self._redeeming.pop(request.nonce, None) is not None:
             request.done(outcome)
 
-    def _take(self, record: _Notice, *, late: bool) -> None:
+    def _take(self, record: Notice, *, late: bool) -> None:
         if record.ticket is not None and record.granted is not None:
             self._hear(record.ticket, _Ticket(record.at + TICKET_SECONDS, record.granted))
         elif record.redeem is not None:
@@ -328,21 +299,6 @@ class Bulletin:
         request.done(
             Identity("", granted.subject, "token", granted.subscribe, granted.publish, granted.issued, granted.expires)
         )
-
-
-class _Lines:
-    """The format of the subscription: a line for each record, with its cursor."""
-
-    def message(self, message: Message, epoch: str) -> bytes:
-        """Return a record."""
-        return b"%s-%d %s\n" % (epoch.encode(), message.seq, message.data)
-
-    def block(self, parts: list[bytes]) -> bytes:
-        """Join records."""
-        return b"".join(parts)
-
-
-_LINES = _Lines()
 
 
 def _ignore(place: Place) -> None:

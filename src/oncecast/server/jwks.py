@@ -130,7 +130,7 @@ async def get_whole(url: str) -> bytes:
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bytes] = loop.create_future()
-    line = _Line()
+    line = _IssuerLine()
 
     def finish(content: bytes, error: Exception | None) -> None:
         if answer.done():  # its deadline has passed
@@ -159,8 +159,8 @@ async def get_whole(url: str) -> bytes:
         line.cut()
 
 
-class _Line:
-    """The connection of one fetch. It can be cut from outside of its thread, in the handshake, the head or the body.
+class _IssuerLine:
+    """The connection to the issuer of one fetch. It can be cut from outside of its thread, in the handshake, the head or the body.
 
     The timeout of a socket is that of each `recv`, so an issuer that sends a byte a second would keep the thread.
     """
@@ -193,7 +193,7 @@ class _Line:
 class _ByLine(urllib.request.AbstractHTTPHandler):
     """Connects by a line."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: _IssuerLine) -> None:
         super().__init__()
         self._line = line
 
@@ -226,7 +226,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _read(url: str, line: _Line) -> bytes:
+def _read(url: str, line: _IssuerLine) -> bytes:
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - see `check_url`
     content = b""
     try:
