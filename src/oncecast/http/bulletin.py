@@ -40,7 +40,7 @@ from ..message import (
     StartKind,
 )
 from ..policy.identity import Identity, grant_bytes
-from .notices import LINES, Granted, Notice, read_notice
+from .notices import LINES, Granted, NodeNotice, read_notice
 from .roll import Roll
 
 __all__ = ["LATE_SECONDS", "REVOCATION_RECORDS", "TICKET_SECONDS", "Bulletin"]
@@ -124,8 +124,8 @@ class Bulletin:
     def __post_init__(self) -> None:
         self.roll = Roll(
             self.monotonic,
-            lambda: self._tell(Notice(self.wall(), call=True)),
-            lambda presence: self._tell(Notice(self.wall(), here=presence)),
+            lambda: self._tell(NodeNotice(self.wall(), call=True)),
+            lambda presence: self._tell(NodeNotice(self.wall(), here=presence)),
         )
 
     def tick(self) -> None:
@@ -158,7 +158,7 @@ class Bulletin:
         """Make a ticket that grants what an identity does, and call `done` with it once every node can know it."""
         ticket = self.random(24).hex()
         granted = Granted(identity.subject, identity.subscribe, identity.publish, identity.issued, identity.expires)
-        record = Notice(self.wall(), ticket=_digest(ticket), granted=granted)
+        record = NodeNotice(self.wall(), ticket=_digest(ticket), granted=granted)
         self._publish(TICKETS, record, lambda outcome: done(outcome if isinstance(outcome, Refusal) else ticket))
 
     def redeem(self, ticket: str, done: Redeemed) -> None:
@@ -187,7 +187,7 @@ class Bulletin:
             done(_FULL)
             return
         now = self.wall()
-        record = Notice(now, disconnect=subject, not_before=float(floor(now)) if revoke else None)
+        record = NodeNotice(now, disconnect=subject, not_before=float(floor(now)) if revoke else None)
         self._publish(REVOCATIONS if revoke else TICKETS, record, done)
 
     # -- what the hub calls
@@ -218,14 +218,14 @@ class Bulletin:
 
     # -- helpers
 
-    def _publish(self, channel: str, record: Notice, done: Published) -> None:
+    def _publish(self, channel: str, record: NodeNotice, done: Published) -> None:
         def answered(outcomes: Sequence[Outcome]) -> None:
             done(outcomes[0])
 
         self.written += 1
         self.node.publish((Draft(channel, msgspec.json.encode(record), JSON),), answered)
 
-    def _tell(self, record: Notice) -> None:
+    def _tell(self, record: NodeNotice) -> None:
         """Write a call or an answer. While the broker is away nothing is written: it would wait among the publishes."""
         if self.node.unready is None:
             self._publish(TICKETS, record, _unheard_of)
@@ -235,14 +235,14 @@ class Bulletin:
         request.nonce = self.random(16).hex()
         request.until = self.monotonic() + ANSWER_SECONDS
         self._redeeming[request.nonce] = request
-        record = Notice(self.wall(), redeem=request.digest, nonce=request.nonce)
+        record = NodeNotice(self.wall(), redeem=request.digest, nonce=request.nonce)
         self._publish(TICKETS, record, partial(self._announced, request))
 
     def _announced(self, request: _Redeeming, outcome: Receipt | Refusal) -> None:
         if isinstance(outcome, Refusal) and self._redeeming.pop(request.nonce, None) is not None:
             request.done(outcome)
 
-    def _take(self, record: Notice, *, late: bool) -> None:
+    def _take(self, record: NodeNotice, *, late: bool) -> None:
         if record.ticket is not None and record.granted is not None:
             self._hear(record.ticket, _Ticket(record.at + TICKET_SECONDS, record.granted))
         elif record.redeem is not None:

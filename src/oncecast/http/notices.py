@@ -1,6 +1,6 @@
 """The records of the internal channels: what one holds, and the lines in which the bulletin reads them.
 
-To tell the other nodes something else, add a field to `Notice`: a node that does not know it skips the record.
+To tell the other nodes something else, add a field to `NodeNotice`: a node that does not know it skips the record.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 from ..message import Message
 from .roll import PresentProcess
 
-__all__ = ["LINES", "Granted", "Notice", "read_notice"]
+__all__ = ["LINES", "Granted", "NodeNotice", "read_notice"]
 
 
 class Granted(msgspec.Struct, omit_defaults=True):
@@ -23,7 +23,7 @@ class Granted(msgspec.Struct, omit_defaults=True):
     expires: float | None = None
 
 
-class Notice(msgspec.Struct, omit_defaults=True):
+class NodeNotice(msgspec.Struct, omit_defaults=True):
     """One of five: a ticket (its hash), a redemption (the hash and a nonce), a disconnection (a user), a call of the
     roll, or an answer to it.
     """
@@ -39,7 +39,7 @@ class Notice(msgspec.Struct, omit_defaults=True):
     here: PresentProcess | None = None
 
 
-read_notice = msgspec.json.Decoder(Notice).decode
+read_notice = msgspec.json.Decoder(NodeNotice).decode
 
 
 class NoticeLines:

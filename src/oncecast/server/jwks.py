@@ -160,7 +160,7 @@ async def get_whole(url: str) -> bytes:
 
 
 class _IssuerLine:
-    """The connection to the issuer of one fetch. It can be cut from outside of its thread, in the handshake, the head or the body.
+    """The connection of one fetch. It can be cut from outside of its thread, in the handshake, the head or the body.
 
     The timeout of a socket is that of each `recv`, so an issuer that sends a byte a second would keep the thread.
     """
