@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MINUTES ?= 60 # of make soak
 JOBS ?= $(shell expr 2 '*' $$(nproc)) # processes that run tests: more than cores, as many tests wait for time to pass
-WAITING_JOBS ?= $(shell expr 5 '*' $(JOBS) / 4) # for those without coverage, which wait most of the time
+WAITING_JOBS ?= $(shell expr 7 '*' $(JOBS) / 4) # for those without coverage, which wait most of the time
 COVERAGE_MIN ?= 95 # percent of lines and branches that the tests must reach
 
 BIN := .venv/bin
