@@ -19,9 +19,7 @@ from .tokens import TokenVerifier, UnknownKey, looks_like_token
 
 __all__ = ["AuthCounters", "Authenticator"]
 
-KNOWN_BYTES = (
-    4 << 20
-)  # of tokens that are remembered: 8,000, or 300 of the most patterns; then the least used is forgotten
+KNOWN_BYTES = 4 << 20  # of tokens that are remembered: 8,000, or 300 of the most patterns; past it the oldest use goes
 TOKEN_BYTES = 350  # the objects of one without its texts, measured with tracemalloc
 
 
