@@ -72,8 +72,9 @@ class Running(AppLife):
         self.node.on_failure = self._failed
         self._review: PublishReview | None = None
         if checks:
-            message_bytes = lambda: settings.limits.message_bytes  # noqa: E731
-            self._review = PublishReview(checks, handler_seconds, message_bytes, self._quotas.publisher)
+            self._review = PublishReview(
+                checks, handler_seconds, lambda: settings.limits.message_bytes, self._quotas.publisher
+            )
         if surroundings is not None:
             self.app.wall = surroundings.wall
         limits = settings.limits

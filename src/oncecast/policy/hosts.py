@@ -46,9 +46,9 @@ class Hosts:
         allowed = self._verdicts.get(host)
         if allowed is None:
             allowed = self._allows(host)
-            if len(self._verdicts) >= VERDICTS:
-                self._verdicts.clear()
-            if len(host) <= AUTHORITY_CHARS:
+            if len(host) <= AUTHORITY_CHARS:  # a longer one is refused at once, and makes no room for itself
+                if len(self._verdicts) >= VERDICTS:
+                    self._verdicts.clear()
                 self._verdicts[host] = allowed
         if not allowed:
             raise Refusal(
